@@ -1,0 +1,252 @@
+"""How long work shows itself: a bar on a terminal, plain lines in a log, or JSON events."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Protocol, TextIO
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichBars
+
+__all__ = [
+    "JsonProgress",
+    "LogProgress",
+    "NullProgress",
+    "Progress",
+    "RichProgress",
+    "choose_progress",
+]
+
+Figure = str | int | float
+
+
+class Progress(Protocol):
+    """One phase at a time: ``start``, any number of ``advance``, ``finish``."""
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        """Begin a phase of ``total`` units (None: unknown), of which ``done`` are there already."""
+
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        """Count ``amount`` units more; ``figures`` replace those shown beside the bar."""
+
+    def message(self, text: str) -> None:
+        """Say one line that stays."""
+
+    def finish(self) -> None:
+        """End the phase."""
+
+
+class NullProgress:
+    """Says nothing."""
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        """Ignore."""
+
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        """Ignore."""
+
+    def message(self, text: str) -> None:
+        """Ignore."""
+
+    def finish(self) -> None:
+        """Ignore."""
+
+
+class RichProgress:
+    """A live bar with rate, figures and time left."""
+
+    def __init__(self) -> None:
+        self._bars: RichBars | None = None
+        self._task: TaskID | None = None
+        self._rate = _Rate()
+        self._unit = ""
+        self._figures: dict[str, Figure] = {}
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        """See Progress."""
+        self.finish()
+        self._unit, self._figures, self._rate = unit, {}, _Rate()
+        self._bars = RichBars(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._task = self._bars.add_task(
+            description, total=total, completed=done, rate="", figures=""
+        )
+        self._bars.start()
+
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        """See Progress."""
+        if self._bars is None or self._task is None:
+            return
+        self._figures.update(figures)
+        rate = self._rate.add(amount)
+        self._bars.update(
+            self._task,
+            advance=amount,
+            rate=f"{rate:.1f} {self._unit}/s",
+            figures=_format(self._figures),
+        )
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def finish(self) -> None:
+        """See Progress."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+class LogProgress:
+    """One plain line every ``every_seconds``, for logs and batch jobs."""
+
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 5.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every_seconds = every_seconds
+        self._reset("", None, "", 0)
+
+    def _reset(self, description: str, total: float | None, unit: str, done: float) -> None:
+        self._description, self._total, self._unit, self._done = description, total, unit, done
+        self._figures: dict[str, Figure] = {}
+        self._rate = _Rate()
+        self._last_seconds = time.monotonic()
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        """See Progress."""
+        self._reset(description, total, unit, done)
+        known = "" if total is None else f" of {total:g}"
+        self.message(f"{description}: {done:g}{known} {unit}")
+
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        """See Progress."""
+        self._done += amount
+        self._figures.update(figures)
+        self._rate.add(amount)
+        if time.monotonic() - self._last_seconds >= self._every_seconds:
+            self._last_seconds = time.monotonic()
+            self.message(self._line())
+
+    def _line(self) -> str:
+        rate = self._rate.per_second()
+        parts = [f"{self._description}: {self._done:g}"]
+        if self._total is not None:
+            parts[0] += f"/{self._total:g} {self._unit}"
+            if rate > 0:
+                parts.append(f"ETA {max(0.0, self._total - self._done) / rate:.0f} s")
+        parts.insert(1, f"{rate:.1f} {self._unit}/s")
+        return "  ".join([*parts, _format(self._figures)]).rstrip()
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        print(text, file=self._stream, flush=True)
+
+    def finish(self) -> None:
+        """See Progress."""
+        if self._description:
+            self.message(self._line() + "  done")
+            self._description = ""
+
+
+class JsonProgress:
+    """One JSON object a line, for scripts: ``{"event": "progress", ...}``."""
+
+    def __init__(self, stream: TextIO | None = None, every_seconds: float = 1.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every_seconds = every_seconds
+        self._phase, self._unit, self._total, self._done = "", "", None, 0.0
+        self._figures: dict[str, Figure] = {}
+        self._rate = _Rate()
+        self._last_seconds = 0.0
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        """See Progress."""
+        self._phase, self._total, self._unit, self._done = description, total, unit, done
+        self._figures, self._rate = {}, _Rate()
+        self._emit("start")
+
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        """See Progress."""
+        self._done += amount
+        self._figures.update(figures)
+        self._rate.add(amount)
+        if time.monotonic() - self._last_seconds >= self._every_seconds:
+            self._emit("progress")
+
+    def message(self, text: str) -> None:
+        """See Progress."""
+        self._write({"event": "message", "text": text})
+
+    def finish(self) -> None:
+        """See Progress."""
+        if self._phase:
+            self._emit("finish")
+            self._phase = ""
+
+    def _emit(self, event: str) -> None:
+        self._last_seconds = time.monotonic()
+        rate = self._rate.per_second()
+        left = None if self._total is None else max(0.0, self._total - self._done)
+        self._write(
+            {
+                "event": event,
+                "phase": self._phase,
+                "done": self._done,
+                "total": self._total,
+                "unit": self._unit,
+                "per_second": round(rate, 3),
+                "eta_seconds": round(left / rate, 1) if left is not None and rate > 0 else None,
+                **self._figures,
+            }
+        )
+
+    def _write(self, record: dict[str, object]) -> None:
+        print(json.dumps(record), file=self._stream, flush=True)
+
+
+class _Rate:
+    """Units per second since the phase began, not counting what was there before."""
+
+    def __init__(self) -> None:
+        self._began_seconds = time.monotonic()
+        self._amount = 0.0
+
+    def add(self, amount: float) -> float:
+        self._amount += amount
+        return self.per_second()
+
+    def per_second(self) -> float:
+        return self._amount / max(1e-6, time.monotonic() - self._began_seconds)
+
+
+def _format(figures: dict[str, Figure]) -> str:
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
+
+
+def choose_progress(*, json_events: bool = False) -> Progress:
+    """JSON events if asked for, a bar on a terminal, plain lines otherwise."""
+    if json_events:
+        return JsonProgress()
+    return RichProgress() if sys.stderr.isatty() else LogProgress()

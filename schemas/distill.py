@@ -1,0 +1,68 @@
+"""Configuration of stage two: target cache + frame store -> student."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from distinit.schemas.base import Record
+from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig, StudentConfig
+
+__all__ = ["DistillConfig", "FilterConfig", "TargetConfig"]
+
+
+class FilterConfig(Record):
+    """Which clips count: those whose target entropy is low enough (paper section 3)."""
+
+    max_entropy_nats: float | None = Field(None, ge=0, description="threshold, nats")
+    keep_fraction: float | None = Field(
+        None, gt=0, le=1, description="threshold as the quantile of the cache's frame entropies"
+    )
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> FilterConfig:
+        if self.max_entropy_nats is not None and self.keep_fraction is not None:
+            raise ValueError("give max_entropy_nats or keep_fraction, not both")
+        return self
+
+
+class TargetConfig(Record):
+    """How one teacher's stored frames become the target of a clip (paper sections 3, 4.3)."""
+
+    teacher: str | None = Field(None, description="teacher id in the cache; None: its only teacher")
+    pick: Literal["center", "random", "uniform", "k_random", "all"] = Field(
+        "random", description="frames of the clip that give the target (paper: one random is best)"
+    )
+    k: int = Field(1, ge=1, description="frames for pick uniform and k_random")
+    average: Literal["logits", "probabilities"] = Field(
+        "logits", description="average before or after softmax (paper: logits)"
+    )
+    temperature: float = Field(1.0, gt=0, description="softmax temperature of both (paper: 1)")
+    loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
+        "cross_entropy", description="paper: cross_entropy; mse over logits uses LR/10"
+    )
+    weight: float = Field(1.0, ge=0, description="factor of this teacher's loss in the sum")
+    filter: FilterConfig = Field(default_factory=FilterConfig, description="confidence filter")
+
+
+class DistillConfig(Record):
+    """One YAML file of this shape reproduces a student."""
+
+    cache: str = Field(description="folder of the target cache")
+    frames: str = Field(description="folder of the frame store")
+    out: str = Field(description="run directory; belongs to exactly one config")
+    student: StudentConfig = Field(default_factory=StudentConfig, description="the network")
+    targets: tuple[TargetConfig, ...] = Field(
+        (TargetConfig(),), min_length=1, description="one entry per teacher; losses are summed"
+    )
+    combine_filters: Literal["any", "all", "per_teacher"] = Field(
+        "per_teacher", description="a clip counts if any / all teachers are confident, or for each"
+    )
+    skip_filtered: bool = Field(
+        False,
+        description="never decode clips that the filter drops (else zero weight, as the paper)",
+    )
+    clip: ClipConfig = Field(default_factory=ClipConfig, description="clip geometry and pixels")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="SGD, schedule")
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices, batches")

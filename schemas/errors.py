@@ -1,0 +1,145 @@
+"""The project's error tree: every failure a user can cause or meet has a class here.
+
+A message answers three questions: what was expected, what was found, what to do.
+The CLI prints it without a traceback and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CacheCorruptError",
+    "CacheError",
+    "CacheLockedError",
+    "CacheMismatchError",
+    "CheckpointError",
+    "ComputeError",
+    "ConfigError",
+    "CorpusError",
+    "DatasetError",
+    "DecodeError",
+    "DistInitError",
+    "FFmpegNotFoundError",
+    "FrameStoreError",
+    "RunMismatchError",
+    "StorageError",
+    "TeacherError",
+    "TooManyFailuresError",
+    "WeightsError",
+]
+
+
+class DistInitError(Exception):
+    """Root of the tree. ``problem`` is one sentence; the rest is optional detail."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: object = None,
+        found: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.expected is not None:
+            lines.append(f"  expected: {self.expected}")
+        if self.found is not None:
+            lines.append(f"  found:    {self.found}")
+        if self.remedy is not None:
+            lines.append(f"  to do:    {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by BaseException's own reduce, and these
+        # errors cross process boundaries (Ray actors, loader workers).
+        return (_rebuild, (type(self), self.problem, self.expected, self.found, self.remedy))
+
+
+def _rebuild(
+    cls: type[DistInitError], problem: str, expected: object, found: object, remedy: str | None
+) -> DistInitError:
+    return cls(problem, expected=expected, found=found, remedy=remedy)
+
+
+class ConfigError(DistInitError):
+    """A configuration or command-line value that cannot be used."""
+
+    exit_code = 2
+
+
+class CorpusError(DistInitError):
+    """The input videos cannot be listed: missing folder, empty list, unreadable file."""
+
+    exit_code = 2
+
+
+class DatasetError(DistInitError):
+    """A labelled dataset or its split files are missing, malformed or inconsistent."""
+
+    exit_code = 2
+
+
+class FFmpegNotFoundError(DistInitError):
+    """No usable ffmpeg binary."""
+
+
+class DecodeError(DistInitError):
+    """One video could not be decoded completely. Recorded per video, ends no run."""
+
+
+class TeacherError(DistInitError):
+    """An unknown teacher, or one that cannot be built."""
+
+    exit_code = 2
+
+
+class WeightsError(DistInitError):
+    """A weights file that is missing, unreadable, hostile or of another architecture."""
+
+
+class CacheError(DistInitError):
+    """A target cache that cannot be read or written as asked."""
+
+
+class CacheMismatchError(CacheError):
+    """The cache belongs to another corpus, sampling or teacher than the one asked for."""
+
+
+class CacheCorruptError(CacheError):
+    """Bytes on disk disagree with the manifest or a commit record."""
+
+
+class CacheLockedError(CacheError):
+    """Another process is writing this cache."""
+
+
+class FrameStoreError(DistInitError):
+    """A frame store that is missing, incomplete or of another geometry."""
+
+
+class CheckpointError(DistInitError):
+    """A checkpoint or student file that cannot be loaded as asked."""
+
+
+class RunMismatchError(DistInitError):
+    """A run directory that belongs to another configuration."""
+
+
+class StorageError(DistInitError):
+    """The disk refused: full, read-only, no permission."""
+
+
+class ComputeError(DistInitError):
+    """A worker died, ran out of memory, or could not be scheduled."""
+
+
+class TooManyFailuresError(DistInitError):
+    """More videos failed than ``max_failed`` allows."""

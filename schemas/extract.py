@@ -1,0 +1,63 @@
+"""Configuration of stage one: videos + frozen teachers -> target cache and frame store."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from distinit.schemas.base import Record
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.teacher import TeacherRequest
+from distinit.schemas.video import DecodeConfig, SamplingConfig
+
+__all__ = ["ComputeConfig", "ExtractConfig"]
+
+
+class ComputeConfig(Record):
+    """Where workers run."""
+
+    workers: int = Field(
+        0, ge=0, description="Ray workers; 0 runs in this process and never imports Ray"
+    )
+    ray_address: str | None = Field(
+        None, description="an existing cluster; None starts a local one"
+    )
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs a worker reserves; fractions share")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores a worker reserves")
+    max_attempts: int = Field(
+        2, ge=1, description="tries of one unit whose worker died before its video is quarantined"
+    )
+
+
+class ExtractConfig(Record):
+    """One YAML file of this shape reproduces a target cache."""
+
+    videos: str = Field(description="folder (recursive) or a .txt list of videos")
+    teachers: tuple[TeacherRequest, ...] = Field(min_length=1, description="teachers, one pass")
+    cache: str = Field(description="folder of the target cache; created or continued")
+    frames: str | None = Field(None, description="folder of the frame store; None writes none")
+    geometry: FrameGeometry = Field(
+        default_factory=FrameGeometry, description="size and quality of stored frames"
+    )
+    sampling: SamplingConfig = Field(
+        default_factory=SamplingConfig, description="which frames the teachers see"
+    )
+    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="where workers run")
+    batch_size: int = Field(32, ge=1, description="frames per forward pass of a teacher")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="arithmetic of the forward pass; bf16/fp16 use autocast"
+    )
+    device: str = Field("auto", description="auto (GPU if there is one), cpu, cuda, cuda:N")
+    unit_rows: int | None = Field(
+        None,
+        ge=64,
+        le=32768,
+        multiple_of=64,
+        description="rows of a unit (1,024 .. 32,768); None derives it from the corpus",
+    )
+    max_failed: float = Field(
+        1.0, ge=0, le=1, description="largest share of failed videos before the run ends in error"
+    )
+    retry_failed: bool = Field(False, description="try videos again that failed before")

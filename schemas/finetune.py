@@ -1,0 +1,76 @@
+"""Configuration of stage three: student -> finetuned classifier -> figures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from distinit.schemas.base import Record
+from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig, StudentConfig
+
+__all__ = ["DatasetConfig", "EvaluateConfig", "EvaluationConfig", "FinetuneConfig"]
+
+
+class DatasetConfig(Record):
+    """A labelled video dataset."""
+
+    root: str = Field(description="folder of class folders with videos")
+    splits: str | None = Field(
+        None,
+        description="folder or file of official split lists (HMDB-51, UCF-101), or a CSV with "
+        "path,label,split; None: train/ and test/ below root",
+    )
+    split: int = Field(1, ge=1, le=3, description="which official split")
+
+
+class EvaluationConfig(Record):
+    """Which clips of a test video are scored and how (VMZ)."""
+
+    protocol: str = Field(
+        "vmz-10", description="vmz-N: N evenly spaced clips; dense-sN: every N-th start"
+    )
+
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        kind, _, number = value.partition("-")
+        number = number.removeprefix("s") if kind == "dense" else number
+        if kind not in {"vmz", "dense"} or not number.isdigit() or int(number) < 1:
+            raise ValueError(f"protocol {value!r} is neither vmz-N nor dense-sN")
+        return value
+
+
+class FinetuneConfig(Record):
+    """One YAML file of this shape reproduces a finetuned classifier."""
+
+    dataset: DatasetConfig = Field(description="labelled videos")
+    init: str = Field("scratch", description="scratch | distinit:RUN | inflated | file:STUDENT")
+    out: str = Field(description="run directory; belongs to exactly one config")
+    frames: str | None = Field(None, description="frame store of the dataset; None: OUT/frames")
+    student: StudentConfig | None = Field(
+        None, description="the network; None takes that of the distilled run"
+    )
+    train_layers: Literal["all", "head"] = Field("all", description="head: a linear probe")
+    clip: ClipConfig = Field(default_factory=ClipConfig, description="clip geometry and pixels")
+    optimizer: OptimizerConfig = Field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=0.002, step_epochs=2, epochs=8, clips_per_epoch=40_000, weight_decay=5e-3
+        ),
+        description="paper: LR .002, x.1 every 2 epochs, 8 epochs of 40k clips; VMZ decay 5e-3",
+    )
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices, batches")
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="scored when training ends"
+    )
+
+
+class EvaluateConfig(Record):
+    """Evaluate a finetuned run again, perhaps by another protocol."""
+
+    run: str = Field(description="a finetune run directory")
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="clips and scores"
+    )
+    batch_size: int = Field(16, ge=1, description="clips per forward pass")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")

@@ -1,0 +1,102 @@
+"""The JSON records of a target cache: manifest, unit commits. See ARCHITECTURE.md."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from distinit.schemas.base import Record
+from distinit.schemas.video import SamplingConfig
+
+__all__ = [
+    "CACHE_FORMAT_VERSION",
+    "CacheManifest",
+    "CorpusSummary",
+    "FileEntry",
+    "RowSpace",
+    "TeacherSummary",
+    "UnitCommit",
+    "VideoOutcome",
+]
+
+CACHE_FORMAT_VERSION = 1
+
+
+class CorpusSummary(Record):
+    """Which videos the cache speaks of."""
+
+    digest: str = Field(description="sha256 over the sorted content digests of all videos")
+    videos: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    frames: int = Field(ge=0, description="decoded frames of the videos that are ok")
+
+
+class RowSpace(Record):
+    """Rows u*capacity .. (u+1)*capacity-1 belong to unit u. Unused rows stay zero."""
+
+    capacity: int = Field(ge=64, description="rows of one unit; a multiple of 64")
+    units: int = Field(ge=0)
+    rows: int = Field(ge=0, description="rows in use, over all units")
+
+    @property
+    def rows_padded(self) -> int:
+        """Length of the Zarr arrays."""
+        return self.capacity * self.units
+
+
+class TeacherSummary(Record):
+    """One line of the manifest per teacher."""
+
+    fingerprint: str
+    classes: int
+    label_space: str
+    target: Literal["logits", "features"]
+    encoding: str
+    units_committed: int = Field(ge=0)
+
+
+class CacheManifest(Record):
+    """``manifest.json``: enough to refuse a mismatch in under a second."""
+
+    format: Literal["distinit-target-cache"] = "distinit-target-cache"
+    format_version: int = CACHE_FORMAT_VERSION
+    corpus: CorpusSummary
+    sampling: SamplingConfig
+    row_space: RowSpace
+    teachers: dict[str, TeacherSummary] = Field(default_factory=dict)
+    complete: bool = Field(description="every unit of every teacher is committed")
+    content_digest: str = Field(
+        description="sha256 over what the cache says: equal for any worker count, order or "
+        "interruption"
+    )
+
+
+class FileEntry(Record):
+    """Size and sha256 of one committed file."""
+
+    size: int = Field(ge=0, description="bytes")
+    sha256: str
+
+
+class VideoOutcome(Record):
+    """What became of one video in one extraction."""
+
+    video_id: str
+    status: Literal["ok", "failed"]
+    frame_count: int = Field(ge=0, description="decoded frames; 0 when failed")
+    width: int = Field(ge=0, description="pixels, after rotation")
+    height: int = Field(ge=0, description="pixels, after rotation")
+    duration_seconds: float = Field(ge=0)
+    error: str | None = None
+
+
+class UnitCommit(Record):
+    """``teachers/<id>/commits/unit-NNNNN.json``: written last; its presence is the truth."""
+
+    unit: int = Field(ge=0)
+    teacher_fingerprint: str
+    rows: int = Field(ge=0, description="rows in use in this unit")
+    files: dict[str, FileEntry] = Field(description="path relative to the cache -> size, sha256")
+    content_sha256: str = Field(description="over the logical values of frames and targets")
+    videos: tuple[VideoOutcome, ...] = Field(description="videos whose last row lies in this unit")

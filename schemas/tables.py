@@ -1,0 +1,75 @@
+"""Arrow schemas of the published tables. Column names are a contract with outside readers."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = [
+    "CONFIDENCE_SCHEMA",
+    "FEATURE_ROWS_SCHEMA",
+    "FRAMES_SCHEMA",
+    "PLAN_SCHEMA",
+    "STORE_SCHEMA",
+    "VIDEOS_SCHEMA",
+]
+
+VIDEOS_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),  # relative to the corpus root
+        pa.field("digest", pa.string(), nullable=False),  # sha256 of the file's bytes
+        pa.field("width", pa.int32(), nullable=False),  # pixels, after rotation
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("frame_count", pa.int64(), nullable=False),  # decoded, not announced
+        pa.field("duration_seconds", pa.float64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # ok | failed
+        pa.field("error", pa.string()),
+    ]
+)
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("probed_frames", pa.int64(), nullable=False),
+        pa.field("first_row", pa.int64(), nullable=False),
+        pa.field("reserved_rows", pa.int64(), nullable=False),
+        pa.field("task", pa.int64(), nullable=False),  # first unit of the task that decodes it
+    ]
+)
+
+FRAMES_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("frame_index", pa.int64(), nullable=False),  # 0-based, in decode order of display
+        pa.field("pts", pa.int64(), nullable=False),  # in units of time_base
+        pa.field("time_base", pa.string(), nullable=False),  # "1/12800", seconds
+        pa.field("perceptual_hash", pa.uint64(), nullable=False),
+    ]
+)
+
+CONFIDENCE_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("entropy_nats", pa.float32(), nullable=False),
+        pa.field("top1_class", pa.int32(), nullable=False),
+        pa.field("top1_probability", pa.float32(), nullable=False),
+        pa.field("margin", pa.float32(), nullable=False),  # top-1 minus top-2 probability
+        pa.field("log_z", pa.float32(), nullable=False),  # logsumexp of the fp32 logits, nats
+    ]
+)
+
+# Feature teachers have no distribution: rows only.
+FEATURE_ROWS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False)])
+
+STORE_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("frame_index", pa.int64(), nullable=False),
+        pa.field("jpeg", pa.binary(), nullable=False),
+    ]
+)

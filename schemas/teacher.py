@@ -1,0 +1,136 @@
+"""Teachers: how one is asked for, and what ``teacher.json`` says of it afterwards."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from distinit.schemas.base import Record, sha256_of
+
+__all__ = [
+    "Encoding",
+    "FidelityReport",
+    "PreprocessSpec",
+    "TeacherIdentity",
+    "TeacherRecord",
+    "TeacherRequest",
+    "parse_encoding",
+]
+
+Encoding = str
+"""``float16`` | ``int8`` | ``topk:K``."""
+
+_TOPK = re.compile(r"topk:([1-9][0-9]*)")
+
+
+def parse_encoding(encoding: Encoding) -> tuple[Literal["float16", "int8", "topk"], int]:
+    """Split ``topk:32`` into ("topk", 32); the others have k = 0. Raises ValueError."""
+    if encoding == "float16":
+        return "float16", 0
+    if encoding == "int8":
+        return "int8", 0
+    match = _TOPK.fullmatch(encoding)
+    if match is None:
+        raise ValueError(f"encoding {encoding!r} is none of float16, int8, topk:K")
+    return "topk", int(match.group(1))
+
+
+class TeacherRequest(Record):
+    """One teacher as a user asks for it."""
+
+    name: str = Field(
+        description="torchvision name (resnet50, resnet50@IMAGENET1K_V1), efficientnet_lite0, "
+        "timm:NAME, places365:ARCH, plugin:package.module:function"
+    )
+    weights: str | None = Field(
+        None, description="local weights file; None takes the named weights from the local cache"
+    )
+    id: str | None = Field(None, description="folder name under teachers/; None derives it")
+    resize: Literal["exact", "fast"] = Field(
+        "exact",
+        description="exact: torchvision's antialiased resize of full-size frames; "
+        "fast: ffmpeg scales (bilinear). Part of the teacher's identity",
+    )
+    target: Literal["logits", "features"] = Field(
+        "logits", description="class logits, or pooled features (no entropy)"
+    )
+    encoding: Encoding = Field("float16", description="float16 | int8 | topk:K")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        parse_encoding(value)
+        return value
+
+    @field_validator("id")
+    @classmethod
+    def _safe_id(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}", value):
+            raise ValueError("a teacher id uses letters, digits and . _ @ + - only")
+        return value
+
+
+class PreprocessSpec(Record):
+    """From a decoded RGB frame to the teacher's input. Enough to repeat it exactly."""
+
+    resize_mode: Literal["short_edge", "squash"] = Field(
+        description="scale the short edge to resize_size, or both edges (Places365)"
+    )
+    resize_size: int = Field(ge=1, description="pixels")
+    crop_size: int = Field(ge=1, description="centre crop, pixels")
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+    mean: tuple[float, float, float] = Field(description="per channel, of values in 0..1")
+    std: tuple[float, float, float] = Field(description="per channel, of values in 0..1")
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    resize: Literal["exact", "fast"] = Field("exact", description="as TeacherRequest.resize")
+
+
+class TeacherIdentity(Record):
+    """Everything that changes what a teacher says. Its digest is the teacher's fingerprint."""
+
+    architecture: str = Field(description="e.g. torchvision/resnet50")
+    weights_sha256: str = Field(description="over names, dtypes, shapes and bytes of all tensors")
+    preprocessing: PreprocessSpec
+    target: Literal["logits", "features"] = "logits"
+    classes: int = Field(ge=1, description="width of one target row")
+    label_space: str = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
+    label_names: tuple[str, ...] = Field(description="class names in index order; empty: unknown")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 over all fields."""
+        return sha256_of(self.model_dump(mode="json"))
+
+
+class FidelityReport(Record):
+    """What the stored encoding lost against the fp32 logits, measured while writing."""
+
+    frames: int = Field(ge=0, description="frames measured")
+    mean_kl_nats: float = Field(ge=0, description="mean KL(fp32 || stored), nats")
+    max_kl_nats: float = Field(ge=0, description="largest KL(fp32 || stored), nats")
+    mean_entropy_error_nats: float = Field(ge=0, description="mean |entropy difference|, nats")
+    top1_agreement: float = Field(ge=0, le=1, description="share of frames with the same top class")
+    filter_flips: float = Field(
+        ge=0,
+        le=1,
+        description="share of frames that the entropy quartile thresholds would judge "
+        "differently from the stored entropy; 0 because entropy is stored exactly",
+    )
+
+
+class TeacherRecord(Record):
+    """``teachers/<id>/teacher.json``."""
+
+    id: str
+    fingerprint: str
+    identity: TeacherIdentity
+    encoding: Encoding
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="arithmetic of the forward pass"
+    )
+    batch_size: int = Field(ge=1, description="frames per forward, never across two videos")
+    software: dict[str, str] = Field(description="versions of torch, torchvision, ffmpeg, distinit")
+    fidelity: FidelityReport | None = None

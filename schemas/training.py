@@ -1,0 +1,84 @@
+"""Parts shared by distillation and finetuning: students, optimiser, schedule, loader."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from distinit.schemas.base import Record
+
+__all__ = ["ClipConfig", "OptimizerConfig", "RuntimeConfig", "StudentConfig"]
+
+
+class StudentConfig(Record):
+    """A video network and its input."""
+
+    name: str = Field(
+        "r2plus1d_18",
+        description="r3d_18, mc3_18, r2plus1d_18, s3d, ... (torchvision); vmz_r3d_18, "
+        "vmz_r2plus1d_18, ... (VMZ); tiny_r2plus1d_10 (CPU); plugin:module:function",
+    )
+    in_channels: Literal[2, 3] = Field(3, description="3 for RGB, 2 for optical flow")
+
+
+class ClipConfig(Record):
+    """From stored frames to a clip tensor [B, C, T, H, W]."""
+
+    frames: int = Field(8, ge=1, description="T, consecutive frames at native rate (paper: 8, 32)")
+    crop: int = Field(112, ge=16, description="random square crop, pixels (VMZ: 112)")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip (VMZ)")
+    mean: tuple[float, ...] = Field((0.43216, 0.394666, 0.37645), description="pixel mean (VMZ)")
+    std: tuple[float, ...] = Field((0.22803, 0.22145, 0.216989), description="pixel std (VMZ)")
+
+
+class OptimizerConfig(Record):
+    """SGD with a step schedule, as in the paper and VMZ."""
+
+    learning_rate: float = Field(
+        0.01, gt=0, description="per worker (paper section 4: .01 per GPU)"
+    )
+    scale_by_workers: bool = Field(True, description="multiply by the number of shards (paper)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="paper: .9")
+    nesterov: bool = Field(True, description="VMZ uses Nesterov momentum")
+    weight_decay: float = Field(1e-4, ge=0, description="VMZ: 1e-4; its finetuning 5e-3")
+    schedule: Literal["step", "cosine", "constant"] = Field("step", description="LR over epochs")
+    step_epochs: int = Field(10, ge=1, description="epochs between decays (paper: 10; finetune 2)")
+    gamma: float = Field(0.1, gt=0, le=1, description="decay factor (paper: .1)")
+    warmup_epochs: float = Field(0.0, ge=0, description="linear warmup, epochs")
+    epochs: int = Field(45, ge=1, description="paper: 45; finetune 8")
+    clips_per_epoch: int | None = Field(
+        1_000_000,
+        ge=1,
+        description="clips in one epoch (paper 1 M; finetune 40 k); None: one a video",
+    )
+    clip_gradient_norm: float | None = Field(None, gt=0, description="largest gradient norm")
+
+
+class RuntimeConfig(Record):
+    """How training runs; nothing here changes which samples are seen or in which order."""
+
+    batch_size: int = Field(32, ge=1, description="clips per shard per step (paper: 24-32 per GPU)")
+    shards: int = Field(
+        1,
+        ge=1,
+        description="batches per optimiser step, spread over workers: the global batch is "
+        "batch_size x shards for any worker count that divides it",
+    )
+    workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in this process")
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs a worker reserves")
+    loader_workers: int = Field(0, ge=0, description="loader threads per worker; 0 loads in line")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
+    compile: bool = Field(False, description="torch.compile the student")
+    checkpoint_seconds: float = Field(300.0, ge=0, description="time between checkpoints, seconds")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    seed: int = Field(0, ge=0, description="with epoch and sample, the source of all randomness")
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if value not in {"auto", "cpu", "cuda"} and not value.startswith("cuda:"):
+            raise ValueError(f"device {value!r} is none of auto, cpu, cuda, cuda:N")
+        return value

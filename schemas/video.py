@@ -1,0 +1,57 @@
+"""How videos are decoded and which of their frames the teachers see."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from distinit.schemas.base import Record
+
+__all__ = ["DecodeConfig", "SamplingConfig"]
+
+
+class SamplingConfig(Record):
+    """Which decoded frames become rows of the cache (the frame store keeps all of them)."""
+
+    mode: Literal["all", "stride", "fps", "per_video"] = Field(
+        "all", description="all frames; every N-th; N per second; K evenly spaced per video"
+    )
+    stride: int = Field(1, ge=1, description="frames from one row to the next (mode stride)")
+    fps: float | None = Field(None, gt=0, description="rows per second of video (mode fps)")
+    per_video: int | None = Field(None, ge=1, description="rows per video (mode per_video)")
+
+    @model_validator(mode="after")
+    def _matching_value(self) -> SamplingConfig:
+        if self.mode == "fps" and self.fps is None:
+            raise ValueError("mode fps needs a value for fps")
+        if self.mode == "per_video" and self.per_video is None:
+            raise ValueError("mode per_video needs a value for per_video")
+        if self.mode != "stride" and self.stride != 1:
+            raise ValueError("stride goes with mode stride")
+        return self
+
+
+class DecodeConfig(Record):
+    """Limits on one ffmpeg process. They bound what a broken or hostile file can cost."""
+
+    threads: int = Field(1, ge=0, description="decoder threads per video; 0 lets ffmpeg choose")
+    parallel_videos: int = Field(2, ge=1, description="ffmpeg processes per worker")
+    deadline_seconds: float = Field(
+        3600.0, gt=0, description="wall-clock limit for one video, seconds"
+    )
+    stall_seconds: float = Field(
+        60.0, gt=0, description="longest wait for the next frame while the reader is ready, seconds"
+    )
+    max_pixels: int = Field(
+        8192 * 4320, ge=1, description="largest width x height accepted, pixels (8K)"
+    )
+    max_frames: int = Field(
+        5_000_000, ge=1, description="most frames accepted in one video (46 h at 30 fps)"
+    )
+    max_memory_mib: int = Field(
+        4096, ge=64, description="address-space-independent resident limit of one ffmpeg, MiB"
+    )
+    hwaccel: Literal["none", "cuda"] = Field(
+        "none", description="hardware decoder; falls back to software with a message"
+    )
