@@ -86,7 +86,7 @@ class RichProgress:
             TextColumn("{task.fields[figures]}"),
         )
         self._task = self._bars.add_task(
-            description, total=total, completed=done, rate="", figures=""
+            description, total=total, completed=int(done), rate="", figures=""
         )
         self._bars.start()
 
@@ -173,7 +173,9 @@ class JsonProgress:
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 1.0) -> None:
         self._stream = stream or sys.stderr
         self._every_seconds = every_seconds
-        self._phase, self._unit, self._total, self._done = "", "", None, 0.0
+        self._phase, self._unit = "", ""
+        self._total: float | None = None
+        self._done = 0.0
         self._figures: dict[str, Figure] = {}
         self._rate = _Rate()
         self._last_seconds = 0.0

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["DISTINIT_FFMPEG"] = imageio_ffmpeg.get_ffmpeg_exe()
 
 MakeVideo = Callable[..., Path]
+H264 = ("-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-bf", "2")
 
 
 @pytest.fixture(scope="session")
