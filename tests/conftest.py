@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -83,3 +83,13 @@ def synthetic_frames(frames: int, size: tuple[int, int], seed: int) -> np.ndarra
         top = (2 * i) % max(1, height - side)
         out[i, top : top + side, left : left + side] = (255, 255 - 9 * (i % 20), 10 * (i % 20))
     return out.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """The one Ray that all tests share; mark them ``@pytest.mark.ray``."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()

@@ -1,0 +1,33 @@
+"""From ``auto | cpu | cuda | cuda:N`` to a torch device."""
+
+from __future__ import annotations
+
+import torch
+
+from distinit.schemas.errors import ConfigError
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes the GPU if there is one.
+
+    Raises ConfigError for an unknown name or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"unknown device {name!r}", expected="auto, cpu, cuda or cuda:N"
+        ) from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"device {name!r} is not there",
+                found=f"{count} CUDA devices",
+                remedy="use --device cpu, or run `distinit doctor` to see why CUDA is missing",
+            )
+    return device

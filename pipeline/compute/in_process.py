@@ -1,0 +1,45 @@
+"""The executor of a laptop: one worker, in this process, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from distinit.pipeline.compute.executor import (
+    Event,
+    Finished,
+    OnDeath,
+    Progressed,
+    WorkerFactory,
+)
+
+__all__ = ["InProcessExecutor"]
+
+
+class InProcessExecutor:
+    """Tasks run one after another; a worker that dies takes this process with it."""
+
+    def run[TaskT, ResultT](
+        self,
+        factory: WorkerFactory[TaskT, ResultT],
+        tasks: Sequence[TaskT],
+        on_death: OnDeath[TaskT],
+    ) -> Iterator[Event[TaskT, ResultT]]:
+        """See Executor. The worker is built only if there is a task."""
+        if not tasks:
+            return
+        worker = factory()
+        for task in tasks:
+            notes = worker.run(task)
+            try:
+                while True:
+                    try:
+                        note = next(notes)
+                    except StopIteration as stop:
+                        yield Finished(task, stop.value)
+                        break
+                    yield Progressed(task, note)
+            finally:
+                notes.close()
+
+    def close(self) -> None:
+        """Nothing to free."""

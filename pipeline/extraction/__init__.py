@@ -1,0 +1,1 @@
+"""Decode, forward, encode and write: what one extraction worker does."""

@@ -1,0 +1,144 @@
+"""Both executors keep one contract: every task finishes once, notes arrive in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distinit.pipeline.compute.executor import Executor, Finished, Progressed
+from distinit.pipeline.compute.in_process import InProcessExecutor
+from distinit.pipeline.compute.ray_actors import RayExecutor
+from distinit.schemas.errors import ComputeError, StorageError
+from distinit.schemas.extract import ComputeConfig
+
+
+class Squares:
+    """Notes 0..task-1, then task squared."""
+
+    def run(self, task: int) -> Generator[int, None, int]:
+        yield from range(task)
+        return task * task
+
+
+class DiskFull:
+    def run(self, task: int) -> Generator[int, None, int]:
+        yield 0
+        raise StorageError("cannot write x", found="No space left on device", remedy="free some")
+
+
+class DiesOnce:
+    """Kills its own process at task 3, once: the file says that it has happened."""
+
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def run(self, task: int) -> Generator[str, None, int]:
+        yield f"at {task}"
+        if task == 3 and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task
+
+
+class AlwaysDies:
+    def run(self, task: int) -> Generator[str, None, int]:
+        yield "begun"
+        os.kill(os.getpid(), signal.SIGKILL)
+        return task
+
+
+def refuse(task: Any, last_note: Any, reason: str) -> Any:
+    raise ComputeError("a worker died", found=reason)
+
+
+@pytest.fixture(params=["in_process", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "in_process":
+        made: Executor = InProcessExecutor()
+    else:
+        request.getfixturevalue("ray_session")
+        made = RayExecutor(ComputeConfig(workers=2))
+    yield made
+    made.close()
+
+
+def test_every_task_finishes_once_with_its_notes_in_order(executor: Executor) -> None:
+    notes: dict[int, list[int]] = {}
+    results: dict[int, int] = {}
+    for event in executor.run(Squares, [3, 0, 5, 2], refuse):
+        if isinstance(event, Progressed):
+            notes.setdefault(event.task, []).append(event.note)
+        else:
+            assert isinstance(event, Finished)
+            assert event.task not in results
+            results[event.task] = event.result
+    assert results == {3: 9, 0: 0, 5: 25, 2: 4}
+    assert notes == {3: [0, 1, 2], 5: [0, 1, 2, 3, 4], 2: [0, 1]}
+
+
+def test_a_workers_own_error_ends_the_run_as_it_was_raised(executor: Executor) -> None:
+    with pytest.raises(StorageError, match="No space left") as caught:
+        list(executor.run(DiskFull, [1], refuse))
+    assert caught.value.remedy == "free some"
+
+
+def test_in_process_closes_the_worker_when_the_caller_stops_early() -> None:
+    closed = []
+
+    class Watched:
+        def run(self, task: int) -> Generator[int, None, int]:
+            try:
+                yield 1
+                yield 2
+            finally:
+                closed.append(task)
+            return 0
+
+    events = InProcessExecutor().run(Watched, [7], refuse)
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert closed == [7]
+
+
+def test_in_process_builds_no_worker_without_tasks() -> None:
+    def never() -> Squares:
+        raise AssertionError("built")
+
+    assert list(InProcessExecutor().run(never, [], refuse)) == []
+
+
+@pytest.mark.ray
+def test_a_killed_actors_task_is_asked_about_and_run_again(
+    ray_session: None, tmp_path: Path
+) -> None:
+    flag, asked = tmp_path / "died", []
+
+    def again(task: int, last_note: Any, reason: str) -> int:
+        asked.append((task, last_note))
+        return task
+
+    executor = RayExecutor(ComputeConfig(workers=2))
+    events = list(executor.run(lambda: DiesOnce(flag), [1, 2, 3, 4], again))
+    executor.close()
+    assert sorted(e.result for e in events if isinstance(e, Finished)) == [1, 2, 3, 4]
+    assert asked == [(3, "at 3")]
+
+
+@pytest.mark.ray
+def test_the_run_ends_when_on_death_gives_up(ray_session: None) -> None:
+    executor = RayExecutor(ComputeConfig(workers=1))
+    with pytest.raises(ComputeError, match="a worker died"):
+        list(executor.run(AlwaysDies, [1], refuse))
+    executor.close()
+
+
+@pytest.mark.ray
+def test_more_workers_than_the_cluster_has_are_refused(ray_session: None) -> None:
+    with pytest.raises(ComputeError, match="too small") as caught:
+        RayExecutor(ComputeConfig(workers=500))
+    assert "--workers" in str(caught.value)
