@@ -1,0 +1,148 @@
+"""From a YAML file, ``a.b=c`` settings and command-line options to one typed configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from distinit.schemas.base import Record
+from distinit.schemas.errors import ConfigError
+
+__all__ = ["build_config", "config_yaml", "merge_setting", "read_yaml"]
+
+
+def build_config[ConfigT: Record](
+    model: type[ConfigT],
+    file: Path | None,
+    settings: Iterable[str],
+    options: Mapping[str, Any],
+) -> ConfigT:
+    """The configuration that ``file``, then ``options``, then ``settings`` describe.
+
+    ``options`` maps dotted names to values; None means "not given". ``settings`` are texts
+    ``a.b=value`` whose values are YAML. Later sources win. Raises ConfigError.
+    """
+    values: dict[str, Any] = read_yaml(file) if file is not None else {}
+    for name, value in options.items():
+        if value is not None:
+            merge_setting(values, name, value)
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--set {setting!r} is not of the form a.b=value")
+        merge_setting(values, name.strip(), _parse_yaml(text, f"--set {setting}"))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(model, error)) from None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError if it is missing or no mapping."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the configuration {file}",
+            found=str(error),
+            remedy="give --config the path of a YAML file; configs/ has ready ones",
+        ) from error
+    values = _parse_yaml(text, str(file)) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{file} is no configuration",
+            expected="a YAML mapping of names to values",
+            found=type(values).__name__,
+        )
+    return values
+
+
+def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set ``values["a"]["b"] = value`` for ``a.b``; a number steps into a list. In place.
+
+    Raises ConfigError when the path leads through something that has no parts.
+    """
+    *path, last = dotted.split(".")
+    node: Any = values
+    for name in path:
+        if isinstance(node, list):
+            node = node[_list_index(node, name, dotted)]
+        elif isinstance(node, dict):
+            node = node.setdefault(name, {})
+            if node is None:
+                raise ConfigError(f"{dotted}: {name} has no parts to set")
+        else:
+            raise ConfigError(f"{dotted}: {name} lies inside a plain value")
+    if isinstance(node, list):
+        node[_list_index(node, last, dotted)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"{dotted}: {last} lies inside a plain value")
+
+
+def config_yaml(config: Record) -> str:
+    """``config`` as YAML that ``build_config`` reads back to an equal configuration."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def _list_index(node: list[Any], name: str, dotted: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(
+            f"{dotted}: {name!r} is no entry of the list",
+            expected=f"a number from 0 to {len(node) - 1}",
+        )
+    return int(name)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{source}{where}: {problem}") from error
+
+
+def _explain(model: type[Record], error: ValidationError) -> str:
+    """One line a mistake, with the names that are known where one is unknown."""
+    lines = [f"the {model.__name__.removesuffix('Config').lower()} configuration is wrong:"]
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(sorted(_names_at(model, item["loc"][:-1])))
+            lines.append(f"  {where}: unknown key; known here: {known}")
+        elif item["type"] == "missing":
+            lines.append(f"  {where}: missing; give it in --config, by option or with --set")
+        else:
+            lines.append(f"  {where}: {item['msg']} (found {item['input']!r})")
+    return "\n".join(lines)
+
+
+def _names_at(model: type[Record], location: tuple[int | str, ...]) -> Iterable[str]:
+    """Field names of the record that ``location`` leads to."""
+    current: type[Record] = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        nested = _record_types(current.model_fields[part].annotation)
+        if not nested:
+            return ()
+        current = nested[0]
+    return current.model_fields
+
+
+def _record_types(annotation: Any) -> list[type[Record]]:
+    """Record classes inside an annotation such as ``tuple[TargetConfig, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return [annotation]
+    inner: list[type[Record]] = []
+    for part in getattr(annotation, "__args__", ()):
+        inner += _record_types(part)
+    return inner

@@ -1,0 +1,78 @@
+"""Configurations: sources in order of precedence, and messages that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distinit.pipeline.config import build_config, config_yaml, merge_setting
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.extract import ExtractConfig
+
+BASE = {"cache": "c", "frames": "f", "out": "o"}
+
+
+def test_settings_win_over_options_and_options_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("cache: from_file\nframes: f\nout: o\noptimizer: {epochs: 3, momentum: 0.5}\n")
+    config = build_config(
+        DistillConfig,
+        file,
+        ["optimizer.epochs=7", "clip.crop=64"],
+        {"cache": "from_option", "optimizer.epochs": 5, "runtime.seed": None},
+    )
+    assert config.cache == "from_option"
+    assert (config.optimizer.epochs, config.optimizer.momentum) == (7, 0.5)
+    assert (config.clip.crop, config.runtime.seed) == (64, 0)
+
+
+def test_yaml_of_a_config_reads_back_equal(tmp_path: Path) -> None:
+    config = build_config(DistillConfig, None, ["targets=[{pick: k_random, k: 2}]"], BASE)
+    file = tmp_path / "again.yaml"
+    file.write_text(config_yaml(config))
+    assert build_config(DistillConfig, file, [], {}) == config
+
+
+def test_a_setting_steps_into_a_list() -> None:
+    values = {"targets": [{"pick": "random"}, {"pick": "random"}]}
+    merge_setting(values, "targets.1.pick", "center")
+    assert values["targets"] == [{"pick": "random"}, {"pick": "center"}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["optimizer.epoch=3"], r"optimizer.epoch: unknown key; known here: .*epochs"),
+        (["student.nam=x"], r"student.nam: unknown key; known here: in_channels, name"),
+        (["targets=[{pick: best}]"], r"targets.0.pick: .*'center'.*found 'best'"),
+        (["novalue"], "not of the form a.b=value"),
+        (["cache.x=1"], "cache.x: x lies inside a plain value"),
+        (["clip=[1, 2"], "--set clip="),
+    ],
+)
+def test_mistakes_are_named_with_what_is_known(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(DistillConfig, None, settings, BASE)
+
+
+def test_a_missing_value_says_how_to_give_it() -> None:
+    with pytest.raises(ConfigError, match="teachers: missing; give it in --config"):
+        build_config(ExtractConfig, None, [], {"videos": "v", "cache": "c"})
+
+
+def test_a_missing_file_and_a_list_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        build_config(DistillConfig, tmp_path / "none.yaml", [], {})
+    file = tmp_path / "list.yaml"
+    file.write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match="no configuration"):
+        build_config(DistillConfig, file, [], {})
+
+
+def test_yaml_cannot_construct_python_objects(tmp_path: Path) -> None:
+    file = tmp_path / "evil.yaml"
+    file.write_text("cache: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ConfigError, match="could not determine a constructor"):
+        build_config(DistillConfig, file, [], {})
