@@ -9,7 +9,7 @@ from pydantic import Field
 from distinit.schemas.base import Record
 from distinit.schemas.manifest import FileEntry
 
-__all__ = ["FrameGeometry", "FrameStoreManifest", "StoreCommit", "StoredVideo"]
+__all__ = ["FailedVideo", "FrameGeometry", "FrameStoreManifest", "StoreCommit", "StoredVideo"]
 
 
 class FrameGeometry(Record):
@@ -22,15 +22,19 @@ class FrameGeometry(Record):
     jpeg_quality: int = Field(90, ge=50, le=100, description="JPEG quality, libjpeg's scale")
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """(height, width) in pixels of a stored frame whose source is width x height."""
+        """(height, width) in pixels of a stored width x height frame, as torchvision rounds."""
         if self.mode == "128x171":
             return 128, 171
-        scale = self.short_edge / min(width, height)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        if width <= height:
+            return int(self.short_edge * height / width), self.short_edge
+        return self.short_edge, int(self.short_edge * width / height)
 
 
 class StoredVideo(Record):
-    """One video in one unit file: a run of rows."""
+    """A run of rows of one unit file: consecutive frames of one video.
+
+    A video has one run, or several when it spans units or was written in turns with others.
+    """
 
     video_id: str
     digest: str = Field(description="sha256 of the video file's bytes")
@@ -42,12 +46,21 @@ class StoredVideo(Record):
     fps: float = Field(ge=0, description="mean frames per second of the source; 0 if unknown")
 
 
+class FailedVideo(Record):
+    """A video that could not be decoded: none of its frames are kept."""
+
+    video_id: str
+    digest: str = Field(description="sha256 of the video file's bytes")
+    error: str
+
+
 class StoreCommit(Record):
     """``commits/unit-NNNNN.json`` of a frame store; written last."""
 
     unit: int = Field(ge=0)
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = Field(description="path relative to the store -> size, sha256")
     videos: tuple[StoredVideo, ...]
+    failed: tuple[FailedVideo, ...] = ()
 
 
 class FrameStoreManifest(Record):
@@ -57,3 +70,6 @@ class FrameStoreManifest(Record):
     format_version: int = 1
     geometry: FrameGeometry
     plan_digest: str = Field(description="of the unit plan that the files follow")
+    units: int | None = Field(
+        None, ge=0, description="units of the finished store; None while it is being written"
+    )

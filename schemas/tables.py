@@ -35,6 +35,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("mtime_ns", pa.int64(), nullable=False),
         pa.field("probed_frames", pa.int64(), nullable=False),
+        pa.field("probed_fps", pa.float64(), nullable=False),  # 0: not known
         pa.field("first_row", pa.int64(), nullable=False),
         pa.field("reserved_rows", pa.int64(), nullable=False),
         pa.field("task", pa.int64(), nullable=False),  # first unit of the task that decodes it
@@ -68,7 +69,8 @@ FEATURE_ROWS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False)])
 
 STORE_SCHEMA = pa.schema(
     [
-        pa.field("video_id", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        # Plain strings: an Arrow file cannot replace a dictionary in mid-stream.
+        pa.field("video_id", pa.string(), nullable=False),
         pa.field("frame_index", pa.int64(), nullable=False),
         pa.field("jpeg", pa.binary(), nullable=False),
     ]
