@@ -1,15 +1,323 @@
-"""The ``distinit`` command."""
+"""The ``distinit`` command: parse, build a configuration, call one stage, print. No logic."""
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
 import click
+
+from distinit.pipeline.config import build_config
+from distinit.pipeline.progress import NullProgress, Progress, choose_progress
+from distinit.schemas.base import Record
+from distinit.schemas.errors import ConfigError, DistInitError
 
 __all__ = ["main"]
 
+_SECTIONS = {
+    "Pipeline": ("extract", "distill", "finetune", "evaluate"),
+    "Look and trust": ("audit", "cache"),
+    "Start here": ("demo", "doctor"),
+}
 
-@click.group()
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Sectioned(click.Group):
+    """Help in sections; errors of the project without a traceback."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section; a command of no section comes last."""
+        named = {name for names in _SECTIONS.values() for name in names}
+        others = tuple(name for name in self.list_commands(ctx) if name not in named)
+        for title, names in {**_SECTIONS, "More": others}.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(n, c.get_short_help_str(70)) for n, c in commands if c is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a DistInitError becomes its message and exit code."""
+        try:
+            return super().invoke(ctx)
+        except DistInitError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+class _Summarised(Protocol):
+    """What every stage returns."""
+
+    def summary(self) -> str:
+        """Text for people."""
+
+    def model_dump_json(self, *, indent: int | None = None) -> str:
+        """JSON for scripts."""
+
+
+def _show(result: _Summarised, as_json: bool) -> None:
+    click.echo(result.model_dump_json(indent=2) if as_json else result.summary())
+
+
+def _examples(*lines: str) -> str:
+    """A help epilog that click leaves as it is."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _stage_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that every stage has: --config, --set, --json, --quiet."""
+    options = (
+        click.option("--config", "config_file", type=_FILE, help="YAML; options win over it."),
+        click.option(
+            "--set", "settings", multiple=True, metavar="A.B=VALUE", help="Any key of it."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Result and events as JSON."),
+        click.option("--quiet", is_flag=True, help="No progress."),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def _train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where a student trains; shared by distill and finetune."""
+    options = (
+        click.option("--workers", "runtime__workers", type=int, help="Ray Train workers; 0: none."),
+        click.option(
+            "--gpus-per-worker", "runtime__gpus_per_worker", type=float, help="GPUs each."
+        ),
+        click.option(
+            "--device", "runtime__device", metavar="auto|cpu|cuda", help="Where it trains."
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def _configure[ConfigT: Record](
+    model: type[ConfigT], options: dict[str, Any]
+) -> tuple[ConfigT, Progress]:
+    """The configuration and the progress that a stage command's options ask for.
+
+    An option named ``a__b`` sets the key ``a.b``.
+    """
+    file, settings = options.pop("config_file"), options.pop("settings")
+    as_json, quiet = options.pop("as_json"), options.pop("quiet")
+    dotted = {name.replace("__", "."): value for name, value in options.items()}
+    config = build_config(model, file, settings, dotted)
+    return config, NullProgress() if quiet else choose_progress(json_events=as_json)
+
+
+@click.group(
+    cls=_Sectioned,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_examples(
+        "distinit demo",
+        "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
+        "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
+        "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
+    ),
+)
+@click.version_option(package_name="distinit")
 def main() -> None:
-    """Pretrain video models from frozen image models."""
+    """Pretrain video models from frozen image models, without one video label."""
+
+
+@main.command(
+    epilog=_examples(
+        "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
+        "distinit extract --videos clips/ --teacher efficientnet_lite0 --cache cache --workers 4",
+        "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
+    )
+)
+@click.option("--videos", metavar="DIR|LIST", help="Folder (recursive) or .txt list.")
+@click.option("--teacher", "names", multiple=True, metavar="NAME", help="Repeat for several.")
+@click.option("--weights", multiple=True, metavar="FILE", help="Of the teachers, in their order.")
+@click.option("--encoding", metavar="float16|int8|topk:K", help="How logits are stored.")
+@click.option("--cache", metavar="DIR", help="Target cache: made, or continued.")
+@click.option("--frames", metavar="DIR", help="Frame store for the students; written too.")
+@click.option("--workers", "compute__workers", type=int, help="Ray workers; 0: this process.")
+@click.option("--gpus-per-worker", "compute__gpus_per_worker", type=float, help="GPUs each.")
+@click.option("--cpus-per-worker", "compute__cpus_per_worker", type=float, help="CPU cores each.")
+@click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help="A cluster.")
+@click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
+@_stage_options
+def extract(
+    names: tuple[str, ...],
+    weights: tuple[str, ...],
+    encoding: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Videos + frozen teachers -> target cache (and frame store)."""
+    from distinit.schemas.extract import ExtractConfig
+    from distinit.stages.extract import extract as run
+
+    options |= {"teachers": _teacher_requests(names, weights, encoding), "as_json": as_json}
+    config, progress = _configure(ExtractConfig, options)
+    result = run(config, progress=progress)
+    _show(result, as_json)
+    sys.exit(0 if result.complete else 3)
+
+
+def _teacher_requests(
+    teachers: tuple[str, ...], weights: tuple[str, ...], encoding: str | None
+) -> list[dict[str, str]] | None:
+    """--teacher, --weights and --encoding as entries of ``teachers``; None if none is named."""
+    if len(weights) > len(teachers):
+        raise ConfigError("--weights goes with a --teacher", found=f"{len(weights)} weights files")
+    requests = [{"name": name} for name in teachers]
+    for request, file in zip(requests, weights, strict=False):
+        request["weights"] = file
+    for request in requests:
+        request |= {"encoding": encoding} if encoding is not None else {}
+    return requests or None
+
+
+@main.command(
+    epilog=_examples(
+        "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
+        "distinit distill --config configs/paper_r2plus1d_18.yaml --set optimizer.epochs=5",
+    )
+)
+@click.option("--cache", metavar="DIR", help="Target cache.")
+@click.option("--frames", metavar="DIR", help="Frame store.")
+@click.option("--student", "student__name", metavar="NAME", help="r2plus1d_18, vmz_r3d_18, ...")
+@click.option("--out", metavar="RUN", help="Run directory.")
+@_train_options
+@_stage_options
+def distill(as_json: bool, **options: Any) -> None:
+    """Target cache -> video student."""
+    from distinit.schemas.distill import DistillConfig
+    from distinit.stages.distill import distill as run
+
+    config, progress = _configure(DistillConfig, {**options, "as_json": as_json})
+    _show(run(config, progress=progress), as_json)
+
+
+@main.command(
+    epilog=_examples(
+        "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
+        "distinit finetune --dataset clips/ --init scratch --out runs/scratch \\",
+        "    --set student.name=r3d_18",
+    )
+)
+@click.option("--dataset", "dataset__root", metavar="DIR", help="Class folders with videos.")
+@click.option("--splits", "dataset__splits", metavar="DIR|FILE", help="HMDB-51, UCF-101, or CSV.")
+@click.option("--split", "dataset__split", type=int, help="Which official split.")
+@click.option("--init", metavar="scratch|distinit:RUN|inflated|file:STUDENT", help="Start from.")
+@click.option("--student", "student__name", metavar="NAME", help="Where --init does not say.")
+@click.option("--frames", metavar="DIR", help="The dataset's frame store; made if missing.")
+@click.option("--out", metavar="RUN", help="Run directory.")
+@_train_options
+@_stage_options
+def finetune(as_json: bool, **options: Any) -> None:
+    """Student -> finetuned classifier, evaluated."""
+    from distinit.schemas.finetune import FinetuneConfig
+    from distinit.stages.finetune import finetune as run
+
+    config, progress = _configure(FinetuneConfig, {**options, "as_json": as_json})
+    _show(run(config, progress=progress), as_json)
+
+
+@main.command(
+    epilog=_examples(
+        "distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4"
+    )
+)
+@click.option("--run", metavar="RUN", help="A finetune run.")
+@click.option("--protocol", "evaluation__protocol", metavar="vmz-N|dense-sN", help="Which clips.")
+@click.option("--device", metavar="auto|cpu|cuda", help="Where the student runs.")
+@_stage_options
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Score a finetuned run, perhaps by another protocol."""
+    from distinit.schemas.finetune import EvaluateConfig
+    from distinit.stages.evaluate import evaluate as run
+
+    config, progress = _configure(EvaluateConfig, {**options, "as_json": as_json})
+    _show(run(config, progress=progress), as_json)
+
+
+@main.command(
+    epilog=_examples(
+        "distinit audit cache --frames frames --out audit",
+        "distinit audit cache --out audit --json",
+    )
+)
+@click.argument("cache", type=click.Path())
+@click.option("--frames", metavar="DIR", help="Frame store, for contact sheets.")
+@click.option("--out", metavar="DIR", required=True, help="Folder of the report.")
+@_stage_options
+def audit(as_json: bool, **options: Any) -> None:
+    """How confident were the teachers? Plots, contact sheets, one page."""
+    from distinit.schemas.audit import AuditConfig
+    from distinit.stages.audit import audit as run
+
+    config, progress = _configure(AuditConfig, {**options, "as_json": as_json})
+    _show(run(config, progress=progress), as_json)
+
+
+@main.group()
+def cache() -> None:
+    """Read and check a target cache."""
+
+
+@cache.command("info", epilog=_examples("distinit cache info cache --json"))
+@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def cache_info(folder: Path, as_json: bool) -> None:
+    """Digest, counts and teachers of CACHE."""
+    from distinit.stages.cache import cache_info as run
+
+    _show(run(folder), as_json)
+
+
+@cache.command("verify", epilog=_examples("distinit cache verify cache"))
+@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="Files and sizes only, no checksums.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def cache_verify(folder: Path, quick: bool, as_json: bool) -> None:
+    """Check every byte of CACHE against its records; exit code 1 if anything is off."""
+    from distinit.stages.cache import cache_verify as run
+
+    result = run(folder, deep=not quick)
+    _show(result, as_json)
+    sys.exit(0 if result.ok else 1)
+
+
+@main.command(epilog=_examples("distinit doctor", "distinit doctor --json"))
+@click.option(
+    "--folder", type=click.Path(path_type=Path, exists=True), default=".", help="To work in."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def doctor(folder: Path, as_json: bool) -> None:
+    """Look at this machine and say what is missing."""
+    from distinit.stages.doctor import diagnose
+
+    report = diagnose(folder)
+    _show(report, as_json)
+    sys.exit(0 if report.healthy else 1)
+
+
+@main.command(epilog=_examples("distinit demo", "distinit demo --out /tmp/demo --only footage"))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("work/demo"), show_default=True
+)
+@click.option("--only", type=click.Choice(["footage"]), help="Make the videos, then stop.")
+@click.option("--workers", type=int, default=0, show_default=True, help="Ray workers.")
+@click.option("--json", "as_json", is_flag=True, help="Result and events as JSON.")
+def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
+    """The whole method on packaged footage: some minutes on two cores."""
+    from distinit.stages.demo import demo as run
+
+    _show(
+        run(out, only=only, workers=workers, progress=choose_progress(json_events=as_json)), as_json
+    )
 
 
 if __name__ == "__main__":

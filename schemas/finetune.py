@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -34,9 +35,7 @@ class EvaluationConfig(Record):
     @field_validator("protocol")
     @classmethod
     def _known(cls, value: str) -> str:
-        kind, _, number = value.partition("-")
-        number = number.removeprefix("s") if kind == "dense" else number
-        if kind not in {"vmz", "dense"} or not number.isdigit() or int(number) < 1:
+        if re.fullmatch(r"(vmz-|dense-s)[1-9][0-9]*", value) is None:
             raise ValueError(f"protocol {value!r} is neither vmz-N nor dense-sN")
         return value
 

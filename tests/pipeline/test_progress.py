@@ -1,0 +1,45 @@
+"""What long work says of itself."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from distinit.pipeline.progress import JsonProgress, LogProgress
+
+
+def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
+    stream = io.StringIO()
+    progress = LogProgress(stream, every_seconds=0)
+    progress.start("extract", 10, "frames", done=2)
+    progress.advance(3, failed=1, loss=0.123456)
+    progress.finish()
+    first, second, last = stream.getvalue().splitlines()
+    assert first == "extract: 2 of 10 frames"
+    assert second.startswith("extract: 5/10 frames")
+    assert "ETA" in second
+    assert second.endswith("failed 1  loss 0.1235")
+    assert last.endswith("done")
+
+
+def test_json_events_carry_counts_that_a_script_can_add_up() -> None:
+    stream = io.StringIO()
+    progress = JsonProgress(stream, every_seconds=0)
+    progress.start("distill", 4, "steps")
+    progress.advance(1, loss=2.0)
+    progress.message("checkpoint written")
+    progress.advance(3)
+    progress.finish()
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [e["event"] for e in events] == ["start", "progress", "message", "progress", "finish"]
+    assert [e.get("done") for e in events] == [0, 1, None, 4, 4]
+    assert events[1]["loss"] == 2.0
+    assert events[3]["eta_seconds"] == 0.0
+
+
+def test_the_rate_counts_only_what_was_done_in_this_run() -> None:
+    stream = io.StringIO()
+    progress = JsonProgress(stream, every_seconds=0)
+    progress.start("extract", 100, "frames", done=90)
+    event = json.loads(stream.getvalue())
+    assert (event["done"], event["per_second"], event["eta_seconds"]) == (90, 0.0, None)

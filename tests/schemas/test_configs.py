@@ -1,0 +1,84 @@
+"""Configurations are closed, frozen and described field by field."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from distinit.schemas.audit import AuditConfig
+from distinit.schemas.base import canonical_json
+from distinit.schemas.distill import DistillConfig, FilterConfig
+from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.finetune import EvaluateConfig, EvaluationConfig, FinetuneConfig
+from distinit.schemas.teacher import TeacherRequest, parse_encoding
+from distinit.schemas.video import SamplingConfig
+
+CONFIGS = [ExtractConfig, DistillConfig, FinetuneConfig, EvaluateConfig, AuditConfig]
+
+
+def nested(model: type[BaseModel]) -> list[type[BaseModel]]:
+    found = [model]
+    for field in model.model_fields.values():
+        for part in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found += nested(part)
+    return found
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_field_of_every_configuration_is_described(config: type[BaseModel]) -> None:
+    for model in nested(config):
+        assert model.model_config["frozen"]
+        assert model.model_config["extra"] == "forbid"
+        bare = [name for name, field in model.model_fields.items() if not field.description]
+        assert bare == [], f"{model.__name__}: {bare}"
+
+
+def test_the_paper_protocol_is_the_default() -> None:
+    config = DistillConfig(cache="c", frames="f", out="o")
+    assert (config.clip.frames, config.clip.crop) == (8, 112)
+    assert (config.optimizer.learning_rate, config.optimizer.epochs) == (0.01, 45)
+    assert (config.optimizer.step_epochs, config.optimizer.gamma) == (10, 0.1)
+    assert config.targets[0].pick == "random"
+    assert config.targets[0].loss == "cross_entropy"
+
+
+def test_canonical_json_does_not_depend_on_order() -> None:
+    assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
+    assert canonical_json({"a": 1}) == '{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [("float16", ("float16", 0)), ("int8", ("int8", 0)), ("topk:32", ("topk", 32))],
+)
+def test_encodings_parse(text: str, parsed: tuple[str, int]) -> None:
+    assert parse_encoding(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["topk:0", "topk", "float32", "topk:-1", "INT8"])
+def test_unknown_encodings_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="none of float16, int8, topk:K"):
+        TeacherRequest(name="null", encoding=text)
+
+
+@pytest.mark.parametrize("bad", ["../x", "", ".hidden", "a/b", "a b"])
+def test_a_teacher_id_cannot_leave_its_folder(bad: str) -> None:
+    with pytest.raises(ValidationError, match="teacher id"):
+        TeacherRequest(name="null", id=bad)
+
+
+@pytest.mark.parametrize("bad", ["vmz-0", "vmz", "dense-4", "dense-s0", "ten-crop"])
+def test_unknown_protocols_are_refused(bad: str) -> None:
+    with pytest.raises(ValidationError):
+        EvaluationConfig(protocol=bad)
+
+
+def test_one_threshold_at_a_time() -> None:
+    with pytest.raises(ValidationError, match="not both"):
+        FilterConfig(max_entropy_nats=1.0, keep_fraction=0.5)
+
+
+def test_a_sampling_mode_needs_its_value() -> None:
+    with pytest.raises(ValidationError, match="needs a value for fps"):
+        SamplingConfig(mode="fps")

@@ -1,0 +1,23 @@
+"""The error tree: one root, messages with remedy, whole after crossing a process."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from distinit.schemas import errors
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_is_of_one_tree_and_survives_pickling(name: str) -> None:
+    kind = getattr(errors, name)
+    assert issubclass(kind, errors.DistInitError)
+    error = kind("it broke", expected=3, found=4, remedy="mend it")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert type(again) is kind
+    assert str(again) == "it broke\n  expected: 3\n  found:    4\n  to do:    mend it"
+
+
+def test_details_that_are_not_given_are_not_shown() -> None:
+    assert str(errors.CacheError("gone", remedy="look")) == "gone\n  to do:    look"
