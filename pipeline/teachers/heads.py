@@ -1,0 +1,62 @@
+"""The last layer of a classifier: its width, another width, or none at all."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from distinit.pipeline.teachers.weights import StateDict
+from distinit.schemas.errors import TeacherError, WeightsError
+
+__all__ = ["fit_classes", "last_layer", "remove_head"]
+
+
+def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    """Name and layer that gives the class logits.
+
+    The rule: the last Linear in order of definition; in a network without any (SqueezeNet),
+    the last convolution. Raises TeacherError when there is neither.
+    """
+    for kind in (nn.Linear, nn.Conv2d):
+        layers = [(n, m) for n, m in network.named_modules() if isinstance(m, kind)]
+        if layers:
+            return layers[-1]
+    raise TeacherError(
+        f"{type(network).__name__} has no layer that could be its classifier",
+        expected="a Linear or Conv2d layer",
+        found="neither",
+        remedy="write a plugin teacher for this network",
+    )
+
+
+def fit_classes(network: nn.Module, state_dict: StateDict) -> int:
+    """Give ``network`` as many classes as ``state_dict`` has, and return their number.
+
+    Raises WeightsError when the state dict has no weight for the last layer.
+    """
+    name, layer = last_layer(network)
+    weight = state_dict.get(f"{name}.weight")
+    if weight is None or weight.ndim == 0:
+        raise WeightsError(
+            f"the weights have no classifier for {type(network).__name__}",
+            expected=f"a tensor {name}.weight",
+            found=f"{len(state_dict)} tensors, among them {', '.join(list(state_dict)[:3])}",
+            remedy="name the architecture that these weights were trained with",
+        )
+    classes = int(weight.shape[0])
+    if classes != layer.weight.shape[0]:
+        network.set_submodule(name, _with_outputs(layer, classes))
+    return classes
+
+
+def remove_head(network: nn.Module) -> int:
+    """Replace the last layer by an identity; return the width of the features that come out."""
+    name, layer = last_layer(network)
+    network.set_submodule(name, nn.Identity())
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def _with_outputs(layer: nn.Linear | nn.Conv2d, outputs: int) -> nn.Linear | nn.Conv2d:
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, outputs, bias=bias)
+    return nn.Conv2d(layer.in_channels, outputs, kernel_size=1, bias=bias)

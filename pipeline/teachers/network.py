@@ -1,0 +1,118 @@
+"""What every source of teachers builds: a network with its weights and its full identity."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torchvision.models import ResNet50_Weights
+
+from distinit.pipeline.teachers.fingerprint import state_dict_sha256
+from distinit.pipeline.teachers.heads import remove_head
+from distinit.schemas.base import sha256_of
+from distinit.schemas.errors import TeacherError
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRequest
+
+__all__ = [
+    "IMAGENET_CLASSES",
+    "Labels",
+    "Network",
+    "assemble",
+    "imagenet_labels",
+    "name_default_id",
+    "named_labels",
+]
+
+IMAGENET_CLASSES = 1000
+_UNSAFE = re.compile(r"[^A-Za-z0-9._@+-]+")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The meaning of the logits: a name for the space, and the class names if known."""
+
+    space: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with loaded weights. ``default_id`` is its folder name unless a user gives one."""
+
+    module: nn.Module
+    identity: TeacherIdentity
+    default_id: str
+
+
+def imagenet_labels(classes: int) -> Labels:
+    """ImageNet-1k's labels for 1000 classes; for any other number, a space without names."""
+    if classes != IMAGENET_CLASSES:
+        return Labels(f"unnamed-{classes}", ())
+    return Labels("imagenet-1k", tuple(ResNet50_Weights.DEFAULT.meta["categories"]))
+
+
+def named_labels(names: Sequence[str], space: str | None = None) -> Labels:
+    """Labels with these names; without a ``space``, a digest of the names stands for it."""
+    return Labels(space or f"names-{sha256_of(list(names))[:16]}", tuple(names))
+
+
+def assemble(
+    module: nn.Module,
+    request: TeacherRequest,
+    *,
+    architecture: str,
+    preprocessing: PreprocessSpec,
+    classes: int,
+    labels: Labels,
+    stem: str,
+    published: bool = False,
+) -> Network:
+    """Give a loaded classifier its identity; for feature teachers, take its head off first.
+
+    ``stem`` begins the default id. Weights that are not ``published`` under that name add the
+    first 8 digits of their digest. Raises TeacherError when the number of names is wrong.
+    """
+    _require_names(labels, classes, architecture)
+    weights_sha256 = state_dict_sha256(module.state_dict())
+    if request.target == "features":
+        classes = remove_head(module)
+        labels = Labels("features", ())
+    identity = TeacherIdentity(
+        architecture=architecture,
+        weights_sha256=weights_sha256,
+        preprocessing=with_resize(preprocessing, request),
+        target=request.target,
+        classes=classes,
+        label_space=labels.space,
+        label_names=labels.names,
+    )
+    parts = [stem if published else f"{stem}-{weights_sha256[:8]}"]
+    return Network(module, identity, name_default_id(parts, request))
+
+
+def with_resize(spec: PreprocessSpec, request: TeacherRequest) -> PreprocessSpec:
+    """``spec`` as the request wants it resized; ffmpeg's scaler replaces the interpolation."""
+    if request.resize == "exact":
+        return spec.model_copy(update={"resize": "exact"})
+    return spec.model_copy(update={"resize": "fast", "interpolation": "bilinear"})
+
+
+def name_default_id(parts: Sequence[str], request: TeacherRequest) -> str:
+    """A folder name from ``parts``, different for each resize and target of one network."""
+    extras = [
+        *(["features"] if request.target == "features" else []),
+        *(["fast"] if request.resize == "fast" else []),
+    ]
+    return _UNSAFE.sub("-", "-".join([*parts, *extras])).lstrip("._-+@")[:100]
+
+
+def _require_names(labels: Labels, classes: int, architecture: str) -> None:
+    if labels.names and len(labels.names) != classes:
+        raise TeacherError(
+            f"the class names of {architecture} do not fit its output",
+            expected=f"{classes} names",
+            found=f"{len(labels.names)} names",
+            remedy="give one name for each class in index order, or none",
+        )

@@ -1,0 +1,162 @@
+"""Teachers from torchvision: its image classifiers, their weights and their presets."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import WeightsEnum
+
+from distinit.pipeline.teachers.heads import fit_classes
+from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.weights import (
+    StateDict,
+    checkpoints_dir,
+    load_strictly,
+    read_state_dict,
+    require_hash_prefix,
+    require_weights_file,
+)
+from distinit.schemas.errors import TeacherError, WeightsError
+from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
+
+__all__ = ["build_classifier", "classifier_names", "load_torchvision"]
+
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Heads of GoogLeNet and Inception that only training uses."""
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:\w+))$")
+
+
+def classifier_names() -> list[str]:
+    """All image classifiers of the installed torchvision."""
+    return cast("list[str]", torchvision.models.list_models(module=torchvision.models))
+
+
+def load_torchvision(request: TeacherRequest) -> Network:
+    """Build ``resnet50`` or ``resnet50@IMAGENET1K_V1`` from local weights.
+
+    Nothing is downloaded. Raises TeacherError for an unknown name or weights tag, and
+    WeightsError when the weights are missing, damaged or of another network.
+    """
+    name, _, tag = request.name.partition("@")
+    choices = _weights_of(name)
+    if request.weights is None:
+        weights = _tagged(name, choices, tag)
+        path = _cached_file(request.name, weights)
+    else:
+        path = require_weights_file(Path(request.weights))
+        weights = _tagged(name, choices, tag) if tag else _recognised(name, choices, path)
+    published = path.name == _file_name(weights)
+    if published:
+        require_hash_prefix(path)
+    network, classes = build_classifier(name, read_state_dict(path), weights, source=str(path))
+    return assemble(
+        network,
+        request,
+        architecture=f"torchvision/{name}",
+        preprocessing=_preset(weights),
+        classes=classes,
+        labels=imagenet_labels(classes),
+        stem=f"{name}-{weights.name}" if published else name,
+        published=published,
+    )
+
+
+def build_classifier(
+    name: str, state_dict: StateDict, weights: WeightsEnum | None, *, source: str
+) -> tuple[nn.Module, int]:
+    """A torchvision classifier with these weights, and its number of classes.
+
+    ``weights`` only says which input size a vision transformer is built for.
+    """
+    state_dict = {
+        _OLD_DENSENET.sub(r"\1\2", key): tensor
+        for key, tensor in state_dict.items()
+        if not key.startswith(_AUXILIARY)
+    }
+    # Building initialises at random: the caller's random stream must not notice.
+    with torch.random.fork_rng(devices=[]):
+        network = torchvision.models.get_model(name, weights=None, **_options(name, weights))
+        classes = fit_classes(network, state_dict)
+    load_strictly(network, state_dict, source=source)
+    return network, classes
+
+
+def _options(name: str, weights: WeightsEnum | None) -> dict[str, Any]:
+    if name in ("googlenet", "inception_v3"):
+        # As torchvision itself builds them when it loads its weights.
+        return {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name.startswith("vit_") and weights is not None:
+        return {"image_size": weights.meta["min_size"][0]}
+    return {}
+
+
+def _weights_of(name: str) -> list[WeightsEnum]:
+    if name not in classifier_names():
+        close = difflib.get_close_matches(name, classifier_names(), n=3)
+        raise TeacherError(
+            f"there is no teacher {name!r}",
+            expected="a torchvision classifier, efficientnet_lite0, null, places365:ARCH, "
+            "timm:NAME or plugin:package.module:function",
+            found=repr(name),
+            remedy=f"did you mean {', '.join(close)}?" if close else "see --help for the names",
+        )
+    choices = list(torchvision.models.get_model_weights(name))
+    return [w for w in choices if w.meta.get("categories")]  # some are backbones only
+
+
+def _tagged(name: str, choices: list[WeightsEnum], tag: str) -> WeightsEnum:
+    by_tag = {weights.name: weights for weights in choices}
+    if tag in ("", "DEFAULT"):
+        default = torchvision.models.get_model_weights(name).DEFAULT
+        return by_tag.get(default.name, choices[0])
+    if tag not in by_tag:
+        raise TeacherError(
+            f"torchvision has no weights {tag!r} for {name}",
+            expected=" or ".join(by_tag),
+            found=repr(tag),
+            remedy=f"write {name}@{next(iter(by_tag))}",
+        )
+    return by_tag[tag]
+
+
+def _recognised(name: str, choices: list[WeightsEnum], path: Path) -> WeightsEnum:
+    """The published weights with this file's name; for other files the default, for its preset."""
+    for weights in choices:
+        if _file_name(weights) == path.name:
+            return weights
+    return _tagged(name, choices, "")
+
+
+def _cached_file(name: str, weights: WeightsEnum) -> Path:
+    path = checkpoints_dir() / _file_name(weights)
+    if not path.is_file():
+        raise WeightsError(
+            f"the weights of {name} ({weights.name}) are not on this machine",
+            expected=str(path),
+            found="no such file; distinit downloads nothing by itself",
+            remedy=f"put {path.name} into {path.parent}, or give a file with --weights",
+        )
+    return path
+
+
+def _file_name(weights: WeightsEnum) -> str:
+    return str(weights.url).rsplit("/", 1)[-1]
+
+
+def _preset(weights: WeightsEnum) -> PreprocessSpec:
+    preset = weights.transforms()
+    return PreprocessSpec(
+        resize_mode="short_edge",
+        resize_size=preset.resize_size[0],
+        crop_size=preset.crop_size[0],
+        interpolation=preset.interpolation.value,
+        antialias=bool(preset.antialias),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
