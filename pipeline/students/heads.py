@@ -1,0 +1,73 @@
+"""A backbone under one linear head per teacher (paper section 3) or label set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from distinit.pipeline.students.base import VideoBackbone
+from distinit.pipeline.students.registry import build_student
+from distinit.schemas.training import StudentConfig
+
+__all__ = ["Student", "new_student"]
+
+
+class Student(nn.Module):
+    """``forward(clip_BCTHW)`` -> {head name: [B, outputs]}.
+
+    Tensors are named ``backbone.<the network's own name>`` and ``heads.<head>.weight|bias``
+    (a dot in a head's name reads ``%2E``, because torch forbids dots there).
+    """
+
+    def __init__(self, backbone: VideoBackbone, heads: Mapping[str, int]) -> None:
+        """``heads``: name -> outputs. New heads: normal weights (std .01), zero biases."""
+        super().__init__()
+        self.backbone = backbone
+        self.feature_dim = backbone.feature_dim
+        self.head_names = tuple(heads)
+        self.heads = nn.ModuleDict(
+            {_key(name): _linear(self.feature_dim, outputs) for name, outputs in heads.items()}
+        )
+        self._backbone_frozen = False
+
+    def forward(self, clip_BCTHW: Tensor) -> dict[str, Tensor]:
+        """Normalised clips [B, C, T, H, W] -> one tensor [B, outputs] per head."""
+        features = self.backbone(clip_BCTHW)
+        return {name: self.heads[_key(name)](features) for name in self.head_names}
+
+    def freeze_backbone(self) -> None:
+        """Train the heads alone: no gradients below them, and batch norm keeps its statistics."""
+        self._backbone_frozen = True
+        module = self.get_submodule("backbone")
+        module.requires_grad_(False)
+        module.eval()
+
+    def train(self, mode: bool = True) -> Student:
+        """As nn.Module.train, except that a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self._backbone_frozen:
+            self.get_submodule("backbone").eval()
+        return self
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    head = nn.Linear(inputs, outputs)
+    nn.init.normal_(head.weight, 0, 0.01)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _key(head: str) -> str:
+    return head.replace("%", "%25").replace(".", "%2E")
+
+
+def new_student(config: StudentConfig, heads: Mapping[str, int], seed: int) -> Student:
+    """A student with random weights that depend on ``seed`` alone.
+
+    The caller's own torch generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Student(build_student(config), heads)

@@ -1,0 +1,76 @@
+"""Students by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from torch import nn
+
+from distinit.pipeline.students.base import VideoBackbone, as_backbone
+from distinit.pipeline.students.tiny import TinyR2Plus1D
+from distinit.pipeline.students.torchvision_nets import CLASSIFIERS, FIXED_CLIPS, build_torchvision
+from distinit.pipeline.students.vmz import VMZ_STUDENTS, build_vmz
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.training import ClipConfig, StudentConfig
+
+__all__ = ["STUDENT_NAMES", "build_student", "check_clip"]
+
+STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, "tiny_r2plus1d_10")
+PLUGIN = "plugin:"
+
+
+def build_student(config: StudentConfig) -> VideoBackbone:
+    """A backbone with random weights (torch's global generator).
+
+    ``plugin:package.module:function`` calls ``function(in_channels)``, which returns an
+    ``nn.Module`` with an integer ``feature_dim``.
+
+    Raises ConfigError for an unknown name or a plugin that cannot be imported.
+    """
+    if config.name.startswith(PLUGIN):
+        return as_backbone(_plugin(config.name)(config.in_channels))
+    if config.name in CLASSIFIERS:
+        return build_torchvision(config.name, config.in_channels)
+    if config.name in VMZ_STUDENTS:
+        return build_vmz(config.name, config.in_channels)
+    if config.name == "tiny_r2plus1d_10":
+        return as_backbone(TinyR2Plus1D(config.in_channels))
+    raise ConfigError(
+        f"unknown student {config.name!r}",
+        expected=", ".join(STUDENT_NAMES) + ", or plugin:module:function",
+        remedy="choose one of these names",
+    )
+
+
+def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
+    """Raise ConfigError unless clips of this shape are what the student reads."""
+    if len(clip.mean) != student.in_channels or len(clip.std) != student.in_channels:
+        raise ConfigError(
+            "the clip's mean and std do not fit the student's input",
+            expected=f"{student.in_channels} values each",
+            found=f"mean {len(clip.mean)}, std {len(clip.std)}",
+            remedy="give clip.mean and clip.std one value per channel",
+        )
+    fixed = FIXED_CLIPS.get(student.name)
+    if fixed is not None and fixed != (clip.frames, clip.crop):
+        raise ConfigError(
+            f"{student.name} has position tables for one clip size",
+            expected=f"clip.frames {fixed[0]}, clip.crop {fixed[1]}",
+            found=f"clip.frames {clip.frames}, clip.crop {clip.crop}",
+            remedy="use that size (the frame store needs a short edge of at least the crop)",
+        )
+
+
+def _plugin(name: str) -> Callable[[int], nn.Module]:
+    module_name, _, function_name = name.removeprefix(PLUGIN).partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"the student plugin {name!r} cannot be imported",
+            expected="plugin:package.module:function, importable from here",
+            found=str(error),
+            remedy="install the package or correct the name",
+        ) from error
+    return function  # type: ignore[no-any-return]

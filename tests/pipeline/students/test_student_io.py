@@ -1,0 +1,129 @@
+"""Student files: round trip, plain torchvision, and no silent mismatch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+
+from distinit.pipeline.students.heads import Student, new_student
+from distinit.pipeline.students.io import load_backbone, load_student, save_student
+from distinit.schemas.errors import CheckpointError
+from distinit.schemas.run import HeadRecord, StudentRecord
+from distinit.schemas.training import ClipConfig, StudentConfig
+
+TINY = StudentConfig(name="tiny_r2plus1d_10")
+
+
+def save(folder: Path, config: StudentConfig = TINY, seed: int = 0) -> Student:
+    student = new_student(config, {"imagenet": 7}, seed)
+    record = StudentRecord(
+        student=config,
+        clip=ClipConfig(),
+        feature_dim=student.feature_dim,
+        heads=(HeadRecord(name="imagenet", outputs=7, label_space="seven"),),
+        trained_by="distill",
+        config={},
+    )
+    save_student(folder, student, record)
+    return student
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    saved = save(tmp_path)
+    loaded, record = load_student(tmp_path)
+    assert record.heads[0].outputs == 7
+    expected = saved.state_dict()
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(t, expected[name]) for name, t in loaded.state_dict().items())
+
+
+def test_backbone_goes_under_new_heads_and_the_report_says_so(tmp_path: Path) -> None:
+    source = save(tmp_path)
+    target = new_student(TINY, {"labels": 3}, seed=9)
+    fresh = target.state_dict()["heads.labels.weight"].clone()
+    report = load_backbone(target, TINY, tmp_path)
+    assert report.reinitialised == ("heads.labels.bias", "heads.labels.weight")
+    assert report.unused == ("heads.imagenet.bias", "heads.imagenet.weight")
+    names = sorted(n for n in source.state_dict() if n.startswith("backbone."))
+    assert report.loaded == tuple(names)
+    state = target.state_dict()
+    assert all(torch.equal(state[n], source.state_dict()[n]) for n in names)
+    assert torch.equal(state["heads.labels.weight"], fresh)
+
+
+def test_loads_in_plain_torchvision(tmp_path: Path) -> None:
+    saved = save(tmp_path, StudentConfig(name="r3d_18"))
+    tensors = load_file(tmp_path / "student.safetensors")
+    model = torchvision.models.video.r3d_18()
+    names = {k.removeprefix("backbone."): v for k, v in tensors.items() if k[:9] == "backbone."}
+    outcome = model.load_state_dict(names, strict=False)
+    assert outcome.missing_keys == ["fc.weight", "fc.bias"]
+    assert outcome.unexpected_keys == []
+    model.fc = torch.nn.Identity()
+    clip = torch.randn(1, 3, 2, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(clip), saved.eval().backbone(clip))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_plain_state_dict_is_a_backbone(tmp_path: Path, suffix: str) -> None:
+    model = torchvision.models.video.r3d_18()
+    path = tmp_path / f"kinetics{suffix}"
+    if suffix == ".pt":
+        torch.save(model.state_dict(), path)
+    else:
+        save_file(model.state_dict(), path)
+    config = StudentConfig(name="r3d_18")
+    student = new_student(config, {"labels": 3}, seed=1)
+    report = load_backbone(student, config, path)
+    assert report.unused == ("fc.bias", "fc.weight")
+    loaded = student.state_dict()["backbone.layer4.1.conv2.0.weight"]
+    assert torch.equal(loaded, model.state_dict()["layer4.1.conv2.0.weight"])
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    save(tmp_path)
+    config = StudentConfig(name="r3d_18")
+    with pytest.raises(CheckpointError, match="another network") as caught:
+        load_backbone(new_student(config, {"a": 3}, 0), config, tmp_path)
+    assert "tiny_r2plus1d_10" in str(caught.value)
+
+
+def test_another_shape_is_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+    flow = StudentConfig(name="tiny_r2plus1d_10", in_channels=2)
+    source = new_student(flow, {}, 0).state_dict()
+    path = tmp_path / "other.safetensors"
+    save_file({k.removeprefix("backbone."): v for k, v in source.items()}, path)
+    student = new_student(TINY, {"a": 3}, seed=4)
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_backbone(student, TINY, path)
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+
+
+def test_a_file_without_one_matching_tensor_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.safetensors"
+    save_file({"something.else": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match=r"is missing"):
+        load_backbone(new_student(TINY, {"a": 3}, 0), TINY, path)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no student"):
+        load_student(tmp_path)
+    save(tmp_path)
+    path = tmp_path / "student.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        load_student(tmp_path)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.pt"
+    torch.save({"state_dict": Path("/tmp")}, path)
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        load_backbone(new_student(TINY, {"a": 3}, 0), TINY, path)
