@@ -68,8 +68,9 @@ def assemble(
     labels: Labels,
     stem: str,
     published: bool = False,
+    has_head: bool = True,
 ) -> Network:
-    """Give a loaded classifier its identity; for feature teachers, take its head off first.
+    """Give a loaded network its identity; for feature teachers, take its head off if it has one.
 
     ``stem`` begins the default id. Weights that are not ``published`` under that name add the
     first 8 digits of their digest. Raises TeacherError when the number of names is wrong.
@@ -77,7 +78,7 @@ def assemble(
     _require_names(labels, classes, architecture)
     weights_sha256 = state_dict_sha256(module.state_dict())
     if request.target == "features":
-        classes = remove_head(module)
+        classes = remove_head(module) if has_head else classes
         labels = Labels("features", ())
     identity = TeacherIdentity(
         architecture=architecture,

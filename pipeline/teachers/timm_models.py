@@ -1,0 +1,97 @@
+"""Teachers from timm, where it is installed; it is not a dependency."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distinit.pipeline.teachers.heads import fit_classes
+from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.weights import load_strictly, read_state_dict
+from distinit.schemas.errors import TeacherError
+from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
+
+__all__ = ["load_timm"]
+
+
+def load_timm(request: TeacherRequest) -> Network:
+    """Build ``timm:NAME`` from a local weights file; timm is never asked to download.
+
+    Preprocessing is the model's pretrained configuration. Raises TeacherError when timm is
+    missing, the name unknown or ``weights`` absent, WeightsError for weights that do not fit.
+    """
+    name = request.name.partition(":")[2]
+    timm = _import_timm()
+    if not timm.is_model(name):
+        raise TeacherError(
+            f"timm has no model {name!r}",
+            expected="a name from timm.list_models()",
+            found=repr(name),
+            remedy=f"python -c \"import timm; print(timm.list_models('*{name[:6]}*'))\"",
+        )
+    if request.weights is None:
+        raise TeacherError(
+            f"the teacher {request.name} needs its weights",
+            expected="--weights FILE (.safetensors or .pth)",
+            found="no --weights; distinit downloads nothing by itself",
+            remedy="save timm.create_model(name, pretrained=True).state_dict() once",
+        )
+    state_dict = read_state_dict(Path(request.weights))
+    with torch.random.fork_rng(devices=[]):
+        module = timm.create_model(name, pretrained=False)
+        classes = fit_classes(module, state_dict)
+    load_strictly(module, state_dict, source=request.weights)
+    return assemble(
+        module,
+        request,
+        architecture=f"timm/{name}",
+        preprocessing=_preprocessing(timm.data.resolve_model_data_config(module), name),
+        classes=classes,
+        labels=imagenet_labels(classes),
+        stem=f"timm-{name}",
+    )
+
+
+def _preprocessing(config: dict[str, Any], name: str) -> PreprocessSpec:
+    _, height, width = config["input_size"]
+    crop_mode, interpolation = config.get("crop_mode", "center"), config["interpolation"]
+    if (
+        height != width
+        or crop_mode not in ("center", "squash")
+        or interpolation
+        not in (
+            "bilinear",
+            "bicubic",
+        )
+    ):
+        raise TeacherError(
+            f"timm:{name} preprocesses in a way that is not supported",
+            expected="a square input, centre crop or squash, bilinear or bicubic",
+            found=f"{height}x{width}, {crop_mode}, {interpolation}",
+            remedy="write a plugin teacher for it",
+        )
+    return PreprocessSpec(
+        resize_mode="squash" if crop_mode == "squash" else "short_edge",
+        resize_size=int(height / config["crop_pct"]),
+        crop_size=height,
+        interpolation=interpolation,
+        mean=config["mean"],
+        std=config["std"],
+    )
+
+
+def _import_timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise TeacherError(
+            "the Python package timm is not installed",
+            expected="timm, for teachers named timm:NAME",
+            found="none in this environment",
+            remedy="pip install timm",
+        ) from error
