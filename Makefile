@@ -14,7 +14,7 @@ CACHE    ?= $(WORK)/cache
 FRAMES   ?= $(WORK)/frames
 STUDENT  ?= tiny_r2plus1d_10
 RUN      ?= $(WORK)/distill
-DATASET  ?= $(WORK)/demo/footage/labelled
+DATASET  ?= $(WORK)/demo/footage/motion
 SPLITS   ?=
 INIT     ?= distinit:$(RUN)
 FINETUNE ?= $(WORK)/finetune
@@ -29,7 +29,7 @@ endif
 ifeq ($(CACHE),$(WORK)/cache)
 DISTILL_CONFIG ?= configs/demo_distill.yaml
 endif
-ifeq ($(DATASET),$(WORK)/demo/footage/labelled)
+ifeq ($(DATASET),$(WORK)/demo/footage/motion)
 LABELLED        := footage
 FINETUNE_CONFIG ?= configs/demo_finetune.yaml
 endif

@@ -1,0 +1,1 @@
+"""Ready configurations (YAML). They are installed with the package: the demo reads its own."""

@@ -1,0 +1,95 @@
+"""From decoded blocks to the batches that teachers see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from distinit.pipeline.cache.plan import PlannedRows, sampled_in_block
+from distinit.pipeline.video.decode import FrameBlock
+from distinit.schemas.video import SamplingConfig
+
+__all__ = ["Batch", "Batcher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sampled frames of one video: what one forward pass sees."""
+
+    index_N: np.ndarray
+    pts_N: np.ndarray
+    hash_N: np.ndarray
+    views: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, block: FrameBlock, keep_N: np.ndarray, wanted: Collection[str]) -> Batch:
+        """The frames of ``block`` with indices ``keep_N``, in the ``wanted`` views."""
+        views = {name: view for name, view in block.views.items() if name in wanted}
+        if len(keep_N) == len(block.pts_N):
+            return cls(keep_N, block.pts_N, block.hash_N, views)
+        at = keep_N - block.first_index
+        picked = {name: view[at] for name, view in views.items()}
+        return cls(keep_N, block.pts_N[at], block.hash_N[at], picked)
+
+    @classmethod
+    def joined(cls, parts: list[Batch]) -> Batch:
+        """``parts`` one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([p.index_N for p in parts]),
+            np.concatenate([p.pts_N for p in parts]),
+            np.concatenate([p.hash_N for p in parts]),
+            {n: np.concatenate([p.views[n] for p in parts]) for n in parts[0].views},
+        )
+
+    def cut(self, start: int, stop: int) -> Batch:
+        """Frames ``start .. stop - 1``."""
+        views = {name: view[start:stop] for name, view in self.views.items()}
+        part = slice(start, stop)
+        return Batch(self.index_N[part], self.pts_N[part], self.hash_N[part], views)
+
+
+class Batcher:
+    """Sampled frames in batches of exactly ``size`` (the last one may be shorter).
+
+    Batches start afresh with each video, so that a frame's logits never depend on which
+    other videos share its unit.
+    """
+
+    def __init__(
+        self, sampling: SamplingConfig, video: PlannedRows, size: int, views: Collection[str]
+    ) -> None:
+        self._sampling = sampling
+        self._video = video
+        self._size = size
+        self._views = views
+        self._held: list[Batch] = []
+
+    def push(self, block: FrameBlock) -> Iterator[Batch]:
+        """Add a block; yield the batches that are full now."""
+        keep_N = sampled_in_block(
+            self._sampling,
+            block.first_index,
+            len(block.pts_N),
+            self._video.probed_frames,
+            self._video.probed_fps,
+        )
+        if len(keep_N) == 0:
+            return
+        self._held.append(Batch.of(block, keep_N, self._views))
+        if sum(len(part.pts_N) for part in self._held) < self._size:
+            return
+        joined = Batch.joined(self._held)
+        count = len(joined.pts_N)
+        full = count - count % self._size
+        for start in range(0, full, self._size):
+            yield joined.cut(start, start + self._size)
+        self._held = [joined.cut(full, count)] if full < count else []
+
+    def rest(self) -> Iterator[Batch]:
+        """The last, shorter batch, if any."""
+        if self._held:
+            yield Batch.joined(self._held)

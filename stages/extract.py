@@ -1,0 +1,272 @@
+"""Stage one: videos + frozen teachers -> target cache and frame store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
+from distinit.pipeline.compute.executor import Executor
+from distinit.pipeline.compute.in_process import InProcessExecutor
+from distinit.pipeline.compute.ray_actors import RayExecutor
+from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.extraction.driver import run_tasks
+from distinit.pipeline.extraction.probing import plan_videos
+from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
+from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.teachers.base import Teacher
+from distinit.pipeline.teachers.fingerprint import software_versions
+from distinit.pipeline.teachers.registry import load_teacher
+from distinit.schemas.base import Record
+from distinit.schemas.errors import ConfigError, TooManyFailuresError
+from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.manifest import CacheManifest
+from distinit.schemas.teacher import TeacherRecord
+
+__all__ = ["ExtractResult", "FailedVideo", "extract"]
+
+_FAILURES_SHOWN = 10
+
+
+class FailedVideo(Record):
+    """A video that is not in the cache, and why."""
+
+    path: str
+    error: str
+
+
+class ExtractResult(Record):
+    """What an extraction left behind."""
+
+    cache: str
+    frames_store: str | None
+    content_digest: str
+    complete: bool = Field(description="every video is decided; failed ones are listed")
+    videos: int
+    frames: int = Field(description="decoded frames of the videos that are ok")
+    rows: int
+    failed: tuple[FailedVideo, ...]
+    teachers: tuple[str, ...]
+    frames_done: int = Field(description="decoded by this run; the rest was there already")
+    seconds: float
+
+    def summary(self) -> str:
+        """Counts, failures with reasons, paths, and what to type next."""
+        ok = self.videos - len(self.failed)
+        lines = [
+            f"{ok} of {self.videos} videos, {self.frames} frames, {self.rows} rows, "
+            f"teachers: {', '.join(self.teachers)}",
+            f"this run: {self.frames_done} frames in {self.seconds:.1f} s",
+        ]
+        if self.failed:
+            lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
+            lines += [f"  {v.path}: {v.error}" for v in self.failed[:_FAILURES_SHOWN]]
+            if len(self.failed) > _FAILURES_SHOWN:
+                lines.append(f"  ... {len(self.failed) - _FAILURES_SHOWN} more in videos.parquet")
+            lines.append("  mend or remove them; --set retry_failed=true tries them again")
+        lines += ["", f"cache   {self.cache}"]
+        if self.frames_store is not None:
+            lines.append(f"frames  {self.frames_store}")
+        lines.append(f"digest  {self.content_digest}")
+        frames = self.frames_store or "FRAMES"
+        audit = f"distinit audit {self.cache} --frames {frames} --out REPORT"
+        return "\n".join([*lines, "", f"next: {audit}"])
+
+
+def extract(config: ExtractConfig, *, progress: Progress | None = None) -> ExtractResult:
+    """Fill the cache of ``config``: start it, continue it, or add videos or teachers to it.
+
+    Raises CorpusError, TeacherError, WeightsError and CacheError before any work is done;
+    StorageError when the disk refuses, after which the same command goes on; and
+    TooManyFailuresError, with everything that is good committed.
+    """
+    began = time.monotonic()
+    progress = progress or NullProgress()
+    root = Path(config.cache)
+    _check_precision(config)
+    corpus = list_corpus(config.videos, _known_files(root))
+    teachers = _load_teachers(config)
+    records = {
+        name: _teacher_record(config, teacher, request.encoding)
+        for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)
+    }
+    with _open_cache(config, corpus, records, progress) as writer:
+        if config.retry_failed:
+            _plan_failed_again(writer, corpus, config)
+        frames_done = _run(config, corpus, writer, teachers, progress)
+        manifest = writer.finalise()
+        result = _result(config, writer, manifest, frames_done, time.monotonic() - began)
+    _check_failures(config, result)
+    return result
+
+
+def _known_files(root: Path) -> dict[str, VideoFile]:
+    """Files that the cache knows: unchanged ones need not be hashed again."""
+    plan = read_cache_plan(root)
+    if plan is None:
+        return {}
+    return {
+        entry.path: VideoFile(
+            entry.video_id, entry.path, entry.digest, entry.size_bytes, entry.mtime_ns
+        )
+        for entry in plan.latest.values()
+    }
+
+
+def _check_precision(config: ExtractConfig) -> None:
+    if config.precision == "fp16" and config.device == "cpu":
+        raise ConfigError(
+            "fp16 arithmetic needs a GPU", expected="fp32 or bf16 on a CPU", found="fp16"
+        )
+
+
+def _load_teachers(config: ExtractConfig) -> dict[str, Teacher]:
+    loaded: dict[str, Teacher] = {}
+    for request in config.teachers:
+        teacher = load_teacher(request, device=config.device, precision=config.precision)
+        if teacher.id in loaded:
+            raise ConfigError(
+                f"two teachers are called {teacher.id}",
+                remedy="give one of them an id: --set teachers.1.id=NAME",
+            )
+        loaded[teacher.id] = teacher
+    return loaded
+
+
+def _teacher_record(config: ExtractConfig, teacher: Teacher, encoding: str) -> TeacherRecord:
+    return TeacherRecord(
+        id=teacher.id,
+        fingerprint=teacher.identity.fingerprint,
+        identity=teacher.identity,
+        encoding=encoding,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        software=software_versions(),
+    )
+
+
+def _open_cache(
+    config: ExtractConfig,
+    corpus: Corpus,
+    records: Mapping[str, TeacherRecord],
+    progress: Progress,
+) -> CacheWriter:
+    plan = read_cache_plan(Path(config.cache))
+    planned = set() if plan is None else set(plan.latest)
+    fresh = [file for file in corpus.files if file.video_id not in planned]
+    progress.start("probe", len(fresh), "videos")
+    videos = []
+    for video in plan_videos(corpus.root, fresh, config.decode, config.sampling):
+        videos.append(video)
+        progress.advance()
+    progress.finish()
+    return CacheWriter.create_or_open(
+        Path(config.cache),
+        videos=videos,
+        sampling=config.sampling,
+        teachers=records,
+        unit_rows=config.unit_rows,
+    )
+
+
+def _plan_failed_again(writer: CacheWriter, corpus: Corpus, config: ExtractConfig) -> None:
+    failed = {entry.video_id for entry, _ in writer.failed_videos()}
+    files = [file for file in corpus.files if file.video_id in failed]
+    writer.replan(list(plan_videos(corpus.root, files, config.decode, config.sampling)))
+
+
+def _run(
+    config: ExtractConfig,
+    corpus: Corpus,
+    writer: CacheWriter,
+    teachers: Mapping[str, Teacher],
+    progress: Progress,
+) -> int:
+    """Run all pending tasks, then those of videos that turned out longer than planned."""
+    executor: Executor | None = None
+    frames_done = 0
+    try:
+        while tasks := [ExtractionTask(spec) for spec in writer.pending_tasks()]:
+            spec = _worker_spec(config, corpus, writer)
+            executor = executor or _executor(config)
+            frames_done += run_tasks(
+                executor,
+                _worker_factory(config, spec, teachers),
+                tasks,
+                config.compute.max_attempts,
+                progress,
+            )
+            writer.replan_spilled()
+        return frames_done
+    finally:
+        if executor is not None:
+            executor.close()
+
+
+def _executor(config: ExtractConfig) -> Executor:
+    return RayExecutor(config.compute) if config.compute.workers else InProcessExecutor()
+
+
+def _worker_spec(config: ExtractConfig, corpus: Corpus, writer: CacheWriter) -> WorkerSpec:
+    frames_root = None if config.frames is None else Path(config.frames).absolute()
+    if frames_root is not None:
+        # Made here once: a mismatch is refused before any worker starts.
+        FrameStoreWriter(frames_root, config.geometry, writer.plan.digest)
+    return WorkerSpec(
+        corpus_root=corpus.root.absolute(),
+        frames_root=frames_root,
+        plan_digest=writer.plan.digest,
+        geometry=config.geometry,
+        sampling=config.sampling,
+        decode=config.decode,
+        batch_size=config.batch_size,
+    )
+
+
+def _worker_factory(
+    config: ExtractConfig, spec: WorkerSpec, teachers: Mapping[str, Teacher]
+) -> Callable[[], ExtractionWorker]:
+    """In this process the loaded teachers serve; a Ray worker loads its own."""
+    if config.compute.workers == 0:
+        return lambda: ExtractionWorker(spec, teachers)
+    return lambda: ExtractionWorker(spec, _load_teachers(config))
+
+
+def _result(
+    config: ExtractConfig,
+    writer: CacheWriter,
+    manifest: CacheManifest,
+    frames_done: int,
+    seconds: float,
+) -> ExtractResult:
+    return ExtractResult(
+        cache=config.cache,
+        frames_store=config.frames,
+        content_digest=manifest.content_digest,
+        complete=manifest.complete,
+        videos=manifest.corpus.videos,
+        frames=manifest.corpus.frames,
+        rows=manifest.row_space.rows,
+        failed=tuple(
+            FailedVideo(path=entry.path, error=outcome.error or "")
+            for entry, outcome in writer.failed_videos()
+        ),
+        teachers=tuple(manifest.teachers),
+        frames_done=frames_done,
+        seconds=round(seconds, 2),
+    )
+
+
+def _check_failures(config: ExtractConfig, result: ExtractResult) -> None:
+    if len(result.failed) > config.max_failed * result.videos:
+        raise TooManyFailuresError(
+            "more videos failed than max_failed allows; what is good is committed",
+            expected=f"at most {config.max_failed:.1%} of {result.videos}",
+            found=f"{len(result.failed)}, the first: "
+            + "; ".join(f"{video.path}: {video.error}" for video in result.failed[:3]),
+            remedy="mend or remove them, or raise max_failed",
+        )
