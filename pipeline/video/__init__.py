@@ -1,0 +1,22 @@
+"""Decoding: one ffmpeg process a video, every frame or an error."""
+
+from distinit.pipeline.video.binary import FFmpeg, find_ffmpeg
+from distinit.pipeline.video.blocks import FrameBlock
+from distinit.pipeline.video.decode import DecodeSummary, VideoStream, open_video
+from distinit.pipeline.video.hashing import hamming_distance, perceptual_hash
+from distinit.pipeline.video.probe import VideoProbe, probe_video
+from distinit.pipeline.video.views import View
+
+__all__ = [
+    "DecodeSummary",
+    "FFmpeg",
+    "FrameBlock",
+    "VideoProbe",
+    "VideoStream",
+    "View",
+    "find_ffmpeg",
+    "hamming_distance",
+    "open_video",
+    "perceptual_hash",
+    "probe_video",
+]

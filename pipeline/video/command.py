@@ -1,0 +1,121 @@
+"""The argument vectors: one ffmpeg process a video, one pipe for each thing we want of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ffmpeg as ffmpeg_python
+
+from distinit.pipeline.video.binary import FFmpeg
+from distinit.pipeline.video.hashing import THUMBNAIL_FILTERS
+from distinit.pipeline.video.views import View
+from distinit.schemas.video import DecodeConfig
+
+__all__ = ["DecodeOutputs", "decode_command", "demux_command"]
+
+# Containers that hold media and nothing else. Left out on purpose: concat, hls, dash, image
+# sequences, lavfi and other inputs that are scripts, or that open files or URLs of their own.
+_CONTAINERS = (
+    "3g2,3gp,asf,av1,avi,dirac,dv,flv,gif,h261,h263,h264,hevc,ivf,live_flv,m4a,m4v,"
+    "matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,webm,wtv,"
+    "yuv4mpegpipe"
+)
+# Attached pictures (cover art) are not video: capital V leaves them out.
+_VIDEO = "V:0"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOutputs:
+    """Where the outputs go: ``pipe:N`` URLs."""
+
+    packets: str
+    frames: str
+    timestamps: str
+    thumbnails: str
+    views: Mapping[str, str]
+
+
+def decode_command(
+    ffmpeg: FFmpeg,
+    path: Path,
+    views: Mapping[str, View],
+    config: DecodeConfig,
+    outputs: DecodeOutputs,
+) -> list[str]:
+    """Decode the first video stream once, into all views, thumbnails and the frame index.
+
+    The index comes in two outputs. framecrc tells the size after rotation, the time base and
+    the durations, but its muxer bends timestamps that run backwards; the metadata filter
+    prints those of the frames themselves. A third output lists the packets, to compare.
+    """
+    options: dict[str, object] = {"threads": config.threads, "max_pixels": config.max_pixels}
+    if config.hwaccel != "none":
+        options["hwaccel"] = config.hwaccel
+    video = _open(path, options)[_VIDEO]
+    timestamps = outputs.timestamps.replace(":", r"\:")
+    stamp = f"metadata=mode=print:file='{timestamps}':direct=1"
+    made = [
+        _packet_list(video, outputs.packets),
+        video.output(
+            outputs.frames,
+            **_passthrough(ffmpeg),
+            **{"format": "framecrc", "c:v": "wrapped_avframe", "flush_packets": 1},
+            # print says nothing of a frame without metadata, so each gets some.
+            vf=f"metadata=mode=add:key=i:value=1,{stamp}",
+        ),
+        _raw_frames(ffmpeg, video, outputs.thumbnails, THUMBNAIL_FILTERS),
+    ]
+    made += [
+        _raw_frames(ffmpeg, video, outputs.views[name], view.filters())
+        for name, view in views.items()
+    ]
+    return _compile(ffmpeg, made)
+
+
+def demux_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
+    """List the packets of the first video stream; decode nothing."""
+    return _compile(ffmpeg, [_packet_list(_open(path, {})[_VIDEO], output)])
+
+
+def demux_all_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
+    """List the packets of every stream; decode nothing."""
+    options = {"format": "framecrc", "c": "copy", "copy_unknown": None, "map": "0"}
+    return _compile(ffmpeg, [_open(path, {}).output(output, **options)])
+
+
+def _open(path: Path, options: Mapping[str, object]) -> ffmpeg_python.nodes.FilterableStream:
+    # An absolute file: URL, so that no name is taken for an option, a protocol or a pattern.
+    url = "file:" + os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps "..")
+    return ffmpeg_python.input(
+        url, protocol_whitelist="file", format_whitelist=_CONTAINERS, **options
+    )
+
+
+def _packet_list(
+    video: ffmpeg_python.nodes.FilterableStream, url: str
+) -> ffmpeg_python.nodes.OutputStream:
+    options = {"format": "framecrc", "c": "copy", "copyinkf": None, "flush_packets": 1}
+    return video.output(url, **options)
+
+
+def _raw_frames(
+    ffmpeg: FFmpeg, video: ffmpeg_python.nodes.FilterableStream, url: str, filters: str
+) -> ffmpeg_python.nodes.OutputStream:
+    options = {"format": "rawvideo", "c:v": "rawvideo", "threads": 1, "vf": filters}
+    return video.output(url, **_passthrough(ffmpeg), **options)
+
+
+def _passthrough(ffmpeg: FFmpeg) -> dict[str, str]:
+    pairs = zip(ffmpeg.passthrough[::2], ffmpeg.passthrough[1::2], strict=True)
+    return {option.removeprefix("-"): value for option, value in pairs}
+
+
+def _compile(ffmpeg: FFmpeg, outputs: list[ffmpeg_python.nodes.OutputStream]) -> list[str]:
+    # info tells the declared duration; level+ marks the lines that are errors.
+    quiet = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
+    command = [str(ffmpeg.path), *quiet, "-y", "-copyts", "-filter_threads", "1"]
+    argv: list[str] = ffmpeg_python.compile(ffmpeg_python.merge_outputs(*outputs), cmd=command)
+    return argv

@@ -1,0 +1,82 @@
+"""Which pictures ffmpeg delivers of each frame: full size, or scaled on the way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from distinit.schemas.errors import ConfigError
+
+__all__ = ["View"]
+
+_FLAGS = re.compile(r"[a-z_]+(\+[a-z_]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An RGB picture (uint8, height x width x 3) of every frame of a video.
+
+    Make one with ``View.source()``, ``View.squash(...)`` or ``View.short_edge(...)``. ``flags``
+    is swscale's ``sws_flags``, and part of what the picture looks like: two views that differ
+    in it are different views.
+    """
+
+    mode: Literal["source", "squash", "short_edge"]
+    height: int = 0
+    width: int = 0
+    flags: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not _FLAGS.fullmatch(self.flags):
+            raise ConfigError(
+                "not a scaler", expected="swscale flags such as bilinear", found=repr(self.flags)
+            )
+        if self.mode != "source" and min(self.height, self.width) < 1:
+            raise ConfigError(
+                "a view needs a size of at least 1 pixel", found=f"{self.width}x{self.height}"
+            )
+
+    @classmethod
+    def source(cls) -> View:
+        """The frame as it is shown: full size, rotated as its metadata says.
+
+        ``bilinear`` concerns the chroma planes only. It makes swscale take the same path as
+        PyAV's ``frame.to_ndarray(format="rgb24")``: bit-equal for 8-bit sources.
+        """
+        return cls("source")
+
+    @classmethod
+    def squash(cls, height: int, width: int, flags: str = "bilinear") -> View:
+        """``height`` x ``width`` pixels, whatever the aspect ratio of the source."""
+        return cls("squash", height, width, flags)
+
+    @classmethod
+    def short_edge(cls, size: int, flags: str = "bilinear") -> View:
+        """The shorter edge becomes ``size`` pixels; the aspect ratio stays."""
+        return cls("short_edge", size, size, flags)
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """(height, width) of the picture of a frame that is shown as width x height pixels."""
+        if self.mode == "source":
+            return height, width
+        if self.mode == "squash":
+            return self.height, self.width
+        scale = self.height / min(width, height)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def filters(self) -> str:
+        """The ffmpeg filters that make this picture of a (rotated) frame."""
+        if self.mode == "source":
+            return f"scale=flags={self.flags},format=rgb24"
+        if self.mode == "squash":
+            return f"scale=w={self.width}:h={self.height}:flags={self.flags},format=rgb24"
+        width, height = (_rounded_edge(edge, self.height) for edge in ("iw", "ih"))
+        return f"scale=w='{width}':h='{height}':flags={self.flags},format=rgb24"
+
+
+def _rounded_edge(edge: str, size: int) -> str:
+    # Python rounds ties to even and ffmpeg away from zero: a picture one pixel wider than
+    # size_for() says would shift every frame after it in the pipe.
+    tie = "eq(ld(0)-floor(ld(0)),0.5)"
+    return f"st(0,{edge}*({size}/min(iw,ih)));max(1,if({tie},2*round(ld(0)/2),round(ld(0))))"
