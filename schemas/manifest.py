@@ -13,6 +13,7 @@ __all__ = [
     "CACHE_FORMAT_VERSION",
     "CacheManifest",
     "CorpusSummary",
+    "FidelitySums",
     "FileEntry",
     "RowSpace",
     "TeacherSummary",
@@ -68,7 +69,7 @@ class CacheManifest(Record):
     complete: bool = Field(description="every unit of every teacher is committed")
     content_digest: str = Field(
         description="sha256 over what the cache says: equal for any worker count, order or "
-        "interruption"
+        "interruption; empty while the cache is not complete"
     )
 
 
@@ -83,12 +84,24 @@ class VideoOutcome(Record):
     """What became of one video in one extraction."""
 
     video_id: str
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "spilled"] = Field(
+        description="spilled: more rows than planned; its rows lie in a later unit"
+    )
     frame_count: int = Field(ge=0, description="decoded frames; 0 when failed")
     width: int = Field(ge=0, description="pixels, after rotation")
     height: int = Field(ge=0, description="pixels, after rotation")
     duration_seconds: float = Field(ge=0)
     error: str | None = None
+
+
+class FidelitySums(Record):
+    """Additive parts of a FidelityReport, over the used rows of one unit."""
+
+    frames: int = Field(0, ge=0)
+    kl_nats_sum: float = Field(0.0, ge=0, description="KL(fp32 || stored), nats")
+    kl_nats_max: float = Field(0.0, ge=0)
+    entropy_error_nats_sum: float = Field(0.0, ge=0, description="|entropy difference|, nats")
+    top1_agreements: int = Field(0, ge=0)
 
 
 class UnitCommit(Record):
@@ -99,4 +112,7 @@ class UnitCommit(Record):
     rows: int = Field(ge=0, description="rows in use in this unit")
     files: dict[str, FileEntry] = Field(description="path relative to the cache -> size, sha256")
     content_sha256: str = Field(description="over the logical values of frames and targets")
-    videos: tuple[VideoOutcome, ...] = Field(description="videos whose last row lies in this unit")
+    videos: tuple[VideoOutcome, ...] = Field(
+        description="videos whose reserved rows end in this unit"
+    )
+    fidelity: FidelitySums | None = Field(None, description="None for feature teachers")

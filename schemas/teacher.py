@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from distinit.schemas.base import Record, sha256_of
 
 __all__ = [
+    "TEACHER_ID_PATTERN",
     "Encoding",
     "FidelityReport",
     "PreprocessSpec",
@@ -21,6 +22,9 @@ __all__ = [
 
 Encoding = str
 """``float16`` | ``int8`` | ``topk:K``."""
+
+TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+"""What may name a folder under ``teachers/``."""
 
 _TOPK = re.compile(r"topk:([1-9][0-9]*)")
 
@@ -67,7 +71,7 @@ class TeacherRequest(Record):
     @field_validator("id")
     @classmethod
     def _safe_id(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}", value):
+        if value is not None and not TEACHER_ID_PATTERN.fullmatch(value):
             raise ValueError("a teacher id uses letters, digits and . _ @ + - only")
         return value
 

@@ -1,0 +1,202 @@
+"""What a receiving team reads first: README.md, croissant.json and the checksums."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.state import CacheState
+from distinit.pipeline.storage import PARTIAL_SUFFIX, atomic_write_bytes, sha256_file
+from distinit.schemas.manifest import CacheManifest
+from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA, VIDEOS_SCHEMA
+from distinit.schemas.teacher import TeacherRecord
+
+__all__ = ["checksum_lines", "published_files", "write_cards"]
+
+_PRIVATE = {".lock", ".staging"}
+
+
+def write_cards(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> None:
+    """Write README.md and croissant.json, then the checksums of every published file."""
+    atomic_write_bytes(layout.readme, _readme(manifest, state).encode())
+    atomic_write_bytes(layout.croissant, _croissant(layout, manifest, state).encode())
+    # The commits know the digests of the large files: nothing is hashed a second time.
+    known = {
+        relative: entry.sha256
+        for commits in state.commits.values()
+        for commit in commits.values()
+        for relative, entry in commit.files.items()
+    }
+    atomic_write_bytes(layout.checksums, checksum_lines(layout, known).encode())
+
+
+def published_files(layout: CacheLayout) -> tuple[str, ...]:
+    """Relative paths of all files but the checksums themselves and a writer's private ones."""
+    found = []
+    for folder, folders, names in layout.root.walk():
+        if folder == layout.root:
+            folders[:] = [name for name in folders if name not in _PRIVATE]
+            names = [n for n in names if n not in _PRIVATE and n != layout.checksums.name]
+        found += [layout.relative(folder / name) for name in names]
+        # A link to a folder is not walked: list it, so that verification sees it.
+        found += [layout.relative(folder / n) for n in folders if (folder / n).is_symlink()]
+    return tuple(sorted(found))
+
+
+def checksum_lines(layout: CacheLayout, known: dict[str, str]) -> str:
+    """The text of manifest-sha256.txt: sha256, two spaces, path; ``known`` digests are reused."""
+    files = [name for name in published_files(layout) if not name.endswith(PARTIAL_SUFFIX)]
+    lines = [f"{known.get(name) or sha256_file(layout.root / name)}  {name}\n" for name in files]
+    return "".join(lines)
+
+
+def _readme(manifest: CacheManifest, state: CacheState) -> str:
+    corpus, space = manifest.corpus, manifest.row_space
+    sampling = manifest.sampling.model_dump(exclude_defaults=True) or "all frames"
+    teachers = "\n".join(_teacher_line(record) for record in state.records.values())
+    return f"""# Target cache
+
+What frozen image models said of single video frames: a stand-in for labels when training video
+models. It holds no pixels and executes nothing when opened.
+
+| | |
+|---|---|
+| content digest | `{manifest.content_digest}` |
+| format version | {manifest.format_version} |
+| videos | {corpus.videos}, of which {corpus.failed} failed |
+| frames decoded | {corpus.frames} |
+| rows | {space.rows} in {space.units} units of {space.capacity} |
+| sampling | {sampling} |
+| corpus digest | `{corpus.digest}` |
+
+| teacher | architecture | label space | target | encoding | mean KL to fp32, nats |
+|---|---|---|---|---|---|
+{teachers}
+
+## Files
+
+- `videos.parquet`: every video with its sha256, size, decoded frame count and status
+- `frames/unit-*.parquet`: which frame of which video each row is, with pts and a perceptual hash
+- `teachers/<id>/logits`: Zarr v3 array, one row a frame; unused rows are zero or absent, so take
+  the rows that `frames/` lists and no others
+- `teachers/<id>/confidence/unit-*.parquet`: entropy, top class and margin of each row
+- `teachers/<id>/teacher.json`: weights digest, preprocessing, label names, fidelity
+- `teachers/<id>/commits/unit-*.json`: size and sha256 of the files of each unit
+- `plan.parquet`: which rows each video was given
+
+## Check and use
+
+    sha256sum -c manifest-sha256.txt
+    distinit cache verify .
+
+    from distinit.pipeline.cache import TargetCache
+    cache = TargetCache.open(".")
+    rows = cache.index.rows_of(video_id, [0, 1, 2])
+    logits_NC = cache.targets("{next(iter(state.records), "<id>")}").logits(rows)
+
+The corpus itself is not part of this folder. Its videos are known by their sha256; the
+perceptual hashes tell whether frames decoded elsewhere are the frames the teachers saw.
+"""
+
+
+def _teacher_line(record: TeacherRecord) -> str:
+    identity = record.identity
+    loss = f"{record.fidelity.mean_kl_nats:.2g}" if record.fidelity else "n/a"
+    return (
+        f"| {record.id} | {identity.architecture} | {identity.label_space} ({identity.classes}) "
+        f"| {identity.target} | {record.encoding} | {loss} |"
+    )
+
+
+def _croissant(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> str:
+    """MLCommons Croissant 1.0: the tables as record sets."""
+    distribution: list[dict[str, Any]] = [
+        _file_object(layout.videos, "videos.parquet"),
+        _file_set("frames-files", "frames/unit-*.parquet"),
+    ]
+    records = [
+        _record_set("videos", "videos.parquet", VIDEOS_SCHEMA, "fileObject"),
+        _record_set("frames", "frames-files", FRAMES_SCHEMA, "fileSet"),
+    ]
+    for name, record in state.records.items():
+        if record.identity.target == "logits":
+            files = f"confidence-files-{name}"
+            distribution.append(_file_set(files, f"teachers/{name}/confidence/unit-*.parquet"))
+            records.append(_record_set(f"confidence-{name}", files, CONFIDENCE_SCHEMA, "fileSet"))
+    card = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "name": "distinit-target-cache",
+        "description": "Outputs of frozen image models on single video frames, without pixels.",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "version": f"{manifest.format_version}.0.0",
+        "identifier": f"sha256:{manifest.content_digest}",
+        "distribution": distribution,
+        "recordSet": records,
+    }
+    return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+
+
+def _file_object(path: Path, name: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "contentUrl": name,
+        "encodingFormat": "application/x-parquet",
+        "sha256": sha256_file(path),
+    }
+
+
+def _file_set(name: str, pattern: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": name,
+        "name": name,
+        "encodingFormat": "application/x-parquet",
+        "includes": pattern,
+    }
+
+
+def _record_set(name: str, source: str, schema: pa.Schema, kind: str) -> dict[str, Any]:
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{name}/{field.name}",
+            "name": field.name,
+            "dataType": _data_type(field.type),
+            "source": {kind: {"@id": source}, "extract": {"column": field.name}},
+        }
+        for field in schema
+    ]
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields}
+
+
+def _data_type(kind: pa.DataType) -> str:
+    if pa.types.is_string(kind):
+        return "sc:Text"
+    return "sc:Float" if pa.types.is_floating(kind) else "sc:Integer"
+
+
+# As the Croissant 1.0 specification recommends it, cut to the terms used here.
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "column": "cr:column",
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "includes": "cr:includes",
+    "recordSet": "cr:recordSet",
+    "source": "cr:source",
+}

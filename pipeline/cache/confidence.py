@@ -1,0 +1,123 @@
+"""How sure a teacher is of each frame, and what an encoding loses. All in fp64 on fp32 logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from distinit.schemas.manifest import FidelitySums
+from distinit.schemas.teacher import FidelityReport
+
+__all__ = [
+    "Confidence",
+    "Fidelity",
+    "confidence_of",
+    "fidelity_of",
+    "fidelity_report",
+    "log_softmax",
+    "sums_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """The columns of the confidence table, each [N]."""
+
+    entropy_nats: np.ndarray  # fp32
+    top1_class: np.ndarray  # int32
+    top1_probability: np.ndarray  # fp32
+    margin: np.ndarray  # fp32, top-1 minus top-2 probability
+    log_z: np.ndarray  # fp32, logsumexp of the logits, nats
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """What the stored form of each frame lost, each [N]."""
+
+    kl_nats: np.ndarray  # fp64, KL(fp32 || stored)
+    entropy_error_nats: np.ndarray  # fp64, absolute
+    top1_agrees: np.ndarray  # bool
+
+    @classmethod
+    def zeros(cls, rows: int) -> Fidelity:
+        """Room for ``rows`` frames."""
+        return cls(np.zeros(rows), np.zeros(rows), np.zeros(rows, bool))
+
+    def put(self, rows: slice, values: Fidelity) -> None:
+        """Store the values of some frames at ``rows``."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(values, field.name)
+
+
+def log_softmax(logits_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(log probabilities [N, C], log_z [N]) in fp64."""
+    x_NC = logits_NC.astype(np.float64)
+    peak_N1 = x_NC.max(axis=1, keepdims=True)
+    log_z_N1 = peak_N1 + np.log(np.exp(x_NC - peak_N1).sum(axis=1, keepdims=True))
+    return x_NC - log_z_N1, log_z_N1[:, 0]
+
+
+def _entropy(logp_NC: np.ndarray, p_NC: np.ndarray) -> np.ndarray:
+    # At p = 0 logp is finite (logits are), so the product is 0 as it should be.
+    entropy_N: np.ndarray = np.maximum(-(p_NC * logp_NC).sum(axis=1), 0.0)
+    return entropy_N
+
+
+def confidence_of(logits_NC: np.ndarray) -> Confidence:
+    """Confidence of fp32 logits [N, C], before any encoding."""
+    logp_NC, log_z_N = log_softmax(logits_NC)
+    p_NC = np.exp(logp_NC)
+    top1_N = logits_NC.argmax(axis=1)
+    best_N = np.take_along_axis(p_NC, top1_N[:, None], axis=1)[:, 0]
+    if logits_NC.shape[1] > 1:
+        second_N = np.partition(p_NC, -2, axis=1)[:, -2]
+    else:
+        second_N = np.zeros_like(best_N)
+    return Confidence(
+        entropy_nats=_entropy(logp_NC, p_NC).astype(np.float32),
+        top1_class=top1_N.astype(np.int32),
+        top1_probability=best_N.astype(np.float32),
+        margin=(best_N - second_N).astype(np.float32),
+        log_z=log_z_N.astype(np.float32),
+    )
+
+
+def fidelity_of(logits_NC: np.ndarray, stored_NC: np.ndarray) -> Fidelity:
+    """Compare fp32 logits with what decoding their stored form gives, both [N, C]."""
+    logp_NC, _ = log_softmax(logits_NC)
+    logq_NC, _ = log_softmax(stored_NC)
+    p_NC = np.exp(logp_NC)
+    kl_N = np.maximum((p_NC * (logp_NC - logq_NC)).sum(axis=1), 0.0)
+    error_N = np.abs(_entropy(logp_NC, p_NC) - _entropy(logq_NC, np.exp(logq_NC)))
+    return Fidelity(kl_N, error_N, logits_NC.argmax(axis=1) == stored_NC.argmax(axis=1))
+
+
+def sums_of(fidelity: Fidelity, rows: np.ndarray) -> FidelitySums:
+    """Sums over the frames at ``rows``, in row order, so that block sizes do not matter."""
+    kl_N = fidelity.kl_nats[rows]
+    return FidelitySums(
+        frames=len(rows),
+        kl_nats_sum=float(kl_N.sum()),
+        kl_nats_max=float(kl_N.max(initial=0.0)),
+        entropy_error_nats_sum=float(fidelity.entropy_error_nats[rows].sum()),
+        top1_agreements=int(fidelity.top1_agrees[rows].sum()),
+    )
+
+
+def fidelity_report(sums: Iterable[FidelitySums]) -> FidelityReport | None:
+    """Merge the sums of all units; None without a single frame."""
+    parts = [part for part in sums if part.frames]
+    frames = sum(part.frames for part in parts)
+    if not frames:
+        return None
+    return FidelityReport(
+        frames=frames,
+        mean_kl_nats=sum(part.kl_nats_sum for part in parts) / frames,
+        max_kl_nats=max(part.kl_nats_max for part in parts),
+        mean_entropy_error_nats=sum(part.entropy_error_nats_sum for part in parts) / frames,
+        top1_agreement=sum(part.top1_agreements for part in parts) / frames,
+        # Filters read the stored entropy, which was computed before encoding.
+        filter_flips=0.0,
+    )

@@ -1,0 +1,100 @@
+"""Digests over what a cache says, whichever way and in whatever order it was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distinit.pipeline.cache.tables import column
+from distinit.schemas.base import sha256_of
+from distinit.schemas.manifest import CACHE_FORMAT_VERSION
+from distinit.schemas.video import SamplingConfig
+
+__all__ = ["content_digest", "corpus_digest", "unit_content_sha256"]
+
+_BLOCK_ROWS = 4_096  # bounds the copies made while hashing
+
+
+def corpus_digest(digests: Iterable[str]) -> str:
+    """sha256 over the sorted content digests of all videos."""
+    return sha256_of(sorted(digests))
+
+
+def unit_content_sha256(
+    frames: pa.Table,
+    confidence: pa.Table,
+    arrays: Mapping[str, np.ndarray],
+    used_rows: np.ndarray,
+) -> str:
+    """sha256 over the logical values of one unit: tables column by column, then used rows.
+
+    Args:
+        frames: FRAMES_SCHEMA, used rows only.
+        confidence: CONFIDENCE_SCHEMA or FEATURE_ROWS_SCHEMA, the same rows.
+        arrays: Encoded targets of the whole unit, name -> [capacity, width].
+        used_rows: Used rows of the unit, 0-based in the unit, ascending.
+    """
+    sha = hashlib.sha256()
+    for label, table in (("frames", frames), ("confidence", confidence)):
+        for name in table.schema.names:
+            sha.update(f"{label}.{name}:{table.num_rows}:".encode())
+            _add_column(sha, table, name)
+    for name in sorted(arrays):
+        values = arrays[name]
+        sha.update(f"{name}:{values.dtype.str}:{len(used_rows)}x{values.shape[1]}:".encode())
+        for start in range(0, len(used_rows), _BLOCK_ROWS):
+            sha.update(np.ascontiguousarray(values[used_rows[start : start + _BLOCK_ROWS]]))
+    return sha.hexdigest()
+
+
+def _add_column(sha: hashlib._Hash, table: pa.Table, name: str) -> None:
+    if pa.types.is_string(table.schema.field(name).type):
+        # Lengths first: ("ab", "c") and ("a", "bc") must differ.
+        texts = [text.encode() for text in table.column(name).to_pylist()]
+        sha.update(np.asarray([len(text) for text in texts], "<i8"))
+        sha.update(b"".join(texts))
+        return
+    values = column(table, name)
+    sha.update(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False)))
+
+
+def content_digest(
+    sampling: SamplingConfig,
+    capacity: int,
+    videos: Sequence[Mapping[str, Any]],
+    teachers: Mapping[str, tuple[str, str, Mapping[int, str]]],
+) -> str:
+    """Digest of a whole cache.
+
+    Args:
+        sampling: Which frames became rows.
+        capacity: Rows of a unit.
+        videos: Rows of ``videos.parquet``; what differs between machines (path, error text,
+            announced duration) is left out.
+        teachers: id -> (fingerprint, encoding, {unit: content_sha256}).
+    """
+    kept = ("video_id", "digest", "status", "frame_count", "width", "height")
+    records = sorted(
+        ({key: video[key] for key in kept} for video in videos), key=lambda v: str(v["video_id"])
+    )
+    said = {
+        name: {
+            "fingerprint": fingerprint,
+            "encoding": encoding,
+            "units": {str(unit): units[unit] for unit in sorted(units)},
+        }
+        for name, (fingerprint, encoding, units) in teachers.items()
+    }
+    return sha256_of(
+        {
+            "format_version": CACHE_FORMAT_VERSION,
+            "sampling": sampling.model_dump(mode="json"),
+            "capacity": capacity,
+            "videos": records,
+            "teachers": said,
+        }
+    )

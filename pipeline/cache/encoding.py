@@ -1,0 +1,181 @@
+"""How fp32 targets lie on disk, and back.
+
+``float16``  ``logits`` f16 [N, C].
+``int8``     ``logits`` i8 [N, C] and ``logits_affine`` f32 [N, 2]: value = scale * q + zero.
+``topk:K``   ``logits`` f16 [N, K] and ``logits_ids`` u16 or i32 [N, K], best first; what the
+             other classes share follows from log_z of the confidence table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from distinit.schemas.errors import CacheCorruptError, ConfigError, TeacherError
+from distinit.schemas.teacher import TeacherIdentity, parse_encoding
+
+__all__ = ["ArraySpec", "EncodedRows", "array_specs", "check_encoding", "decode", "encode"]
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_INT8_LEVELS = 255
+_CHUNK_ROWS = 256  # bounds the fp64 temporaries
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One stored array: ``width`` values a row."""
+
+    name: str
+    width: int
+    dtype: np.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """Arrays by name, all with the same number of rows."""
+
+    arrays: Mapping[str, np.ndarray]
+
+
+def array_specs(encoding: str, classes: int) -> tuple[ArraySpec, ...]:
+    """The arrays that hold targets of ``classes`` values in this encoding."""
+    kind, k = parse_encoding(encoding)
+    if kind == "float16":
+        return (ArraySpec("logits", classes, np.dtype("<f2")),)
+    if kind == "int8":
+        return (
+            ArraySpec("logits", classes, np.dtype("i1")),
+            ArraySpec("logits_affine", 2, np.dtype("<f4")),
+        )
+    # Class ids stay integers: fp16 would merge neighbouring ids above 2048.
+    ids = np.dtype("<u2") if classes <= 1 << 16 else np.dtype("<i4")
+    return (ArraySpec("logits", k, np.dtype("<f2")), ArraySpec("logits_ids", k, ids))
+
+
+def check_encoding(identity: TeacherIdentity, encoding: str) -> None:
+    """Refuse top-k of features, and a K that keeps every class. Raises ConfigError."""
+    kind, k = parse_encoding(encoding)
+    if kind != "topk":
+        return
+    if identity.target == "features":
+        raise ConfigError(
+            "features have no top classes",
+            expected="encoding float16 or int8",
+            found=encoding,
+            remedy="choose another encoding for this teacher",
+        )
+    if k >= identity.classes:
+        raise ConfigError(
+            "top-k keeps every class",
+            expected=f"K below {identity.classes}",
+            found=encoding,
+            remedy="use float16, which is smaller and loses less",
+        )
+
+
+def encode(logits_NC: np.ndarray, encoding: str) -> EncodedRows:
+    """Encode fp32 targets [N, C].
+
+    Raises:
+        TeacherError: A value is not finite, or too large for float16.
+    """
+    if not np.isfinite(logits_NC).all():
+        raise TeacherError(
+            "a teacher gave values that are not finite",
+            expected="finite fp32 targets",
+            found=f"{int((~np.isfinite(logits_NC)).sum())} values that are NaN or infinite",
+            remedy="use precision fp32, and check the weights of the teacher",
+        )
+    kind, k = parse_encoding(encoding)
+    if kind == "float16":
+        return EncodedRows({"logits": _to_float16(logits_NC)})
+    if kind == "int8":
+        return _encode_int8(logits_NC)
+    return _encode_topk(logits_NC, k)
+
+
+def decode(
+    arrays: Mapping[str, np.ndarray],
+    encoding: str,
+    classes: int,
+    log_z_N: np.ndarray | None = None,
+) -> np.ndarray:
+    """Stored rows back to fp32 [N, C].
+
+    Top-k needs ``log_z_N``: softmax of the result gives the K classes their exact
+    probabilities and spreads the rest evenly over the other classes.
+    """
+    kind, _ = parse_encoding(encoding)
+    if kind == "float16":
+        return arrays["logits"].astype(np.float32)
+    if kind == "int8":
+        out_NC = arrays["logits"].astype(np.float32)
+        out_NC *= arrays["logits_affine"][:, :1]
+        out_NC += arrays["logits_affine"][:, 1:]
+        return out_NC
+    if log_z_N is None:
+        raise ValueError("decoding top-k rows needs log_z_N")
+    return _decode_topk(arrays["logits"], arrays["logits_ids"], classes, log_z_N)
+
+
+def _to_float16(values: np.ndarray) -> np.ndarray:
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _FLOAT16_MAX:
+        raise TeacherError(
+            "a target is too large for float16",
+            expected=f"magnitudes up to {_FLOAT16_MAX:g}",
+            found=f"{largest:g}",
+            remedy="store this teacher with encoding int8",
+        )
+    return values.astype("<f2")
+
+
+def _encode_int8(logits_NC: np.ndarray) -> EncodedRows:
+    low_N1 = logits_NC.min(axis=1, keepdims=True).astype(np.float64)
+    high_N1 = logits_NC.max(axis=1, keepdims=True).astype(np.float64)
+    scale_N1 = ((high_N1 - low_N1) / _INT8_LEVELS).astype(np.float32)
+    zero_N1 = (low_N1 + 128.0 * scale_N1).astype(np.float32)
+    # Rounding uses the fp32 scale and zero that the reader will see.
+    divisor_N1 = np.where(scale_N1 > 0, scale_N1, np.float32(1))
+    q_NC = np.empty(logits_NC.shape, np.int8)
+    for start in range(0, len(logits_NC), _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        steps = (logits_NC[part].astype(np.float64) - zero_N1[part]) / divisor_N1[part]
+        q_NC[part] = np.rint(steps).clip(-128, 127)
+    affine_N2 = np.concatenate([scale_N1, zero_N1], axis=1).astype("<f4")
+    return EncodedRows({"logits": q_NC, "logits_affine": affine_N2})
+
+
+def _encode_topk(logits_NC: np.ndarray, k: int) -> EncodedRows:
+    # A stable sort: of equal logits the lower class id comes first, on every machine.
+    ids_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k]
+    top_NK = np.take_along_axis(logits_NC, ids_NK, axis=1)
+    dtype = array_specs(f"topk:{k}", logits_NC.shape[1])[1].dtype
+    return EncodedRows({"logits": _to_float16(top_NK), "logits_ids": ids_NK.astype(dtype)})
+
+
+def _decode_topk(
+    top_NK: np.ndarray, ids_NK: np.ndarray, classes: int, log_z_N: np.ndarray
+) -> np.ndarray:
+    if ids_NK.size and not (int(ids_NK.min()) >= 0 and int(ids_NK.max()) < classes):
+        raise CacheCorruptError(
+            "a stored class id is out of range",
+            expected=f"0 .. {classes - 1}",
+            found=int(ids_NK.max()),
+            remedy="run `distinit cache verify` on this cache",
+        )
+    top_NK = top_NK.astype(np.float32)
+    z_N = log_z_N.astype(np.float64)
+    kept_N = np.exp(top_NK.astype(np.float64) - z_N[:, None]).sum(axis=1)
+    # fp16 rounding may leave nothing, or less: then the rest gets a share that cannot matter.
+    rest_N = np.maximum(1.0 - kept_N, 1e-9) / (classes - ids_NK.shape[1])
+    out_NC = np.empty((len(top_NK), classes), np.float32)
+    out_NC[:] = (z_N + np.log(rest_N)).astype(np.float32)[:, None]
+    np.put_along_axis(out_NC, ids_NK.astype(np.int64), top_NK, axis=1)
+    return out_NC

@@ -1,0 +1,276 @@
+"""What training needs of the tables, memory-mapped: derived on first use, never published.
+
+One file a column under ``$XDG_CACHE_HOME/distinit/<digest>/``; no Python object a frame, so
+that 1e8 rows cost address space and no memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.shards import crc32c
+from distinit.pipeline.cache.state import CacheState
+from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.storage import atomic_write_bytes, fsync_dir, sha256_file, storage_errors
+from distinit.schemas.base import sha256_of
+from distinit.schemas.errors import CacheCorruptError, CacheError
+from distinit.schemas.manifest import UnitCommit
+from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
+
+__all__ = ["TargetIndex", "build_index", "index_folder", "index_key"]
+
+_VERSION = 1
+_BLOCK_BYTES = 1 << 24
+
+
+def index_folder(key: str) -> Path:
+    """``$XDG_CACHE_HOME/distinit/<key>``, ``~/.cache`` where the variable is not set."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(home) / "distinit" / key
+
+
+def index_key(content_digest: str, state: CacheState | None) -> str:
+    """The content digest; for an incomplete cache, a digest of what is committed so far."""
+    if content_digest:
+        return content_digest
+    commits = state.commits if state else {}
+    return sha256_of({name: [c.content_sha256 for c in u.values()] for name, u in commits.items()})
+
+
+class TargetIndex:
+    """Per-row and per-video columns of one cache, memory-mapped and read-only.
+
+    Attributes:
+        video_ids: bytes [V], sorted; a video's place in it is its number.
+        first_row, row_count: int64 [V]; the rows of a video lie side by side.
+        frame_index: int32 [rows_padded], -1 where a row is unused.
+        video_number: int32 [rows_padded], -1 where a row is unused.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.video_ids = self._map("video_ids")
+        self.first_row = self._map("first_row")
+        self.row_count = self._map("row_count")
+        self.frame_index = self._map("frame_index")
+        self.video_number = self._map("video_number")
+
+    @classmethod
+    def open(cls, folder: Path) -> TargetIndex | None:
+        """The index at ``folder``, None if there is none or it is damaged."""
+        try:
+            record = json.loads((folder / "index.json").read_bytes())
+            sound = record["version"] == _VERSION and all(
+                _checksum(folder / name) == stored for name, stored in record["files"].items()
+            )
+            return cls(folder) if sound else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _map(self, name: str) -> np.ndarray:
+        values: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return values
+
+    def teacher_column(self, teacher_id: str, name: str) -> np.ndarray:
+        """``entropy_nats`` or ``log_z`` of one teacher, fp32 [rows_padded], NaN where unused."""
+        return self._map(f"{name}-{teacher_id}")
+
+    def committed(self, teacher_id: str) -> np.ndarray:
+        """bool [units]: which units this teacher has committed."""
+        return self._map(f"committed-{teacher_id}")
+
+    def number_of(self, video_id: str) -> int:
+        """The number of a video. Raises CacheError if the cache has no rows of it."""
+        key = video_id.encode()
+        place = int(np.searchsorted(self.video_ids, key))
+        if place == len(self.video_ids) or self.video_ids[place] != key:
+            raise CacheError(
+                f"the cache has no rows of video {video_id}",
+                expected=f"one of {len(self.video_ids)} videos",
+                found=video_id,
+                remedy="extract this video into the cache, or leave it out",
+            )
+        return place
+
+    def rows_of(self, video_id: str, frame_indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows (int64 [N]) of some frames of a video; -1 for frames that have none.
+
+        Raises CacheError if the cache has no rows of the video at all.
+        """
+        number = self.number_of(video_id)
+        first, count = int(self.first_row[number]), int(self.row_count[number])
+        stored = self.frame_index[first : first + count]
+        wanted_N = np.asarray(frame_indices, np.int64)
+        place_N = np.searchsorted(stored, wanted_N)
+        present_N = place_N < count
+        present_N[present_N] = stored[place_N[present_N]] == wanted_N[present_N]
+        return np.where(present_N, first + place_N, -1)
+
+
+def build_index(layout: CacheLayout, state: CacheState, folder: Path) -> TargetIndex:
+    """Derive the index from the tables, checking each against its commit record.
+
+    Raises:
+        CacheCorruptError: A table is damaged or contradicts its commit.
+        StorageError: The folder cannot be written.
+    """
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    with storage_errors(folder):
+        try:
+            partial.mkdir(parents=True)
+            _build_into(layout, state, partial)
+            if (ready := TargetIndex.open(folder)) is not None:
+                return ready  # another process was faster
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        fsync_dir(folder.parent)
+    return TargetIndex(folder)
+
+
+def _build_into(layout: CacheLayout, state: CacheState, folder: Path) -> None:
+    capacity, units = state.plan.capacity, state.plan.units
+    # As bytes they map and search without a Python object each.
+    ids = np.sort(np.array([v.encode() for v in state.plan.latest] or [b""], dtype=np.bytes_))
+    columns = {
+        "video_ids": ids if state.plan.latest else ids[:0],
+        "first_row": np.full(len(state.plan.latest), -1, np.int64),
+        "row_count": np.zeros(len(state.plan.latest), np.int64),
+    }
+    per_row = {"frame_index": np.int32, "video_number": np.int32}
+    maps = {name: _new_map(folder, name, capacity * units, t, -1) for name, t in per_row.items()}
+    for unit in range(units):
+        _index_frames(layout, state, unit, columns, maps)
+    for name, values in columns.items():
+        np.save(folder / f"{name}.npy", values, allow_pickle=False)
+    for teacher_id in state.records:
+        _index_teacher(layout, state, teacher_id, folder)
+    files = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
+    record = json.dumps({"version": _VERSION, "files": files}, indent=2)
+    atomic_write_bytes(folder / "index.json", record.encode())
+
+
+def _index_frames(
+    layout: CacheLayout,
+    state: CacheState,
+    unit: int,
+    columns: Mapping[str, np.ndarray],
+    maps: Mapping[str, np.ndarray],
+) -> None:
+    commit = next((c[unit] for c in state.commits.values() if unit in c), None)
+    if commit is None:
+        return
+    path = layout.frames(unit)
+    table = _committed_table(layout, path, commit, FRAMES_SCHEMA)
+    row_N = _rows_of_unit(table, unit, state.plan.capacity, path)
+    coded = table.column("video_id").combine_chunks().dictionary_encode()
+    names = np.array([v.encode() for v in coded.dictionary.to_pylist()], dtype=np.bytes_)
+    known = columns["video_ids"]
+    number_D = np.searchsorted(known, names) if len(names) else np.zeros(0, np.int64)
+    if (number_D >= len(known)).any() or (known[number_D] != names).any():
+        raise _contradiction(path, "videos of the plan", "a video that is not planned")
+    number_N = number_D[coded.indices.to_numpy(zero_copy_only=False)] if len(row_N) else row_N
+    index_N = column(table, "frame_index")
+    maps["frame_index"][row_N] = index_N
+    maps["video_number"][row_N] = number_N
+    _add_videos(columns, row_N, number_N, index_N, path)
+
+
+def _add_videos(
+    columns: Mapping[str, np.ndarray],
+    row_N: np.ndarray,
+    number_N: np.ndarray,
+    index_N: np.ndarray,
+    path: Path,
+) -> None:
+    """Extend ``first_row`` and ``row_count`` by one unit; look-up needs both properties checked."""
+    found, start_F, count_F = np.unique(number_N, return_index=True, return_counts=True)
+    same_video = number_N[1:] == number_N[:-1]
+    runs = len(number_N) - int(same_video.sum())
+    one_block = runs == len(found) and (np.diff(row_N)[same_video] == 1).all()
+    if not (one_block and (np.diff(index_N)[same_video] > 0).all()):
+        raise _contradiction(path, "rows of a video side by side, in frame order", "others")
+    fresh = columns["row_count"][found] == 0  # else it goes on from the unit before
+    columns["first_row"][found[fresh]] = row_N[start_F[fresh]]
+    ends_F = columns["first_row"][found] + columns["row_count"][found]
+    if (row_N[start_F] != ends_F).any():
+        raise _contradiction(path, "rows of a video side by side", "rows in two places")
+    columns["row_count"][found] += count_F
+
+
+def _index_teacher(layout: CacheLayout, state: CacheState, teacher_id: str, folder: Path) -> None:
+    record, plan = state.records[teacher_id], state.plan
+    committed = np.zeros(plan.units, bool)
+    names = ["entropy_nats", "log_z"] if record.encoding.startswith("topk") else ["entropy_nats"]
+    if record.identity.target == "features":
+        names = []
+    rows = plan.capacity * plan.units
+    maps = {n: _new_map(folder, f"{n}-{teacher_id}", rows, np.float32, np.nan) for n in names}
+    for unit, commit in state.commits[teacher_id].items():
+        committed[unit] = True
+        if not names:
+            continue
+        path = layout.confidence(teacher_id, unit)
+        table = _committed_table(layout, path, commit, CONFIDENCE_SCHEMA)
+        row_N = _rows_of_unit(table, unit, plan.capacity, path)
+        for name, values in maps.items():
+            values[row_N] = column(table, name)
+    np.save(folder / f"committed-{teacher_id}.npy", committed, allow_pickle=False)
+
+
+def _committed_table(
+    layout: CacheLayout, path: Path, commit: UnitCommit, schema: pa.Schema
+) -> pa.Table:
+    entry = commit.files[layout.relative(path)]
+    table = read_table(path, schema)
+    if sha256_file(path) != entry.sha256 or table.num_rows != commit.rows:
+        raise _contradiction(path, f"{commit.rows} rows, sha256 {entry.sha256}", "other content")
+    return table
+
+
+def _rows_of_unit(table: pa.Table, unit: int, capacity: int, path: Path) -> np.ndarray:
+    row_N = column(table, "row")
+    inside = (row_N // capacity == unit).all() and (np.diff(row_N) > 0).all()
+    if not inside:
+        raise _contradiction(path, f"ascending rows of {unit_name(unit)}", "others")
+    return row_N
+
+
+def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
+    return CacheCorruptError(
+        f"{path} contradicts the records of the cache",
+        expected=expected,
+        found=found,
+        remedy="run `distinit cache verify`, then restore the file from a copy or extract again",
+    )
+
+
+def _new_map(folder: Path, name: str, rows: int, kind: Any, fill: float) -> np.ndarray:
+    path = folder / f"{name}.npy"
+    if rows == 0:  # an empty file cannot be mapped for writing
+        np.save(path, np.zeros(0, kind), allow_pickle=False)
+        return np.zeros(0, kind)
+    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
+    values[:] = fill
+    return values
+
+
+def _checksum(path: Path) -> list[int]:
+    """[size, crc32c of the crc32c of its blocks]: quick enough to check on every open."""
+    size, parts = 0, []
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            size += len(block)
+            parts.append(crc32c(block))
+    return [size, crc32c(np.asarray(parts, "<u4").tobytes())]

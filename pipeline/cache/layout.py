@@ -1,0 +1,104 @@
+"""Where everything of a target cache lies. Paths are a contract with outside readers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.teacher import TEACHER_ID_PATTERN
+
+__all__ = ["CacheLayout", "unit_name"]
+
+_COMMIT_NAME = re.compile(r"unit-(\d{5,})\.json")
+
+
+def unit_name(unit: int) -> str:
+    """``unit-00042``."""
+    return f"unit-{unit:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """All paths of one cache, from its root."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def readme(self) -> Path:
+        return self.root / "README.md"
+
+    @property
+    def croissant(self) -> Path:
+        return self.root / "croissant.json"
+
+    @property
+    def checksums(self) -> Path:
+        return self.root / "manifest-sha256.txt"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.parquet"
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "videos.parquet"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def staging(self) -> Path:
+        """Files of unfinished tasks; never published, removed when a writer opens the cache."""
+        return self.root / ".staging"
+
+    def frames(self, unit: int) -> Path:
+        return self.root / "frames" / f"{unit_name(unit)}.parquet"
+
+    def teacher(self, teacher_id: str) -> Path:
+        """Folder of one teacher. Raises CacheCorruptError if the id is no plain folder name."""
+        if not TEACHER_ID_PATTERN.fullmatch(teacher_id):
+            raise CacheCorruptError(
+                "a teacher id is no plain folder name",
+                expected="letters, digits and . _ @ + - only",
+                found=repr(teacher_id),
+                remedy="do not use this cache; ask its sender for a clean copy",
+            )
+        return self.root / "teachers" / teacher_id
+
+    def teacher_record(self, teacher_id: str) -> Path:
+        return self.teacher(teacher_id) / "teacher.json"
+
+    def array(self, teacher_id: str, name: str) -> Path:
+        """Folder of one Zarr array: ``logits``, ``logits_affine`` or ``logits_ids``."""
+        return self.teacher(teacher_id) / name
+
+    def array_metadata(self, teacher_id: str, name: str) -> Path:
+        return self.array(teacher_id, name) / "zarr.json"
+
+    def shard(self, teacher_id: str, name: str, unit: int) -> Path:
+        return self.array(teacher_id, name) / "c" / str(unit) / "0"
+
+    def confidence(self, teacher_id: str, unit: int) -> Path:
+        return self.teacher(teacher_id) / "confidence" / f"{unit_name(unit)}.parquet"
+
+    def commit(self, teacher_id: str, unit: int) -> Path:
+        return self.teacher(teacher_id) / "commits" / f"{unit_name(unit)}.json"
+
+    def committed_units(self, teacher_id: str) -> frozenset[int]:
+        """Units with a commit record of this teacher."""
+        folder = self.teacher(teacher_id) / "commits"
+        if not folder.is_dir():
+            return frozenset()
+        matches = (_COMMIT_NAME.fullmatch(path.name) for path in folder.iterdir())
+        return frozenset(int(match[1]) for match in matches if match)
+
+    def relative(self, path: Path) -> str:
+        """The path as records write it: relative to the root, with forward slashes."""
+        return path.relative_to(self.root).as_posix()

@@ -1,0 +1,242 @@
+"""Which rows of the cache each video gets. Pure: the same videos give the same plan.
+
+Rows ``u*capacity .. (u+1)*capacity - 1`` are unit ``u``. Videos are laid out in the order of
+their content digests; one that does not fit what is left of a unit starts the next. A video
+longer than a unit starts a fresh unit and spans consecutive ones, all of one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from distinit.schemas.base import sha256_of
+from distinit.schemas.errors import CacheCorruptError, ConfigError
+from distinit.schemas.video import SamplingConfig
+
+__all__ = [
+    "INNER_ROWS",
+    "PlannedRows",
+    "PlannedVideo",
+    "UnitPlan",
+    "UnitTask",
+    "choose_capacity",
+    "extend_plan",
+    "plan_units",
+    "sampled_in_block",
+    "sampled_indices",
+    "tasks_of_entries",
+]
+
+INNER_ROWS = 64
+"""Rows of one inner chunk of a shard; capacities are multiples of it."""
+
+_MIN_CAPACITY = 1_024
+_MAX_CAPACITY = 32_768
+_UNITS_WANTED = 64  # enough to keep a few machines busy and to lose little on a crash
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVideo:
+    """A video that wants rows. ``rows``: how many its probe announces (0 if it has none)."""
+
+    video_id: str
+    path: str
+    digest: str
+    size_bytes: int
+    mtime_ns: int
+    probed_frames: int
+    rows: int
+    probed_fps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRows:
+    """A video with its reserved rows ``first_row .. first_row + reserved_rows - 1``."""
+
+    video_id: str
+    path: str
+    digest: str
+    first_row: int
+    reserved_rows: int
+    probed_frames: int
+    probed_fps: float = 0.0
+    size_bytes: int = 0
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTask:
+    """What one worker does in one go: units ``first_unit .. first_unit + units - 1``."""
+
+    first_unit: int
+    units: int
+    videos: tuple[PlannedRows, ...]
+
+    @property
+    def unit_range(self) -> range:
+        return range(self.first_unit, self.first_unit + self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """All tasks, in unit order. ``base_videos``: entries it had when the cache was created."""
+
+    capacity: int
+    tasks: tuple[UnitTask, ...]
+    base_videos: int
+
+    @property
+    def units(self) -> int:
+        return self.tasks[-1].unit_range.stop if self.tasks else 0
+
+    @property
+    def entries(self) -> tuple[PlannedRows, ...]:
+        return tuple(video for task in self.tasks for video in task.videos)
+
+    @property
+    def latest(self) -> dict[str, PlannedRows]:
+        """The entry that counts for each video id: a later one supersedes an earlier one."""
+        return {entry.video_id: entry for entry in self.entries}
+
+    @property
+    def digest(self) -> str:
+        """sha256 over capacity and the first ``base_videos`` entries: growth keeps it."""
+        base = self.entries[: self.base_videos]
+        rows = [[v.video_id, v.digest, v.first_row, v.reserved_rows] for v in base]
+        return sha256_of({"capacity": self.capacity, "videos": rows})
+
+    def last_unit(self, video: PlannedRows) -> int:
+        """The unit in which the reservation of ``video`` ends."""
+        return (video.first_row + max(video.reserved_rows, 1) - 1) // self.capacity
+
+
+def choose_capacity(total_rows: int) -> int:
+    """Rows of one unit for a corpus of ``total_rows``: about 64 units, 1,024 .. 32,768 rows."""
+    wanted = -(-total_rows // (_UNITS_WANTED * INNER_ROWS)) * INNER_ROWS
+    return min(max(wanted, _MIN_CAPACITY), _MAX_CAPACITY)
+
+
+def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 0) -> UnitPlan:
+    """Lay out ``videos`` from ``first_unit`` on, in order of (digest, video_id).
+
+    Raises ConfigError when capacity is no positive multiple of 64 or a video id occurs twice.
+    """
+    if capacity <= 0 or capacity % INNER_ROWS:
+        raise ConfigError(
+            "unusable unit size",
+            expected=f"a multiple of {INNER_ROWS} rows",
+            found=capacity,
+            remedy="set unit_rows to 1024 .. 32768, or leave it out",
+        )
+    ordered = sorted(videos, key=lambda v: (v.digest, v.video_id))
+    ids = sorted(v.video_id for v in ordered)
+    if twice := next((a for a, b in pairwise(ids) if a == b), None):
+        raise ConfigError("a video id occurs twice in one plan", found=twice)
+    tasks: list[UnitTask] = []
+    unit, taken = first_unit, 0
+    members: list[PlannedRows] = []
+    for video in ordered:
+        # A video without rows still needs a unit whose commit can carry its outcome.
+        needed = max(video.rows, 1)
+        if members and taken + needed > capacity:
+            tasks.append(_task(unit, members, capacity))
+            unit, taken, members = tasks[-1].unit_range.stop, 0, []
+        members.append(_reserve(video, unit * capacity + taken))
+        taken += video.rows
+    if members:
+        tasks.append(_task(unit, members, capacity))
+    return UnitPlan(capacity, tuple(tasks), len(ordered))
+
+
+def extend_plan(plan: UnitPlan, videos: Sequence[PlannedVideo]) -> UnitPlan:
+    """``plan`` with ``videos`` in fresh units at its end; nothing that was planned moves.
+
+    A video id that is already planned is superseded: its old rows stay unused.
+    """
+    more = plan_units(videos, plan.capacity, plan.units)
+    return UnitPlan(plan.capacity, plan.tasks + more.tasks, plan.base_videos)
+
+
+def _reserve(video: PlannedVideo, first_row: int) -> PlannedRows:
+    return PlannedRows(
+        video_id=video.video_id,
+        path=video.path,
+        digest=video.digest,
+        first_row=first_row,
+        reserved_rows=video.rows,
+        probed_frames=video.probed_frames,
+        probed_fps=video.probed_fps,
+        size_bytes=video.size_bytes,
+        mtime_ns=video.mtime_ns,
+    )
+
+
+def _task(first_unit: int, videos: Sequence[PlannedRows], capacity: int) -> UnitTask:
+    last_row = max(v.first_row + max(v.reserved_rows, 1) - 1 for v in videos)
+    return UnitTask(first_unit, last_row // capacity - first_unit + 1, tuple(videos))
+
+
+def tasks_of_entries(
+    entries: Sequence[PlannedRows], task_of_entry: Sequence[int], capacity: int
+) -> tuple[UnitTask, ...]:
+    """Tasks from stored entries. Raises CacheCorruptError if rows overlap or units are missed."""
+    grouped: dict[int, list[PlannedRows]] = {}
+    for entry, first_unit in zip(entries, task_of_entry, strict=True):
+        grouped.setdefault(first_unit, []).append(entry)
+    tasks = tuple(_task(unit, grouped[unit], capacity) for unit in grouped)
+    expected_unit = 0
+    for task in tasks:
+        row = task.first_unit * capacity
+        ordered = all(
+            a.first_row + a.reserved_rows <= b.first_row for a, b in pairwise(task.videos)
+        )
+        alone = task.units == 1 or len(task.videos) == 1
+        starts_well = task.first_unit == expected_unit and task.videos[0].first_row >= row
+        if not (starts_well and ordered and alone):
+            raise CacheCorruptError(
+                "the plan of the cache contradicts itself",
+                expected=f"rows in order, task at unit {expected_unit}",
+                found=f"task at unit {task.first_unit}",
+                remedy="restore plan.parquet from a copy of the cache",
+            )
+        expected_unit = task.unit_range.stop
+    return tasks
+
+
+def sampled_in_block(
+    config: SamplingConfig, first_index: int, frames: int, probed_frames: int, fps: float
+) -> np.ndarray:
+    """Which of the frames ``first_index .. first_index + frames - 1`` become rows.
+
+    Args:
+        config: The sampling.
+        first_index: 0-based index of the block's first frame in its video.
+        frames: Frames in the block.
+        probed_frames: Frames that the probe announced (mode per_video spreads over them).
+        fps: Frames per second that the probe announced (mode fps).
+
+    Returns:
+        Frame indices, int64, ascending. They do not depend on how a video is cut into blocks.
+    """
+    index_N = np.arange(first_index, first_index + frames, dtype=np.int64)
+    if config.mode == "stride":
+        index_N = index_N[index_N % config.stride == 0]
+    elif config.mode == "fps" and config.fps is not None and fps > config.fps:
+        slot = np.floor(index_N * (config.fps / fps))
+        before = np.floor((index_N - 1) * (config.fps / fps))
+        index_N = index_N[slot > before]
+    elif config.mode == "per_video" and config.per_video is not None:
+        wanted = np.arange(min(config.per_video, probed_frames), dtype=np.int64)
+        # The middles of equal parts, in integers: no rounding to differ between machines.
+        middles = (2 * wanted + 1) * probed_frames // (2 * max(len(wanted), 1))
+        index_N = index_N[np.isin(index_N, middles)]
+    return index_N
+
+
+def sampled_indices(config: SamplingConfig, frame_count: int, fps: float) -> np.ndarray:
+    """Frame indices (int64, ascending) that become rows of a video of ``frame_count`` frames."""
+    return sampled_in_block(config, 0, frame_count, frame_count, fps)

@@ -1,0 +1,232 @@
+"""Reading a target cache: by identity (video, frame), never by position in some listing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from distinit.pipeline.cache.arrays import check_array
+from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
+from distinit.pipeline.cache.index import TargetIndex, build_index, index_folder, index_key
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.records import read_manifest, read_teacher
+from distinit.pipeline.cache.shards import ShardReader
+from distinit.pipeline.cache.state import CacheState, read_state, summary_of
+from distinit.pipeline.cache.tables import read_plan, read_table
+from distinit.schemas.errors import CacheCorruptError, CacheError
+from distinit.schemas.manifest import CacheManifest
+from distinit.schemas.tables import VIDEOS_SCHEMA
+from distinit.schemas.teacher import TeacherRecord
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["TargetCache", "TeacherTargets"]
+
+_OPEN_SHARDS = 256  # per teacher and process: well below the usual limit of 1,024 descriptors
+
+
+class TargetCache:
+    """A cache open for reading. Picklable, and safe to use in forked processes."""
+
+    def __init__(self, layout: CacheLayout, manifest: CacheManifest, key: str = "") -> None:
+        self.layout = layout
+        self.manifest = manifest
+        self._key = key
+
+    @classmethod
+    def open(cls, path: str | Path, *, allow_incomplete: bool = False) -> TargetCache:
+        """Open the cache in folder ``path``; reads a few small files.
+
+        Raises:
+            CacheCorruptError: No cache, of another format version, or records that disagree.
+            CacheError: It is not complete (unless ``allow_incomplete``).
+        """
+        layout = CacheLayout(Path(path).resolve())
+        manifest = read_manifest(layout)
+        if not manifest.complete and not allow_incomplete:
+            done = {name: t.units_committed for name, t in manifest.teachers.items()}
+            raise CacheError(
+                f"the cache {layout.root} is not complete",
+                expected=f"{manifest.row_space.units} units of every teacher",
+                found=f"units when it was last closed: {done or 'none'}",
+                remedy="run the same `distinit extract` again: it continues where it stopped",
+            )
+        cache = cls(layout, manifest)
+        for name in manifest.teachers:
+            cache._check_teacher(name)
+        return cache
+
+    def _check_teacher(self, name: str) -> None:
+        record, summary = self.teachers[name], self.manifest.teachers[name]
+        if summary_of(record, summary.units_committed) != summary:
+            raise CacheCorruptError(
+                f"the manifest and the record of teacher {name} disagree",
+                expected=summary.model_dump(),
+                found=summary_of(record, summary.units_committed).model_dump(),
+                remedy="do not use this cache; ask its sender for a clean copy",
+            )
+        space = self.manifest.row_space
+        for spec in array_specs(record.encoding, record.identity.classes):
+            folder = self.layout.array(name, spec.name)
+            check_array(folder, spec, space.rows_padded, space.capacity)
+
+    @cached_property
+    def teachers(self) -> dict[str, TeacherRecord]:
+        """Records of all teachers, by id."""
+        return {name: read_teacher(self.layout, name) for name in self.manifest.teachers}
+
+    @cached_property
+    def videos(self) -> pa.Table:
+        """``videos.parquet``: every video, failed ones too, in order of video_id."""
+        return read_table(self.layout.videos, VIDEOS_SCHEMA)
+
+    @cached_property
+    def index(self) -> TargetIndex:
+        """Derived per-row columns; built on first use of this content on this machine."""
+        if self._key and (index_folder(self._key) / "index.json").exists():
+            # An unpickled copy: the process that pickled it has checked the index.
+            return TargetIndex(index_folder(self._key))
+        digest = self.manifest.content_digest
+        self._key = index_key(digest, None if digest else self.read_state())
+        folder = index_folder(self._key)
+        return TargetIndex.open(folder) or build_index(self.layout, self.read_state(), folder)
+
+    def read_state(self) -> CacheState:
+        """The plan and every commit record. Raises CacheCorruptError for damaged ones."""
+        plan = read_plan(self.layout.plan)
+        space = self.manifest.row_space
+        if (plan.capacity, plan.units) != (space.capacity, space.units):
+            raise CacheCorruptError(
+                "the plan and the manifest of the cache disagree",
+                expected=f"{space.units} units of {space.capacity} rows",
+                found=f"{plan.units} units of {plan.capacity} rows",
+                remedy="run the same `distinit extract` again, or restore the cache from a copy",
+            )
+        return read_state(self.layout, plan, self.teachers)
+
+    def targets(self, teacher_id: str) -> TeacherTargets:
+        """Targets of one teacher. Raises CacheError for a teacher that is not in the cache."""
+        return TeacherTargets(self, self._known(teacher_id))
+
+    def zarr_array(self, teacher_id: str, name: str = "logits") -> zarr.Array[Any]:
+        """The stored array through the Zarr API; a missing shard raises instead of reading 0.
+
+        Unused rows still read as zeros: take the rows that the index knows.
+        """
+        import zarr
+
+        folder = self.layout.array(self._known(teacher_id).id, name)
+        return zarr.open_array(folder, mode="r", config={"read_missing_chunks": False})
+
+    def _known(self, teacher_id: str) -> TeacherRecord:
+        if teacher_id not in self.teachers:
+            raise CacheError(
+                f"the cache has no teacher {teacher_id!r}",
+                expected=f"one of {sorted(self.teachers)}",
+                found=repr(teacher_id),
+                remedy="`distinit cache info` lists them",
+            )
+        return self.teachers[teacher_id]
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self.index  # built and checked once, here, not in every process
+        return {"layout": self.layout, "manifest": self.manifest, "_key": self._key}
+
+
+class TeacherTargets:
+    """What one teacher said, row by row. Picklable; descriptors are opened per process."""
+
+    def __init__(self, cache: TargetCache, record: TeacherRecord) -> None:
+        self.cache = cache
+        self.record = record
+        self._specs = array_specs(record.encoding, record.identity.classes)
+        self._open: OrderedDict[tuple[str, int], ShardReader] = OrderedDict()
+
+    @cached_property
+    def entropy_nats(self) -> np.ndarray:
+        """fp32 [rows_padded], memory-mapped, NaN where a row is unused.
+
+        Raises CacheError for a feature teacher, which has no distribution.
+        """
+        if self.record.identity.target == "features":
+            raise CacheError(
+                f"teacher {self.record.id} stores features, which have no entropy",
+                expected="a teacher with target logits",
+                found="target features",
+                remedy="choose another teacher for filtering",
+            )
+        return self.cache.index.teacher_column(self.record.id, "entropy_nats")
+
+    @cached_property
+    def _log_z(self) -> np.ndarray | None:
+        if not self.record.encoding.startswith("topk"):
+            return None
+        return self.cache.index.teacher_column(self.record.id, "log_z")
+
+    @cached_property
+    def _committed(self) -> np.ndarray:
+        return self.cache.index.committed(self.record.id)
+
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        """fp32 [N, C] of the given rows, in their order; rows may repeat.
+
+        Raises:
+            CacheError: A row is outside of the cache.
+            CacheCorruptError: A row was never written, or its shard is missing or damaged.
+        """
+        rows_N = np.asarray(rows, np.int64)
+        unit_N = self._check_rows(rows_N)
+        capacity = self.cache.manifest.row_space.capacity
+        stored = {s.name: np.empty((len(rows_N), s.width), s.dtype) for s in self._specs}
+        for unit in np.unique(unit_N).tolist():
+            where_N = np.flatnonzero(unit_N == unit)
+            inside_N = rows_N[where_N] - unit * capacity
+            for spec in self._specs:
+                self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
+        log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
+        return decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
+
+    def _check_rows(self, rows_N: np.ndarray) -> np.ndarray:
+        space, index = self.cache.manifest.row_space, self.cache.index
+        outside = (rows_N < 0) | (rows_N >= space.rows_padded)
+        if outside.any():
+            raise CacheError(
+                "a row is outside of the cache",
+                expected=f"0 .. {space.rows_padded - 1} (-1 marks a frame without a row)",
+                found=int(rows_N[outside][0]),
+                remedy="leave frames without a row out before asking for targets",
+            )
+        unit_N = rows_N // space.capacity
+        unwritten = (index.video_number[rows_N] < 0) | ~self._committed[unit_N]
+        if unwritten.any():
+            raise CacheCorruptError(
+                f"teacher {self.record.id} never wrote a row that is asked for",
+                expected="rows that rows_of gives",
+                found=f"row {int(rows_N[unwritten][0])}",
+                remedy="take rows from this cache's index; extract again if it is incomplete",
+            )
+        return unit_N
+
+    def _shard(self, spec: ArraySpec, unit: int) -> ShardReader:
+        key = (spec.name, unit)
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
+        layout, capacity = self.cache.layout, self.cache.manifest.row_space.capacity
+        reader = ShardReader(layout.shard(self.record.id, spec.name, unit), spec, capacity)
+        self._open[key] = reader
+        if len(self._open) > _OPEN_SHARDS:
+            self._open.popitem(last=False)[1].close()
+        return reader
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"cache": self.cache, "record": self.record}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["cache"], state["record"])  # type: ignore[misc]

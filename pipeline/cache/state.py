@@ -1,0 +1,111 @@
+"""What the commit records say, taken together. Nothing else decides what a cache contains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distinit.pipeline.cache.digest import content_digest
+from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.plan import UnitPlan
+from distinit.pipeline.cache.records import read_commit
+from distinit.pipeline.cache.tables import videos_table
+from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.manifest import TeacherSummary, UnitCommit, VideoOutcome
+from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.video import SamplingConfig
+
+__all__ = ["CacheState", "read_state", "summary_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """The plan, the teachers and every commit record of a cache."""
+
+    plan: UnitPlan
+    records: Mapping[str, TeacherRecord]
+    commits: Mapping[str, Mapping[int, UnitCommit]]
+
+    @property
+    def unit_rows(self) -> dict[int, int]:
+        """Used rows of each unit that some teacher has committed."""
+        return {u: c.rows for commits in self.commits.values() for u, c in commits.items()}
+
+    @property
+    def outcomes(self) -> dict[str, VideoOutcome]:
+        """What became of each video whose latest planned rows are committed."""
+        found: dict[tuple[int, str], VideoOutcome] = {}
+        for commits in self.commits.values():
+            for unit, commit in commits.items():
+                found |= {(unit, outcome.video_id): outcome for outcome in commit.videos}
+        keys = {v: (self.plan.last_unit(entry), v) for v, entry in self.plan.latest.items()}
+        return {video_id: found[key] for video_id, key in keys.items() if key in found}
+
+    @property
+    def complete(self) -> bool:
+        """Every unit of every teacher is committed, and no video still waits for rows."""
+        units = set(range(self.plan.units))
+        decided = {v for v, outcome in self.outcomes.items() if outcome.status != "spilled"}
+        return (
+            bool(self.commits)
+            and all(commits.keys() == units for commits in self.commits.values())
+            and decided == self.plan.latest.keys()
+        )
+
+    def content_digest(self, sampling: SamplingConfig) -> str:
+        """See digest.content_digest."""
+        teachers = {
+            name: (
+                record.fingerprint,
+                record.encoding,
+                {u: c.content_sha256 for u, c in self.commits[name].items()},
+            )
+            for name, record in self.records.items()
+        }
+        videos = videos_table(self.plan, self.outcomes).to_pylist()
+        return content_digest(sampling, self.plan.capacity, videos, teachers)
+
+
+def read_state(
+    layout: CacheLayout, plan: UnitPlan, records: Mapping[str, TeacherRecord]
+) -> CacheState:
+    """Read every commit record there is. Raises CacheCorruptError for damaged ones."""
+    commits: dict[str, dict[int, UnitCommit]] = {}
+    for teacher_id, record in records.items():
+        units = sorted(layout.committed_units(teacher_id))
+        if units and units[-1] >= plan.units:
+            raise CacheCorruptError(
+                f"teacher {teacher_id} has a commit of a unit that is not planned",
+                expected=f"units below {plan.units}",
+                found=unit_name(units[-1]),
+                remedy="restore the cache from a copy",
+            )
+        commits[teacher_id] = {unit: read_commit(layout, record, unit) for unit in units}
+    state = CacheState(plan, records, commits)
+    _check_agreement(state)
+    return state
+
+
+def _check_agreement(state: CacheState) -> None:
+    rows = state.unit_rows
+    for teacher_id, commits in state.commits.items():
+        for unit, commit in commits.items():
+            if commit.rows != rows[unit] or commit.rows > state.plan.capacity:
+                raise CacheCorruptError(
+                    f"the teachers disagree on the rows of {unit_name(unit)}",
+                    expected=f"{rows[unit]} rows, at most {state.plan.capacity}",
+                    found=f"{commit.rows} rows of {teacher_id}",
+                    remedy="run `distinit cache verify` on this cache",
+                )
+
+
+def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
+    """The line of the manifest for a teacher."""
+    return TeacherSummary(
+        fingerprint=record.fingerprint,
+        classes=record.identity.classes,
+        label_space=record.identity.label_space,
+        target=record.identity.target,
+        encoding=record.encoding,
+        units_committed=units_committed,
+    )

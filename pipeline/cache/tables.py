@@ -1,0 +1,109 @@
+"""The Parquet files of a cache: written whole, read with their schema checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distinit.pipeline.cache.plan import PlannedRows, UnitPlan, tasks_of_entries
+from distinit.pipeline.storage import atomic_path
+from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.tables import PLAN_SCHEMA, VIDEOS_SCHEMA
+
+__all__ = [
+    "column",
+    "read_plan",
+    "read_table",
+    "videos_table",
+    "write_plan",
+    "write_table",
+]
+
+_RESTORE = "run `distinit cache verify`, then restore the file from a copy or extract again"
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write ``table`` atomically."""
+    with atomic_path(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a whole table.
+
+    Raises CacheCorruptError if the file is missing, unreadable or of another schema.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise CacheCorruptError(
+            f"cannot read the table {path}",
+            expected="a Parquet file",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy=_RESTORE,
+        ) from error
+    if not table.schema.equals(schema, check_metadata=False):
+        raise CacheCorruptError(
+            f"the table {path} has other columns than the format says",
+            expected=", ".join(schema.names),
+            found=", ".join(table.schema.names),
+            remedy=_RESTORE,
+        )
+    return table
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """One numeric column as an array [N]."""
+    values: np.ndarray = table.column(name).to_numpy()
+    return values
+
+
+def write_plan(plan: UnitPlan, path: Path) -> None:
+    """Write ``plan.parquet`` atomically; capacity and base size ride in the schema metadata."""
+    rows = [
+        {
+            name: task.first_unit if name == "task" else getattr(video, name)
+            for name in PLAN_SCHEMA.names
+        }
+        for task in plan.tasks
+        for video in task.videos
+    ]
+    metadata = {"capacity": str(plan.capacity), "base_videos": str(plan.base_videos)}
+    schema = PLAN_SCHEMA.with_metadata(metadata)
+    write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def read_plan(path: Path) -> UnitPlan:
+    """Read ``plan.parquet``. Raises CacheCorruptError if it is damaged."""
+    table = read_table(path, PLAN_SCHEMA)
+    metadata = table.schema.metadata or {}
+    try:
+        capacity, base = int(metadata[b"capacity"]), int(metadata[b"base_videos"])
+    except (KeyError, ValueError) as error:
+        raise CacheCorruptError(
+            f"the plan {path} does not say how long a unit is",
+            expected="capacity and base_videos in its schema metadata",
+            remedy=_RESTORE,
+        ) from error
+    first_units: Sequence[int] = table.column("task").to_pylist()
+    entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]
+    return UnitPlan(capacity, tasks_of_entries(entries, first_units, capacity), base)
+
+
+def videos_table(plan: UnitPlan, outcomes: dict[str, VideoOutcome]) -> pa.Table:
+    """``videos.parquet``: every planned video with its outcome, in order of video_id."""
+    rows = []
+    for video_id, entry in sorted(plan.latest.items()):
+        outcome = outcomes.get(video_id)
+        if outcome is None or outcome.status == "spilled":
+            continue  # not decided yet
+        rows.append(
+            {**outcome.model_dump(mode="python"), "path": entry.path, "digest": entry.digest}
+        )
+    return pa.Table.from_pylist(rows, schema=VIDEOS_SCHEMA)

@@ -1,0 +1,188 @@
+"""One unit while it is being filled: encoded rows in memory, then files in a staging folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from distinit.pipeline.cache.arrays import encode_shard
+from distinit.pipeline.cache.confidence import (
+    Confidence,
+    Fidelity,
+    confidence_of,
+    fidelity_of,
+    sums_of,
+)
+from distinit.pipeline.cache.digest import unit_content_sha256
+from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode, encode
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.records import entry_of
+from distinit.pipeline.cache.tables import write_table
+from distinit.schemas.manifest import FidelitySums, FileEntry
+from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
+from distinit.schemas.teacher import TeacherRecord
+
+__all__ = ["FrameRows", "StagedTeacher", "StagedUnit", "UnitBuffer"]
+
+_UNUSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRows:
+    """Identity of some frames of one video, arrays [N]."""
+
+    video_id: str
+    time_base: str
+    frame_index: np.ndarray  # int64, ascending
+    pts: np.ndarray  # int64, in units of time_base
+    perceptual_hash: np.ndarray  # uint64
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
+    def __getitem__(self, part: slice) -> FrameRows:
+        return FrameRows(
+            self.video_id,
+            self.time_base,
+            self.frame_index[part],
+            self.pts[part],
+            self.perceptual_hash[part],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StagedTeacher:
+    """Finished files of one teacher for one unit: final path -> (staged path, size and sha256)."""
+
+    files: Mapping[Path, tuple[Path, FileEntry]]
+    content_sha256: str
+    fidelity: FidelitySums | None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedUnit:
+    """A finished unit that waits in the staging folder for its task's commit."""
+
+    unit: int
+    rows: int
+    frames: pa.Table
+    frames_file: Path
+    teachers: Mapping[str, StagedTeacher]
+
+
+class _TeacherRows:
+    """Encoded rows, confidence and losses of one teacher over a whole unit."""
+
+    def __init__(self, record: TeacherRecord, capacity: int) -> None:
+        self.record = record
+        self.specs: tuple[ArraySpec, ...] = array_specs(record.encoding, record.identity.classes)
+        self.arrays = {s.name: np.zeros((capacity, s.width), s.dtype) for s in self.specs}
+        self.fidelity = Fidelity.zeros(capacity)
+        self.confidence: dict[str, np.ndarray] = {}
+        if record.identity.target == "logits":
+            names = [f.name for f in fields(Confidence)]
+            types = [CONFIDENCE_SCHEMA.field(name).type.to_pandas_dtype() for name in names]
+            self.confidence = {n: np.zeros(capacity, t) for n, t in zip(names, types, strict=True)}
+
+    def put(self, rows: slice, logits_NC: np.ndarray) -> None:
+        encoding, classes = self.record.encoding, self.record.identity.classes
+        encoded = encode(logits_NC, encoding).arrays
+        for name, values in encoded.items():
+            self.arrays[name][rows] = values
+        if not self.confidence:
+            return
+        confidence = confidence_of(logits_NC)
+        for name, column in self.confidence.items():
+            column[rows] = getattr(confidence, name)
+        stored_NC = decode(encoded, encoding, classes, confidence.log_z)
+        self.fidelity.put(rows, fidelity_of(logits_NC, stored_NC))
+
+    def clear(self, rows: slice) -> None:
+        for values in self.arrays.values():
+            values[rows] = 0
+
+    def confidence_table(self, row_N: np.ndarray, used: np.ndarray) -> pa.Table:
+        if not self.confidence:
+            return pa.table({"row": row_N}, schema=FEATURE_ROWS_SCHEMA)
+        columns = {"row": row_N, **{n: values[used] for n, values in self.confidence.items()}}
+        return pa.table(columns, schema=CONFIDENCE_SCHEMA)
+
+
+class UnitBuffer:
+    """Rows of one unit, filled in any order, cleared where a video fails."""
+
+    def __init__(self, unit: int, capacity: int, teachers: Sequence[TeacherRecord]) -> None:
+        self.unit = unit
+        self._capacity = capacity
+        self._videos: list[tuple[str, str]] = []  # (video_id, time_base), by number
+        self._video = np.full(capacity, _UNUSED, np.int32)
+        self._frame_index = np.zeros(capacity, np.int64)
+        self._pts = np.zeros(capacity, np.int64)
+        self._hash = np.zeros(capacity, np.uint64)
+        self._teachers = {record.id: _TeacherRows(record, capacity) for record in teachers}
+
+    def put(self, first_row: int, frames: FrameRows, logits: Mapping[str, np.ndarray]) -> None:
+        """Place consecutive rows from ``first_row`` (0-based in this unit) on."""
+        rows = slice(first_row, first_row + len(frames))
+        for teacher_id, teacher in self._teachers.items():
+            teacher.put(rows, logits[teacher_id])
+        key = (frames.video_id, frames.time_base)
+        if key not in self._videos:
+            self._videos.append(key)
+        self._video[rows] = self._videos.index(key)
+        self._frame_index[rows] = frames.frame_index
+        self._pts[rows] = frames.pts
+        self._hash[rows] = frames.perceptual_hash
+
+    def clear(self, first_row: int, rows: int) -> None:
+        """Take rows back, as if they had never been put."""
+        part = slice(max(first_row, 0), max(first_row + rows, 0))
+        self._video[part] = _UNUSED
+        for teacher in self._teachers.values():
+            teacher.clear(part)
+
+    def stage(self, layout: CacheLayout, folder: Path) -> StagedUnit:
+        """Write all files of this unit below ``folder``."""
+        used = np.flatnonzero(self._video != _UNUSED)
+        frames = self._frames_table(used)
+        frames_file = folder / "frames.parquet"
+        write_table(frames, frames_file)
+        teachers = {
+            teacher_id: self._stage_teacher(layout, folder / teacher_id, frames, used)
+            for teacher_id in self._teachers
+        }
+        return StagedUnit(self.unit, len(used), frames, frames_file, teachers)
+
+    def _frames_table(self, used: np.ndarray) -> pa.Table:
+        videos = [self._videos[number] for number in self._video[used].tolist()]
+        columns = {
+            "row": used.astype(np.int64) + self.unit * self._capacity,
+            "video_id": [video_id for video_id, _ in videos],
+            "frame_index": self._frame_index[used],
+            "pts": self._pts[used],
+            "time_base": [time_base for _, time_base in videos],
+            "perceptual_hash": self._hash[used],
+        }
+        return pa.table(columns, schema=FRAMES_SCHEMA)
+
+    def _stage_teacher(
+        self, layout: CacheLayout, folder: Path, frames: pa.Table, used: np.ndarray
+    ) -> StagedTeacher:
+        teacher = self._teachers[folder.name]
+        table = teacher.confidence_table(frames.column("row").to_numpy(), used)
+        confidence_file = folder / "confidence.parquet"
+        write_table(table, confidence_file)
+        staged = {layout.confidence(folder.name, self.unit): confidence_file}
+        for spec in teacher.specs if len(used) else ():
+            final = layout.shard(folder.name, spec.name, self.unit)
+            values = teacher.arrays[spec.name]
+            staged[final] = encode_shard(folder / spec.name, spec, values, int(used[-1]) + 1)
+        return StagedTeacher(
+            files={final: (path, entry_of(path)) for final, path in staged.items()},
+            content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),
+            fidelity=sums_of(teacher.fidelity, used) if teacher.confidence else None,
+        )

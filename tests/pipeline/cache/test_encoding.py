@@ -1,0 +1,127 @@
+"""Encodings: exact where they promise it, bounded where they round."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from distinit.pipeline.cache.confidence import confidence_of, log_softmax
+from distinit.pipeline.cache.encoding import array_specs, check_encoding, decode, encode
+from distinit.schemas.errors import CacheCorruptError, ConfigError, TeacherError
+
+logits = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(0, 5), st.integers(2, 20)),
+    elements=st.floats(-1000, 1000, width=32),
+)
+
+
+@given(logits)
+def test_float16_is_the_nearest_half(values_NC: np.ndarray) -> None:
+    encoded = encode(values_NC, "float16")
+    assert encoded.arrays["logits"].dtype == np.float16
+    assert np.array_equal(
+        decode(encoded.arrays, "float16", values_NC.shape[1]),
+        values_NC.astype(np.float16).astype(np.float32),
+    )
+
+
+@given(logits)
+def test_int8_is_within_half_a_step_and_keeps_the_extremes(values_NC: np.ndarray) -> None:
+    arrays = encode(values_NC, "int8").arrays
+    assert (arrays["logits"].dtype, arrays["logits_affine"].dtype) == (np.int8, np.float32)
+    back_NC = decode(arrays, "int8", values_NC.shape[1])
+    step_N1 = np.ptp(values_NC.astype(np.float64), axis=1, keepdims=True) / 255
+    rounding_N1 = 1e-6 * np.abs(values_NC).max(axis=1, keepdims=True)
+    error_NC = np.abs(back_NC - values_NC.astype(np.float64))
+    assert (error_NC <= step_N1 / 2 * (1 + 1e-5) + rounding_N1).all()
+    for extreme in (np.argmin, np.argmax):
+        place_N1 = extreme(values_NC, axis=1)[:, None]
+        assert (np.take_along_axis(error_NC, place_N1, 1) <= 3 * rounding_N1).all()
+
+
+def test_int8_of_a_constant_row_is_exact() -> None:
+    values_NC = np.full((2, 4), 3.25, np.float32)
+    arrays = encode(values_NC, "int8").arrays
+    assert np.array_equal(decode(arrays, "int8", 4), values_NC)
+
+
+def test_topk_keeps_ids_exactly_and_probabilities_closely() -> None:
+    values_NC = np.random.default_rng(0).standard_normal((3, 5000)).astype(np.float32)
+    values_NC[:, 4097] += 20  # an id that fp16 cannot hold
+    arrays = encode(values_NC, "topk:4").arrays
+    assert arrays["logits_ids"].dtype == np.uint16
+    assert arrays["logits_ids"][:, 0].tolist() == [4097] * 3
+    assert np.array_equal(arrays["logits_ids"], np.argsort(-values_NC, axis=1)[:, :4])
+    log_z_N = confidence_of(values_NC).log_z
+    back_NC = decode(arrays, "topk:4", 5000, log_z_N)
+    logp_NC, _ = log_softmax(values_NC)
+    logq_NC, _ = log_softmax(back_NC)
+    ids = arrays["logits_ids"].astype(np.int64)
+    kept = np.take_along_axis(logp_NC, ids, 1) - np.take_along_axis(logq_NC, ids, 1)
+    assert np.abs(kept).max() < 0.01
+    rest_N = np.array([np.unique(np.delete(row, i)).size for row, i in zip(back_NC, ids)])  # noqa: B905
+    assert rest_N.tolist() == [1, 1, 1]
+
+
+def test_topk_of_many_classes_uses_wider_ids() -> None:
+    values_NC = np.zeros((1, 70_000), np.float32)
+    values_NC[0, 69_999] = 5
+    arrays = encode(values_NC, "topk:2").arrays
+    assert arrays["logits_ids"].dtype == np.int32
+    assert arrays["logits_ids"].tolist() == [[69_999, 0]]
+
+
+def test_equal_logits_rank_by_class_id() -> None:
+    arrays = encode(np.zeros((1, 9), np.float32), "topk:3").arrays
+    assert arrays["logits_ids"].tolist() == [[0, 1, 2]]
+
+
+def test_a_class_id_out_of_range_is_refused() -> None:
+    arrays = {
+        "logits": np.zeros((1, 1), np.float16),
+        "logits_ids": np.array([[7]], np.uint16),
+    }
+    with pytest.raises(CacheCorruptError, match="class id"):
+        decode(arrays, "topk:1", 7, np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("encoding", ["float16", "int8", "topk:1"])
+def test_values_that_are_not_finite_are_refused(value: float, encoding: str) -> None:
+    with pytest.raises(TeacherError, match="not finite"):
+        encode(np.array([[1.0, value]], np.float32), encoding)
+
+
+def test_values_too_large_for_float16_are_refused() -> None:
+    with pytest.raises(TeacherError, match="int8"):
+        encode(np.array([[1.0, 70_000.0]], np.float32), "float16")
+
+
+def test_specs_name_the_arrays_that_encode_makes() -> None:
+    values_NC = np.ones((2, 9), np.float32)
+    for encoding in ("float16", "int8", "topk:3"):
+        arrays = encode(values_NC, encoding).arrays
+        specs = array_specs(encoding, 9)
+        assert {s.name: (s.width, s.dtype) for s in specs} == {
+            name: (values.shape[1], values.dtype) for name, values in arrays.items()
+        }
+
+
+def test_bytes_per_row_are_as_documented() -> None:
+    per_row = {e: sum(s.row_bytes for s in array_specs(e, 1000)) for e in ("float16", "int8")}
+    assert per_row == {"float16": 2000, "int8": 1008}
+
+
+def test_topk_that_cannot_work_is_refused(kit: ModuleType) -> None:
+    features = kit.make_teacher("f", target="features").identity
+    with pytest.raises(ConfigError, match="features"):
+        check_encoding(features, "topk:2")
+    with pytest.raises(ConfigError, match="every class"):
+        check_encoding(kit.make_teacher("t", classes=7).identity, "topk:7")
+    check_encoding(kit.make_teacher("t", classes=7).identity, "topk:6")
