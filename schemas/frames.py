@@ -70,6 +70,6 @@ class FrameStoreManifest(Record):
     format_version: int = 1
     geometry: FrameGeometry
     plan_digest: str = Field(description="of the unit plan that the files follow")
-    units: int | None = Field(
-        None, ge=0, description="units of the finished store; None while it is being written"
+    units: tuple[int, ...] | None = Field(
+        None, description="units of the finished store; None while it is being written"
     )

@@ -22,7 +22,7 @@ from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError, TooManyFailuresError
+from distinit.schemas.errors import ConfigError, FrameStoreError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import TeacherRecord
@@ -97,8 +97,11 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     with _open_cache(config, corpus, records, progress) as writer:
         if config.retry_failed:
             _plan_failed_again(writer, corpus, config)
+        store = _open_store(config, writer)
         frames_done = _run(config, corpus, writer, teachers, progress)
         manifest = writer.finalise()
+        if store is not None:
+            store.finalise(task.first_unit for task in writer.plan.tasks)
         result = _result(config, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
@@ -207,18 +210,31 @@ def _run(
             executor.close()
 
 
+def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter | None:
+    """The frame store, made or continued. Refuses one that could not be finished by this run."""
+    if config.frames is None:
+        return None
+    store = FrameStoreWriter(Path(config.frames), config.geometry, writer.plan.digest)
+    pending = {spec.task.first_unit for spec in writer.pending_tasks()}
+    missing = {t.first_unit for t in writer.plan.tasks} - pending - store.committed_units()
+    if missing:
+        raise FrameStoreError(
+            f"{len(missing)} units of the cache are done already, without their frames",
+            expected="--frames from the first extraction on",
+            remedy=f"leave --frames out here, then: distinit frames build --videos "
+            f"{config.videos} --out {config.frames}",
+        )
+    return store
+
+
 def _executor(config: ExtractConfig) -> Executor:
     return RayExecutor(config.compute) if config.compute.workers else InProcessExecutor()
 
 
 def _worker_spec(config: ExtractConfig, corpus: Corpus, writer: CacheWriter) -> WorkerSpec:
-    frames_root = None if config.frames is None else Path(config.frames).absolute()
-    if frames_root is not None:
-        # Made here once: a mismatch is refused before any worker starts.
-        FrameStoreWriter(frames_root, config.geometry, writer.plan.digest)
     return WorkerSpec(
         corpus_root=corpus.root.absolute(),
-        frames_root=frames_root,
+        frames_root=None if config.frames is None else Path(config.frames).absolute(),
         plan_digest=writer.plan.digest,
         geometry=config.geometry,
         sampling=config.sampling,

@@ -189,16 +189,17 @@ def _read_commits(
     root: Path, manifest: FrameStoreManifest, allow_incomplete: bool
 ) -> list[StoreCommit]:
     layout = StoreLayout(root)
-    units = sorted(layout.committed_units())
-    complete = manifest.units is not None and units == list(range(manifest.units))
-    if not complete and not allow_incomplete:
+    committed = layout.committed_units()
+    units = sorted(committed) if manifest.units is None else manifest.units
+    there = [unit for unit in units if unit in committed]
+    if not allow_incomplete and (manifest.units is None or len(there) < len(units)):
         raise FrameStoreError(
             f"the frame store {root} is not finished",
-            expected="all units" if manifest.units is None else f"{manifest.units} units",
-            found=f"{len(units)} committed",
+            expected="all units" if manifest.units is None else f"{len(units)} units",
+            found=f"{len(there)} committed",
             remedy="run the command that writes it again: it continues where it stopped",
         )
-    return [_read_commit(layout, unit) for unit in units]
+    return [_read_commit(layout, unit) for unit in there]
 
 
 def _read_commit(layout: StoreLayout, unit: int) -> StoreCommit:

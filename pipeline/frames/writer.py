@@ -90,7 +90,7 @@ class FrameStoreWriter:
                     remedy="give another folder, or delete this one",
                 )
 
-    def _write_manifest(self, units: int | None) -> None:
+    def _write_manifest(self, units: tuple[int, ...] | None) -> None:
         manifest = FrameStoreManifest(
             geometry=self.geometry, plan_digest=self.plan_digest, units=units
         )
@@ -105,20 +105,23 @@ class FrameStoreWriter:
         """Begin a unit afresh; what a killed writer left of it is overwritten."""
         return UnitFrameWriter(self._layout, self.geometry, unit)
 
-    def finalise(self, units: int) -> None:
-        """Declare the store finished: units 0 .. ``units`` - 1.
+    def finalise(self, units: Iterable[int]) -> None:
+        """Declare the store finished: it consists of ``units``. Repeat it after adding more.
 
         Raises FrameStoreError if one of them is not committed.
         """
-        missing = sorted(frozenset(range(units)) - self.committed_units())
+        wanted = tuple(sorted(units))
+        committed = self.committed_units()
+        missing = [unit for unit in wanted if unit not in committed]
         if missing:
             raise FrameStoreError(
                 f"the frame store {self._layout.root} is not finished",
-                expected=f"{units} committed units",
+                expected=f"{len(wanted)} committed units",
                 found=f"{len(missing)} missing, the first is {missing[0]}",
-                remedy="run the same command again: it continues where it stopped",
+                remedy="run the command that writes it again; a target cache that was finished "
+                "without a frame store needs one built from its videos with `distinit frames`",
             )
-        self._write_manifest(units=units)
+        self._write_manifest(wanted)
 
 
 class UnitFrameWriter:

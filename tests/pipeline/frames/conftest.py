@@ -37,5 +37,5 @@ def store_root(writer: FrameStoreWriter, tmp_path: Path) -> Path:
         unit.append("b", DIGESTS["b"], 8, smooth_frames(4, first=8), 25.0)
         unit.append("c", DIGESTS["c"], 0, smooth_frames(5, height=20, width=30), 0.0)
         unit.commit()
-    writer.finalise(2)
+    writer.finalise([0, 1])
     return tmp_path / "store"

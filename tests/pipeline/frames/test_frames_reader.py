@@ -65,7 +65,7 @@ def test_jpeg_fidelity_on_detail(writer: FrameStoreWriter, tmp_path: Path) -> No
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, frame[None], 10.0)
         unit.commit()
-    writer.finalise(1)
+    writer.finalise([0])
     store = FrameStore.open(tmp_path / "store")
     assert psnr_db(as_THWC(store.clip("a", [0]))[0], frame) > 34
     assert len(store.jpegs("a", [0])[0]) < 20_000
@@ -129,6 +129,17 @@ def test_threads_share_one_store_with_few_open_files(
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: read_means(store, "b"), range(20)))
     assert results == [expected] * 20
+
+
+def test_units_beyond_the_finished_ones_do_not_show(
+    writer: FrameStoreWriter, store_root: Path
+) -> None:
+    with writer.open_unit(7) as unit:
+        unit.append("d", "dd" * 32, 0, smooth_frames(2), 10.0)
+        unit.commit()
+    assert list(FrameStore.open(store_root).videos) == ["a", "b", "c"]
+    writer.finalise([0, 1, 7])
+    assert list(FrameStore.open(store_root).videos) == ["a", "b", "c", "d"]
 
 
 def test_refuses_another_geometry(store_root: Path) -> None:

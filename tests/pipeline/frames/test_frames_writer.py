@@ -80,7 +80,7 @@ def test_failed_video_leaves_no_row_and_is_recorded(
         unit.append("a", DIGESTS["a"], 3, smooth_frames(3, first=3), 10.0)
         unit.fail_video("b", DIGESTS["b"], "truncated after 6 of 9 frames")
         commit = unit.commit()
-    writer.finalise(1)
+    writer.finalise([0])
     assert [(v.video_id, v.first_row, v.frame_count) for v in commit.videos] == [
         ("a", 0, 3),
         ("c", 3, 5),
@@ -134,7 +134,7 @@ def test_a_killed_writer_is_resumed(tmp_path: Path) -> None:
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(2), 10.0)
         unit.commit()
-    writer.finalise(1)
+    writer.finalise([0])
     assert names(root) == ["commits/unit-00000.json", "store.json", "unit-00000.arrow"]
     assert FrameStore.open(root).videos["a"].frame_count == 2
 
@@ -152,7 +152,7 @@ def test_finalise_names_the_missing_unit(writer: FrameStoreWriter, tmp_path: Pat
     with writer.open_unit(1) as unit:
         unit.commit()
     with pytest.raises(FrameStoreError, match="1 missing, the first is 0"):
-        writer.finalise(2)
+        writer.finalise([0, 1])
     assert json.loads((tmp_path / "store" / "store.json").read_text())["units"] is None
 
 
