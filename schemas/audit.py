@@ -1,12 +1,27 @@
-"""Configuration of the audit: what a cache says of its teachers' confidence."""
+"""The audit of a cache: its configuration, and ``audit.json`` with every figure of the report."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
 from distinit.schemas.base import Record
+from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["AuditConfig"]
+__all__ = [
+    "AuditConfig",
+    "AuditResult",
+    "ClassCount",
+    "ConfidenceAudit",
+    "EntropyHistogram",
+    "FailureRow",
+    "FrameSample",
+    "KeptFraction",
+    "QuantileThreshold",
+    "TeacherAudit",
+    "VideoEntropy",
+]
 
 
 class AuditConfig(Record):
@@ -19,3 +34,107 @@ class AuditConfig(Record):
     )
     sheet_frames: int = Field(24, ge=1, le=400, description="frames on one contact sheet")
     top_classes: int = Field(15, ge=1, description="classes in the table and plot")
+    table_rows: int = Field(
+        20, ge=1, description="videos in each table of most and least confident, and of failed"
+    )
+
+
+class EntropyHistogram(Record):
+    """Counts of frames; bin i lies between edges i and i + 1."""
+
+    edges_nats: tuple[float, ...]
+    frames: tuple[int, ...]
+
+
+class KeptFraction(Record):
+    """What a threshold keeps: frames with entropy at or below it. Exact."""
+
+    max_entropy_nats: float
+    frames: int = Field(ge=0)
+    fraction: float = Field(ge=0, le=1)
+
+
+class QuantileThreshold(Record):
+    """The threshold that keeps a share of the frames."""
+
+    keep_fraction: float = Field(ge=0, le=1)
+    max_entropy_nats: float
+
+
+class ClassCount(Record):
+    """Frames whose most probable class this is."""
+
+    class_index: int = Field(ge=0)
+    name: str
+    frames: int = Field(ge=0)
+    fraction: float = Field(ge=0, le=1)
+
+
+class FrameSample(Record):
+    """One frame and what the teacher said of it."""
+
+    video_id: str
+    path: str = Field(description="of the video, relative to the corpus")
+    frame_index: int = Field(ge=0)
+    entropy_nats: float
+    top1_class: int = Field(ge=0)
+    top1_name: str
+    top1_probability: float = Field(ge=0, le=1)
+
+
+class VideoEntropy(Record):
+    """Mean over the rows of one video."""
+
+    video_id: str
+    path: str
+    frames: int = Field(ge=1, description="rows of the cache")
+    mean_entropy_nats: float
+
+
+class ConfidenceAudit(Record):
+    """How sure one teacher is of the corpus (paper section 3)."""
+
+    frames: int = Field(ge=0, description="rows of the cache")
+    mean_entropy_nats: float
+    quartiles_nats: tuple[float, float, float]
+    highest_possible_nats: float = Field(description="ln(classes)")
+    mean_top1_probability: float = Field(ge=0, le=1)
+    histogram: EntropyHistogram
+    kept: tuple[KeptFraction, ...]
+    thresholds: tuple[QuantileThreshold, ...]
+    classes_seen: int = Field(ge=0, description="classes that are some frame's most probable")
+    top_classes: tuple[ClassCount, ...]
+    most_confident_frames: tuple[FrameSample, ...] = Field(description="one a video at most")
+    least_confident_frames: tuple[FrameSample, ...] = Field(description="one a video at most")
+    most_confident_videos: tuple[VideoEntropy, ...]
+    least_confident_videos: tuple[VideoEntropy, ...]
+
+
+class TeacherAudit(Record):
+    """One teacher of the cache: who it is, and its confidence if it has any."""
+
+    record: TeacherRecord
+    confidence: ConfidenceAudit | None = Field(description="None: features or no frames")
+
+
+class FailureRow(Record):
+    """A video that is not in the cache."""
+
+    video_id: str
+    path: str
+    error: str
+
+
+class AuditResult(Record):
+    """``audit.json``."""
+
+    format: Literal["distinit-audit"] = "distinit-audit"
+    cache: str
+    content_digest: str
+    videos: int = Field(ge=0, description="of the corpus, failed ones included")
+    failed_videos: int = Field(ge=0)
+    frames: int = Field(ge=0, description="rows of the cache")
+    failures: tuple[FailureRow, ...] = Field(description="the first AuditConfig.table_rows")
+    teachers: tuple[TeacherAudit, ...]
+    pictures: tuple[str, ...] = Field(description="PNG files beside the report")
+    report: str = Field(description="report.html")

@@ -1,0 +1,74 @@
+"""Contact sheets: small pictures in a grid, each with its caption."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["CELL_WIDTH", "SheetPicture", "contact_sheet", "sheet_size"]
+
+CELL_WIDTH = 184  # pixels
+PICTURE_HEIGHT = 138
+LINE_HEIGHT = 16
+GAP = 10
+COLUMNS = 6
+FONT_SIZE = 12
+PAPER, INK = (255, 255, 255), (29, 36, 48)
+
+
+@dataclass(frozen=True, slots=True)
+class SheetPicture:
+    """uint8 RGB [H, W, 3] and the lines below it."""
+
+    pixels_HWC: np.ndarray
+    caption: tuple[str, ...]
+
+
+def sheet_size(count: int, lines: int) -> tuple[int, int]:
+    """(width, height) in pixels of a sheet of ``count`` pictures with ``lines`` lines each."""
+    columns = min(COLUMNS, max(1, count))
+    rows = -(-count // columns)
+    cell_height = PICTURE_HEIGHT + lines * LINE_HEIGHT
+    return GAP + columns * (CELL_WIDTH + GAP), GAP + rows * (cell_height + GAP)
+
+
+def contact_sheet(pictures: Sequence[SheetPicture]) -> bytes:
+    """PNG bytes of the pictures in reading order, scaled to fit, never stretched."""
+    lines = max((len(picture.caption) for picture in pictures), default=0)
+    sheet = Image.new("RGB", sheet_size(len(pictures), lines), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=FONT_SIZE)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, COLUMNS)
+        left = GAP + column * (CELL_WIDTH + GAP)
+        top = GAP + row * (PICTURE_HEIGHT + lines * LINE_HEIGHT + GAP)
+        _paste(sheet, picture.pixels_HWC, left, top)
+        for number, line in enumerate(picture.caption):
+            y = top + PICTURE_HEIGHT + 2 + number * LINE_HEIGHT
+            draw.text((left, y), _fitting(line, font), INK, font=font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _paste(sheet: Image.Image, pixels_HWC: np.ndarray, left: int, top: int) -> None:
+    """Centred in its cell."""
+    picture = Image.fromarray(pixels_HWC)
+    scale = min(CELL_WIDTH / picture.width, PICTURE_HEIGHT / picture.height)
+    width, height = (max(1, round(edge * scale)) for edge in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    sheet.paste(picture, (left + (CELL_WIDTH - width) // 2, top + (PICTURE_HEIGHT - height) // 2))
+
+
+def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The line on one line, cut where the cell ends."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in line[:200])
+    if font.getlength(line) <= CELL_WIDTH:
+        return line
+    while line and font.getlength(line + "…") > CELL_WIDTH:
+        line = line[:-1]
+    return line + "…"

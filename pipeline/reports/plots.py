@@ -1,0 +1,173 @@
+"""The plots of the audit: PNG bytes, in a light and a dark theme."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import gaussian_kde
+
+from distinit.schemas.audit import ClassCount, ConfidenceAudit, EntropyHistogram
+
+__all__ = ["DARK", "LIGHT", "Theme", "plot_classes", "plot_entropy", "plot_kept"]
+
+DPI = 160
+SIZE_INCHES = (7.2, 3.6)
+MAX_LABEL = 34
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one theme."""
+
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    bar: str
+    line: str
+
+
+LIGHT = Theme("#ffffff", "#1d2430", "#5c6675", "#e3e7ed", "#a9c7e8", "#1f5fa8")
+DARK = Theme("#161b22", "#e4e9f0", "#9aa5b4", "#2c343f", "#2f5f93", "#8fc1f5")
+
+
+def plot_entropy(confidence: ConfidenceAudit, theme: Theme) -> bytes:
+    """Histogram and density of the frame entropies, quartiles marked."""
+    return _png(lambda axes: _draw_entropy(axes, confidence, theme), theme)
+
+
+def plot_kept(confidence: ConfidenceAudit, theme: Theme) -> bytes:
+    """Share of frames that an entropy threshold keeps."""
+    return _png(lambda axes: _draw_kept(axes, confidence, theme), theme)
+
+
+def plot_classes(classes: Sequence[ClassCount], theme: Theme) -> bytes:
+    """The classes that are most often the most probable one."""
+    height = 1.1 + 0.27 * len(classes)
+    return _png(lambda axes: _draw_classes(axes, classes, theme), theme, (7.2, height))
+
+
+def _draw_entropy(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None:
+    histogram = confidence.histogram
+    edges = np.array(histogram.edges_nats)
+    width = edges[1] - edges[0]
+    percent = 100 * np.array(histogram.frames) / confidence.frames
+    axes.bar(
+        edges[:-1],
+        percent,
+        width,
+        align="edge",
+        color=theme.bar,
+        edgecolor=theme.paper,
+        linewidth=0.5,
+    )
+    grid, density = entropy_density(histogram)
+    axes.plot(grid, 100 * density * width, color=theme.line, linewidth=1.8)
+    top = max(percent.max(), 100 * width * density.max(initial=0)) * 1.22
+    axes.set_ylim(0, top)
+    axes.set_xlim(0, confidence.highest_possible_nats)
+    # Left, above and right of their lines: the three labels cannot meet.
+    places = (("25 %", "right", 0.86), ("50 %", "center", 0.93), ("75 %", "left", 0.86))
+    for (name, side, height), value in zip(places, confidence.quartiles_nats, strict=True):
+        axes.axvline(value, ymax=height, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
+        label = f" {name}: {value:.2f} "
+        axes.text(value, top * (height + 0.005), label, ha=side, va="bottom", fontsize=8)
+    axes.set_xlabel("entropy of the teacher's distribution (nats)")
+    axes.set_ylabel("frames (%)")
+
+
+def entropy_density(histogram: EntropyHistogram) -> tuple[np.ndarray, np.ndarray]:
+    """(entropies in nats, density per nat): a Gaussian KDE over the histogram's bins.
+
+    The bandwidth is Scott's for the number of frames, and never below one bin. All frames in
+    one bin have no width: the density is then empty.
+    """
+    edges, counts = np.array(histogram.edges_nats), np.array(histogram.frames)
+    if np.count_nonzero(counts) < 2:
+        return np.empty(0), np.empty(0)
+    centres = (edges[:-1] + edges[1:]) / 2
+    spread = np.sqrt(np.cov(centres, aweights=counts))
+    factor = max(float(counts.sum()) ** -0.2, float((edges[1] - edges[0]) / spread))
+    grid = np.linspace(edges[0], edges[-1], 512)
+    density = gaussian_kde(centres, bw_method=factor, weights=counts)(grid)
+    return grid, np.asarray(density)
+
+
+def _draw_kept(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None:
+    edges = np.array(confidence.histogram.edges_nats)
+    kept = np.concatenate([[0], np.cumsum(confidence.histogram.frames)]) / confidence.frames
+    axes.fill_between(edges, 100 * kept, color=theme.bar, alpha=0.45, linewidth=0)
+    axes.plot(edges, 100 * kept, color=theme.line, linewidth=1.8)
+    for share, value in zip((25, 50, 75), confidence.quartiles_nats, strict=True):
+        axes.plot([value], [share], marker="o", markersize=5, color=theme.line)
+        axes.annotate(
+            f"{share} % at {value:.2f}",
+            (value, share),
+            (8, -4),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set_xlim(0, confidence.highest_possible_nats)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("threshold: highest entropy kept (nats)")
+    axes.set_ylabel("frames kept (%)")
+
+
+def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> None:
+    shares = [100 * entry.fraction for entry in classes]
+    places = range(len(classes))
+    axes.barh(places, shares, color=theme.bar, height=0.72)
+    # Names come from outside: no dollar sign in them may start a formula.
+    axes.set_yticks(places, [printable(entry.name) for entry in classes], parse_math=False)
+    axes.invert_yaxis()
+    for place, share in zip(places, shares, strict=True):
+        axes.annotate(
+            f"{share:.1f}",
+            (share, place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_xlim(0, max(shares) * 1.1)
+    axes.set_xlabel("frames with this most probable class (%)")
+    axes.grid(visible=False, axis="y")
+
+
+def printable(name: str) -> str:
+    """A label of one short line."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return plain if len(plain) <= MAX_LABEL else plain[: MAX_LABEL - 1] + "…"
+
+
+def _png(
+    draw: Callable[[Axes], None], theme: Theme, size_inches: tuple[float, float] = SIZE_INCHES
+) -> bytes:
+    """Draw on themed axes. The object interface keeps no global state and needs no display."""
+    figure = Figure(figsize=size_inches, dpi=DPI, facecolor=theme.paper, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_facecolor(theme.paper)
+    axes.set_axisbelow(True)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    draw(axes)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(theme.muted)
+    axes.tick_params(colors=theme.muted, labelsize=8.5, length=0)
+    for text in (*axes.texts, *axes.get_yticklabels()):
+        text.set_color(theme.ink)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=theme.muted, fontsize=9)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A label in a script that the font lacks shows boxes: no reason to stop.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,179 @@
+"""One streaming pass over a teacher's confidence tables: memory grows with videos, not frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.tables import column, read_table
+from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
+
+__all__ = ["ConfidenceRows", "ConfidenceScan", "Extreme", "read_units"]
+
+# Entropies are counted in fine bins: a quantile is off by 1/65,536 of the range at most.
+FINE_BINS = 65_536
+MIN_THRESHOLDS = 8
+
+_EXTREME = np.dtype(
+    [("entropy", "f4"), ("frame_index", "i8"), ("top1_class", "i4"), ("top1_probability", "f4")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceRows:
+    """Rows of one unit. ``video_N``: position of the video in videos.parquet."""
+
+    video_N: np.ndarray
+    frame_index_N: np.ndarray
+    entropy_N: np.ndarray
+    top1_class_N: np.ndarray
+    top1_probability_N: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """The frame of one video that the teacher is most or least sure of."""
+
+    video: int
+    frame_index: int
+    entropy_nats: float
+    top1_class: int
+    top1_probability: float
+
+
+class ConfidenceScan:
+    """Accumulates what the report says of one teacher."""
+
+    def __init__(self, videos: int, classes: int) -> None:
+        self.highest_nats = math.log(classes) if classes > 1 else 1.0
+        self.thresholds_nats = _threshold_grid(self.highest_nats)
+        self.kept_frames = np.zeros(len(self.thresholds_nats), np.int64)
+        self.fine_counts = np.zeros(FINE_BINS, np.int64)
+        self.class_frames = np.zeros(classes, np.int64)
+        self.video_frames = np.zeros(videos, np.int64)
+        self.video_entropy_sum = np.zeros(videos, np.float64)
+        self.frames = 0
+        self.probability_sum = 0.0
+        self._surest = np.full(videos, np.array((np.inf, -1, -1, 0), _EXTREME))
+        self._unsurest = np.full(videos, np.array((-np.inf, -1, -1, 0), _EXTREME))
+
+    def add(self, rows: ConfidenceRows) -> None:
+        """Count the rows of one unit. Raises CacheCorruptError for values that cannot be."""
+        self._check(rows)
+        entropy_N = rows.entropy_N.astype(np.float64)
+        bins_N = np.minimum(entropy_N / self.highest_nats * FINE_BINS, FINE_BINS - 1)
+        self.fine_counts += np.bincount(bins_N.astype(np.int64), minlength=FINE_BINS)
+        self.kept_frames += np.searchsorted(np.sort(entropy_N), self.thresholds_nats, side="right")
+        classes = len(self.class_frames)
+        self.class_frames += np.bincount(rows.top1_class_N, minlength=classes)
+        np.add.at(self.video_frames, rows.video_N, 1)
+        np.add.at(self.video_entropy_sum, rows.video_N, entropy_N)
+        self.frames += len(entropy_N)
+        self.probability_sum += float(rows.top1_probability_N.astype(np.float64).sum())
+        self._keep_extremes(rows)
+
+    def _check(self, rows: ConfidenceRows) -> None:
+        # Rounding may lift the entropy of a uniform distribution a little above ln(classes).
+        low, high = 0.0, self.highest_nats + 1e-3
+        for name, values, smallest, largest in (
+            ("entropy_nats", rows.entropy_N, low, high),
+            ("top1_class", rows.top1_class_N, 0, len(self.class_frames) - 1),
+            ("top1_probability", rows.top1_probability_N, 0.0, 1.001),
+        ):
+            if not ((values >= smallest) & (values <= largest)).all():
+                raise CacheCorruptError(
+                    f"a confidence table holds impossible values of {name}",
+                    expected=f"{smallest} .. {largest:.6g}",
+                    found=f"{values.min()} .. {values.max()}",
+                    remedy="run `distinit cache verify` and extract the damaged units again",
+                )
+
+    def _keep_extremes(self, rows: ConfidenceRows) -> None:
+        """Per video the first frame of lowest and of highest entropy."""
+        table = np.empty(len(rows.video_N), _EXTREME)
+        table["entropy"], table["frame_index"] = rows.entropy_N, rows.frame_index_N
+        table["top1_class"] = rows.top1_class_N
+        table["top1_probability"] = rows.top1_probability_N
+        for best, sign in ((self._surest, 1), (self._unsurest, -1)):
+            order = np.lexsort((rows.frame_index_N, sign * rows.entropy_N, rows.video_N))
+            videos, first = np.unique(rows.video_N[order], return_index=True)
+            found = table[order[first]]
+            better = sign * found["entropy"] < sign * best["entropy"][videos]
+            best[videos[better]] = found[better]
+
+    def quantile_nats(self, fraction: float) -> float:
+        """Lowest fine bin's upper edge below which at least ``fraction`` of the frames lie."""
+        place = np.searchsorted(np.cumsum(self.fine_counts), fraction * self.frames)
+        return self.highest_nats * (int(place) + 1) / FINE_BINS
+
+    def histogram(self, bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """(edges in nats [bins + 1], frames [bins]); ``bins`` divides ``FINE_BINS``."""
+        frames = self.fine_counts.reshape(bins, -1).sum(axis=1)
+        return np.linspace(0, self.highest_nats, bins + 1), frames
+
+    def mean_video_nats(self) -> tuple[np.ndarray, np.ndarray]:
+        """(videos that have rows, their mean entropies), by entropy, then by position."""
+        (videos,) = np.nonzero(self.video_frames)
+        means = self.video_entropy_sum[videos] / self.video_frames[videos]
+        order = np.lexsort((videos, means))
+        return videos[order], means[order]
+
+    def extremes(self, count: int, *, surest: bool) -> list[Extreme]:
+        """The ``count`` videos with the surest (or unsurest) single frame, best first."""
+        best = self._surest if surest else self._unsurest
+        (videos,) = np.nonzero(self.video_frames)
+        entropy = best["entropy"][videos]
+        chosen = videos[np.lexsort((videos, entropy if surest else -entropy))[:count]]
+        return [_extreme(int(video), best[video]) for video in chosen]
+
+
+def _extreme(video: int, found: np.void) -> Extreme:
+    return Extreme(
+        video,
+        int(found["frame_index"]),
+        float(found["entropy"]),
+        int(found["top1_class"]),
+        float(found["top1_probability"]),
+    )
+
+
+def _threshold_grid(highest_nats: float) -> np.ndarray:
+    """Multiples of a power of two, so that comparing with fp32 entropies is exact."""
+    step = 0.5
+    while highest_nats / step < MIN_THRESHOLDS:
+        step /= 2
+    return np.arange(1, math.ceil(highest_nats / step) + 1) * step
+
+
+def read_units(
+    layout: CacheLayout, teacher_id: str, number_of: Mapping[str, int]
+) -> Iterator[ConfidenceRows]:
+    """The committed units of one teacher, one after the other; ``number_of``: video_id -> number.
+
+    Raises CacheCorruptError when a confidence table does not match its frames table.
+    """
+    for unit in sorted(layout.committed_units(teacher_id)):
+        frames = read_table(layout.frames(unit), FRAMES_SCHEMA)
+        confidence = read_table(layout.confidence(teacher_id, unit), CONFIDENCE_SCHEMA)
+        ids = frames["video_id"].combine_chunks().dictionary_encode()
+        numbers = np.array([number_of.get(name, -1) for name in ids.dictionary.to_pylist()], int)
+        if not frames["row"].equals(confidence["row"]) or (numbers < 0).any():
+            raise CacheCorruptError(
+                f"unit {unit} of teacher {teacher_id} does not match its frames",
+                expected="the same rows, of videos in videos.parquet",
+                found=f"{confidence.num_rows} and {frames.num_rows} rows, "
+                f"{(numbers < 0).sum()} unknown videos",
+                remedy="run `distinit cache verify` and extract the damaged units again",
+            )
+        yield ConfidenceRows(
+            video_N=numbers[ids.indices.to_numpy()],
+            frame_index_N=column(frames, "frame_index"),
+            entropy_N=column(confidence, "entropy_nats"),
+            top1_class_N=column(confidence, "top1_class"),
+            top1_probability_N=column(confidence, "top1_probability"),
+        )

@@ -1,0 +1,158 @@
+"""Audit: what a cache says of its teachers' confidence, as figures, plots and one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.frames.jpeg import decode_jpeg
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet
+from distinit.pipeline.reports.plots import DARK, LIGHT, plot_classes, plot_entropy, plot_kept
+from distinit.pipeline.reports.report import TeacherPictures, ThemedPlot, render_report
+from distinit.pipeline.reports.scan import ConfidenceScan, read_units
+from distinit.pipeline.reports.summary import VideoNames, summarise
+from distinit.pipeline.storage import atomic_write_bytes
+from distinit.schemas.audit import (
+    AuditConfig,
+    AuditResult,
+    ConfidenceAudit,
+    FailureRow,
+    FrameSample,
+    TeacherAudit,
+)
+
+__all__ = ["audit"]
+
+Jpegs = Mapping[tuple[str, int], bytes]
+
+
+def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResult:
+    """Write ``report.html``, ``audit.json`` and PNGs below ``config.out``.
+
+    Memory grows with the number of videos, not of frames. Raises CacheError for a cache that is
+    missing, incomplete or damaged and FrameStoreError likewise.
+    """
+    progress = progress or NullProgress()
+    cache = TargetCache.open(config.cache)
+    store = None if config.frames is None else FrameStore.open(config.frames)
+    out = Path(config.out)
+    audits, pictures, files = [], {}, []
+    for teacher_id in sorted(cache.teachers):
+        teacher = _audit_teacher(cache, teacher_id, config, progress)
+        audits.append(teacher)
+        if teacher.confidence is not None:
+            jpegs = _frame_jpegs(store, teacher.confidence)
+            pictures[teacher_id] = _draw(teacher.confidence, jpegs)
+            files += _write_pictures(out, teacher_id, teacher.confidence, pictures[teacher_id])
+    result = _result(cache, config, audits, files)
+    atomic_write_bytes(out / "report.html", render_report(result, pictures).encode())
+    atomic_write_bytes(out / "audit.json", (result.model_dump_json(indent=2) + "\n").encode())
+    return result
+
+
+def _audit_teacher(
+    cache: TargetCache, teacher_id: str, config: AuditConfig, progress: Progress
+) -> TeacherAudit:
+    record = cache.teachers[teacher_id]
+    if record.identity.target == "features":
+        return TeacherAudit(record=record, confidence=None)
+    names = VideoNames(
+        cache.videos.column("video_id").to_pylist(), cache.videos.column("path").to_pylist()
+    )
+    numbers = {video_id: number for number, video_id in enumerate(names.ids)}
+    scan = ConfidenceScan(len(names.ids), record.identity.classes)
+    progress.start("audit", total=cache.manifest.row_space.rows, unit="frames")
+    for rows in read_units(cache.layout, teacher_id, numbers):
+        scan.add(rows)
+        progress.advance(len(rows.entropy_N))
+    progress.finish()
+    if scan.frames == 0:
+        return TeacherAudit(record=record, confidence=None)
+    confidence = summarise(scan, names, record.identity.label_names, config)
+    return TeacherAudit(record=record, confidence=confidence)
+
+
+def _frame_jpegs(store: FrameStore | None, confidence: ConfidenceAudit) -> Jpegs:
+    """JPEG bytes of the frames on the sheets, where the store has their video."""
+    if store is None:
+        return {}
+    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
+    return {
+        (sample.video_id, sample.frame_index): store.jpegs(sample.video_id, [sample.frame_index])[0]
+        for sample in samples
+        if sample.video_id in store.videos
+    }
+
+
+def _draw(confidence: ConfidenceAudit, jpegs: Jpegs) -> TeacherPictures:
+    classes = confidence.top_classes
+    return TeacherPictures(
+        entropy=ThemedPlot(plot_entropy(confidence, LIGHT), plot_entropy(confidence, DARK)),
+        kept=ThemedPlot(plot_kept(confidence, LIGHT), plot_kept(confidence, DARK)),
+        classes=ThemedPlot(plot_classes(classes, LIGHT), plot_classes(classes, DARK)),
+        frame_jpegs=jpegs,
+    )
+
+
+def _write_pictures(
+    out: Path, teacher_id: str, confidence: ConfidenceAudit, pictures: TeacherPictures
+) -> list[str]:
+    """Write the PNG files of one teacher; returns their names."""
+    pngs = {
+        "entropy": pictures.entropy.light,
+        "kept": pictures.kept.light,
+        "classes": pictures.classes.light,
+    }
+    if pictures.frame_jpegs:
+        jpegs = pictures.frame_jpegs
+        pngs["most-confident"] = _sheet(confidence.most_confident_frames, jpegs)
+        pngs["least-confident"] = _sheet(confidence.least_confident_frames, jpegs)
+    for name, png in pngs.items():
+        atomic_write_bytes(out / f"{teacher_id}-{name}.png", png)
+    return [f"{teacher_id}-{name}.png" for name in pngs]
+
+
+def _sheet(samples: Sequence[FrameSample], jpegs: Jpegs) -> bytes:
+    found = [
+        (sample, jpegs[sample.video_id, sample.frame_index])
+        for sample in samples
+        if (sample.video_id, sample.frame_index) in jpegs
+    ]
+    return contact_sheet([SheetPicture(_pixels(jpeg), _caption(sample)) for sample, jpeg in found])
+
+
+def _pixels(jpeg: bytes) -> np.ndarray:
+    """uint8 RGB [H, W, 3]."""
+    pixels: np.ndarray = decode_jpeg(jpeg).permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _caption(sample: FrameSample) -> tuple[str, str]:
+    figures = f"{100 * sample.top1_probability:.1f} %, {sample.entropy_nats:.2f} nats"
+    return sample.top1_name, figures
+
+
+def _result(
+    cache: TargetCache, config: AuditConfig, audits: Sequence[TeacherAudit], files: Sequence[str]
+) -> AuditResult:
+    rows = cache.videos.select(["video_id", "path", "status", "error"]).to_pylist()
+    failed = [row for row in rows if row["status"] == "failed"]
+    return AuditResult(
+        cache=config.cache,
+        content_digest=cache.manifest.content_digest,
+        videos=len(rows),
+        failed_videos=len(failed),
+        frames=cache.manifest.row_space.rows,
+        failures=tuple(
+            FailureRow(video_id=row["video_id"], path=row["path"], error=row["error"] or "")
+            for row in failed[: config.table_rows]
+        ),
+        teachers=tuple(audits),
+        pictures=tuple(files),
+        report="report.html",
+    )

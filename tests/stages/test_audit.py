@@ -1,0 +1,249 @@
+"""The audit of a small real cache: exact figures, a page that needs nothing and escapes all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distinit.pipeline.cache.plan import PlannedVideo
+from distinit.pipeline.cache.task import open_task
+from distinit.pipeline.cache.writer import CacheWriter
+from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.schemas.audit import AuditConfig, AuditResult
+from distinit.schemas.errors import CacheError
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
+from distinit.schemas.video import SamplingConfig
+from distinit.stages.audit import audit
+
+SURE, HALF, UNSURE = [50.0, 0, 0, 0], [0, 50.0, 50.0, 0], [0.0, 0, 0, 0]
+LOGITS = {
+    "mixed.mp4": [SURE, SURE, HALF, UNSURE],  # entropies 0, 0, ln 2, ln 4
+    "unsure.mp4": [UNSURE] * 70,  # longer than one unit of 64 rows
+    "half <b>&amp;.mp4": [HALF] * 2,
+}
+BROKEN = "broken <script>.mp4"
+LABELS = ("<img src=x onerror=alert(1)>", '"quoted" & $math$', "cat", "猫")
+ERROR = "moov atom not found <script>"
+
+
+def digest_of(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()
+
+
+def id_of(path: str) -> str:
+    return digest_of(path)[:16]
+
+
+def make_record(teacher_id: str, target: str) -> TeacherRecord:
+    preprocessing = PreprocessSpec(
+        resize_mode="short_edge", resize_size=256, crop_size=224, mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    identity = TeacherIdentity.model_validate(
+        {
+            "architecture": "test/<i>net</i>",
+            "weights_sha256": "c0ffee",
+            "preprocessing": preprocessing,
+            "target": target,
+            "classes": 4,
+            "label_space": "test-4",
+            "label_names": LABELS if target == "logits" else (),
+        }
+    )
+    return TeacherRecord(
+        id=teacher_id,
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        encoding="float16",
+        batch_size=4,
+        software={"torch": "<u>2</u>"},
+    )
+
+
+def write_cache(root: Path, records: list[TeacherRecord], *, finish: bool = True) -> None:
+    planned = []
+    for path in (*LOGITS, BROKEN):
+        rows = len(LOGITS.get(path, [0] * 3))
+        planned.append(PlannedVideo(id_of(path), path, digest_of(path), 99, 1, rows, rows, 25.0))
+    with CacheWriter.create_or_open(
+        root,
+        videos=planned,
+        sampling=SamplingConfig(),
+        teachers={record.id: record for record in records},
+        unit_rows=64,
+    ) as writer:
+        for spec in writer.pending_tasks() if finish else ():
+            with open_task(spec) as task:
+                for video in spec.videos:
+                    failed = video.path == BROKEN
+                    outcome = VideoOutcome(
+                        video_id=video.video_id,
+                        status="failed" if failed else "ok",
+                        frame_count=video.reserved_rows,
+                        width=64,
+                        height=48,
+                        duration_seconds=1.0,
+                        error=ERROR if failed else None,
+                    )
+                    if failed:
+                        task.fail_video(outcome)
+                        continue
+                    index_N = np.arange(video.reserved_rows)
+                    logits_NC = np.array(LOGITS[video.path], np.float32)
+                    targets = {record.id: logits_NC for record in records}
+                    hash_N = index_N.astype(np.uint64)
+                    task.add(video, index_N, index_N, "1/25", hash_N, targets)
+                    task.finish_video(outcome)
+                task.commit()
+        if finish:
+            writer.finalise()
+
+
+def write_store(root: Path) -> None:
+    store = FrameStoreWriter(root, FrameGeometry(), "plan")
+    with store.open_unit(0) as unit:
+        for path, rows in LOGITS.items():
+            frames = np.zeros((len(rows), 128, 171, 3), np.uint8)
+            frames[..., 0] = 200
+            unit.append(id_of(path), digest_of(path), 0, frames, 25.0)
+        unit.commit()
+    store.finalise([0])
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AuditResult]:
+    root = tmp_path_factory.mktemp("audit")
+    write_cache(root / "cache", [make_record("net", "logits"), make_record("pool", "features")])
+    write_store(root / "frames")
+    config = AuditConfig(
+        cache=str(root / "cache"), frames=str(root / "frames"), out=str(root / "report")
+    )
+    return root / "report", audit(config)
+
+
+class Page(HTMLParser):
+    """Tags, sources and text of a page."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.images = 0
+        self.handlers: list[str] = []
+        self.text = ""
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.images += tag == "img"
+        for name, value in attrs:
+            if name in {"src", "href", "srcset", "data", "action", "poster"}:
+                self.links.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_counts(report: tuple[Path, AuditResult]) -> None:
+    out, result = report
+    assert (result.videos, result.failed_videos, result.frames) == (4, 1, 76)
+    assert result.failures[0].path == BROKEN
+    assert result.failures[0].error == ERROR
+    assert AuditResult.model_validate_json((out / "audit.json").read_bytes()) == result
+    assert len(json.loads((out / "audit.json").read_text())["content_digest"]) == 64
+
+
+def test_kept_fractions_are_exact(report: tuple[Path, AuditResult]) -> None:
+    confidence = report[1].teachers[0].confidence
+    assert confidence is not None
+    kept = {row.max_entropy_nats: row.frames for row in confidence.kept}
+    assert list(kept) == [0.125 * k for k in range(1, 13)]
+    assert [kept[t] for t in (0.125, 0.625, 0.75, 1.375, 1.5)] == [2, 2, 5, 5, 76]
+    assert confidence.kept[0].fraction == 2 / 76
+    bin_nats = math.log(4) / 65_536
+    assert confidence.quartiles_nats == pytest.approx((math.log(4),) * 3, abs=bin_nats)
+    expected_mean = (3 * math.log(2) + 71 * math.log(4)) / 76
+    assert confidence.mean_entropy_nats == pytest.approx(expected_mean, abs=1e-6)
+    assert sum(confidence.histogram.frames) == 76
+
+
+def test_classes_and_videos_are_named_and_ordered(report: tuple[Path, AuditResult]) -> None:
+    confidence = report[1].teachers[0].confidence
+    assert confidence is not None
+    classes = [(row.class_index, row.name, row.frames) for row in confidence.top_classes]
+    assert classes == [(0, LABELS[0], 73), (1, LABELS[1], 3)]
+    assert confidence.classes_seen == 2
+    first = [(row.path, row.frames) for row in confidence.most_confident_videos]
+    last = [(row.path, row.frames) for row in confidence.least_confident_videos]
+    # Means: mixed (ln 2 + ln 4) / 4 = .52, half ln 2 = .69, unsure ln 4.
+    assert (first, last) == ([("mixed.mp4", 4), ("half <b>&amp;.mp4", 2)], [("unsure.mp4", 70)])
+    sure = confidence.most_confident_frames
+    assert [row.path for row in sure] == ["mixed.mp4", "half <b>&amp;.mp4", "unsure.mp4"]
+    assert (sure[0].frame_index, sure[0].top1_name) == (0, LABELS[0])
+    assert sure[1].top1_probability == pytest.approx(0.5)
+
+
+def test_feature_teachers_have_no_entropy(report: tuple[Path, AuditResult]) -> None:
+    out, result = report
+    assert [t.record.id for t in result.teachers] == ["net", "pool"]
+    assert result.teachers[1].confidence is None
+    assert "there is no entropy" in (out / "report.html").read_text()
+    assert not [name for name in result.pictures if name.startswith("pool")]
+
+
+def test_pictures_are_there(report: tuple[Path, AuditResult]) -> None:
+    out, result = report
+    names = ("entropy", "kept", "classes", "most-confident", "least-confident")
+    assert result.pictures == tuple(f"net-{name}.png" for name in names)
+    sheet = Image.open(out / "net-most-confident.png").convert("RGB")
+    assert sheet.size == (10 + 3 * 194, 10 + 180)  # three videos, one frame each
+    assert np.abs(np.array(sheet.getpixel((60, 60))) - (200, 0, 0)).max() <= 3
+    left_over = {path.name for path in out.iterdir()} - {*result.pictures}
+    assert left_over == {"report.html", "audit.json"}
+
+
+def test_the_page_needs_no_other_file(report: tuple[Path, AuditResult]) -> None:
+    document = (report[0] / "report.html").read_text()
+    page = Page(document)
+    assert page.images == 3 + 2 * 3  # plots, then two sheets of three frames
+    assert len(page.links) == 3 + page.images  # each plot has a dark version
+    assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", x) for x in page.links)
+    assert "http:" not in document
+    assert "https:" not in document
+    assert "url(" not in document
+
+
+def test_the_page_shows_hostile_names_as_text(report: tuple[Path, AuditResult]) -> None:
+    page = Page((report[0] / "report.html").read_text())
+    assert page.tags.isdisjoint({"script", "b", "i", "u"})
+    assert page.handlers == []
+    for text in (*LABELS[:2], BROKEN, ERROR, "half <b>&amp;.mp4", "test/<i>net</i>", "<u>2</u>"):
+        assert text in page.text
+
+
+def test_without_a_frame_store_there_are_plots_only(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", [make_record("net", "logits")])
+    result = audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(tmp_path / "report")))
+    assert result.pictures == ("net-entropy.png", "net-kept.png", "net-classes.png")
+    assert Page((tmp_path / "report/report.html").read_text()).images == 3
+    confidence = result.teachers[0].confidence
+    assert confidence is not None
+    assert len(confidence.most_confident_frames) == 3  # named in audit.json all the same
+
+
+def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", [make_record("net", "logits")], finish=False)
+    with pytest.raises(CacheError, match="not complete"):
+        audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(tmp_path / "report")))
+    assert not (tmp_path / "report").exists()
