@@ -8,8 +8,16 @@ from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.manifest import FileEntry
+from distinit.schemas.video import DecodeConfig
 
-__all__ = ["FailedVideo", "FrameGeometry", "FrameStoreManifest", "StoreCommit", "StoredVideo"]
+__all__ = [
+    "FailedVideo",
+    "FrameGeometry",
+    "FrameStoreManifest",
+    "FramesConfig",
+    "StoreCommit",
+    "StoredVideo",
+]
 
 
 class FrameGeometry(Record):
@@ -28,6 +36,17 @@ class FrameGeometry(Record):
         if width <= height:
             return int(self.short_edge * height / width), self.short_edge
         return self.short_edge, int(self.short_edge * width / height)
+
+
+class FramesConfig(Record):
+    """Videos -> frame store, without any teacher."""
+
+    videos: str = Field(description="folder (recursive) or a .txt list of videos")
+    out: str = Field(description="folder of the frame store; created or continued")
+    geometry: FrameGeometry = Field(
+        default_factory=FrameGeometry, description="size and quality of stored frames"
+    )
+    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
 
 
 class StoredVideo(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -13,7 +13,7 @@ from pathlib import Path
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import CorpusError
 
-__all__ = ["VIDEO_EXTENSIONS", "Corpus", "VideoFile", "list_corpus"]
+__all__ = ["VIDEO_EXTENSIONS", "Corpus", "VideoFile", "list_corpus", "list_files"]
 
 _EXTENSIONS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
@@ -58,7 +58,16 @@ def list_corpus(source: str, known: Mapping[str, VideoFile] | None = None) -> Co
 
     Raises CorpusError when the source is missing, empty, or holds unreadable files.
     """
-    root, paths = _find(Path(source))
+    return list_files(*_find(Path(source)), known)
+
+
+def list_files(
+    root: Path, paths: Sequence[str], known: Mapping[str, VideoFile] | None = None
+) -> Corpus:
+    """As ``list_corpus``, for paths that are known already: relative to ``root``, or absolute.
+
+    Raises CorpusError for unreadable files.
+    """
     _refuse_odd_names(paths)
     stats = _stat_all(root, paths)
     known = known or {}

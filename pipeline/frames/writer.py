@@ -138,6 +138,7 @@ class UnitFrameWriter:
         self._rows = _RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
         self._dropped: set[str] = set()
         self._failed: dict[str, FailedVideo] = {}
+        self._fps: dict[str, float] = {}
 
     def append(
         self, video_id: str, digest: str, first_frame: int, frames_NHWC: np.ndarray, fps: float
@@ -167,6 +168,10 @@ class UnitFrameWriter:
         with storage_errors(self._path):
             self._rows.add(run, jpegs)
 
+    def set_fps(self, video_id: str, fps: float) -> None:
+        """Replace the rate given to ``append`` by the one that decoding found."""
+        self._fps[video_id] = fps
+
     def discard_video(self, video_id: str) -> None:
         """Drop all frames of a video from this unit, earlier and later ones."""
         self._dropped.add(video_id)
@@ -193,7 +198,10 @@ class UnitFrameWriter:
         commit = StoreCommit(
             unit=self._unit,
             files={self._layout.unit_name(self._unit): entry},
-            videos=tuple(self._rows.runs),
+            videos=tuple(
+                run.model_copy(update={"fps": self._fps.get(run.video_id, run.fps)})
+                for run in self._rows.runs
+            ),
             failed=tuple(self._failed.values()),
         )
         text = commit.model_dump_json(indent=1) + "\n"

@@ -1,0 +1,23 @@
+"""The stage lists videos, builds their frame store, and says what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distinit.schemas.frames import FramesConfig
+from distinit.stages.frames import build_frames
+
+
+def test_result_counts_frames_and_names_failures(
+    tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    make_video(tmp_path / "videos" / "a.mp4", frames=7)
+    (tmp_path / "videos" / "empty.mp4").touch()
+    config = FramesConfig(videos=str(tmp_path / "videos"), out=str(tmp_path / "store"))
+    result = build_frames(config)
+    assert (result.videos, result.frames) == (1, 7)
+    assert list(result.failed) == ["empty.mp4"]
+    assert "empty" in result.failed["empty.mp4"]
+    assert "1 videos failed" in result.summary()
+    assert build_frames(config).model_copy(update={"seconds": result.seconds}) == result
