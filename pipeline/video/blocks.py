@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,6 +44,26 @@ class FrameBlock:
         return len(self.pts_N)
 
 
+class _Recycler:
+    """Memory of blocks, used again once nothing refers to the block any more.
+
+    Fresh memory costs a page fault every 4 KiB: more time than reading the frames into it.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._free: list[NDArray[np.uint8]] = []
+
+    def block(self) -> NDArray[np.uint8]:
+        """An array of ``shape`` with arbitrary content."""
+        memory = self._free.pop() if self._free else np.empty(self._shape, dtype=np.uint8)
+        # Slices, reshapes and tensors of the array all refer to it: numpy does not look
+        # through an array whose memory belongs to something that is no array.
+        array = np.frombuffer(memoryview(memory).cast("B"), dtype=np.uint8)
+        weakref.finalize(array, self._free.append, memory)
+        return array.reshape(self._shape)
+
+
 class FrameReader:
     """Reads one rawvideo pipe into blocks, in a thread of its own, at most one block ahead.
 
@@ -65,10 +86,11 @@ class FrameReader:
 
     def _read(self, frame_shape: tuple[int, ...], block_frames: int) -> None:
         frame_bytes = int(np.prod(frame_shape))
+        recycler = _Recycler((block_frames, *frame_shape))
         ended = False
         try:
             while not ended:
-                block = np.empty((block_frames, *frame_shape), dtype=np.uint8)
+                block = recycler.block()
                 filled = self._pipe.readinto(memoryview(block).cast("B"))
                 frames, rest = divmod(filled, frame_bytes)
                 self.torn = rest > 0

@@ -33,8 +33,8 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = ["DecodeSummary", "FrameBlock", "VideoStream", "open_video"]
 
-# A block of 8K frames would otherwise take 3 GiB, and three blocks of a view can exist.
-MAX_BLOCK_BYTES = 256 << 20
+# A block of 32 8K frames would take 3 GiB, and three blocks of a view can exist at a time.
+MAX_BLOCK_BYTES = 64 << 20
 _THUMBNAILS = "\0thumbnails"  # no view can be called that
 
 _logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def open_video(
     """Prepare to decode ``path``; ffmpeg starts when the stream is entered (``with``).
 
     A block has ``block_frames`` frames, fewer at the end and where a block of one view would
-    exceed 256 MiB. Raises DecodeError for a file that cannot be opened, FFmpegNotFoundError.
+    exceed 64 MiB. Raises DecodeError for a file that cannot be opened, FFmpegNotFoundError.
     """
     if block_frames < 1:
         raise ValueError(f"block_frames must be at least 1, not {block_frames}")

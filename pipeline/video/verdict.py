@@ -7,7 +7,7 @@ A video counts as whole unless one of these holds, asked in this order:
 2. ffmpeg ended with an error status or a signal;
 3. nothing was decoded;
 4. the demuxer says that the file ends early ("File ended prematurely", "partial file");
-5. the file's own header says so (AVI, ASF, GIF: ``container.missing_end``);
+5. the file's own bytes say so (AVI, ASF, GIF, Ogg, MPEG-TS: ``container.missing_end``);
 6. fewer frames than packets came out *and* the decoder reported errors;
 7. the container declares a duration that none of its streams reaches;
 8. the outputs of the one ffmpeg process disagree on the number of frames.
