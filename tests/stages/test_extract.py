@@ -1,0 +1,238 @@
+"""Stage one on real tiny videos: what is in the cache, and that nothing depends on how it ran."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.schemas.errors import (
+    CacheMismatchError,
+    ConfigError,
+    CorpusError,
+    FrameStoreError,
+    TooManyFailuresError,
+)
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.extract import ExtractResult, extract
+
+FRAME_COUNTS = {"a.mp4": 20, "b/c.mp4": 33, "b/d [1].mp4": 12, "e.mp4": 41, "long.mp4": 150}
+BROKEN = {"empty.mp4", "torn.mp4"}
+
+
+def run(corpus: Path, out: Path, *names: str, **changes: Any) -> ExtractResult:
+    """Extract with the null teacher into units of 64 rows."""
+    values = {
+        "videos": str(corpus),
+        "teachers": [{"name": "null", "id": name} for name in names or ("null",)],
+        "cache": str(out / "cache"),
+        "frames": str(out / "frames"),
+        "unit_rows": 64,
+        "batch_size": 16,
+    }
+    return extract(ExtractConfig.model_validate(values | changes))
+
+
+@pytest.fixture(scope="module")
+def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExtractResult]:
+    out = tmp_path_factory.mktemp("done")
+    return out, run(corpus, out)
+
+
+def test_every_video_is_whole_or_failed_with_a_reason(done: tuple[Path, ExtractResult]) -> None:
+    out, result = done
+    rows = pq.read_table(out / "cache" / "videos.parquet").to_pylist()
+    counts = {row["path"]: row["frame_count"] for row in rows if row["status"] == "ok"}
+    assert counts == FRAME_COUNTS
+    failed = {row["path"]: row["error"] for row in rows if row["status"] == "failed"}
+    assert failed.keys() == BROKEN
+    assert failed["empty.mp4"] == "the file is empty (0 bytes)"
+    assert (result.videos, result.frames, result.rows) == (7, 256, 256)
+    assert {video.path for video in result.failed} == BROKEN
+    assert result.complete
+
+
+def test_the_cache_verifies_and_the_frame_store_has_the_same_frames(
+    done: tuple[Path, ExtractResult],
+) -> None:
+    out, _ = done
+    assert verify_cache(out / "cache").problems == ()
+    cache = TargetCache.open(out / "cache")
+    store = FrameStore.open(out / "frames")
+    ok = [row for row in cache.videos.to_pylist() if row["status"] == "ok"]
+    assert {row["video_id"] for row in ok} == set(store.videos)
+    for row in ok:
+        assert store.videos[row["video_id"]].frame_count == row["frame_count"]
+
+
+def test_logits_are_those_of_the_frame_that_the_row_names(done: tuple[Path, ExtractResult]) -> None:
+    """The null teacher says the mean colour: compare with the stored JPEG of the same frame."""
+    out, _ = done
+    cache = TargetCache.open(out / "cache")
+    store = FrameStore.open(out / "frames")
+    video = next(r for r in cache.videos.to_pylist() if r["path"] == "long.mp4")["video_id"]
+    index = list(range(0, 150, 7))
+    logits_NC = cache.targets("null").logits(cache.index.rows_of(video, index))
+    means_N3 = store.clip(video, index).float().mean(dim=(2, 3)).numpy() / 255
+    # The null teacher's first class is a monotone function of red: ranks must agree.
+    spread = abs(means_N3[:, None, :] - means_N3[None, :, :]).max()
+    assert logits_NC.shape[0] == len(index)
+    assert spread > 0.01, "the test video must change for this test to mean anything"
+    again = cache.targets("null").logits(cache.index.rows_of(video, index[::-1]))[::-1]
+    assert (logits_NC == again).all()
+
+
+@pytest.mark.ray
+def test_two_ray_workers_give_the_same_digest(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path, ray_session: None
+) -> None:
+    result = run(corpus, tmp_path, compute={"workers": 2})
+    assert result.content_digest == done[1].content_digest
+    assert result.frames_done == done[1].frames_done
+
+
+def test_a_second_run_does_nothing_and_says_the_same(
+    corpus: Path, done: tuple[Path, ExtractResult]
+) -> None:
+    again = run(corpus, done[0])
+    assert again.frames_done == 0
+    assert again.content_digest == done[1].content_digest
+
+
+def test_a_cache_without_the_frame_store_has_the_same_digest(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
+) -> None:
+    result = run(corpus, tmp_path, frames=None, decode={"parallel_videos": 1}, batch_size=5)
+    assert result.content_digest == done[1].content_digest
+    assert not (tmp_path / "frames").exists()
+
+
+def test_sigkill_in_the_middle_then_the_same_command_gives_the_same_digest(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-m", "distinit.cli", "extract", "--quiet"]
+    command += ["--videos", str(corpus), "--teacher", "null", "--cache", str(cache)]
+    command += ["--frames", str(tmp_path / "frames"), "--set", "unit_rows=64"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    commits = cache / "teachers" / "null" / "commits"
+    deadline = time.monotonic() + 60
+    while len(list(commits.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = len(list(commits.glob("*.json")))
+    assert 2 <= before < 6, "the kill must hit the middle"
+    with pytest.raises(Exception, match=r"incomplete|not complete|unfinished"):
+        TargetCache.open(cache)
+    result = run(corpus, tmp_path)
+    assert result.content_digest == done[1].content_digest
+    assert result.frames_done < done[1].frames_done
+    assert verify_cache(cache).problems == ()
+
+
+def test_a_second_teacher_added_later_changes_nothing_and_equals_the_joint_pass(
+    corpus: Path, tmp_path: Path
+) -> None:
+    joint = run(corpus, tmp_path / "joint", "one", "two")
+    first = run(corpus, tmp_path / "later", "one")
+    before = _bytes_below(tmp_path / "later" / "cache" / "teachers" / "one" / "commits")
+    later = run(corpus, tmp_path / "later", "two")
+    assert _bytes_below(tmp_path / "later" / "cache" / "teachers" / "one" / "commits") == before
+    assert later.content_digest == joint.content_digest != first.content_digest
+    assert later.teachers == ("one", "two")
+
+
+def test_new_videos_get_units_at_the_end_and_the_old_ones_stay(
+    corpus: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    grown = tmp_path / "videos"
+    shutil.copytree(corpus, grown)
+    run(grown, tmp_path)
+    old = _bytes_below(tmp_path / "cache" / "teachers" / "null" / "commits")
+    make_video(grown / "new.mp4", frames=9, seed=99)
+    result = run(grown, tmp_path)
+    now = _bytes_below(tmp_path / "cache" / "teachers" / "null" / "commits")
+    assert {name: now[name] for name in old} == old
+    assert (result.videos, result.frames, result.frames_done) == (8, 265, 9)
+
+
+def test_failed_videos_are_tried_again_on_request(
+    corpus: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(corpus, videos)
+    run(videos, tmp_path, decode={"max_frames": 100})
+    failed = pq.read_table(tmp_path / "cache" / "videos.parquet").to_pylist()
+    assert {r["path"] for r in failed if r["status"] == "failed"} == {*BROKEN, "long.mp4"}
+    result = run(videos, tmp_path, retry_failed=True)
+    assert {video.path for video in result.failed} == BROKEN
+    assert result.frames == 256
+
+
+def test_too_many_failures_end_the_run_with_the_good_ones_kept(
+    corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TooManyFailuresError, match="what is good is committed") as caught:
+        run(corpus, tmp_path, max_failed=0.1)
+    assert "empty.mp4" in str(caught.value)
+    assert TargetCache.open(tmp_path / "cache").manifest.corpus.frames == 256
+
+
+def test_stride_keeps_every_nth_frame(corpus: Path, tmp_path: Path) -> None:
+    result = run(corpus, tmp_path, sampling={"mode": "stride", "stride": 10})
+    assert result.rows == 2 + 4 + 2 + 5 + 15
+    assert result.frames == 256
+    cache = TargetCache.open(tmp_path / "cache")
+    video = next(r for r in cache.videos.to_pylist() if r["path"] == "e.mp4")["video_id"]
+    rows = cache.index.rows_of(video, list(range(41)))
+    assert [i for i, row in enumerate(rows) if row >= 0] == [0, 10, 20, 30, 40]
+
+
+def test_another_teacher_under_the_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path)
+    changed = [{"name": "null", "id": "null", "encoding": "int8"}]
+    with pytest.raises(CacheMismatchError, match="another teacher named null"):
+        run(corpus, tmp_path, teachers=changed)
+
+
+def test_a_frame_store_of_another_cache_is_refused(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path)
+    with pytest.raises(FrameStoreError):
+        run(corpus, tmp_path, cache=str(tmp_path / "other"), unit_rows=128)
+
+
+def test_frames_for_a_cache_that_was_made_without_them_need_their_own_command(
+    corpus: Path, tmp_path: Path
+) -> None:
+    run(corpus, tmp_path, frames=None)
+    with pytest.raises(FrameStoreError, match="distinit frames build"):
+        run(corpus, tmp_path)
+
+
+def test_a_corpus_that_is_missing_or_empty_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    for name in ("missing", "nothing"):
+        with pytest.raises(CorpusError):
+            run(tmp_path / name, tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_two_teachers_of_one_name_are_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two teachers are called null"):
+        run(corpus, tmp_path, teachers=[{"name": "null"}, {"name": "null"}])
+
+
+def _bytes_below(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
