@@ -137,4 +137,25 @@ class AuditResult(Record):
     failures: tuple[FailureRow, ...] = Field(description="the first AuditConfig.table_rows")
     teachers: tuple[TeacherAudit, ...]
     pictures: tuple[str, ...] = Field(description="PNG files beside the report")
-    report: str = Field(description="report.html")
+    report: str = Field(description="path of report.html")
+
+    def summary(self) -> str:
+        """A few lines for people; the page says the rest."""
+        lines = [
+            f"{self.videos - self.failed_videos} videos, {self.frames} frames"
+            f" ({self.failed_videos} videos failed)"
+        ]
+        for teacher in self.teachers:
+            lines += ["", f"teacher {teacher.record.id}: {_summary_of(teacher.confidence)}"]
+        return "\n".join([*lines, "", f"report  {self.report}"])
+
+
+def _summary_of(confidence: ConfidenceAudit | None) -> str:
+    if confidence is None:
+        return "no entropy (features, or no frames)"
+    quartiles = " / ".join(f"{value:.2f}" for value in confidence.quartiles_nats)
+    kept = [
+        f"  {row.keep_fraction:>4.0%} of frames have at most {row.max_entropy_nats:.3f} nats"
+        for row in confidence.thresholds
+    ]
+    return "\n".join([f"entropy quartiles {quartiles} nats", *kept])

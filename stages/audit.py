@@ -154,5 +154,5 @@ def _result(
         ),
         teachers=tuple(audits),
         pictures=tuple(files),
-        report="report.html",
+        report=str(Path(config.out) / "report.html"),
     )
