@@ -6,10 +6,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import Record, sha256_of
+from distinit.schemas.manifest import FileEntry
 from distinit.schemas.training import ClipConfig, StudentConfig
 
-__all__ = ["EvaluationResult", "HeadRecord", "LoadReport", "RunRecord", "StudentRecord"]
+__all__ = [
+    "CheckpointRecord",
+    "DatasetRecord",
+    "DatasetVideo",
+    "EvaluationResult",
+    "HeadRecord",
+    "LoadReport",
+    "RunRecord",
+    "StudentRecord",
+]
 
 
 class HeadRecord(Record):
@@ -47,6 +57,50 @@ class RunRecord(Record):
     versions: dict[str, str]
 
 
+class CheckpointRecord(Record):
+    """``checkpoints/step-NNNNNNNNN/checkpoint.json``: where training goes on."""
+
+    format: Literal["distinit-checkpoint"] = "distinit-checkpoint"
+    config_digest: str = Field(description="of the run; another config never takes it up")
+    epoch: int = Field(ge=0, description="epoch of the next step, from 0")
+    step: int = Field(ge=0, description="next step within the epoch")
+    global_step: int = Field(ge=0, description="optimiser steps done")
+    window: dict[str, float] = Field(description="figures summed since the last metric line")
+    window_steps: int = Field(ge=0, description="steps in the window")
+    files: dict[str, FileEntry]
+
+
+class DatasetVideo(Record):
+    """One labelled video."""
+
+    path: str = Field(description="posix, relative to the dataset's root")
+    label: int = Field(ge=0, description="number of its class")
+    subset: Literal["train", "test"]
+    digest: str = Field(description="sha256 of the file's bytes")
+    size_bytes: int
+    mtime_ns: int
+
+
+class DatasetRecord(Record):
+    """``dataset.json``: the labelled videos of a finetune run, known by their bytes."""
+
+    kind: Literal["hmdb51", "ucf101", "csv", "folders"]
+    classes: tuple[str, ...] = Field(description="names, in the order of their numbers")
+    videos: tuple[DatasetVideo, ...]
+    undecodable: dict[str, str] = Field(
+        default_factory=dict, description="path -> reason, of videos that are not in the store"
+    )
+
+    def subset(self, name: Literal["train", "test"]) -> tuple[DatasetVideo, ...]:
+        """Videos for training, or for testing."""
+        return tuple(video for video in self.videos if video.subset == name)
+
+    def content_digest(self) -> str:
+        """sha256 over classes, labels, subsets and the bytes of the videos."""
+        rows = [[v.path, v.label, v.subset, v.digest] for v in self.videos]
+        return sha256_of([self.classes, rows])
+
+
 class LoadReport(Record):
     """Which tensors of a student file were used; nothing is left unsaid."""
 
@@ -65,5 +119,20 @@ class EvaluationResult(Record):
     top1: float = Field(ge=0, le=100, description="of video means, percent")
     top5: float = Field(ge=0, le=100, description="of video means, percent")
     classes: int
-    confusion: tuple[tuple[int, ...], ...] = Field(description="[true][predicted] videos")
-    failed_videos: tuple[str, ...] = Field(description="test videos that could not be decoded")
+    confusion: tuple[tuple[int, ...], ...] = Field(
+        description="[true][predicted] videos; those that could not be decoded are not in it"
+    )
+    failed_videos: tuple[str, ...] = Field(
+        description="test videos that could not be decoded; they count as wrong"
+    )
+
+    def summary(self) -> str:
+        """The figures, and how many videos could not be decoded."""
+        lines = [
+            f"{self.videos} test videos, {self.classes} classes, {self.protocol} "
+            f"({self.clips} clips)",
+            f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}   top-5 {self.top5:.1f}",
+        ]
+        if self.failed_videos:
+            lines.append(f"  {len(self.failed_videos)} videos could not be decoded: all wrong")
+        return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""The same training on N Ray Train workers. Ray is imported here alone, and only when asked for.
+
+Ray starts the workers, joins them in one process group and starts them again when one dies; they
+then go on from the run's own checkpoints. The arithmetic is ``fit``'s, as in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distinit.pipeline.compute.device import resolve_device
+from distinit.pipeline.compute.ray_actors import ensure_ray
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.training.collective import ProcessGroup
+from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.pipeline.training.task import Task, TrainingSettings
+from distinit.pipeline.training.watch import progress_figures
+from distinit.schemas import errors
+from distinit.schemas.errors import ComputeError, DistInitError
+from distinit.schemas.extract import ComputeConfig
+
+__all__ = ["MAX_RESTARTS", "fit_on_ray"]
+
+MAX_RESTARTS = 3
+POLL_SECONDS = 1.0
+
+
+def fit_on_ray(
+    make_task: Callable[[], Task],
+    settings: TrainingSettings,
+    run: RunDirectory,
+    progress: Progress,
+) -> None:
+    """Train on ``runtime.workers`` workers; returns when the last epoch is done.
+
+    ``make_task`` is pickled and called on each worker. The run directory must be on a disk that
+    all workers see.
+
+    Raises ComputeError if Ray cannot start or workers die more often than MAX_RESTARTS, and what
+    ``fit`` raises on a worker.
+    """
+    runtime = settings.runtime
+    started = ensure_ray(
+        ComputeConfig(workers=runtime.workers, gpus_per_worker=runtime.gpus_per_worker)
+    )
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    import ray
+    from ray.train import TrainingFailedError
+
+    refusal = run.root / "ray" / "refusal.json"
+    refusal.unlink(missing_ok=True)
+    trainer = _trainer(make_task, settings, run)
+    try:
+        with _shown(run, progress):
+            trainer.fit()
+    except TrainingFailedError as error:
+        _raise_refusal(refusal)
+        raise ComputeError(
+            "training on Ray failed",
+            expected=f"at most {MAX_RESTARTS} restarts",
+            found=str(error).strip().splitlines()[-1],
+            remedy="run the same command again: it goes on from the last checkpoint; "
+            "--workers 0 trains in this process and shows the whole error",
+        ) from error
+    finally:
+        if started:
+            ray.shutdown()
+    _raise_refusal(refusal)
+
+
+def _trainer(make_task: Callable[[], Task], settings: TrainingSettings, run: RunDirectory) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    runtime = settings.runtime
+    on_gpu = runtime.gpus_per_worker > 0
+    resources = {"CPU": 1.0} | ({"GPU": runtime.gpus_per_worker} if on_gpu else {})
+    return TorchTrainer(
+        _work,
+        train_loop_config={
+            "make_task": make_task,
+            "settings": settings,
+            "run": run,
+            "cache_home": os.environ.get("XDG_CACHE_HOME"),
+        },
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=runtime.workers, use_gpu=on_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{run.record.kind}-{run.record.config_digest[:16]}",
+            storage_path=str((run.root / "ray").resolve()),
+            failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+        ),
+    )
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker's life.
+
+    A DistInitError would come again after every restart, so it is written down: the restarted
+    workers see it, end at once, and the driver raises it.
+    """
+    from ray.train.torch import get_device
+
+    from distinit.pipeline.training.loop import fit
+
+    settings: TrainingSettings = config["settings"]
+    run: RunDirectory = config["run"]
+    refusal = run.root / "ray" / "refusal.json"
+    if refusal.exists():
+        return
+    if config["cache_home"] is not None:  # derive indexes where the driver does
+        os.environ["XDG_CACHE_HOME"] = config["cache_home"]
+    on_gpu = settings.runtime.gpus_per_worker > 0
+    device = get_device() if on_gpu else resolve_device("cpu")
+    try:
+        fit(config["make_task"](), settings, run, ProcessGroup(), device, NullProgress())
+    except DistInitError as error:
+        _write_refusal(refusal, error)
+        raise
+
+
+def _write_refusal(path: Path, error: DistInitError) -> None:
+    record = {
+        "class": type(error).__name__,
+        "problem": error.problem,
+        "expected": None if error.expected is None else str(error.expected),
+        "found": None if error.found is None else str(error.found),
+        "remedy": error.remedy,
+    }
+    atomic_write_bytes(path, json.dumps(record).encode())
+
+
+def _raise_refusal(path: Path) -> None:
+    if not path.exists():
+        return
+    record = json.loads(path.read_bytes())
+    kind = getattr(errors, record["class"])
+    raise kind(
+        record["problem"],
+        expected=record["expected"],
+        found=record["found"],
+        remedy=record["remedy"],
+    )
+
+
+@contextmanager
+def _shown(run: RunDirectory, progress: Progress) -> Iterator[None]:
+    """Show the metric lines that worker 0 writes while the body runs."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(run, progress, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(run: RunDirectory, progress: Progress, stop: threading.Event) -> None:
+    done: int | None = None
+    last = False
+    while not last:
+        last = stop.wait(POLL_SECONDS)
+        line = run.last_metric()
+        if line is None:
+            continue
+        if done is None:
+            progress.start("training", line["clips_total"], "clips", line["clips"])
+        elif line["clips"] != done:
+            progress.advance(line["clips"] - done, **progress_figures(line))
+        done = line["clips"]
+    progress.finish()

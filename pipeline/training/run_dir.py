@@ -1,0 +1,195 @@
+"""A run directory belongs to exactly one configuration.
+
+run.json  metrics.jsonl  tensorboard/  loss.png  checkpoints/
+student.safetensors  student.json  result.json        (when finished)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from distinit.pipeline.storage import atomic_write_bytes, storage_errors
+from distinit.schemas.base import Record, sha256_of
+from distinit.schemas.errors import RunMismatchError
+from distinit.schemas.run import RunRecord
+
+__all__ = ["NOT_IDENTITY", "RunDirectory", "open_run"]
+
+NOT_IDENTITY = frozenset(
+    {
+        "out",
+        "runtime.workers",
+        "runtime.gpus_per_worker",
+        "runtime.loader_workers",
+        "runtime.device",
+        "runtime.compile",
+        "runtime.checkpoint_seconds",
+        "runtime.checkpoint_steps",
+        "runtime.keep_checkpoints",
+    }
+)
+"""Settings a run may be continued under with another value: where and how it runs. They choose no
+samples and no arithmetic beyond rounding."""
+
+
+TAIL_BYTES = 65536  # longer than any metric line
+
+
+class RunDirectory:
+    """Paths of one run and the little state that is read back from it. Picklable."""
+
+    def __init__(self, root: Path, record: RunRecord) -> None:
+        self.root = root
+        self.record = record
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def loss_plot(self) -> Path:
+        """Picture of the loss curve."""
+        return self.root / "loss.png"
+
+    @property
+    def result(self) -> Path:
+        """Written last: its presence means that the run is finished."""
+        return self.root / "result.json"
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole metric lines; a torn last line is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def last_metric(self) -> dict[str, Any] | None:
+        """The newest whole metric line; reads the end of the file only."""
+        if not self.metrics.is_file():
+            return None
+        with self.metrics.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        return json.loads(lines[-1]) if lines else None
+
+    def read_result[R: Record](self, kind: type[R]) -> R | None:
+        """The result of a finished run, or None. Raises RunMismatchError if it is unreadable."""
+        if not self.result.is_file():
+            return None
+        try:
+            return kind.model_validate_json(self.result.read_bytes())
+        except pydantic.ValidationError as error:
+            raise _unreadable(self.result, error) from error
+
+    def write_result(self, result: Record) -> None:
+        """Mark the run as finished."""
+        atomic_write_bytes(self.result, (result.model_dump_json(indent=2) + "\n").encode())
+
+
+def open_run(
+    root: Path,
+    kind: Literal["distill", "finetune"],
+    config: Record,
+    inputs: Mapping[str, str],
+    locations: frozenset[str] = frozenset(),
+) -> RunDirectory:
+    """Create the run directory, or take up one that belongs to the same configuration.
+
+    ``inputs``: digests of the data that the run reads. ``locations``: dotted names of settings
+    that only say where those data lie; moving them leaves the run the same.
+    Raises RunMismatchError, naming each setting that differs, and StorageError.
+    """
+    dumped = config.model_dump(mode="json")
+    record = RunRecord(
+        kind=kind,
+        config_digest=sha256_of({"kind": kind, **_identity(dumped, inputs, locations)}),
+        config=dumped,
+        inputs=dict(inputs),
+        versions={name: version(name) for name in ("distinit", "torch", "torchvision")},
+    )
+    path = root / "run.json"
+    if path.is_file():
+        try:
+            stored = RunRecord.model_validate_json(path.read_bytes())
+        except pydantic.ValidationError as error:
+            raise _unreadable(path, error) from error
+        if stored.config_digest != record.config_digest:
+            raise _mismatch(root, stored, record, locations)
+        return RunDirectory(root, stored)
+    with storage_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, (record.model_dump_json(indent=2) + "\n").encode())
+    return RunDirectory(root, record)
+
+
+def _identity(
+    config: dict[str, Any], inputs: Mapping[str, str], locations: frozenset[str]
+) -> dict[str, Any]:
+    left_out = NOT_IDENTITY | locations
+    flat = {k: v for k, v in _flatten(config).items() if k not in left_out}
+    return flat | {f"inputs.{name}": digest for name, digest in inputs.items()}
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        pairs = ((str(k), v) for k, v in value.items())
+    elif isinstance(value, list):
+        pairs = ((str(i), v) for i, v in enumerate(value))
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, child in pairs:
+        flat |= _flatten(child, f"{prefix}.{name}" if prefix else name)
+    return flat
+
+
+def _mismatch(
+    root: Path, stored: RunRecord, wanted: RunRecord, locations: frozenset[str]
+) -> RunMismatchError:
+    old = _identity(stored.config, stored.inputs, locations)
+    new = _identity(wanted.config, wanted.inputs, locations)
+    differences = [
+        f"{name}: {old.get(name, 'absent')} there, {new.get(name, 'absent')} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, "absent") != new.get(name, "absent")
+    ]
+    if stored.kind != wanted.kind:
+        differences.insert(0, f"kind: {stored.kind} there, {wanted.kind} now")
+    return RunMismatchError(
+        f"{root} belongs to another configuration",
+        expected="the configuration in its run.json",
+        found="; ".join(differences),
+        remedy="choose another out directory, or restore these settings",
+    )
+
+
+def _unreadable(path: Path, error: pydantic.ValidationError) -> RunMismatchError:
+    return RunMismatchError(
+        f"{path} cannot be read",
+        expected="a record of this version of distinit",
+        found=str(error).splitlines()[0],
+        remedy="choose another out directory",
+    )

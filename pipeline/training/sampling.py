@@ -1,0 +1,147 @@
+"""Which clips an epoch holds, in which order, and every random choice about them.
+
+All of it is a function of (seed, epoch, sample): no stream is consumed, so any batch can be drawn
+again alone. That is what makes resume in mid-epoch exact, and the order the same for any number
+of workers and loader threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distinit.schemas.training import ClipConfig
+
+__all__ = [
+    "ClipChoices",
+    "ClipSampler",
+    "Purpose",
+    "clip_frames",
+    "clip_starts",
+    "clip_videos",
+    "epoch_permutation",
+    "torch_seed",
+    "uniforms",
+]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+PHILOX_WORDS = 4  # doubles per counter step of Philox 4x64
+
+
+class Purpose(IntEnum):
+    """What a random number decides; each purpose has numbers of its own."""
+
+    ORDER = 0
+    REMAINDER = 1
+    CLIP = 2
+    TARGET = 3
+    DROPOUT = 4
+
+
+def _generator(seed: int, epoch: int, purpose: Purpose, counter: int = 0) -> np.random.Generator:
+    key = np.array([seed % 2**64, epoch], np.uint64)
+    return np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([counter, 0, 0, purpose], np.uint64))
+    )
+
+
+def uniforms(seed: int, epoch: int, purpose: Purpose, samples_N: Ints, width: int) -> Floats:
+    """Uniform numbers [N, width] in [0, 1): row i depends on sample ``samples_N[i]`` alone."""
+    blocks = -(-width // PHILOX_WORDS)
+    padded = blocks * PHILOX_WORDS
+    count = len(samples_N)
+    if count and samples_N[-1] - samples_N[0] == count - 1 and (np.diff(samples_N) == 1).all():
+        generator = _generator(seed, epoch, purpose, int(samples_N[0]) * blocks)
+        return generator.random((count, padded))[:, :width]
+    rows = np.empty((count, padded))
+    for row, sample in zip(rows, samples_N.tolist(), strict=True):
+        row[:] = _generator(seed, epoch, purpose, sample * blocks).random(padded)
+    return rows[:, :width]
+
+
+def torch_seed(seed: int, step: int, shard: int) -> int:
+    """Seed of torch's generator for one shard of one step (dropout, stochastic depth)."""
+    generator = _generator(seed, step, Purpose.DROPOUT, shard)
+    return int(generator.integers(0, 2**63))
+
+
+def epoch_permutation(seed: int, epoch: int, samples: int) -> Ints:
+    """The order in which an epoch visits samples 0 .. samples-1."""
+    return _generator(seed, epoch, Purpose.ORDER).permutation(samples)
+
+
+def clip_videos(seed: int, epoch: int, videos: int, samples_N: Ints, clips: int) -> Ints:
+    """The video of each sample: over an epoch of ``clips`` every video comes equally often ± 1.
+
+    Whole rounds visit every video once; a last, partial round visits a random subset that is
+    drawn anew in each epoch.
+    """
+    whole = clips // videos * videos
+    rest = _last_round(seed, epoch, videos)
+    return np.where(samples_N < whole, samples_N % videos, rest[samples_N % videos])
+
+
+@lru_cache(maxsize=4)
+def _last_round(seed: int, epoch: int, videos: int) -> Ints:
+    return _generator(seed, epoch, Purpose.REMAINDER).permutation(videos)
+
+
+def clip_starts(uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
+    """First frame of a clip: uniform over all starts that fit; 0 for videos that are too short."""
+    starts_N = np.maximum(1, frame_counts_N - frames + 1)
+    return np.floor(uniform_N * starts_N).astype(np.int64)
+
+
+def clip_frames(start_N: Ints, frame_counts_N: Ints, frames: int) -> Ints:
+    """Frame indices [N, frames] of clips of consecutive frames; short videos loop."""
+    return (start_N[:, None] + np.arange(frames)) % frame_counts_N[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipChoices:
+    """Everything random about N clips."""
+
+    video_N: Ints
+    frames_NT: Ints
+    crop_N2: Floats
+    """Position of the crop: 0 is top or left, just below 1 is bottom or right."""
+    flip_N: NDArray[np.bool_]
+
+
+class ClipSampler:
+    """Draws the clips of each epoch from videos with known frame counts."""
+
+    def __init__(self, frame_counts: Sequence[int], clip: ClipConfig, clips: int | None, seed: int):
+        """``clips``: clips in one epoch; None takes one a video."""
+        self._frame_counts_V = np.asarray(frame_counts, np.int64)
+        self._clip = clip
+        self._seed = seed
+        self.clips = len(self._frame_counts_V) if clips is None else clips
+
+    def order(self, epoch: int) -> Ints:
+        """Samples of the epoch, in the order they are trained on."""
+        return epoch_permutation(self._seed, epoch, self.clips)
+
+    def choices(self, epoch: int, samples_N: Ints) -> ClipChoices:
+        """Video, frames, crop and flip of each sample."""
+        video_N = clip_videos(self._seed, epoch, len(self._frame_counts_V), samples_N, self.clips)
+        uniform = uniforms(self._seed, epoch, Purpose.CLIP, samples_N, 4)
+        counts_N = self._frame_counts_V[video_N]
+        start_N = clip_starts(uniform[:, 0], counts_N, self._clip.frames)
+        return ClipChoices(
+            video_N=video_N,
+            frames_NT=clip_frames(start_N, counts_N, self._clip.frames),
+            crop_N2=uniform[:, 1:3],
+            flip_N=uniform[:, 3] < self._clip.flip,
+        )
+
+    def target_uniforms(self, epoch: int, samples_N: Ints) -> Floats:
+        """[N, T] uniform numbers that choose target frames; the same for every teacher."""
+        return uniforms(self._seed, epoch, Purpose.TARGET, samples_N, self._clip.frames)

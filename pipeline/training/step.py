@@ -1,0 +1,155 @@
+"""One optimiser step over all shards of the global batch.
+
+The result does not depend on how the shards are spread over workers: gradients, figures and batch
+norm's running statistics are means over the shards of the step, summed by one all-reduce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from distinit.pipeline.students.heads import Student
+from distinit.pipeline.training.clips import to_clip
+from distinit.pipeline.training.collective import Collective
+from distinit.pipeline.training.sampling import torch_seed
+from distinit.pipeline.training.task import Batch, Task, TrainingSettings
+
+__all__ = ["RunningStatistics", "Stepper", "new_optimizer"]
+
+
+def new_optimizer(student: Student, settings: TrainingSettings) -> torch.optim.SGD:
+    """SGD over the parameters that are trained; the learning rate is set at every step."""
+    config = settings.optimizer
+    return torch.optim.SGD(
+        [p for p in student.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        weight_decay=config.weight_decay,
+    )
+
+
+class RunningStatistics:
+    """Batch norm's running statistics, defined as the mean over the shards of a step.
+
+    Each shard starts from the statistics before the step, so neither the order of the shards nor
+    their worker matters.
+    """
+
+    def __init__(self, student: nn.Module, shards: int) -> None:
+        norms = [
+            m
+            for m in student.modules()
+            if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+        ]
+        self._shards = shards
+        self._buffers = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+        self._before = [b.clone() for b in (*self._buffers, *self._counters)]
+        self.sums = [torch.zeros_like(b) for b in self._buffers]
+
+    def begin_shard(self) -> None:
+        """Go back to the statistics before the step."""
+        for buffer, before in zip((*self._buffers, *self._counters), self._before, strict=True):
+            buffer.copy_(before)
+
+    def end_shard(self) -> None:
+        """Count what this shard made of them."""
+        for total, buffer in zip(self.sums, self._buffers, strict=True):
+            total.add_(buffer)
+
+    def finish(self) -> None:
+        """Set the mean over all shards (after ``sums`` were summed over the workers)."""
+        for buffer, total in zip(self._buffers, self.sums, strict=True):
+            buffer.copy_(total / self._shards)
+
+
+class Stepper:
+    """Forward, backward and update of a student."""
+
+    def __init__(
+        self,
+        student: Student,
+        task: Task,
+        settings: TrainingSettings,
+        collective: Collective,
+        device: torch.device,
+    ) -> None:
+        self.student = student.to(device)
+        if device.type == "cuda":
+            self.student.to(memory_format=torch.channels_last_3d)
+        self.optimizer = new_optimizer(student, settings)
+        self._forward = torch.compile(student) if settings.runtime.compile else student
+        self._task = task
+        self._settings = settings
+        self._collective = collective
+        self._device = device
+        self._dtype = next(student.parameters()).dtype
+
+    def step(
+        self, batches: Iterable[tuple[int, Batch]], global_step: int, learning_rate: float
+    ) -> dict[str, Tensor]:
+        """Train on this worker's (shard, batch) pairs; returns figures over the global batch."""
+        shards, seed = self._settings.runtime.shards, self._settings.runtime.seed
+        self.student.train()
+        self.optimizer.zero_grad(set_to_none=False)
+        statistics = RunningStatistics(self.student, shards)
+        figures: dict[str, Tensor] = {}
+        for shard, batch in batches:
+            statistics.begin_shard()
+            torch.manual_seed(torch_seed(seed, global_step, shard))
+            loss, shown = self._loss(batch)
+            (loss / shards).backward()  # type: ignore[no-untyped-call]
+            statistics.end_shard()
+            for name, value in {"loss": loss, **shown}.items():
+                figures[name] = figures.get(name, 0) + value.detach() / shards
+        return self._update(statistics, figures, learning_rate)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        device, runtime = self._device, self._settings.runtime
+        pixels = batch.pixels_BTCHW.to(device, non_blocking=True)
+        clip = to_clip(pixels, batch.flip_B.to(device), self._settings.clip, self._dtype)
+        if device.type == "cuda":
+            clip = clip.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
+            outputs: Mapping[str, Tensor] = self._forward(clip)
+        outputs = {name: t.to(self._dtype) for name, t in outputs.items()}
+        targets = {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
+        return self._task.loss(outputs, targets)
+
+    def _update(
+        self, statistics: RunningStatistics, figures: dict[str, Tensor], learning_rate: float
+    ) -> dict[str, Tensor]:
+        gradients = []
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+            for parameter in group["params"]:
+                # Without a gradient SGD would skip its weight decay on one worker alone.
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        names = sorted(figures)
+        values = [figures[name].reshape(1).to(self._dtype) for name in names]
+        if self._collective.world_size > 1:
+            _sum_all(self._collective, [*gradients, *statistics.sums, *values])
+        statistics.finish()
+        if self._settings.optimizer.clip_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(
+                self.optimizer.param_groups[0]["params"],
+                self._settings.optimizer.clip_gradient_norm,
+            )
+        self.optimizer.step()
+        return {name: value[0] for name, value in zip(names, values, strict=True)}
+
+
+def _sum_all(collective: Collective, tensors: Sequence[Tensor]) -> None:
+    """Sum each tensor over the workers, in one message."""
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    collective.sum_(flat)
+    parts = torch.split(flat, [t.numel() for t in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))

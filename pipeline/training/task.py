@@ -1,0 +1,60 @@
+"""What the training loop knows of the thing it trains: samples, batches, a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distinit.pipeline.students.heads import Student
+from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
+
+__all__ = ["Batch", "Task", "TrainingSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One shard of one step."""
+
+    pixels_BTCHW: Tensor
+    """uint8, cropped; the loop normalises it on the device (see clips.to_clip)."""
+    flip_B: Tensor
+    """bool"""
+    targets: Mapping[str, Tensor]
+    """Whatever the task's loss needs, first axis B."""
+
+
+class Task(Protocol):
+    """Distillation and finetuning are two of these. Methods must not keep state."""
+
+    def build(self) -> Student:
+        """A new student with its first weights; the same on every call."""
+
+    def samples(self, epoch: int) -> NDArray[np.int64]:
+        """The epoch's samples in training order; the same on every call."""
+
+    def load(self, epoch: int, samples_B: NDArray[np.int64]) -> Batch:
+        """Read these samples. Called from several threads at once."""
+
+    def loss(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss over the batch (a scalar), and scalar figures to report beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """The parts of a configuration that every task shares."""
+
+    clip: ClipConfig
+    optimizer: OptimizerConfig
+    runtime: RuntimeConfig
+
+    @property
+    def global_batch(self) -> int:
+        """Clips in one optimiser step, over all shards."""
+        return self.runtime.batch_size * self.runtime.shards

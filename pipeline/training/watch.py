@@ -1,0 +1,77 @@
+"""What one sees of a run: metric lines, TensorBoard, progress, the loss curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.training.run_dir import RunDirectory
+
+__all__ = ["Watcher", "draw_loss", "progress_figures"]
+
+COORDINATES = frozenset({"step", "epoch", "clips", "clips_total"})
+
+
+class Watcher:
+    """Records the metric lines of one run, going on at ``global_step``."""
+
+    def __init__(self, run: RunDirectory, progress: Progress, global_step: int) -> None:
+        self.progress = progress
+        self._run = run
+        self._keep_until(global_step)
+        self._file = run.metrics.open("a")
+        self._board = SummaryWriter(
+            str(run.tensorboard), purge_step=global_step + 1 if global_step else None
+        )
+
+    def _keep_until(self, global_step: int) -> None:
+        """Drop lines that a killed process wrote after its last checkpoint."""
+        kept = [line for line in self._run.read_metrics() if line["step"] <= global_step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        atomic_write_bytes(self._run.metrics, text.encode())
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Add one metric line; ``step`` counts optimiser steps done."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if name not in COORDINATES:
+                self._board.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Flush all and draw the loss curve."""
+        self._file.close()
+        self._board.close()
+        draw_loss(self._run)
+
+
+def progress_figures(line: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a metric line that are shown beside the bar."""
+    names = ("loss", "learning_rate", "clips_per_second", "data_wait_percent")
+    return {name: line[name] for name in names if name in line}
+
+
+def draw_loss(run: RunDirectory) -> None:
+    """Write ``loss.png``: loss and learning rate over epochs."""
+    lines = run.read_metrics()
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    epochs = [line["epoch"] for line in lines]
+    axes.plot(epochs, [line["loss"] for line in lines], color="C0")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss", color="C0")
+    rate = axes.twinx()
+    rate.plot(epochs, [line["learning_rate"] for line in lines], color="C1", linestyle=":")
+    rate.set_ylabel("learning rate", color="C1")
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    atomic_write_bytes(run.loss_plot, picture.getvalue())

@@ -1,0 +1,164 @@
+"""The loop: curves that do not depend on interruptions, loader threads or shards' places."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distinit.pipeline.cache.lock import CacheLock
+from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.schemas.errors import CacheLockedError, ComputeError, ConfigError
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(task: Any, loads: int) -> Any:
+    """The task, whose load dies after so many batches."""
+    inner, count = task.load, [0]
+
+    def load(epoch: int, samples: np.ndarray) -> Any:
+        count[0] += 1
+        if count[0] > loads:
+            raise KilledError
+        return inner(epoch, samples)
+
+    task.load = load
+    return task
+
+
+def test_a_run_leaves_its_files_and_learns(toys: ModuleType, run: RunDirectory) -> None:
+    recorder = toys.Recorder()
+    outcome = train(toys.ToyTask, toys.make_settings({"epochs": 30}), run, recorder)
+    lines = run.read_metrics()
+    assert [line["step"] for line in lines] == list(range(1, 121))
+    assert lines[-1]["clips"] == lines[-1]["clips_total"] == 480
+    assert lines[-1]["epoch"] == 30
+    first, last = (np.mean([m["loss"] for m in part]) for part in (lines[:8], lines[-8:]))
+    assert last < first
+    assert 0 <= lines[-1]["accuracy"] <= 1
+    assert outcome.loss == lines[-1]["loss"]
+    assert outcome.global_steps == 120
+    assert not outcome.student.training
+    assert run.loss_plot.read_bytes()[:4] == b"\x89PNG"
+    assert list(run.tensorboard.glob("events*"))
+    assert recorder.started == [(480, "clips", 0)]
+    assert recorder.advanced == 480
+
+
+def test_learning_rate_steps_down(toys: ModuleType, run: RunDirectory) -> None:
+    settings = toys.make_settings(
+        {"epochs": 4, "step_epochs": 2, "learning_rate": 0.01}, {"shards": 2, "batch_size": 4}
+    )
+    train(toys.ToyTask, settings, run, NullProgress())
+    rates = [m["learning_rate"] for m in run.read_metrics()]
+    assert rates == pytest.approx([0.02] * 4 + [0.002] * 4)
+
+
+@pytest.mark.parametrize("loads", [1, 5, 8, 9, 11])
+def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
+    toys: ModuleType, tmp_path: Path, curve_of: Any, loads: int
+) -> None:
+    settings = toys.make_settings(runtime={"checkpoint_steps": 2})
+    whole = toys.make_run(tmp_path / "whole")
+    expected = train(lambda: toys.ToyTask(dropout=0.3), settings, whole, NullProgress())
+    cut = toys.make_run(tmp_path / "cut")
+    with pytest.raises(KilledError):
+        train(lambda: killed_after(toys.ToyTask(dropout=0.3), loads), settings, cut, NullProgress())
+    found = train(lambda: toys.ToyTask(dropout=0.3), settings, cut, NullProgress())
+    assert curve_of(cut) == curve_of(whole)
+    for name, tensor in expected.student.state_dict().items():
+        assert torch.equal(found.student.state_dict()[name], tensor), name
+
+
+def test_resuming_in_the_middle_of_a_metric_window(
+    toys: ModuleType, tmp_path: Path, curve_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distinit.pipeline.training.loop.LINES_PER_EPOCH", 1)
+    settings = toys.make_settings(runtime={"checkpoint_steps": 1})
+    whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
+    train(toys.ToyTask, settings, whole, NullProgress())
+    with pytest.raises(KilledError):
+        train(lambda: killed_after(toys.ToyTask(), 6), settings, cut, NullProgress())
+    train(toys.ToyTask, settings, cut, NullProgress())
+    assert [step for step, _, _ in curve_of(whole)] == [4, 8, 12]
+    assert curve_of(cut) == curve_of(whole)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_loader_threads_change_nothing(
+    toys: ModuleType, tmp_path: Path, curve_of: Any, threads: int
+) -> None:
+    curves = []
+    for loaders in (0, threads):
+        run = toys.make_run(tmp_path / str(loaders))
+        settings = toys.make_settings(runtime={"loader_workers": loaders, "shards": 2})
+        train(toys.ToyTask, settings, run, NullProgress())
+        curves.append(curve_of(run))
+    assert curves[0] == curves[1]
+    assert len(curves[0]) == 6
+
+
+def test_a_damaged_checkpoint_falls_back_and_the_curve_is_the_same(
+    toys: ModuleType, tmp_path: Path, curve_of: Any
+) -> None:
+    settings = toys.make_settings(runtime={"checkpoint_steps": 2})
+    whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
+    train(toys.ToyTask, settings, whole, NullProgress())
+    with pytest.raises(KilledError):
+        train(lambda: killed_after(toys.ToyTask(), 7), settings, cut, NullProgress())
+    newest = sorted(cut.checkpoints.iterdir())[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"\0")
+    recorder = toys.Recorder()
+    train(toys.ToyTask, settings, cut, recorder)
+    assert "passing over a damaged checkpoint" in recorder.messages[0]
+    assert "resuming after step 4" in recorder.messages[1]
+    assert curve_of(cut) == curve_of(whole)
+
+
+def test_a_finished_training_is_not_trained_again(toys: ModuleType, run: RunDirectory) -> None:
+    first = train(toys.ToyTask, toys.make_settings(), run, NullProgress())
+    again = train(
+        lambda: killed_after(toys.ToyTask(), 0), toys.make_settings(), run, NullProgress()
+    )
+    assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
+
+
+def test_too_few_clips_for_one_step(toys: ModuleType, run: RunDirectory) -> None:
+    with pytest.raises(ConfigError, match="fewer clips than one step"):
+        train(
+            lambda: toys.ToyTask(count=7),
+            toys.make_settings(None, {"shards": 2}),
+            run,
+            NullProgress(),
+        )
+
+
+def test_shards_must_spread_evenly(toys: ModuleType, run: RunDirectory) -> None:
+    settings = toys.make_settings(runtime={"shards": 3, "workers": 2})
+    with pytest.raises(ConfigError, match="divisible"):
+        train(toys.ToyTask, settings, run, NullProgress())
+
+
+def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(
+    toys: ModuleType, run: RunDirectory
+) -> None:
+    settings = toys.make_settings({"learning_rate": 1e38}, {"checkpoint_steps": 1})
+    with pytest.raises(ComputeError, match="not a finite number"):
+        train(lambda: toys.ToyTask(norm=False), settings, run, NullProgress())
+    losses = [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
+    assert np.isfinite(losses).all()
+
+
+def test_two_processes_never_train_one_run(toys: ModuleType, run: RunDirectory) -> None:
+    with CacheLock(run.root / ".lock"), pytest.raises(CacheLockedError):
+        train(toys.ToyTask, toys.make_settings(), run, NullProgress())
