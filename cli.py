@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Look and trust": ("audit", "cache"),
+    "Look and trust": ("audit", "cache", "frames"),
     "Start here": ("demo", "doctor"),
 }
 
@@ -285,9 +285,27 @@ def cache_verify(folder: Path, quick: bool, as_json: bool) -> None:
     """Check every byte of CACHE against its records; exit code 1 if anything is off."""
     from distinit.stages.cache import cache_verify as run
 
-    result = run(folder, deep=not quick)
+    result = run(folder, deep=not quick, progress=choose_progress(json_events=as_json))
     _show(result, as_json)
     sys.exit(0 if result.ok else 1)
+
+
+@main.group()
+def frames() -> None:
+    """Make a frame store, the students' pixels."""
+
+
+@frames.command("build", epilog=_examples("distinit frames build --videos clips/ --out frames"))
+@click.option("--videos", metavar="DIR|LIST", help="Folder (recursive) or .txt list.")
+@click.option("--out", metavar="DIR", help="Folder of the frame store.")
+@_stage_options
+def frames_build(as_json: bool, **options: Any) -> None:
+    """Videos -> frame store, for those who received a cache without pixels."""
+    from distinit.schemas.frames import FramesConfig
+    from distinit.stages.frames import build_frames as run
+
+    config, progress = _configure(FramesConfig, {**options, "as_json": as_json})
+    _show(run(config, progress=progress), as_json)
 
 
 @main.command(epilog=_examples("distinit doctor", "distinit doctor --json"))
