@@ -37,7 +37,7 @@ class LabelledPath:
 class SplitLists:
     """All videos of one split, and the classes in the order of their numbers."""
 
-    kind: Literal["hmdb51", "ucf101", "csv"]
+    kind: Literal["hmdb51", "ucf101", "csv", "folders"]
     classes: tuple[str, ...]
     videos: tuple[LabelledPath, ...]
 

@@ -1,0 +1,128 @@
+"""Score a student on the test videos of a dataset, from its frame store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import batched
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distinit.pipeline.evaluation.clips import (
+    ClipProtocol,
+    centre_crop,
+    clip_indices,
+    clip_starts,
+    parse_protocol,
+)
+from distinit.pipeline.evaluation.metrics import ScoreBoard
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.students.heads import Student
+from distinit.pipeline.training.clips import to_clip
+from distinit.pipeline.training.loader import prefetch
+from distinit.schemas.run import EvaluationResult
+from distinit.schemas.training import ClipConfig
+
+__all__ = ["LABELS_HEAD", "ScoredVideo", "score_student"]
+
+LABELS_HEAD = "labels"
+"""Name of the one head of a finetuned student."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredVideo:
+    """A test video. Without a ``video_id`` it could not be decoded, and counts as wrong."""
+
+    path: str
+    label: int
+    video_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    video: int
+    video_id: str
+    start: int
+    frame_count: int
+    weight: int
+
+
+def score_student(
+    student: Student,
+    store: FrameStore,
+    videos: Sequence[ScoredVideo],
+    clip: ClipConfig,
+    protocol: str,
+    *,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress,
+    loader_threads: int = 0,
+) -> EvaluationResult:
+    """Mean softmax over the clips of each video (VMZ): per-clip, top-1 and top-5 accuracy.
+
+    Videos that could not be decoded are wrong, and listed. Raises ConfigError for a crop larger
+    than the frames, FrameStoreError for damaged frames, ComputeError for a diverged student.
+    """
+    chosen = parse_protocol(protocol)
+    board = ScoreBoard([video.label for video in videos], classes)
+    failed = [video.path for video in videos if video.video_id is None]
+    for _ in failed:
+        board.add_failed(chosen.clips_of_failed)
+    clips = list(_clips(store, videos, chosen, clip.frames))
+    student = student.to(device).eval()
+    progress.start("evaluate", len(clips), "clips")
+    batches = prefetch(
+        lambda batch: (batch, _load(store, batch, clip)),
+        batched(clips, batch_size),
+        loader_threads,
+    )
+    for (batch, pixels_BTCHW), _ in batches:
+        probability_BC = _probabilities(student, pixels_BTCHW.to(device), clip)
+        video_B = np.array([item.video for item in batch])
+        weight_B = np.array([item.weight for item in batch])
+        board.add(video_B, weight_B, probability_BC.cpu().numpy())
+        progress.advance(len(batch))
+    progress.finish()
+    return board.result(protocol, failed)
+
+
+def _clips(
+    store: FrameStore, videos: Sequence[ScoredVideo], protocol: ClipProtocol, frames: int
+) -> Iterator[_Clip]:
+    """Every distinct clip once; ``weight`` is how often the protocol counts it."""
+    for number, video in enumerate(videos):
+        if video.video_id is None:
+            continue
+        frame_count = store.videos[video.video_id].frame_count
+        starts, weights = np.unique(clip_starts(protocol, frame_count, frames), return_counts=True)
+        for start, weight in zip(starts.tolist(), weights.tolist(), strict=True):
+            yield _Clip(number, video.video_id, start, frame_count, weight)
+
+
+def _load(store: FrameStore, clips: Sequence[_Clip], config: ClipConfig) -> Tensor:
+    """uint8 [B, T, 3, crop, crop]."""
+    return torch.stack(
+        [
+            centre_crop(
+                store.clip(
+                    clip.video_id,
+                    clip_indices(clip.start, clip.frame_count, config.frames).tolist(),
+                ),
+                config.crop,
+            )
+            for clip in clips
+        ]
+    )
+
+
+@torch.inference_mode()
+def _probabilities(student: Student, pixels_BTCHW: Tensor, config: ClipConfig) -> Tensor:
+    """float64 [B, classes]."""
+    no_flip_B = torch.zeros(len(pixels_BTCHW), dtype=torch.bool, device=pixels_BTCHW.device)
+    outputs: dict[str, Tensor] = student(to_clip(pixels_BTCHW, no_flip_B, config))
+    return outputs[LABELS_HEAD].double().softmax(dim=1)

@@ -1,0 +1,153 @@
+"""2D-to-3D inflation (Carreira and Zisserman 2017): the baseline that the paper compares with.
+
+A 3D convolution takes the weights of the 2D one at the same place, repeated over time and divided
+by the number of repeats, so that a clip of one still picture gives what the picture gave. Batch
+norm is copied. Defined where the two networks have the same layers: R3D and MC3 from ResNet.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet18_Weights, ResNet34_Weights
+
+from distinit.pipeline.students.heads import Student
+from distinit.pipeline.teachers.weights import (
+    StateDict,
+    checkpoints_dir,
+    read_state_dict,
+    require_hash_prefix,
+)
+from distinit.schemas.errors import CheckpointError, ConfigError, WeightsError
+from distinit.schemas.run import LoadReport
+from distinit.schemas.training import StudentConfig
+
+__all__ = ["image_weights", "inflate_backbone", "inflated_source"]
+
+_SOURCES = {
+    "r3d_18": "resnet18",
+    "mc3_18": "resnet18",
+    "vmz_r3d_18": "resnet18",
+    "vmz_r3d_34": "resnet34",
+}
+_URLS = {
+    "resnet18": ResNet18_Weights.IMAGENET1K_V1.url,
+    "resnet34": ResNet34_Weights.IMAGENET1K_V1.url,
+}
+_BACKBONE = "backbone."
+_CLASSIFIER = "fc."
+# torchvision's VideoResNet: the stem is a sequence, a block's convolution and norm are one too.
+_RENAMES = (
+    (re.compile(r"^stem\.0\."), "conv1."),
+    (re.compile(r"^stem\.1\."), "bn1."),
+    (re.compile(r"\.conv([12])\.0\."), r".conv\1."),
+    (re.compile(r"\.conv([12])\.1\."), r".bn\1."),
+)
+
+
+def inflated_source(config: StudentConfig) -> str:
+    """The 2D network that ``config`` is inflated from.
+
+    Raises ConfigError for a student without a 2D counterpart, such as R(2+1)D.
+    """
+    if config.name not in _SOURCES:
+        raise ConfigError(
+            f"{config.name} cannot be inflated from an image network",
+            expected=f"one of {', '.join(_SOURCES)}",
+            found="an R(2+1)D splits each convolution into space and time, with other widths: "
+            "no 2D network has its layers"
+            if "2plus1d" in config.name
+            else "no 2D network with the same layers is known",
+            remedy="inflate vmz_r3d_18, or use --init distinit:RUN, which works for any student",
+        )
+    return _SOURCES[config.name]
+
+
+def image_weights(config: StudentConfig, file: Path | None) -> Path:
+    """The file to inflate from: ``file``, or torchvision's ImageNet weights if they are here.
+
+    Nothing is downloaded. Raises ConfigError as ``inflated_source``, WeightsError if it is absent.
+    """
+    source = inflated_source(config)
+    if file is None:
+        file = checkpoints_dir() / str(_URLS[source]).rsplit("/", 1)[-1]
+    if not file.is_file():
+        raise WeightsError(
+            f"the weights of {source} to inflate from are not on this machine",
+            expected=str(file),
+            found="no such file; distinit downloads nothing by itself",
+            remedy=f"put {file.name} there, or give a file: --init inflated:FILE",
+        )
+    require_hash_prefix(file)
+    return file
+
+
+def inflate_backbone(student: Student, config: StudentConfig, file: Path) -> LoadReport:
+    """Fill the backbone of ``student`` (built from ``config``) from a 2D state dict.
+
+    With other input channels than the file's (optical flow), the first convolution takes the
+    mean over the file's channels for each of its own. The image classifier is not used.
+
+    Raises ConfigError as ``inflated_source``, WeightsError for an unreadable file, and
+    CheckpointError unless every tensor of the backbone has its counterpart.
+    """
+    source = inflated_source(config)
+    image = read_state_dict(file)
+    wanted = {k: v for k, v in student.state_dict().items() if k.startswith(_BACKBONE)}
+    name_of = {name: _image_name(name) for name in wanted}
+    _refuse_other(file, source, image, set(name_of.values()))
+    inflated = {}
+    for name, tensor in wanted.items():
+        # Written before torch 0.4.1, a batch norm has no such counter.
+        found = image.get(name_of[name], tensor)
+        inflated[name] = _inflate(found, tensor) if tensor.ndim == 5 else found
+        if inflated[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{file} does not fit {config.name}",
+                expected=f"{name_of[name]} of a {source}",
+                found=f"shape {list(found.shape)} for {name} {list(tensor.shape)}",
+                remedy=f"give the weights of a {source}",
+            )
+    student.load_state_dict(inflated, strict=False)
+    return LoadReport(
+        loaded=tuple(sorted(inflated)),
+        reinitialised=tuple(sorted(set(student.state_dict()) - set(inflated))),
+        unused=tuple(sorted(set(image) - set(name_of.values()))),
+    )
+
+
+def _image_name(name: str) -> str:
+    """``backbone.layer1.0.conv1.0.weight`` -> ``layer1.0.conv1.weight``."""
+    name = name.removeprefix(_BACKBONE)
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _inflate(image_OIHW: Tensor, video_OITHW: Tensor) -> Tensor:
+    """Repeat over time and divide by it."""
+    inputs, frames = video_OITHW.shape[1:3]
+    if image_OIHW.ndim != 4:
+        return image_OIHW
+    if image_OIHW.shape[1] == 3 and inputs != 3:
+        image_OIHW = image_OIHW.mean(dim=1, keepdim=True).expand(-1, inputs, -1, -1)
+    repeated: Tensor = image_OIHW.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
+    return repeated.to(torch.float32)
+
+
+def _refuse_other(file: Path, source: str, image: StateDict, wanted: set[str]) -> None:
+    counted = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    missing = sorted(counted - set(image))
+    # Deeper ResNets have all the names of a shallow one, and then some.
+    unknown = sorted(n for n in set(image) - wanted if not n.startswith(_CLASSIFIER))
+    if missing or unknown:
+        raise CheckpointError(
+            f"{file} is no {source}",
+            expected=f"the tensors of torchvision's {source}",
+            found=f"{len(missing)} missing ({', '.join(missing[:3]) or 'none'}), "
+            f"{len(unknown)} unknown ({', '.join(unknown[:3]) or 'none'})",
+            remedy=f"give the weights of a {source}, trained on ImageNet or Places365",
+        )

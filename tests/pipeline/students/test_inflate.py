@@ -1,0 +1,120 @@
+"""A clip of one still picture gives in 3D what the picture gave in 2D."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from distinit.pipeline.students.heads import Student, new_student
+from distinit.pipeline.students.inflate import image_weights, inflate_backbone
+from distinit.schemas.errors import CheckpointError, ConfigError, WeightsError
+from distinit.schemas.training import StudentConfig
+
+
+def resnet18(seed: int = 0) -> torchvision.models.ResNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = torchvision.models.resnet18(num_classes=7)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.get_buffer("running_mean").uniform_(-0.2, 0.2)
+                module.get_buffer("running_var").uniform_(0.5, 1.5)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network.eval()
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
+    return tmp_path / "resnet18.pth"
+
+
+def inflated(name: str, file: Path, in_channels: int = 3) -> Student:
+    config = StudentConfig(name=name, in_channels=in_channels)
+    student = new_student(config, {"labels": 2}, seed=0)
+    inflate_backbone(student, config, file)
+    return student.eval()
+
+
+@torch.inference_mode()
+def test_still_clip_equals_the_picture(image_file: Path) -> None:
+    student = inflated("r3d_18", image_file)
+    image = resnet18()
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    clip = picture.unsqueeze(2).expand(-1, -1, 9, -1, -1)
+    stem, first = student.get_submodule("backbone.stem"), student.get_submodule("backbone.layer1.0")
+    expected = image.relu(image.bn1(image.conv1(picture)))
+    # Zero padding in time spoils one more frame at both ends with every convolution.
+    torch.testing.assert_close(stem(clip)[:, :, 4], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        first(stem(clip))[:, :, 4], image.layer1[0](expected), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_weights_are_repeated_and_divided(image_file: Path) -> None:
+    student, image = inflated("vmz_r3d_18", image_file), resnet18().state_dict()
+    state = student.state_dict()
+    conv = state["backbone.layer3.0.conv2.0.weight"]
+    for frame in range(3):
+        torch.testing.assert_close(conv[:, :, frame] * 3, image["layer3.0.conv2.weight"])
+    down = state["backbone.layer2.0.downsample.0.weight"]
+    torch.testing.assert_close(down[:, :, 0], image["layer2.0.downsample.0.weight"])
+    for ours, theirs in (("layer2.0.downsample.1", "layer2.0.downsample.1"), ("stem.1", "bn1")):
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            assert torch.equal(state[f"backbone.{ours}.{part}"], image[f"{theirs}.{part}"])
+
+
+def test_report_names_every_tensor(image_file: Path) -> None:
+    config = StudentConfig(name="r3d_18")
+    student = new_student(config, {"labels": 2}, seed=0)
+    report = inflate_backbone(student, config, image_file)
+    assert len(report.loaded) == len(student.state_dict()) - 2
+    assert report.reinitialised == ("heads.labels.bias", "heads.labels.weight")
+    assert report.unused == ("fc.bias", "fc.weight")
+
+
+def test_mixed_convolutions_are_repeated_where_they_span_time(image_file: Path) -> None:
+    state, image = inflated("mc3_18", image_file).state_dict(), resnet18().state_dict()
+    flat = state["backbone.layer4.1.conv1.0.weight"]
+    assert flat.shape[2] == 1
+    torch.testing.assert_close(flat[:, :, 0], image["layer4.1.conv1.weight"])
+
+
+def test_flow_takes_the_mean_over_colours(image_file: Path) -> None:
+    state = inflated("r3d_18", image_file, in_channels=2).state_dict()
+    expected = resnet18().state_dict()["conv1.weight"].mean(dim=1) / 3
+    stem = state["backbone.stem.0.weight"]
+    assert stem.shape == (64, 2, 3, 7, 7)
+    for channel in range(2):
+        torch.testing.assert_close(stem[:, channel, 1], expected)
+
+
+@pytest.mark.parametrize("name", ["r2plus1d_18", "vmz_r2plus1d_34", "tiny_r2plus1d_10", "s3d"])
+def test_students_without_a_2d_counterpart_are_refused(name: str, image_file: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be inflated"):
+        image_weights(StudentConfig(name=name), image_file)
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
+    student = new_student(StudentConfig(name="vmz_r3d_34"), {"labels": 2}, seed=0)
+    inflate_backbone(student, StudentConfig(name="vmz_r3d_34"), tmp_path / "resnet34.pth")
+    for other in ("resnet34.pth", "resnet50.pth"):  # the first has all names of a resnet18
+        with pytest.raises(CheckpointError, match="is no resnet18"):
+            inflated("r3d_18", tmp_path / other)
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is no resnet18"):
+        inflated("r3d_18", tmp_path / "other.pth")
+
+
+def test_absent_weights_say_where_they_belong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="resnet18 to inflate from") as raised:
+        image_weights(StudentConfig(name="r3d_18"), None)
+    assert "resnet18-f37072fd.pth" in str(raised.value)
