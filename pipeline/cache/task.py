@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
+from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.plan import PlannedRows, UnitTask
 from distinit.pipeline.cache.records import entry_of, write_record
@@ -282,15 +283,20 @@ class TaskWriter:
 
     def _publish(self) -> None:
         for unit, staged in self._staged.items():
-            for teacher_id in staged.teachers:
-                # A crash in mid-commit may have left records of a try that is void now.
-                self._layout.commit(teacher_id, unit).unlink(missing_ok=True)
+            for record in self.spec.teachers:
+                # A crash in mid-commit may have left files of a try that is void now.
+                self._layout.commit(record.id, unit).unlink(missing_ok=True)
+                for name in self._array_names(record) if not staged.rows else ():
+                    self._layout.shard(record.id, name, unit).unlink(missing_ok=True)
         for unit, staged in self._staged.items():
             if not self.spec.known:
                 _move(staged.frames_file, self._layout.frames(unit))
             for teacher in staged.teachers.values():
                 for final, (path, _) in teacher.files.items():
                     _move(path, final)
+
+    def _array_names(self, record: TeacherRecord) -> tuple[str, ...]:
+        return tuple(s.name for s in array_specs(record.encoding, record.identity.classes))
 
     def _write_commits(self) -> tuple[UnitCommit, ...]:
         outcomes = {outcome.video_id: outcome for outcome in self.spec.known} | self._outcomes

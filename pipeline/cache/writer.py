@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from distinit.pipeline.cache.arrays import write_array_metadata
-from distinit.pipeline.cache.cards import write_cards
+from distinit.pipeline.cache.cards import published_files, write_cards
 from distinit.pipeline.cache.confidence import fidelity_report
 from distinit.pipeline.cache.digest import corpus_digest
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
@@ -32,6 +32,7 @@ from distinit.pipeline.cache.records import (
 from distinit.pipeline.cache.state import CacheState, read_state, summary_of
 from distinit.pipeline.cache.tables import read_plan, videos_table, write_plan, write_table
 from distinit.pipeline.cache.task import TaskSpec
+from distinit.pipeline.storage import PARTIAL_SUFFIX
 from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
 from distinit.schemas.manifest import CacheManifest, CorpusSummary, RowSpace, VideoOutcome
 from distinit.schemas.teacher import TeacherRecord
@@ -102,9 +103,9 @@ class CacheWriter:
         lock = CacheLock(layout.lock)
         lock.acquire()
         try:
-            shutil.rmtree(layout.staging, ignore_errors=True)
             if not layout.manifest.exists():
                 _create(layout, videos, sampling, unit_rows)
+            _sweep(layout)
             manifest = read_manifest(layout)
             _check_same(manifest, sampling, unit_rows)
             records = {name: read_teacher(layout, name) for name in manifest.teachers}
@@ -332,6 +333,14 @@ def _create(
         content_digest="",
     )
     write_record(manifest, layout.manifest)
+
+
+def _sweep(layout: CacheLayout) -> None:
+    """Remove what a killed writer left half-written; the lock says that none is alive."""
+    shutil.rmtree(layout.staging, ignore_errors=True)
+    for name in published_files(layout):
+        if name.endswith(PARTIAL_SUFFIX):
+            (layout.root / name).unlink(missing_ok=True)
 
 
 def _check_teachers(teachers: Mapping[str, TeacherRecord]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -171,6 +172,7 @@ CORPUS = Corpus(
     frames={"a": 30, "b": 30, "c": 150, "d": 5, "e": 64, "bad": 20},
     broken=frozenset({"bad"}),
 )
+TEACHERS = (make_teacher("alpha"), make_teacher("beta", classes=5, encoding="int8"))
 
 
 @pytest.fixture
@@ -187,11 +189,18 @@ def corpus() -> Corpus:
 
 @pytest.fixture
 def teachers() -> list[TeacherRecord]:
-    return [make_teacher("alpha"), make_teacher("beta", classes=5, encoding="int8")]
+    return list(TEACHERS)
+
+
+@pytest.fixture(scope="session")
+def built_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete cache of the corpus; not to be changed."""
+    root = tmp_path_factory.mktemp("built") / "cache"
+    run_all(root, CORPUS, TEACHERS)
+    return root
 
 
 @pytest.fixture
-def cache_root(tmp_path: Path, corpus: Corpus, teachers: list[TeacherRecord]) -> Path:
-    """A complete cache of the corpus."""
-    run_all(tmp_path / "cache", corpus, teachers)
-    return tmp_path / "cache"
+def cache_root(built_cache: Path, tmp_path: Path) -> Path:
+    """A copy of the complete cache, to do anything with."""
+    return Path(shutil.copytree(built_cache, tmp_path / "cache"))

@@ -1,0 +1,145 @@
+"""A task is written whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.cache.task import TaskSpec, TaskWriter, open_task
+from distinit.schemas.errors import CacheError, TeacherError
+
+
+@pytest.fixture
+def specs(tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]) -> list[TaskSpec]:
+    with kit.open_writer(tmp_path / "c", corpus, teachers) as writer:
+        return list(writer.pending_tasks())
+
+
+def add(kit: ModuleType, task: TaskWriter, video: PlannedRows, start: int, stop: int) -> bool:
+    index_N = np.arange(start, stop)
+    logits = {t.id: kit.logits_of(video.video_id, t, index_N) for t in task.spec.teachers}
+    hash_N = kit.hash_of(video.video_id, index_N)
+    return task.add(video, index_N, index_N * 512, "1/12800", hash_N, logits)
+
+
+def files(root: Path) -> set[str]:
+    return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()}
+
+
+def test_specs_travel_to_workers(specs: list[TaskSpec]) -> None:
+    assert pickle.loads(pickle.dumps(specs)) == specs  # noqa: S301 - our own bytes
+
+
+def test_nothing_is_visible_before_the_commit_nor_after_an_abort(
+    specs: list[TaskSpec], kit: ModuleType, corpus: Any
+) -> None:
+    root = specs[0].root
+    before = files(root)
+    long = next(spec for spec in specs if spec.task.units == 3)
+    with open_task(long) as task:
+        add(kit, task, long.videos[0], 0, 140)
+        published = {name for name in files(root) if not name.startswith(".staging/")}
+        assert published == before
+        assert files(root) - before  # full units wait on disk
+    assert files(root) == before
+
+
+def test_a_long_video_that_fails_at_its_end_leaves_nothing(
+    specs: list[TaskSpec], kit: ModuleType, corpus: Any
+) -> None:
+    long = next(spec for spec in specs if spec.task.units == 3)
+    (video,) = long.videos
+    with open_task(long) as task:
+        add(kit, task, video, 0, 149)
+        task.fail_video(kit.outcome_of(video.video_id, 149, "truncated"))
+        commits = task.commit()
+    assert {(c.unit, c.rows) for c in commits} == {(u, 0) for u in long.task.unit_range}
+    assert [v.status for c in commits for v in c.videos] == ["failed", "failed"]
+    assert not list(long.root.glob("teachers/*/logits/c"))
+
+
+def test_a_failed_video_does_not_touch_its_neighbours(
+    specs: list[TaskSpec], kit: ModuleType, tmp_path: Path
+) -> None:
+    spec = next(spec for spec in specs if len(spec.videos) > 1)
+    first, second, *others = spec.videos
+    with open_task(spec) as task:
+        add(kit, task, first, 0, 3)
+        add(kit, task, second, 0, 2)  # interleaved
+        add(kit, task, first, 3, first.reserved_rows)
+        add(kit, task, second, 2, second.reserved_rows)
+        task.fail_video(kit.outcome_of(first.video_id, 9, "broken"))
+        task.finish_video(kit.outcome_of(second.video_id, second.reserved_rows))
+        for video in others:
+            task.fail_video(kit.outcome_of(video.video_id, 0, "broken"))
+        commits = task.commit()
+    assert {c.rows for c in commits} == {second.reserved_rows}
+
+
+def test_fewer_rows_than_reserved_leave_a_gap(specs: list[TaskSpec], kit: ModuleType) -> None:
+    spec = next(spec for spec in specs if spec.task.units == 1)
+    with open_task(spec) as task:
+        for video in spec.videos:
+            add(kit, task, video, 0, video.reserved_rows - 1)
+            task.finish_video(kit.outcome_of(video.video_id, video.reserved_rows - 1))
+        commits = task.commit()
+    expected = sum(video.reserved_rows - 1 for video in spec.videos)
+    assert {c.rows for c in commits} == {expected}
+
+
+def test_one_row_too_many_spills_the_video(specs: list[TaskSpec], kit: ModuleType) -> None:
+    spec = next(spec for spec in specs if spec.task.units == 3)
+    (video,) = spec.videos
+    with open_task(spec) as task:
+        assert add(kit, task, video, 0, 150)
+        assert not add(kit, task, video, 150, 151)
+        assert not add(kit, task, video, 151, 152)
+        assert task.finish_video(kit.outcome_of(video.video_id, 152)).status == "spilled"
+        commits = task.commit()
+    assert {c.rows for c in commits} == {0}
+    assert commits[-1].videos[0].frame_count == 152
+
+
+def test_wrong_use_is_refused(specs: list[TaskSpec], kit: ModuleType) -> None:
+    spec = next(spec for spec in specs if spec.task.units == 3)
+    (video,) = spec.videos
+    index_N = np.arange(4)
+    good = {t.id: kit.logits_of(video.video_id, t, index_N) for t in spec.teachers}
+    hash_N = np.zeros(4, np.uint64)
+    with open_task(spec) as task:
+        for logits in (
+            {"alpha": good["alpha"]},
+            {**good, "more": good["alpha"]},
+            {**good, "alpha": good["alpha"][:3]},
+            {**good, "alpha": good["alpha"][:, :6]},
+            {**good, "alpha": good["alpha"].astype(np.float16)},
+        ):
+            with pytest.raises(CacheError, match="do not fit together"):
+                task.add(video, index_N, index_N, "1/25", hash_N, logits)
+        with pytest.raises(CacheError, match="do not fit together"):
+            task.add(video, index_N, index_N[:2], "1/25", hash_N, good)
+        with pytest.raises(CacheError, match="out of order"):
+            task.add(video, index_N[::-1], index_N, "1/25", hash_N, good)
+        task.add(video, index_N, index_N, "1/25", hash_N, good)
+        with pytest.raises(CacheError, match="above 3"):
+            task.add(video, index_N, index_N, "1/25", hash_N, good)
+        with pytest.raises(CacheError, match="before all its videos"):
+            task.commit()
+        task.finish_video(kit.outcome_of(video.video_id, 4))
+        with pytest.raises(CacheError, match="no more rows"):
+            task.finish_video(kit.outcome_of(video.video_id, 4))
+
+
+def test_a_teacher_that_gives_nan_stops_the_task(specs: list[TaskSpec], kit: ModuleType) -> None:
+    spec = next(spec for spec in specs if spec.task.units == 3)
+    index_N = np.arange(2)
+    logits = {t.id: kit.logits_of("x", t, index_N) for t in spec.teachers}
+    logits["beta"][1, 2] = np.nan
+    with open_task(spec) as task, pytest.raises(TeacherError, match="not finite"):
+        task.add(spec.videos[0], index_N, index_N, "1/25", np.zeros(2, np.uint64), logits)

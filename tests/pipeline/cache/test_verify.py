@@ -1,0 +1,216 @@
+"""Every kind of damage is found, by its file's name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distinit.pipeline.cache.arrays import encode_shard
+from distinit.pipeline.cache.cards import checksum_lines, published_files
+from distinit.pipeline.cache.encoding import array_specs
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.records import entry_of
+from distinit.pipeline.cache.verify import verify_cache
+
+
+def resign(root: Path) -> None:
+    """What a careful forger does: every commit record and checksum is made to fit the files."""
+    layout = CacheLayout(root)
+    for path in root.glob("teachers/*/commits/*.json"):
+        commit = json.loads(path.read_text())
+        commit["files"] = {n: entry_of(root / n).model_dump() for n in commit["files"]}
+        path.write_text(json.dumps(commit))
+    layout.checksums.write_text(checksum_lines(layout, {}))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=2))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_cache_has_no_problems(cache_root: Path, deep: bool) -> None:
+    units: list[tuple[int, int]] = []
+    report = verify_cache(cache_root, deep=deep, on_unit=lambda a, b: units.append((a, b)))
+    assert report.problems == ()
+    assert report.ok
+    assert report.rows == 279
+    files = [p for p in cache_root.rglob("*") if p.is_file()]
+    assert report.files == len(files) - 2  # without .lock and manifest-sha256.txt
+    assert units == ([(i + 1, 7) for i in range(7)] if deep else [])
+
+
+def test_every_encoding_verifies(tmp_path: Path, kit: ModuleType, corpus: Any) -> None:
+    teachers = [
+        kit.make_teacher("k", classes=9, encoding="topk:3"),
+        kit.make_teacher("f", target="features"),
+        kit.make_teacher("f8", target="features", encoding="int8"),
+        kit.make_teacher("one", classes=1),
+    ]
+    kit.run_all(tmp_path / "c", corpus, teachers)
+    assert verify_cache(tmp_path / "c").problems == ()
+
+
+def test_an_incomplete_cache_verifies(
+    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+) -> None:
+    with kit.open_writer(tmp_path / "c", corpus, teachers) as writer:
+        kit.run_task(writer.pending_tasks()[0], corpus)
+        writer.finalise()
+    report = verify_cache(tmp_path / "c")
+    assert report.problems == ()
+    assert report.rows > 0
+    (tmp_path / "c" / "frames" / "unit-00000.parquet").unlink()
+    assert not verify_cache(tmp_path / "c", deep=False).ok
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_flipped_bit_is_found(cache_root: Path, data: st.DataObject) -> None:
+    names = [*published_files(CacheLayout(cache_root)), "manifest-sha256.txt"]
+    path = cache_root / data.draw(st.sampled_from(names))
+    good = path.read_bytes()
+    place = data.draw(st.integers(0, len(good) - 1))
+    bad = bytearray(good)
+    bad[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(bad)
+    try:
+        report = verify_cache(cache_root)
+    finally:
+        path.write_bytes(good)
+    assert any(path.name in p or path.parent.name in p for p in report.problems), report
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "plan.parquet",
+        "videos.parquet",
+        "README.md",
+        "croissant.json",
+        "frames/unit-00001.parquet",
+        "teachers/alpha/teacher.json",
+        "teachers/alpha/logits/zarr.json",
+        "teachers/beta/logits/c/0/0",
+        "teachers/beta/logits_affine/c/0/0",
+        "teachers/alpha/confidence/unit-00001.parquet",
+        "teachers/alpha/commits/unit-00001.json",
+    ],
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_deleted_or_truncated_file_is_found(cache_root: Path, name: str, deep: bool) -> None:
+    path = cache_root / name
+    good = path.read_bytes()
+    path.unlink()
+    assert not verify_cache(cache_root, deep=deep).ok
+    path.write_bytes(good[: len(good) // 2])
+    if deep or (path.suffix not in {".md"} and path.name != "croissant.json"):
+        assert not verify_cache(cache_root, deep=deep).ok
+    path.write_bytes(good)
+    assert verify_cache(cache_root, deep=deep).ok
+
+
+def swap(a: Path, b: Path) -> None:
+    held = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(held)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_two_swapped_shards_are_found(cache_root: Path, signed: bool) -> None:
+    shards = sorted((cache_root / "teachers/alpha/logits/c").glob("*/0"))
+    swap(shards[1], shards[2])
+    if signed:
+        resign(cache_root)
+    problems = verify_cache(cache_root).problems
+    assert any("alpha" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("folder", "suffix"), [("frames", "parquet"), ("teachers/alpha/commits", "json")]
+)
+def test_two_swapped_records_are_found(cache_root: Path, folder: str, suffix: str) -> None:
+    base = cache_root / folder
+    swap(base / f"unit-00001.{suffix}", base / f"unit-00002.{suffix}")
+    resign(cache_root)
+    assert not verify_cache(cache_root).ok
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content_digest": "0" * 64},
+        {"complete": False},
+        {"corpus": {"digest": "0" * 64, "videos": 6, "failed": 1, "frames": 279}},
+        {"sampling": {"mode": "stride", "stride": 2}},
+        {"row_space": {"capacity": 64, "units": 7, "rows": 278}},
+        {"row_space": {"capacity": 64, "units": 6, "rows": 279}},
+        {"format_version": 2},
+        {"surprise": 1},
+    ],
+)
+def test_an_edited_and_signed_manifest_is_found(cache_root: Path, changes: dict[str, Any]) -> None:
+    edit_json(cache_root / "manifest.json", **changes)
+    resign(cache_root)
+    assert not verify_cache(cache_root, deep=False).ok
+
+
+def test_targets_that_were_changed_and_signed_are_found(cache_root: Path, tmp_path: Path) -> None:
+    spec = array_specs("float16", 7)[0]
+    forged = np.zeros((64, 7), np.float16)
+    forged[:, 3] = 5
+    shard = encode_shard(tmp_path / "forged", spec, forged, 64)
+    shutil.copy(shard, cache_root / "teachers/alpha/logits/c/1/0")
+    resign(cache_root)
+    problems = "\n".join(verify_cache(cache_root).problems)
+    assert "unit-00001 of alpha: content digest differs" in problems
+    assert "confidence of row" in problems
+
+
+@pytest.mark.parametrize("name", ["entropy_nats", "top1_class", "margin", "log_z"])
+@pytest.mark.parametrize("teacher", ["alpha", "beta"])
+def test_confidence_that_does_not_follow_is_found(
+    cache_root: Path, name: str, teacher: str
+) -> None:
+    path = cache_root / f"teachers/{teacher}/confidence/unit-00001.parquet"
+    table = pq.read_table(path)
+    values = table.column(name).to_numpy().copy()
+    values[5] = (values[5] + 1) % 5
+    place = table.schema.names.index(name)
+    field = table.schema.field(name)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), path)
+    resign(cache_root)
+    row = table.column("row")[5].as_py()
+    assert any(f"confidence of row {row}" in p for p in verify_cache(cache_root).problems)
+
+
+def test_extra_files_and_links_are_found(cache_root: Path, tmp_path: Path) -> None:
+    (cache_root / "teachers/alpha/notes.txt").write_text("hello")
+    (cache_root / "frames/unit-00009.parquet.partial").write_text("half")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (cache_root / "link").symlink_to(outside)
+    problems = "\n".join(verify_cache(cache_root, deep=False).problems)
+    assert "teachers/alpha/notes.txt: not part of the cache" in problems
+    assert "unit-00009.parquet.partial: not part of the cache" in problems
+    assert "a link in the folder leads outside of it" in problems
+
+
+def test_a_folder_that_is_no_cache(tmp_path: Path) -> None:
+    report = verify_cache(tmp_path)
+    assert not report.ok
+    assert "manifest.json does not exist" in report.problems[0]
