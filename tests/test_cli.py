@@ -1,0 +1,108 @@
+"""The command line: help with examples, one clear message per mistake, no traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from distinit.cli import main
+
+
+def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        path = (*prefix, name)
+        found += commands(command, path) if isinstance(command, click.Group) else [path]
+    return found
+
+
+@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Examples:" in result.output
+    assert f"distinit {' '.join(path)}" in result.output
+
+
+def test_the_main_help_lists_every_command_once_in_sections() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    lines = [line.split()[0] for line in result.output.splitlines() if line.startswith("  ")]
+    for name in main.commands:
+        assert lines.count(name) == 1, name
+    assert "Pipeline:" in result.output
+    assert "More:" not in result.output, "a command has no section"
+
+
+MISTAKES = {
+    "missing folder": (["--videos", "nowhere", "--teacher", "null"], 2, "nowhere"),
+    "no videos": (["--videos", "empty", "--teacher", "null"], 2, "no videos"),
+    "unknown teacher": (["--videos", "videos", "--teacher", "resnet51"], 2, "resnet51"),
+    "unreadable weights": (
+        ["--videos", "videos", "--teacher", "resnet18", "--weights", "torn.pth"],
+        1,
+        "torn.pth",
+    ),
+    "missing weights": (
+        ["--videos", "videos", "--teacher", "resnet18", "--weights", "none.pth"],
+        1,
+        "none.pth",
+    ),
+    "unknown key": (
+        ["--videos", "videos", "--teacher", "null", "--set", "batchsize=3"],
+        2,
+        "batchsize: unknown key",
+    ),
+    "no teacher": (["--videos", "videos"], 2, "teachers: missing"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gives_one_clear_message_and_no_traceback(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
+    arguments, code, says = MISTAKES[mistake]
+    result = CliRunner().invoke(main, ["extract", "--cache", "cache", "--quiet", *arguments])
+    assert result.exit_code == code, result.output
+    assert says.lower() in result.output.lower()
+    assert result.output.startswith("error: ")
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert not (tmp_path / "cache" / "manifest.json").exists()
+
+
+def test_cache_commands_on_a_folder_that_is_no_cache(tmp_path: Path) -> None:
+    for command in ("info", "verify"):
+        result = CliRunner().invoke(main, ["cache", command, str(tmp_path)])
+        assert result.exit_code == 1
+        assert "manifest" in result.output
+
+
+def test_doctor_says_what_is_here_and_json_says_the_same(tmp_path: Path) -> None:
+    text = CliRunner().invoke(main, ["doctor", "--folder", str(tmp_path)])
+    assert text.exit_code == 0
+    report = json.loads(
+        CliRunner().invoke(main, ["doctor", "--folder", str(tmp_path), "--json"]).output
+    )
+    checks = {check["name"]: check for check in report["checks"]}
+    assert checks["ffmpeg"]["status"] == "ok"
+    assert checks["write access"]["found"] == str(tmp_path)
+    for name, check in checks.items():
+        assert f"{name} " in text.output
+        assert check["status"] != "fail"
+
+
+def test_doctor_fails_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTINIT_FFMPEG", str(tmp_path / "no-ffmpeg"))
+    result = CliRunner().invoke(main, ["doctor", "--folder", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "fail  ffmpeg" in result.output
+    assert "something needed is missing" in result.output
