@@ -2,57 +2,242 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+import pytest
+import torch
 
-from distinit.pipeline.video import DecodeSummary, View, open_video
+from distinit.pipeline.video import DecodeSummary, FrameBlock, View, hamming_distance, open_video
+from distinit.pipeline.video import decode as decode_module
+from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig
 
 CONFIG = DecodeConfig(deadline_seconds=60, stall_seconds=30)
-SOURCE = {"source": View.source()}
 
 
-def decode(
-    path: Path, views: dict[str, View] = SOURCE, config: DecodeConfig = CONFIG, block: int = 5
-) -> tuple[DecodeSummary, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Summary, pts_N, hash_N and the views of a whole video."""
-    with open_video(path, views, config, block_frames=block) as stream:
-        blocks = list(stream)
-    assert stream.summary is not None
-    assert [b.first_index for b in blocks] == list(range(0, stream.summary.frame_count, block))
-    pts_N = np.concatenate([b.pts_N for b in blocks])
-    hash_N = np.concatenate([b.hash_N for b in blocks])
-    pixels = {name: np.concatenate([b.views[name] for b in blocks]) for name in views}
-    return stream.summary, pts_N, hash_N, pixels
-
-
-def by_pyav(path: Path) -> tuple[list[int], Fraction, list[np.ndarray]]:
-    """Timestamps, time base and RGB frames (not rotated)."""
-    with av.open(f"file:{path}") as container:
-        stream = container.streams.video[0]
-        frames = list(container.decode(stream))
-        pixels = [frame.to_ndarray(format="rgb24") for frame in frames]
-        return [frame.pts for frame in frames], stream.time_base, pixels
-
-
-def transcode(exe: str, source: Path, target: Path, *args: str, before: Sequence[str] = ()) -> Path:
-    argv = [exe, "-v", "error", "-nostdin", "-y", *before, "-i", f"file:{source}", *args]
-    subprocess.run([*argv, f"file:{target}"], check=True)
-    return target
-
-
-def test_frames_and_timestamps_equal_pyav(tmp_path: Path, make_video: Any) -> None:
+def test_frames_and_timestamps_equal_pyav(
+    tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
+) -> None:
     path = make_video(tmp_path / "a.mp4", frames=23)
-    expected_pts, time_base, expected = by_pyav(path)
-    summary, pts_N, hash_N, pixels = decode(path)
+    expected_pts, time_base, expected_NHWC = by_pyav(path)
+    summary, pts_N, hash_N, views = decode(path)
     assert summary == DecodeSummary(23, 64, 48, str(time_base), 2.3, 10.0)
     assert pts_N.tolist() == expected_pts
-    assert pts_N.dtype == np.int64
-    assert hash_N.dtype == np.uint64
-    np.testing.assert_array_equal(pixels["source"], np.stack(expected))
+    assert (pts_N.dtype, hash_N.dtype) == (np.int64, np.uint64)
+    np.testing.assert_array_equal(views["source"], expected_NHWC)
+
+
+def test_variable_frame_rate_keeps_every_frame(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any, by_pyav: Any
+) -> None:
+    source = make_video(tmp_path / "a.mp4", frames=20)
+    slower = "setpts=PTS+N*N*0.01/TB"
+    path = remake(source, tmp_path / "vfr.mkv", "-vf", slower, "-fps_mode", "passthrough")
+    expected_pts, _, expected_NHWC = by_pyav(path)
+    summary, pts_N, _, views = decode(path)
+    assert summary.frame_count == 20
+    assert pts_N.tolist() == expected_pts
+    assert len(set(np.diff(pts_N))) == 5
+    np.testing.assert_array_equal(views["source"], expected_NHWC)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("odd.mp4", ("-c:v", "libx264", "-vf", "crop=61:45:exact=1", "-pix_fmt", "yuv444p")),
+        ("odd420.webm", ("-c:v", "libvpx", "-vf", "crop=61:45:exact=1", "-b:v", "1M")),
+        ("a.avi", ("-c:v", "mpeg4", "-bf", "2")),
+        ("a.gif", ()),
+        ("a.ts", ("-c:v", "mpeg2video", "-r", "25")),
+        ("a.wmv", ("-c:v", "wmv2")),
+        ("a.ogv", ("-c:v", "libtheora")),
+        ("a.flv", ("-c:v", "flv")),
+    ],
+)
+def test_containers_and_sizes(
+    tmp_path: Path,
+    make_video: Any,
+    decode: Any,
+    by_pyav: Any,
+    name: str,
+    args: tuple[str, ...],
+) -> None:
+    path = make_video(tmp_path / name, frames=9, args=args)
+    expected_pts, _, expected_NHWC = by_pyav(path)
+    summary, pts_N, _, views = decode(path)
+    assert summary.frame_count == len(expected_pts) >= 9
+    assert pts_N.tolist() == expected_pts
+    assert (summary.height, summary.width) == expected_NHWC.shape[1:3]
+    np.testing.assert_allclose(
+        views["source"].astype(int), expected_NHWC.astype(int), atol=2 if "odd" not in name else 40
+    )
+
+
+def test_ten_bit_frames_are_close_to_pyav(
+    tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
+) -> None:
+    args = ("-c:v", "libx264", "-pix_fmt", "yuv420p10le", "-crf", "10")
+    path = make_video(tmp_path / "a.mp4", frames=6, args=args)
+    expected_pts, _, expected_NHWC = by_pyav(path)
+    _, pts_N, _, views = decode(path)
+    assert pts_N.tolist() == expected_pts
+    difference = np.abs(views["source"].astype(int) - expected_NHWC.astype(int))
+    assert difference.mean() < 3
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (270, 3)])
+def test_rotation_is_applied(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any, degrees: int, turns: int
+) -> None:
+    source = make_video(tmp_path / "a.mp4", frames=4)
+    rotate = ("-display_rotation", str(degrees))
+    path = remake(source, tmp_path / "r.mp4", "-c", "copy", before=rotate)
+    _, _, _, upright = decode(source)
+    summary, _, _, views = decode(path)
+    assert (summary.width, summary.height) == ((48, 64) if turns % 2 else (64, 48))
+    np.testing.assert_array_equal(views["source"], np.rot90(upright["source"], turns, (1, 2)))
+
+
+def test_timestamps_are_the_sources_even_backwards(
+    tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
+) -> None:
+    args = ("-c:v", "mpeg2video", "-g", "3", "-r", "25")
+    first = make_video(tmp_path / "1.ts", frames=8, args=args)
+    second = make_video(tmp_path / "2.ts", frames=8, args=(*args, "-muxdelay", "0"))
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    expected_pts, _, _ = by_pyav(path)
+    summary, pts_N, _, _ = decode(path)
+    assert (np.diff(expected_pts) < 0).any()
+    assert expected_pts[0] > 0
+    assert pts_N.tolist() == expected_pts
+    assert summary.frame_count == len(expected_pts)
+
+
+def test_a_change_of_resolution_keeps_frames_apart(
+    tmp_path: Path, make_video: Any, decode: Any
+) -> None:
+    args = ("-c:v", "libx264", "-crf", "10", "-bf", "0", "-pix_fmt", "yuv420p")
+    small = make_video(tmp_path / "1.ts", frames=6, size=(64, 48), rate=10, args=args)
+    large = make_video(tmp_path / "2.ts", frames=6, size=(128, 96), rate=10, args=args)
+    path = tmp_path / "both.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    one, two = decode(small)[3]["source"], decode(large)[3]["source"]
+    summary, _, _, views = decode(path, {"source": View.source(), "small": View.squash(16, 20)})
+    assert (summary.frame_count, summary.width) == (len(one) + len(two), 64)
+    assert views["small"].shape == (summary.frame_count, 16, 20, 3)
+    np.testing.assert_array_equal(views["source"][: len(one)], one)
+    halved = two.reshape(len(two), 48, 2, 64, 2, 3).mean(axis=(2, 4))
+    assert np.abs(views["source"][len(one) :] - halved).mean() < 6
+
+
+def test_views_come_from_the_same_frames(tmp_path: Path, make_video: Any, decode: Any) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=11, size=(96, 64))
+    requested = {
+        "source": View.source(),
+        "squash": View.squash(32, 24),
+        "short": View.short_edge(16, flags="area"),
+    }
+    _, _, hash_N, views = decode(path, requested)
+    assert {name: view.shape[1:3] for name, view in views.items()} == {
+        "source": (64, 96),
+        "squash": (32, 24),
+        "short": (16, 24),
+    }
+    averaged = views["source"].reshape(11, 16, 4, 24, 4, 3).mean(axis=(2, 4))
+    difference_NN = np.abs(views["short"][:, None] - averaged[None]).mean(axis=(2, 3, 4))
+    assert difference_NN.argmin(axis=1).tolist() == list(range(11))
+    assert len(hash_N) == 11
+
+
+def test_hashes_survive_a_reencode_and_tell_scenes_apart(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any
+) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=10, size=(320, 240))
+    again = remake(path, tmp_path / "b.mkv", "-c:v", "libx264", "-crf", "30", "-vf", "scale=160:-2")
+    other = make_video(tmp_path / "c.mp4", frames=10, size=(320, 240), seed=7)
+    hash_N, again_N, other_N = decode(path)[2], decode(again)[2], decode(other)[2]
+    assert hamming_distance(hash_N, again_N).max() <= 4
+    assert hamming_distance(hash_N, other_N).min() >= 12
+
+
+@pytest.mark.parametrize(
+    "name", ["-dash.mp4", "[1] a b.mp4", "löwe 猫.mp4", "50%d.mp4", "it's:a,b;c.mp4", "pipe:0.mp4"]
+)
+def test_names_are_only_names(tmp_path: Path, make_video: Any, decode: Any, name: str) -> None:
+    plain = make_video(tmp_path / "plain.mp4", frames=3)
+    path = plain.rename(tmp_path / name)
+    assert decode(path)[0].frame_count == 3
+
+
+def test_relative_paths(
+    tmp_path: Path, make_video: Any, decode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video(tmp_path / "-i.mp4", frames=3)
+    monkeypatch.chdir(tmp_path)
+    assert decode(Path("-i.mp4"))[0].frame_count == 3
+
+
+def test_cover_art_is_not_the_video(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any
+) -> None:
+    video = make_video(tmp_path / "a.mp4", frames=5)
+    cover = remake(video, tmp_path / "c.png", "-frames:v", "1")
+    maps = ("-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic")
+    path = remake(cover, tmp_path / "b.mp4", *maps, before=("-i", f"file:{video}"))
+    assert decode(path)[0].frame_count == 5
+    sound = ("-f", "lavfi", "-i", "sine=d=0.5")
+    only = remake(
+        cover, tmp_path / "only.mp4", "-map", "0", "-map", "1", "-c:v", "copy",
+        "-disposition:v:0", "attached_pic", before=sound,
+    )  # fmt: skip
+    with pytest.raises(DecodeError, match=r"only\.mp4: no video stream"):
+        decode(only)
+
+
+def test_a_longer_sound_track_is_no_truncation(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any
+) -> None:
+    video = make_video(tmp_path / "a.mp4", frames=5)
+    sound = ("-f", "lavfi", "-i", "sine=d=6")
+    path = remake(video, tmp_path / "b.mkv", "-c:v", "copy", before=sound)
+    assert decode(path)[0].frame_count == 5
+
+
+def test_blocks_are_shortened_to_bounded_memory(
+    tmp_path: Path, make_video: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=7)
+    monkeypatch.setattr(decode_module, "MAX_BLOCK_BYTES", 2 * 64 * 48 * 3 + 5)
+    with open_video(path, {"source": View.source()}, CONFIG, block_frames=32) as stream:
+        assert [len(block) for block in stream] == [2, 2, 2, 1]
+
+
+def test_kept_blocks_are_never_overwritten(tmp_path: Path, make_video: Any, decode: Any) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=24)
+    expected_NHWC = decode(path)[3]["source"]
+    kept = {}
+    with open_video(path, {"source": View.source()}, CONFIG, block_frames=2) as stream:
+        for block in stream:
+            if block.first_index % 6 == 0:  # the other blocks' memory is used again
+                kept[block.first_index] = torch.from_numpy(block.views["source"])[1:]
+            del block
+    assert sorted(kept) == [0, 6, 12, 18]
+    for first, frame in kept.items():
+        np.testing.assert_array_equal(frame[0].numpy(), expected_NHWC[first + 1])
+
+
+def test_a_stream_is_used_in_a_with_block(tmp_path: Path, make_video: Any) -> None:
+    stream = open_video(make_video(tmp_path / "a.mp4"), {}, CONFIG)
+    with pytest.raises(RuntimeError, match="with open_video"):
+        next(stream)
+
+
+def test_blocks_check_their_shapes() -> None:
+    pts_N, hash_N = np.zeros(2, np.int64), np.zeros(2, np.uint64)
+    with pytest.raises(ValueError, match="one entry a frame"):
+        FrameBlock(0, pts_N, hash_N, {"a": np.zeros((3, 4, 4, 3), np.uint8)})
+    with pytest.raises(ValueError, match="one entry a frame"):
+        FrameBlock(0, pts_N, hash_N[:1], {})
