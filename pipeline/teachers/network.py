@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 IMAGENET_CLASSES = 1000
+_LONGEST_ID = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._@+-]+")
 
 
@@ -89,7 +90,7 @@ def assemble(
         label_space=labels.space,
         label_names=labels.names,
     )
-    parts = [stem if published else f"{stem}-{weights_sha256[:8]}"]
+    parts = [stem] if published else [stem, weights_sha256[:8]]
     return Network(module, identity, name_default_id(parts, request))
 
 
@@ -106,7 +107,9 @@ def name_default_id(parts: Sequence[str], request: TeacherRequest) -> str:
         *(["features"] if request.target == "features" else []),
         *(["fast"] if request.resize == "fast" else []),
     ]
-    return _UNSAFE.sub("-", "-".join([*parts, *extras])).lstrip("._-+@")[:100]
+    stem, *tail = [_UNSAFE.sub("-", part) for part in (*parts, *extras)]
+    end = "".join(f"-{part}" for part in tail)
+    return stem.lstrip("._-+@")[: _LONGEST_ID - len(end)] + end
 
 
 def _require_names(labels: Labels, classes: int, architecture: str) -> None:

@@ -72,8 +72,10 @@ def build_classifier(
 ) -> tuple[nn.Module, int]:
     """A torchvision classifier with these weights, and its number of classes.
 
-    ``weights`` only says which input size a vision transformer is built for.
+    ``weights`` only says which input size a vision transformer is built for. Raises
+    TeacherError for an unknown name, WeightsError for a state dict of another network.
     """
+    _require_classifier(name)
     state_dict = {
         _OLD_DENSENET.sub(r"\1\2", key): tensor
         for key, tensor in state_dict.items()
@@ -96,7 +98,7 @@ def _options(name: str, weights: WeightsEnum | None) -> dict[str, Any]:
     return {}
 
 
-def _weights_of(name: str) -> list[WeightsEnum]:
+def _require_classifier(name: str) -> None:
     if name not in classifier_names():
         close = difflib.get_close_matches(name, classifier_names(), n=3)
         raise TeacherError(
@@ -106,6 +108,10 @@ def _weights_of(name: str) -> list[WeightsEnum]:
             found=repr(name),
             remedy=f"did you mean {', '.join(close)}?" if close else "see --help for the names",
         )
+
+
+def _weights_of(name: str) -> list[WeightsEnum]:
+    _require_classifier(name)
     choices = list(torchvision.models.get_model_weights(name))
     return [w for w in choices if w.meta.get("categories")]  # some are backbones only
 

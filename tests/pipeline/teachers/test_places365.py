@@ -1,0 +1,69 @@
+"""Places365 checkpoints in their published form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import squeezenet1_1
+
+from distinit.pipeline.teachers.places365 import load_places365, read_categories
+from distinit.schemas.errors import TeacherError, WeightsError
+from distinit.schemas.teacher import TeacherRequest
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    with torch.random.fork_rng():
+        state_dict = squeezenet1_1(num_classes=365).state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in state_dict.items()}
+    path = tmp_path / "squeezenet_places365.pth.tar"
+    torch.save({"arch": "squeezenet1_1", "epoch": 90, "state_dict": wrapped}, path)
+    return path
+
+
+def request(path: Path | None, architecture: str = "squeezenet1_1") -> TeacherRequest:
+    weights = None if path is None else str(path)
+    return TeacherRequest(name=f"places365:{architecture}", weights=weights)
+
+
+def write_categories(folder: Path, first_index: int = 0) -> None:
+    lines = [f"/a/place_{i}/indoor {i + first_index}" for i in range(365)]
+    (folder / "categories_places365.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_identity(checkpoint: Path) -> None:
+    network = load_places365(request(checkpoint))
+    identity, spec = network.identity, network.identity.preprocessing
+    assert identity.architecture == "places365/squeezenet1_1"
+    assert (identity.classes, identity.label_space, identity.label_names) == (365, "places365", ())
+    assert (spec.resize_mode, spec.resize_size, spec.crop_size) == ("squash", 256, 224)
+    assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert network.default_id == f"places365-squeezenet1_1-{identity.weights_sha256[:8]}"
+
+
+def test_names_come_from_a_file_beside_the_weights(checkpoint: Path) -> None:
+    write_categories(checkpoint.parent)
+    names = load_places365(request(checkpoint)).identity.label_names
+    assert len(names) == 365
+    assert names[7] == "place_7/indoor"
+
+
+def test_names_in_another_order_are_refused(tmp_path: Path) -> None:
+    write_categories(tmp_path, first_index=1)
+    with pytest.raises(WeightsError, match="not those of Places365"):
+        read_categories(tmp_path / "categories_places365.txt")
+
+
+def test_needs_weights_of_365_classes(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"--weights resnet18_places365\.pth\.tar"):
+        load_places365(request(None, "resnet18"))
+    torch.save(squeezenet1_1(num_classes=5).state_dict(), tmp_path / "five.pth")
+    with pytest.raises(WeightsError, match="found:    5 classes"):
+        load_places365(request(tmp_path / "five.pth"))
+
+
+def test_unknown_architecture(checkpoint: Path) -> None:
+    with pytest.raises(TeacherError, match="resnet1"):
+        load_places365(request(checkpoint, "resnet1"))

@@ -1,0 +1,119 @@
+"""Plugin teachers: found, called, checked, and told apart by their code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distinit.pipeline.teachers.base import NetworkTeacher
+from distinit.pipeline.teachers.plugin import load_plugin
+from distinit.pipeline.teachers.registry import load_teacher
+from distinit.schemas.errors import TeacherError
+from distinit.schemas.teacher import TeacherRequest
+
+SOURCE = '''
+import torch
+from distinit.schemas.teacher import PreprocessSpec
+
+class Means(torch.nn.Module):
+    """Logits: red, green, blue and their sum."""
+
+    def forward(self, x):
+        means = x.mean(dim=(2, 3))
+        return torch.cat([means, means.sum(dim=1, keepdim=True)], dim=1)
+
+class Map(torch.nn.Module):
+    def forward(self, x):
+        return x
+
+SPEC = PreprocessSpec(
+    resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
+)
+received = []
+
+def means(weights, device):
+    received.append((weights, device))
+    return Means(), SPEC, ["red", "green", "blue", "sum"], "colours"
+
+def unnamed(weights, device):
+    return Means(), SPEC, [], ""
+
+def wrong(weights, device):
+    return Means(), SPEC
+
+def unpooled(weights, device):
+    return Map(), SPEC, [], "maps"
+
+def misnamed(weights, device):
+    return Means(), SPEC, ["red"], "colours"
+
+constant = 3
+'''
+
+
+@pytest.fixture
+def plugin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "made_plugin.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "needs_more.py").write_text("import no_such_module\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("made_plugin", "needs_more"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def request(function: str, **fields: object) -> TeacherRequest:
+    return TeacherRequest.model_validate({"name": f"plugin:{function}", **fields})
+
+
+def test_a_plugin_is_a_teacher(plugin_dir: Path) -> None:
+    teacher = load_teacher(request("made_plugin:means", weights="some/file.bin"))
+    frames_NHWC = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    frames_NHWC[1, ..., 0] = 255
+    np.testing.assert_array_equal(teacher.forward(frames_NHWC), [[0, 0, 0, 0], [1, 0, 0, 1]])
+    assert sys.modules["made_plugin"].received == [("some/file.bin", "cpu")]
+    assert teacher.identity.label_names == ("red", "green", "blue", "sum")
+    assert (teacher.identity.classes, teacher.identity.label_space) == (4, "colours")
+    assert teacher.id.startswith("means-")
+
+
+def test_features_of_a_plugin_are_its_output(plugin_dir: Path) -> None:
+    network = load_plugin(request("made_plugin:means", target="features"), device="cpu")
+    assert (network.identity.classes, network.identity.label_names) == (4, ())
+    teacher = NetworkTeacher("features", network, device="cpu")
+    white = np.full((1, 8, 8, 3), 255, dtype=np.uint8)
+    np.testing.assert_array_equal(teacher.forward(white), [[1, 1, 1, 3]])
+
+
+def test_edited_code_is_another_teacher(plugin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_plugin(request("made_plugin:unnamed"), device="cpu").identity
+    edited = SOURCE.replace("means.sum(", "means.prod(")
+    (plugin_dir / "made_plugin.py").write_text(edited, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "made_plugin")
+    after = load_plugin(request("made_plugin:unnamed"), device="cpu").identity
+    assert before.architecture != after.architecture
+    assert before.fingerprint != after.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("made_plugin", "cannot tell which function"),
+        ("no_such_plugin:means", "no_such_plugin cannot be imported"),
+        ("made_plugin:absent", "has no function absent"),
+        ("made_plugin:constant", "found:    int"),
+        ("made_plugin:wrong", r"found:    \(Means, PreprocessSpec\)"),
+        ("made_plugin:unpooled", r"found:    \[1, 3, 8, 8\]"),
+        ("made_plugin:misnamed", "found:    1 names"),
+    ],
+)
+def test_what_is_no_plugin_is_refused(plugin_dir: Path, target: str, message: str) -> None:
+    with pytest.raises(TeacherError, match=message):
+        load_plugin(request(target), device="cpu")
+
+
+def test_an_import_that_fails_inside_the_plugin_shows_as_such(plugin_dir: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        load_plugin(request("needs_more:means"), device="cpu")
