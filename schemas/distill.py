@@ -40,10 +40,21 @@ class TargetConfig(Record):
     )
     temperature: float = Field(1.0, gt=0, description="softmax temperature of both (paper: 1)")
     loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
-        "cross_entropy", description="paper: cross_entropy; mse over logits uses LR/10"
+        "cross_entropy",
+        description="paper: cross_entropy; mse (half the squared distance of the logits) wants a "
+        "tenth of the learning rate, which you set yourself",
     )
     weight: float = Field(1.0, ge=0, description="factor of this teacher's loss in the sum")
     filter: FilterConfig = Field(default_factory=FilterConfig, description="confidence filter")
+
+    @model_validator(mode="after")
+    def _logit_losses(self) -> TargetConfig:
+        if self.loss in {"mse", "cosine"}:
+            if self.average == "probabilities":
+                raise ValueError(f"{self.loss} compares logits: average must be logits")
+            if self.temperature != 1:
+                raise ValueError(f"{self.loss} compares logits: temperature must be 1")
+        return self
 
 
 class DistillConfig(Record):

@@ -77,9 +77,8 @@ class CheckpointStore:
         return None
 
     def _folders(self) -> list[Path]:
-        return sorted(
-            p for p in self._root.glob("step-*") if p.name.removeprefix("step-").isdigit()
-        )
+        steps = {p.name.removeprefix("step-"): p for p in self._root.glob("step-*")}
+        return [steps[step] for step in sorted(filter(str.isdigit, steps), key=int)]
 
     def _read(self, folder: Path) -> CheckpointRecord:
         try:

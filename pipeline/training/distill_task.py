@@ -1,0 +1,257 @@
+"""Distillation as a Task: clips from the frame store, targets from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.students.heads import Student, new_student
+from distinit.pipeline.students.registry import check_clip
+from distinit.pipeline.training.clips import check_crop, load_pixels
+from distinit.pipeline.training.losses import clip_weights, soft_losses
+from distinit.pipeline.training.sampling import ClipChoices, ClipSampler
+from distinit.pipeline.training.targets import ClipTargets, TargetReader
+from distinit.pipeline.training.task import Batch
+from distinit.schemas.distill import DistillConfig, TargetConfig
+from distinit.schemas.errors import ConfigError, FrameStoreError
+from distinit.schemas.run import HeadRecord
+
+__all__ = ["DistillTask", "MatchedVideos", "match_videos", "open_distill_task"]
+
+FILTER_BLOCK = 8192  # samples judged at once when filtered clips are skipped
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedVideos:
+    """Videos that are whole in the cache and in the frame store, in order of cache id."""
+
+    cache_ids: tuple[str, ...]
+    store_ids: tuple[str, ...]
+    frame_counts: tuple[int, ...]
+    failed: int
+    """Videos that failed in the cache or in the store."""
+
+
+def match_videos(cache: TargetCache, store: FrameStore) -> MatchedVideos:
+    """Match by content digest; an id or a path alone proves nothing.
+
+    Raises FrameStoreError if a good video of the cache is not in the store (and did not fail
+    there), if its frame count differs, or if nothing is left.
+    """
+    matched: list[tuple[str, str, int]] = []
+    absent: list[str] = []
+    failed = 0
+    failed_digests = {video.digest for video in store.failed.values()}
+    columns = ("video_id", "path", "digest", "frame_count", "status")
+    for video in cache.videos.select(list(columns)).to_pylist():
+        if video["status"] != "ok" or video["digest"] in failed_digests:
+            failed += 1
+        elif video["digest"] not in store.by_digest:
+            absent.append(video["path"])
+        elif video["frame_count"] > 0:
+            store_id = store.by_digest[video["digest"]]
+            _check_frame_count(video, store.videos[store_id].frame_count)
+            matched.append((video["video_id"], store_id, video["frame_count"]))
+    if absent or not matched:
+        raise FrameStoreError(
+            f"the frame store {store.root} does not hold the videos of the cache",
+            expected=f"the {len(matched) + len(absent)} good videos of the cache, by content",
+            found=f"{len(matched)} of them; absent: {', '.join(absent[:3]) or 'all'}",
+            remedy="build the frame store from the same videos",
+        )
+    cache_ids, store_ids, counts = zip(*sorted(matched), strict=True)
+    return MatchedVideos(cache_ids, store_ids, counts, failed)
+
+
+def _check_frame_count(video: Mapping[str, object], stored: int) -> None:
+    if video["frame_count"] != stored:
+        raise FrameStoreError(
+            f"cache and frame store disagree on {video['path']}",
+            expected=f"{video['frame_count']} frames",
+            found=f"{stored} frames",
+            remedy="build the frame store again with this version of distinit and ffmpeg",
+        )
+
+
+class DistillTask:
+    """See Task. Heads are named by teacher id; losses of the teachers are summed."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        cache: TargetCache,
+        store: FrameStore,
+        videos: MatchedVideos,
+        readers: Sequence[TargetReader],
+    ) -> None:
+        self.config = config
+        self.cache = cache
+        self.store = store
+        self.videos = videos
+        self.readers = tuple(readers)
+        self._sampler = ClipSampler(
+            videos.frame_counts,
+            config.clip,
+            config.optimizer.clips_per_epoch,
+            config.runtime.seed,
+        )
+
+    @property
+    def heads(self) -> tuple[HeadRecord, ...]:
+        """One head a teacher."""
+        return tuple(
+            HeadRecord(
+                name=reader.teacher.id,
+                outputs=reader.teacher.identity.classes,
+                label_space=reader.teacher.identity.label_space,
+                teacher_fingerprint=reader.teacher.fingerprint,
+            )
+            for reader in self.readers
+        )
+
+    def build(self) -> Student:
+        """See Task."""
+        heads = {head.name: head.outputs for head in self.heads}
+        return new_student(self.config.student, heads, self.config.runtime.seed)
+
+    def samples(self, epoch: int) -> NDArray[np.int64]:
+        """See Task. With ``skip_filtered`` the epoch has fewer clips, and no weight is zero for
+        all teachers."""
+        order = self._sampler.order(epoch)
+        if not self.config.skip_filtered:
+            return order
+        blocks = np.array_split(np.arange(len(order)), -(-len(order) // FILTER_BLOCK))
+        kept = np.concatenate([self._counts(epoch, block) for block in blocks])
+        kept_order: NDArray[np.int64] = order[kept[order]]
+        return kept_order
+
+    def _counts(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each sample has a weight for any teacher."""
+        rows_NT = self._rows(self._sampler.choices(epoch, samples_N))
+        uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
+        confident = [reader.confident(rows_NT, uniform_NT) for reader in self.readers]
+        weights = self._weights(confident, rows_NT)
+        return np.any([weight_N > 0 for weight_N in weights], axis=0)
+
+    def load(self, epoch: int, samples_B: NDArray[np.int64]) -> Batch:
+        """See Task."""
+        choices = self._sampler.choices(epoch, samples_B)
+        return Batch(
+            pixels_BTCHW=load_pixels(
+                self.store, self.videos.store_ids, choices, self.config.clip.crop
+            ),
+            flip_B=torch.from_numpy(choices.flip_N),
+            targets=self._targets(choices, self._sampler.target_uniforms(epoch, samples_B)),
+        )
+
+    def _targets(self, choices: ClipChoices, uniform_BT: NDArray[np.float64]) -> dict[str, Tensor]:
+        rows_BT = self._rows(choices)
+        read: list[ClipTargets] = [reader.read(rows_BT, uniform_BT) for reader in self.readers]
+        weights = self._weights([targets.confident_B for targets in read], rows_BT)
+        tensors = {}
+        for reader, targets, weight_B in zip(self.readers, read, weights, strict=True):
+            tensors[f"target/{reader.teacher.id}"] = targets.target_BC
+            tensors[f"weight/{reader.teacher.id}"] = torch.from_numpy(weight_B)
+        return tensors
+
+    def _weights(
+        self, confident: Sequence[NDArray[np.bool_]], rows_BT: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
+        present_B = (rows_BT >= 0).any(axis=1)
+        return clip_weights(confident, present_B, self.config.combine_filters)
+
+    def _rows(self, choices: ClipChoices) -> NDArray[np.int64]:
+        """Cache rows [N, T] of the clips' frames, -1 where the cache has none."""
+        index, ids = self.cache.index, self.videos.cache_ids
+        return np.stack(
+            [
+                index.rows_of(ids[video], frames_T)
+                for video, frames_T in zip(choices.video_N.tolist(), choices.frames_NT, strict=True)
+            ]
+        )
+
+    def loss(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum over the teachers of their mean loss; a clip of weight zero counts as zero.
+
+        Figures: ``loss/<teacher>`` (before its weight) and ``kept/<teacher>``, the share of clips.
+        """
+        total = torch.zeros((), device=next(iter(outputs.values())).device)
+        figures: dict[str, Tensor] = {}
+        for reader in self.readers:
+            name, wanted = reader.teacher.id, reader.config
+            weight_B = targets[f"weight/{name}"]
+            loss_B = soft_losses(
+                wanted.loss, outputs[name], targets[f"target/{name}"], wanted.temperature
+            )
+            mean = (weight_B * loss_B).mean()
+            total = total + wanted.weight * mean
+            figures |= {f"loss/{name}": mean, f"kept/{name}": weight_B.mean()}
+        return total, figures
+
+
+def open_distill_task(config: DistillConfig) -> DistillTask:
+    """Open cache and frame store, and check all that can be checked before training.
+
+    Raises ConfigError, CacheError, FrameStoreError.
+    """
+    check_clip(config.student, config.clip)
+    if config.student.in_channels != 3:
+        raise ConfigError(
+            "a frame store holds RGB frames",
+            expected="student.in_channels 3",
+            found=f"student.in_channels {config.student.in_channels}",
+            remedy="distill an RGB student",
+        )
+    cache = TargetCache.open(config.cache)
+    readers = [_reader(cache, target, config.clip.frames) for target in config.targets]
+    names = [reader.teacher.id for reader in readers]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            "two targets name the same teacher",
+            expected="one target per teacher",
+            found=", ".join(names),
+            remedy="remove one of them; a teacher has one head",
+        )
+    store = FrameStore.open(Path(config.frames))
+    videos = match_videos(cache, store)
+    check_crop(store, videos.store_ids, config.clip.crop)
+    return DistillTask(config, cache, store, videos, readers)
+
+
+def _reader(cache: TargetCache, config: TargetConfig, frames: int) -> TargetReader:
+    teacher_id = config.teacher
+    if teacher_id is None:
+        if len(cache.teachers) != 1:
+            raise ConfigError(
+                "the cache has several teachers, and a target names none",
+                expected=f"targets.teacher: one of {', '.join(sorted(cache.teachers))}",
+                remedy="give one target per teacher that shall teach",
+            )
+        teacher_id = next(iter(cache.teachers))
+    targets = cache.targets(teacher_id)
+    is_feature = targets.record.identity.target == "features"
+    if is_feature and config.loss not in {"mse", "cosine"}:
+        raise ConfigError(
+            f"teacher {teacher_id} stores features, which are no distribution",
+            expected="loss mse or cosine",
+            found=f"loss {config.loss}",
+            remedy="choose another loss or another teacher",
+        )
+    if config.pick in {"uniform", "k_random"} and config.k > frames:
+        raise ConfigError(
+            "a target takes more frames than a clip has",
+            expected=f"targets.k up to clip.frames ({frames})",
+            found=config.k,
+            remedy="lower targets.k",
+        )
+    return TargetReader(config, targets)

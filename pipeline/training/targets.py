@@ -1,0 +1,175 @@
+"""From stored frames of one teacher to the targets of clips (paper sections 3 and 4.3).
+
+Rows are found by identity, (video, frame), and a target only ever comes from frames inside of its
+clip. Stored values are logits: softmax is applied here, once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distinit.pipeline.cache.reader import TeacherTargets
+from distinit.schemas.distill import FilterConfig, TargetConfig
+
+__all__ = [
+    "ClipTargets",
+    "TargetReader",
+    "average_frames",
+    "entropy_nats",
+    "entropy_threshold",
+    "select_frames",
+]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+Pick = Literal["center", "random", "uniform", "k_random", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipTargets:
+    """Targets of B clips from one teacher."""
+
+    target_BC: Tensor
+    """fp32; probabilities for cross_entropy and kl, logits for mse and cosine; 0 without frames."""
+    confident_B: Bools
+    """The clip has a target, and its entropy is at most the threshold."""
+
+
+def select_frames(pick: Pick, k: int, present_NT: Bools, uniform_NT: Floats) -> Bools:
+    """Which frames of each clip give its target: bool [N, T], within ``present_NT``.
+
+    center: the present frame nearest to T // 2; random, k_random: 1 or k of them, without
+    replacement, by ``uniform_NT``; uniform: k evenly spread; all. Fewer than k present: all.
+    """
+    if pick == "all":
+        return present_NT
+    if pick == "uniform":
+        return _evenly_spread(present_NT, k)
+    frames = present_NT.shape[1]
+    if pick == "center":
+        key_NT = np.broadcast_to(np.abs(np.arange(frames) - frames // 2), present_NT.shape)
+    else:
+        key_NT = uniform_NT
+    taken = k if pick == "k_random" else 1
+    order_NT = np.argsort(np.where(present_NT, key_NT, np.inf), axis=1, kind="stable")
+    selected_NT = np.zeros_like(present_NT)
+    np.put_along_axis(selected_NT, order_NT[:, :taken], True, axis=1)
+    return selected_NT & present_NT
+
+
+def _evenly_spread(present_NT: Bools, k: int) -> Bools:
+    """The middle frames of k equal parts of the present frames."""
+    rank_NT = np.cumsum(present_NT, axis=1) - 1
+    count_N = present_NT.sum(axis=1)
+    selected_NT = np.zeros_like(present_NT)
+    for part in range(k):
+        middle_N = (2 * part + 1) * count_N // (2 * k)
+        selected_NT |= present_NT & (rank_NT == middle_N[:, None])
+    return selected_NT
+
+
+def average_frames(values_MC: Floats, clip_M: Ints, clips: int) -> Floats:
+    """Mean over the frames of each clip: [clips, C]; ``clip_M`` ascends; 0 for absent clips."""
+    means_NC = np.zeros((clips, values_MC.shape[1]), values_MC.dtype)
+    if len(clip_M):
+        clip_K, first_K, count_K = np.unique(clip_M, return_index=True, return_counts=True)
+        means_NC[clip_K] = np.add.reduceat(values_MC, first_K, axis=0) / count_K[:, None]
+    return means_NC
+
+
+def entropy_nats(probabilities_NC: Tensor) -> Tensor:
+    """Shannon entropy [N], nats."""
+    entropy_N: Tensor = torch.special.entr(probabilities_NC.double()).sum(dim=1)
+    return entropy_N
+
+
+def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
+    """Largest entropy in nats that counts; infinite without a filter.
+
+    ``entropies``: of all frames of the cache, NaN where a row is unused.
+    """
+    if config.max_entropy_nats is not None:
+        return config.max_entropy_nats
+    if config.keep_fraction is None or config.keep_fraction == 1:
+        return float("inf")
+    used = entropies[~np.isnan(entropies)]
+    return float(np.quantile(used.astype(np.float64), config.keep_fraction))
+
+
+class TargetReader:
+    """One teacher's targets for clips, as one TargetConfig wants them."""
+
+    def __init__(self, config: TargetConfig, targets: TeacherTargets) -> None:
+        self.config = config
+        self.teacher = targets.record
+        self._targets = targets
+        self._filters = config.filter != FilterConfig()
+        self.threshold_nats = (
+            entropy_threshold(config.filter, targets.entropy_nats)
+            if self._filters
+            else float("inf")
+        )
+        # Loader threads share the reader, whose table of open shards is not made for that.
+        self._lock = threading.Lock()
+
+    def read(self, rows_NT: Ints, uniform_NT: Floats) -> ClipTargets:
+        """Targets of N clips; ``rows_NT`` are their frames' rows, -1 where there is none.
+
+        Raises CacheCorruptError for rows that were never written.
+        """
+        selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
+        clip_M = np.nonzero(selected_NT)[0]
+        with self._lock:
+            logits_MC = self._targets.logits(rows_NT[selected_NT])
+        distribution = self.config.loss in {"cross_entropy", "kl"}
+        target_NC = self._average(
+            logits_MC, clip_M, len(rows_NT), self.config.temperature if distribution else None
+        )
+        target_NC[~selected_NT.any(axis=1)] = 0  # no frames, no distribution
+        confident_N = self._confident(rows_NT, selected_NT, logits_MC)
+        return ClipTargets(target_NC, confident_N)
+
+    def confident(self, rows_NT: Ints, uniform_NT: Floats) -> Bools:
+        """``read(...).confident_B`` alone; reads no logits where stored entropies decide."""
+        selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
+        return self._confident(rows_NT, selected_NT, None)
+
+    def _average(
+        self, logits_MC: Floats, clip_M: Ints, clips: int, temperature: float | None
+    ) -> Tensor:
+        """Mean logits (no temperature), or their distribution."""
+        if temperature is None:
+            return torch.from_numpy(average_frames(logits_MC, clip_M, clips))
+        if self.config.average == "logits":
+            mean_NC = torch.from_numpy(average_frames(logits_MC, clip_M, clips))
+            return torch.softmax(mean_NC / temperature, dim=1)
+        probabilities_MC = torch.softmax(torch.from_numpy(logits_MC) / temperature, dim=1)
+        return torch.from_numpy(average_frames(probabilities_MC.numpy(), clip_M, clips))
+
+    def _confident(self, rows_NT: Ints, selected_NT: Bools, logits_MC: Floats | None) -> Bools:
+        """The entropy of a clip's target decides, at temperature 1: the stored one of a single
+        frame, else that of the averaged frames."""
+        count_N = selected_NT.sum(axis=1)
+        confident_N = count_N > 0
+        if not self._filters:
+            return confident_N
+        single_N = count_N == 1
+        rows_K = rows_NT[selected_NT & single_N[:, None]]
+        confident_N[single_N] = self._targets.entropy_nats[rows_K] <= self.threshold_nats
+        several_N = count_N > 1
+        if several_N.any():
+            if logits_MC is None:
+                with self._lock:
+                    logits_MC = self._targets.logits(rows_NT[selected_NT])
+            clip_M = np.nonzero(selected_NT)[0]
+            entropy_N = entropy_nats(self._average(logits_MC, clip_M, len(rows_NT), 1.0)).numpy()
+            confident_N[several_N] = entropy_N[several_N] <= self.threshold_nats
+        return confident_N

@@ -1,0 +1,114 @@
+"""Stage two: target cache + frame store -> student."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from pydantic import Field
+
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.students.io import save_student
+from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
+from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.run_dir import RunDirectory, open_run
+from distinit.pipeline.training.task import TrainingSettings
+from distinit.schemas.base import Record
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.run import StudentRecord
+
+__all__ = ["DistillResult", "distill"]
+
+LOCATIONS = frozenset({"cache", "frames"})
+
+
+class DistillResult(Record):
+    """``result.json`` of a distill run; its presence says that the run is finished."""
+
+    out: str
+    student: str = Field(description="student.safetensors, with student.json beside it")
+    cache_digest: str
+    videos: int
+    loss: float = Field(description="mean training loss of the last metric line")
+    epochs: int
+    steps: int
+    clips: int = Field(description="clips seen, over all epochs")
+    seconds: float = Field(description="of the process that finished the run")
+
+    def summary(self) -> str:
+        """What was trained, where it lies, and what to type next."""
+        rate = f" in {self.seconds:.1f} s" if self.seconds else ""
+        lines = [
+            f"{self.epochs} epochs, {self.steps} steps, {self.clips} clips of {self.videos} "
+            f"videos{rate}; loss {self.loss:.4f}",
+            "",
+            f"student  {self.student}",
+            f"curve    {Path(self.out) / 'loss.png'}",
+            "",
+            f"next: distinit finetune --dataset DATASET --init distinit:{self.out} --out RUN",
+        ]
+        return "\n".join(lines)
+
+
+def distill(config: DistillConfig, *, progress: Progress | None = None) -> DistillResult:
+    """Train the student of ``config``, or go on where the run directory stands.
+
+    Cache, frame store and configuration are checked before the run directory is made. A finished
+    run is not trained again: its result is returned.
+
+    Raises ConfigError, CacheError, FrameStoreError, RunMismatchError, CheckpointError,
+    StorageError, ComputeError.
+    """
+    progress = progress or NullProgress()
+    task = open_distill_task(config)
+    run = _open_run(config, task)
+    finished = run.read_result(DistillResult)
+    if finished is not None:
+        progress.message(f"{run.root} is finished already; nothing to do")
+        return finished
+    _say_what_is_trained(task, progress)
+    settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
+    outcome = train(partial(open_distill_task, config), settings, run, progress)
+    record = StudentRecord(
+        student=config.student,
+        clip=config.clip,
+        feature_dim=outcome.student.feature_dim,
+        heads=task.heads,
+        trained_by="distill",
+        cache_digest=task.cache.manifest.content_digest,
+        config=config.model_dump(mode="json"),
+    )
+    result = DistillResult(
+        out=str(run.root),
+        student=str(save_student(run.root, outcome.student, record)),
+        cache_digest=task.cache.manifest.content_digest,
+        videos=len(task.videos.cache_ids),
+        loss=outcome.loss,
+        epochs=config.optimizer.epochs,
+        steps=outcome.global_steps,
+        clips=outcome.global_steps * settings.global_batch,
+        seconds=outcome.seconds,
+    )
+    run.write_result(result)
+    return result
+
+
+def _open_run(config: DistillConfig, task: DistillTask) -> RunDirectory:
+    inputs = {
+        "cache": task.cache.manifest.content_digest,
+        "frames": task.store.manifest.geometry.record_digest(),
+    }
+    inputs |= {f"teacher {head.name}": head.teacher_fingerprint or "" for head in task.heads}
+    return open_run(Path(config.out), "distill", config, inputs, LOCATIONS)
+
+
+def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
+    videos = task.videos
+    failed = f" ({videos.failed} failed ones are left out)" if videos.failed else ""
+    progress.message(f"{len(videos.cache_ids)} videos{failed}")
+    for reader in task.readers:
+        wanted, threshold = reader.config, reader.threshold_nats
+        kept = "" if threshold == float("inf") else f", entropy at most {threshold:.3f} nats"
+        progress.message(
+            f"teacher {reader.teacher.id}: {wanted.loss} on {wanted.pick} frames{kept}"
+        )

@@ -1,0 +1,70 @@
+"""Crops, flips and normalisation, pixel by pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.pipeline.training.clips import check_crop, crop_offset, load_pixels, to_clip
+from distinit.pipeline.training.sampling import ClipChoices
+from distinit.schemas.errors import FrameStoreError
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.training import ClipConfig
+
+GREY = ClipConfig(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0), flip=0.5)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FrameStore:
+    """Two videos of 24 x 32 and 20 x 20 pixels: a ramp to the right, 4 grey levels a frame."""
+    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(jpeg_quality=90), "plan")
+    with writer.open_unit(0) as unit:
+        for name, count, height, width in (("a", 6, 24, 32), ("b", 3, 20, 20)):
+            levels = 20 * np.arange(count)[:, None, None] + 3 * np.arange(width)[None, None]
+            frames = np.broadcast_to(levels[..., None], (count, height, width, 3))
+            unit.append(name, name * 64, 0, np.ascontiguousarray(frames, np.uint8), 10.0)
+        unit.commit()
+    writer.finalise([0])
+    return FrameStore.open(tmp_path / "store")
+
+
+def test_crop_offsets_cover_all_places() -> None:
+    offsets = [crop_offset(u, 20, 16) for u in np.linspace(0, 1, 101)[:-1]]
+    assert set(offsets) == {0, 1, 2, 3, 4}
+    assert crop_offset(0.999, 16, 16) == 0
+
+
+def test_pixels_come_from_the_chosen_video_frames_and_place(store: FrameStore) -> None:
+    choices = ClipChoices(
+        video_N=np.array([1, 0]),
+        frames_NT=np.array([[0, 1, 2, 0], [2, 3, 4, 5]]),
+        crop_N2=np.array([[0.0, 0.0], [0.99, 0.5]]),
+        flip_N=np.array([False, True]),
+    )
+    pixels = load_pixels(store, ["a", "b"], choices, crop=16)
+    assert pixels.shape == (2, 4, 3, 16, 16)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels[0, 3], pixels[0, 0])
+    expected = store.clip("a", [2, 3, 4, 5])[:, :, 8:24, 8:24]
+    assert torch.equal(pixels[1], expected)
+
+
+def test_normalised_values_and_axes() -> None:
+    pixels = torch.randint(0, 256, (2, 4, 3, 16, 16), dtype=torch.uint8)
+    clip = to_clip(pixels, torch.tensor([False, True]), GREY)
+    assert clip.shape == (2, 3, 4, 16, 16)
+    plain = (pixels[0, 1, 2, 3, 5].item() / 255 - 0.5) / 1.0
+    assert clip[0, 2, 1, 3, 5].item() == pytest.approx(plain, abs=1e-6)
+    flipped = (pixels[1, 3, 0, 2, 15].item() / 255 - 0.5) / 0.25
+    assert clip[1, 0, 3, 2, 0].item() == pytest.approx(flipped, abs=1e-6)
+
+
+def test_crop_larger_than_a_stored_frame(store: FrameStore) -> None:
+    check_crop(store, ["a", "b"], 20)
+    with pytest.raises(FrameStoreError, match="video b are smaller than the crop"):
+        check_crop(store, ["a", "b"], 21)
