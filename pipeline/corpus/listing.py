@@ -191,7 +191,7 @@ def _refuse_odd_names(paths: Iterable[str]) -> None:
     odd = [path for path in paths if not _is_text(path)]
     if odd:
         raise CorpusError(
-            f"{len(odd)} file names are not UTF-8 text",
+            "some file names are not UTF-8 text",
             found=_first(ascii(path) for path in odd),
             remedy="rename these files",
         )

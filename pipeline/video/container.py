@@ -14,6 +14,7 @@ __all__ = ["missing_end"]
 _HEAD_BYTES = 64 << 10
 _TS_PACKET_BYTES = 188
 _OGG_PAGE_BYTES = 65307  # the longest there can be
+_UNKNOWN_RIFF = 0xFFFFFFFF
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_BROADCAST = 1
@@ -25,7 +26,9 @@ def missing_end(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            return _shorter(size, 8 + int.from_bytes(head[4:8], "little"))
+            riff_bytes = int.from_bytes(head[4:8], "little")
+            # Live writers leave 0 or all ones.
+            return None if riff_bytes == _UNKNOWN_RIFF else _shorter(size, 8 + riff_bytes)
         if head[:16] == _ASF_HEADER:
             return _shorter(size, _asf_bytes(head))
         if head[:6] in (b"GIF87a", b"GIF89a"):
@@ -63,7 +66,6 @@ def _asf_bytes(head: bytes) -> int:
 
 
 def _shorter(size: int, declared: int) -> str | None:
-    # RIFF sizes may leave out the padding byte, and live writers leave 0 or all ones.
-    if declared >= 1 << 32 or size >= declared - 1:
+    if size >= declared - 1:  # a padding byte may be counted or not
         return None
     return f"the header says {declared} bytes, the file has {size}"

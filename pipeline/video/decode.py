@@ -214,8 +214,6 @@ class VideoStream:
         for thread in self._index_threads:
             thread.join()
         log = read_log(process.log_text())
-        if self._packets.width > 0:  # ffmpeg refuses these too, in its own words
-            check_size(self._path, self._packets, self._config)
         check_ended(self._path, process.violation, status, log)
         decoded, packets = self._frames.count, self._packets.count
         if decoded == 0:

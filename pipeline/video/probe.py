@@ -62,11 +62,9 @@ def probe_video(path: Path, config: DecodeConfig) -> VideoProbe:
     return VideoProbe(table.count, table.width, table.height, table.span_seconds)
 
 
-def decode_error(
-    path: Path, reason: str, *, expected: object = None, remedy: str | None = None
-) -> DecodeError:
+def decode_error(path: Path, reason: str, remedy: str | None = None) -> DecodeError:
     """The error for one video: its name and the reason, no folder (reasons are stored)."""
-    return DecodeError(f"{path.name}: {reason}", expected=expected, remedy=remedy)
+    return DecodeError(f"{path.name}: {reason}", remedy=remedy)
 
 
 def check_file(path: Path) -> None:
@@ -90,8 +88,8 @@ def check_size(path: Path, table: PacketTable, config: DecodeConfig) -> None:
     if table.width * table.height > config.max_pixels:
         raise decode_error(
             path,
-            f"pictures of {table.width}x{table.height} are too large",
-            expected=f"at most max_pixels={config.max_pixels}",
+            f"pictures of {table.width}x{table.height} are too large: "
+            f"more than max_pixels={config.max_pixels}",
         )
 
 

@@ -32,8 +32,9 @@ _ERROR = re.compile(
 _DURATION = re.compile(r"^\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", re.MULTILINE)
 _URL = re.compile(r"file:/\S.*/")
 # Messages about our own outputs, not about the video.
-_MUXER_CONTEXTS = ("[rawvideo", "[framecrc", "[out#")
+_MUXER_CONTEXTS = ("[rawvideo", "[framecrc")
 _EARLY_END = ("File ended prematurely", "partial file")
+_TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel count (\d+)")
 _NO_STREAM = "matches no streams"
 
 
@@ -71,6 +72,9 @@ def no_frames_reason(log: FFmpegLog) -> str:
     """Why ffmpeg gave up, or found nothing at all."""
     if any(_NO_STREAM in line for line in log.errors):
         return "no video stream"
+    for line in log.errors:
+        if too_large := _TOO_LARGE.search(line):
+            return f"pictures of {too_large[1]} are too large: more than max_pixels={too_large[2]}"
     return f"nothing could be decoded; ffmpeg says: {log.summary}"
 
 

@@ -53,7 +53,7 @@ class View:
 
     @classmethod
     def short_edge(cls, size: int, flags: str = "bilinear") -> View:
-        """The shorter edge becomes ``size`` pixels; the aspect ratio stays."""
+        """The shorter edge becomes ``size`` pixels, the longer one is cut off to a whole number."""
         return cls("short_edge", size, size, flags)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
@@ -62,8 +62,9 @@ class View:
             return height, width
         if self.mode == "squash":
             return self.height, self.width
-        scale = self.height / min(width, height)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        if width <= height:
+            return int(self.height * height / width), self.height
+        return self.height, int(self.height * width / height)
 
     def filters(self) -> str:
         """The ffmpeg filters that make this picture of a (rotated) frame."""
@@ -71,12 +72,7 @@ class View:
             return f"scale=flags={self.flags},format=rgb24"
         if self.mode == "squash":
             return f"scale=w={self.width}:h={self.height}:flags={self.flags},format=rgb24"
-        width, height = (_rounded_edge(edge, self.height) for edge in ("iw", "ih"))
+        # To the pixel what size_for() says, else every later frame would be read askew.
+        width = f"if(lte(iw,ih),{self.height},floor({self.height}*iw/ih))"
+        height = f"if(lte(iw,ih),floor({self.height}*ih/iw),{self.height})"
         return f"scale=w='{width}':h='{height}':flags={self.flags},format=rgb24"
-
-
-def _rounded_edge(edge: str, size: int) -> str:
-    # Python rounds ties to even and ffmpeg away from zero: a picture one pixel wider than
-    # size_for() says would shift every frame after it in the pipe.
-    tie = "eq(ld(0)-floor(ld(0)),0.5)"
-    return f"st(0,{edge}*({size}/min(iw,ih)));max(1,if({tie},2*round(ld(0)/2),round(ld(0))))"

@@ -58,12 +58,14 @@ def test_memory_limit(tmp_path: Path, make_video: Any) -> None:
     args = ("-c:v", "libx264", "-preset", "ultrafast")
     path = make_video(tmp_path / "a.mp4", frames=10, size=(1280, 720), args=args)
     config = CONFIG.model_copy(update={"max_memory_mib": 64})
-    with (
-        pytest.raises(DecodeError, match="needs more memory than max_memory_mib=64"),
-        open_video(path, SOURCE, config, block_frames=1) as stream,
-    ):
-        for _ in stream:
-            time.sleep(0.1)
+
+    def read_slowly() -> None:
+        with open_video(path, SOURCE, config, block_frames=1) as stream:
+            for _ in stream:
+                time.sleep(0.1)
+
+    with pytest.raises(DecodeError, match="needs more memory than max_memory_mib=64"):
+        read_slowly()
 
 
 def test_leaving_early_ends_ffmpeg(tmp_path: Path, make_video: Any, ends_within: Any) -> None:

@@ -1,0 +1,200 @@
+"""Listing a corpus: identity by bytes, order, links, and clear refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distinit.pipeline.corpus import VIDEO_EXTENSIONS, VideoFile, list_corpus
+from distinit.pipeline.corpus import listing as listing_module
+from distinit.schemas.errors import CorpusError
+
+
+def put(path: Path, content: bytes = b"") -> str:
+    """Write a file (its own name by default); the sha256 of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content or path.name.encode()
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_folder(tmp_path: Path) -> None:
+    digests = {
+        name: put(tmp_path / name)
+        for name in ("b/z.MP4", "a.mkv", "b/[1] -x y.avi", "-dash.webm", "löwe 猫.gif", "c/d/e.ts")
+    }
+    put(tmp_path / "notes.txt")
+    put(tmp_path / ".hidden/x.mp4")
+    put(tmp_path / "b/.x.mp4")
+    corpus = list_corpus(str(tmp_path))
+    assert corpus.root == tmp_path
+    assert [(f.digest, f.path) for f in corpus.files] == sorted(
+        (digest, name) for name, digest in digests.items()
+    )
+    for file in corpus.files:
+        assert file.video_id == file.digest[:16]
+        assert file.size_bytes == len(Path(file.path).name.encode())
+        assert file.mtime_ns == (tmp_path / file.path).stat().st_mtime_ns
+
+
+def test_same_bytes_get_numbered_ids(tmp_path: Path) -> None:
+    for name in ("c.mp4", "a.mp4", "b/x.avi"):
+        digest = put(tmp_path / name, b"same")
+    other = put(tmp_path / "o.mp4", b"other")
+    corpus = list_corpus(str(tmp_path))
+    assert {f.path: f.video_id for f in corpus.files} == {
+        "a.mp4": digest[:16],
+        "b/x.avi": f"{digest[:16]}-1",
+        "c.mp4": f"{digest[:16]}-2",
+        "o.mp4": other[:16],
+    }
+
+
+@given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=12))
+def test_ids_are_unique_and_do_not_depend_on_order(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
+) -> None:
+    root = tmp_path_factory.mktemp("corpus")
+    for number, content in enumerate(contents):
+        put(root / f"{number:02}.mp4", content)
+    files = list_corpus(str(root)).files
+    assert len({file.video_id for file in files}) == len(contents)
+    names = [f"{number:02}.mp4" for number in range(len(contents))]
+    (root / "list.txt").write_text("\n".join(reversed(names)))
+    assert list_corpus(str(root / "list.txt")).files == files
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    root = tmp_path / "corpus"
+    put(root / "real/a.mp4")
+    put(tmp_path / "elsewhere/b.mp4")
+    (root / "0-again").symlink_to(root / "real")
+    (root / "real/loop").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    (root / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "c.mp4").symlink_to(root / "real/a.mp4")
+    corpus = list_corpus(str(root))
+    assert sorted(file.path for file in corpus.files) == ["c.mp4", "more/b.mp4", "real/a.mp4"]
+
+
+def test_list_file(tmp_path: Path) -> None:
+    put(tmp_path / "lists/in/a.mp4")
+    put(tmp_path / "lists/[x] no extension")
+    put(tmp_path / "out/b.mp4")
+    text = f"# mine\r\nin/a.mp4\r\n\r\n./in/a.mp4\n[x] no extension\n{tmp_path}/out/b.mp4\n"
+    text += f"{tmp_path}/lists/in/a.mp4\n"
+    (tmp_path / "lists/videos.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    corpus = list_corpus(str(tmp_path / "lists/videos.txt"))
+    assert corpus.root == tmp_path / "lists"
+    assert sorted(file.path for file in corpus.files) == [
+        f"{tmp_path}/out/b.mp4",
+        "[x] no extension",
+        "in/a.mp4",
+    ]
+    assert all((corpus.root / file.path).is_file() for file in corpus.files)
+
+
+def test_known_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        put(tmp_path / name)
+    first = list_corpus(str(tmp_path))
+    os.utime(tmp_path / "b.mp4", ns=(1, 1))
+    put(tmp_path / "c.mp4", b"longer than before")
+    read: list[str] = []
+    sha256_file = listing_module.sha256_file
+
+    def counting(path: Path) -> str:
+        read.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(listing_module, "sha256_file", counting)
+    again = list_corpus(str(tmp_path), {file.path: file for file in first.files})
+    assert sorted(read) == ["b.mp4", "c.mp4"]
+    digests = {file.path: file.digest for file in again.files}
+    assert digests["c.mp4"] == hashlib.sha256(b"longer than before").hexdigest()
+    assert digests["a.mp4"] == hashlib.sha256(b"a.mp4").hexdigest()
+
+
+def test_a_known_file_must_match_in_size_and_time(tmp_path: Path) -> None:
+    digest = put(tmp_path / "a.mp4")
+    found = list_corpus(str(tmp_path)).files[0]
+    stale = VideoFile("x", "a.mp4", "f" * 64, found.size_bytes + 1, found.mtime_ns)
+    assert list_corpus(str(tmp_path), {"a.mp4": stale}).files[0].digest == digest
+
+
+def test_missing_source(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="cannot open the videos") as caught:
+        list_corpus(str(tmp_path / "nowhere"))
+    assert caught.value.remedy == "check the path"
+
+
+def test_a_single_video_is_no_corpus(tmp_path: Path) -> None:
+    put(tmp_path / "a.mp4")
+    with pytest.raises(CorpusError, match="is no list of videos") as caught:
+        list_corpus(str(tmp_path / "a.mp4"))
+    assert "write its path into a .txt file" in str(caught.value)
+
+
+def test_an_empty_folder_says_what_counts(tmp_path: Path) -> None:
+    put(tmp_path / "a.jpg")
+    with pytest.raises(CorpusError, match="no videos in") as caught:
+        list_corpus(str(tmp_path))
+    assert all(extension in str(caught.value) for extension in VIDEO_EXTENSIONS)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n# nothing\n\n"])
+def test_an_empty_list(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(CorpusError, match="names no videos"):
+        list_corpus(str(tmp_path / "list.txt"))
+
+
+def test_missing_entries_are_named_together(tmp_path: Path) -> None:
+    put(tmp_path / "a.mp4")
+    (tmp_path / "d.mp4").mkdir()
+    names = ["a.mp4", "d.mp4", *(f"gone{n}.mp4" for n in range(7))]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    with pytest.raises(CorpusError, match="8 of the listed videos cannot be read") as caught:
+        list_corpus(str(tmp_path / "list.txt"))
+    text = str(caught.value)
+    assert "d.mp4 (not a regular file)" in text
+    assert "gone3.mp4 (No such file or directory)" in text
+    assert text.count("gone") == 4
+    assert "and 3 more" in text
+
+
+def test_dangling_links_and_pipes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
+    os.mkfifo(tmp_path / "b.mp4")
+    with pytest.raises(CorpusError, match="2 of the listed videos cannot be read"):
+        list_corpus(str(tmp_path))
+
+
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "a.mp4")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mp4")).write_bytes(b"x")
+    with pytest.raises(CorpusError, match="some file names are not UTF-8") as caught:
+        list_corpus(str(tmp_path))
+    assert "\\udcff" in str(caught.value)
+
+
+def test_a_list_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00bad")
+    with pytest.raises(CorpusError, match="cannot read the list"):
+        list_corpus(str(tmp_path / "list.txt"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_files_and_folders(tmp_path: Path) -> None:
+    put(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").chmod(0)
+    with pytest.raises(CorpusError, match="no permission"):
+        list_corpus(str(tmp_path))
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(CorpusError, match="cannot read the folder"):
+        list_corpus(str(tmp_path))

@@ -1,0 +1,60 @@
+"""Ends of files that ffmpeg does not miss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distinit.pipeline.video.container import missing_end
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("a.avi", ("-c:v", "mpeg4")),
+        ("a.wmv", ("-c:v", "wmv2")),
+        ("a.gif", ()),
+        ("a.ogv", ("-c:v", "libtheora")),
+        ("a.ts", ("-c:v", "mpeg2video", "-r", "25")),
+        ("a.mkv", ("-c:v", "libx264")),
+    ],
+)
+def test_whole_files_miss_nothing(
+    tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...]
+) -> None:
+    path = make_video(tmp_path / name, frames=12, args=args)
+    assert missing_end(path) is None
+    if name != "a.mkv":
+        path.write_bytes(path.read_bytes()[:-9])
+        assert missing_end(path) is not None
+
+
+def test_unknown_lengths_are_not_held_against_a_file(tmp_path: Path, make_video: Any) -> None:
+    live = make_video(tmp_path / "live.avi", frames=3, args=("-c:v", "mpeg4"))
+    data = bytearray(live.read_bytes())
+    data[4:8] = b"\0\0\0\0"
+    live.write_bytes(data)
+    assert missing_end(live) is None
+    data[4:8] = b"\xff\xff\xff\xff"
+    live.write_bytes(data)
+    assert missing_end(live) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", None),
+        (b"RIFF", None),
+        (b"G" * 100, None),
+        (b"OggS", "it ends within an Ogg page"),
+        (b"OggS" + b"\0" * 23, None),
+        (b"OggS" + b"\0" * 22 + b"\1\5" + b"\0" * 4, "it ends within an Ogg page"),
+        (b"OggS" + b"\0" * 22 + b"\1\5" + b"\0" * 5, None),
+    ],
+)
+def test_stubs(tmp_path: Path, content: bytes, expected: str | None) -> None:
+    path = tmp_path / "stub"
+    path.write_bytes(content)
+    assert missing_end(path) == expected
