@@ -78,8 +78,10 @@ class TargetIndex:
             return None
 
     def _map(self, name: str) -> np.ndarray:
-        values: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        return values
+        values = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        # The plain view of a mapping indexes several times faster than np.memmap itself.
+        plain: np.ndarray = values.view(np.ndarray)
+        return plain
 
     def teacher_column(self, teacher_id: str, name: str) -> np.ndarray:
         """``entropy_nats`` or ``log_z`` of one teacher, fp32 [rows_padded], NaN where unused."""

@@ -107,6 +107,7 @@ def test_interrupted_and_resumed_gives_the_same_digest(
     first = json.loads((cache_root / "manifest.json").read_text())
     assert manifest.content_digest == first["content_digest"]
     assert not (root / ".staging").exists()
+    assert not list(root.rglob("*.partial"))
 
 
 def test_a_kill_between_two_commit_records_is_repaired(
