@@ -102,6 +102,9 @@ class FidelitySums(Record):
     kl_nats_max: float = Field(0.0, ge=0)
     entropy_error_nats_sum: float = Field(0.0, ge=0, description="|entropy difference|, nats")
     top1_agreements: int = Field(0, ge=0)
+    filter_flips: int = Field(
+        0, ge=0, description="frames judged differently at a quartile of the unit's entropies"
+    )
 
 
 class UnitCommit(Record):

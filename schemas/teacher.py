@@ -120,8 +120,8 @@ class FidelityReport(Record):
     filter_flips: float = Field(
         ge=0,
         le=1,
-        description="share of frames that the entropy quartile thresholds would judge "
-        "differently from the stored entropy; 0 because entropy is stored exactly",
+        description="share of frames that a filter at a quartile of the entropy would judge "
+        "differently by the stored entropy than by that of the fp32 logits",
     )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "confidence_of",
     "fidelity_of",
     "fidelity_report",
+    "filter_flips",
     "log_softmax",
     "sums_of",
 ]
@@ -37,13 +38,14 @@ class Fidelity:
     """What the stored form of each frame lost, each [N]."""
 
     kl_nats: np.ndarray  # fp64, KL(fp32 || stored)
+    entropy_nats: np.ndarray  # fp64, of the fp32 logits
     entropy_error_nats: np.ndarray  # fp64, absolute
     top1_agrees: np.ndarray  # bool
 
     @classmethod
     def zeros(cls, rows: int) -> Fidelity:
         """Room for ``rows`` frames."""
-        return cls(np.zeros(rows), np.zeros(rows), np.zeros(rows, bool))
+        return cls(np.zeros(rows), np.zeros(rows), np.zeros(rows), np.zeros(rows, bool))
 
     def put(self, rows: slice, values: Fidelity) -> None:
         """Store the values of some frames at ``rows``."""
@@ -90,19 +92,42 @@ def fidelity_of(logits_NC: np.ndarray, stored_NC: np.ndarray) -> Fidelity:
     logq_NC, _ = log_softmax(stored_NC)
     p_NC = np.exp(logp_NC)
     kl_N = np.maximum((p_NC * (logp_NC - logq_NC)).sum(axis=1), 0.0)
-    error_N = np.abs(_entropy(logp_NC, p_NC) - _entropy(logq_NC, np.exp(logq_NC)))
-    return Fidelity(kl_N, error_N, logits_NC.argmax(axis=1) == stored_NC.argmax(axis=1))
+    entropy_N = _entropy(logp_NC, p_NC)
+    error_N = np.abs(entropy_N - _entropy(logq_NC, np.exp(logq_NC)))
+    agrees_N = logits_NC.argmax(axis=1) == stored_NC.argmax(axis=1)
+    return Fidelity(kl_N, entropy_N, error_N, agrees_N)
 
 
-def sums_of(fidelity: Fidelity, rows: np.ndarray) -> FidelitySums:
-    """Sums over the frames at ``rows``, in row order, so that block sizes do not matter."""
+def filter_flips(true_N: np.ndarray, stored_N: np.ndarray) -> np.ndarray:
+    """bool [N]: frames that some quartile of ``true_N`` separates differently in ``stored_N``.
+
+    Entropies in nats; thresholds and decisions are fp32, the precision of the stored column.
+    """
+    quartiles_3 = np.quantile(true_N, (0.25, 0.5, 0.75)).astype(np.float32)[:, None]
+    flips: np.ndarray = (
+        (true_N.astype(np.float32) <= quartiles_3) != (stored_N.astype(np.float32) <= quartiles_3)
+    ).any(axis=0)
+    return flips
+
+
+def sums_of(fidelity: Fidelity, stored_entropy_nats: np.ndarray, rows: np.ndarray) -> FidelitySums:
+    """Sums over the frames at ``rows``, in row order, so that block sizes do not matter.
+
+    ``stored_entropy_nats`` is the column of the confidence table, over the same rows as
+    ``fidelity``.
+    """
+    if not len(rows):
+        return FidelitySums()
     kl_N = fidelity.kl_nats[rows]
     return FidelitySums(
         frames=len(rows),
         kl_nats_sum=float(kl_N.sum()),
-        kl_nats_max=float(kl_N.max(initial=0.0)),
+        kl_nats_max=float(kl_N.max()),
         entropy_error_nats_sum=float(fidelity.entropy_error_nats[rows].sum()),
         top1_agreements=int(fidelity.top1_agrees[rows].sum()),
+        filter_flips=int(
+            filter_flips(fidelity.entropy_nats[rows], stored_entropy_nats[rows]).sum()
+        ),
     )
 
 
@@ -118,6 +143,5 @@ def fidelity_report(sums: Iterable[FidelitySums]) -> FidelityReport | None:
         max_kl_nats=max(part.kl_nats_max for part in parts),
         mean_entropy_error_nats=sum(part.entropy_error_nats_sum for part in parts) / frames,
         top1_agreement=sum(part.top1_agreements for part in parts) / frames,
-        # Filters read the stored entropy, which was computed before encoding.
-        filter_flips=0.0,
+        filter_flips=sum(part.filter_flips for part in parts) / frames,
     )

@@ -105,6 +105,11 @@ class _TeacherRows:
         for values in self.arrays.values():
             values[rows] = 0
 
+    def fidelity_sums(self, used: np.ndarray) -> FidelitySums | None:
+        if not self.confidence:
+            return None
+        return sums_of(self.fidelity, self.confidence["entropy_nats"], used)
+
     def confidence_table(self, row_N: np.ndarray, used: np.ndarray) -> pa.Table:
         if not self.confidence:
             return pa.table({"row": row_N}, schema=FEATURE_ROWS_SCHEMA)
@@ -184,5 +189,5 @@ class UnitBuffer:
         return StagedTeacher(
             files={final: (path, entry_of(path)) for final, path in staged.items()},
             content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),
-            fidelity=sums_of(teacher.fidelity, used) if teacher.confidence else None,
+            fidelity=teacher.fidelity_sums(used),
         )

@@ -13,6 +13,7 @@ from distinit.pipeline.cache.confidence import (
     confidence_of,
     fidelity_of,
     fidelity_report,
+    filter_flips,
     sums_of,
 )
 
@@ -68,12 +69,33 @@ def test_fidelity_of_a_known_pair() -> None:
 
 
 def test_report_merges_units() -> None:
-    unit = Fidelity(np.array([1.0, 9.0, 3.0]), np.array([0.5, 9.0, 0.5]), np.array([True] * 3))
-    other = Fidelity(np.array([2.0]), np.array([2.0]), np.array([False]))
-    sums = [sums_of(unit, np.array([0, 2])), sums_of(other, np.array([0]))]
+    entropy_N = np.array([1.0, 9.0, 3.0])
+    unit = Fidelity(
+        np.array([1.0, 9.0, 3.0]), entropy_N, np.array([0.5, 9.0, 0.5]), np.array([True] * 3)
+    )
+    other = Fidelity(np.array([2.0]), np.array([1.0]), np.array([2.0]), np.array([False]))
+    sums = [
+        sums_of(unit, entropy_N, np.array([0, 2])),
+        sums_of(other, np.array([1.25]), np.array([0])),  # a damaged column
+    ]
     report = fidelity_report(sums)
     assert report is not None
     assert (report.frames, report.mean_kl_nats, report.max_kl_nats) == (3, 2.0, 3.0)
     assert report.mean_entropy_error_nats == 1.0
     assert report.top1_agreement == pytest.approx(2 / 3)
-    assert fidelity_report([sums_of(unit, np.array([], int))]) is None
+    assert report.filter_flips == pytest.approx(1 / 3)
+    assert fidelity_report([sums_of(unit, entropy_N, np.array([], int))]) is None
+
+
+def test_flips_are_counted_at_the_quartiles() -> None:
+    true_N = np.arange(9.0)  # quartiles 2, 4 and 6
+    stored_N = true_N.copy()
+    assert not filter_flips(true_N, stored_N).any()
+    stored_N[[2, 3, 7, 8]] = 2.5, 3.9, 6.0, 6.5  # 2 leaves the first quarter, 7 joins the third
+    assert np.flatnonzero(filter_flips(true_N, stored_N)).tolist() == [2, 7]
+
+
+@given(logits)
+def test_the_stored_entropy_flips_no_frame(values_NC: np.ndarray) -> None:
+    exact_N = fidelity_of(values_NC, values_NC).entropy_nats
+    assert not filter_flips(exact_N, confidence_of(values_NC).entropy_nats).any()
