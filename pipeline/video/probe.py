@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from distinit.pipeline.video.verdict import (
     no_frames_reason,
     read_log,
 )
-from distinit.schemas.errors import DecodeError
+from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.video import DecodeConfig
 
 __all__ = ["VideoProbe", "check_file", "check_size", "check_whole", "decode_error", "probe_video"]
 
+_SENT_BY_OTHERS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _PARTIAL_REMEDY = "fetch or encode the file again, or leave it out"
 
 
@@ -99,11 +101,18 @@ def too_many_frames(config: DecodeConfig) -> str:
 
 
 def check_ended(path: Path, violation: str | None, status: int, log: FFmpegLog) -> None:
-    """Raise DecodeError when a limit ended ffmpeg, or ffmpeg ended in error."""
+    """Raise DecodeError when a limit ended ffmpeg, or ffmpeg ended in error.
+
+    Raises DecodeKilledError when a signal ended it that did not come from here.
+    """
     if violation is not None:
         raise decode_error(path, violation)
+    sent = log.stop_signal if log.stop_signal is not None else -status
+    if sent in _SENT_BY_OTHERS:
+        name = signal.Signals(sent).name
+        raise DecodeKilledError(f"{path.name}: ffmpeg was ended from outside by {name}")
     if status < 0:
-        raise decode_error(path, f"ffmpeg was killed by signal {-status}")
+        raise decode_error(path, f"ffmpeg crashed with signal {-status}")
     if status > 0:
         raise decode_error(path, no_frames_reason(log))
 

@@ -26,7 +26,10 @@ _starter: ThreadPoolExecutor | None = None
 def spawn(
     argv: Sequence[str], *, stderr: IO[bytes], pass_fds: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with no stdin or stdout; it is killed when this process dies."""
+    """Start ``argv`` with no stdin or stdout; it is killed when this process dies.
+
+    It has a process group of its own: Ctrl-C in a terminal is for us, who then end it.
+    """
     return (
         _starter_thread()
         .submit(
@@ -36,6 +39,7 @@ def spawn(
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             pass_fds=tuple(pass_fds),
+            process_group=0,
         )
         .result()
     )

@@ -4,7 +4,8 @@ ffmpeg exits with 0 for most truncated and corrupt files, so its exit status alo
 A video counts as whole unless one of these holds, asked in this order:
 
 1. a limit of DecodeConfig was broken, or ffmpeg found no (readable) video stream;
-2. ffmpeg ended with an error status or a signal;
+2. ffmpeg ended with an error status or a signal (one that others send, such as SIGKILL by the
+   kernel when memory is short, says nothing about the video: it is tried again);
 3. nothing was decoded;
 4. the demuxer says that the file ends early ("File ended prematurely", "partial file");
 5. the file's own bytes say so (AVI, ASF, GIF, Ogg, MPEG-TS: ``container.missing_end``);
@@ -15,7 +16,7 @@ A video counts as whole unless one of these holds, asked in this order:
 Fewer frames than packets without an error is normal: packets that an edit list discards,
 hidden frames, packed B-frames. As many frames as packets with decoder errors is whole too:
 the decoder concealed damage within pictures, no frame is missing; ``decoder_errors`` counts
-the messages. Measured in docs/decisions/002-when-a-video-is-whole.md.
+the messages. Measured in docs/decisions/010-when-a-video-is-whole.md.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _URL = re.compile(r"file:/\S.*/")
 _MUXER_CONTEXTS = ("[rawvideo", "[framecrc")
 _EARLY_END = ("File ended prematurely", "partial file")
 _TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel count (\d+)")
+_STOPPED = re.compile(r"^\[info\] Exiting normally, received signal (\d+)", re.MULTILINE)
 _NO_STREAM = "matches no streams"
 
 
@@ -44,6 +46,7 @@ class FFmpegLog:
 
     errors: tuple[str, ...]
     declared_seconds: float | None
+    stop_signal: int | None = None  # ffmpeg obeyed this signal and ended in good order
 
     @property
     def summary(self) -> str:
@@ -60,7 +63,10 @@ def read_log(text: str) -> FFmpegLog:
         if match and not match["context"].startswith(_MUXER_CONTEXTS):
             # Folders differ from machine to machine; a reason that is stored must not.
             errors.append(_URL.sub("", match["text"]).strip())
-    return FFmpegLog(tuple(errors), _declared_seconds(text))
+    stopped = _STOPPED.search(text)
+    return FFmpegLog(
+        tuple(errors), _declared_seconds(text), int(stopped[1]) if stopped is not None else None
+    )
 
 
 def early_end(log: FFmpegLog) -> str | None:
