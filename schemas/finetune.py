@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import Record
 from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig, StudentConfig
 
-__all__ = ["DatasetConfig", "EvaluateConfig", "EvaluationConfig", "FinetuneConfig"]
+__all__ = [
+    "FINETUNE_OPTIMIZER",
+    "SCRATCH_OPTIMIZER",
+    "DatasetConfig",
+    "EvaluateConfig",
+    "EvaluationConfig",
+    "FinetuneConfig",
+]
+
+FINETUNE_OPTIMIZER = OptimizerConfig(
+    learning_rate=0.002, step_epochs=2, epochs=8, clips_per_epoch=40_000, weight_decay=5e-3
+)
+"""Paper: LR .002, x.1 every 2 epochs, 8 epochs of 40k clips; VMZ's decay of 5e-3."""
+
+SCRATCH_OPTIMIZER = OptimizerConfig(
+    learning_rate=0.01, step_epochs=10, epochs=45, clips_per_epoch=40_000, weight_decay=5e-3
+)
+"""Paper, from scratch: LR .01, x.1 every 10 epochs, 45 epochs."""
+
+_INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 
 
 class DatasetConfig(Record):
@@ -44,7 +63,11 @@ class FinetuneConfig(Record):
     """One YAML file of this shape reproduces a finetuned classifier."""
 
     dataset: DatasetConfig = Field(description="labelled videos")
-    init: str = Field("scratch", description="scratch | distinit:RUN | inflated | file:STUDENT")
+    init: str = Field(
+        "scratch",
+        description="scratch | distinit:RUN (a distill run) | inflated (ImageNet weights that "
+        "torchvision has here) | inflated:FILE (a 2D state dict) | file:STUDENT (.safetensors)",
+    )
     out: str = Field(description="run directory; belongs to exactly one config")
     frames: str | None = Field(None, description="frame store of the dataset; None: OUT/frames")
     student: StudentConfig | None = Field(
@@ -53,15 +76,37 @@ class FinetuneConfig(Record):
     train_layers: Literal["all", "head"] = Field("all", description="head: a linear probe")
     clip: ClipConfig = Field(default_factory=ClipConfig, description="clip geometry and pixels")
     optimizer: OptimizerConfig = Field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=0.002, step_epochs=2, epochs=8, clips_per_epoch=40_000, weight_decay=5e-3
-        ),
-        description="paper: LR .002, x.1 every 2 epochs, 8 epochs of 40k clips; VMZ decay 5e-3",
+        default_factory=lambda: SCRATCH_OPTIMIZER,
+        description="what is not given follows from init; scratch: LR .01, x.1 every 10 epochs, "
+        "45 epochs; others: LR .002, x.1 every 2 epochs, 8 epochs; of 40k clips (paper)",
     )
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices, batches")
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="scored when training ends"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_of_init(cls, values: Any) -> Any:
+        """Fill what is not given of ``optimizer`` with the paper's values for this init."""
+        if not isinstance(values, dict):
+            return values
+        given = values.get("optimizer", {})
+        if not isinstance(given, dict):
+            return values
+        scratch = values.get("init", "scratch") == "scratch"
+        preset = SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER
+        return {**values, "optimizer": {**preset.model_dump(), **given}}
+
+    @field_validator("init")
+    @classmethod
+    def _known_init(cls, value: str) -> str:
+        if not _INIT.fullmatch(value):
+            raise ValueError(
+                f"init {value!r} is none of scratch, distinit:RUN, inflated, inflated:FILE, "
+                "file:STUDENT"
+            )
+        return value
 
 
 class EvaluateConfig(Record):

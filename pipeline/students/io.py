@@ -26,7 +26,15 @@ from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
 
-__all__ = ["RECORD_NAME", "TENSORS_NAME", "load_backbone", "load_student", "save_student"]
+__all__ = [
+    "RECORD_NAME",
+    "TENSORS_NAME",
+    "load_backbone",
+    "load_student",
+    "read_student_record",
+    "save_student",
+    "student_path",
+]
 
 TENSORS_NAME = "student.safetensors"
 RECORD_NAME = "student.json"
@@ -48,7 +56,7 @@ def load_student(source: Path) -> tuple[Student, StudentRecord]:
 
     Raises CheckpointError if a file is missing or damaged, or tensors and record disagree.
     """
-    path = _tensor_path(source)
+    path = student_path(source)
     record = _read_record(path)
     tensors = _read_tensors(path)
     heads = {head.name: head.outputs for head in record.heads}
@@ -67,7 +75,7 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
 
     Raises CheckpointError unless every tensor of the backbone is there, with its shape.
     """
-    path = _tensor_path(source)
+    path = student_path(source)
     if path.with_name(RECORD_NAME).is_file() and path.name == TENSORS_NAME:
         _refuse_other_architecture(path, _read_record(path).student, config)
     tensors = _read_tensors(path)
@@ -83,7 +91,16 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
     )
 
 
-def _tensor_path(source: Path) -> Path:
+def read_student_record(source: Path) -> StudentRecord:
+    """The record of the student that ``source`` names, as in ``load_student``."""
+    return _read_record(student_path(source))
+
+
+def student_path(source: Path) -> Path:
+    """The tensor file that ``source`` (a run folder or a file) names.
+
+    Raises CheckpointError if there is none.
+    """
     path = source / TENSORS_NAME if source.is_dir() else source
     path = path.with_name(TENSORS_NAME) if path.name == RECORD_NAME else path
     if not path.is_file():

@@ -1,0 +1,104 @@
+"""The frame store of a labelled dataset: opened, or built from its videos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from distinit.pipeline.corpus.listing import list_files
+from distinit.pipeline.evaluation.datasets import known_files
+from distinit.pipeline.evaluation.score import ScoredVideo
+from distinit.pipeline.frames.build import build_store
+from distinit.pipeline.frames.layout import StoreLayout
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import read_manifest
+from distinit.pipeline.progress import Progress
+from distinit.schemas.errors import FrameStoreError
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.run import DatasetRecord
+from distinit.schemas.video import DecodeConfig
+
+__all__ = ["dataset_store", "geometry_of", "scored_videos", "with_undecodable"]
+
+_DECODERS = 8  # at most; each is one ffmpeg process
+_DEFAULT_HEIGHT = 128
+_CROP_SHARE = 7 / 8  # of the short edge, as 112 of 128
+
+
+def geometry_of(frames: Path, crop: int) -> FrameGeometry:
+    """That of the store at ``frames``, or of the one that would be built for this crop.
+
+    VMZ's 128x171, or a larger short edge where the crop needs it. Raises FrameStoreError for a
+    store whose frames are smaller than the crop.
+    """
+    if not StoreLayout(frames).manifest.is_file():
+        fits = crop <= _DEFAULT_HEIGHT
+        short_edge = round(crop / _CROP_SHARE)
+        return FrameGeometry() if fits else FrameGeometry(mode="short_edge", short_edge=short_edge)
+    geometry = read_manifest(frames).geometry
+    height, width = geometry.size_for(1, 1)
+    if min(height, width) < crop:
+        raise FrameStoreError(
+            f"the frames in {frames} are smaller than the crop",
+            expected=f"a short edge of at least {crop} pixels",
+            found=f"{min(height, width)}",
+            remedy="lower clip.crop, or give another folder to --frames",
+        )
+    return geometry
+
+
+def dataset_store(
+    frames: Path, root: Path, dataset: DatasetRecord, crop: int, progress: Progress
+) -> FrameStore:
+    """Open the frame store at ``frames``; build or finish it from the videos below ``root``.
+
+    Raises FrameStoreError for a finished store that lacks videos of the dataset, StorageError.
+    """
+    finished = StoreLayout(frames).manifest.is_file() and read_manifest(frames).units is not None
+    if finished:
+        store = FrameStore.open(frames)
+    else:
+        paths = [video.path for video in dataset.videos]
+        corpus = list_files(root, paths, known_files(dataset))
+        decode = DecodeConfig(parallel_videos=min(_DECODERS, os.cpu_count() or 1))
+        store = build_store(corpus, frames, geometry_of(frames, crop), decode, progress)
+    known = set(store.by_digest) | {video.digest for video in store.failed.values()}
+    lacking = [video.path for video in dataset.videos if video.digest not in known]
+    if lacking:
+        raise FrameStoreError(
+            f"the frame store {frames} lacks {len(lacking)} of {len(dataset.videos)} videos",
+            expected="every video of the dataset, known by its bytes",
+            found=f"not there: {', '.join(lacking[:5])}",
+            remedy=f"build one of all videos: distinit frames build --videos {root} --out DIR",
+        )
+    return store
+
+
+def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord:
+    """The record with the videos that ``store`` could not decode, and why."""
+    reasons = {video.digest: video.error for video in store.failed.values()}
+    undecodable = {
+        video.path: reasons[video.digest]
+        for video in dataset.videos
+        if video.digest not in store.by_digest
+    }
+    return dataset.model_copy(update={"undecodable": undecodable})
+
+
+def scored_videos(dataset: DatasetRecord, store: FrameStore) -> list[ScoredVideo]:
+    """The test videos with their ids in ``store``.
+
+    Raises FrameStoreError if one is absent that was decoded before.
+    """
+    by_digest = store.by_digest
+    for video in dataset.subset("test"):
+        if video.digest not in by_digest and video.path not in dataset.undecodable:
+            raise FrameStoreError(
+                f"test video {video.path} is not in the frame store {store.root}",
+                expected="the store that the run was trained and evaluated with",
+                remedy="give that store, or build it again from the same videos",
+            )
+    return [
+        ScoredVideo(video.path, video.label, by_digest.get(video.digest))
+        for video in dataset.subset("test")
+    ]

@@ -1,0 +1,264 @@
+"""Stage three: a student and a labelled dataset -> a classifier and its figures."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from distinit.pipeline.compute.device import resolve_device
+from distinit.pipeline.evaluation.confusion import plot_confusion
+from distinit.pipeline.evaluation.datasets import known_files, leaked_videos, list_dataset
+from distinit.pipeline.evaluation.init import Init, resolve_init
+from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
+from distinit.pipeline.evaluation.store import (
+    dataset_store,
+    geometry_of,
+    scored_videos,
+    with_undecodable,
+)
+from distinit.pipeline.evaluation.task import FinetuneTask, TrainVideos
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.students.heads import Student
+from distinit.pipeline.students.io import TENSORS_NAME, save_student
+from distinit.pipeline.students.registry import check_clip
+from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.run_dir import RunDirectory, open_run
+from distinit.pipeline.training.task import TrainingSettings
+from distinit.schemas.base import Record
+from distinit.schemas.errors import ConfigError, DatasetError
+from distinit.schemas.finetune import FinetuneConfig
+from distinit.schemas.run import (
+    DatasetRecord,
+    EvaluationResult,
+    HeadRecord,
+    LoadReport,
+    StudentRecord,
+)
+from distinit.schemas.training import OptimizerConfig
+
+__all__ = ["DATASET_NAME", "LOAD_REPORT_NAME", "FinetuneResult", "finetune"]
+
+DATASET_NAME = "dataset.json"
+LOAD_REPORT_NAME = "load_report.json"
+CONFUSION_NAME = "confusion.png"
+_SHOWN = 5
+# What lies there counts by its digest: a run goes on after its inputs were moved.
+_LOCATIONS = frozenset({"dataset.root", "dataset.splits", "frames", "init"})
+
+
+class FinetuneResult(Record):
+    """What a finetune run left behind, and how it was trained."""
+
+    run: str
+    student: str = Field(description="path of the tensors")
+    network: str
+    init: str
+    train_layers: str
+    optimizer: OptimizerConfig = Field(description="as used: given, or the paper's for the init")
+    load: LoadReport = Field(description="where the first weights came from")
+    training_videos: int
+    left_out: tuple[str, ...] = Field(description="training videos that could not be decoded")
+    evaluation: EvaluationResult
+
+    def summary(self) -> str:
+        """The schedule, the figures, the paths."""
+        o = self.optimizer
+        lines = [
+            f"{self.network} from {self.init} ({self.train_layers} layers), "
+            f"{self.training_videos} training videos",
+            f"  LR {o.learning_rate:g}, {o.schedule}, x{o.gamma:g} every {o.step_epochs} epochs, "
+            f"{o.epochs} epochs, weight decay {o.weight_decay:g}",
+            f"  {_loaded(self.load)}",
+        ]
+        if self.left_out:
+            lines.append(
+                f"  {len(self.left_out)} training videos could not be decoded and are left out: "
+                + ", ".join(self.left_out[:_SHOWN])
+            )
+        return "\n".join([*lines, "", self.evaluation.summary(), "", f"student  {self.student}"])
+
+
+def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> FinetuneResult:
+    """Train a classifier and score it; goes on where a killed run stopped.
+
+    A finished run returns its stored result. Raises ConfigError, DatasetError, CheckpointError
+    and RunMismatchError before any work; FrameStoreError, StorageError and ComputeError.
+    """
+    progress = progress or NullProgress()
+    init = resolve_init(config.init, config.student)
+    _check_student(config, init, progress)
+    dataset = _list_dataset(config, progress)
+    head_only = config.train_layers == "head"
+    _, report = init.build(len(dataset.classes), config.runtime.seed, head_only=head_only)
+    frames = Path(config.frames or Path(config.out) / "frames")
+    run = _open_run(config, init, dataset, frames)
+    stored = run.read_result(EvaluationResult)
+    if stored is not None:
+        progress.message(f"{config.out} is finished: nothing to do")
+        return _result(config, init, stored)
+    progress.message(_loaded(report))
+    _write(run.root / LOAD_REPORT_NAME, report)
+    _write(run.root / DATASET_NAME, dataset)
+    store = dataset_store(frames, Path(config.dataset.root), dataset, config.clip.crop, progress)
+    dataset = with_undecodable(dataset, store)
+    _write(run.root / DATASET_NAME, dataset)
+    student = _train(config, init, dataset, store, run, progress)
+    save_student(run.root, student, _student_record(config, init, dataset, student.feature_dim))
+    evaluation = _evaluate(config, student, dataset, store, progress)
+    picture = plot_confusion(evaluation.confusion, dataset.classes)
+    atomic_write_bytes(run.root / CONFUSION_NAME, picture)
+    run.write_result(evaluation)
+    return _result(config, init, evaluation)
+
+
+def _check_student(config: FinetuneConfig, init: Init, progress: Progress) -> None:
+    check_clip(init.student, config.clip)
+    if init.student.in_channels != 3:
+        raise ConfigError(
+            "frame stores hold RGB frames",
+            expected="a student with 3 input channels",
+            found=f"{init.student.in_channels}",
+            remedy="set student.in_channels to 3",
+        )
+    if init.record is not None and init.record.clip != config.clip:
+        progress.message(
+            f"note: the student was trained on other clips ({init.record.clip}) than now "
+            f"({config.clip})"
+        )
+
+
+def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
+    """The dataset's videos; those that an earlier call hashed are not hashed again."""
+    known = {}
+    path = Path(config.out) / DATASET_NAME
+    if path.is_file():
+        try:
+            known = known_files(DatasetRecord.model_validate_json(path.read_bytes()))
+        except ValidationError:
+            progress.message(f"{path} cannot be read: hashing all videos again")
+    dataset = list_dataset(config.dataset, known)
+    leaks = leaked_videos(dataset)
+    if leaks:
+        progress.message(
+            f"note: {len(leaks)} test videos of this official split are training videos too, "
+            f"byte for byte, such as {leaks[0].test} = {leaks[0].train}"
+        )
+    return dataset
+
+
+def _open_run(
+    config: FinetuneConfig, init: Init, dataset: DatasetRecord, frames: Path
+) -> RunDirectory:
+    inputs = {
+        "dataset": dataset.content_digest(),
+        "init": init.digest(),
+        "geometry": geometry_of(frames, config.clip.crop).record_digest(),
+    }
+    return open_run(Path(config.out), "finetune", config, inputs, _LOCATIONS)
+
+
+def _train(
+    config: FinetuneConfig,
+    init: Init,
+    dataset: DatasetRecord,
+    store: FrameStore,
+    run: RunDirectory,
+    progress: Progress,
+) -> Student:
+    settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
+    videos = _train_videos(dataset, store)
+    head_only = config.train_layers == "head"
+    make_task = partial(FinetuneTask, init, videos, settings, head_only=head_only)
+    return train(make_task, settings, run, progress).student
+
+
+def _train_videos(dataset: DatasetRecord, store: FrameStore) -> TrainVideos:
+    by_digest = store.by_digest
+    usable = [video for video in dataset.subset("train") if video.digest in by_digest]
+    if not usable:
+        raise DatasetError(
+            "no training video could be decoded",
+            found="; ".join(f"{p}: {e}" for p, e in list(dataset.undecodable.items())[:3]),
+            remedy="mend the videos",
+        )
+    return TrainVideos(
+        store=store,
+        video_ids=tuple(by_digest[video.digest] for video in usable),
+        labels=tuple(video.label for video in usable),
+        classes=len(dataset.classes),
+    )
+
+
+def _evaluate(
+    config: FinetuneConfig,
+    student: Student,
+    dataset: DatasetRecord,
+    store: FrameStore,
+    progress: Progress,
+) -> EvaluationResult:
+    return score_student(
+        student,
+        store,
+        scored_videos(dataset, store),
+        config.clip,
+        config.evaluation.protocol,
+        classes=len(dataset.classes),
+        batch_size=config.runtime.batch_size,
+        device=resolve_device(config.runtime.device),
+        progress=progress,
+        loader_threads=config.runtime.loader_workers,
+    )
+
+
+def _student_record(
+    config: FinetuneConfig, init: Init, dataset: DatasetRecord, feature_dim: int
+) -> StudentRecord:
+    head = HeadRecord(
+        name=LABELS_HEAD, outputs=len(dataset.classes), label_space=f"dataset:{dataset.kind}"
+    )
+    return StudentRecord(
+        student=init.student,
+        clip=config.clip,
+        feature_dim=feature_dim,
+        heads=(head,),
+        trained_by="finetune",
+        cache_digest=None if init.record is None else init.record.cache_digest,
+        label_names=dataset.classes,
+        config=config.model_dump(mode="json"),
+    )
+
+
+def _result(config: FinetuneConfig, init: Init, evaluation: EvaluationResult) -> FinetuneResult:
+    """From the files of a finished run."""
+    root = Path(config.out)
+    dataset = DatasetRecord.model_validate_json((root / DATASET_NAME).read_bytes())
+    load = LoadReport.model_validate_json((root / LOAD_REPORT_NAME).read_bytes())
+    train_paths = [video.path for video in dataset.subset("train")]
+    left_out = tuple(path for path in train_paths if path in dataset.undecodable)
+    return FinetuneResult(
+        run=config.out,
+        student=str(root / TENSORS_NAME),
+        network=init.student.name,
+        init=config.init,
+        train_layers=config.train_layers,
+        optimizer=config.optimizer,
+        load=load,
+        training_videos=len(train_paths) - len(left_out),
+        left_out=left_out,
+        evaluation=evaluation,
+    )
+
+
+def _loaded(report: LoadReport) -> str:
+    return (
+        f"{len(report.loaded)} tensors loaded, {len(report.reinitialised)} new, "
+        f"{len(report.unused)} of the file not used"
+    )
+
+
+def _write(path: Path, record: Record) -> None:
+    atomic_write_bytes(path, (record.model_dump_json(indent=1) + "\n").encode())

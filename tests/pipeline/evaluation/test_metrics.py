@@ -1,0 +1,79 @@
+"""Accuracies by hand, with ties, few classes and videos that failed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distinit.pipeline.evaluation.metrics import ScoreBoard, class_ranks, confusion_matrix
+from distinit.schemas.errors import ComputeError
+
+
+def test_ranks_break_ties_by_class_number() -> None:
+    scores = np.array([[0.1, 0.5, 0.5], [0.2, 0.2, 0.6], [1 / 3] * 3])
+    assert class_ranks(scores, np.array([2, 1, 0])).tolist() == [1, 2, 0]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ranks_equal_a_stable_sort(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (6, 7)).astype(float)
+    labels = rng.integers(0, 7, 6)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    expected = [row.tolist().index(label) for row, label in zip(order, labels, strict=True)]
+    assert class_ranks(scores, labels).tolist() == expected
+
+
+def test_confusion_matrix() -> None:
+    matrix = confusion_matrix(np.array([0, 0, 2, 1]), np.array([0, 2, 2, 0]), 3)
+    assert matrix.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
+
+
+def test_a_video_is_the_mean_of_its_clips() -> None:
+    board = ScoreBoard([0, 1], classes=6)
+    sure, unsure = np.eye(6)[0], np.array([0.3, 0.4, 0.1, 0.1, 0.06, 0.04])
+    # Video 0: one sure hit and one narrow miss are a hit. Video 1: two narrow hits, one sure miss.
+    board.add(np.array([0, 1, 1]), np.array([1, 2, 1]), np.stack([sure, unsure, sure]))
+    board.add(np.array([0]), np.array([1]), unsure[None])
+    result = board.result("vmz-x", [])
+    assert (result.videos, result.clips) == (2, 5)
+    assert result.per_clip == pytest.approx(100 * 3 / 5)
+    assert result.top1 == 50.0
+    assert result.top5 == 100.0
+    assert result.confusion[0] == (1, 0, 0, 0, 0, 0)
+    assert result.confusion[1] == (1, 0, 0, 0, 0, 0)
+
+
+def test_top5_is_the_sixth_best_no_more() -> None:
+    board = ScoreBoard([5, 4], classes=6)
+    falling = np.array([0.3, 0.25, 0.2, 0.15, 0.06, 0.04])
+    board.add(np.array([0, 1]), np.array([1, 1]), np.stack([falling, falling]))
+    assert board.result("vmz-1", []).top5 == 50.0
+
+
+def test_with_up_to_five_classes_top5_is_every_video() -> None:
+    board = ScoreBoard([0, 1], classes=2)
+    board.add(np.array([0, 1]), np.array([1, 1]), np.array([[0.1, 0.9], [0.9, 0.1]]))
+    result = board.result("vmz-1", [])
+    assert (result.top1, result.top5) == (0.0, 100.0)
+
+
+def test_failed_videos_are_wrong_and_listed() -> None:
+    board = ScoreBoard([0, 1, 1, 0], classes=2)
+    board.add(np.array([0, 1]), np.array([10, 10]), np.array([[0.9, 0.1], [0.1, 0.9]]))
+    board.add_failed(10)
+    board.add_failed(10)
+    result = board.result("vmz-10", ["c.avi", "d.avi"])
+    assert (result.videos, result.clips) == (4, 40)
+    assert (result.per_clip, result.top1, result.top5) == (50.0, 50.0, 50.0)
+    assert result.failed_videos == ("c.avi", "d.avi")
+    assert sum(map(sum, result.confusion)) == 2
+    assert "2 videos could not be decoded" in result.summary()
+
+
+def test_a_diverged_student_is_an_error() -> None:
+    board = ScoreBoard([0], classes=2)
+    with pytest.raises(ComputeError, match="not a finite number"):
+        board.add(np.array([0]), np.array([1]), np.array([[np.nan, 1.0]]))

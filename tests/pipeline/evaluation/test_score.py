@@ -1,0 +1,103 @@
+"""A student that reads brightness, on videos of known brightness: every figure by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distinit.pipeline.evaluation.score import ScoredVideo, score_student
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.students.base import as_backbone
+from distinit.pipeline.students.heads import Student
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.run import EvaluationResult
+from distinit.schemas.training import ClipConfig
+
+CLIP = ClipConfig(frames=4, crop=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+VIDEOS = {  # grey levels of the frames
+    "bright": [230] * 12,
+    "dark": [20] * 2,  # shorter than a clip: it loops
+    "turns": [20] * 8 + [230] * 4,
+}
+
+
+class Brightness(nn.Module):
+    """The clip's mean brightness in its middle, -1 .. 1."""
+
+    feature_dim = 1
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        assert clip_BCTHW.shape[1:] == (3, 4, 16, 16)
+        return clip_BCTHW.mean(dim=(1, 2, 3, 4))[:, None]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    root = tmp_path_factory.mktemp("scored") / "store"
+    writer = FrameStoreWriter(root, FrameGeometry(), "plan")
+    with writer.open_unit(0) as unit:
+        for name, levels in VIDEOS.items():
+            frames = np.empty((len(levels), 24, 32, 3), np.uint8)
+            frames[:] = np.array(levels, np.uint8)[:, None, None, None]
+            unit.append(name, name * 2, 0, frames, 10.0)
+        unit.commit()
+    writer.finalise([0])
+    return FrameStore.open(root)
+
+
+def score(
+    store: FrameStore, labels: dict[str, int | None], protocol: str, batch_size: int = 3
+) -> EvaluationResult:
+    student = Student(as_backbone(Brightness()), {"labels": 2})
+    with torch.no_grad():
+        head = student.heads["labels"]
+        head.get_parameter("weight").copy_(torch.tensor([[-1.0], [1.0]]))
+    videos = [
+        ScoredVideo(name, label or 0, None if name not in VIDEOS else name)
+        for name, label in labels.items()
+    ]
+    return score_student(
+        student,
+        store,
+        videos,
+        CLIP,
+        protocol,
+        classes=2,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+        progress=NullProgress(),
+        loader_threads=1,
+    )
+
+
+def test_dense_clips(store: FrameStore) -> None:
+    # turns: starts 0, 4, 8 see dark, dark, bright.
+    result = score(store, {"bright": 1, "dark": 0, "turns": 0}, "dense-s4")
+    assert (result.videos, result.clips) == (3, 7)
+    assert result.per_clip == pytest.approx(100 * 6 / 7)
+    assert (result.top1, result.top5) == (100.0, 100.0)
+    assert result.confusion == ((2, 0), (0, 1))
+
+
+def test_vmz_counts_a_repeated_clip_as_often_as_it_is_drawn(store: FrameStore) -> None:
+    result = score(store, {"dark": 1, "turns": 1}, "vmz-3")
+    assert result.clips == 6
+    assert result.per_clip == pytest.approx(100 * 1 / 6)
+    assert result.top1 == 0.0
+    assert result.confusion == ((0, 0), (2, 0))
+
+
+def test_a_video_that_failed_counts_as_wrong(store: FrameStore) -> None:
+    result = score(store, {"bright": 1, "torn": 1}, "vmz-5")
+    assert (result.videos, result.clips) == (2, 10)
+    assert (result.per_clip, result.top1, result.top5) == (50.0, 50.0, 50.0)
+    assert result.failed_videos == ("torn",)
+
+
+def test_the_batch_size_changes_nothing(store: FrameStore) -> None:
+    labels: dict[str, int | None] = {"bright": 1, "dark": 1, "turns": 0}
+    assert score(store, labels, "dense-s1", 1) == score(store, labels, "dense-s1", 64)

@@ -1,0 +1,278 @@
+"""From videos in class folders to a classifier and its figures, in seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from distinit.pipeline.students.heads import new_student
+from distinit.pipeline.students.io import save_student
+from distinit.schemas.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    FrameStoreError,
+    RunMismatchError,
+)
+from distinit.schemas.finetune import (
+    FINETUNE_OPTIMIZER,
+    SCRATCH_OPTIMIZER,
+    EvaluateConfig,
+    FinetuneConfig,
+)
+from distinit.schemas.run import EvaluationResult, HeadRecord, StudentRecord
+from distinit.schemas.training import ClipConfig, StudentConfig
+from distinit.stages.evaluate import evaluate
+from distinit.stages.finetune import FinetuneResult, finetune
+
+TINY = StudentConfig(name="tiny_r2plus1d_10")
+CLIP = {"frames": 4, "crop": 32}
+# Two classes that differ in colour: a student that learns at all tells them apart.
+LOOKS = {"grey": ("-vf", "hue=s=0"), "blue": ("-vf", "colorchannelmixer=rr=0.1:gg=0.1:bb=1")}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    """Four training and two test videos a class; one of each subset is torn."""
+    root = tmp_path_factory.mktemp("dataset")
+    seed = 0
+    for label, look in LOOKS.items():
+        for subset, count in (("train", 4), ("test", 2)):
+            for number in range(count):
+                seed += 1
+                path = root / subset / label / f"{number} [a].mp4"
+                make_video(path, frames=6 + seed, seed=seed, args=(*look, "-c:v", "libx264"))
+    whole = (root / "train/grey/0 [a].mp4").read_bytes()
+    (root / "train/blue/torn.mp4").write_bytes(whole[: len(whole) // 2])
+    (root / "test/grey/torn.mp4").write_bytes(whole[: len(whole) // 3])
+    return root
+
+
+@pytest.fixture(scope="module")
+def frames(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frame store that all runs share; the first builds it."""
+    return tmp_path_factory.mktemp("frames") / "store"
+
+
+@pytest.fixture(scope="module")
+def configure(dataset: Path, frames: Path) -> Callable[..., FinetuneConfig]:
+    def make(out: Path, **values: Any) -> FinetuneConfig:
+        defaults: dict[str, Any] = {
+            "dataset": {"root": str(dataset)},
+            "out": str(out),
+            "frames": str(frames),
+            "student": TINY,
+            "clip": CLIP,
+            "optimizer": {"learning_rate": 0.05, "epochs": 2, "clips_per_epoch": 64},
+            "runtime": {"batch_size": 8, "device": "cpu"},
+            "evaluation": {"protocol": "vmz-3"},
+        }
+        return FinetuneConfig.model_validate(defaults | values)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(
+    configure: Callable[..., FinetuneConfig], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FinetuneConfig, FinetuneResult]:
+    config = configure(tmp_path_factory.mktemp("run") / "scratch")
+    return config, finetune(config)
+
+
+def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResult]) -> None:
+    result = finished[1]
+    evaluation = result.evaluation
+    assert (evaluation.videos, evaluation.clips, evaluation.classes) == (5, 15, 2)
+    assert evaluation.failed_videos == ("test/grey/torn.mp4",)
+    # Classes are blue, grey. The torn video is wrong; all others are right.
+    assert evaluation.confusion == ((2, 0), (0, 2))
+    assert (evaluation.top1, evaluation.top5, evaluation.per_clip) == (80.0, 80.0, 80.0)
+    assert result.training_videos == 8
+    assert result.left_out == ("train/blue/torn.mp4",)
+    assert result.optimizer.learning_rate == 0.05
+    assert result.optimizer.step_epochs == SCRATCH_OPTIMIZER.step_epochs
+    assert result.load.loaded == ()
+
+
+def test_the_run_directory_is_complete(finished: tuple[FinetuneConfig, FinetuneResult]) -> None:
+    config, result = finished
+    out = Path(config.out)
+    record = StudentRecord.model_validate_json((out / "student.json").read_bytes())
+    assert record.trained_by == "finetune"
+    assert record.label_names == ("blue", "grey")
+    assert (record.feature_dim, record.heads[0].outputs) == (128, 2)
+    assert load_file(out / "student.safetensors")["heads.labels.weight"].shape == (2, 128)
+    stored = EvaluationResult.model_validate_json((out / "result.json").read_bytes())
+    assert stored == result.evaluation
+    dataset = json.loads((out / "dataset.json").read_text())
+    assert list(dataset["undecodable"]) == ["train/blue/torn.mp4", "test/grey/torn.mp4"]
+    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "load_report.json").is_file()
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["accuracy"] > 90
+
+
+def test_a_finished_run_is_not_repeated(
+    finished: tuple[FinetuneConfig, FinetuneResult], tmp_path: Path
+) -> None:
+    config, result = finished
+    student = Path(config.out) / "student.safetensors"
+    before = student.stat().st_mtime_ns
+    again = finetune(config.model_copy(update={"frames": str(tmp_path / "gone")}))
+    assert again == result
+    assert student.stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(
+    finished: tuple[FinetuneConfig, FinetuneResult], configure: Callable[..., FinetuneConfig]
+) -> None:
+    out = Path(finished[0].out)
+    with pytest.raises(RunMismatchError, match="another configuration") as raised:
+        finetune(configure(out, clip={**CLIP, "flip": 0.25}))
+    assert "clip.flip: 0.5 there, 0.25 now" in str(raised.value)
+
+
+def test_evaluate_again_by_another_protocol(
+    finished: tuple[FinetuneConfig, FinetuneResult],
+) -> None:
+    config, result = finished
+    same = evaluate(
+        EvaluateConfig.model_validate({"run": config.out, "evaluation": config.evaluation})
+    )
+    assert same == result.evaluation
+    dense = evaluate(
+        EvaluateConfig.model_validate({"run": config.out, "evaluation": {"protocol": "dense-s1"}})
+    )
+    # Test videos have 11, 12, 17 and 18 frames: that many minus 3 clips each, and the torn one.
+    assert (dense.clips, dense.top1) == (46 + 1, 80.0)
+    stored = Path(config.out) / "result-dense-s1.json"
+    assert EvaluationResult.model_validate_json(stored.read_bytes()) == dense
+
+
+def test_evaluate_needs_a_finetune_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no finetune run"):
+        evaluate(EvaluateConfig(run=str(tmp_path)))
+
+
+def save_distilled(folder: Path, trained_by: str = "distill") -> Path:
+    """A run folder with a tiny student that has a teacher's head."""
+    student = new_student(TINY, {"teacher": 5}, seed=9)
+    record = StudentRecord.model_validate(
+        {
+            "student": TINY,
+            "clip": ClipConfig.model_validate(CLIP),
+            "feature_dim": 128,
+            "heads": (HeadRecord(name="teacher", outputs=5, label_space="x"),),
+            "trained_by": trained_by,
+            "config": {},
+        }
+    )
+    folder.mkdir()
+    save_student(folder, student, record)
+    return folder
+
+
+def test_a_distilled_backbone_is_taken_and_its_head_is_not(
+    configure: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    distilled = save_distilled(tmp_path / "distilled")
+    config = configure(
+        tmp_path / "run", init=f"distinit:{distilled}", student=None, train_layers="head"
+    )
+    result = finetune(config)
+    assert result.network == "tiny_r2plus1d_10"
+    assert result.load.reinitialised == ("heads.labels.bias", "heads.labels.weight")
+    assert result.load.unused == ("heads.teacher.bias", "heads.teacher.weight")
+    assert result.optimizer.step_epochs == FINETUNE_OPTIMIZER.step_epochs
+    # train_layers head: the backbone, batch norm's statistics too, is what it was.
+    before = load_file(distilled / "student.safetensors")
+    after = load_file(tmp_path / "run" / "student.safetensors")
+    backbone = [name for name in after if name.startswith("backbone.")]
+    assert len(backbone) == len(result.load.loaded) > 40
+    assert all(torch.equal(before[name], after[name]) for name in backbone)
+    assert result.evaluation.videos == 5
+
+
+def test_resume_after_a_kill_between_training_and_evaluation(
+    finished: tuple[FinetuneConfig, FinetuneResult], tmp_path: Path
+) -> None:
+    config, result = finished
+    shutil.copytree(config.out, tmp_path / "run")
+    for name in ("result.json", "student.safetensors", "student.json", "confusion.png"):
+        (tmp_path / "run" / name).unlink()
+    moved = config.model_copy(update={"out": str(tmp_path / "run")})
+    again = finetune(moved)
+    assert again.evaluation == result.evaluation
+    for name in ("student.safetensors", "confusion.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (Path(config.out) / name).read_bytes()
+
+
+def refusals(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], str]]:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    finetuned = save_distilled(tmp_path / "finetuned", trained_by="finetune")
+    other = save_distilled(tmp_path / "other")
+    tensors = load_file(other / "student.safetensors")
+    torch.save({k: v for k, v in tensors.items() if "blocks.3" not in k}, tmp_path / "part.pth")
+    yield {"student": None}, ConfigError, "does not say which network"
+    yield {"init": f"inflated:{tmp_path}/resnet18.pth"}, ConfigError, "cannot be inflated"
+    yield {"init": f"distinit:{tmp_path}/gone"}, CheckpointError, "no student at"
+    yield {"init": f"distinit:{finetuned}"}, CheckpointError, "is no distilled student"
+    yield (
+        {"init": f"distinit:{other}", "student": {"name": "r3d_18"}},
+        CheckpointError,
+        "holds another network",
+    )
+    yield {"student": {**TINY.model_dump(), "in_channels": 2}}, ConfigError, "mean and std"
+    yield {"dataset": {"root": str(tmp_path / "gone")}}, DatasetError, "there is no dataset"
+    yield {"clip": {"crop": 200}}, FrameStoreError, "smaller than the crop"
+
+
+def test_refusals(
+    finished: object, configure: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    for number, (values, error, message) in enumerate(refusals(tmp_path)):
+        with pytest.raises(error, match=message):
+            finetune(configure(tmp_path / f"run{number}", **values))
+        # Nothing is left that would refuse the corrected command.
+        assert not (tmp_path / f"run{number}" / "run.json").exists()
+
+
+def test_a_store_without_the_datasets_videos_is_refused(
+    finished: object,
+    configure: Callable[..., FinetuneConfig],
+    tmp_path: Path,
+    make_video: Callable[..., Path],
+) -> None:
+    for subset, seed in (("train", 50), ("test", 51)):
+        make_video(tmp_path / "other" / subset / "a" / "x.mp4", seed=seed)
+    with pytest.raises(FrameStoreError, match="lacks 2 of 2 videos"):
+        finetune(configure(tmp_path / "run", dataset={"root": str(tmp_path / "other")}))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, SCRATCH_OPTIMIZER),
+        ({"init": "distinit:x"}, FINETUNE_OPTIMIZER),
+        ({"init": "inflated"}, FINETUNE_OPTIMIZER),
+        (
+            {"init": "distinit:x", "optimizer": {"epochs": 3}},
+            FINETUNE_OPTIMIZER.model_copy(update={"epochs": 3}),
+        ),
+    ],
+)
+def test_the_schedule_follows_from_the_init(values: dict[str, Any], expected: object) -> None:
+    config = FinetuneConfig.model_validate({"dataset": {"root": "d"}, "out": "o"} | values)
+    assert config.optimizer == expected
+    assert FinetuneConfig.model_validate(config.model_dump()) == config
+    assert (SCRATCH_OPTIMIZER.learning_rate, SCRATCH_OPTIMIZER.epochs) == (0.01, 45)
+    assert (FINETUNE_OPTIMIZER.learning_rate, FINETUNE_OPTIMIZER.epochs) == (0.002, 8)
