@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -124,9 +125,7 @@ def demo(out: Path, *, only: str | None, workers: int, progress: Progress) -> De
         source = init if init == "scratch" else f"distinit:{student}"
         results[init] = clock.timed(
             f"finetune {init}",
-            lambda init=init, source=source: _finetune(
-                footage, source, out / f"finetune_{init}", out, progress
-            ),
+            partial(_finetune, footage, source, out / f"finetune_{init}", out, progress),
         )
     return DemoResult(
         footage=str(out / "footage"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -22,7 +23,7 @@ from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError, FrameStoreError, TooManyFailuresError
+from distinit.schemas.errors import ConfigError, CorpusError, FrameStoreError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import TeacherRecord
@@ -193,7 +194,7 @@ def _run(
     executor: Executor | None = None
     frames_done = 0
     try:
-        while tasks := [ExtractionTask(spec) for spec in writer.pending_tasks()]:
+        while tasks := _tasks(writer, corpus):
             spec = _worker_spec(config, corpus, writer)
             executor = executor or _executor(config)
             frames_done += run_tasks(
@@ -208,6 +209,27 @@ def _run(
     finally:
         if executor is not None:
             executor.close()
+
+
+def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:
+    """What is pending, with the paths that the videos have today: content is what counts.
+
+    Raises CorpusError if a pending video is no longer in the corpus.
+    """
+    paths = {file.video_id: file.path for file in corpus.files}
+    tasks, missing = [], []
+    for spec in writer.pending_tasks():
+        missing += [v.path for v in spec.videos if v.video_id not in paths]
+        videos = tuple(replace(v, path=paths.get(v.video_id, v.path)) for v in spec.task.videos)
+        tasks.append(ExtractionTask(replace(spec, task=replace(spec.task, videos=videos))))
+    if missing:
+        raise CorpusError(
+            f"{len(missing)} videos that the cache still waits for are not in {corpus.root}",
+            expected="the videos that the extraction began with (and more, if you like)",
+            found="missing: " + ", ".join(sorted(missing)[:5]),
+            remedy="bring them back, or start a new cache without them",
+        )
+    return tasks
 
 
 def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter | None:

@@ -200,6 +200,19 @@ def test_stride_keeps_every_nth_frame(corpus: Path, tmp_path: Path) -> None:
     assert [i for i, row in enumerate(rows) if row >= 0] == [0, 10, 20, 30, 40]
 
 
+def test_renamed_videos_are_known_by_their_content_and_missing_ones_are_named(
+    corpus: Path, tmp_path: Path
+) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(corpus, videos)
+    run(videos, tmp_path, "one", frames=None)
+    (videos / "a.mp4").rename(videos / "renamed.mp4")
+    assert run(videos, tmp_path, "two", frames=None).frames_done == 256
+    (videos / "e.mp4").unlink()
+    with pytest.raises(CorpusError, match=r"1 videos that the cache still waits for"):
+        run(videos, tmp_path, "three", frames=None)
+
+
 def test_another_teacher_under_the_same_name_is_refused(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path)
     changed = [{"name": "null", "id": "null", "encoding": "int8"}]
