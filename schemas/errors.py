@@ -17,6 +17,7 @@ __all__ = [
     "CorpusError",
     "DatasetError",
     "DecodeError",
+    "DecodeKilledError",
     "DistInitError",
     "FFmpegNotFoundError",
     "FrameStoreError",
@@ -93,6 +94,10 @@ class FFmpegNotFoundError(DistInitError):
 
 class DecodeError(DistInitError):
     """One video could not be decoded completely. Recorded per video, ends no run."""
+
+
+class DecodeKilledError(DecodeError):
+    """Something outside ended ffmpeg. It says nothing about the video: try again."""
 
 
 class TeacherError(DistInitError):

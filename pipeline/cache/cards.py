@@ -17,7 +17,7 @@ from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["checksum_lines", "published_files", "write_cards"]
 
-_PRIVATE = {".lock", ".staging"}
+_PRIVATE = {".lock", ".fence", ".staging"}
 
 
 def write_cards(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> None:

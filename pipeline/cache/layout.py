@@ -54,6 +54,11 @@ class CacheLayout:
         return self.root / ".lock"
 
     @property
+    def fence(self) -> Path:
+        """The token of the run that may publish; see ``fence``."""
+        return self.root / ".fence"
+
+    @property
     def staging(self) -> Path:
         """Files of unfinished tasks; never published, removed when a writer opens the cache."""
         return self.root / ".staging"

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from distinit.pipeline.cache.encoding import array_specs
+from distinit.pipeline.cache.fence import behind_fence
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.plan import PlannedRows, UnitTask
 from distinit.pipeline.cache.records import entry_of, write_record
@@ -32,6 +33,7 @@ __all__ = ["TaskSpec", "TaskWriter", "open_task"]
 class TaskSpec:
     """All that a worker needs to write one task. Picklable.
 
+    ``fence``: token of the run that this task belongs to; see ``fence.behind_fence``.
     ``known``: what another teacher's commit says became of the videos of this task; then the
     frames are settled and this pass must meet the very same ones. Empty for a first pass.
     """
@@ -40,6 +42,7 @@ class TaskSpec:
     capacity: int
     task: UnitTask
     teachers: tuple[TeacherRecord, ...]
+    fence: str
     known: tuple[VideoOutcome, ...] = ()
     cannot_spill: frozenset[str] = frozenset()
 
@@ -180,6 +183,7 @@ class TaskWriter:
             CacheError: A video was neither finished nor failed.
             CacheMismatchError: Another teacher saw other frames of these videos.
             StorageError: The disk refused; the task is still pending.
+            CacheLockedError: Another run has taken the cache over; nothing was published.
         """
         if missing := self._videos.keys() - self._outcomes.keys():
             raise CacheError(
@@ -194,8 +198,9 @@ class TaskWriter:
                     self._buffer = self._new_buffer(unit)
                     self._stage_buffer()
             self._check_known()
-            self._publish()
-            commits = self._write_commits()
+            with behind_fence(self._layout.fence, self.spec.fence):
+                self._publish()
+                commits = self._write_commits()
         self.abort()
         return commits
 

@@ -12,6 +12,7 @@ from distinit.pipeline.cache.cards import published_files, write_cards
 from distinit.pipeline.cache.confidence import fidelity_report
 from distinit.pipeline.cache.digest import corpus_digest
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
+from distinit.pipeline.cache.fence import lower_fence, raise_fence
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.lock import CacheLock
 from distinit.pipeline.cache.plan import (
@@ -40,7 +41,7 @@ from distinit.schemas.video import SamplingConfig
 
 __all__ = ["CacheWriter", "read_cache_plan"]
 
-_BEFORE_MANIFEST = {".lock", ".staging", "plan.parquet", "plan.parquet.partial"}
+_BEFORE_MANIFEST = {".lock", ".fence", ".staging", "plan.parquet", "plan.parquet.partial"}
 _SPILLS_ALLOWED = 2
 
 
@@ -61,6 +62,7 @@ class CacheWriter:
         self,
         layout: CacheLayout,
         lock: CacheLock,
+        fence: str,
         plan: UnitPlan,
         manifest: CacheManifest,
         records: Mapping[str, TeacherRecord],
@@ -71,6 +73,7 @@ class CacheWriter:
         self.manifest = manifest
         self.records = dict(records)
         self._lock = lock
+        self._fence = fence
         self._wanted = tuple(wanted)
 
     @classmethod
@@ -103,6 +106,7 @@ class CacheWriter:
         lock = CacheLock(layout.lock)
         lock.acquire()
         try:
+            fence = raise_fence(layout.fence)
             if not layout.manifest.exists():
                 _create(layout, videos, sampling, unit_rows)
             _sweep(layout)
@@ -112,9 +116,10 @@ class CacheWriter:
             for name in records.keys() & teachers.keys():
                 _check_same_teacher(records[name], teachers[name])
             plan = read_plan(layout.plan)
-            writer = cls(layout, lock, plan, manifest, records, tuple(teachers))
+            writer = cls(layout, lock, fence, plan, manifest, records, tuple(teachers))
             writer._add(videos, teachers)
         except BaseException:
+            lower_fence(layout.fence)
             lock.release()
             raise
         return writer
@@ -143,6 +148,7 @@ class CacheWriter:
                     self.plan.capacity,
                     task,
                     missing,
+                    self._fence,
                     known,
                     frozenset(stuck),
                 )
@@ -289,7 +295,10 @@ class CacheWriter:
                 write_array_metadata(self.layout.array(name, spec.name), spec, rows, capacity)
 
     def close(self) -> None:
-        """Give the lock back. Idempotent."""
+        """Shut out workers that are still alive and give the lock back. Idempotent."""
+        if self._fence:
+            lower_fence(self.layout.fence)
+            self._fence = ""
         self._lock.release()
 
     def __enter__(self) -> CacheWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 from distinit.pipeline.cache.plan import PlannedVideo, sampled_indices
 from distinit.pipeline.corpus.listing import VideoFile
 from distinit.pipeline.video.probe import VideoProbe, probe_video
-from distinit.schemas.errors import DecodeError
+from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
 __all__ = ["plan_videos"]
+
+_PROBE_TRIES = 3
 
 
 def plan_videos(
@@ -27,7 +30,7 @@ def plan_videos(
 
     def plan(file: VideoFile) -> PlannedVideo:
         try:
-            probe = probe_video(root / file.path, decode)
+            probe = _probe(root / file.path, decode)
         except DecodeError:
             return _planned(file, 0, 0.0, 0)
         fps = _frames_per_second(probe)
@@ -36,6 +39,14 @@ def plan_videos(
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         yield from pool.map(plan, files)
+
+
+def _probe(path: Path, decode: DecodeConfig) -> VideoProbe:
+    """The probe, tried again when something outside killed it: the plan must not depend on that."""
+    for _ in range(_PROBE_TRIES - 1):
+        with contextlib.suppress(DecodeKilledError):
+            return probe_video(path, decode)
+    return probe_video(path, decode)
 
 
 def _planned(file: VideoFile, frames: int, fps: float, rows: int) -> PlannedVideo:

@@ -6,13 +6,15 @@ thread runs the teachers, and one writing thread encodes JPEGs and logits.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distinit.pipeline.cache.fence import behind_fence
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.task import TaskSpec, TaskWriter
 from distinit.pipeline.extraction.batches import Batch, Batcher
@@ -21,7 +23,7 @@ from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.video.decode import VideoStream, open_video
 from distinit.pipeline.video.views import View
-from distinit.schemas.errors import DecodeError
+from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit, VideoOutcome
 from distinit.schemas.video import DecodeConfig, SamplingConfig
@@ -29,6 +31,7 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
 
 _STORE_VIEW = "store"
+_DECODE_TRIES = 3  # of one video whose ffmpeg is killed from outside; then it is called failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,18 @@ class ExtractionWorker:
     def run(self, task: ExtractionTask) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         """Extract and commit every video of ``task``.
 
-        A video that cannot be decoded is recorded as failed. Raises StorageError when the disk
-        refuses and CacheMismatchError when a frame is not the one that the cache knows.
+        A video that cannot be decoded is recorded as failed; when something outside killed its
+        ffmpeg, the task begins afresh first. Raises StorageError when the disk refuses and
+        CacheMismatchError when a frame is not the one that the cache knows.
         """
+        killed: Counter[str] = Counter()
+        while True:
+            with suppress(DecodeKilledError):
+                return (yield from self._attempt(task, killed))
+
+    def _attempt(
+        self, task: ExtractionTask, killed: Counter[str]
+    ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         with ExitStack() as stack:
             writer = stack.enter_context(TaskWriter(task.spec))
             store = self._open_store(task.spec.task.first_unit)
@@ -95,10 +107,11 @@ class ExtractionWorker:
             sink = Sink(writer, store, pool)
             for video, stream in stack.enter_context(self._streams(task)):
                 yield Note(video.video_id)
-                yield from self._extract_video(video, stream, sink)
+                yield from self._extract_video(video, stream, sink, killed)
             sink.drain()
             if store is not None:
-                store.commit()
+                with behind_fence(CacheLayout(task.spec.root).fence, task.spec.fence):
+                    store.commit()
             return writer.commit()
 
     def _open_store(self, unit: int) -> UnitFrameWriter | None:
@@ -158,7 +171,11 @@ class ExtractionWorker:
             return error
 
     def _extract_video(
-        self, video: PlannedRows, stream: VideoStream | DecodeError, sink: Sink
+        self,
+        video: PlannedRows,
+        stream: VideoStream | DecodeError,
+        sink: Sink,
+        killed: Counter[str],
     ) -> Iterator[Note]:
         batches = Batcher(
             self._spec.sampling, video, self._spec.batch_size, set(self._view_of.values())
@@ -177,6 +194,10 @@ class ExtractionWorker:
             outcome = _decoded(video, stream)
             sink.finish(outcome)
         except DecodeError as error:
+            if isinstance(error, DecodeKilledError):
+                killed[video.video_id] += 1
+                if killed[video.video_id] < _DECODE_TRIES:
+                    raise
             outcome = _failed(video, error)
             sink.fail(outcome)
         yield Note(video.video_id, outcome=outcome)

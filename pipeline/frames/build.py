@@ -15,7 +15,7 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.video.decode import open_video
 from distinit.pipeline.video.views import View
 from distinit.schemas.base import sha256_of
-from distinit.schemas.errors import DecodeError
+from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.video import DecodeConfig
 
@@ -23,6 +23,7 @@ __all__ = ["build_store", "store_view"]
 
 _UNITS_WANTED = 64  # enough to keep the cores busy and to lose little on a crash
 _MAX_VIDEOS_PER_UNIT = 256
+_UNIT_TRIES = 3  # when something outside kills an ffmpeg of the unit
 
 
 def store_view(geometry: FrameGeometry) -> View:
@@ -49,10 +50,21 @@ def build_store(
     progress.start("frames", len(corpus.files), "videos", done)
     stopping = threading.Event()
 
-    def build(unit: int) -> int:
+    def build(unit: int, tries: int = _UNIT_TRIES) -> int:
+        try:
+            return build_once(unit, last_try=tries == 1)
+        except DecodeKilledError:
+            return build(unit, tries - 1)
+
+    def build_once(unit: int, last_try: bool) -> int:
         with writer.open_unit(unit) as frames:
             for file in units[unit]:
-                _store_video(frames, corpus.root, file, store_view(geometry), decode, stopping)
+                try:
+                    _store_video(frames, corpus.root, file, store_view(geometry), decode, stopping)
+                except DecodeError as error:
+                    if isinstance(error, DecodeKilledError) and not last_try:
+                        raise
+                    frames.fail_video(file.video_id, file.digest, error.problem)
                 if stopping.is_set():
                     return 0
             frames.commit()
@@ -85,14 +97,11 @@ def _store_video(
     decode: DecodeConfig,
     stopping: threading.Event,
 ) -> None:
-    try:
-        with open_video(root / file.path, {"small": view}, decode) as stream:
-            for block in stream:
-                small = block.views["small"]
-                frames.append(file.video_id, file.digest, block.first_index, small, 0.0)
-                if stopping.is_set():
-                    return
-            if stream.summary is not None:
-                frames.set_fps(file.video_id, stream.summary.fps)
-    except DecodeError as error:
-        frames.fail_video(file.video_id, file.digest, error.problem)
+    with open_video(root / file.path, {"small": view}, decode) as stream:
+        for block in stream:
+            small = block.views["small"]
+            frames.append(file.video_id, file.digest, block.first_index, small, 0.0)
+            if stopping.is_set():
+                return
+        if stream.summary is not None:
+            frames.set_fps(file.video_id, stream.summary.fps)

@@ -237,6 +237,7 @@ class _RowFile:
         self._jpegs: list[bytes] = []
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # a writer that is still dying keeps its own file
             self._file = path.open("wb")
         self._ipc = pa.ipc.new_file(self._file, STORE_SCHEMA)
 

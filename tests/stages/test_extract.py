@@ -128,12 +128,12 @@ def test_sigkill_in_the_middle_then_the_same_command_gives_the_same_digest(
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     commits = cache / "teachers" / "null" / "commits"
     deadline = time.monotonic() + 60
-    while len(list(commits.glob("*.json"))) < 2 and time.monotonic() < deadline:
+    while len(list(commits.glob("*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = len(list(commits.glob("*.json")))
-    assert 2 <= before < 6, "the kill must hit the middle"
+    assert 3 <= before < 6, "the kill must hit the middle"  # 3: at least one task is whole
     with pytest.raises(Exception, match=r"incomplete|not complete|unfinished"):
         TargetCache.open(cache)
     result = run(corpus, tmp_path)

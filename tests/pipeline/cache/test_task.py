@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +17,11 @@ from distinit.schemas.errors import CacheError, TeacherError
 
 
 @pytest.fixture
-def specs(tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]) -> list[TaskSpec]:
+def specs(
+    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+) -> Iterator[list[TaskSpec]]:
     with kit.open_writer(tmp_path / "c", corpus, teachers) as writer:
-        return list(writer.pending_tasks())
+        yield list(writer.pending_tasks())
 
 
 def add(kit: ModuleType, task: TaskWriter, video: PlannedRows, start: int, stop: int) -> bool:

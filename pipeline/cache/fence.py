@@ -1,0 +1,94 @@
+"""Keeps workers of a dead run from publishing into a cache that another run has taken over.
+
+The lock of a killed driver is free at once, but its Ray workers live on for some seconds. So a
+run writes a token, workers carry it, and each holds the fence while it publishes a task: the
+next run waits for that one publication, replaces the token, and shuts the old workers out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from distinit.pipeline.storage import storage_errors
+from distinit.schemas.errors import CacheLockedError
+
+__all__ = ["behind_fence", "lower_fence", "raise_fence"]
+
+_WAIT_SECONDS = 120.0
+_POLL_SECONDS = 0.05
+
+
+def raise_fence(path: Path) -> str:
+    """Write a new token to ``path`` and return it; earlier tokens are void from then on.
+
+    Only the holder of the cache's lock may call this. Raises CacheLockedError when a worker of
+    an earlier run does not end its publication within two minutes, StorageError.
+    """
+    token = uuid.uuid4().hex
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock_alone(descriptor, path)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, token.encode(), 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return token
+
+
+@contextlib.contextmanager
+def behind_fence(path: Path, token: str) -> Iterator[None]:
+    """Inside, nobody can take the cache over. Raises CacheLockedError if somebody has."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _taken_over(path) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.pread(descriptor, 64, 0) != token.encode():
+            raise _taken_over(path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lower_fence(path: Path) -> None:
+    """Remove the token when a run ends, after any publication under way."""
+    with contextlib.suppress(OSError, CacheLockedError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _lock_alone(descriptor, path)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock_alone(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise CacheLockedError(
+                    f"a worker of an earlier run is still writing {path.parent}",
+                    expected=f"its end within {_WAIT_SECONDS:g} s",
+                    remedy="end that worker (`ray status` shows the cluster), then try again",
+                ) from None
+        time.sleep(_POLL_SECONDS)
+
+
+def _taken_over(path: Path) -> CacheLockedError:
+    return CacheLockedError(
+        f"another run has taken over {path.parent}",
+        expected="the run that this worker belongs to",
+        remedy="nothing: the other run does this work",
+    )
