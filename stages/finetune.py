@@ -254,6 +254,8 @@ def _result(config: FinetuneConfig, init: Init, evaluation: EvaluationResult) ->
 
 
 def _loaded(report: LoadReport) -> str:
+    if not report.loaded:
+        return "all tensors are new"
     return (
         f"{len(report.loaded)} tensors loaded, {len(report.reinitialised)} new, "
         f"{len(report.unused)} of the file not used"
