@@ -55,20 +55,27 @@ class Sink:
             self._writer.add, video, batch.index_N, batch.pts_N, time_base, batch.hash_N, logits
         )
 
-    def finish(self, outcome: VideoOutcome) -> None:
+    def finish(self, video: PlannedRows, outcome: VideoOutcome) -> None:
         """Queue the end of a video that is whole."""
-        self._submit(self._decide, self._writer.finish_video, outcome)
+        self._submit(self._decide, self._writer.finish_video, video, outcome)
 
-    def fail(self, outcome: VideoOutcome) -> None:
+    def fail(self, video: PlannedRows, outcome: VideoOutcome) -> None:
         """Queue the removal of everything that a failed video has left."""
-        self._submit(self._decide, self._writer.fail_video, outcome)
+        self._submit(self._decide, self._writer.fail_video, video, outcome)
 
     def _decide(
-        self, decide: Callable[[VideoOutcome], VideoOutcome], outcome: VideoOutcome
+        self,
+        decide: Callable[[VideoOutcome], VideoOutcome],
+        video: PlannedRows,
+        outcome: VideoOutcome,
     ) -> None:
         recorded = decide(outcome)
-        if self._store is not None and recorded.status != "ok":
-            self._store.discard_video(outcome.video_id)
+        if self._store is None or recorded.status == "ok":
+            return
+        if recorded.status == "failed":
+            self._store.fail_video(video.video_id, video.digest, recorded.error or "")
+        else:  # spilled: its frames come again with a later unit
+            self._store.discard_video(video.video_id)
 
     def drain(self) -> None:
         """Wait for the writing thread; raises what it met."""

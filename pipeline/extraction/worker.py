@@ -19,10 +19,10 @@ from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.task import TaskSpec, TaskWriter
 from distinit.pipeline.extraction.batches import Batch, Batcher
 from distinit.pipeline.extraction.sink import Sink
+from distinit.pipeline.frames.build import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.video.decode import VideoStream, open_video
-from distinit.pipeline.video.views import View
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit, VideoOutcome
@@ -158,7 +158,7 @@ class ExtractionWorker:
             return DecodeError(quarantined[video.video_id])
         views = dict(self._views)
         if self._spec.frames_root is not None:
-            views[_STORE_VIEW] = _store_view(self._spec.geometry)
+            views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
             stream = open_video(
                 self._spec.corpus_root / video.path,
@@ -192,14 +192,14 @@ class ExtractionWorker:
             for batch in batches.rest():
                 self._forward(video, batch, stream, sink)
             outcome = _decoded(video, stream)
-            sink.finish(outcome)
+            sink.finish(video, outcome)
         except DecodeError as error:
             if isinstance(error, DecodeKilledError):
                 killed[video.video_id] += 1
                 if killed[video.video_id] < _DECODE_TRIES:
                     raise
             outcome = _failed(video, error)
-            sink.fail(outcome)
+            sink.fail(video, outcome)
         yield Note(video.video_id, outcome=outcome)
 
     def _forward(self, video: PlannedRows, batch: Batch, stream: VideoStream, sink: Sink) -> None:
@@ -208,12 +208,6 @@ class ExtractionWorker:
             for name, teacher in self._teachers.items()
         }
         sink.add(video, batch, stream.time_base, logits)
-
-
-def _store_view(geometry: FrameGeometry) -> View:
-    if geometry.mode == "128x171":
-        return View.squash(128, 171)
-    return View.short_edge(geometry.short_edge)
 
 
 def _close(stream: VideoStream | DecodeError) -> None:
