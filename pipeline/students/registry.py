@@ -36,15 +36,15 @@ def build_student(config: StudentConfig) -> VideoBackbone:
         return build_vmz(config.name, config.in_channels)
     if config.name == "tiny_r2plus1d_10":
         return as_backbone(TinyR2Plus1D(config.in_channels))
-    raise ConfigError(
-        f"unknown student {config.name!r}",
-        expected=", ".join(STUDENT_NAMES) + ", or plugin:module:function",
-        remedy="choose one of these names",
-    )
+    raise _unknown(config)
 
 
 def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
-    """Raise ConfigError unless clips of this shape are what the student reads."""
+    """Raise ConfigError unless the student exists and reads clips of this shape."""
+    if student.name.startswith(PLUGIN):
+        _plugin(student.name)
+    elif student.name not in STUDENT_NAMES:
+        raise _unknown(student)
     if len(clip.mean) != student.in_channels or len(clip.std) != student.in_channels:
         raise ConfigError(
             "the clip's mean and std do not fit the student's input",
@@ -60,6 +60,14 @@ def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
             found=f"clip.frames {clip.frames}, clip.crop {clip.crop}",
             remedy="use that size (the frame store needs a short edge of at least the crop)",
         )
+
+
+def _unknown(config: StudentConfig) -> ConfigError:
+    return ConfigError(
+        f"unknown student {config.name!r}",
+        expected=", ".join(STUDENT_NAMES) + ", or plugin:module:function",
+        remedy="choose one of these names",
+    )
 
 
 def _plugin(name: str) -> Callable[[int], nn.Module]:

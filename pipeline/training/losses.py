@@ -25,16 +25,16 @@ def soft_losses(kind: Loss, outputs_BC: Tensor, target_BC: Tensor, temperature: 
     rate. cosine: one minus the cosine of the angle between the logits.
     """
     if kind == "mse":
-        distance_B: Tensor = (outputs_BC - target_BC).square().sum(dim=1)
-        return 0.5 * distance_B
+        distance_B: Tensor = 0.5 * (outputs_BC - target_BC).square().sum(dim=1)
+        return distance_B
     if kind == "cosine":
         angle_B: Tensor = 1 - functional.cosine_similarity(outputs_BC, target_BC, dim=1)
         return angle_B
     log_q_BC = torch.log_softmax(outputs_BC / temperature, dim=1)
-    cross_entropy_B: Tensor = -(target_BC * log_q_BC).sum(dim=1)
+    loss_B: Tensor = -(target_BC * log_q_BC).sum(dim=1)
     if kind == "kl":
-        return cross_entropy_B - torch.special.entr(target_BC).sum(dim=1)
-    return cross_entropy_B
+        loss_B = loss_B - torch.special.entr(target_BC).sum(dim=1)
+    return loss_B
 
 
 def clip_weights(

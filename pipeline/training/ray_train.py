@@ -125,7 +125,8 @@ def _work(config: dict[str, Any]) -> None:
         fit(config["make_task"](), settings, run, ProcessGroup(), device, NullProgress())
     except DistInitError as error:
         _write_refusal(refusal, error)
-        raise
+        if settings.runtime.workers > 1:
+            raise  # the others wait in a sum: only a failure makes Ray end them
 
 
 def _write_refusal(path: Path, error: DistInitError) -> None:

@@ -1,0 +1,209 @@
+"""The distillation task against a plain computation from what the teachers said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+
+from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
+from distinit.pipeline.training.sampling import ClipSampler
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
+
+
+def config(stored: Path, cache: str = "one", **changes: Any) -> DistillConfig:
+    values = {
+        "cache": str(stored / cache),
+        "frames": str(stored / "frames"),
+        "out": "unused",
+        "student": {"name": "tiny_r2plus1d_10"},
+        "clip": {"frames": 4, "crop": 16},
+        "optimizer": {"clips_per_epoch": 60},
+    }
+    return DistillConfig.model_validate(values | changes)
+
+
+TWO = [{"teacher": "alpha"}, {"teacher": "beta", "pick": "all", "weight": 0.5}]
+
+
+def expected_batch(
+    task: DistillTask, toys: ModuleType, samples: np.ndarray
+) -> list[tuple[str, list[int]]]:
+    """(cache video id, frames) of each sample, from the sampler alone."""
+    cfg = task.config
+    sampler = ClipSampler(task.videos.frame_counts, cfg.clip, 60, cfg.runtime.seed)
+    choices = sampler.choices(0, samples)
+    return [
+        (task.videos.cache_ids[v], f.tolist())
+        for v, f in zip(choices.video_N, choices.frames_NT, strict=True)
+    ]
+
+
+def test_failed_videos_are_left_out_and_matching_is_by_content(
+    stored: Path, toys: ModuleType
+) -> None:
+    task = open_distill_task(config(stored))
+    names = sorted(set(toys.FRAMES) - {"bad"}, key=toys.video_id_of)
+    assert task.videos.cache_ids == tuple(toys.video_id_of(n) for n in names)
+    assert task.videos.store_ids == tuple(f"store-{n}" for n in names)
+    assert task.videos.frame_counts == tuple(toys.FRAMES[n] for n in names)
+    assert task.videos.failed == 1
+
+
+def test_cached_loss_equals_the_loss_of_running_the_teachers_online(
+    stored: Path, toys: ModuleType
+) -> None:
+    task = open_distill_task(config(stored, "two", targets=TWO))
+    samples = np.array([3, 59, 17, 30, 8])
+    batch = task.load(0, samples)
+    rng = np.random.default_rng(0)
+    outputs = {n: rng.standard_normal((5, c)).astype(np.float32) for n, c in toys.CLASSES.items()}
+    loss, figures = task.loss({n: torch.from_numpy(o) for n, o in outputs.items()}, batch.targets)
+    picks = ClipSampler([1], task.config.clip, 60, 0).target_uniforms(0, samples).argmin(axis=1)
+    alpha, beta = [], []
+    for i, (video, frames) in enumerate(expected_batch(task, toys, samples)):
+        p = softmax(toys.logits_of(video, "alpha", frames[picks[i]]).astype(np.float64))
+        alpha.append(-(p * log_softmax(outputs["alpha"][i].astype(np.float64))).sum())
+        mean = np.mean([toys.logits_of(video, "beta", f).astype(np.float64) for f in frames], 0)
+        beta.append(-(softmax(mean) * log_softmax(outputs["beta"][i].astype(np.float64))).sum())
+    assert figures["loss/alpha"].item() == pytest.approx(np.mean(alpha), abs=1e-5)
+    assert figures["loss/beta"].item() == pytest.approx(np.mean(beta), abs=1e-5)
+    assert loss.item() == pytest.approx(np.mean(alpha) + 0.5 * np.mean(beta), abs=1e-5)
+    assert figures["kept/alpha"].item() == 1
+
+
+def test_pixels_are_the_crop_of_the_very_frames_that_give_the_target(
+    stored: Path, toys: ModuleType
+) -> None:
+    task = open_distill_task(config(stored))
+    samples = np.arange(20)
+    batch = task.load(0, samples)
+    choices = ClipSampler(task.videos.frame_counts, task.config.clip, 60, 0).choices(0, samples)
+    for i, (video, frames) in enumerate(expected_batch(task, toys, samples)):
+        place = task.videos.cache_ids.index(video)
+        whole = task.store.clip(task.videos.store_ids[place], frames)
+        top, left = (int(u * n) for u, n in zip(choices.crop_N2[i], (9, 17), strict=True))
+        expected = whole[:, :, top : top + 16, left : left + 16]
+        assert torch.equal(batch.pixels_BTCHW[i], expected)
+    assert batch.flip_B.tolist() == choices.flip_N.tolist()
+
+
+def test_targets_stay_inside_the_clip_where_rows_are_sparse(stored: Path, toys: ModuleType) -> None:
+    task = open_distill_task(config(stored, "sparse"))
+    samples = np.arange(60)
+    batch = task.load(0, samples)
+    weights = batch.targets["weight/alpha"].tolist()
+    for i, (video, frames) in enumerate(expected_batch(task, toys, samples)):
+        cached = [f for f in frames if f % 9 == 0]
+        assert weights[i] == (1.0 if cached else 0.0)
+        target = batch.targets["target/alpha"][i].numpy()
+        if not cached:
+            assert (target == 0).all()
+            continue
+        choices = [softmax(toys.logits_of(video, "alpha", f)) for f in cached]
+        assert min(np.abs(target - choice).max() for choice in choices) < 1e-6
+    assert 0 < sum(weights) < 60
+
+
+def test_filter_gives_zero_weight_by_the_stored_entropy(stored: Path, toys: ModuleType) -> None:
+    target = {"pick": "center", "filter": {"keep_fraction": 0.4}}
+    task = open_distill_task(config(stored, targets=[target]))
+    entropies = []
+    for name in set(toys.FRAMES) - {"bad"}:
+        for f in range(toys.FRAMES[name]):
+            p = softmax(toys.logits_of(toys.video_id_of(name), "alpha", f).astype(np.float64))
+            entropies.append(-(p * np.log(p)).sum())
+    threshold = np.quantile(entropies, 0.4)
+    assert task.readers[0].threshold_nats == pytest.approx(threshold, abs=1e-5)
+    samples = np.arange(60)
+    weights = task.load(0, samples).targets["weight/alpha"].tolist()
+    for weight, (video, frames) in zip(weights, expected_batch(task, toys, samples), strict=True):
+        p = softmax(toys.logits_of(video, "alpha", frames[2]).astype(np.float64))
+        assert weight == float(-(p * np.log(p)).sum() <= threshold)
+    assert 0 < sum(weights) < 60
+
+
+@pytest.mark.parametrize("combine", ["any", "all", "per_teacher"])
+def test_skipping_keeps_exactly_the_clips_that_weigh_something(
+    stored: Path, combine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distinit.pipeline.training.distill_task.FILTER_BLOCK", 7)
+    targets = [
+        {"teacher": "alpha", "filter": {"keep_fraction": 0.5}},
+        {"teacher": "beta", "pick": "k_random", "k": 2, "filter": {"max_entropy_nats": 0.7}},
+    ]
+    changes = {"targets": targets, "combine_filters": combine}
+    weighed = open_distill_task(config(stored, "two", **changes))
+    skipped = open_distill_task(config(stored, "two", **changes, skip_filtered=True))
+    order = weighed.samples(1)
+    batch = weighed.load(1, order).targets
+    counts = (batch["weight/alpha"] + batch["weight/beta"]).numpy() > 0
+    assert skipped.samples(1).tolist() == order[counts].tolist()
+    assert 0 < counts.sum() < 60
+
+
+def test_a_clip_of_zero_weight_leaves_no_gradient(stored: Path) -> None:
+    target = {"pick": "center", "filter": {"keep_fraction": 0.4}}
+    task = open_distill_task(config(stored, targets=[target]))
+    batch = task.load(0, np.arange(60))
+    output = torch.randn(60, 7, requires_grad=True)
+    task.loss({"alpha": output}, batch.targets)[0].backward()
+    assert output.grad is not None
+    moved = output.grad.abs().sum(dim=1) > 0
+    assert torch.equal(moved, batch.targets["weight/alpha"] > 0)
+
+
+def test_heads_name_teacher_label_space_and_fingerprint(stored: Path) -> None:
+    task = open_distill_task(config(stored, "two", targets=TWO))
+    heads = [(h.name, h.outputs, h.label_space) for h in task.heads]
+    assert heads == [("alpha", 7, "test-alpha"), ("beta", 5, "test-beta")]
+    assert task.heads[0].teacher_fingerprint == task.cache.teachers["alpha"].fingerprint
+    assert task.build().head_names == ("alpha", "beta")
+
+
+def test_feature_teachers_are_regressed(stored: Path) -> None:
+    task = open_distill_task(config(stored, "features", targets=[{"loss": "mse"}]))
+    batch = task.load(0, np.arange(4))
+    assert batch.targets["target/alpha"].abs().max() > 1
+    with pytest.raises(ConfigError, match="no distribution"):
+        open_distill_task(config(stored, "features"))
+    filtered = [{"loss": "mse", "filter": {"keep_fraction": 0.5}}]
+    with pytest.raises(CacheError, match="no entropy"):
+        open_distill_task(config(stored, "features", targets=filtered))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": [{"teacher": "gamma"}]}, "no teacher 'gamma'"),
+        ({"cache": "two"}, "several teachers"),
+        ({"cache": "two", "targets": [{"teacher": "beta"}] * 2}, "the same teacher"),
+        ({"targets": [{"pick": "k_random", "k": 5}]}, "more frames than a clip"),
+        ({"clip": {"crop": 25}}, "smaller than the crop"),
+        ({"student": {"name": "r3d_18", "in_channels": 2}}, "mean and std"),
+    ],
+)
+def test_mistakes_are_named_before_training(
+    stored: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ConfigError, CacheError, FrameStoreError), match=message):
+        open_distill_task(config(stored, **changes))
+
+
+def test_a_store_without_the_videos_or_with_other_frames(
+    stored: Path, toys: ModuleType, tmp_path: Path
+) -> None:
+    good = {name: count for name, count in toys.FRAMES.items() if name != "bad"}
+    toys.write_frames(tmp_path / "less", {n: c for n, c in good.items() if n != "c"})
+    with pytest.raises(FrameStoreError, match=r"absent: c\.mp4"):
+        open_distill_task(config(stored, frames=str(tmp_path / "less")))
+    toys.write_frames(tmp_path / "other", good | {"c": 19})
+    with pytest.raises(FrameStoreError, match=r"disagree on c\.mp4") as caught:
+        open_distill_task(config(stored, frames=str(tmp_path / "other")))
+    assert (caught.value.expected, caught.value.found) == ("20 frames", "19 frames")

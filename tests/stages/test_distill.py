@@ -1,0 +1,239 @@
+"""Stage two on a real cache and frame store: files, resume after SIGKILL, Ray workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.students.io import load_student
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ComputeError, ConfigError, RunMismatchError
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.distill import DistillResult, distill
+from distinit.stages.extract import extract
+
+
+class Messages(NullProgress):
+    """Progress that keeps the messages."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.fixture(scope="module")
+def extracted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cache and frame store of the five good videos, by the null teacher."""
+    root = tmp_path_factory.mktemp("extracted")
+    values = {
+        "videos": str(corpus),
+        "teachers": [{"name": "null", "id": "null"}],
+        "cache": str(root / "cache"),
+        "frames": str(root / "frames"),
+        "unit_rows": 64,
+    }
+    extract(ExtractConfig.model_validate(values))
+    return root
+
+
+def config(extracted: Path, out: Path, **changes: Any) -> DistillConfig:
+    values: dict[str, Any] = {
+        "cache": str(extracted / "cache"),
+        "frames": str(extracted / "frames"),
+        "out": str(out),
+        "student": {"name": "tiny_r2plus1d_10"},
+        "clip": {"frames": 4, "crop": 32},
+        "optimizer": {"clips_per_epoch": 24, "epochs": 2},
+        "runtime": {"batch_size": 4, "device": "cpu", "checkpoint_steps": 2},
+    }
+    merged = {
+        key: {**values[key], **changes.get(key, {})}
+        if isinstance(values.get(key), dict)
+        else changes.get(key, values.get(key))
+        for key in values.keys() | changes.keys()
+    }
+    return DistillConfig.model_validate(merged)
+
+
+def curve(out: Path) -> list[tuple[int, float, float]]:
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [(m["step"], m["loss"], m["learning_rate"]) for m in map(json.loads, lines)]
+
+
+@pytest.fixture(scope="module")
+def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of 12 steps."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    distill(config(extracted, out))
+    return out
+
+
+def test_a_run_leaves_a_student_and_its_record(extracted: Path, whole: Path) -> None:
+    student, record = load_student(whole)
+    cache = json.loads((extracted / "cache" / "manifest.json").read_text())
+    assert record.trained_by == "distill"
+    assert record.cache_digest == cache["content_digest"]
+    assert record.heads[0].teacher_fingerprint == cache["teachers"]["null"]["fingerprint"]
+    assert record.config["optimizer"]["clips_per_epoch"] == 24
+    outputs = student.eval()(torch.zeros(1, 3, 4, 32, 32))
+    assert outputs["null"].shape == (1, cache["teachers"]["null"]["classes"])
+    result = DistillResult.model_validate_json((whole / "result.json").read_bytes())
+    assert (result.steps, result.clips, result.epochs, result.videos) == (12, 48, 2, 5)
+    assert result.loss == curve(whole)[-1][1]
+    assert [step for step, _, _ in curve(whole)] == list(range(1, 13))
+    assert (whole / "loss.png").stat().st_size > 1000
+    assert f"distinit:{whole}" in result.summary()
+
+
+def test_a_finished_run_says_so_and_keeps_its_files(extracted: Path, whole: Path) -> None:
+    before = (whole / "student.safetensors").stat().st_mtime_ns
+    messages = Messages()
+    result = distill(config(extracted, whole), progress=messages)
+    assert messages.texts == [f"{whole} is finished already; nothing to do"]
+    assert result.steps == 12
+    assert (whole / "student.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(extracted: Path, whole: Path) -> None:
+    with pytest.raises(RunMismatchError, match=r"targets.0.loss: cross_entropy there, kl now"):
+        distill(config(extracted, whole, targets=[{"loss": "kl"}]))
+
+
+def test_mistakes_leave_no_run_directory(extracted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown student"):
+        distill(config(extracted, tmp_path / "run", student={"name": "nonsense"}))
+    assert not (tmp_path / "run").exists()
+
+
+def start(config: DistillConfig) -> subprocess.Popen[bytes]:
+    """The run in a process of its own."""
+    code = (
+        "import sys; from distinit.schemas.distill import DistillConfig; "
+        "from distinit.stages.distill import distill; "
+        "distill(DistillConfig.model_validate_json(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, config.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_after(process: subprocess.Popen[bytes], metrics: Path, lines: int) -> None:
+    """SIGKILL as soon as so many metric lines are there."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
+            break
+        if process.poll() is not None:
+            pytest.fail(f"the run ended by itself with {process.returncode}")
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_run_goes_on_to_the_same_curve_and_student(
+    extracted: Path, tmp_path: Path
+) -> None:
+    # Forty steps: the process dies well before their end, on a busy machine too.
+    changes: dict[str, Any] = {"optimizer": {"clips_per_epoch": 80}, "targets": [{"pick": "all"}]}
+    distill(config(extracted, tmp_path / "whole", **changes))
+    cut = tmp_path / "cut"
+    process = start(config(extracted, cut, **changes))
+    kill_after(process, cut / "metrics.jsonl", 7)
+    assert not (cut / "result.json").exists()
+    messages = Messages()
+    distill(config(extracted, cut, **changes), progress=messages)
+    assert any(text.startswith("resuming after step") for text in messages.texts)
+    assert curve(cut) == curve(tmp_path / "whole")
+    ours, theirs = (load_student(p)[0].state_dict() for p in (cut, tmp_path / "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_learning_lowers_the_loss(extracted: Path, tmp_path: Path) -> None:
+    changes = {"optimizer": {"learning_rate": 0.05, "epochs": 8}}
+    result = distill(config(extracted, tmp_path / "run", **changes))
+    losses = [loss for _, loss, _ in curve(tmp_path / "run")]
+    assert sum(losses[-6:]) < sum(losses[:6])
+    assert result.loss == losses[-1]
+
+
+def equal_within(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:
+    return all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
+
+
+def holder_of(path: Path) -> int | None:
+    """The process that has a file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == path:
+                return int(link.parts[2])
+        except OSError:
+            continue
+    return None
+
+
+def kill_holder(path: Path, lines: int, killed: list[int]) -> None:
+    """SIGKILL the process that writes ``path`` when it has written so many lines."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            pid = holder_of(path)
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_two_ray_workers_of_which_one_is_killed_train_as_one_process_does(
+    extracted: Path, tmp_path: Path, ray_session: None
+) -> None:
+    changes: dict[str, Any] = {"optimizer": {"clips_per_epoch": 160}}
+    shards = {"shards": 2, "batch_size": 2}
+    one = distill(config(extracted, tmp_path / "one", runtime=shards, **changes))
+    killed: list[int] = []
+    metrics = tmp_path / "two" / "metrics.jsonl"
+    killer = threading.Thread(target=kill_holder, args=(metrics, 5, killed), daemon=True)
+    killer.start()
+    workers = shards | {"workers": 2}
+    two = distill(config(extracted, tmp_path / "two", runtime=workers, **changes))
+    killer.join()
+    assert len(killed) == 1
+    assert (one.steps, one.clips) == (two.steps, two.clips) == (80, 320)
+    pairs = list(zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True))
+    assert all(equal_within(a, b, 1e-4) for a, b in pairs)
+    assert equal_within(*zip(*[(a[1], b[1]) for a, b in pairs[:5]], strict=True), 1e-6)
+    ours, theirs = (load_student(tmp_path / name)[0].state_dict() for name in ("one", "two"))
+    for name, tensor in ours.items():
+        assert (tensor.double() - theirs[name].double()).abs().max() < 1e-4, name
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_an_error_on_a_ray_worker_arrives_whole(
+    extracted: Path, tmp_path: Path, ray_session: None
+) -> None:
+    changes = {
+        "optimizer": {"learning_rate": 1e30},
+        "runtime": {"workers": 1},
+        "targets": [{"loss": "mse"}],
+    }
+    with pytest.raises(ComputeError, match="not a finite number") as caught:
+        distill(config(extracted, tmp_path / "run", **changes))
+    assert caught.value.remedy is not None
+    assert "learning_rate" in caught.value.remedy
+    assert not (tmp_path / "run" / "result.json").exists()
