@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby
-from pathlib import Path
+from itertools import count, groupby
+from pathlib import Path, PurePosixPath
 
+from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
+from distinit.pipeline.corpus.remote import find_remote, is_url, public_url
+from distinit.pipeline.corpus.source import VideoFile, VideoSource, hash_remote
+from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.storage import sha256_file
+from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.errors import CorpusError
 
-__all__ = ["VIDEO_EXTENSIONS", "Corpus", "VideoFile", "list_corpus", "list_files"]
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "Corpus",
+    "FoundVideos",
+    "VideoFile",
+    "find_videos",
+    "list_corpus",
+    "list_files",
+]
 
 _EXTENSIONS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
@@ -23,42 +36,56 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class VideoFile:
-    """One video of a corpus. ``path`` has slashes; it is relative to the corpus' root, or
-    absolute where a list names a file outside of it.
-    """
+class FoundVideos:
+    """Sorted paths below ``root``, nothing of which was read yet; ``urls`` as in VideoSource."""
 
-    video_id: str
-    path: str
-    digest: str
-    size_bytes: int
-    mtime_ns: int
+    root: Path
+    paths: tuple[str, ...]
+    urls: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """All videos below ``root``, sorted by (digest, path)."""
+    """All videos below ``root``, sorted by (digest, path), and how to come by them."""
 
     root: Path
     files: tuple[VideoFile, ...]
+    source: VideoSource
 
 
-def list_corpus(source: str, known: Mapping[str, VideoFile] | None = None) -> Corpus:
-    """List a folder (recursively) or a ``.txt`` list of videos, and hash every file.
+def list_corpus(
+    source: str,
+    known: Mapping[str, VideoFile] | None = None,
+    *,
+    spool: Spool | None = None,
+    look: Callable[[str, Path], None] | None = None,
+) -> Corpus:
+    """List a folder (recursively), a list of videos or a URL, and hash every file.
 
     Folders: files whose extension is in VIDEO_EXTENSIONS, whatever its case; hidden files and
     folders (``.name``) are skipped, symbolic links are followed, a folder that links lead to
-    twice is entered once. Lists: one path a line, absolute or relative to the list's folder,
-    any extension; empty lines and lines that start with ``#`` are skipped.
+    twice is entered once. Lists (see ``read_list``): paths, absolute or relative to the list's
+    folder, and URLs, any extension. URLs: a video, or a folder of an object store.
 
     A video's id is the first 16 hex digits of the sha256 of its bytes; further files with the
     same bytes get ``-1``, ``-2``, ... in the order of their paths. ``known`` maps paths to
     what an earlier listing found: where size and modification time agree, the file is not
     hashed again.
 
+    Args:
+        source: The folder, list or URL.
+        known: What an earlier listing found, by path.
+        spool: Where remote videos wait; None takes the default one.
+        look: Called with the digest and the path of each remote video while it is here.
+
     Raises CorpusError when the source is missing, empty, or holds unreadable files.
     """
-    return list_files(*_find(Path(source)), known)
+    found = find_videos(source)
+    videos = VideoSource(found.root, found.urls, spool or Spool.of(SpoolConfig()))
+    known = known or {}
+    local = _hash_local(found.root, [path for path in found.paths if path not in found.urls], known)
+    remote = hash_remote(videos, known, look)
+    return Corpus(found.root, tuple(_with_ids([*local, *remote])), videos)
 
 
 def list_files(
@@ -68,18 +95,79 @@ def list_files(
 
     Raises CorpusError for unreadable files.
     """
+    local = _hash_local(root, paths, known or {})
+    return Corpus(root, tuple(_with_ids(local)), VideoSource(root))
+
+
+def find_videos(source: str) -> FoundVideos:
+    """What ``list_corpus`` would list, without reading any video. Raises CorpusError."""
+    if is_url(source):
+        return _found(Path(), [source] if _is_video(source) else _remote_folder(source), source)
+    path = Path(source)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise CorpusError(
+            f"cannot open the videos {source}",
+            expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
+            found=error.strerror,
+            remedy="check the path",
+        ) from error
+    if stat.S_ISDIR(mode):
+        return FoundVideos(path, tuple(_files_of_folder(path)), {})
+    if path.suffix.lower() in LIST_FORMATS:
+        return _found(path.parent, read_list(path), source)
+    raise CorpusError(
+        f"{source} is no list of videos",
+        expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
+        found=f"a file {path.name}",
+        remedy="give its folder, or write its path into a .txt file",
+    )
+
+
+def _found(root: Path, entries: Sequence[str], source: str) -> FoundVideos:
+    """Paths as they are stored; URLs without credentials, and the way back to them."""
+    urls: dict[str, str] = {}
+    paths: set[str] = set()
+    for entry in sorted(set(entries)):
+        if not is_url(entry):
+            paths.add(_below(root, Path(entry)))
+        elif entry.startswith("file://"):
+            paths.add(_below(root, Path(entry.removeprefix("file://"))))
+        else:
+            urls[_unused(public_url(entry), urls)] = entry
+    if not (paths or urls):
+        raise _no_videos(public_url(source) if is_url(source) else source)
+    return FoundVideos(root, tuple(sorted(paths | urls.keys())), urls)
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """``name``, numbered if URLs that differ only in their secret part share it."""
+    numbered = (f"{name}#{number}" for number in count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)
+
+
+def _remote_folder(url: str) -> list[str]:
+    return [found for found in find_remote(url) if _is_video(found)]
+
+
+def _is_video(name: str) -> bool:
+    return PurePosixPath(public_url(name)).suffix.lower() in VIDEO_EXTENSIONS
+
+
+def _hash_local(
+    root: Path, paths: Sequence[str], known: Mapping[str, VideoFile]
+) -> list[VideoFile]:
     _refuse_odd_names(paths)
     stats = _stat_all(root, paths)
-    known = known or {}
     with ThreadPoolExecutor(_HASH_THREADS) as threads:
         digests = threads.map(
             lambda path: _digest(root / path, stats[path], known.get(path)), paths
         )
-        found = [
+        return [
             VideoFile("", path, digest, stats[path].st_size, stats[path].st_mtime_ns)
             for path, digest in zip(paths, digests, strict=True)
         ]
-    return Corpus(root, tuple(_with_ids(found)))
 
 
 def _with_ids(files: Iterable[VideoFile]) -> Iterator[VideoFile]:
@@ -89,37 +177,19 @@ def _with_ids(files: Iterable[VideoFile]) -> Iterator[VideoFile]:
             yield replace(file, video_id=f"{prefix}-{number}" if number else prefix)
 
 
-def _find(source: Path) -> tuple[Path, list[str]]:
-    try:
-        mode = source.stat().st_mode
-    except OSError as error:
-        raise CorpusError(
-            f"cannot open the videos {source}",
-            expected="a folder of videos, or a .txt list of paths",
-            found=error.strerror,
-            remedy="check the path",
-        ) from error
-    if stat.S_ISDIR(mode):
-        return source, _files_of_folder(source)
-    if source.suffix.lower() == ".txt":
-        return source.parent, _files_of_list(source)
-    raise CorpusError(
-        f"{source} is no list of videos",
-        expected="a folder of videos, or a .txt list of paths, one a line",
-        found=f"a file {source.name}",
-        remedy="give its folder, or write its path into a .txt file",
-    )
-
-
 def _files_of_folder(root: Path) -> list[str]:
     paths = sorted(_walk(root, root, set()))
     if not paths:
-        raise CorpusError(
-            f"no videos in {root}",
-            expected="files with one of the extensions " + " ".join(sorted(VIDEO_EXTENSIONS)),
-            remedy="check the folder, or name files of other extensions in a .txt list",
-        )
+        raise _no_videos(str(root))
     return paths
+
+
+def _no_videos(source: str) -> CorpusError:
+    return CorpusError(
+        f"no videos in {source}",
+        expected="files with one of the extensions " + " ".join(sorted(VIDEO_EXTENSIONS)),
+        remedy="check the folder, or name files of other extensions in a .txt list",
+    )
 
 
 def _walk(root: Path, folder: Path, entered: set[tuple[int, int]]) -> Iterator[str]:
@@ -153,29 +223,6 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
-
-
-def _files_of_list(source: Path) -> list[str]:
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"cannot read the list {source}",
-            expected="a UTF-8 text file, one path a line",
-            found=error,
-            remedy="check its permissions and encoding",
-        ) from error
-    stripped = (line.strip() for line in lines)
-    paths = {
-        _below(source.parent, Path(line)) for line in stripped if line and not line.startswith("#")
-    }
-    if not paths:
-        raise CorpusError(
-            f"the list {source} names no videos",
-            expected="one path a line, absolute or relative to the list's folder",
-            remedy="write the paths of the videos into it",
-        )
-    return sorted(paths)
 
 
 def _below(root: Path, path: Path) -> str:

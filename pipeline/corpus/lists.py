@@ -1,0 +1,100 @@
+"""Lists of videos: text, CSV or Parquet files that name paths and URLs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distinit.schemas.errors import CorpusError
+
+__all__ = ["LIST_FORMATS", "read_list"]
+
+_COLUMN = "path"
+
+
+def read_list(source: Path) -> list[str]:
+    """The paths and URLs that a list names, as they are written there, without empty ones.
+
+    ``.txt``: one a line; lines that start with ``#`` are skipped. ``.csv``: with a first line
+    that names a column ``path``, that column; otherwise the only column, from the first line
+    on. ``.parquet``: the column ``path``, or the only column.
+
+    Raises CorpusError for a file that cannot be read, has no such column, or names nothing.
+    """
+    try:
+        entries = _READERS[source.suffix.lower()](source)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise CorpusError(
+            f"cannot read the list {source}",
+            expected="a readable text or CSV file in UTF-8, or a Parquet file",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy="check its permissions and encoding",
+        ) from error
+    entries = [entry for entry in entries if entry]
+    if not entries:
+        raise CorpusError(
+            f"the list {source} names no videos",
+            expected="paths, absolute or relative to the list's folder, or URLs",
+            remedy="write the paths of the videos into it",
+        )
+    return entries
+
+
+def _read_text(source: Path) -> list[str]:
+    lines = (line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if not line.startswith("#")]
+
+
+def _read_csv(source: Path) -> list[str]:
+    with source.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file, strict=True) if row]
+    if rows and _COLUMN in rows[0]:
+        return [_cell(source, rows, number) for number in range(1, len(rows))]
+    widths = {len(row) for row in rows}
+    if widths - {1}:
+        raise _no_column(source, f"{max(widths)} columns, the first line: {', '.join(rows[0])}")
+    return [row[0] for row in rows]
+
+
+def _cell(source: Path, rows: list[list[str]], number: int) -> str:
+    if len(rows[number]) != len(rows[0]):
+        raise CorpusError(
+            f"a row of the list {source} does not fit its first line",
+            expected=f"{len(rows[0])} columns",
+            found=f"{len(rows[number])} in row {number + 1}",
+            remedy="quote paths that hold commas",
+        )
+    return rows[number][rows[0].index(_COLUMN)]
+
+
+def _read_parquet(source: Path) -> list[str]:
+    schema = pq.read_schema(source)
+    name = _COLUMN if _COLUMN in schema.names or len(schema) != 1 else schema.names[0]
+    if name not in schema.names:
+        raise _no_column(source, "columns " + ", ".join(schema.names))
+    kind = schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise _no_column(source, f"column {name} of type {kind}")
+    column = pq.read_table(source, columns=[name]).column(name)
+    return [entry or "" for entry in column.to_pylist()]
+
+
+def _no_column(source: Path, found: str) -> CorpusError:
+    return CorpusError(
+        f"the list {source} does not say where the videos are",
+        expected=f"a column {_COLUMN} of texts, or one column only",
+        found=found,
+        remedy=f"name the column of paths and URLs {_COLUMN}",
+    )
+
+
+_READERS: Mapping[str, Callable[[Path], list[str]]] = {
+    ".txt": _read_text,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+LIST_FORMATS = tuple(_READERS)

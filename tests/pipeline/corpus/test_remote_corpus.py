@@ -1,0 +1,170 @@
+"""Corpora behind URLs: listed once, known by content, no secret in what is stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distinit.pipeline.corpus import list_corpus
+from distinit.pipeline.corpus import spool as spool_module
+from distinit.pipeline.corpus.listing import find_videos
+from distinit.pipeline.corpus.remote import is_url, public_url
+from distinit.pipeline.corpus.spool import Spool
+from distinit.schemas.errors import CorpusError, DecodeError
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01))
+
+
+def list_of(folder: Path, *lines: str) -> str:
+    (folder / "list.txt").write_text("\n".join(lines))
+    return str(folder / "list.txt")
+
+
+def test_public_url_hides_everything_secret() -> None:
+    assert public_url("https://me:pw@host:81/a b.mp4?sig=1#x") == "https://host:81/a b.mp4"
+    assert public_url("s3://bucket/k/[1].mp4") == "s3://bucket/k/[1].mp4"
+    assert is_url("s3://b/k")
+    assert not is_url("a/b://c")
+    assert not is_url("/a.mp4")
+
+
+def test_local_paths_and_urls_mix_and_are_known_by_their_bytes(web, tmp_path: Path) -> None:
+    web.files["/v/a.mp4"] = b"same"
+    web.files["/v/b 猫.mkv"] = b"other"
+    (tmp_path / "here.mp4").write_bytes(b"same")
+    (tmp_path / "abs.mp4").write_bytes(b"third")
+    lines = ("here.mp4", web.url("/v/a.mp4", "k=SECRET"), web.url("/v/b 猫.mkv"))
+    source = list_of(tmp_path, *lines, f"file://{tmp_path}/abs.mp4")
+    corpus = list_corpus(source, spool=Spool(tmp_path / "spool", 1000))
+    same, other, third = (hashlib.sha256(b).hexdigest() for b in (b"same", b"other", b"third"))
+    by_path = {file.path: (file.video_id, file.size_bytes) for file in corpus.files}
+    assert by_path == {
+        "here.mp4": (same[:16], 4),
+        web.url("/v/a.mp4"): (f"{same[:16]}-1", 4),
+        web.url("/v/b 猫.mkv"): (other[:16], 5),
+        "abs.mp4": (third[:16], 5),
+    }
+    assert "SECRET" not in repr(corpus)
+    for file in corpus.files:
+        with corpus.source.open(file.path, file.digest) as path:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == file.digest
+
+
+def test_each_video_is_fetched_once_and_not_again_while_its_tag_stays(web, tmp_path: Path) -> None:
+    web.files |= {"/a.mp4": b"a" * 60, "/b.mp4": b"b" * 60}
+    source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
+    spool = Spool(tmp_path / "spool", 100)  # room for one of them
+    seen: dict[str, bytes] = {}
+    corpus = list_corpus(source, spool=spool, look=lambda d, p: seen.update({d: p.read_bytes()}))
+    assert {hashlib.sha256(data).hexdigest() for data in seen.values()} == seen.keys()
+    assert len(seen) == 2
+    assert web.gets == {"/a.mp4": 1, "/b.mp4": 1}
+    known = {file.path: file for file in corpus.files}
+    assert list_corpus(source, known, spool=spool).files == corpus.files
+    assert web.gets == {"/a.mp4": 1, "/b.mp4": 1}
+    web.files["/a.mp4"] = b"x" * 60
+    changed = list_corpus(source, known, spool=spool)
+    assert web.gets == {"/a.mp4": 2, "/b.mp4": 1}
+    assert {file.digest for file in changed.files} != {file.digest for file in corpus.files}
+
+
+def test_without_tags_a_video_is_fetched_again(web, tmp_path: Path) -> None:
+    web.files["/a.mp4"], web.tags = b"a", False
+    source = list_of(tmp_path, web.url("/a.mp4"))
+    corpus = list_corpus(source, spool=Spool(tmp_path, 1000))
+    list_corpus(source, {f.path: f for f in corpus.files}, spool=Spool(tmp_path, 1000))
+    assert web.gets["/a.mp4"] == 2
+
+
+def test_an_evicted_video_comes_again_and_must_be_the_same(web, tmp_path: Path) -> None:
+    web.files |= {"/a.mp4": b"a" * 60, "/b.mp4": b"b" * 60}
+    source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
+    corpus = list_corpus(source, spool=Spool(tmp_path / "spool", 100))
+    for file in corpus.files:
+        with corpus.source.open(file.path, file.digest) as path:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == file.digest
+    assert sum(web.gets.values()) >= 3
+    web.files |= {"/a.mp4": b"A" * 60, "/b.mp4": b"B" * 60}
+    gone = next(f for f in corpus.files if not list(tmp_path.glob(f"spool/{f.digest}*")))
+    with pytest.raises(DecodeError, match="changed since it was listed"):
+        corpus.source.open(gone.path, gone.digest).__enter__()
+
+
+def test_urls_that_differ_in_their_query_alone_keep_different_names(web, tmp_path: Path) -> None:
+    web.files["/get"] = b"x"
+    source = list_of(tmp_path, web.url("/get", "id=2"), web.url("/get", "id=1"))
+    found = find_videos(source)
+    assert found.urls == {
+        web.url("/get"): web.url("/get", "id=1"),
+        web.url("/get") + "#2": web.url("/get", "id=2"),
+    }
+
+
+def test_unreachable_urls_are_named_without_their_secrets(web, tmp_path: Path) -> None:
+    web.files |= {"/ok.mp4": b"a", "/big.mp4": b"b" * 200}
+    names = ("/ok.mp4", "/big.mp4", "/none.mp4")
+    source = list_of(tmp_path, *(web.url(name, "k=SECRET") for name in names))
+    with pytest.raises(CorpusError) as refused:
+        list_corpus(source, spool=Spool(tmp_path / "spool", 100))
+    text = str(refused.value)
+    assert text.startswith("2 of the listed URLs cannot be fetched")
+    assert f"{web.url('/none.mp4')} (cannot be fetched: there is no such file)" in text
+    assert f"{web.url('/big.mp4')} (larger than the spool)" in text
+    assert "SECRET" not in text
+
+
+def test_a_url_is_a_corpus_of_one_and_a_web_folder_is_refused(web, tmp_path: Path) -> None:
+    web.files["/a.mp4"] = b"a"
+    corpus = list_corpus(web.url("/a.mp4", "k=1"), spool=Spool(tmp_path, 1000))
+    assert [file.path for file in corpus.files] == [web.url("/a.mp4")]
+    with pytest.raises(CorpusError, match="web servers do not list folders"):
+        list_corpus(web.url("/folder/"), spool=Spool(tmp_path, 1000))
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """An S3 server on loopback with a bucket ``videos``; returns what lies in it."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    files = {"a.mp4": b"a" * 10, "deep/b c [1].MKV": b"b" * 20, "notes.txt": b"", ".h/x.mp4": b"x"}
+    system.mkdir("videos")
+    for name, data in files.items():
+        system.pipe_file(f"videos/{name}", data)
+    yield files
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+def test_an_s3_folder_and_s3_urls_in_a_list(bucket: dict[str, bytes], tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 1000)
+    corpus = list_corpus("s3://videos/", spool=spool)
+    wanted = ["s3://videos/a.mp4", "s3://videos/deep/b c [1].MKV"]
+    assert sorted(file.path for file in corpus.files) == wanted
+    for file in corpus.files:
+        data = bucket[file.path.removeprefix("s3://videos/")]
+        assert file.digest == hashlib.sha256(data).hexdigest()
+        assert file.mtime_ns > 0
+    listed = list_corpus(list_of(tmp_path, *wanted), spool=spool)
+    assert listed.files == corpus.files
+    with pytest.raises(CorpusError, match="there is no such file"):
+        list_corpus(list_of(tmp_path, "s3://videos/none.mp4"), spool=spool)
+    with pytest.raises(CorpusError, match="no videos in s3://videos/empty"):
+        list_corpus("s3://videos/empty/", spool=spool)

@@ -1,0 +1,185 @@
+"""The spool: fetched whole or not at all, bounded, shared by processes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from distinit.pipeline.corpus import spool as spool_module
+from distinit.pipeline.corpus.spool import Spool
+from distinit.schemas.corpus import SpoolConfig
+from distinit.schemas.errors import CorpusError, DecodeError
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01))
+
+
+def kept(spool: Spool) -> dict[str, int]:
+    """Sizes of what lies in the spool, by the content's first byte."""
+    files = [path for path in spool.folder.iterdir() if path.name != ".lock"]
+    assert all(path.stem == hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return {path.read_bytes()[:1].decode(): path.stat().st_size for path in files}
+
+
+def test_fetch_holds_the_bytes_under_their_digest_and_a_second_one_asks_nobody(
+    web, tmp_path: Path
+) -> None:
+    web.files["/a b [1].MP4"] = data = os.urandom(100_000)
+    spool = Spool(tmp_path / "spool", 1 << 20)
+    url = web.url("/a b [1].MP4", "token=SECRET")
+    with spool.fetch(url) as spooled:
+        assert spooled.path.read_bytes() == data
+        assert spooled.path.name == hashlib.sha256(data).hexdigest() + ".mp4"
+        assert spooled.size_bytes == 100_000
+        assert spooled.version > 0
+    with spool.fetch(url, spooled.digest) as again:
+        assert again.path == spooled.path
+    assert web.gets["/a b [1].MP4"] == 1
+
+
+def test_the_default_folder_is_private_and_below_the_cache_home(web) -> None:
+    web.files["/a.mp4"] = b"a"
+    spool = Spool.of(SpoolConfig(limit_gib=0.5))
+    assert spool.folder == Path(os.environ["XDG_CACHE_HOME"]) / "distinit" / "spool"
+    assert spool.limit_bytes == 1 << 29
+    with spool.fetch(web.url("/a.mp4")):
+        assert spool.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_was_used_longest_ago_makes_room(web, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 250)
+    digests = {}
+    for name in "abc":
+        web.files[f"/{name}"] = name.encode() * 100
+        with spool.fetch(web.url(f"/{name}")) as spooled:
+            digests[name] = spooled.digest
+        if name == "b":
+            with spool.fetch(web.url("/a"), digests["a"]):
+                pass  # now b is the older one
+    assert kept(spool) == {"a": 100, "c": 100}
+
+
+def test_what_is_in_use_stays_even_above_the_limit(web, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 150)
+    web.files |= {"/a": b"a" * 100, "/b": b"b" * 100}
+    with spool.fetch(web.url("/a")) as first:
+        with spool.fetch(web.url("/b")):
+            assert kept(spool) == {"a": 100, "b": 100}
+        assert first.path.read_bytes() == b"a" * 100
+    web.files["/c"] = b"c" * 100
+    with spool.fetch(web.url("/c")):
+        assert kept(spool) == {"c": 100}
+
+
+def test_another_process_keeps_its_file(web, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 150)
+    web.files |= {"/a": b"a" * 100, "/b": b"b" * 100}
+    code = (
+        "import sys; from pathlib import Path; from distinit.pipeline.corpus.spool import Spool\n"
+        "with Spool(Path(sys.argv[1]), 150).fetch(sys.argv[2]):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), web.url("/a")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with spool.fetch(web.url("/b")):
+            assert kept(spool) == {"a": 100, "b": 100}
+        other.kill()
+    with spool.fetch(web.url("/b")):
+        pass
+    web.files["/c"] = b"c" * 100
+    with spool.fetch(web.url("/c")):
+        assert kept(spool) == {"c": 100}
+
+
+def test_downloads_of_dead_processes_are_swept_and_live_ones_are_not(web, tmp_path: Path) -> None:
+    web.files["/a"] = b"a"
+    (tmp_path / "dead.partial").write_bytes(b"half")
+    with (tmp_path / "live.partial").open("wb") as live:
+        fcntl.flock(live, fcntl.LOCK_SH)
+        with Spool(tmp_path, 1000).fetch(web.url("/a")):
+            assert {path.name for path in tmp_path.glob("*.partial")} == {"live.partial"}
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_video_larger_than_the_spool_is_refused_and_leaves_nothing(
+    lengths: bool, web, tmp_path: Path
+) -> None:
+    web.files["/a.mp4"] = b"a" * 101
+    web.lengths = lengths
+    with pytest.raises(DecodeError, match=r"a\.mp4: larger than the spool"):
+        Spool(tmp_path, 100).fetch(web.url("/a.mp4")).__enter__()
+    assert list(tmp_path.glob("*")) in ([], [tmp_path / ".lock"])
+
+
+def test_torn_answers_and_server_errors_are_tried_again(web, tmp_path: Path) -> None:
+    web.files["/a"] = data = b"a" * 5000
+    web.torn["/a"] = 1
+    web.statuses["/a"] = [503, 200]
+    with Spool(tmp_path, 1 << 20).fetch(web.url("/a")) as spooled:
+        assert spooled.path.read_bytes() == data
+    assert web.gets["/a"] == 3
+
+
+def test_after_four_tries_the_reason_is_told_without_the_secret(web, tmp_path: Path) -> None:
+    web.files["/a.mp4"] = b"a"
+    web.statuses["/a.mp4"] = [503] * 9
+    url = web.url("/a.mp4", "token=SECRET").replace("http://", "http://me:PASSWORD@")
+    with pytest.raises(DecodeError) as refused:
+        Spool(tmp_path, 100).fetch(url).__enter__()
+    assert refused.value.problem == "a.mp4: cannot be fetched: HTTP status 503"
+    assert refused.value.__cause__ is None
+    assert "SECRET" not in str(refused.value)
+    assert "PASSWORD" not in str(refused.value)
+    assert web.gets["/a.mp4"] == 4
+
+
+def test_what_is_not_there_is_asked_for_once(web, tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match="there is no such file"):
+        Spool(tmp_path, 100).fetch(web.url("/none.mp4")).__enter__()
+    assert web.gets["/none.mp4"] <= 1
+
+
+def test_other_bytes_than_listed_are_refused(web, tmp_path: Path) -> None:
+    web.files["/a.mp4"] = b"new"
+    with pytest.raises(DecodeError) as refused:
+        Spool(tmp_path, 100).fetch(web.url("/a.mp4"), "0" * 64).__enter__()
+    assert refused.value.problem == "a.mp4: changed since it was listed"
+    assert hashlib.sha256(b"new").hexdigest() in str(refused.value.found)
+
+
+def test_many_at_once_stay_whole(web, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 3000)
+    for name in "abcdef":
+        web.files[f"/{name}"] = name.encode() * 1000
+
+    def check(name: str) -> bool:
+        with spool.fetch(web.url(f"/{name}")) as spooled:
+            return spooled.path.read_bytes() == web.files[f"/{name}"]
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(check, "abcdef" * 3))
+    with spool.fetch(web.url("/a")):
+        assert sum(kept(spool).values()) <= 3000
+
+
+@pytest.mark.parametrize(
+    "url", ["nothing://host/a.mp4", "zip://a.mp4::http://127.0.0.1:9/b.zip", "http://[/a.mp4"]
+)
+def test_unusable_urls_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError):
+        Spool(tmp_path, 100).fetch(url).__enter__()
