@@ -26,10 +26,18 @@ from distinit.stages.extract import extract
 
 
 class Messages(NullProgress):
-    """Progress that keeps the messages."""
+    """Progress that keeps the messages and counts the clips."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.clips = 0.0
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        assert unit == "clips"
+        self.clips = done
+
+    def advance(self, amount: float = 1, **figures: str | int | float) -> None:
+        self.clips += amount
 
     def message(self, text: str) -> None:
         self.texts.append(text)
@@ -210,8 +218,10 @@ def test_two_ray_workers_of_which_one_is_killed_train_as_one_process_does(
     killer = threading.Thread(target=kill_holder, args=(metrics, 5, killed), daemon=True)
     killer.start()
     workers = shards | {"workers": 2}
-    two = distill(config(extracted, tmp_path / "two", runtime=workers, **changes))
+    seen = Messages()
+    two = distill(config(extracted, tmp_path / "two", runtime=workers, **changes), progress=seen)
     killer.join()
+    assert seen.clips == 320
     assert len(killed) == 1
     assert (one.steps, one.clips) == (two.steps, two.clips) == (80, 320)
     pairs = list(zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True))

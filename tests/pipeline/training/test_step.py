@@ -173,3 +173,11 @@ def test_bf16_autocast_rounds_the_forward_pass(toys: ModuleType) -> None:
         losses.append(stepper.step(shards_of(task, 1), 0, 0.1)["loss"].item())
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
+
+
+def test_compile_wraps_the_forward_pass_and_leaves_names_alone(toys: ModuleType) -> None:
+    task = toys.ToyTask()
+    settings = toys.make_settings(runtime={"compile": True})
+    stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+    assert isinstance(stepper._forward, torch._dynamo.OptimizedModule)
+    assert stepper.student.state_dict().keys() == task.build().state_dict().keys()
