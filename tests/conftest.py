@@ -10,7 +10,11 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from hypothesis import settings
 
+# A machine that is busy with something else makes nothing wrong.
+settings.register_profile("distinit", deadline=None)
+settings.load_profile("distinit")
 # One thread a process: the suite runs on two cores, and CPU results stay bitwise repeatable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The wheel's binary, so that the suite says the same on a machine with another ffmpeg in PATH.

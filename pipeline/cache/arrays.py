@@ -1,4 +1,4 @@
-"""The Zarr v3 arrays of a cache: one shard a unit, inner chunks of 64 rows, no compression.
+"""The Zarr v3 arrays of a cache: one shard a unit, inner chunks of 16 rows, no compression.
 
 Compression would save at most 15 % and cost random access; crc32c on every inner chunk finds
 flipped bits. ``zarr.json`` is written here as the format says, so that one function is the

@@ -2,6 +2,7 @@
 
 ``float16``  ``logits`` f16 [N, C].
 ``int8``     ``logits`` i8 [N, C] and ``logits_affine`` f32 [N, 2]: value = scale * q + zero.
+             Where that lowers the KL, the least likely classes are raised to the lowest level.
 ``topk:K``   ``logits`` f16 [N, K] and ``logits_ids`` u16 or i32 [N, K], best first; what the
              other classes share follows from log_z of the confidence table.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distinit.pipeline.cache.confidence import fidelity_of
 from distinit.schemas.errors import CacheCorruptError, ConfigError, TeacherError
 from distinit.schemas.teacher import TeacherIdentity, parse_encoding
 
@@ -20,6 +22,17 @@ __all__ = ["ArraySpec", "EncodedRows", "array_specs", "check_encoding", "decode"
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _INT8_LEVELS = 255
+_WIDE_NATS = 12.0  # below that int8 steps cost less than _FINE_KL_NATS
+_FINE_KL_NATS = 1e-4
+_KEPT_RANGES = (
+    0.95,
+    0.9,
+    0.85,
+    0.8,
+    0.75,
+    0.7,
+    0.6,
+)  # shares of a wide row's range that int8 may keep
 _CHUNK_ROWS = 256  # bounds the fp64 temporaries
 
 
@@ -79,8 +92,8 @@ def check_encoding(identity: TeacherIdentity, encoding: str) -> None:
         )
 
 
-def encode(logits_NC: np.ndarray, encoding: str) -> EncodedRows:
-    """Encode fp32 targets [N, C].
+def encode(logits_NC: np.ndarray, encoding: str, target: str = "logits") -> EncodedRows:
+    """Encode fp32 targets [N, C]: class logits, or ``features``, which are no distribution.
 
     Raises:
         TeacherError: A value is not finite, or too large for float16.
@@ -96,7 +109,8 @@ def encode(logits_NC: np.ndarray, encoding: str) -> EncodedRows:
     if kind == "float16":
         return EncodedRows({"logits": _to_float16(logits_NC)})
     if kind == "int8":
-        return _encode_int8(logits_NC)
+        encoded = _encode_int8(logits_NC, 1.0)
+        return _refine_int8(logits_NC, encoded) if target == "logits" else encoded
     return _encode_topk(logits_NC, k)
 
 
@@ -136,9 +150,35 @@ def _to_float16(values: np.ndarray) -> np.ndarray:
     return values.astype("<f2")
 
 
-def _encode_int8(logits_NC: np.ndarray) -> EncodedRows:
-    low_N1 = logits_NC.min(axis=1, keepdims=True).astype(np.float64)
+def _refine_int8(logits_NC: np.ndarray, encoded: EncodedRows) -> EncodedRows:
+    """Give up the far tail of rows of wide range where finer steps are worth more, by KL."""
+    classes = logits_NC.shape[1]
+
+    def kl_nats(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        return fidelity_of(logits_NC[rows], decode(arrays, "int8", classes)).kl_nats
+
+    def pick(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[rows] for name, values in encoded.arrays.items()}
+
+    wide = np.flatnonzero(np.ptp(logits_NC, axis=1) > _WIDE_NATS)
+    coarse_M = wide[kl_nats(wide, pick(wide)) > _FINE_KL_NATS]
+    best, best_M = pick(coarse_M), kl_nats(coarse_M, pick(coarse_M))
+    for share in _KEPT_RANGES:
+        tried = _encode_int8(logits_NC[coarse_M], share).arrays
+        kl_M = kl_nats(coarse_M, tried)
+        better = kl_M < best_M
+        best_M[better] = kl_M[better]
+        for name, values in best.items():
+            values[better] = tried[name][better]
+    for name, values in encoded.arrays.items():
+        values[coarse_M] = best[name]
+    return encoded
+
+
+def _encode_int8(logits_NC: np.ndarray, kept_range: float) -> EncodedRows:
+    """Affine codes of the upper ``kept_range`` of each row's range; what lies below is raised."""
     high_N1 = logits_NC.max(axis=1, keepdims=True).astype(np.float64)
+    low_N1 = high_N1 - kept_range * (high_N1 - logits_NC.min(axis=1, keepdims=True))
     scale_N1 = ((high_N1 - low_N1) / _INT8_LEVELS).astype(np.float32)
     zero_N1 = (low_N1 + 128.0 * scale_N1).astype(np.float32)
     # Rounding uses the fp32 scale and zero that the reader will see.

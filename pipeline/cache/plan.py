@@ -31,8 +31,10 @@ __all__ = [
     "tasks_of_entries",
 ]
 
-INNER_ROWS = 64
-"""Rows of one inner chunk of a shard; capacities are multiples of it."""
+INNER_ROWS = 16
+"""Rows of one inner chunk of a shard: the last one of a unit is padded, so short ones pay."""
+
+_CAPACITY_STEP = 64  # capacities are multiples of it
 
 _MIN_CAPACITY = 1_024
 _MAX_CAPACITY = 32_768
@@ -116,7 +118,7 @@ class UnitPlan:
 
 def choose_capacity(total_rows: int) -> int:
     """Rows of one unit for a corpus of ``total_rows``: about 64 units, 1,024 .. 32,768 rows."""
-    wanted = -(-total_rows // (_UNITS_WANTED * INNER_ROWS)) * INNER_ROWS
+    wanted = -(-total_rows // (_UNITS_WANTED * _CAPACITY_STEP)) * _CAPACITY_STEP
     return min(max(wanted, _MIN_CAPACITY), _MAX_CAPACITY)
 
 
@@ -125,10 +127,10 @@ def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 
 
     Raises ConfigError when capacity is no positive multiple of 64 or a video id occurs twice.
     """
-    if capacity <= 0 or capacity % INNER_ROWS:
+    if capacity <= 0 or capacity % _CAPACITY_STEP:
         raise ConfigError(
             "unusable unit size",
-            expected=f"a multiple of {INNER_ROWS} rows",
+            expected=f"a multiple of {_CAPACITY_STEP} rows",
             found=capacity,
             remedy="set unit_rows to 1024 .. 32768, or leave it out",
         )

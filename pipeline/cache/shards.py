@@ -2,7 +2,7 @@
 
 A row costs a few microseconds this way, a thousand times less than through the Zarr API. The
 index carries a checksum that is verified; the checksum of a whole inner chunk is not, since it
-would cost 64 rows to read one: ``distinit cache verify`` does that.
+would cost 16 rows to read one: ``distinit cache verify`` does that.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class ShardReader:
                 raise self._damaged("file", f"{row_bytes} bytes at {offset}", "its end")
 
     def read_chunk(self, chunk: int) -> np.ndarray | None:
-        """One inner chunk [64, width] with its checksum verified; None where absent."""
+        """One inner chunk [16, width] with its checksum verified; None where absent."""
         offset = int(self.chunk_offsets[chunk])
         if offset < 0:
             return None

@@ -44,6 +44,9 @@ def write_table(table: pa.Table, path: Path) -> None:
             compression="zstd",
             use_dictionary=repeating,
             column_encoding=encodings,
+            # Tables are read whole, and there are many: neither statistics nor a second schema.
+            write_statistics=False,
+            store_schema=bool(table.schema.metadata),
         )
 
 

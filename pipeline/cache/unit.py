@@ -90,7 +90,7 @@ class _TeacherRows:
 
     def put(self, rows: slice, logits_NC: np.ndarray) -> None:
         encoding, classes = self.record.encoding, self.record.identity.classes
-        encoded = encode(logits_NC, encoding).arrays
+        encoded = encode(logits_NC, encoding, self.record.identity.target).arrays
         for name, values in encoded.items():
             self.arrays[name][rows] = values
         if not self.confidence:

@@ -30,7 +30,7 @@ def test_metadata_equals_that_of_zarr(tmp_path: Path, dtype: str) -> None:
         tmp_path / "theirs",
         shape=(256, 10),
         shards=(128, 10),
-        chunks=(64, 10),
+        chunks=(16, 10),
         dtype=spec.dtype.name,
         compressors=Crc32cCodec(),
         fill_value=0,

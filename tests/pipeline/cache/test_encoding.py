@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from distinit.pipeline.cache.confidence import confidence_of, log_softmax
+from distinit.pipeline.cache.confidence import confidence_of, fidelity_of, log_softmax
 from distinit.pipeline.cache.encoding import array_specs, check_encoding, decode, encode
 from distinit.schemas.errors import CacheCorruptError, ConfigError, TeacherError
 
@@ -33,7 +33,7 @@ def test_float16_is_the_nearest_half(values_NC: np.ndarray) -> None:
 
 @given(logits)
 def test_int8_is_within_half_a_step_and_keeps_the_extremes(values_NC: np.ndarray) -> None:
-    arrays = encode(values_NC, "int8").arrays
+    arrays = encode(values_NC, "int8", target="features").arrays
     assert (arrays["logits"].dtype, arrays["logits_affine"].dtype) == (np.int8, np.float32)
     back_NC = decode(arrays, "int8", values_NC.shape[1])
     step_N1 = np.ptp(values_NC.astype(np.float64), axis=1, keepdims=True) / 255
@@ -43,6 +43,36 @@ def test_int8_is_within_half_a_step_and_keeps_the_extremes(values_NC: np.ndarray
     for extreme in (np.argmin, np.argmax):
         place_N1 = extreme(values_NC, axis=1)[:, None]
         assert (np.take_along_axis(error_NC, place_N1, 1) <= 3 * rounding_N1).all()
+
+
+@given(logits)
+def test_int8_of_logits_gives_up_a_tail_only_where_that_lowers_the_kl(
+    values_NC: np.ndarray,
+) -> None:
+    classes = values_NC.shape[1]
+    plain_NC = decode(encode(values_NC, "int8", target="features").arrays, "int8", classes)
+    arrays = encode(values_NC, "int8").arrays
+    back_NC = decode(arrays, "int8", classes)
+    kl_N, plain_kl_N = (fidelity_of(values_NC, x).kl_nats for x in (back_NC, plain_NC))
+    assert (kl_N <= plain_kl_N).all()
+    narrow_N = np.ptp(values_NC, axis=1) <= 12
+    assert np.array_equal(back_NC[narrow_N], plain_NC[narrow_N])
+    step_N1 = arrays["logits_affine"][:, :1].astype(np.float64)
+    rounding_N1 = 2e-6 * np.abs(values_NC).max(axis=1, keepdims=True)
+    raised_NC = arrays["logits"] == -128
+    error_NC = back_NC - values_NC.astype(np.float64)
+    assert (error_NC >= -step_N1 / 2 - rounding_N1).all()  # raised, never lowered
+    assert (np.abs(error_NC) <= step_N1 / 2 + rounding_N1)[~raised_NC].all()
+
+
+@pytest.mark.parametrize("range_nats", [9, 13, 17, 21, 26])
+def test_int8_keeps_its_bar_of_kl(range_nats: float) -> None:
+    """1000 classes in a bell of the given range: from the widest to the narrowest seen."""
+    rng = np.random.default_rng(0)
+    values_NC = rng.standard_normal((200, 1000)).astype(np.float32)
+    values_NC *= range_nats / np.ptp(values_NC, axis=1, keepdims=True)
+    back_NC = decode(encode(values_NC, "int8").arrays, "int8", 1000)
+    assert fidelity_of(values_NC, back_NC).kl_nats.max() <= 2e-4
 
 
 def test_int8_of_a_constant_row_is_exact() -> None:
