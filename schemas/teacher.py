@@ -124,6 +124,13 @@ class FidelityReport(Record):
         "differently by the stored entropy than by that of the fp32 logits",
     )
 
+    def __str__(self) -> str:
+        return (
+            f"KL mean {self.mean_kl_nats:.2g}, max {self.max_kl_nats:.2g} nats; entropy of the "
+            f"stored targets {self.mean_entropy_error_nats:.2g} nats off; top-1 kept "
+            f"{self.top1_agreement:.2%}; filter flips {self.filter_flips:.2%}"
+        )
+
 
 class TeacherRecord(Record):
     """``teachers/<id>/teacher.json``."""

@@ -58,11 +58,7 @@ class CacheInfo(Record):
                 f"fingerprint {record.fingerprint[:16]}",
             ]
             if record.fidelity is not None:
-                lost = record.fidelity
-                lines.append(
-                    f"          encoding: KL mean {lost.mean_kl_nats:.2g}, max "
-                    f"{lost.max_kl_nats:.2g} nats; top-1 kept {lost.top1_agreement:.2%}"
-                )
+                lines.append(f"          encoding lost: {record.fidelity}")
         return "\n".join(lines)
 
 

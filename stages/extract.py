@@ -26,7 +26,7 @@ from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError, CorpusError, FrameStoreError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.teacher import FidelityReport, TeacherRecord
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
 
@@ -52,6 +52,10 @@ class ExtractResult(Record):
     rows: int
     failed: tuple[FailedVideo, ...]
     teachers: tuple[str, ...]
+    encodings: dict[str, str] = Field(description="of each teacher")
+    encoding_losses: dict[str, FidelityReport] = Field(
+        description="what the stored form of each teacher's logits lost, over the whole cache"
+    )
     frames_done: int = Field(description="decoded by this run; the rest was there already")
     seconds: float
 
@@ -62,6 +66,10 @@ class ExtractResult(Record):
             f"{ok} of {self.videos} videos, {self.frames} frames, {self.rows} rows, "
             f"teachers: {', '.join(self.teachers)}",
             f"this run: {self.frames_done} frames in {self.seconds:.1f} s",
+        ]
+        lines += [
+            f"{name} stored as {self.encodings[name]} lost: {loss}"
+            for name, loss in self.encoding_losses.items()
         ]
         if self.failed:
             lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
@@ -294,6 +302,12 @@ def _result(
             for entry, outcome in writer.failed_videos()
         ),
         teachers=tuple(manifest.teachers),
+        encodings={name: record.encoding for name, record in writer.records.items()},
+        encoding_losses={
+            name: record.fidelity
+            for name, record in writer.records.items()
+            if record.fidelity is not None
+        },
         frames_done=frames_done,
         seconds=round(seconds, 2),
     )

@@ -1,0 +1,308 @@
+"""Extraction survives: kills of every process, Ctrl-C, full and read-only disks, two drivers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.verify import verify_cache
+from distinit.schemas.errors import CacheLockedError, StorageError, TooManyFailuresError
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.extract import ExtractResult, extract
+
+BROKEN = {"empty.mp4", "torn.mp4"}
+MARK = "DISTINIT_TEST_MARK"
+
+# An ffmpeg that meets an accident while it decodes (not probes) e.mp4.
+ACCIDENT = """#!/bin/sh
+case "$*" in
+  *rawvideo*e.mp4*|*e.mp4*rawvideo*) {accident} ;;
+esac
+exec {ffmpeg} "$@"
+"""
+
+
+def values(corpus: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    settings = {
+        "videos": str(corpus),
+        "teachers": [{"name": "null"}],
+        "cache": str(out / "cache"),
+        "frames": str(out / "frames"),
+        "unit_rows": 64,
+        "batch_size": 16,
+    }
+    return settings | changes
+
+
+def run(corpus: Path, out: Path, **changes: Any) -> ExtractResult:
+    return extract(ExtractConfig.model_validate(values(corpus, out, **changes)))
+
+
+def command(corpus: Path, out: Path, *more: str) -> list[str]:
+    """The same extraction from the command line."""
+    options = ["--videos", str(corpus), "--teacher", "null", "--cache", str(out / "cache")]
+    options += ["--frames", str(out / "frames"), "--set", "unit_rows=64", "--quiet"]
+    return [sys.executable, "-m", "distinit.cli", "extract", *options, *more]
+
+
+@pytest.fixture(scope="module")
+def quiet(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of an undisturbed run."""
+    return run(corpus, tmp_path_factory.mktemp("quiet")).content_digest
+
+
+@pytest.fixture
+def accident(
+    tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """``accident(shell)``: from now on ffmpeg does this when it decodes e.mp4."""
+
+    def install(shell: str) -> None:
+        script = tmp_path / "ffmpeg-with-accident"
+        script.write_text(ACCIDENT.format(accident=shell, ffmpeg=ffmpeg_exe))
+        script.chmod(0o755)
+        monkeypatch.setenv("DISTINIT_FFMPEG", str(script))
+
+    return install
+
+
+@pytest.fixture
+def stuck_driver(
+    corpus: Path, tmp_path: Path, accident: Callable[[str], None], ffmpeg_exe: str
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a driver, in a session of its own, and wait until it is stuck in mid-run."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        flag = tmp_path / "stuck"
+        accident(f"touch {flag}; exec sleep 600")
+        process = subprocess.Popen(
+            command(corpus, tmp_path, *options),
+            env=os.environ | {MARK: str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        _wait_for(flag.exists, 120)
+        os.environ["DISTINIT_FFMPEG"] = ffmpeg_exe
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _wait_for(condition: Callable[[], object], seconds: float) -> float:
+    """Seconds until ``condition``; fails after ``seconds``."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "waited too long"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def marked(tmp_path: Path) -> dict[int, str]:
+    """Living processes that descend from the driver (they inherited its mark), by pid."""
+    needle = f"{MARK}={tmp_path}".encode()
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and needle in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode()[:60]
+        except OSError:
+            continue
+    return found
+
+
+def check_resumed(corpus: Path, out: Path, quiet: str) -> None:
+    """The same command, undisturbed, ends where an undisturbed run ends."""
+    result = run(corpus, out)
+    assert result.content_digest == quiet
+    assert {video.path for video in result.failed} == BROKEN
+    assert verify_cache(out / "cache").problems == ()
+
+
+def test_an_ffmpeg_killed_from_outside_does_not_fail_its_video(
+    corpus: Path, tmp_path: Path, accident: Callable[[str], None], quiet: str
+) -> None:
+    once = tmp_path / "killed"
+    accident(f"test -e {once} || {{ touch {once}; kill -9 $$; }}")
+    check_resumed(corpus, tmp_path, quiet)
+    assert once.exists()
+
+
+def test_a_killed_probe_does_not_change_the_plan(
+    corpus: Path, tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch, quiet: str
+) -> None:
+    script, once = tmp_path / "ffmpeg", tmp_path / "killed"
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *long.mp4*) test -e {once} || {{ touch {once}; kill -9 $$; }};;'
+        f' esac\nexec {ffmpeg_exe} "$@"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("DISTINIT_FFMPEG", str(script))
+    check_resumed(corpus, tmp_path, quiet)
+    assert once.exists()
+
+
+def test_an_ffmpeg_that_is_killed_each_time_fails_its_video_alone_until_it_is_retried(
+    corpus: Path,
+    tmp_path: Path,
+    accident: Callable[[str], None],
+    ffmpeg_exe: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = tmp_path / "tries"
+    accident(f"echo x >> {tries}; kill -9 $$")
+    result = run(corpus, tmp_path)
+    assert {video.path for video in result.failed} == {*BROKEN, "e.mp4"}
+    (error,) = [video.error for video in result.failed if video.path == "e.mp4"]
+    assert error == "ffmpeg was ended from outside by SIGKILL"
+    assert tries.read_text() == "x\n" * 3
+    monkeypatch.setenv("DISTINIT_FFMPEG", ffmpeg_exe)
+    again = run(corpus, tmp_path, retry_failed=True)
+    assert {video.path for video in again.failed} == BROKEN
+    assert again.frames == 256
+
+
+def test_a_second_driver_is_told_who_writes_and_ctrl_c_leaves_nothing_half(
+    corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
+) -> None:
+    driver = stuck_driver()
+    with pytest.raises(CacheLockedError, match="another process is writing") as refused:
+        run(corpus, tmp_path)
+    assert f"pid {driver.pid}" in str(refused.value)
+    assert f"since {time.strftime('%Y-')}" in str(refused.value)
+    os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
+    out, err = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert (out, err) == ("", "stopped; the same command goes on from here\n")
+    assert marked(tmp_path) == {}
+    assert (tmp_path / "cache" / ".lock").read_bytes() == b""
+    assert not list(tmp_path.rglob("*.partial"))
+    check_resumed(corpus, tmp_path, quiet)
+
+
+def test_sigkill_of_the_driver_leaves_no_process_and_its_lock_is_taken_over(
+    corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
+) -> None:
+    driver = stuck_driver()
+    assert len(marked(tmp_path)) >= 2  # it, and an ffmpeg
+    driver.kill()
+    driver.wait()
+    assert _wait_for(lambda: not marked(tmp_path), 10) < 10
+    holder = json.loads((tmp_path / "cache" / ".lock").read_text())
+    assert holder["pid"] == driver.pid
+    check_resumed(corpus, tmp_path, quiet)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_end_of_a_driver_ends_its_ray_its_workers_and_their_ffmpegs(
+    how: signal.Signals, corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
+) -> None:
+    driver = stuck_driver("--workers", "2")
+    names = " ".join(marked(tmp_path).values())
+    assert "raylet" in names
+    assert "ray::DistInitWorker" in names
+    assert "sleep" in names
+    os.killpg(driver.pid, how)
+    seconds = _wait_for(lambda: not marked(tmp_path), 30)
+    assert how == signal.SIGINT or seconds < 10
+    _, err = driver.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert driver.returncode == 130
+        assert err == "stopped; the same command goes on from here\n"
+    check_resumed(corpus, tmp_path, quiet)
+
+
+def test_a_file_size_limit_ends_the_run_in_one_message_and_it_resumes(
+    corpus: Path, tmp_path: Path, quiet: str
+) -> None:
+    """RLIMIT_FSIZE refuses a write as a full disk does, and needs no privileges."""
+    limited = ["bash", "-c", 'ulimit -f 60; exec "$@"', "bash", *command(corpus, tmp_path)]
+    ended = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.startswith("error: cannot write ")
+    assert "File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    check_resumed(corpus, tmp_path, quiet)
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=240k none "$DISK" || exit 77
+"$@"; echo "full: $?" >&2
+mount -o remount,size=64m "$DISK"
+"$@"; echo "room: $?" >&2
+mount -o remount,ro "$DISK"
+"$@"; echo "read-only: $?" >&2
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare of util-linux")
+def test_a_full_disk_then_more_room_then_a_read_only_disk(
+    corpus: Path, tmp_path: Path, quiet: str
+) -> None:
+    """A real small tmpfs, in a mount namespace of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh", *command(corpus, disk, "--json")],
+        env=os.environ | {"DISK": str(disk)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode == 77 or "unshare" in ended.stderr:
+        pytest.skip(f"no mount namespaces here: {ended.stderr.strip()}")
+    assert "Traceback" not in ended.stderr
+    assert "No space left on device" in ended.stderr
+    assert "Read-only file system" in ended.stderr
+    codes = [
+        line for line in ended.stderr.splitlines() if line.startswith(("full", "room", "read"))
+    ]
+    assert codes == ["full: 1", "room: 0", "read-only: 1"]
+    assert json.loads(ended.stdout)["content_digest"] == quiet
+
+
+def test_a_target_that_cannot_be_written_is_refused_in_one_message(
+    corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    # The kernel's own file system refuses new folders to everyone, root included.
+    for target in ("/sys/distinit", str(tmp_path / "file"), str(tmp_path / "file" / "cache")):
+        with pytest.raises(StorageError, match="cannot write") as refused:
+            run(corpus, tmp_path, cache=target, frames=None)
+        assert "choose another folder" in str(refused.value) or "you can write" in str(
+            refused.value
+        )
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_max_failed_ends_the_run_early_and_a_higher_one_goes_on(
+    corpus: Path, tmp_path: Path, quiet: str
+) -> None:
+    with pytest.raises(TooManyFailuresError, match="what is good is committed") as caught:
+        run(corpus, tmp_path, max_failed=0.0)
+    message = str(caught.value)
+    assert "1 x the file is" in message
+    assert "--retry-failed" in message
+    committed = len(list((tmp_path / "cache" / "teachers" / "null" / "commits").iterdir()))
+    assert 1 <= committed < 6, "it must neither lose its task nor begin all others"
+    with pytest.raises(Exception, match=r"incomplete|not complete|unfinished"):
+        TargetCache.open(tmp_path / "cache")
+    check_resumed(corpus, tmp_path, quiet)
