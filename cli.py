@@ -141,11 +141,13 @@ def main() -> None:
 @click.option("--encoding", metavar="float16|int8|topk:K", help="How logits are stored.")
 @click.option("--cache", metavar="DIR", help="Target cache: made, or continued.")
 @click.option("--frames", metavar="DIR", help="Frame store for the students; written too.")
-@click.option("--workers", "compute__workers", type=int, help="Ray workers; 0: this process.")
+@click.option("--workers", "compute__workers", metavar="N|auto", help="Ray; 0: this process.")
 @click.option("--gpus-per-worker", "compute__gpus_per_worker", type=float, help="GPUs each.")
 @click.option("--cpus-per-worker", "compute__cpus_per_worker", type=float, help="CPU cores each.")
 @click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help="A cluster.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
+@click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
+@click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
 @_stage_options
 def extract(
     names: tuple[str, ...],

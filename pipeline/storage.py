@@ -27,6 +27,10 @@ PARTIAL_SUFFIX = ".partial"
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another disk, then run the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
+    errno.EFBIG: "the file size limit is reached (`ulimit -f`): raise it, then run it again",
+    errno.EIO: "the disk reports a fault: look at it (`dmesg`), then run the same command again",
+    errno.ENOTDIR: "a part of that path is a file: choose another folder",
+    errno.EEXIST: "there is a file of that name: choose another folder",
     errno.EROFS: "the file system is read-only: choose a folder you can write to",
     errno.EACCES: "you may not write there: change the permissions or choose another folder",
     errno.EPERM: "you may not write there: change the permissions or choose another folder",
@@ -43,7 +47,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise
         raise StorageError(
             f"cannot write {path}",
-            found=error.strerror,
+            found=os.strerror(error.errno),  # libraries embellish strerror
             remedy=_REMEDIES[error.errno],
         ) from error
 

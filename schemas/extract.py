@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from distinit.schemas.base import Record
+from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.teacher import TeacherRequest
 from distinit.schemas.video import DecodeConfig, SamplingConfig
@@ -17,23 +18,28 @@ __all__ = ["ComputeConfig", "ExtractConfig"]
 class ComputeConfig(Record):
     """Where workers run."""
 
-    workers: int = Field(
-        0, ge=0, description="Ray workers; 0 runs in this process and never imports Ray"
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        0,
+        description="Ray workers; 0 runs in this process and never imports Ray; "
+        "auto: as many as the cluster has room for",
     )
     ray_address: str | None = Field(
-        None, description="an existing cluster; None starts a local one"
+        None, description="an existing cluster (auto, HOST:6379); None starts a local one"
     )
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs a worker reserves; fractions share")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores a worker reserves")
     max_attempts: int = Field(
         2, ge=1, description="tries of one unit whose worker died before its video is quarantined"
     )
+    start_seconds: float = Field(
+        900.0, gt=0, description="longest time without any worker alive before the run ends"
+    )
 
 
 class ExtractConfig(Record):
     """One YAML file of this shape reproduces a target cache."""
 
-    videos: str = Field(description="folder (recursive) or a .txt list of videos")
+    videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
     teachers: tuple[TeacherRequest, ...] = Field(min_length=1, description="teachers, one pass")
     cache: str = Field(description="folder of the target cache; created or continued")
     frames: str | None = Field(None, description="folder of the frame store; None writes none")
@@ -45,6 +51,9 @@ class ExtractConfig(Record):
     )
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="where workers run")
+    spool: SpoolConfig = Field(
+        default_factory=SpoolConfig, description="where videos named by URL wait"
+    )
     batch_size: int = Field(32, ge=1, description="frames per forward pass of a teacher")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass; bf16/fp16 use autocast"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,23 +15,30 @@ from distinit.pipeline.compute.executor import Executor
 from distinit.pipeline.compute.in_process import InProcessExecutor
 from distinit.pipeline.compute.ray_actors import RayExecutor
 from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.driver import run_tasks
-from distinit.pipeline.extraction.probing import plan_videos
+from distinit.pipeline.extraction.failures import failure_lines
+from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
 from distinit.pipeline.teachers.registry import load_teacher
+from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError, CorpusError, FrameStoreError, TooManyFailuresError
+from distinit.schemas.errors import (
+    ConfigError,
+    CorpusError,
+    FrameStoreError,
+    TeacherError,
+    TooManyFailuresError,
+)
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import FidelityReport, TeacherRecord
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
-
-_FAILURES_SHOWN = 10
 
 
 class FailedVideo(Record):
@@ -73,10 +81,7 @@ class ExtractResult(Record):
         ]
         if self.failed:
             lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
-            lines += [f"  {v.path}: {v.error}" for v in self.failed[:_FAILURES_SHOWN]]
-            if len(self.failed) > _FAILURES_SHOWN:
-                lines.append(f"  ... {len(self.failed) - _FAILURES_SHOWN} more in videos.parquet")
-            lines.append("  mend or remove them; --set retry_failed=true tries them again")
+            lines += failure_lines((video.path, video.error) for video in self.failed)
         lines += ["", f"cache   {self.cache}"]
         if self.frames_store is not None:
             lines.append(f"frames  {self.frames_store}")
@@ -91,29 +96,44 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
 
     Raises CorpusError, TeacherError, WeightsError and CacheError before any work is done;
     StorageError when the disk refuses, after which the same command goes on; and
-    TooManyFailuresError, with everything that is good committed.
+    TooManyFailuresError as soon as too many have failed, with everything that is good committed.
     """
     began = time.monotonic()
     progress = progress or NullProgress()
+    asked, config = config, _anchored(config)
     root = Path(config.cache)
     _check_precision(config)
-    corpus = list_corpus(config.videos, _known_files(root))
-    teachers = _load_teachers(config)
+    prober = Prober(config.decode)
+    spool = Spool.of(config.spool)
+    corpus = list_corpus(config.videos, _known_files(root), spool=spool, look=prober.look)
+    # A driver of Ray workers may have no GPU: it only needs to know who the teachers are.
+    teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     records = {
         name: _teacher_record(config, teacher, request.encoding)
         for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)
     }
-    with _open_cache(config, corpus, records, progress) as writer:
+    with _open_cache(config, corpus, prober, records, progress) as writer:
         if config.retry_failed:
-            _plan_failed_again(writer, corpus, config)
+            _plan_failed_again(writer, corpus, prober, config)
         store = _open_store(config, writer)
         frames_done = _run(config, corpus, writer, teachers, progress)
         manifest = writer.finalise()
-        if store is not None:
+        if store is not None and manifest.complete:
             store.finalise(task.first_unit for task in writer.plan.tasks)
-        result = _result(config, writer, manifest, frames_done, time.monotonic() - began)
+        result = _result(asked, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
+
+
+def _anchored(config: ExtractConfig) -> ExtractConfig:
+    """With absolute paths: workers on other nodes have another working folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    teachers = tuple(t.model_copy(update={"weights": absolute(t.weights)}) for t in config.teachers)
+    paths = {"cache": absolute(config.cache), "frames": absolute(config.frames)}
+    return config.model_copy(update={"teachers": teachers, **paths})
 
 
 def _known_files(root: Path) -> dict[str, VideoFile]:
@@ -136,10 +156,10 @@ def _check_precision(config: ExtractConfig) -> None:
         )
 
 
-def _load_teachers(config: ExtractConfig) -> dict[str, Teacher]:
+def _load_teachers(config: ExtractConfig, device: str) -> dict[str, Teacher]:
     loaded: dict[str, Teacher] = {}
     for request in config.teachers:
-        teacher = load_teacher(request, device=config.device, precision=config.precision)
+        teacher = load_teacher(request, device=device, precision=config.precision)
         if teacher.id in loaded:
             raise ConfigError(
                 f"two teachers are called {teacher.id}",
@@ -157,13 +177,14 @@ def _teacher_record(config: ExtractConfig, teacher: Teacher, encoding: str) -> T
         encoding=encoding,
         precision=config.precision,
         batch_size=config.batch_size,
-        software=software_versions(),
+        software={**software_versions(), "ffmpeg": find_ffmpeg().version},
     )
 
 
 def _open_cache(
     config: ExtractConfig,
     corpus: Corpus,
+    prober: Prober,
     records: Mapping[str, TeacherRecord],
     progress: Progress,
 ) -> CacheWriter:
@@ -172,7 +193,7 @@ def _open_cache(
     fresh = [file for file in corpus.files if file.video_id not in planned]
     progress.start("probe", len(fresh), "videos")
     videos = []
-    for video in plan_videos(corpus.root, fresh, config.decode, config.sampling):
+    for video in plan_videos(prober, corpus.source, fresh, config.sampling):
         videos.append(video)
         progress.advance()
     progress.finish()
@@ -185,10 +206,12 @@ def _open_cache(
     )
 
 
-def _plan_failed_again(writer: CacheWriter, corpus: Corpus, config: ExtractConfig) -> None:
+def _plan_failed_again(
+    writer: CacheWriter, corpus: Corpus, prober: Prober, config: ExtractConfig
+) -> None:
     failed = {entry.video_id for entry, _ in writer.failed_videos()}
     files = [file for file in corpus.files if file.video_id in failed]
-    writer.replan(list(plan_videos(corpus.root, files, config.decode, config.sampling)))
+    writer.replan(list(plan_videos(prober, corpus.source, files, config.sampling)))
 
 
 def _run(
@@ -201,17 +224,23 @@ def _run(
     """Run all pending tasks, then those of videos that turned out longer than planned."""
     executor: Executor | None = None
     frames_done = 0
+    allowed = int(config.max_failed * len(writer.plan.latest)) - len(writer.failed_videos())
     try:
         while tasks := _tasks(writer, corpus):
             spec = _worker_spec(config, corpus, writer)
             executor = executor or _executor(config)
-            frames_done += run_tasks(
+            ran = run_tasks(
                 executor,
                 _worker_factory(config, spec, teachers),
                 tasks,
                 config.compute.max_attempts,
+                allowed,
                 progress,
             )
+            frames_done += ran.frames
+            allowed -= ran.failed
+            if ran.gave_up:
+                break
             writer.replan_spilled()
         return frames_done
     finally:
@@ -263,7 +292,7 @@ def _executor(config: ExtractConfig) -> Executor:
 
 def _worker_spec(config: ExtractConfig, corpus: Corpus, writer: CacheWriter) -> WorkerSpec:
     return WorkerSpec(
-        corpus_root=corpus.root.absolute(),
+        source=replace(corpus.source, root=corpus.root.absolute()),
         frames_root=None if config.frames is None else Path(config.frames).absolute(),
         plan_digest=writer.plan.digest,
         geometry=config.geometry,
@@ -279,7 +308,22 @@ def _worker_factory(
     """In this process the loaded teachers serve; a Ray worker loads its own."""
     if config.compute.workers == 0:
         return lambda: ExtractionWorker(spec, teachers)
-    return lambda: ExtractionWorker(spec, _load_teachers(config))
+    fingerprints = {name: teacher.identity.fingerprint for name, teacher in teachers.items()}
+    return lambda: ExtractionWorker(spec, _same_teachers(config, fingerprints))
+
+
+def _same_teachers(config: ExtractConfig, fingerprints: Mapping[str, str]) -> dict[str, Teacher]:
+    """Load the teachers on a worker. Raises TeacherError if its files differ from the driver's."""
+    teachers = _load_teachers(config, config.device)
+    for name, teacher in teachers.items():
+        if teacher.identity.fingerprint != fingerprints[name]:
+            raise TeacherError(
+                f"teacher {name} on worker {socket.gethostname()} is not that of the driver",
+                expected=fingerprints[name],
+                found=teacher.identity.fingerprint,
+                remedy="give all nodes the same weights file and the same software",
+            )
+    return teachers
 
 
 def _result(
@@ -315,10 +359,10 @@ def _result(
 
 def _check_failures(config: ExtractConfig, result: ExtractResult) -> None:
     if len(result.failed) > config.max_failed * result.videos:
+        reasons = failure_lines((video.path, video.error) for video in result.failed)
         raise TooManyFailuresError(
-            "more videos failed than max_failed allows; what is good is committed",
+            "more videos failed than --max-failed allows; what is good is committed",
             expected=f"at most {config.max_failed:.1%} of {result.videos}",
-            found=f"{len(result.failed)}, the first: "
-            + "; ".join(f"{video.path}: {video.error}" for video in result.failed[:3]),
-            remedy="mend or remove them, or raise max_failed",
+            found="\n".join([f"{len(result.failed)} failed", *reasons]),
+            remedy="the same command with a higher --max-failed goes on from here",
         )

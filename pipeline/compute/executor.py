@@ -66,5 +66,8 @@ class Executor(Protocol):
     ) -> Iterator[Event[TaskT, ResultT]]:
         """Yield events until every task has finished. An exception of a worker is raised here."""
 
+    def drain(self) -> None:
+        """Begin no more tasks: ``run`` ends with those that are under way."""
+
     def close(self) -> None:
         """Stop the workers that this executor started."""

@@ -18,6 +18,9 @@ __all__ = ["InProcessExecutor"]
 class InProcessExecutor:
     """Tasks run one after another; a worker that dies takes this process with it."""
 
+    def __init__(self) -> None:
+        self._draining = False
+
     def run[TaskT, ResultT](
         self,
         factory: WorkerFactory[TaskT, ResultT],
@@ -28,7 +31,10 @@ class InProcessExecutor:
         if not tasks:
             return
         worker = factory()
+        self._draining = False
         for task in tasks:
+            if self._draining:
+                return
             notes = worker.run(task)
             try:
                 while True:
@@ -40,6 +46,10 @@ class InProcessExecutor:
                     yield Progressed(task, note)
             finally:
                 notes.close()
+
+    def drain(self) -> None:
+        """See Executor."""
+        self._draining = True
 
     def close(self) -> None:
         """Nothing to free."""

@@ -5,10 +5,11 @@ Not Ray Data: see docs/decisions. Ray is imported inside functions, since it cos
 
 from __future__ import annotations
 
-import math
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,64 +20,14 @@ from distinit.pipeline.compute.executor import (
     Progressed,
     WorkerFactory,
 )
+from distinit.pipeline.compute.ray_cluster import ensure_ray, worker_count
 from distinit.schemas.errors import ComputeError, DistInitError
 from distinit.schemas.extract import ComputeConfig
 
 __all__ = ["RayExecutor", "ensure_ray"]
 
 _WAIT_SECONDS = 1.0
-
-
-def ensure_ray(config: ComputeConfig) -> bool:
-    """Connect to ``config.ray_address`` or start Ray on this machine.
-
-    Returns whether this call started or joined it (so that the caller ends it again).
-    Raises ComputeError if the cluster cannot be reached or is too small.
-    """
-    # Ray 2.60 otherwise re-creates a uv environment for every worker.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    import ray
-
-    started = not ray.is_initialized()
-    if started:
-        _start_ray(config)
-    needed = config.workers * config.cpus_per_worker
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if resources.get("CPU", 0) < needed:
-        raise ComputeError(
-            "the Ray cluster is too small for the workers asked for",
-            expected=f"{needed:g} CPU cores for {config.workers} workers",
-            found=f"{resources.get('CPU', 0):g} CPU cores",
-            remedy="lower --workers or --cpus-per-worker",
-        )
-    gpus_needed = config.workers * config.gpus_per_worker
-    if resources.get("GPU", 0) < gpus_needed:
-        raise ComputeError(
-            "the Ray cluster has too few GPUs for the workers asked for",
-            expected=f"{gpus_needed:g} GPUs for {config.workers} workers",
-            found=f"{resources.get('GPU', 0):g} GPUs",
-            remedy="lower --workers or --gpus-per-worker (fractions share a GPU)",
-        )
-    return started
-
-
-def _start_ray(config: ComputeConfig) -> None:
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if config.ray_address is not None:
-            ray.init(address=config.ray_address, **quiet)
-            return
-        cores = max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker))
-        ray.init(num_cpus=cores, include_dashboard=False, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ComputeError(
-            "Ray could not be started or reached",
-            expected=config.ray_address or "a local Ray",
-            found=str(error).strip().splitlines()[0] if str(error).strip() else repr(error),
-            remedy="check --ray-address (`ray status`), or use --workers 0 to run without Ray",
-        ) from error
+_START_TRIES = 5  # workers in a row that die before they are ready
 
 
 @dataclass(slots=True)
@@ -89,22 +40,33 @@ class _Running[TaskT]:
 
 
 @dataclass(slots=True)
-class _Pool[TaskT]:
-    """Idle actors, waiting tasks, and the streams of the busy ones."""
+class _Pool[TaskT, ResultT]:
+    """Waiting tasks, and actors in each state: starting, idle, busy."""
 
+    factory: WorkerFactory[TaskT, ResultT]
+    on_death: OnDeath[TaskT]
     waiting: deque[TaskT]
+    starting: dict[Any, Any] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
     running: dict[Any, _Running[TaskT]] = field(default_factory=dict)
+    failed_starts: int = 0
+    alone_since: float | None = None  # no worker is alive
 
 
 class RayExecutor:
-    """See Executor. At most ``config.workers`` tasks are under way at once."""
+    """See Executor. At most ``config.workers`` tasks are under way at once.
+
+    A task goes only to a worker that is ready. So when the cluster shrinks, replacements that
+    find no place hold nothing up, and when it grows again they take part.
+    """
 
     def __init__(self, config: ComputeConfig) -> None:
         """Start or join Ray. Raises ComputeError."""
         self._config = config
         self._started_ray = ensure_ray(config)
+        self._workers = worker_count(config)
         self._actors: list[Any] = []
+        self._draining = False
 
     def run[TaskT, ResultT](
         self,
@@ -112,80 +74,131 @@ class RayExecutor:
         tasks: Sequence[TaskT],
         on_death: OnDeath[TaskT],
     ) -> Iterator[Event[TaskT, ResultT]]:
-        """See Executor."""
+        """See Executor. Raises ComputeError when no worker can be kept alive."""
         import ray
 
-        pool = _Pool(deque(tasks))
-        count = min(self._config.workers, len(tasks))
-        pool.idle = [self._new_actor(factory) for _ in range(count)]
+        pool = _Pool(factory, on_death, deque(tasks))
+        self._draining = False
         try:
-            while pool.waiting or pool.running:
-                while pool.waiting and pool.idle:
-                    task, actor = pool.waiting.popleft(), pool.idle.pop()
-                    stream = actor.run.options(num_returns="streaming").remote(task)
-                    pool.running[stream] = _Running(task, actor)
-                ready, _ = ray.wait(list(pool.running), num_returns=1, timeout=_WAIT_SECONDS)
-                for stream in ready:
-                    yield from self._step(pool, stream, factory, on_death)
+            for _ in range(min(self._workers, len(tasks))):
+                self._start_actor(pool)
+            while pool.running or (pool.waiting and not self._draining):
+                self._assign(pool)
+                self._check_alive(pool)
+                waited = [*pool.starting, *pool.running]
+                ready, _ = ray.wait(waited, num_returns=1, timeout=_WAIT_SECONDS)
+                for ref in ready:
+                    if ref in pool.starting:
+                        self._take_in(pool, ref)
+                    else:
+                        yield from self._step(pool, ref)
         finally:
             self._kill_actors()
 
+    def drain(self) -> None:
+        """See Executor."""
+        self._draining = True
+
+    def _assign(self, pool: _Pool[Any, Any]) -> None:
+        while pool.waiting and pool.idle and not self._draining:
+            task, actor = pool.waiting.popleft(), pool.idle.pop()
+            stream = actor.run.options(num_returns="streaming").remote(task)
+            pool.running[stream] = _Running(task, actor)
+
     def _step[TaskT, ResultT](
-        self,
-        pool: _Pool[TaskT],
-        stream: Any,
-        factory: WorkerFactory[TaskT, ResultT],
-        on_death: OnDeath[TaskT],
+        self, pool: _Pool[TaskT, ResultT], stream: Any
     ) -> Iterator[Event[TaskT, ResultT]]:
         """Take one message from one stream; bring a dead worker's task back into the queue."""
         import ray
-        from ray.exceptions import RayActorError, RayError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
-        running = pool.running[stream]
+        running = pool.running.pop(stream)
         try:
             kind, value = ray.get(next(stream))
         except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, DistInitError):
-                raise cause from None
-            raise
-        except (RayActorError, StopIteration, RayError) as error:
-            del pool.running[stream]
-            self._discard(running.actor)
-            pool.waiting.appendleft(on_death(running.task, running.last_note, _reason(error)))
-            pool.idle.append(self._new_actor(factory))
+            raise _own_error(error) from None
+        except (StopIteration, RayError) as error:
+            self._kill(running.actor)
+            task = running.task
+            if not _node_was_lost(error):  # that says nothing about the task
+                task = pool.on_death(task, running.last_note, _reason(error))
+            pool.waiting.appendleft(task)
+            self._start_actor(pool)
             return
         if kind == "note":
             running.last_note = value
+            pool.running[stream] = running  # to the end: every stream has its turn
             yield Progressed(running.task, value)
             return
-        del pool.running[stream]
         pool.idle.append(running.actor)
         yield Finished(running.task, value)
 
-    def _new_actor(self, factory: WorkerFactory[Any, Any]) -> Any:
+    def _take_in(self, pool: _Pool[Any, Any], ref: Any) -> None:
+        """A worker is ready, or died on the way there."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        actor = pool.starting.pop(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            raise _own_error(error) from None
+        except RayError as error:
+            self._kill(actor)
+            pool.failed_starts += 1
+            if pool.failed_starts >= _START_TRIES:
+                raise ComputeError(
+                    f"{_START_TRIES} workers in a row died before they were ready",
+                    found=_reason(error),
+                    remedy="look at the memory and GPUs of the nodes, or try --workers 0",
+                ) from error
+            self._start_actor(pool)
+        else:
+            pool.failed_starts = 0
+            pool.idle.append(actor)
+
+    def _check_alive(self, pool: _Pool[Any, Any]) -> None:
+        """Raise ComputeError when for too long no worker has found a place."""
+        if pool.running or pool.idle:
+            pool.alone_since = None
+            return
+        now, limit = time.monotonic(), self._config.start_seconds
+        pool.alone_since = pool.alone_since or now
+        if now - pool.alone_since > limit:
+            wanted = f"{self._config.cpus_per_worker:g} CPU, {self._config.gpus_per_worker:g} GPU"
+            raise ComputeError(
+                f"no worker could be started for start_seconds={limit:g}",
+                expected=f"a node with {wanted} free",
+                remedy="look at `ray status`; the same command goes on from here",
+            )
+
+    def _start_actor(self, pool: _Pool[Any, Any]) -> None:
         import ray
 
         actor_class = ray.remote(
             num_cpus=self._config.cpus_per_worker,
             num_gpus=self._config.gpus_per_worker,
-            max_restarts=0,
+            max_restarts=0,  # a replacement is made here, which knows when it is ready
             max_task_retries=0,
-        )(_ActorBody)
-        threads = max(1, int(self._config.cpus_per_worker))
-        actor = actor_class.remote(factory, threads)
+        )(DistInitWorker)
+        actor: Any = actor_class.remote()
         self._actors.append(actor)
-        return actor
+        threads = max(1, int(self._config.cpus_per_worker))
+        pool.starting[actor.build.remote(pool.factory, threads)] = actor
 
-    def _discard(self, actor: Any) -> None:
+    def _kill(self, actor: Any) -> None:
+        import ray
+
         self._actors = [other for other in self._actors if other is not actor]
+        with suppress(Exception):  # it may be dead, or its node out of reach
+            ray.kill(actor)
 
     def _kill_actors(self) -> None:
         import ray
 
         if ray.is_initialized():
             for actor in self._actors:
-                ray.kill(actor)
+                self._kill(actor)
         self._actors = []
 
     def close(self) -> None:
@@ -197,16 +210,19 @@ class RayExecutor:
             ray.shutdown()
 
 
-class _ActorBody:
-    """What runs in the actor's process: build the worker once, stream its notes and result."""
+class DistInitWorker:
+    """The actor: build the worker once, stream its notes and result."""
 
-    def __init__(self, factory: WorkerFactory[Any, Any], threads: int) -> None:
+    def build(self, factory: WorkerFactory[Any, Any], threads: int) -> None:
+        """Not in ``__init__``, so that errors arrive as they were raised."""
+        os.environ["OMP_NUM_THREADS"] = str(threads)
         import torch
 
         torch.set_num_threads(threads)
         self._worker = factory()
 
     def run(self, task: Any) -> Iterator[tuple[str, Any]]:
+        """("note", note) any number of times, then ("result", result)."""
         notes = self._worker.run(task)
         while True:
             try:
@@ -217,6 +233,17 @@ class _ActorBody:
             yield "note", note
 
 
+def _own_error(error: Any) -> BaseException:
+    """What the worker raised, if it is one of the project's errors."""
+    return error.cause if isinstance(error.cause, DistInitError) else error
+
+
+def _node_was_lost(error: BaseException) -> bool:
+    return "node has died" in str(error) or getattr(error, "preempted", False)
+
+
 def _reason(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    """The telling line of Ray's message: it begins with identifiers."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]
+    telling = [line for line in lines if line and "before finishing this task" not in line]
+    return telling[0][:300] if telling else type(error).__name__

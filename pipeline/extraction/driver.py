@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from distinit.pipeline.compute.executor import Executor, Progressed
 from distinit.pipeline.extraction.quarantine import requeue
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
 from distinit.pipeline.progress import Progress
 
-__all__ = ["run_tasks"]
+__all__ = ["TasksRun", "run_tasks"]
+
+
+@dataclass(frozen=True, slots=True)
+class TasksRun:
+    """What ``run_tasks`` has done."""
+
+    frames: int
+    failed: int
+    gave_up: bool
 
 
 def run_tasks(
@@ -17,9 +27,14 @@ def run_tasks(
     factory: Callable[[], ExtractionWorker],
     tasks: Sequence[ExtractionTask],
     max_attempts: int,
+    failures_allowed: int,
     progress: Progress,
-) -> int:
-    """Run ``tasks`` to their end; returns the frames decoded. Raises what a worker raises."""
+) -> TasksRun:
+    """Run ``tasks`` to their end. Raises what a worker raises.
+
+    When more than ``failures_allowed`` videos have failed, no more tasks begin; those under way
+    end and are committed.
+    """
     expected = sum(video.probed_frames for task in tasks for video in task.spec.videos)
     progress.start("extract", expected, "frames")
     frames = videos = failed = 0
@@ -33,10 +48,12 @@ def run_tasks(
             if note.outcome is not None:
                 videos += 1
                 failed += note.outcome.status == "failed"
+                if failed > failures_allowed:
+                    executor.drain()
                 if note.outcome.status == "failed":
                     progress.message(f"failed: {task.path_of(note.video_id)}: {note.outcome.error}")
             if note.frames or note.outcome is not None:
                 progress.advance(note.frames, videos=videos, failed=failed)
     finally:
         progress.finish()
-    return frames
+    return TasksRun(frames, failed, gave_up=failed > failures_allowed)

@@ -6,10 +6,11 @@ thread runs the teachers, and one writing thread encodes JPEGs and logits.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from distinit.pipeline.cache.fence import behind_fence
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.task import TaskSpec, TaskWriter
+from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.extraction.batches import Batch, Batcher
 from distinit.pipeline.extraction.sink import Sink
+from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.build import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
@@ -31,6 +34,7 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
 
 _STORE_VIEW = "store"
+_NOTE_SECONDS = 0.2  # for the name of a suspect to leave this process before it is opened
 _DECODE_TRIES = 3  # of one video whose ffmpeg is killed from outside; then it is called failed
 
 
@@ -38,7 +42,7 @@ _DECODE_TRIES = 3  # of one video whose ffmpeg is killed from outside; then it i
 class WorkerSpec:
     """What a worker needs to know; picklable."""
 
-    corpus_root: Path
+    source: VideoSource
     frames_root: Path | None
     plan_digest: str
     geometry: FrameGeometry
@@ -105,8 +109,12 @@ class ExtractionWorker:
                 stack.callback(store.abort)  # does nothing once committed
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             sink = Sink(writer, store, pool)
-            for video, stream in stack.enter_context(self._streams(task)):
+            streams = stack.enter_context(self._streams(task))
+            for position, video in enumerate(task.spec.videos):
                 yield Note(video.video_id)
+                if task.deaths:
+                    time.sleep(_NOTE_SECONDS)
+                stream = streams.take(position)
                 yield from self._extract_video(video, stream, sink, killed)
             sink.drain()
             if store is not None:
@@ -125,34 +133,15 @@ class ExtractionWorker:
             return None
         return store.open_unit(unit)
 
-    @contextmanager
-    def _streams(
-        self, task: ExtractionTask
-    ) -> Iterator[Iterator[tuple[PlannedRows, VideoStream | DecodeError]]]:
-        """Videos in plan order; the next ones are decoding already. Closes what it opened."""
-        waiting: deque[tuple[PlannedRows, VideoStream | DecodeError]] = deque()
-
-        def videos() -> Iterator[tuple[PlannedRows, VideoStream | DecodeError]]:
-            rest = iter(task.spec.videos)
-            while True:
-                while len(waiting) < self._spec.decode.parallel_videos:
-                    video = next(rest, None)
-                    if video is None:
-                        break
-                    waiting.append((video, self._open(video, task.quarantined)))
-                if not waiting:
-                    return
-                yield waiting[0]
-                _close(waiting.popleft()[1])
-
-        try:
-            yield videos()
-        finally:
-            for _, stream in waiting:
-                _close(stream)
+    def _streams(self, task: ExtractionTask) -> Streams:
+        """After a death one video at a time, so that the next one has a single suspect."""
+        ahead = 1 if task.deaths else self._spec.decode.parallel_videos
+        return Streams(
+            task.spec.videos, lambda v, stack: self._open(v, stack, task.quarantined), ahead
+        )
 
     def _open(
-        self, video: PlannedRows, quarantined: Mapping[str, str]
+        self, video: PlannedRows, stack: ExitStack, quarantined: Mapping[str, str]
     ) -> VideoStream | DecodeError:
         if video.video_id in quarantined:
             return DecodeError(quarantined[video.video_id])
@@ -160,13 +149,9 @@ class ExtractionWorker:
         if self._spec.frames_root is not None:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
-            stream = open_video(
-                self._spec.corpus_root / video.path,
-                views,
-                self._spec.decode,
-                block_frames=self._spec.batch_size,
-            )
-            return stream.__enter__()  # closed by _streams
+            path = stack.enter_context(self._spec.source.open(video.path, video.digest))
+            stream = open_video(path, views, self._spec.decode, block_frames=self._spec.batch_size)
+            return stack.enter_context(stream)
         except DecodeError as error:
             return error
 
@@ -208,11 +193,6 @@ class ExtractionWorker:
             for name, teacher in self._teachers.items()
         }
         sink.add(video, batch, stream.time_base, logits)
-
-
-def _close(stream: VideoStream | DecodeError) -> None:
-    if not isinstance(stream, DecodeError):
-        stream.close()
 
 
 def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -210,8 +211,7 @@ class UnitFrameWriter:
 
     def abort(self) -> None:
         """Remove what was written; without effect after ``commit``."""
-        self._rows.close()
-        self._rows.path.unlink(missing_ok=True)
+        self._rows.discard()
 
     def __enter__(self) -> UnitFrameWriter:
         return self
@@ -277,6 +277,12 @@ class _RowFile:
             self._ipc.close()
         finally:
             self._file.close()
+
+    def discard(self) -> None:
+        """Close without writing the rest, which a full disk would refuse, and remove the file."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self.path.unlink(missing_ok=True)
 
 
 def _continues(before: StoredVideo, run: StoredVideo) -> bool:

@@ -181,9 +181,12 @@ def test_failed_videos_are_tried_again_on_request(
     assert result.frames == 256
 
 
-def test_too_many_failures_end_the_run_with_the_good_ones_kept(
+def test_failures_are_told_by_reason_and_a_share_of_them_is_an_error(
     corpus: Path, tmp_path: Path
 ) -> None:
+    result = run(corpus, tmp_path, max_failed=0.3)  # 2 of 7
+    assert "  1 x the file is empty (0 bytes)\n      empty.mp4\n" in result.summary()
+    assert "--retry-failed" in result.summary()
     with pytest.raises(TooManyFailuresError, match="what is good is committed") as caught:
         run(corpus, tmp_path, max_failed=0.1)
     assert "empty.mp4" in str(caught.value)

@@ -1,0 +1,101 @@
+"""Joining or starting Ray, and how many workers it has room for."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from distinit.schemas.errors import ComputeError, ConfigError
+from distinit.schemas.extract import ComputeConfig
+
+__all__ = ["ensure_ray", "worker_count"]
+
+
+def ensure_ray(config: ComputeConfig) -> bool:
+    """Connect to ``config.ray_address`` (or RAY_ADDRESS), or start Ray on this machine.
+
+    Returns whether this call started or joined it (so that the caller ends it again).
+    Raises ComputeError if the cluster cannot be reached or is too small.
+    """
+    # Ray 2.60 otherwise re-creates a uv environment for every worker.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        _start_ray(config)
+    try:
+        _check_room(config)
+    except ComputeError:
+        if started:
+            ray.shutdown()
+        raise
+    return started
+
+
+def worker_count(config: ComputeConfig) -> int:
+    """``config.workers``; for ``auto`` as many as the cluster has room for, at least one."""
+    if config.workers != "auto":
+        return config.workers
+    resources = _resources()
+    room = math.floor(resources.get("CPU", 0) / config.cpus_per_worker)
+    if config.gpus_per_worker > 0:
+        room = min(room, math.floor(resources.get("GPU", 0) / config.gpus_per_worker))
+    return max(room, 1)
+
+
+def _resources() -> dict[str, float]:
+    import ray
+
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def _check_room(config: ComputeConfig) -> None:
+    count, resources = worker_count(config), _resources()
+    for kind, each, option in (
+        ("CPU", config.cpus_per_worker, "--cpus-per-worker"),
+        ("GPU", config.gpus_per_worker, "--gpus-per-worker (fractions share a GPU)"),
+    ):
+        found = resources.get(kind, 0)
+        if found < count * each:
+            raise ComputeError(
+                f"the Ray cluster is too small for the workers asked for: {kind}",
+                expected=f"{count * each:g} {kind} for {count} workers",
+                found=f"{found:g} {kind}",
+                remedy=f"lower --workers or {option}",
+            )
+
+
+def _start_ray(config: ComputeConfig) -> None:
+    import ray
+
+    address = config.ray_address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is not None and address.startswith("ray://"):
+        raise ConfigError(
+            "Ray Client addresses cannot be used",
+            expected="auto or HOST:6379",
+            found=address,
+            remedy="run the command on the cluster: `ray job submit -- distinit extract ...`",
+        )
+    try:
+        if address is not None and address != "local":
+            ray.init(address=address, **quiet)
+            return
+        ray.init(address="local", num_cpus=_local_cores(config), include_dashboard=False, **quiet)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise ComputeError(
+            "Ray could not be started or reached",
+            expected=address or "a local Ray",
+            found=str(error).strip().splitlines()[0] if str(error).strip() else repr(error),
+            remedy="check --ray-address (`ray status`), or use --workers 0 to run without Ray",
+        ) from error
+
+
+def _local_cores(config: ComputeConfig) -> int:
+    """More than there are, if so many workers are asked for: they share."""
+    cores = os.cpu_count() or 1
+    if config.workers == "auto":
+        return cores
+    return max(cores, math.ceil(config.workers * config.cpus_per_worker))
