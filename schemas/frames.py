@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
+from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.video import DecodeConfig
 
@@ -41,12 +42,15 @@ class FrameGeometry(Record):
 class FramesConfig(Record):
     """Videos -> frame store, without any teacher."""
 
-    videos: str = Field(description="folder (recursive) or a .txt list of videos")
+    videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
     out: str = Field(description="folder of the frame store; created or continued")
     geometry: FrameGeometry = Field(
         default_factory=FrameGeometry, description="size and quality of stored frames"
     )
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
+    spool: SpoolConfig = Field(
+        default_factory=SpoolConfig, description="where videos named by URL wait"
+    )
 
 
 class StoredVideo(Record):

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from distinit.pipeline.corpus.listing import list_corpus
+from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
@@ -46,7 +47,7 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
     StorageError when the disk refuses.
     """
     began = time.monotonic()
-    corpus = list_corpus(config.videos)
+    corpus = list_corpus(config.videos, spool=Spool.of(config.spool))
     store = build_store(
         corpus, Path(config.out), config.geometry, config.decode, progress or NullProgress()
     )

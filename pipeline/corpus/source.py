@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distinit.pipeline.corpus.remote import NetworkError, remote_stat
-from distinit.pipeline.corpus.spool import Spool
+from distinit.pipeline.corpus.spool import Spool, spooled_name
 from distinit.schemas.errors import CorpusError, DecodeError
 
 __all__ = ["VideoFile", "VideoSource", "hash_remote"]
@@ -53,6 +53,13 @@ class VideoSource:
             raise RuntimeError("remote videos need a spool")
         with self.spool.fetch(self.urls[path], digest) as spooled:
             yield spooled.path
+
+    def reason(self, path: str, digest: str, error: DecodeError) -> str:
+        """What ``error`` says of a video, without the name that its file had."""
+        text = error.problem.removeprefix(f"{Path(path).name}: ")
+        if path in self.urls:
+            text = text.removeprefix(f"{spooled_name(self.urls[path], digest)}: ")
+        return text
 
 
 def hash_remote(

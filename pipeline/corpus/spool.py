@@ -23,7 +23,7 @@ from distinit.pipeline.storage import PARTIAL_SUFFIX, storage_errors
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.errors import DecodeError
 
-__all__ = ["Spool", "Spooled"]
+__all__ = ["Spool", "Spooled", "spooled_name"]
 
 _WAITS_SECONDS = (0.5, 2.0, 8.0)  # before the second, third, fourth try
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
@@ -62,7 +62,7 @@ class Spool:
         Raises DecodeError when it cannot be had after a few tries, is larger than the limit,
         or has not the ``digest``; StorageError when the disk refuses.
         """
-        held = self._hold(digest + _suffix(url)) if digest is not None else None
+        held = self._hold(spooled_name(url, digest)) if digest is not None else None
         spooled, file = held or self._download(url)
         with file:
             if digest not in (None, spooled.digest):
@@ -99,7 +99,7 @@ class Spool:
         with self._reserve(announced or 0) as file:
             partial = Path(file.name)
             try:
-                path = self.folder / (self._receive(url, file, announced) + _suffix(url))
+                path = self.folder / spooled_name(url, self._receive(url, file, announced))
                 with self._folder_lock():
                     held = _held(path)  # others may have fetched and be using it
                     if held is None:
@@ -192,9 +192,10 @@ def _drop(path: Path) -> bool:
         return True
 
 
-def _suffix(url: str) -> str:
+def spooled_name(url: str, digest: str) -> str:
+    """What the video behind ``url`` is called in the spool: ffmpeg looks at extensions too."""
     suffix = PurePosixPath(public_url(url)).suffix
-    return suffix.lower() if _SUFFIX.fullmatch(suffix) else ""
+    return digest + (suffix.lower() if _SUFFIX.fullmatch(suffix) else "")
 
 
 def _name(url: str) -> str:

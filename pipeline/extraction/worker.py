@@ -183,7 +183,8 @@ class ExtractionWorker:
                 killed[video.video_id] += 1
                 if killed[video.video_id] < _DECODE_TRIES:
                     raise
-            outcome = _failed(video, error)
+            reason = self._spec.source.reason(video.path, video.digest, error)
+            outcome = _failed(video, reason)
             sink.fail(video, outcome)
         yield Note(video.video_id, outcome=outcome)
 
@@ -209,7 +210,7 @@ def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
     )
 
 
-def _failed(video: PlannedRows, error: DecodeError) -> VideoOutcome:
+def _failed(video: PlannedRows, reason: str) -> VideoOutcome:
     return VideoOutcome(
         video_id=video.video_id,
         status="failed",
@@ -217,5 +218,5 @@ def _failed(video: PlannedRows, error: DecodeError) -> VideoOutcome:
         width=0,
         height=0,
         duration_seconds=0.0,
-        error=error.problem.removeprefix(f"{Path(video.path).name}: "),
+        error=reason,
     )

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import batched
 from pathlib import Path
 
-from distinit.pipeline.corpus.listing import Corpus, VideoFile
+from distinit.pipeline.corpus.listing import Corpus
+from distinit.pipeline.corpus.source import VideoFile, VideoSource
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.progress import Progress
@@ -60,11 +61,14 @@ def build_store(
         with writer.open_unit(unit) as frames:
             for file in units[unit]:
                 try:
-                    _store_video(frames, corpus.root, file, store_view(geometry), decode, stopping)
+                    _store_video(
+                        frames, corpus.source, file, store_view(geometry), decode, stopping
+                    )
                 except DecodeError as error:
                     if isinstance(error, DecodeKilledError) and not last_try:
                         raise
-                    frames.fail_video(file.video_id, file.digest, error.problem)
+                    reason = corpus.source.reason(file.path, file.digest, error)
+                    frames.fail_video(file.video_id, file.digest, reason)
                 if stopping.is_set():
                     return 0
             frames.commit()
@@ -91,13 +95,16 @@ def _plan(files: Sequence[VideoFile]) -> list[tuple[VideoFile, ...]]:
 
 def _store_video(
     frames: UnitFrameWriter,
-    root: Path,
+    source: VideoSource,
     file: VideoFile,
     view: View,
     decode: DecodeConfig,
     stopping: threading.Event,
 ) -> None:
-    with open_video(root / file.path, {"small": view}, decode) as stream:
+    with (
+        source.open(file.path, file.digest) as path,
+        open_video(path, {"small": view}, decode) as stream,
+    ):
         for block in stream:
             small = block.views["small"]
             frames.append(file.video_id, file.digest, block.first_index, small, 0.0)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinit.pipeline.corpus import VIDEO_EXTENSIONS, VideoFile, list_corpus
@@ -55,7 +55,6 @@ def test_same_bytes_get_numbered_ids(tmp_path: Path) -> None:
     }
 
 
-@settings(deadline=None)  # it writes files and starts threads
 @given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=12))
 def test_ids_are_unique_and_do_not_depend_on_order(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
