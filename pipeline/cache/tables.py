@@ -42,6 +42,7 @@ def write_table(table: pa.Table, path: Path) -> None:
             table,
             partial,
             compression="zstd",
+            compression_level=19,
             use_dictionary=repeating,
             column_encoding=encodings,
             # Tables are read whole, and there are many: neither statistics nor a second schema.
