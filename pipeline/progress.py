@@ -241,10 +241,13 @@ class _Rate:
 
 
 def _format(figures: dict[str, Figure]) -> str:
-    return "  ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in figures.items()
-    )
+    return "  ".join(f"{name} {_text(name, value)}" for name, value in figures.items())
+
+
+def _text(name: str, value: Figure) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1f}" if name.endswith("_percent") else f"{value:.4g}"
 
 
 def choose_progress(*, json_events: bool = False) -> Progress:

@@ -34,6 +34,7 @@ class DistillResult(Record):
     steps: int
     clips: int = Field(description="clips seen, over all epochs")
     seconds: float = Field(description="of the process that finished the run")
+    bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
 
     def summary(self) -> str:
         """What was trained, where it lies, and what to type next."""
@@ -41,6 +42,7 @@ class DistillResult(Record):
         lines = [
             f"{self.epochs} epochs, {self.steps} steps, {self.clips} clips of {self.videos} "
             f"videos{rate}; loss {self.loss:.4f}",
+            *([self.bottleneck] if self.bottleneck else []),
             "",
             f"student  {self.student}",
             f"curve    {Path(self.out) / 'loss.png'}",
@@ -88,6 +90,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         steps=outcome.global_steps,
         clips=outcome.global_steps * settings.global_batch,
         seconds=outcome.seconds,
+        bottleneck=outcome.bottleneck,
     )
     run.write_result(result)
     return result

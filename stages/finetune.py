@@ -27,6 +27,7 @@ from distinit.pipeline.students.io import TENSORS_NAME, save_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
+from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError, DatasetError
@@ -62,6 +63,7 @@ class FinetuneResult(Record):
     load: LoadReport = Field(description="where the first weights came from")
     training_videos: int
     left_out: tuple[str, ...] = Field(description="training videos that could not be decoded")
+    bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
     evaluation: EvaluationResult
 
     def summary(self) -> str:
@@ -74,6 +76,8 @@ class FinetuneResult(Record):
             f"{o.epochs} epochs, weight decay {o.weight_decay:g}",
             f"  {_loaded(self.load)}",
         ]
+        if self.bottleneck:
+            lines.append(f"  {self.bottleneck}")
         if self.left_out:
             lines.append(
                 f"  {len(self.left_out)} training videos could not be decoded and are left out: "
@@ -99,7 +103,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     stored = run.read_result(EvaluationResult)
     if stored is not None:
         progress.message(f"{config.out} is finished: nothing to do")
-        return _result(config, init, stored)
+        return _result(config, init, run, stored)
     progress.message(_loaded(report))
     _write(run.root / LOAD_REPORT_NAME, report)
     _write(run.root / DATASET_NAME, dataset)
@@ -112,7 +116,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     picture = plot_confusion(evaluation.confusion, dataset.classes)
     atomic_write_bytes(run.root / CONFUSION_NAME, picture)
     run.write_result(evaluation)
-    return _result(config, init, evaluation)
+    return _result(config, init, run, evaluation)
 
 
 def _check_student(config: FinetuneConfig, init: Init, progress: Progress) -> None:
@@ -232,7 +236,9 @@ def _student_record(
     )
 
 
-def _result(config: FinetuneConfig, init: Init, evaluation: EvaluationResult) -> FinetuneResult:
+def _result(
+    config: FinetuneConfig, init: Init, run: RunDirectory, evaluation: EvaluationResult
+) -> FinetuneResult:
     """From the files of a finished run."""
     root = Path(config.out)
     dataset = DatasetRecord.model_validate_json((root / DATASET_NAME).read_bytes())
@@ -249,6 +255,7 @@ def _result(config: FinetuneConfig, init: Init, evaluation: EvaluationResult) ->
         load=load,
         training_videos=len(train_paths) - len(left_out),
         left_out=left_out,
+        bottleneck=bottleneck(run.read_metrics(), config.runtime.loader_workers),
         evaluation=evaluation,
     )
 

@@ -23,6 +23,7 @@ from distinit.pipeline.training.loader import prefetch
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.schedule import learning_rate
 from distinit.pipeline.training.step import Stepper
+from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import Batch, Task, TrainingSettings
 from distinit.pipeline.training.watch import Watcher, progress_figures
 from distinit.schemas.errors import CheckpointError, ComputeError, ConfigError
@@ -41,6 +42,8 @@ class TrainingOutcome:
     """On the CPU, in evaluation mode."""
     loss: float
     """Mean loss of the last metric line."""
+    bottleneck: str
+    """Where the time went, in one line."""
     global_steps: int
     seconds: float
     """Of this process; a resumed run counts from its resumption."""
@@ -92,9 +95,13 @@ def _outcome(
         )
     student = task.build()
     CheckpointStore.restore(found[0], student)
+    slowest = bottleneck(run.read_metrics(), settings.runtime.loader_workers)
+    if slowest:
+        progress.message(slowest)
     return TrainingOutcome(
         student=student.eval(),
         loss=line["loss"],
+        bottleneck=slowest,
         global_steps=found[1].global_step,
         seconds=seconds,
     )
@@ -137,7 +144,6 @@ class _Window:
 
     figures: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
-    wait_seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
     def add(self, figures: dict[str, Tensor]) -> None:
@@ -256,7 +262,7 @@ class _Fit:
         """The next step's (shard, batch) pairs; counts the time spent waiting for them."""
         for _ in range(self._settings.runtime.shards // self._collective.world_size):
             item, wait_seconds = next(batches)
-            self._window.wait_seconds += wait_seconds
+            self._stepper.clock.add("data_wait", wait_seconds)
             yield item
 
     def _after_step(
@@ -265,6 +271,7 @@ class _Fit:
         self._global_step += 1
         self._epoch, self._step = (epoch, step + 1) if step + 1 < steps else (epoch + 1, 0)
         if self._watcher is None:
+            self._stepper.clock.clear()
             return
         self._window.add(figures)
         every = max(1, steps // LINES_PER_EPOCH)
@@ -287,7 +294,7 @@ class _Fit:
             "learning_rate": rate,
             **{name: total / window.steps for name, total in sums.items()},
             "clips_per_second": window.steps * batch / seconds,
-            "data_wait_percent": 100 * window.wait_seconds / seconds,
+            **self._stepper.clock.take(seconds),
         }
         self._window = _Window()
         if self._watcher is not None:

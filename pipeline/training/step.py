@@ -16,6 +16,7 @@ from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.clips import to_clip
 from distinit.pipeline.training.collective import Collective
 from distinit.pipeline.training.sampling import torch_seed
+from distinit.pipeline.training.step_time import StepClock
 from distinit.pipeline.training.task import Batch, Task, TrainingSettings
 
 __all__ = ["RunningStatistics", "Stepper", "new_optimizer"]
@@ -69,7 +70,7 @@ class RunningStatistics:
 
 
 class Stepper:
-    """Forward, backward and update of a student."""
+    """Forward, backward and update of a student; ``clock`` says what they cost."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Stepper:
         if device.type == "cuda":
             self.student.to(memory_format=torch.channels_last_3d)
         self.optimizer = new_optimizer(student, settings)
+        self.clock = StepClock(device)
         self._forward = torch.compile(student) if settings.runtime.compile else student
         self._task = task
         self._settings = settings
@@ -103,23 +105,32 @@ class Stepper:
             statistics.begin_shard()
             torch.manual_seed(torch_seed(seed, global_step, shard))
             loss, shown = self._loss(batch)
-            (loss / shards).backward()  # type: ignore[no-untyped-call]
+            with self.clock.measure("backward"):
+                (loss / shards).backward()  # type: ignore[no-untyped-call]
             statistics.end_shard()
             for name, value in {"loss": loss, **shown}.items():
                 figures[name] = figures.get(name, 0) + value.detach() / shards
-        return self._update(statistics, figures, learning_rate)
+        with self.clock.measure("optimizer"):
+            return self._update(statistics, figures, learning_rate)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        device, runtime = self._device, self._settings.runtime
+        with self.clock.measure("transfer"):
+            clip, targets = self._to_device(batch)
+        precision = self._settings.runtime.precision
+        with self.clock.measure("forward"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs: Mapping[str, Tensor] = self._forward(clip)
+            outputs = {name: t.to(self._dtype) for name, t in outputs.items()}
+            return self._task.loss(outputs, targets)
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The normalised clip and the targets, on the device."""
+        device = self._device
         pixels = batch.pixels_BTCHW.to(device, non_blocking=True)
         clip = to_clip(pixels, batch.flip_B.to(device), self._settings.clip, self._dtype)
         if device.type == "cuda":
             clip = clip.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
-            outputs: Mapping[str, Tensor] = self._forward(clip)
-        outputs = {name: t.to(self._dtype) for name, t in outputs.items()}
-        targets = {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
-        return self._task.loss(outputs, targets)
+        return clip, {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
 
     def _update(
         self, statistics: RunningStatistics, figures: dict[str, Tensor], learning_rate: float

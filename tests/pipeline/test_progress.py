@@ -12,13 +12,13 @@ def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
     stream = io.StringIO()
     progress = LogProgress(stream, every_seconds=0)
     progress.start("extract", 10, "frames", done=2)
-    progress.advance(3, failed=1, loss=0.123456)
+    progress.advance(3, failed=1, loss=0.123456, data_wait_percent=0.0007737)
     progress.finish()
     first, second, last = stream.getvalue().splitlines()
     assert first == "extract: 2 of 10 frames"
     assert second.startswith("extract: 5/10 frames")
     assert "ETA" in second
-    assert second.endswith("failed 1  loss 0.1235")
+    assert second.endswith("failed 1  loss 0.1235  data_wait_percent 0.0")
     assert last.endswith("done")
 
 

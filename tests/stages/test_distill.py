@@ -105,6 +105,8 @@ def test_a_run_leaves_a_student_and_its_record(extracted: Path, whole: Path) -> 
     assert [step for step, _, _ in curve(whole)] == list(range(1, 13))
     assert (whole / "loss.png").stat().st_size > 1000
     assert f"distinit:{whole}" in result.summary()
+    assert result.bottleneck.startswith("bottleneck: ")
+    assert result.bottleneck in result.summary().splitlines()
 
 
 def test_a_finished_run_says_so_and_keeps_its_files(extracted: Path, whole: Path) -> None:
