@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
-from distinit.pipeline.config import build_config
+from distinit.pipeline.config import build_config, sampling_choice, teacher_requests
 from distinit.pipeline.progress import NullProgress, Progress, choose_progress
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError, DistInitError
+from distinit.schemas.errors import DistInitError
 
 __all__ = ["main"]
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Look and trust": ("audit", "cache", "frames"),
-    "Start here": ("demo", "doctor"),
+    "Look and trust": ("audit", "cache", "frames", "runs"),
+    "Start here": ("demo", "plan", "doctor"),
 }
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_videos_option = click.option(
+    "--videos",
+    metavar="DIR|LIST|URL",
+    help="Folder (recursive); .txt, .csv or .parquet list of paths and URLs; or a URL.",
+)
+_teacher_option = click.option(
+    "--teacher", "names", multiple=True, metavar="NAME", help="Repeat for several."
+)
+_weights_option = click.option(
+    "--weights", multiple=True, metavar="FILE", help="Of the teachers, in their order."
+)
 
 
 class _Sectioned(click.Group):
@@ -72,7 +83,15 @@ def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _stage_options(command: Callable[..., None]) -> Callable[..., None]:
+type _Command = Callable[..., None]
+
+
+def _with_options(command: _Command, options: Iterable[Callable[[_Command], _Command]]) -> _Command:
+    """``command`` with ``options``, which its help lists in this order."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed([*options]), command)
+
+
+def _stage_options(command: _Command) -> _Command:
     """Options that every stage has: --config, --set, --json, --quiet."""
     options = (
         click.option("--config", "config_file", type=_FILE, help="YAML; options win over it."),
@@ -82,10 +101,28 @@ def _stage_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--json", "as_json", is_flag=True, help="Result and events as JSON."),
         click.option("--quiet", is_flag=True, help="No progress."),
     )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+    return _with_options(command, options)
 
 
-def _train_options(command: Callable[..., None]) -> Callable[..., None]:
+def _sampling_options(command: _Command) -> _Command:
+    """Which frames the teachers see; shared by extract and plan."""
+    options = (
+        click.option("--stride", type=int, metavar="N", help="Teachers see every N-th frame."),
+        click.option("--fps", type=float, metavar="F", help="... F frames a second of video."),
+        click.option("--per-video", type=int, metavar="K", help="... K frames of each video."),
+    )
+
+    @functools.wraps(command)
+    def with_sampling(
+        stride: int | None, fps: float | None, per_video: int | None, **others: Any
+    ) -> None:
+        given = {"stride": stride, "fps": fps, "per_video": per_video}
+        command(sampling=sampling_choice(given), **others)
+
+    return _with_options(with_sampling, options)
+
+
+def _train_options(command: _Command) -> _Command:
     """Where a student trains; shared by distill and finetune."""
     options = (
         click.option("--workers", "runtime__workers", type=int, help="Ray Train workers; 0: none."),
@@ -96,7 +133,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
             "--device", "runtime__device", metavar="auto|cpu|cuda", help="Where it trains."
         ),
     )
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+    return _with_options(command, options)
 
 
 def _configure[ConfigT: Record](
@@ -133,11 +170,12 @@ def main() -> None:
         "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
         "distinit extract --videos clips/ --teacher efficientnet_lite0 --cache cache --workers 4",
         "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
+        "distinit extract --videos s3://bucket/clips/ --teacher resnet50 --cache cache --fps 2",
     )
 )
-@click.option("--videos", metavar="DIR|LIST", help="Folder (recursive) or .txt list.")
-@click.option("--teacher", "names", multiple=True, metavar="NAME", help="Repeat for several.")
-@click.option("--weights", multiple=True, metavar="FILE", help="Of the teachers, in their order.")
+@_videos_option
+@_teacher_option
+@_weights_option
 @click.option("--encoding", metavar="float16|int8|topk:K", help="How logits are stored.")
 @click.option("--cache", metavar="DIR", help="Target cache: made, or continued.")
 @click.option("--frames", metavar="DIR", help="Frame store for the students; written too.")
@@ -148,6 +186,7 @@ def main() -> None:
 @click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
 @click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
 @click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
+@_sampling_options
 @_stage_options
 def extract(
     names: tuple[str, ...],
@@ -160,25 +199,11 @@ def extract(
     from distinit.schemas.extract import ExtractConfig
     from distinit.stages.extract import extract as run
 
-    options |= {"teachers": _teacher_requests(names, weights, encoding), "as_json": as_json}
+    options |= {"teachers": teacher_requests(names, weights, encoding), "as_json": as_json}
     config, progress = _configure(ExtractConfig, options)
     result = run(config, progress=progress)
     _show(result, as_json)
     sys.exit(0 if result.complete else 3)
-
-
-def _teacher_requests(
-    teachers: tuple[str, ...], weights: tuple[str, ...], encoding: str | None
-) -> list[dict[str, str]] | None:
-    """--teacher, --weights and --encoding as entries of ``teachers``; None if none is named."""
-    if len(weights) > len(teachers):
-        raise ConfigError("--weights goes with a --teacher", found=f"{len(weights)} weights files")
-    requests = [{"name": name} for name in teachers]
-    for request, file in zip(requests, weights, strict=False):
-        request["weights"] = file
-    for request in requests:
-        request |= {"encoding": encoding} if encoding is not None else {}
-    return requests or None
 
 
 @main.command(
@@ -298,7 +323,7 @@ def frames() -> None:
 
 
 @frames.command("build", epilog=_examples("distinit frames build --videos clips/ --out frames"))
-@click.option("--videos", metavar="DIR|LIST", help="Folder (recursive) or .txt list.")
+@_videos_option
 @click.option("--out", metavar="DIR", help="Folder of the frame store.")
 @_stage_options
 def frames_build(as_json: bool, **options: Any) -> None:
@@ -308,6 +333,39 @@ def frames_build(as_json: bool, **options: Any) -> None:
 
     config, progress = _configure(FramesConfig, {**options, "as_json": as_json})
     _show(run(config, progress=progress), as_json)
+
+
+@main.command(
+    epilog=_examples(
+        "distinit plan --videos clips/ --teacher resnet50",
+        "distinit plan --videos list.csv --teacher resnet50 --fps 2 --set workers=[8,64]",
+    )
+)
+@_videos_option
+@_teacher_option
+@_weights_option
+@click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
+@click.option("--sample", type=int, metavar="K", help="Videos to look at.")
+@_sampling_options
+@_stage_options
+def plan(names: tuple[str, ...], weights: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """What an extraction would give and cost: frames, bytes, hours. Writes nothing."""
+    from distinit.schemas.plan import PlanConfig
+    from distinit.stages.plan import plan as run
+
+    options |= {"teachers": teacher_requests(names, weights, None), "as_json": as_json}
+    config, progress = _configure(PlanConfig, options)
+    _show(run(config, progress=progress), as_json)
+
+
+@main.command(epilog=_examples("distinit runs", "distinit runs work --json"))
+@click.argument("folder", default=".", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs below FOLDER: how far, how good, from which cache."""
+    from distinit.stages.runs import list_runs
+
+    _show(list_runs(folder), as_json)
 
 
 @main.command(epilog=_examples("distinit doctor", "distinit doctor --json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
 
-__all__ = ["build_config", "config_yaml", "merge_setting", "read_yaml"]
+__all__ = [
+    "build_config",
+    "config_yaml",
+    "merge_setting",
+    "read_yaml",
+    "sampling_choice",
+    "teacher_requests",
+]
 
 
 def build_config[ConfigT: Record](
@@ -39,6 +46,31 @@ def build_config[ConfigT: Record](
         return model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(model, error)) from None
+
+
+def teacher_requests(
+    teachers: Sequence[str], weights: Sequence[str], encoding: str | None
+) -> list[dict[str, str]] | None:
+    """--teacher, --weights and --encoding as entries of ``teachers``; None if none is named."""
+    if len(weights) > len(teachers):
+        raise ConfigError("--weights goes with a --teacher", found=f"{len(weights)} weights files")
+    requests = [{"name": name} for name in teachers]
+    for request, file in zip(requests, weights, strict=False):
+        request["weights"] = file
+    for request in requests:
+        request |= {"encoding": encoding} if encoding is not None else {}
+    return requests or None
+
+
+def sampling_choice(given: Mapping[str, float | None]) -> dict[str, Any] | None:
+    """--stride, --fps or --per-video as the whole key ``sampling``; None if none was given."""
+    named = {mode: value for mode, value in given.items() if value is not None}
+    if len(named) > 1:
+        raise ConfigError(
+            "--stride, --fps and --per-video exclude each other",
+            found=" and ".join(f"--{mode.replace('_', '-')}" for mode in named),
+        )
+    return {"mode": next(iter(named)), **named} if named else None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

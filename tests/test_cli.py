@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from distinit.cli import main
+
+MakeVideo = Callable[..., Path]
 
 
 def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -106,3 +109,45 @@ def test_doctor_fails_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 1
     assert "fail  ffmpeg" in result.output
     assert "something needed is missing" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "mode", "rows"),
+    [
+        ([], "all", 24),
+        (["--stride", "5"], "stride", 5),
+        (["--fps", "2.5"], "fps", 6),
+        (["--per-video", "4"], "per_video", 4),
+    ],
+)
+def test_sampling_options_choose_the_rows_and_are_in_the_manifest(
+    options: list[str], mode: str, rows: int, make_video: MakeVideo, tmp_path: Path
+) -> None:
+    make_video(tmp_path / "-a [1] ö.mp4", frames=24, rate=10)
+    command = ["extract", "--videos", str(tmp_path), "--teacher", "null", "--quiet", *options]
+    result = CliRunner().invoke(main, [*command, "--cache", str(tmp_path / "cache")])
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((tmp_path / "cache" / "manifest.json").read_text())
+    assert manifest["sampling"]["mode"] == mode
+    assert manifest["row_space"]["rows"] == rows
+
+
+def test_two_samplings_at_once_are_refused(tmp_path: Path) -> None:
+    command = ["plan", "--videos", str(tmp_path), "--stride", "2", "--per-video", "4"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "--stride and --per-video" in result.output
+
+
+def test_plan_prints_a_table_or_json(make_video: MakeVideo, tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", frames=24)
+    command = ["plan", "--videos", str(tmp_path), "--teacher", "null", "--quiet"]
+    command += ["--set", "seconds=0.1", "--set", "workers=[1,64]", "--stride", "2"]
+    text = CliRunner().invoke(main, command)
+    assert text.exit_code == 0, text.output
+    assert "frames       24\n" in text.output
+    assert "rows         12\n" in text.output
+    figures = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert figures["frames"] == {"expected": 24, "low": 24, "high": 24}
+    assert list(figures["hours"]) == ["1", "64"]
+    assert {"float16", "int8", "topk:32"} >= figures["logit_bytes"].keys()

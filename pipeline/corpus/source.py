@@ -55,11 +55,11 @@ class VideoSource:
             yield spooled.path
 
     def reason(self, path: str, digest: str, error: DecodeError) -> str:
-        """What ``error`` says of a video, without the name that its file had."""
-        text = error.problem.removeprefix(f"{Path(path).name}: ")
+        """What ``error`` says of a video; it tells nothing of where its bytes lay."""
+        text, name = error.problem, Path(path).name
         if path in self.urls:
-            text = text.removeprefix(f"{spooled_name(self.urls[path], digest)}: ")
-        return text
+            text = text.replace(spooled_name(self.urls[path], digest), name)
+        return text.removeprefix(f"{name}: ")
 
 
 def hash_remote(

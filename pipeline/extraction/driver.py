@@ -36,11 +36,14 @@ def run_tasks(
     end and are committed.
     """
     expected = sum(video.probed_frames for task in tasks for video in task.spec.videos)
+    units_total = sum(task.spec.task.units for task in tasks)
     progress.start("extract", expected, "frames")
-    frames = videos = failed = 0
+    frames = videos = failed = units = 0
     try:
         for event in executor.run(factory, tasks, requeue(max_attempts)):
             if not isinstance(event, Progressed):
+                units += event.task.spec.task.units
+                progress.advance(0, units=f"{units}/{units_total}")
                 continue
             note: Note = event.note
             task: ExtractionTask = event.task
