@@ -1,0 +1,137 @@
+"""What training runs lie below a folder, and how far each of them is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.schemas.base import Record
+from distinit.schemas.errors import ConfigError, RunMismatchError
+from distinit.schemas.run import EvaluationResult, RunRecord, StudentRecord
+
+__all__ = ["RunSummary", "RunTable", "list_runs"]
+
+# Folders of a run that hold no other runs.
+_INSIDE = frozenset({"checkpoints", "tensorboard", "ray", "frames"})
+
+
+class RunSummary(Record):
+    """One run directory in a line."""
+
+    path: str
+    kind: str = Field(description="distill or finetune; empty if run.json cannot be read")
+    student: str = Field(description="name of the network; - if not known yet")
+    state: str = Field(description="finished, at step N, not begun, or unreadable")
+    epochs: float = Field(description="done so far")
+    epochs_total: int
+    loss: float | None = Field(description="of the last metric line")
+    top1: float | None = Field(description="percent; of a finished finetune run")
+    cache_digest: str | None = Field(description="of the target cache the student comes from")
+
+
+class RunTable(Record):
+    """Every run below a folder, by path."""
+
+    folder: str
+    runs: tuple[RunSummary, ...]
+
+    def summary(self) -> str:
+        """A table with one line a run."""
+        if not self.runs:
+            return f"no run directory below {self.folder}"
+        head = ("kind", "student", "state", "epochs", "loss/top-1", "cache", "path")
+        rows = [head, *(_cells(run) for run in self.runs)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+
+def list_runs(folder: Path) -> RunTable:
+    """Look for run directories in ``folder`` and below. Raises ConfigError if it is none."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is no folder",
+            expected="a folder with run directories",
+            remedy="give the folder that holds what `--out` named",
+        )
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        if "run.json" in files:
+            found.append(_summary_of(Path(root)))
+            folders[:] = [name for name in folders if name not in _INSIDE]
+    return RunTable(folder=str(folder), runs=tuple(sorted(found, key=lambda run: run.path)))
+
+
+def _summary_of(root: Path) -> RunSummary:
+    record = _read(root / "run.json", RunRecord)
+    if record is None:
+        return _unreadable(root)
+    run = RunDirectory(root, record)
+    try:
+        line = run.last_metric() or {}
+        result = run.read_result(EvaluationResult) if record.kind == "finetune" else None
+    except (RunMismatchError, ValueError, OSError):
+        return _unreadable(root)
+    student = _read(root / "student.json", StudentRecord)
+    return RunSummary(
+        path=str(root),
+        kind=record.kind,
+        student=_network(record.config) if student is None else student.student.name,
+        state=_state(run, line),
+        epochs=line.get("epoch", 0.0),
+        epochs_total=record.config["optimizer"]["epochs"],
+        loss=line.get("loss"),
+        top1=None if result is None else result.top1,
+        cache_digest=record.inputs.get("cache") if student is None else student.cache_digest,
+    )
+
+
+def _read[R: Record](path: Path, kind: type[R]) -> R | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _network(config: dict[str, Any]) -> str:
+    """A finetune run may take its network from ``init``, and name none."""
+    return str((config.get("student") or {}).get("name", "-"))
+
+
+def _state(run: RunDirectory, line: dict[str, Any]) -> str:
+    if run.result.is_file():
+        return "finished"
+    return f"at step {line['step']}" if line else "not begun"
+
+
+def _unreadable(root: Path) -> RunSummary:
+    return RunSummary(
+        path=str(root),
+        kind="",
+        student="-",
+        state="unreadable",
+        epochs=0,
+        epochs_total=0,
+        loss=None,
+        top1=None,
+        cache_digest=None,
+    )
+
+
+def _cells(run: RunSummary) -> tuple[str, ...]:
+    loss = "-" if run.loss is None else f"{run.loss:.4f}"
+    return (
+        run.kind or "-",
+        run.student,
+        run.state,
+        f"{run.epochs:.3g}/{run.epochs_total}",
+        loss if run.top1 is None else f"{run.top1:.1f} %",
+        (run.cache_digest or "-")[:12],
+        run.path,
+    )
