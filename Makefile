@@ -35,7 +35,7 @@ FINETUNE_CONFIG ?= configs/demo_finetune.yaml
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo footage extract distill finetune evaluate audit test check bench clean
+.PHONY: help setup demo footage extract distill finetune evaluate audit test check bench bench-distill clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -86,6 +86,9 @@ check: setup ## Lint, format and types
 
 bench: setup ## Benchmarks, small sizes
 	$(BIN)/python benchmarks/teacher_accuracy.py --help
+
+bench-distill: setup ## Step rate of distillation, its look-ups, a live teacher: CACHE= FRAMES=
+	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' $(ARGS)
 
 clean: ## Remove the default work folder and the caches of tools
 	rm -rf work .mypy_cache .ruff_cache .pytest_cache .hypothesis
