@@ -13,6 +13,7 @@ from pydantic import Field
 from distinit.pipeline.config import build_config
 from distinit.pipeline.demo.footage import DemoFootage, make_corpus
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.reports.demo_picture import draw_demo
 from distinit.schemas.audit import AuditConfig
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
@@ -34,6 +35,7 @@ class DemoResult(Record):
     """Where everything lies, and the figures of both inits."""
 
     footage: str
+    picture: str | None = None
     cache: str | None = None
     frames: str | None = None
     report: str | None = None
@@ -63,6 +65,7 @@ class DemoResult(Record):
 
     def _paths(self) -> list[str]:
         paths = {
+            "picture": self.picture,
             "report": self.report,
             "cache": self.cache,
             "frame store": self.frames,
@@ -127,8 +130,16 @@ def demo(out: Path, *, only: str | None, workers: int, progress: Progress) -> De
             f"finetune {init}",
             partial(_finetune, footage, source, out / f"finetune_{init}", out, progress),
         )
+    audit_dir = out / "audit"
+    draw_demo(
+        out / "demo.png",
+        audit_dir / f"{_TEACHER}-entropy.png",
+        audit_dir / f"{_TEACHER}-most-confident.png",
+        results,
+    )
     return DemoResult(
         footage=str(out / "footage"),
+        picture=str(out / "demo.png"),
         cache=str(cache),
         frames=str(frames),
         report=report.report,

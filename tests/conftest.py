@@ -94,6 +94,8 @@ def ray_session() -> Iterator[None]:
     """The one Ray that all tests share; mark them ``@pytest.mark.ray``."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    # "local": another Ray may run on this machine, and its address would be found.
+    ray.init(address="local", num_cpus=4, **quiet)
     yield
     ray.shutdown()
