@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -276,3 +279,34 @@ def test_the_schedule_follows_from_the_init(values: dict[str, Any], expected: ob
     assert FinetuneConfig.model_validate(config.model_dump()) == config
     assert (SCRATCH_OPTIMIZER.learning_rate, SCRATCH_OPTIMIZER.epochs) == (0.01, 45)
     assert (FINETUNE_OPTIMIZER.learning_rate, FINETUNE_OPTIMIZER.epochs) == (0.002, 8)
+
+
+def test_a_sigkilled_run_goes_on_to_the_same_curve(
+    configure: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    changes = {"optimizer": {"learning_rate": 0.02, "epochs": 4, "clips_per_epoch": 96}}
+    whole = configure(tmp_path / "whole", **changes)
+    expected = finetune(whole).evaluation
+    cut = configure(tmp_path / "cut", **changes)
+    code = (
+        "import sys; from distinit.schemas.finetune import FinetuneConfig; "
+        "from distinit.stages.finetune import finetune; "
+        "finetune(FinetuneConfig.model_validate_json(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, cut.model_dump_json(exclude_unset=True)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "cut" / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= 4:
+            break
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "cut" / "result.json").exists(), "the kill must hit the middle"
+    assert finetune(cut).evaluation == expected
+    curves = [
+        [(line["step"], line["loss"]) for line in map(json.loads, path.read_text().splitlines())]
+        for path in (metrics, tmp_path / "whole" / "metrics.jsonl")
+    ]
+    assert curves[0] == curves[1]
