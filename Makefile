@@ -84,8 +84,10 @@ check: setup ## Lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## Benchmarks, small sizes
-	$(BIN)/python benchmarks/teacher_accuracy.py --help
+bench: setup footage ## Small benchmarks on the demo's footage: frame store, encodings
+	$(BIN)/python benchmarks/frames.py '$(WORK)/demo/footage/corpus/bikes_000.mp4'
+	$(BIN)/python benchmarks/encodings_study.py --videos '$(WORK)/demo/footage/corpus' \
+	  --teacher efficientnet_lite0 --frames 64
 
 bench-distill: setup ## Step rate of distillation, its look-ups, a live teacher: CACHE= FRAMES=
 	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' $(ARGS)
