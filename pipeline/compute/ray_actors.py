@@ -246,4 +246,4 @@ def _reason(error: BaseException) -> str:
     """The telling line of Ray's message: it begins with identifiers."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]
     telling = [line for line in lines if line and "before finishing this task" not in line]
-    return telling[0][:300] if telling else type(error).__name__
+    return telling[0].partition(" Some common causes")[0][:300] if telling else type(error).__name__
