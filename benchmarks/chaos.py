@@ -162,6 +162,8 @@ def chaos(corpus: Path, work: Path, kills: int, workers: int, seed: int) -> Outc
         outcome.equal += result.content_digest == quiet.content_digest
         outcome.problems += verify_cache(out / "cache").problems
         shutil.rmtree(out)
+        done = dict(sorted(outcome.kills.items()))
+        click.echo(f"caches {outcome.caches}, equal {outcome.equal}, kills {done}", err=True)
     return outcome
 
 
