@@ -6,6 +6,7 @@ import math
 import os
 from typing import Any
 
+from distinit.pipeline.compute.orphans import watch_over_children
 from distinit.schemas.errors import ComputeError, ConfigError
 from distinit.schemas.extract import ComputeConfig
 
@@ -83,6 +84,7 @@ def _start_ray(config: ComputeConfig) -> None:
         if address is not None and address != "local":
             ray.init(address=address, **quiet)
             return
+        watch_over_children()
         ray.init(address="local", num_cpus=_local_cores(config), include_dashboard=False, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ComputeError(

@@ -107,11 +107,13 @@ def stuck_driver(
         process.communicate()
 
 
-def _wait_for(condition: Callable[[], object], seconds: float) -> float:
-    """Seconds until ``condition``; fails after ``seconds``."""
+def _wait_for(
+    condition: Callable[[], object], seconds: float, state: Callable[[], object] = lambda: ""
+) -> float:
+    """Seconds until ``condition``; fails after ``seconds``, showing the ``state``."""
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < seconds, "waited too long"
+        assert time.monotonic() - began < seconds, f"waited too long {state()}"
         time.sleep(0.05)
     return time.monotonic() - began
 
@@ -226,7 +228,7 @@ def test_the_end_of_a_driver_ends_its_ray_its_workers_and_their_ffmpegs(
         os.killpg(driver.pid, how)  # what a terminal does
     else:
         driver.kill()  # the driver alone
-    seconds = _wait_for(lambda: not marked(tmp_path), 30)
+    seconds = _wait_for(lambda: not marked(tmp_path), 30, lambda: marked(tmp_path))
     assert how == signal.SIGINT or seconds < 10
     _, err = driver.communicate(timeout=30)
     if how == signal.SIGINT:

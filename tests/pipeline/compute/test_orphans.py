@@ -1,0 +1,61 @@
+"""Children of a killed process end, though nothing in them watches for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+OWNER = """
+import subprocess, sys, time
+from distinit.pipeline.compute.orphans import watch_over_children
+before = subprocess.Popen(["sleep", "600"])
+watch_over_children()
+watch_over_children()
+# A shell between, as Ray's raylet is; the sleep is its child and no one's who watches.
+after = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
+print(before.pid, after.pid, int(after.stdout.readline()), flush=True)
+{end}
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; what is dead and not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def seconds_to_end(pid: int) -> float:
+    began = time.monotonic()
+    while alive(pid) and time.monotonic() - began < 20:
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
+@pytest.mark.parametrize("how", ["killed", "done"])
+def test_what_was_started_under_watch_ends_with_its_owner_and_nothing_else(how: str) -> None:
+    program = OWNER.format(end="time.sleep(600)" if how == "killed" else "sys.exit(0)")
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        before, shell, sleep = (int(word) for word in owner.stdout.readline().split())
+        lived = [alive(pid) for pid in (before, shell, sleep)]
+    finally:
+        if how == "killed":
+            owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    try:
+        assert how == "done" or lived == [True, True, True]
+        assert seconds_to_end(shell) < 10
+        assert seconds_to_end(sleep) < 10
+        assert alive(before)  # not ours to end
+    finally:
+        os.kill(before, signal.SIGKILL)
