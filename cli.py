@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Look and trust": ("audit", "cache", "frames", "runs"),
+    "Look and trust": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }
 
@@ -129,6 +129,7 @@ def _train_options(command: _Command) -> _Command:
         click.option(
             "--gpus-per-worker", "runtime__gpus_per_worker", type=float, help="GPUs each."
         ),
+        click.option("--ray-address", "runtime__ray_address", metavar="ADDRESS", help="A cluster."),
         click.option(
             "--device", "runtime__device", metavar="auto|cpu|cuda", help="Where it trains."
         ),
@@ -240,6 +241,7 @@ def distill(as_json: bool, **options: Any) -> None:
 @click.option("--init", metavar="scratch|distinit:RUN|inflated|file:STUDENT", help="Start from.")
 @click.option("--student", "student__name", metavar="NAME", help="Where --init does not say.")
 @click.option("--frames", metavar="DIR", help="The dataset's frame store; made if missing.")
+@click.option("--flow", metavar="DIR", help="Its flow store, for a student of flow; likewise.")
 @click.option("--out", metavar="RUN", help="Run directory.")
 @_train_options
 @_stage_options
@@ -332,6 +334,24 @@ def frames_build(as_json: bool, **options: Any) -> None:
     from distinit.stages.frames import build_frames as run
 
     config, progress = _configure(FramesConfig, {**options, "as_json": as_json})
+    _show(run(config, progress=progress), as_json)
+
+
+@main.group()
+def flow() -> None:
+    """Make a flow store, for students of optical flow."""
+
+
+@flow.command("build", epilog=_examples("distinit flow build --frames frames --out flow"))
+@click.option("--frames", metavar="DIR", help="RGB frame store.")
+@click.option("--out", metavar="DIR", help="Folder of the flow store: made, or continued.")
+@_stage_options
+def flow_build(as_json: bool, **options: Any) -> None:
+    """RGB frame store -> flow store: Farneback's flow to the next frame."""
+    from distinit.schemas.frames import FlowConfig
+    from distinit.stages.flow import build_flow as run
+
+    config, progress = _configure(FlowConfig, {**options, "as_json": as_json})
     _show(run(config, progress=progress), as_json)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from distinit.schemas.base import Record
-from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig, StudentConfig
+from distinit.schemas.training import (
+    ClipConfig,
+    OptimizerConfig,
+    RuntimeConfig,
+    StudentConfig,
+    with_flow_pixels,
+)
 
 __all__ = ["DistillConfig", "FilterConfig", "TargetConfig"]
 
@@ -31,6 +37,12 @@ class TargetConfig(Record):
     """How one teacher's stored frames become the target of a clip (paper sections 3, 4.3)."""
 
     teacher: str | None = Field(None, description="teacher id in the cache; None: its only teacher")
+    flipped_teacher: str | None = Field(
+        None,
+        description="id of the same teacher over mirrored frames (extracted with flip: true): what "
+        "it said is the target of flipped clips. None: a flipped clip learns what the teacher "
+        "said of the frame as it is, as in the paper",
+    )
     pick: Literal["center", "random", "uniform", "k_random", "all"] = Field(
         "random", description="frames of the clip that give the target (paper: one random is best)"
     )
@@ -65,10 +77,19 @@ class DistillConfig(Record):
     out: str = Field(description="run directory; belongs to exactly one config")
     student: StudentConfig = Field(default_factory=StudentConfig, description="the network")
     targets: tuple[TargetConfig, ...] = Field(
-        (TargetConfig(),), min_length=1, description="one entry per teacher; losses are summed"
+        (TargetConfig(),), min_length=1, description="one entry per teacher"
+    )
+    combine: Literal["heads", "mean"] = Field(
+        "heads",
+        description="heads: one head a teacher, losses are summed (paper). mean: one head learns "
+        "the mean of the teachers' targets, weighted by targets.weight, which needs one label "
+        "space: average logits means logits and then takes the softmax, probabilities the means "
+        "of the distributions; each after its own pick",
     )
     combine_filters: Literal["any", "all", "per_teacher"] = Field(
-        "per_teacher", description="a clip counts if any / all teachers are confident, or for each"
+        "per_teacher",
+        description="a clip counts if any / all teachers are confident, or for each; with combine "
+        "mean, per_teacher leaves the teachers that are not confident out of the mean",
     )
     skip_filtered: bool = Field(
         False,
@@ -77,3 +98,18 @@ class DistillConfig(Record):
     clip: ClipConfig = Field(default_factory=ClipConfig, description="clip geometry and pixels")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="SGD, schedule")
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices, batches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pixels_of_flow(cls, values: Any) -> Any:
+        return with_flow_pixels(values)
+
+    @model_validator(mode="after")
+    def _one_loss_for_one_head(self) -> DistillConfig:
+        if self.combine == "mean":
+            kinds = {(target.loss, target.average, target.temperature) for target in self.targets}
+            if len(kinds) > 1:
+                raise ValueError("combine mean: all targets need one loss, average and temperature")
+            if any(target.weight == 0 for target in self.targets):
+                raise ValueError("combine mean: a target of weight 0 has no part; remove it")
+        return self

@@ -8,7 +8,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import Record
-from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig, StudentConfig
+from distinit.schemas.training import (
+    ClipConfig,
+    OptimizerConfig,
+    RuntimeConfig,
+    StudentConfig,
+    with_flow_pixels,
+)
 
 __all__ = [
     "FINETUNE_OPTIMIZER",
@@ -70,6 +76,11 @@ class FinetuneConfig(Record):
     )
     out: str = Field(description="run directory; belongs to exactly one config")
     frames: str | None = Field(None, description="frame store of the dataset; None: OUT/frames")
+    flow: str | None = Field(
+        None,
+        description="flow store of the dataset, made of ``frames`` if it is missing; for students "
+        "of flow; None: OUT/flow",
+    )
     student: StudentConfig | None = Field(
         None, description="the network; None takes that of the distilled run"
     )
@@ -97,6 +108,11 @@ class FinetuneConfig(Record):
         scratch = values.get("init", "scratch") == "scratch"
         preset = SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER
         return {**values, "optimizer": {**preset.model_dump(), **given}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pixels_of_flow(cls, values: Any) -> Any:
+        return with_flow_pixels(values)
 
     @field_validator("init")
     @classmethod

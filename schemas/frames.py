@@ -1,4 +1,4 @@
-"""The frame store: small JPEG frames of every decoded frame, for the students."""
+"""The frame store: small JPEG frames of every decoded frame, or their flow, for the students."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = [
     "FailedVideo",
+    "FlowConfig",
+    "FlowSpec",
     "FrameGeometry",
     "FrameStoreManifest",
     "FramesConfig",
@@ -50,6 +52,41 @@ class FramesConfig(Record):
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
     spool: SpoolConfig = Field(
         default_factory=SpoolConfig, description="where videos named by URL wait"
+    )
+
+
+class FlowSpec(Record):
+    """What the pictures of a flow store are: motion to the next frame, x and y in two planes.
+
+    Farneback's algorithm with VMZ's constants on the frames of an RGB store, in grey. Of the last
+    frame it is that of the frame before. Level v of a plane means (v - 128) / 127 * flow_range
+    pixels a frame of the stored size, to the right or down; 128 is no motion.
+    """
+
+    method: Literal["farneback"] = "farneback"
+    pyr_scale: float = Field(0.5**0.5, description="scale from one pyramid level to the next")
+    levels: int = Field(5, description="pyramid levels")
+    winsize: int = Field(10, description="averaging window, pixels")
+    iterations: int = Field(2, description="at each level")
+    poly_n: int = Field(7, description="neighbourhood of the polynomial expansion, pixels")
+    poly_sigma: float = Field(1.5, description="Gaussian of the expansion, pixels")
+    gaussian_window: bool = Field(True, description="a Gaussian averaging window")
+    flow_range: float = Field(gt=0, description="largest motion kept, pixels a frame")
+    jpeg_quality: int = Field(description="of the planes, which are one grey JPEG")
+    opencv: str = Field(description="version of OpenCV that computed it")
+
+
+class FlowConfig(Record):
+    """RGB frame store -> flow frame store."""
+
+    frames: str = Field(description="folder of the RGB frame store")
+    out: str = Field(description="folder of the flow store; created or continued")
+    flow_range: float = Field(
+        20.0, gt=0, description="largest motion kept, pixels a frame; larger ones are cut to it"
+    )
+    jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality, libjpeg's scale")
+    parallel_units: int | None = Field(
+        None, ge=1, description="files computed at a time, a thread each; None: one a core"
     )
 
 
@@ -92,6 +129,7 @@ class FrameStoreManifest(Record):
     format: Literal["distinit-frame-store"] = "distinit-frame-store"
     format_version: int = 1
     geometry: FrameGeometry
+    flow: FlowSpec | None = Field(None, description="of a flow store; None: RGB pictures")
     plan_digest: str = Field(description="of the unit plan that the files follow")
     units: tuple[int, ...] | None = Field(
         None, description="units of the finished store; None while it is being written"

@@ -29,6 +29,12 @@ class HeadRecord(Record):
     outputs: int = Field(ge=1)
     label_space: str
     teacher_fingerprint: str | None = None
+    mean_of: dict[str, str] = Field(
+        default_factory=dict, description="of a head that learns a mean: teacher id -> fingerprint"
+    )
+    flipped_clips: (
+        Literal["target of the unflipped frame", "target of the flipped frame"] | None
+    ) = Field(None, description="what a distilled head learned of clips that were flipped")
 
 
 class StudentRecord(Record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -57,6 +57,11 @@ class TeacherRequest(Record):
         description="exact: torchvision's antialiased resize of full-size frames; "
         "fast: ffmpeg scales (bilinear). Part of the teacher's identity",
     )
+    flip: bool = Field(
+        False,
+        description="show the teacher mirrored frames, so that distill can give flipped clips the "
+        "targets of flipped frames. Part of the teacher's identity",
+    )
     target: Literal["logits", "features"] = Field(
         "logits", description="class logits, or pooled features (no entropy)"
     )
@@ -90,6 +95,7 @@ class PreprocessSpec(Record):
     std: tuple[float, float, float] = Field(description="per channel, of values in 0..1")
     channel_order: Literal["rgb", "bgr"] = "rgb"
     resize: Literal["exact", "fast"] = Field("exact", description="as TeacherRequest.resize")
+    flip: bool = Field(False, description="the input is mirrored left to right, as the last step")
 
 
 class TeacherIdentity(Record):
@@ -105,8 +111,14 @@ class TeacherIdentity(Record):
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 over all fields."""
-        return sha256_of(self.model_dump(mode="json"))
+        """Hex sha256 over all fields; ``flip`` counts where it is true only.
+
+        So the fingerprints of caches from before there was a ``flip`` stay what they were.
+        """
+        fields = self.model_dump(mode="json")
+        if not self.preprocessing.flip:
+            del fields["preprocessing"]["flip"]
+        return sha256_of(fields)
 
 
 class FidelityReport(Record):
@@ -142,6 +154,14 @@ class TeacherRecord(Record):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass"
     )
-    batch_size: int = Field(ge=1, description="frames per forward, never across two videos")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        description="frames per forward, never across two videos; auto: as many as paid"
+    )
+    compiled: bool = Field(False, description="by torch.compile, where the forward ran on a GPU")
+    device: str | None = Field(
+        None,
+        description="where the forward ran, as far as known (auto: a GPU where there was one). "
+        "Only cpu promises the same bits for any batch size, number of threads and workers",
+    )
     software: dict[str, str] = Field(description="versions of torch, torchvision, ffmpeg, distinit")
     fidelity: FidelityReport | None = None

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from distinit.schemas.base import Record
 
-__all__ = ["ClipConfig", "OptimizerConfig", "RuntimeConfig", "StudentConfig"]
+__all__ = [
+    "FLOW_PIXELS",
+    "ClipConfig",
+    "OptimizerConfig",
+    "RuntimeConfig",
+    "StudentConfig",
+    "with_flow_pixels",
+]
+
+FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
+"""``ClipConfig.mean`` and ``std`` of optical flow: x and y, pixels a frame (VMZ)."""
 
 
 class StudentConfig(Record):
@@ -28,8 +38,20 @@ class ClipConfig(Record):
     frames: int = Field(8, ge=1, description="T, consecutive frames at native rate (paper: 8, 32)")
     crop: int = Field(112, ge=16, description="random square crop, pixels (VMZ: 112)")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip (VMZ)")
-    mean: tuple[float, ...] = Field((0.43216, 0.394666, 0.37645), description="pixel mean (VMZ)")
-    std: tuple[float, ...] = Field((0.22803, 0.22145, 0.216989), description="pixel std (VMZ)")
+    mean: tuple[float, ...] = Field(
+        (0.43216, 0.394666, 0.37645),
+        description="per channel, of values in 0..1 (VMZ); of flow in pixels a frame, where "
+        "0.0046635, 0.0046261 (VMZ) is the default",
+    )
+    std: tuple[float, ...] = Field(
+        (0.22803, 0.22145, 0.216989), description="as mean; of flow 0.972347, 0.755146 (VMZ)"
+    )
+    flow_range: float = Field(
+        20.0,
+        gt=0,
+        description="flow only: the largest motion that the flow store holds, pixels a frame; "
+        "must be the store's",
+    )
 
 
 class OptimizerConfig(Record):
@@ -67,6 +89,9 @@ class RuntimeConfig(Record):
     )
     workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in this process")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs a worker reserves")
+    ray_address: str | None = Field(
+        None, description="an existing cluster (auto, HOST:6379); None starts a local one"
+    )
     loader_workers: int = Field(0, ge=0, description="loader threads per worker; 0 loads in line")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
@@ -82,3 +107,17 @@ class RuntimeConfig(Record):
         if value not in {"auto", "cpu", "cuda"} and not value.startswith("cuda:"):
             raise ValueError(f"device {value!r} is none of auto, cpu, cuda, cuda:N")
         return value
+
+
+def with_flow_pixels(values: Any) -> Any:
+    """Raw values of a configuration, with FLOW_PIXELS for what ``clip`` leaves open of a student
+    that reads flow. Anything else is returned as it is."""
+    if not isinstance(values, dict):
+        return values
+    student, clip = values.get("student"), values.get("clip", {})
+    channels = student.get("in_channels") if isinstance(student, dict) else None
+    if isinstance(student, StudentConfig):
+        channels = student.in_channels
+    if channels != 2 or not isinstance(clip, dict):
+        return values
+    return {**values, "clip": {**FLOW_PIXELS, **clip}}

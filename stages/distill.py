@@ -98,10 +98,11 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
 
 def _open_run(config: DistillConfig, task: DistillTask) -> RunDirectory:
     inputs = {
-        "cache": task.cache.manifest.content_digest,
-        "frames": task.store.manifest.geometry.record_digest(),
+        # Of what is used alone: another teacher may be added to the cache in the meantime.
+        "targets": task.cache.digest_of(task.teachers),
+        "frames": task.store.pixels_digest(),
     }
-    inputs |= {f"teacher {head.name}": head.teacher_fingerprint or "" for head in task.heads}
+    inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
     return open_run(Path(config.out), "distill", config, inputs, LOCATIONS)
 
 
@@ -112,6 +113,9 @@ def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
     for reader in task.readers:
         wanted, threshold = reader.config, reader.threshold_nats
         kept = "" if threshold == float("inf") else f", entropy at most {threshold:.3f} nats"
+        mirror = "" if reader.mirrored is None else f", flipped clips by {reader.mirrored.id}"
         progress.message(
-            f"teacher {reader.teacher.id}: {wanted.loss} on {wanted.pick} frames{kept}"
+            f"teacher {reader.teacher.id}: {wanted.loss} on {wanted.pick} frames{kept}{mirror}"
         )
+    if task.config.combine == "mean":
+        progress.message(f"one head learns the mean of {len(task.readers)} teachers")

@@ -25,8 +25,8 @@ __all__ = ["evaluate"]
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> EvaluationResult:
     """Score the student of a run on its test videos; writes ``result-PROTOCOL.json`` there.
 
-    Needs the run's frame store, not the videos. Raises ConfigError if ``run`` is no finished
-    finetune run, CheckpointError, FrameStoreError, StorageError.
+    Needs the run's frame store (or flow store), not the videos. Raises ConfigError if ``run`` is
+    no finished finetune run, CheckpointError, FrameStoreError, StorageError.
     """
     run = Path(config.run)
     record = _read(run / "run.json", RunRecord)
@@ -36,7 +36,10 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     trained = FinetuneConfig.model_validate(record.config)
     student, student_record = load_student(run)
     # The run may have been moved since: its own store is looked for where it is now.
-    store = FrameStore.open(run / "frames" if trained.frames is None else trained.frames)
+    named, own = (trained.frames, "frames")
+    if student_record.student.in_channels == 2:
+        named, own = (trained.flow, "flow")
+    store = FrameStore.open(run / own if named is None else named)
     result = score_student(
         student,
         store,

@@ -14,7 +14,9 @@ from distinit.pipeline.evaluation.init import Init, resolve_init
 from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.evaluation.store import (
     dataset_store,
+    flow_of,
     geometry_of,
+    refuse_other_range,
     scored_videos,
     with_undecodable,
 )
@@ -25,12 +27,13 @@ from distinit.pipeline.storage import atomic_write_bytes
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import TENSORS_NAME, save_student
 from distinit.pipeline.students.registry import check_clip
+from distinit.pipeline.training.clips import check_pixels
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError, DatasetError
+from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import (
     DatasetRecord,
@@ -48,7 +51,7 @@ LOAD_REPORT_NAME = "load_report.json"
 CONFUSION_NAME = "confusion.png"
 _SHOWN = 5
 # What lies there counts by its digest: a run goes on after its inputs were moved.
-_LOCATIONS = frozenset({"dataset.root", "dataset.splits", "frames", "init"})
+_LOCATIONS = frozenset({"dataset.root", "dataset.splits", "frames", "flow", "init"})
 
 
 class FinetuneResult(Record):
@@ -94,6 +97,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     """
     progress = progress or NullProgress()
     init = resolve_init(config.init, config.student)
+    config = _with_clip_of(config, init)
     _check_student(config, init, progress)
     dataset = _list_dataset(config, progress)
     head_only = config.train_layers == "head"
@@ -108,6 +112,9 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     _write(run.root / LOAD_REPORT_NAME, report)
     _write(run.root / DATASET_NAME, dataset)
     store = dataset_store(frames, Path(config.dataset.root), dataset, config.clip.crop, progress)
+    if init.student.in_channels == 2:
+        store = flow_of(store, _flow_folder(config), config.clip.flow_range, progress)
+    check_pixels(store, init.student, config.clip)
     dataset = with_undecodable(dataset, store)
     _write(run.root / DATASET_NAME, dataset)
     student = _train(config, init, dataset, store, run, progress)
@@ -119,15 +126,23 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     return _result(config, init, run, evaluation)
 
 
+def _with_clip_of(config: FinetuneConfig, init: Init) -> FinetuneConfig:
+    """A student of flow brings its mean, std and range, where the configuration says nothing."""
+    if init.record is None or init.student.in_channels != 2:
+        return config
+    given = config.clip.model_fields_set
+    theirs = init.record.clip.model_dump(include={"mean", "std", "flow_range"} - given)
+    return config.model_copy(update={"clip": config.clip.model_copy(update=theirs)})
+
+
+def _flow_folder(config: FinetuneConfig) -> Path:
+    return Path(config.flow or Path(config.out) / "flow")
+
+
 def _check_student(config: FinetuneConfig, init: Init, progress: Progress) -> None:
     check_clip(init.student, config.clip)
-    if init.student.in_channels != 3:
-        raise ConfigError(
-            "frame stores hold RGB frames",
-            expected="a student with 3 input channels",
-            found=f"{init.student.in_channels}",
-            remedy="set student.in_channels to 3",
-        )
+    if init.student.in_channels == 2:
+        refuse_other_range(_flow_folder(config), config.clip.flow_range)
     if init.record is not None and init.record.clip != config.clip:
         progress.message(
             f"note: the student was trained on other clips ({init.record.clip}) than now "

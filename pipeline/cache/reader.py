@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +112,17 @@ class TargetCache:
             )
         return read_state(self.layout, plan, self.teachers)
 
+    def digest_of(self, teacher_ids: Collection[str]) -> str:
+        """``content_digest`` of a cache that held these teachers alone.
+
+        It stays as it is when another teacher is added. Raises CacheError for a teacher that is
+        not in the cache, CacheCorruptError for damaged commit records.
+        """
+        wanted = {self._known(name).id for name in teacher_ids}
+        if wanted == set(self.manifest.teachers) and self.manifest.content_digest:
+            return self.manifest.content_digest
+        return self.read_state().content_digest(self.manifest.sampling, wanted)
+
     def targets(self, teacher_id: str) -> TeacherTargets:
         """Targets of one teacher. Raises CacheError for a teacher that is not in the cache."""
         return TeacherTargets(self, self._known(teacher_id))
@@ -140,13 +153,17 @@ class TargetCache:
 
 
 class TeacherTargets:
-    """What one teacher said, row by row. Picklable; descriptors are opened per process."""
+    """What one teacher said, row by row.
+
+    Threads may share it. Picklable; descriptors are opened per process.
+    """
 
     def __init__(self, cache: TargetCache, record: TeacherRecord) -> None:
         self.cache = cache
         self.record = record
         self._specs = array_specs(record.encoding, record.identity.classes)
         self._open: OrderedDict[tuple[str, int], ShardReader] = OrderedDict()
+        self._lock = threading.Lock()  # of _open: a shard must not be closed while it is read
 
     @cached_property
     def entropy_nats(self) -> np.ndarray:
@@ -187,8 +204,9 @@ class TeacherTargets:
         for unit in np.unique(unit_N).tolist():
             where_N = np.flatnonzero(unit_N == unit)
             inside_N = rows_N[where_N] - unit * capacity
-            for spec in self._specs:
-                self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
+            with self._lock:
+                for spec in self._specs:
+                    self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
         log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
         return decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from distinit.pipeline.cache.digest import content_digest
@@ -52,18 +52,21 @@ class CacheState:
             and decided == self.plan.latest.keys()
         )
 
-    def content_digest(self, sampling: SamplingConfig) -> str:
-        """See digest.content_digest."""
-        teachers = {
+    def content_digest(
+        self, sampling: SamplingConfig, teachers: Collection[str] | None = None
+    ) -> str:
+        """See digest.content_digest; over some of the teachers only, if they are given."""
+        said = {
             name: (
                 record.fingerprint,
                 record.encoding,
                 {u: c.content_sha256 for u, c in self.commits[name].items()},
             )
             for name, record in self.records.items()
+            if teachers is None or name in teachers
         }
         videos = videos_table(self.plan, self.outcomes).to_pylist()
-        return content_digest(sampling, self.plan.capacity, videos, teachers)
+        return content_digest(sampling, self.plan.capacity, videos, said)
 
 
 def read_state(

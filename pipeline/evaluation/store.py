@@ -9,16 +9,24 @@ from distinit.pipeline.corpus.listing import list_files
 from distinit.pipeline.evaluation.datasets import known_files
 from distinit.pipeline.evaluation.score import ScoredVideo
 from distinit.pipeline.frames.build import build_store
+from distinit.pipeline.frames.build_flow import build_flow_store
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import read_manifest
 from distinit.pipeline.progress import Progress
-from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.errors import ConfigError, FrameStoreError
+from distinit.schemas.frames import FlowConfig, FrameGeometry
 from distinit.schemas.run import DatasetRecord
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["dataset_store", "geometry_of", "scored_videos", "with_undecodable"]
+__all__ = [
+    "dataset_store",
+    "flow_of",
+    "geometry_of",
+    "refuse_other_range",
+    "scored_videos",
+    "with_undecodable",
+]
 
 _DECODERS = 8  # at most; each is one ffmpeg process
 _DEFAULT_HEIGHT = 128
@@ -70,6 +78,42 @@ def dataset_store(
             expected="every video of the dataset, known by its bytes",
             found=f"not there: {', '.join(lacking[:5])}",
             remedy=f"build one of all videos: distinit frames build --videos {root} --out DIR",
+        )
+    return store
+
+
+def refuse_other_range(folder: Path, flow_range: float) -> None:
+    """Raise ConfigError if there is a flow store at ``folder`` already, of another range."""
+    if not StoreLayout(folder).manifest.is_file():
+        return
+    flow = read_manifest(folder).flow
+    if flow is not None and flow.flow_range != flow_range:
+        raise ConfigError(
+            f"the flow in {folder} has another range",
+            expected=f"clip.flow_range {flow.flow_range:g}",
+            found=f"clip.flow_range {flow_range:g}",
+            remedy=f"--set clip.flow_range={flow.flow_range:g}, or another folder to --flow",
+        )
+
+
+def flow_of(frames: FrameStore, folder: Path, flow_range: float, progress: Progress) -> FrameStore:
+    """Open the flow store of ``frames`` at ``folder``; build or finish it if need be.
+
+    Raises ConfigError where OpenCV is needed and missing, FrameStoreError for a finished store
+    that is not of these frames, StorageError.
+    """
+    finished = StoreLayout(folder).manifest.is_file() and read_manifest(folder).units is not None
+    if not finished:
+        wanted = FlowConfig(frames=str(frames.root), out=str(folder), flow_range=flow_range)
+        return build_flow_store(wanted, progress)
+    store = FrameStore.open(folder)
+    lacking = [digest for digest in frames.by_digest if digest not in store.by_digest]
+    if lacking or store.channels != 2:
+        raise FrameStoreError(
+            f"{folder} is not the flow of {frames.root}",
+            expected=f"a flow store of the same {len(frames.videos)} videos",
+            found=f"{store.channels} channels, {len(lacking)} videos absent",
+            remedy="give another folder to --flow: it is built when it is missing",
         )
     return store
 

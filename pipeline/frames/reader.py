@@ -16,10 +16,11 @@ import torch
 from pydantic import ValidationError
 
 from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
-from distinit.pipeline.frames.jpeg import decode_jpeg
+from distinit.pipeline.frames.jpeg import decode_jpeg, decode_planes
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.writer import ROWS_PER_BATCH, read_manifest
 from distinit.pipeline.storage import safe_join, sha256_file
+from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, FrameStoreError
 from distinit.schemas.frames import FailedVideo, FrameGeometry, FrameStoreManifest, StoreCommit
 from distinit.schemas.tables import STORE_SCHEMA
@@ -119,11 +120,30 @@ class FrameStore:
             return [self._unit(unit).jpeg(row) for unit, row in pairs]
 
     def clip(self, video_id: str, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 RGB [T, 3, height, width] of frames of one video, in the order asked for.
+        """uint8 [T, channels, height, width] of frames of one video, in the order asked for.
 
-        Raises FrameStoreError for an unknown video or frame and for damaged bytes.
+        RGB, or the two planes of flow (see FlowSpec). Raises FrameStoreError for an unknown video
+        or frame and for damaged bytes.
         """
-        return torch.stack([decode_jpeg(jpeg) for jpeg in self.jpegs(video_id, indices)])
+        jpegs = self.jpegs(video_id, indices)
+        if self.manifest.flow is None:
+            return torch.stack([decode_jpeg(jpeg) for jpeg in jpegs])
+        return torch.stack([decode_planes(jpeg, self.channels) for jpeg in jpegs])
+
+    @property
+    def channels(self) -> int:
+        """3 of an RGB store, 2 of a flow store."""
+        return 3 if self.manifest.flow is None else 2
+
+    def pixels_digest(self) -> str:
+        """Digest of what its pictures are: the geometry, and of a flow store how flow was made."""
+        geometry = self.manifest.geometry.record_digest()
+        flow = self.manifest.flow
+        return geometry if flow is None else sha256_of([geometry, flow.record_digest()])
+
+    def commits(self) -> list[StoreCommit]:
+        """The commit records of its units. Raises FrameStoreError for damaged ones."""
+        return _read_commits(self.root, self.manifest, allow_incomplete=True)
 
     def _unit(self, unit: int) -> _UnitFile:
         """The open file of a unit; the least recently used one makes room."""
@@ -138,7 +158,7 @@ class FrameStore:
     def verify(self, *, deep: bool = True) -> tuple[str, ...]:
         """Problems found, one line each: sizes, with ``deep`` also sha256 of every file."""
         problems = []
-        for commit in _read_commits(self.root, self.manifest, allow_incomplete=True):
+        for commit in self.commits():
             try:
                 _check_sizes(self.root, commit)
             except FrameStoreError as error:

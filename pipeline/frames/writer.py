@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from distinit.pipeline.frames.jpeg import encode_jpeg
+from distinit.pipeline.frames.jpeg import encode_jpeg, encode_planes
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.storage import (
     PARTIAL_SUFFIX,
@@ -25,6 +25,7 @@ from distinit.pipeline.storage import (
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import (
     FailedVideo,
+    FlowSpec,
     FrameGeometry,
     FrameStoreManifest,
     StoreCommit,
@@ -62,16 +63,19 @@ def read_manifest(root: Path) -> FrameStoreManifest:
 
 
 class FrameStoreWriter:
-    """Creates a frame store or continues one of the same geometry and plan.
+    """Creates a frame store or continues one of the same geometry and plan; ``flow``: of flow.
 
     Picklable: several processes may write different units of one store.
 
-    Raises FrameStoreError if ``root`` holds a store of another geometry or plan.
+    Raises FrameStoreError if ``root`` holds a store of another geometry, plan or kind.
     """
 
-    def __init__(self, root: Path, geometry: FrameGeometry, plan_digest: str) -> None:
+    def __init__(
+        self, root: Path, geometry: FrameGeometry, plan_digest: str, flow: FlowSpec | None = None
+    ) -> None:
         self._layout = StoreLayout(root)
         self.geometry = geometry
+        self.flow = flow
         self.plan_digest = plan_digest
         if self._layout.manifest.exists():
             self._refuse_another(read_manifest(root))
@@ -82,6 +86,7 @@ class FrameStoreWriter:
         for name, wanted, found in (
             ("geometry", self.geometry, manifest.geometry),
             ("plan", self.plan_digest, manifest.plan_digest),
+            ("kind of pictures", self.flow or "RGB", manifest.flow or "RGB"),
         ):
             if wanted != found:
                 raise FrameStoreError(
@@ -93,7 +98,7 @@ class FrameStoreWriter:
 
     def _write_manifest(self, units: tuple[int, ...] | None) -> None:
         manifest = FrameStoreManifest(
-            geometry=self.geometry, plan_digest=self.plan_digest, units=units
+            geometry=self.geometry, flow=self.flow, plan_digest=self.plan_digest, units=units
         )
         text = manifest.model_dump_json(indent=2) + "\n"
         atomic_write_bytes(self._layout.manifest, text.encode())
@@ -104,7 +109,7 @@ class FrameStoreWriter:
 
     def open_unit(self, unit: int) -> UnitFrameWriter:
         """Begin a unit afresh; what a killed writer left of it is overwritten."""
-        return UnitFrameWriter(self._layout, self.geometry, unit)
+        return UnitFrameWriter(self._layout, self.geometry, unit, self.flow)
 
     def finalise(self, units: Iterable[int]) -> None:
         """Declare the store finished: it consists of ``units``. Repeat it after adding more.
@@ -131,10 +136,14 @@ class UnitFrameWriter:
     As a context manager it aborts on the way out unless it was committed.
     """
 
-    def __init__(self, layout: StoreLayout, geometry: FrameGeometry, unit: int) -> None:
+    def __init__(
+        self, layout: StoreLayout, geometry: FrameGeometry, unit: int, flow: FlowSpec | None = None
+    ) -> None:
         self._layout = layout
         self._unit = unit
-        self._quality = geometry.jpeg_quality
+        self._channels = 3 if flow is None else 2
+        self._encode = encode_jpeg if flow is None else encode_planes
+        self._quality = geometry.jpeg_quality if flow is None else flow.jpeg_quality
         self._path = layout.unit(unit)
         self._rows = _RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
         self._dropped: set[str] = set()
@@ -144,14 +153,15 @@ class UnitFrameWriter:
     def append(
         self, video_id: str, digest: str, first_frame: int, frames_NHWC: np.ndarray, fps: float
     ) -> None:
-        """Add consecutive frames ``first_frame`` .. of a video, uint8 RGB, as JPEG.
+        """Add consecutive frames ``first_frame`` .. of a video, uint8 RGB or flow, as JPEG.
 
         Raises FrameStoreError for other arrays, StorageError when the disk refuses.
         """
-        if frames_NHWC.dtype != np.uint8 or frames_NHWC.ndim != 4 or frames_NHWC.shape[3] != 3:
+        right = frames_NHWC.ndim == 4 and frames_NHWC.shape[3] == self._channels
+        if frames_NHWC.dtype != np.uint8 or not right:
             raise FrameStoreError(
                 f"frames of video {video_id} cannot be stored",
-                expected="uint8 [N, height, width, 3]",
+                expected=f"uint8 [N, height, width, {self._channels}]",
                 found=f"{frames_NHWC.dtype} {list(frames_NHWC.shape)}",
             )
         count, height, width, _ = frames_NHWC.shape
@@ -165,7 +175,7 @@ class UnitFrameWriter:
             width=width,
             fps=fps,
         )
-        jpegs = [encode_jpeg(frame_HWC, self._quality) for frame_HWC in frames_NHWC]
+        jpegs = [self._encode(frame_HWC, self._quality) for frame_HWC in frames_NHWC]
         with storage_errors(self._path):
             self._rows.add(run, jpegs)
 

@@ -84,7 +84,9 @@ def assemble(
     identity = TeacherIdentity(
         architecture=architecture,
         weights_sha256=weights_sha256,
-        preprocessing=with_resize(preprocessing, request),
+        preprocessing=with_resize(preprocessing, request).model_copy(
+            update={"flip": request.flip}
+        ),
         target=request.target,
         classes=classes,
         label_space=labels.space,
@@ -102,10 +104,11 @@ def with_resize(spec: PreprocessSpec, request: TeacherRequest) -> PreprocessSpec
 
 
 def name_default_id(parts: Sequence[str], request: TeacherRequest) -> str:
-    """A folder name from ``parts``, different for each resize and target of one network."""
+    """A folder name from ``parts``, different for each resize, target and flip of one network."""
     extras = [
         *(["features"] if request.target == "features" else []),
         *(["fast"] if request.resize == "fast" else []),
+        *(["flip"] if request.flip else []),
     ]
     stem, *tail = [_UNSAFE.sub("-", part) for part in (*parts, *extras)]
     end = "".join(f"-{part}" for part in tail)

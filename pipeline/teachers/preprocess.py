@@ -32,7 +32,8 @@ def view_for(spec: PreprocessSpec) -> View:
 def preprocess(frames_NHWC: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     """Resize, centre crop, scale to 0..1 and normalise RGB frames uint8 [N, H, W, 3].
 
-    Returns float32 [N, 3, crop_size, crop_size] on the frames' device, channels last in memory.
+    Returns float32 [N, 3, crop_size, crop_size] on the frames' device, channels last in memory;
+    with ``flip``, mirrored left to right.
     ``mean`` and ``std`` are in the order of ``spec.channel_order``. A frame's result does not
     depend on the frames beside it. With ``resize="fast"`` the frames come scaled by ffmpeg and
     are only cropped; TeacherError when they have another size.
@@ -49,6 +50,8 @@ def preprocess(frames_NHWC: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     normalised_NCHW: torch.Tensor = transforms.normalize(
         pixels_NCHW, list(spec.mean), list(spec.std)
     )
+    if spec.flip:
+        normalised_NCHW = normalised_NCHW.flip(3)
     return normalised_NCHW.contiguous(memory_format=torch.channels_last)
 
 

@@ -9,17 +9,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distinit.pipeline.frames.flow import flow_from_levels
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.sampling import ClipChoices
-from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.training import ClipConfig
+from distinit.schemas.errors import ConfigError, FrameStoreError
+from distinit.schemas.training import ClipConfig, StudentConfig
 
-__all__ = ["check_crop", "crop_offset", "load_pixels", "to_clip"]
+__all__ = ["check_crop", "check_pixels", "crop_offset", "load_pixels", "to_clip"]
 
 
 def crop_offset(position: float, size: int, crop: int) -> int:
     """First pixel of a crop along one edge; ``position`` in [0, 1) spreads over all places."""
     return int(position * (size - crop + 1))
+
+
+def check_pixels(store: FrameStore, student: StudentConfig, clip: ClipConfig) -> None:
+    """Raise ConfigError unless the student reads what is stored: RGB, or flow and its range."""
+    if store.channels != student.in_channels:
+        raise ConfigError(
+            f"the student does not read what the frame store {store.root} holds",
+            expected=f"student.in_channels {store.channels}",
+            found=f"student.in_channels {student.in_channels}",
+            remedy="3 reads RGB; 2 reads flow, which `distinit flow build` makes of an RGB store",
+        )
+    flow = store.manifest.flow
+    if flow is not None and flow.flow_range != clip.flow_range:
+        raise ConfigError(
+            f"the flow in {store.root} has another range",
+            expected=f"clip.flow_range {flow.flow_range:g}",
+            found=f"clip.flow_range {clip.flow_range:g}",
+            remedy=f"--set clip.flow_range={flow.flow_range:g}",
+        )
 
 
 def check_crop(store: FrameStore, video_ids: Sequence[str], crop: int) -> None:
@@ -38,7 +58,7 @@ def check_crop(store: FrameStore, video_ids: Sequence[str], crop: int) -> None:
 def load_pixels(
     store: FrameStore, video_ids: Sequence[str], choices: ClipChoices, crop: int
 ) -> Tensor:
-    """Decode and crop N clips: uint8 [N, T, 3, crop, crop]. ``video_ids`` by number."""
+    """Decode and crop N clips: uint8 [N, T, channels, crop, crop]. ``video_ids`` by number."""
     clips = []
     for video, frames_T, position in zip(
         choices.video_N.tolist(), choices.frames_NT, choices.crop_N2.tolist(), strict=True
@@ -52,7 +72,7 @@ def load_pixels(
 
 
 def _distinct_frames(store: FrameStore, video_id: str, frames_T: NDArray[np.int64]) -> Tensor:
-    """Frames [T, 3, H, W]; a frame that a short video repeats is decoded once."""
+    """Frames [T, channels, H, W]; a frame that a short video repeats is decoded once."""
     distinct, inverse_T = np.unique(frames_T, return_inverse=True)
     frames = store.clip(video_id, distinct.tolist())
     return frames[torch.from_numpy(inverse_T)] if len(distinct) < len(frames_T) else frames
@@ -61,10 +81,21 @@ def _distinct_frames(store: FrameStore, video_id: str, frames_T: NDArray[np.int6
 def to_clip(
     pixels_BTCHW: Tensor, flip_B: Tensor, config: ClipConfig, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """uint8 [B, T, C, H, W] -> flipped and normalised [B, C, T, H, W], on the pixels' device."""
+    """uint8 [B, T, C, H, W] -> flipped and normalised [B, C, T, H, W], on the pixels' device.
+
+    Three channels are RGB, two are flow: mirrored motion runs the other way, so a flip negates x.
+    """
     device = pixels_BTCHW.device
-    clip = pixels_BTCHW.permute(0, 2, 1, 3, 4).to(dtype) / 255
+    pixels_BCTHW = pixels_BTCHW.permute(0, 2, 1, 3, 4)
+    if pixels_BTCHW.shape[2] == 2:
+        clip = flow_from_levels(pixels_BCTHW, config.flow_range, dtype)
+        mirrored = clip.flip(-1) * torch.tensor([-1, 1], dtype=dtype, device=device).view(
+            2, 1, 1, 1
+        )
+    else:
+        clip = pixels_BCTHW.to(dtype) / 255
+        mirrored = clip.flip(-1)
+    clip = torch.where(flip_B.view(-1, 1, 1, 1, 1), mirrored, clip)
     mean = torch.tensor(config.mean, dtype=dtype, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(config.std, dtype=dtype, device=device).view(1, -1, 1, 1, 1)
-    clip = (clip - mean) / std
-    return torch.where(flip_B.view(-1, 1, 1, 1, 1), clip.flip(-1), clip)
+    return (clip - mean) / std

@@ -15,7 +15,8 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
-from distinit.pipeline.training.clips import check_crop, load_pixels
+from distinit.pipeline.training.clips import check_crop, check_pixels, load_pixels
+from distinit.pipeline.training.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
 from distinit.pipeline.training.losses import clip_weights, soft_losses
 from distinit.pipeline.training.sampling import ClipChoices, ClipSampler
 from distinit.pipeline.training.targets import ClipTargets, TargetReader
@@ -23,6 +24,7 @@ from distinit.pipeline.training.task import Batch
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError, FrameStoreError
 from distinit.schemas.run import HeadRecord
+from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["DistillTask", "MatchedVideos", "match_videos", "open_distill_task"]
 
@@ -97,6 +99,12 @@ class DistillTask:
         self.store = store
         self.videos = videos
         self.readers = tuple(readers)
+        # (head, what it learns, the weight of its loss)
+        self._lessons: tuple[tuple[str, TargetConfig, float], ...] = tuple(
+            (reader.teacher.id, reader.config, reader.config.weight) for reader in self.readers
+        )
+        if config.combine == "mean":
+            self._lessons = ((MEAN_HEAD, config.targets[0], 1.0),)
         self._sampler = ClipSampler(
             videos.frame_counts,
             config.clip,
@@ -106,16 +114,34 @@ class DistillTask:
 
     @property
     def heads(self) -> tuple[HeadRecord, ...]:
-        """One head a teacher."""
+        """One head a teacher, or the one that learns their mean (raises ConfigError as that)."""
+        if self.config.combine == "mean":
+            heads = [mean_head(self.readers)]
+        else:
+            heads = [
+                HeadRecord(
+                    name=reader.teacher.id,
+                    outputs=reader.teacher.identity.classes,
+                    label_space=reader.teacher.identity.label_space,
+                    teacher_fingerprint=reader.teacher.fingerprint,
+                )
+                for reader in self.readers
+            ]
+        if self.config.clip.flip == 0:
+            return tuple(heads)
+        mirrored = [reader.mirrored is not None for reader in self.readers]
         return tuple(
-            HeadRecord(
-                name=reader.teacher.id,
-                outputs=reader.teacher.identity.classes,
-                label_space=reader.teacher.identity.label_space,
-                teacher_fingerprint=reader.teacher.fingerprint,
+            head.model_copy(
+                update={"flipped_clips": _flip_statement(mirrored if head.mean_of else [given])}
             )
-            for reader in self.readers
+            for head, given in zip(heads, mirrored, strict=False)
         )
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Every teacher whose targets are read, those of mirrored frames too: id -> fingerprint."""
+        records = [r for reader in self.readers for r in (reader.teacher, reader.mirrored) if r]
+        return {record.id: record.fingerprint for record in records}
 
     def build(self) -> Student:
         """See Task."""
@@ -135,9 +161,10 @@ class DistillTask:
 
     def _counts(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each sample has a weight for any teacher."""
-        rows_NT = self._rows(self._sampler.choices(epoch, samples_N))
+        choices = self._sampler.choices(epoch, samples_N)
+        rows_NT = self._rows(choices)
         uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
-        confident = [reader.confident(rows_NT, uniform_NT) for reader in self.readers]
+        confident = [r.confident(rows_NT, uniform_NT, choices.flip_N) for r in self.readers]
         weights = self._weights(confident, rows_NT)
         return np.any([weight_N > 0 for weight_N in weights], axis=0)
 
@@ -154,8 +181,14 @@ class DistillTask:
 
     def _targets(self, choices: ClipChoices, uniform_BT: NDArray[np.float64]) -> dict[str, Tensor]:
         rows_BT = self._rows(choices)
-        read: list[ClipTargets] = [reader.read(rows_BT, uniform_BT) for reader in self.readers]
+        read: list[ClipTargets] = [
+            reader.read(rows_BT, uniform_BT, choices.flip_N) for reader in self.readers
+        ]
         weights = self._weights([targets.confident_B for targets in read], rows_BT)
+        if self.config.combine == "mean":
+            said = [targets.target_BC for targets in read]
+            mean_BC, kept_B = mean_target(self.config.targets, said, weights)
+            return {f"target/{MEAN_HEAD}": mean_BC, f"weight/{MEAN_HEAD}": kept_B}
         tensors = {}
         for reader, targets, weight_B in zip(self.readers, read, weights, strict=True):
             tensors[f"target/{reader.teacher.id}"] = targets.target_BC
@@ -181,22 +214,33 @@ class DistillTask:
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum over the teachers of their mean loss; a clip of weight zero counts as zero.
+        """Sum over the heads of their mean loss; a clip of weight zero counts as zero.
 
-        Figures: ``loss/<teacher>`` (before its weight) and ``kept/<teacher>``, the share of clips.
+        Figures: ``loss/<head>`` (before its weight) and ``kept/<head>``, the share of clips.
         """
         total = torch.zeros((), device=next(iter(outputs.values())).device)
         figures: dict[str, Tensor] = {}
-        for reader in self.readers:
-            name, wanted = reader.teacher.id, reader.config
+        for name, wanted, factor in self._lessons:
             weight_B = targets[f"weight/{name}"]
             loss_B = soft_losses(
                 wanted.loss, outputs[name], targets[f"target/{name}"], wanted.temperature
             )
             mean = (weight_B * loss_B).mean()
-            total = total + wanted.weight * mean
+            total = total + factor * mean
             figures |= {f"loss/{name}": mean, f"kept/{name}": weight_B.mean()}
         return total, figures
+
+
+def _flip_statement(mirrored: Sequence[bool]) -> str:
+    if all(mirrored):
+        return "target of the flipped frame"
+    if not any(mirrored):
+        return "target of the unflipped frame"
+    raise ConfigError(
+        "a mean of teachers takes flipped clips from all of them or from none",
+        expected="targets.flipped_teacher for each target, or for none",
+        remedy="extract the missing teacher with flip: true",
+    )
 
 
 def open_distill_task(config: DistillConfig) -> DistillTask:
@@ -205,15 +249,8 @@ def open_distill_task(config: DistillConfig) -> DistillTask:
     Raises ConfigError, CacheError, FrameStoreError.
     """
     check_clip(config.student, config.clip)
-    if config.student.in_channels != 3:
-        raise ConfigError(
-            "a frame store holds RGB frames",
-            expected="student.in_channels 3",
-            found=f"student.in_channels {config.student.in_channels}",
-            remedy="distill an RGB student",
-        )
     cache = TargetCache.open(config.cache)
-    readers = [_reader(cache, target, config.clip.frames) for target in config.targets]
+    readers = [_reader(cache, config, target) for target in config.targets]
     names = [reader.teacher.id for reader in readers]
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -223,35 +260,63 @@ def open_distill_task(config: DistillConfig) -> DistillTask:
             remedy="remove one of them; a teacher has one head",
         )
     store = FrameStore.open(Path(config.frames))
+    check_pixels(store, config.student, config.clip)
     videos = match_videos(cache, store)
     check_crop(store, videos.store_ids, config.clip.crop)
-    return DistillTask(config, cache, store, videos, readers)
+    task = DistillTask(config, cache, store, videos, readers)
+    _ = task.heads  # refuses a mean over different label spaces
+    return task
 
 
-def _reader(cache: TargetCache, config: TargetConfig, frames: int) -> TargetReader:
-    teacher_id = config.teacher
+def _reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> TargetReader:
+    teacher_id = target.teacher
     if teacher_id is None:
-        if len(cache.teachers) != 1:
-            raise ConfigError(
-                "the cache has several teachers, and a target names none",
-                expected=f"targets.teacher: one of {', '.join(sorted(cache.teachers))}",
-                remedy="give one target per teacher that shall teach",
-            )
-        teacher_id = next(iter(cache.teachers))
+        teacher_id = _only_teacher(cache, target.flipped_teacher)
     targets = cache.targets(teacher_id)
     is_feature = targets.record.identity.target == "features"
-    if is_feature and config.loss not in {"mse", "cosine"}:
+    if is_feature and target.loss not in {"mse", "cosine"}:
         raise ConfigError(
             f"teacher {teacher_id} stores features, which are no distribution",
             expected="loss mse or cosine",
-            found=f"loss {config.loss}",
+            found=f"loss {target.loss}",
             remedy="choose another loss or another teacher",
         )
-    if config.pick in {"uniform", "k_random"} and config.k > frames:
+    if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
         raise ConfigError(
             "a target takes more frames than a clip has",
-            expected=f"targets.k up to clip.frames ({frames})",
-            found=config.k,
+            expected=f"targets.k up to clip.frames ({config.clip.frames})",
+            found=target.k,
             remedy="lower targets.k",
         )
-    return TargetReader(config, targets)
+    mirrored = None
+    if target.flipped_teacher is not None:
+        mirrored = cache.targets(target.flipped_teacher)
+        _require_mirror(targets.record, mirrored.record)
+    as_logits = config.combine == "mean" and gives_logits(target)
+    return TargetReader(target, targets, mirrored, as_logits=as_logits)
+
+
+def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
+    named = [name for name in sorted(cache.teachers) if name != flipped_teacher]
+    if len(named) != 1:
+        raise ConfigError(
+            "the cache has several teachers, and a target names none",
+            expected=f"targets.teacher: one of {', '.join(named)}",
+            remedy="give one target per teacher that shall teach",
+        )
+    return named[0]
+
+
+def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:
+    """Raise ConfigError unless ``mirrored`` is ``plain`` over mirrored frames."""
+    flipped = plain.identity.preprocessing.model_copy(update={"flip": True})
+    wanted = plain.identity.model_copy(update={"preprocessing": flipped})
+    if plain.identity.preprocessing.flip or mirrored.identity != wanted:
+        raise ConfigError(
+            f"teacher {mirrored.id} is not {plain.id} over mirrored frames",
+            expected="the same weights and preprocessing, extracted with flip: true",
+            found="flip: false"
+            if not mirrored.identity.preprocessing.flip
+            else "another network or preprocessing",
+            remedy="extract it into this cache: --set teachers.0.flip=true",
+        )

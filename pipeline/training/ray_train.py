@@ -48,7 +48,11 @@ def fit_on_ray(
     """
     runtime = settings.runtime
     started = ensure_ray(
-        ComputeConfig(workers=runtime.workers, gpus_per_worker=runtime.gpus_per_worker)
+        ComputeConfig(
+            workers=runtime.workers,
+            gpus_per_worker=runtime.gpus_per_worker,
+            ray_address=runtime.ray_address,
+        )
     )
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     import ray

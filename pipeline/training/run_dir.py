@@ -27,6 +27,7 @@ NOT_IDENTITY = frozenset(
         "out",
         "runtime.workers",
         "runtime.gpus_per_worker",
+        "runtime.ray_address",
         "runtime.loader_workers",
         "runtime.device",
         "runtime.compile",

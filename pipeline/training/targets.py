@@ -6,7 +6,6 @@ clip. Stored values are logits: softmax is applied here, once.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +37,8 @@ class ClipTargets:
     """Targets of B clips from one teacher."""
 
     target_BC: Tensor
-    """fp32; probabilities for cross_entropy and kl, logits for mse and cosine; 0 without frames."""
+    """fp32; probabilities for cross_entropy and kl, logits for mse and cosine and for a reader that
+    gives logits; 0 without frames."""
     confident_B: Bools
     """The clip has a target, and its entropy is at most the threshold."""
 
@@ -105,42 +105,70 @@ def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
 
 
 class TargetReader:
-    """One teacher's targets for clips, as one TargetConfig wants them."""
+    """One teacher's targets for clips, as one TargetConfig wants them.
 
-    def __init__(self, config: TargetConfig, targets: TeacherTargets) -> None:
+    ``mirrored``: what the same teacher said of mirrored frames; then it is the target of flipped
+    clips. ``as_logits``: give mean logits, whatever the loss (they are to be averaged further).
+    """
+
+    def __init__(
+        self,
+        config: TargetConfig,
+        targets: TeacherTargets,
+        mirrored: TeacherTargets | None = None,
+        *,
+        as_logits: bool = False,
+    ) -> None:
         self.config = config
         self.teacher = targets.record
+        self.mirrored = None if mirrored is None else mirrored.record
         self._targets = targets
+        self._mirrored = mirrored
+        distribution = config.loss in {"cross_entropy", "kl"} and not as_logits
+        self._temperature = config.temperature if distribution else None
         self._filters = config.filter != FilterConfig()
         self.threshold_nats = (
             entropy_threshold(config.filter, targets.entropy_nats)
             if self._filters
             else float("inf")
         )
-        # Loader threads share the reader, whose table of open shards is not made for that.
-        self._lock = threading.Lock()
 
-    def read(self, rows_NT: Ints, uniform_NT: Floats) -> ClipTargets:
+    def read(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> ClipTargets:
         """Targets of N clips; ``rows_NT`` are their frames' rows, -1 where there is none.
 
+        ``flip_N``: clips whose pixels are mirrored; None: none of them.
         Raises CacheCorruptError for rows that were never written.
         """
         selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
         clip_M = np.nonzero(selected_NT)[0]
-        with self._lock:
-            logits_MC = self._targets.logits(rows_NT[selected_NT])
-        distribution = self.config.loss in {"cross_entropy", "kl"}
-        target_NC = self._average(
-            logits_MC, clip_M, len(rows_NT), self.config.temperature if distribution else None
-        )
+        flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
+        logits_MC = self._logits(rows_NT[selected_NT], flip_N[clip_M])
+        target_NC = self._average(logits_MC, clip_M, len(rows_NT), self._temperature)
         target_NC[~selected_NT.any(axis=1)] = 0  # no frames, no distribution
-        confident_N = self._confident(rows_NT, selected_NT, logits_MC)
+        confident_N = self._confident(rows_NT, selected_NT, flip_N, logits_MC)
         return ClipTargets(target_NC, confident_N)
 
-    def confident(self, rows_NT: Ints, uniform_NT: Floats) -> Bools:
+    def confident(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> Bools:
         """``read(...).confident_B`` alone; reads no logits where stored entropies decide."""
         selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
-        return self._confident(rows_NT, selected_NT, None)
+        flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
+        return self._confident(rows_NT, selected_NT, flip_N, None)
+
+    def _logits(self, rows_M: Ints, flip_M: Bools) -> Floats:
+        """What was said of frames [M, C]: of mirrored ones where ``flip_M``, if that is stored."""
+        if self._mirrored is None or not flip_M.any():
+            return self._targets.logits(rows_M)
+        logits_MC = np.empty((len(rows_M), self.teacher.identity.classes), np.float32)
+        logits_MC[flip_M] = self._mirrored.logits(rows_M[flip_M])
+        logits_MC[~flip_M] = self._targets.logits(rows_M[~flip_M])
+        return logits_MC
+
+    def _entropies(self, rows_M: Ints, flip_M: Bools) -> Floats:
+        if self._mirrored is None:
+            return self._targets.entropy_nats[rows_M]
+        return np.where(
+            flip_M, self._mirrored.entropy_nats[rows_M], self._targets.entropy_nats[rows_M]
+        )
 
     def _average(
         self, logits_MC: Floats, clip_M: Ints, clips: int, temperature: float | None
@@ -154,7 +182,9 @@ class TargetReader:
         probabilities_MC = torch.softmax(torch.from_numpy(logits_MC) / temperature, dim=1)
         return torch.from_numpy(average_frames(probabilities_MC.numpy(), clip_M, clips))
 
-    def _confident(self, rows_NT: Ints, selected_NT: Bools, logits_MC: Floats | None) -> Bools:
+    def _confident(
+        self, rows_NT: Ints, selected_NT: Bools, flip_N: Bools, logits_MC: Floats | None
+    ) -> Bools:
         """The entropy of a clip's target decides, at temperature 1: the stored one of a single
         frame, else that of the averaged frames."""
         count_N = selected_NT.sum(axis=1)
@@ -163,13 +193,12 @@ class TargetReader:
             return confident_N
         single_N = count_N == 1
         rows_K = rows_NT[selected_NT & single_N[:, None]]
-        confident_N[single_N] = self._targets.entropy_nats[rows_K] <= self.threshold_nats
+        confident_N[single_N] = self._entropies(rows_K, flip_N[single_N]) <= self.threshold_nats
         several_N = count_N > 1
         if several_N.any():
-            if logits_MC is None:
-                with self._lock:
-                    logits_MC = self._targets.logits(rows_NT[selected_NT])
             clip_M = np.nonzero(selected_NT)[0]
+            if logits_MC is None:
+                logits_MC = self._logits(rows_NT[selected_NT], flip_N[clip_M])
             entropy_N = entropy_nats(self._average(logits_MC, clip_M, len(rows_NT), 1.0)).numpy()
             confident_N[several_N] = entropy_N[several_N] <= self.threshold_nats
         return confident_N

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.students.io import load_student
+from distinit.pipeline.training.distill_task import open_distill_task
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ComputeError, ConfigError, RunMismatchError
 from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.frames import FlowConfig
+from distinit.schemas.training import FLOW_PIXELS
 from distinit.stages.distill import DistillResult, distill
 from distinit.stages.extract import extract
+from distinit.stages.flow import build_flow
+
+FRAMES = 20 + 33 + 12 + 41 + 150
 
 
 class Messages(NullProgress):
@@ -127,6 +136,61 @@ def test_mistakes_leave_no_run_directory(extracted: Path, tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="unknown student"):
         distill(config(extracted, tmp_path / "run", student={"name": "nonsense"}))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_of_flow_learns_the_targets_of_rgb_frames(
+    extracted: Path, tmp_path: Path
+) -> None:
+    flow = tmp_path / "flow"
+    said = build_flow(FlowConfig(frames=str(extracted / "frames"), out=str(flow)))
+    assert said.frames == FRAMES
+    assert f"--frames {flow}" in said.summary()
+    student = {"name": "tiny_r2plus1d_10", "in_channels": 2}
+    changes: dict[str, Any] = {"frames": str(flow), "student": student}
+    result = distill(config(extracted, tmp_path / "run", **changes))
+    assert result.steps == 12
+    loaded, record = load_student(tmp_path / "run")
+    assert (record.clip.mean, record.clip.std) == (FLOW_PIXELS["mean"], FLOW_PIXELS["std"])
+    assert loaded.state_dict()["backbone.stem.0.0.weight"].shape[1] == 2
+    # The same clips have the same targets, whichever pixels the student sees.
+    rgb = open_distill_task(config(extracted, tmp_path / "x"))
+    other = open_distill_task(config(extracted, tmp_path / "x", **changes))
+    batches = [task.load(1, np.arange(8)) for task in (rgb, other)]
+    assert torch.equal(batches[0].targets["target/null"], batches[1].targets["target/null"])
+    assert [b.pixels_BTCHW.shape[2] for b in batches] == [3, 2]
+    # Flow of another kind is another run; a moved store is not.
+    moved = shutil.copytree(flow, tmp_path / "moved")
+    distill(config(extracted, tmp_path / "run", **changes | {"frames": str(moved)}))
+    with pytest.raises(RunMismatchError, match="frames"):
+        distill(config(extracted, tmp_path / "run", student=student | {"in_channels": 3}))
+
+
+def test_a_teacher_added_to_the_cache_leaves_runs_without_it_alone(
+    extracted: Path, corpus: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(extracted, tmp_path / "copy")
+    target: dict[str, Any] = {"targets": [{"teacher": "null"}]}
+    changes = target | {"runtime": {"batch_size": 4, "device": "cpu"}}
+    first = distill(config(root, tmp_path / "run", **changes))
+    (tmp_path / "run" / "result.json").unlink()
+    before = TargetCache.open(root / "cache").manifest.content_digest
+    values = {
+        "videos": str(corpus),
+        "teachers": [{"name": "null", "id": "other", "resize": "fast"}],
+        "cache": str(root / "cache"),
+        "unit_rows": 64,
+    }
+    extract(ExtractConfig.model_validate(values))
+    cache = TargetCache.open(root / "cache")
+    assert sorted(cache.teachers) == ["null", "other"]
+    assert cache.manifest.content_digest != before
+    assert cache.digest_of(["null"]) == before
+    assert cache.digest_of(["other"]) not in (before, cache.manifest.content_digest)
+    assert cache.digest_of(["other", "null"]) == cache.manifest.content_digest
+    again = distill(config(root, tmp_path / "run", **changes))
+    assert again.loss == first.loss
+    with pytest.raises(RunMismatchError, match=r"inputs\.targets"):
+        distill(config(root, tmp_path / "run", **changes | {"targets": [{"teacher": "other"}]}))
 
 
 def start(config: DistillConfig) -> subprocess.Popen[bytes]:

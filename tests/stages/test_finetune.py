@@ -16,6 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
+from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.students.io import save_student
 from distinit.schemas.errors import (
@@ -32,7 +33,7 @@ from distinit.schemas.finetune import (
     FinetuneConfig,
 )
 from distinit.schemas.run import EvaluationResult, HeadRecord, StudentRecord
-from distinit.schemas.training import ClipConfig, StudentConfig
+from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
 from distinit.stages.evaluate import evaluate
 from distinit.stages.finetune import FinetuneResult, finetune
 
@@ -166,13 +167,17 @@ def test_evaluate_needs_a_finetune_run(tmp_path: Path) -> None:
         evaluate(EvaluateConfig(run=str(tmp_path)))
 
 
-def save_distilled(folder: Path, trained_by: str = "distill") -> Path:
+def save_distilled(
+    folder: Path, trained_by: str = "distill", student: Any = TINY, **clip: Any
+) -> Path:
     """A run folder with a tiny student that has a teacher's head."""
-    student = new_student(TINY, {"teacher": 5}, seed=9)
+    network = StudentConfig.model_validate(student)
+    clip |= CLIP | (FLOW_PIXELS if network.in_channels == 2 else {})
+    student = new_student(network, {"teacher": 5}, seed=9)
     record = StudentRecord.model_validate(
         {
-            "student": TINY,
-            "clip": ClipConfig.model_validate(CLIP),
+            "student": network,
+            "clip": ClipConfig.model_validate(clip),
             "feature_dim": 128,
             "heads": (HeadRecord(name="teacher", outputs=5, label_space="x"),),
             "trained_by": trained_by,
@@ -234,7 +239,8 @@ def refusals(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], 
         CheckpointError,
         "holds another network",
     )
-    yield {"student": {**TINY.model_dump(), "in_channels": 2}}, ConfigError, "mean and std"
+    grey = {"clip": {**CLIP, "mean": (0.5,), "std": (0.2,)}}
+    yield grey, ConfigError, "mean and std"
     yield {"dataset": {"root": str(tmp_path / "gone")}}, DatasetError, "there is no dataset"
     yield {"clip": {"crop": 200}}, FrameStoreError, "smaller than the crop"
 
@@ -310,3 +316,48 @@ def test_a_sigkilled_run_goes_on_to_the_same_curve(
         for path in (metrics, tmp_path / "whole" / "metrics.jsonl")
     ]
     assert curves[0] == curves[1]
+
+
+def test_a_student_of_flow_is_trained_and_scored_on_flow(
+    configure: Callable[..., FinetuneConfig],
+    finished: object,
+    tmp_path: Path,
+) -> None:
+    student = {"name": "tiny_r2plus1d_10", "in_channels": 2}
+    config = configure(
+        tmp_path / "run",
+        student=student,
+        optimizer={"learning_rate": 0.05, "epochs": 1, "clips_per_epoch": 16},
+    )
+    assert config.clip.mean == FLOW_PIXELS["mean"]
+    result = finetune(config)
+    assert (result.evaluation.videos, result.training_videos) == (5, 8)
+    record = StudentRecord.model_validate_json((tmp_path / "run" / "student.json").read_bytes())
+    assert record.student.in_channels == 2
+    assert (record.clip.mean, record.clip.std) == (FLOW_PIXELS["mean"], FLOW_PIXELS["std"])
+    stem = load_file(tmp_path / "run" / "student.safetensors")["backbone.stem.0.0.weight"]
+    assert stem.shape[1] == 2
+    flow = FrameStore.open(tmp_path / "run" / "flow")
+    assert flow.channels == 2
+    again = evaluate(
+        EvaluateConfig.model_validate({"run": config.out, "evaluation": config.evaluation})
+    )
+    assert again == result.evaluation
+    # From a distilled student of flow the pixels follow, and a store that is there is used.
+    distilled = save_distilled(tmp_path / "flow-student", student=student, flow_range=10.0)
+    next_run = configure(
+        tmp_path / "next",
+        init=f"distinit:{distilled}",
+        student=None,
+        flow=str(tmp_path / "flow10"),
+        optimizer={"epochs": 1, "clips_per_epoch": 8},
+    )
+    finetune(next_run)
+    built = FrameStore.open(tmp_path / "flow10").manifest.flow
+    assert built is not None
+    assert built.flow_range == 10.0
+    with pytest.raises(ConfigError, match="another range"):
+        finetune(configure(tmp_path / "x", student=student, flow=str(tmp_path / "flow10")))
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(FrameStoreError, match="is not the flow of"):
+        finetune(configure(tmp_path / "y", student=student, flow=str(next_run.frames)))

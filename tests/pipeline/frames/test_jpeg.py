@@ -13,7 +13,9 @@ from distinit.pipeline.frames.jpeg import (
     _decode_pillow,
     _decode_torchvision,
     decode_jpeg,
+    decode_planes,
     encode_jpeg,
+    encode_planes,
 )
 from distinit.schemas.errors import FrameStoreError
 
@@ -27,6 +29,21 @@ def test_decoders_agree(size: tuple[int, int]) -> None:
     assert decoded_CHW.dtype == torch.uint8
     assert torch.equal(_decode_pillow(jpeg), _decode_torchvision(jpeg))
     assert torch.equal(decoded_CHW, _decode_torchvision(jpeg))
+
+
+@pytest.mark.parametrize("size", [(128, 171), (17, 31)])
+def test_planes_keep_their_place_and_do_not_mix(size: tuple[int, int]) -> None:
+    planes_HW2 = np.zeros((*size, 2), np.uint8)
+    planes_HW2[..., 0], planes_HW2[..., 1] = 128, np.linspace(0, 255, size[1])
+    jpeg = encode_planes(planes_HW2, 95)
+    decoded_2HW = decode_planes(jpeg, 2)
+    assert decoded_2HW.shape == (2, *size)
+    assert (decoded_2HW[0, : size[0] // 8 * 8] == 128).all(), "a flat plane is exact"
+    error = decoded_2HW[1].int() - torch.from_numpy(planes_HW2[..., 1]).int()
+    assert error.abs().max() <= 4
+    assert torch.equal(_decode_pillow(jpeg, True), _decode_torchvision(jpeg, True))
+    with pytest.raises(FrameStoreError, match="does not hold 5 planes"):
+        decode_planes(jpeg, 5)
 
 
 def test_quality_counts() -> None:

@@ -145,3 +145,10 @@ def test_fast_takes_every_size_its_own_view_gives(height: int, width: int, size:
     one_pixel = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
     frames_NHWC = one_pixel.expand(1, scaled_height, scaled_width, 3)
     assert preprocess(frames_NHWC, spec).shape == (1, 3, 28, 28)
+
+
+def test_flip_mirrors_the_input_and_is_an_identity_of_its_own() -> None:
+    frames = random_frames(2, 40, 60)
+    plain, mirrored = spec_of(), spec_of(flip=True)
+    assert torch.equal(preprocess(frames, mirrored), preprocess(frames, plain).flip(3))
+    assert not torch.equal(preprocess(frames, mirrored), preprocess(frames, plain))

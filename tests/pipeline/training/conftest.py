@@ -138,7 +138,8 @@ def curve_of() -> CurveOf:
 
 
 FRAMES = {"a": 12, "b": 9, "c": 20, "short": 3, "d": 8, "bad": 6}
-CLASSES = {"alpha": 7, "beta": 5}
+CLASSES = {"alpha": 7, "beta": 5, "gamma": 7, "alpha-flip": 7}
+SPACES = {"gamma": "test-alpha", "alpha-flip": "test-alpha"}
 
 
 def digest_of(name: str) -> str:
@@ -159,16 +160,21 @@ def logits_of(video_id: str, teacher: str, frame: int) -> NDArray[np.float32]:
 
 def teacher_record(name: str, target: str) -> TeacherRecord:
     spec = PreprocessSpec(
-        resize_mode="short_edge", resize_size=8, crop_size=8, mean=(0.5,) * 3, std=(0.5,) * 3
+        resize_mode="short_edge",
+        resize_size=8,
+        crop_size=8,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        flip=name.endswith("-flip"),
     )
     identity = TeacherIdentity.model_validate(
         {
             "architecture": "test/tiny",
-            "weights_sha256": name,
+            "weights_sha256": name.removesuffix("-flip"),
             "preprocessing": spec,
             "target": target,
             "classes": CLASSES[name],
-            "label_space": f"test-{name}",
+            "label_space": SPACES.get(name, f"test-{name}"),
             "label_names": (),
         }
     )

@@ -19,7 +19,7 @@ from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
 
 def config(stored: Path, cache: str = "one", **changes: Any) -> DistillConfig:
     values = {
-        "cache": str(stored / cache),
+        "cache": str(stored / cache),  # an absolute path stays itself
         "frames": str(stored / "frames"),
         "out": "unused",
         "student": {"name": "tiny_r2plus1d_10"},
@@ -63,7 +63,9 @@ def test_cached_loss_equals_the_loss_of_running_the_teachers_online(
     samples = np.array([3, 59, 17, 30, 8])
     batch = task.load(0, samples)
     rng = np.random.default_rng(0)
-    outputs = {n: rng.standard_normal((5, c)).astype(np.float32) for n, c in toys.CLASSES.items()}
+    outputs = {
+        n: rng.standard_normal((5, toys.CLASSES[n])).astype(np.float32) for n in ("alpha", "beta")
+    }
     loss, figures = task.loss({n: torch.from_numpy(o) for n, o in outputs.items()}, batch.targets)
     picks = ClipSampler([1], task.config.clip, 60, 0).target_uniforms(0, samples).argmin(axis=1)
     alpha, beta = [], []
@@ -186,7 +188,8 @@ def test_feature_teachers_are_regressed(stored: Path) -> None:
         ({"cache": "two", "targets": [{"teacher": "beta"}] * 2}, "the same teacher"),
         ({"targets": [{"pick": "k_random", "k": 5}]}, "more frames than a clip"),
         ({"clip": {"crop": 25}}, "smaller than the crop"),
-        ({"student": {"name": "r3d_18", "in_channels": 2}}, "mean and std"),
+        ({"student": {"name": "r3d_18", "in_channels": 2}}, "does not read what the frame store"),
+        ({"clip": {"frames": 4, "crop": 16, "mean": [0.5], "std": [0.2]}}, "mean and std"),
     ],
 )
 def test_mistakes_are_named_before_training(
@@ -207,3 +210,42 @@ def test_a_store_without_the_videos_or_with_other_frames(
     with pytest.raises(FrameStoreError, match=r"disagree on c\.mp4") as caught:
         open_distill_task(config(stored, frames=str(tmp_path / "other")))
     assert (caught.value.expected, caught.value.found) == ("20 frames", "19 frames")
+
+
+def test_flipped_clips_learn_what_the_teacher_said_of_mirrored_frames(
+    toys: ModuleType, stored: Path, tmp_path: Path
+) -> None:
+    toys.write_cache(tmp_path / "cache", ("alpha", "alpha-flip"))
+    cache = str(tmp_path / "cache")
+    target = {"teacher": "alpha", "pick": "center", "loss": "mse"}
+    paired = config(stored, cache=cache, targets=[target | {"flipped_teacher": "alpha-flip"}])
+    task = open_distill_task(paired)
+    samples = np.arange(60)
+    found = task.load(0, samples)
+    for i, (video, frames) in enumerate(expected_batch(task, toys, samples)):
+        name = "alpha-flip" if found.flip_B[i] else "alpha"
+        expected = toys.logits_of(video, name, frames[2])
+        assert np.array_equal(found.targets["target/alpha"][i].numpy(), expected)
+    assert 10 < int(found.flip_B.sum()) < 50
+    assert task.heads[0].flipped_clips == "target of the flipped frame"
+    assert task.teachers == {
+        name: task.cache.teachers[name].fingerprint for name in ("alpha", "alpha-flip")
+    }
+    plain = open_distill_task(config(stored, cache=cache, targets=[target]))
+    assert plain.heads[0].flipped_clips == "target of the unflipped frame"
+    unflipped = {"frames": 4, "crop": 16, "flip": 0}
+    never = open_distill_task(config(stored, cache=cache, targets=[target], clip=unflipped))
+    assert never.heads[0].flipped_clips is None
+    # The mirrored teacher alone does not make the choice of a teacher ambiguous.
+    alone = config(stored, cache=cache, targets=[{"flipped_teacher": "alpha-flip"}])
+    assert open_distill_task(alone).readers[0].teacher.id == "alpha"
+
+
+def test_a_mirror_of_another_teacher_is_refused(
+    toys: ModuleType, stored: Path, tmp_path: Path
+) -> None:
+    toys.write_cache(tmp_path / "cache", ("alpha", "gamma", "alpha-flip"))
+    for teacher, mirror in (("gamma", "alpha-flip"), ("alpha", "gamma"), ("alpha-flip", "alpha")):
+        target = {"teacher": teacher, "flipped_teacher": mirror}
+        with pytest.raises(ConfigError, match="over mirrored frames"):
+            open_distill_task(config(stored, cache=str(tmp_path / "cache"), targets=[target]))

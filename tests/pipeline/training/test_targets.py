@@ -186,3 +186,49 @@ def test_configuration_refuses_what_has_no_meaning() -> None:
         TargetConfig(loss="mse", average="probabilities")
     with pytest.raises(ValueError, match="temperature must be 1"):
         TargetConfig(loss="cosine", temperature=2)
+
+
+MIRRORED = LOGITS[::-1].copy()
+
+
+class Mirrored(Stored):
+    """The same rows of the teacher that saw mirrored frames."""
+
+    record = SimpleNamespace(id="t-flip")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entropy_nats = self.entropy_nats[::-1].copy()
+
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        return MIRRORED[rows]
+
+
+def paired(**config: Any) -> TargetReader:
+    stored, mirrored = Stored(), Mirrored()
+    stored.record = mirrored.record = SimpleNamespace(  # type: ignore[assignment]
+        id="t", identity=SimpleNamespace(classes=3)
+    )
+    return TargetReader(TargetConfig.model_validate(config), stored, mirrored)  # type: ignore[arg-type]
+
+
+FLIP = np.array([True, False, True, False])
+
+
+def test_flipped_clips_take_the_targets_of_flipped_frames() -> None:
+    target = paired(pick="all", loss="mse").read(ROWS, EVEN, FLIP).target_BC
+    # Rows 0 and 1 of the mirrored teacher; row 3 and row 2 (twice) of the other.
+    assert target.tolist() == [[4.5, 0, 0], [9, 0, 0], [0, 0, 0], [0, 0, 0]]
+    unpaired = reader(pick="all", loss="mse")[0].read(ROWS, EVEN, FLIP).target_BC
+    assert unpaired.tolist() == [[2, 2, 0], [9, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("pick", ["random", "all"])
+def test_the_filter_judges_a_flipped_clip_by_the_flipped_frame(pick: str) -> None:
+    some = paired(pick=pick, filter={"max_entropy_nats": 0.1})
+    one = np.array([[3], [3], [0], [0]])
+    uniform = np.full((4, 1), 0.5)
+    # Sure: row 3, and row 0 of the mirrored teacher.
+    found = some.read(one, uniform, FLIP).confident_B.tolist()
+    assert found == [False, True, True, False]
+    assert some.confident(one, uniform, FLIP).tolist() == found
