@@ -54,9 +54,16 @@ class ExtractConfig(Record):
     spool: SpoolConfig = Field(
         default_factory=SpoolConfig, description="where videos named by URL wait"
     )
-    batch_size: int = Field(32, ge=1, description="frames per forward pass of a teacher")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="frames per forward pass of a teacher; auto: 32 on a CPU, as many as pay on a "
+        "GPU. A GPU that runs out of memory gets half as many",
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass; bf16/fp16 use autocast"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the teachers on a GPU (a CPU's answers stay as they are)"
     )
     device: str = Field("auto", description="auto (GPU if there is one), cpu, cuda, cuda:N")
     unit_rows: int | None = Field(

@@ -32,8 +32,11 @@ class PlanConfig(Record):
     spool: SpoolConfig = Field(
         default_factory=SpoolConfig, description="where videos named by URL wait"
     )
-    batch_size: int = Field(32, ge=1, description="frames per forward pass of a teacher")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="frames per forward pass of a teacher, as in extract"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="as in extract")
+    compile: bool = Field(False, description="as in extract")
     device: str = Field("auto", description="auto (GPU if there is one), cpu, cuda, cuda:N")
     sample: int = Field(20, ge=1, description="videos to look at; the same ones every time")
     seconds: float = Field(5.0, gt=0, description="time to decode, and time for each teacher")

@@ -159,7 +159,13 @@ def _check_precision(config: ExtractConfig) -> None:
 def _load_teachers(config: ExtractConfig, device: str) -> dict[str, Teacher]:
     loaded: dict[str, Teacher] = {}
     for request in config.teachers:
-        teacher = load_teacher(request, device=device, precision=config.precision)
+        teacher = load_teacher(
+            request,
+            device=device,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            compiled=config.compile,
+        )
         if teacher.id in loaded:
             raise ConfigError(
                 f"two teachers are called {teacher.id}",
@@ -177,6 +183,8 @@ def _teacher_record(config: ExtractConfig, teacher: Teacher, encoding: str) -> T
         encoding=encoding,
         precision=config.precision,
         batch_size=config.batch_size,
+        compiled=config.compile,
+        device=config.device if config.compute.workers else teacher.device,
         software={**software_versions(), "ffmpeg": find_ffmpeg().version},
     )
 
@@ -298,7 +306,6 @@ def _worker_spec(config: ExtractConfig, corpus: Corpus, writer: CacheWriter) -> 
         geometry=config.geometry,
         sampling=config.sampling,
         decode=config.decode,
-        batch_size=config.batch_size,
     )
 
 

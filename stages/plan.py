@@ -28,6 +28,7 @@ from distinit.pipeline.extraction.estimate import (
 from distinit.pipeline.frames.build import store_view
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
+from distinit.pipeline.teachers.forward import CPU_BATCH
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.views import View
 from distinit.schemas.base import Record, sha256_of
@@ -99,7 +100,13 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
     progress = progress or NullProgress()
     found = find_videos(config.videos)
     teachers = [
-        load_teacher(request, device=config.device, precision=config.precision)
+        load_teacher(
+            request,
+            device=config.device,
+            precision=config.precision,
+            batch_size=config.batch_size,
+            compiled=config.compile,
+        )
         for request in config.teachers
     ]
     views = _views(config, teachers)
@@ -111,7 +118,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
         views,
         config.decode,
         config.sampling,
-        block_frames=config.batch_size,
+        block_frames=max((teacher.batch_size for teacher in teachers), default=CPU_BATCH),
         seconds=config.seconds,
     )
     decoded = [look for look in looks if look.decoded_frames]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from distinit.pipeline.cache.plan import PlannedRows, sampled_in_block
 from distinit.pipeline.video.decode import FrameBlock
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["Batch", "Batcher"]
+__all__ = ["MAX_BATCH_BYTES", "Batch", "Batcher"]
+
+MAX_BATCH_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,17 @@ class Batch:
         part = slice(start, stop)
         return Batch(self.index_N[part], self.pts_N[part], self.hash_N[part], views)
 
+    def without_views(self) -> Batch:
+        """What the cache wants of it: the pictures' memory is free for the next block."""
+        return replace(self, views={})
+
 
 class Batcher:
     """Sampled frames in batches of exactly ``size`` (the last one may be shorter).
 
-    Batches start afresh with each video, so that a frame's logits never depend on which
-    other videos share its unit.
+    ``size`` is less where so many frames of a view would exceed 128 MiB: what a worker holds in
+    memory must not grow with the size of the picture. Batches start afresh with each video, so
+    that a frame's logits never depend on which other videos share its unit.
     """
 
     def __init__(
@@ -80,14 +87,19 @@ class Batcher:
         if len(keep_N) == 0:
             return
         self._held.append(Batch.of(block, keep_N, self._views))
-        if sum(len(part.pts_N) for part in self._held) < self._size:
+        size = self._size_of(self._held[0])
+        if sum(len(part.pts_N) for part in self._held) < size:
             return
         joined = Batch.joined(self._held)
         count = len(joined.pts_N)
-        full = count - count % self._size
-        for start in range(0, full, self._size):
-            yield joined.cut(start, start + self._size)
+        full = count - count % size
+        for start in range(0, full, size):
+            yield joined.cut(start, start + size)
         self._held = [joined.cut(full, count)] if full < count else []
+
+    def _size_of(self, batch: Batch) -> int:
+        largest = max((view[0].nbytes for view in batch.views.values()), default=1)
+        return max(1, min(self._size, MAX_BATCH_BYTES // largest))
 
     def rest(self) -> Iterator[Batch]:
         """The last, shorter batch, if any."""

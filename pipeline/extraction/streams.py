@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
-from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.video.decode import VideoStream
 from distinit.schemas.errors import DecodeError
 
@@ -16,7 +15,7 @@ type Opened = VideoStream | DecodeError
 """A stream, or why there is none."""
 
 
-class Streams:
+class Streams[Video]:
     """Opens ``videos`` in order, ``ahead`` at a time; leaving the context closes all.
 
     ``open_stream`` enters what it opens into the stack that it is given.
@@ -24,8 +23,8 @@ class Streams:
 
     def __init__(
         self,
-        videos: Sequence[PlannedRows],
-        open_stream: Callable[[PlannedRows, ExitStack], Opened],
+        videos: Sequence[Video],
+        open_stream: Callable[[Video, ExitStack], Opened],
         ahead: int,
     ) -> None:
         self._videos = videos
@@ -47,7 +46,7 @@ class Streams:
         if position in self._opened:
             self._opened.pop(position)[1].close()
 
-    def __enter__(self) -> Streams:
+    def __enter__(self) -> Streams[Video]:
         return self
 
     def __exit__(

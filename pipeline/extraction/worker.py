@@ -1,13 +1,14 @@
 """One extraction worker: decode, forward, encode and write the units of one task.
 
-Three things run at once: ffmpeg processes decode the current and the next videos, this
-thread runs the teachers, and one writing thread encodes JPEGs and logits.
+Four things run at once: ffmpeg processes decode the current and the next videos, this thread
+collects their frames into batches, the teachers' threads or their GPU answer the batch before, and
+one writing thread encodes JPEGs and logits.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -25,6 +26,7 @@ from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.build import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
+from distinit.pipeline.teachers.forward import CPU_BATCH, Answer
 from distinit.pipeline.video.decode import VideoStream, open_video
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.frames import FrameGeometry
@@ -34,6 +36,7 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
 
 _STORE_VIEW = "store"
+_BATCHES_AHEAD = 1  # submitted to the teachers while the one before is awaited
 _NOTE_SECONDS = 0.2  # for the name of a suspect to leave this process before it is opened
 _DECODE_TRIES = 3  # of one video whose ffmpeg is killed from outside; then it is called failed
 
@@ -48,7 +51,6 @@ class WorkerSpec:
     geometry: FrameGeometry
     sampling: SamplingConfig
     decode: DecodeConfig
-    batch_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class ExtractionWorker:
         self._teachers = teachers
         # Teachers that want the same picture share it: it leaves ffmpeg once.
         distinct = list(dict.fromkeys(teacher.view for teacher in teachers.values()))
+        self._batch_size = max((t.batch_size for t in teachers.values()), default=CPU_BATCH)
         self._views = {f"view{i}": view for i, view in enumerate(distinct)}
         self._view_of = {
             name: f"view{distinct.index(teacher.view)}" for name, teacher in teachers.items()
@@ -133,7 +136,7 @@ class ExtractionWorker:
             return None
         return store.open_unit(unit)
 
-    def _streams(self, task: ExtractionTask) -> Streams:
+    def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
         """After a death one video at a time, so that the next one has a single suspect."""
         ahead = 1 if task.deaths else self._spec.decode.parallel_videos
         return Streams(
@@ -150,7 +153,7 @@ class ExtractionWorker:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
             path = stack.enter_context(self._spec.source.open(video.path, video.digest))
-            stream = open_video(path, views, self._spec.decode, block_frames=self._spec.batch_size)
+            stream = open_video(path, views, self._spec.decode, block_frames=self._batch_size)
             return stack.enter_context(stream)
         except DecodeError as error:
             return error
@@ -162,9 +165,8 @@ class ExtractionWorker:
         sink: Sink,
         killed: Counter[str],
     ) -> Iterator[Note]:
-        batches = Batcher(
-            self._spec.sampling, video, self._spec.batch_size, set(self._view_of.values())
-        )
+        batches = Batcher(self._spec.sampling, video, self._batch_size, set(self._view_of.values()))
+        answers = _Answers(sink, video)
         try:
             if isinstance(stream, DecodeError):
                 raise stream
@@ -172,10 +174,11 @@ class ExtractionWorker:
                 if _STORE_VIEW in block.views:
                     sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
                 for batch in batches.push(block):
-                    self._forward(video, batch, stream, sink)
+                    answers.add(batch, stream.time_base, self._submit(batch))
                 yield Note(video.video_id, frames=len(block.pts_N))
             for batch in batches.rest():
-                self._forward(video, batch, stream, sink)
+                answers.add(batch, stream.time_base, self._submit(batch))
+            answers.drain()
             outcome = _decoded(video, stream)
             sink.finish(video, outcome)
         except DecodeError as error:
@@ -188,12 +191,36 @@ class ExtractionWorker:
             sink.fail(video, outcome)
         yield Note(video.video_id, outcome=outcome)
 
-    def _forward(self, video: PlannedRows, batch: Batch, stream: VideoStream, sink: Sink) -> None:
-        logits = {
-            name: teacher.forward(batch.views[self._view_of[name]])
+    def _submit(self, batch: Batch) -> dict[str, Answer]:
+        return {
+            name: teacher.submit(batch.views[self._view_of[name]])
             for name, teacher in self._teachers.items()
         }
-        sink.add(video, batch, stream.time_base, logits)
+
+
+class _Answers:
+    """Batches of one video on their way through the teachers to the sink, in order."""
+
+    def __init__(self, sink: Sink, video: PlannedRows) -> None:
+        self._sink = sink
+        self._video = video
+        self._pending: deque[tuple[Batch, str, dict[str, Answer]]] = deque()
+
+    def add(self, batch: Batch, time_base: str, answers: dict[str, Answer]) -> None:
+        """Wait for the batches before, up to those that may be under way beside this one."""
+        self._pending.append((batch, time_base, answers))
+        while len(self._pending) > _BATCHES_AHEAD:
+            self._pass_on()
+
+    def drain(self) -> None:
+        """Wait for all of them."""
+        while self._pending:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        batch, time_base, answers = self._pending.popleft()
+        logits = {name: answer() for name, answer in answers.items()}
+        self._sink.add(self._video, batch.without_views(), time_base, logits)
 
 
 def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:

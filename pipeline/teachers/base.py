@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
 import torch
 
+from distinit.pipeline.teachers.forward import (
+    CPU_BATCH,
+    Answer,
+    BatchSize,
+    Forward,
+    FrameByFrame,
+    InBatches,
+    find_batch_size,
+    seconds_of,
+)
 from distinit.pipeline.teachers.network import Network
 from distinit.pipeline.teachers.preprocess import preprocess, view_for
 from distinit.pipeline.video.views import View
@@ -36,6 +45,11 @@ class Teacher(ABC):
     def view(self) -> View:
         """The picture of each frame that ``forward`` wants."""
 
+    @property
+    def batch_size(self) -> int:
+        """How many frames are best given at a time; may shrink where memory is short."""
+        return CPU_BATCH
+
     @abstractmethod
     def forward(self, frames_NHWC: np.ndarray) -> np.ndarray:
         """Logits or features float32 [N, classes] of RGB frames uint8 [N, H, W, 3].
@@ -44,53 +58,75 @@ class Teacher(ABC):
         answers that are not finite.
         """
 
+    def submit(self, frames_NHWC: np.ndarray) -> Answer:
+        """As ``forward``, but the answer may be computed while the caller does something else.
+
+        The frames must not change before the answer was asked for.
+        """
+        logits_NC = self.forward(frames_NHWC)
+        return lambda: logits_NC
+
 
 class NetworkTeacher(Teacher):
     """A teacher that is a torch module.
 
-    On a CPU every frame goes through alone, on one arithmetic thread, and several frames run
-    side by side: torch's sums depend on the thread count and on the other frames of a batch,
-    so this is what makes a cache's digest independent of both. On a GPU a batch runs as it is.
+    On a CPU its answers are the same to the bit for any batch and number of threads
+    (``FrameByFrame``), so that a cache's digest is too. On a GPU (``InBatches``) they are the
+    same for the same batches on the same kind of GPU with the same software, no more.
     """
 
     def __init__(
-        self, teacher_id: str, network: Network, *, device: str, precision: Precision = "fp32"
+        self,
+        teacher_id: str,
+        network: Network,
+        *,
+        device: str,
+        precision: Precision = "fp32",
+        batch_size: BatchSize = "auto",
+        compiled: bool = False,
     ) -> None:
+        """``compiled``: by torch.compile, on a GPU; a CPU's answers would change with it."""
         super().__init__(teacher_id, network.identity, device)
         self.precision = precision
         self._device = torch.device(device)
         module = network.module.eval().requires_grad_(False)
         self._module = module.to(self._device).to(memory_format=torch.channels_last)
         self._check_output()
+        if self._device.type == "cpu":
+            size = CPU_BATCH if batch_size == "auto" else batch_size
+            self._forward: Forward = FrameByFrame(self._logits, size)
+            return
+        if compiled:
+            self._module.compile()
+        size = find_batch_size(self._seconds_for) if batch_size == "auto" else batch_size
+        self._forward = InBatches(self._logits, size, device=self._device, name=teacher_id)
 
     @property
     def view(self) -> View:
         return view_for(self.identity.preprocessing)
 
+    @property
+    def batch_size(self) -> int:
+        return self._forward.batch_size
+
     def forward(self, frames_NHWC: np.ndarray) -> np.ndarray:
+        return self.submit(frames_NHWC)()
+
+    def submit(self, frames_NHWC: np.ndarray) -> Answer:
         frames_or_error(frames_NHWC)
         if len(frames_NHWC) == 0:
-            return np.zeros((0, self.identity.classes), dtype=np.float32)
-        # from_numpy warns on read-only memory, which is what decoders hand out.
-        writable = frames_NHWC if frames_NHWC.flags.writeable else frames_NHWC.copy()
-        frames = torch.from_numpy(writable)
-        on_cpu = self._device.type == "cpu"
-        logits_NC = self._frame_by_frame(frames) if on_cpu else self._batch(frames)
-        finite_or_error(logits_NC, self)
-        return logits_NC
+            return lambda: np.zeros((0, self.identity.classes), dtype=np.float32)
+        answer = self._forward.submit(frames_NHWC)
 
-    def _frame_by_frame(self, frames_NHWC: torch.Tensor) -> np.ndarray:
-        threads = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(threads, initializer=_one_arithmetic_thread) as pool:
-                return np.concatenate(list(pool.map(self._batch, torch.split(frames_NHWC, 1))))
-        finally:
-            # The pool's threads also changed what threads started later would begin with.
-            torch.set_num_threads(threads)
+        def finite() -> np.ndarray:
+            logits_NC = answer()
+            finite_or_error(logits_NC, self)
+            return logits_NC
 
-    def _batch(self, frames_NHWC: torch.Tensor) -> np.ndarray:
-        input_NCHW = preprocess(frames_NHWC.to(self._device), self.identity.preprocessing)
-        return self._run(input_NCHW).cpu().numpy()
+        return finite
+
+    def _logits(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        return self._run(preprocess(frames_NHWC, self.identity.preprocessing))
 
     def _run(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         kind = self._device.type
@@ -100,6 +136,15 @@ class NetworkTeacher(Teacher):
         with torch.inference_mode(), _repeatable_kernels(kind), autocast:
             output: torch.Tensor = self._module(input_NCHW)
         return output.float()
+
+    def _seconds_for(self, frames: int) -> float:
+        """Of one batch, black, on the device."""
+        side = self.identity.preprocessing.crop_size
+        input_NCHW = torch.zeros(frames, 3, side, side, device=self._device)
+        return seconds_of(
+            lambda: self._run(input_NCHW.contiguous(memory_format=torch.channels_last)),
+            self._device,
+        )
 
     def _check_output(self) -> None:
         side = self.identity.preprocessing.crop_size
@@ -134,10 +179,6 @@ def finite_or_error(logits_NC: np.ndarray, teacher: Teacher) -> None:
             found=f"{bad} of {len(logits_NC)} frames with NaN or infinity",
             remedy="check the weights; with precision fp16, take bf16 or fp32",
         )
-
-
-def _one_arithmetic_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _repeatable_kernels(device_type: str) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ import torch
 
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision, Teacher
 from distinit.pipeline.teachers.efficientnet_lite import LITE_NAMES, load_efficientnet_lite
+from distinit.pipeline.teachers.forward import BatchSize
 from distinit.pipeline.teachers.network import Network
 from distinit.pipeline.teachers.null import NullTeacher
 from distinit.pipeline.teachers.places365 import load_places365
@@ -15,14 +16,20 @@ from distinit.pipeline.teachers.torchvision_models import load_torchvision
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherRequest
 
-__all__ = ["describe_teachers", "load_teacher"]
+__all__ = ["describe_teachers", "load_network", "load_teacher"]
 
 
 def load_teacher(
-    request: TeacherRequest, *, device: str = "cpu", precision: Precision = "fp32"
+    request: TeacherRequest,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    batch_size: BatchSize = "auto",
+    compiled: bool = False,
 ) -> Teacher:
     """Build the teacher that ``request`` names, on ``device`` (auto, cpu, cuda, cuda:N).
 
+    On a GPU, ``batch_size="auto"`` tries sizes for some seconds; see ``NetworkTeacher``.
     Nothing is downloaded and no pickle is executed; a plugin's code is. Raises TeacherError
     for an unknown name, a missing package or device, WeightsError for weights that are
     missing or do not fit.
@@ -30,9 +37,14 @@ def load_teacher(
     if request.name == "null":
         return NullTeacher(request)
     device = _resolve_device(device)
-    network = _load_network(request, device)
+    network = load_network(request, device=device)
     return NetworkTeacher(
-        request.id or network.default_id, network, device=device, precision=precision
+        request.id or network.default_id,
+        network,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        compiled=compiled,
     )
 
 
@@ -49,7 +61,8 @@ def describe_teachers() -> dict[str, str]:
     }
 
 
-def _load_network(request: TeacherRequest, device: str) -> Network:
+def load_network(request: TeacherRequest, *, device: str = "cpu") -> Network:
+    """The network that ``request`` names, without the machinery of a teacher. Raises as above."""
     if request.name in LITE_NAMES:
         return load_efficientnet_lite(request)
     match request.name.partition(":")[:2]:

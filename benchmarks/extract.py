@@ -1,0 +1,304 @@
+"""Frames a second of stage one: decoding alone, the teacher alone, and the whole extraction.
+
+    python benchmarks/extract.py [--videos VIDEOS] [--teacher NAME ...] [--repeats 5] [--json]
+
+The three take turns, so that a machine which slows down slows all of them; the figures are medians.
+
+- *decode-only*: the streams a worker opens, as many at a time, read to the end and thrown away.
+- *teacher-only*: the teachers, one after another, over decoded frames that lie in memory, with
+  all cores.
+- *end-to-end*: ``extract`` itself into an empty folder, from listing the videos to the digest.
+
+``efficiency`` is end-to-end over the slower of the other two. That is what a machine with a GPU can
+reach, where the two parts run on different devices. Where both run on the same cores they cannot
+overlap: work adds up, and no program is faster than 1 / (1/decode + 1/teacher). ``of the sum`` is
+end-to-end over that bound; it says how much time is lost to anything but decoding and forwarding.
+``extra CPU`` says the same in CPU time, which other work on the machine disturbs less.
+
+Several ``--teacher`` run in one pass: the bound is then one decode and all the forwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.demo.footage import make_corpus
+from distinit.pipeline.demo.recipe import demo_clips
+from distinit.pipeline.extraction.streams import Streams
+from distinit.pipeline.frames.build import store_view
+from distinit.pipeline.teachers.base import Teacher
+from distinit.pipeline.teachers.registry import load_teacher
+from distinit.pipeline.video.decode import VideoStream, open_video
+from distinit.pipeline.video.views import View
+from distinit.schemas.errors import DecodeError, DistInitError
+from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.teacher import TeacherRequest
+from distinit.stages.extract import extract
+
+BARS = {"null": 0.90}  # bound by decoding
+BAR = 0.95
+TWO_TEACHERS_BAR = 1.1  # times the time of one decode and all forwards
+MEMORY_BYTES = 512 << 20  # of frames for teacher-only
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """What one measurement took, for a number of frames."""
+
+    frames: int
+    seconds: float
+    cpu_seconds: float  # of this process and of the ffmpegs it waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Medians over laps: frames a second, and CPU milliseconds a frame."""
+
+    frames_per_second: float
+    cpu_ms: float
+
+    @classmethod
+    def of(cls, laps: Sequence[Lap]) -> Rates:
+        return cls(
+            statistics.median(lap.frames / lap.seconds for lap in laps),
+            statistics.median(1000 * lap.cpu_seconds / lap.frames for lap in laps),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How end-to-end compares with its parts."""
+
+    efficiency: float
+    of_the_sum: float
+    extra_cpu: float
+
+    @classmethod
+    def of(cls, decode: Rates, teacher: Rates, whole: Rates) -> Verdict:
+        fps = [decode.frames_per_second, teacher.frames_per_second]
+        parts_cpu_ms = decode.cpu_ms + teacher.cpu_ms
+        return cls(
+            efficiency=whole.frames_per_second / min(fps),
+            of_the_sum=whole.frames_per_second * sum(1 / rate for rate in fps),
+            extra_cpu=whole.cpu_ms / parts_cpu_ms - 1,
+        )
+
+
+def lap(work: Callable[[], int]) -> Lap:
+    """Time ``work``, which returns how many frames it has seen."""
+    before, began = os.times(), time.perf_counter()
+    frames = work()
+    seconds, after = time.perf_counter() - began, os.times()
+    return Lap(frames, seconds, sum(after[:4]) - sum(before[:4]))
+
+
+class Footage:
+    """Videos, and how a worker with these teachers would decode them."""
+
+    def __init__(self, corpus: Corpus, config: ExtractConfig, teachers: Sequence[Teacher]) -> None:
+        self._corpus = corpus
+        self._config = config
+        distinct = dict.fromkeys(teacher.view for teacher in teachers)
+        self._views: dict[str, View] = {f"view{i}": view for i, view in enumerate(distinct)}
+        self.view_of = {
+            teacher.id: name
+            for teacher in teachers
+            for name, view in self._views.items()
+            if view == teacher.view
+        }
+        if config.frames is not None:
+            self._views["store"] = store_view(config.geometry)
+
+    def _open(self, file: VideoFile, stack: ExitStack) -> VideoStream | DecodeError:
+        path = self._corpus.root / file.path
+        return stack.enter_context(open_video(path, self._views, self._config.decode))
+
+    def streams(self) -> Streams[VideoFile]:
+        return Streams(self._corpus.files, self._open, self._config.decode.parallel_videos)
+
+    def decode(self) -> int:
+        """Decode everything and look at nothing."""
+        with self.streams() as streams:
+            return sum(
+                len(block) for at in range(len(self._corpus.files)) for block in opened(streams, at)
+            )
+
+    def in_memory(self) -> list[dict[str, np.ndarray]]:
+        """Blocks of frames, from the beginnings of the videos in turn, up to a limit of bytes."""
+        blocks: list[dict[str, np.ndarray]] = []
+        size = 0
+        for file in self._corpus.files:
+            with open_video(
+                self._corpus.root / file.path, self._views, self._config.decode
+            ) as stream:
+                views = {name: view.copy() for name, view in next(stream).views.items()}
+            blocks.append(views)
+            size += sum(view.nbytes for view in views.values())
+            if size > MEMORY_BYTES:
+                break
+        return blocks
+
+
+def opened(streams: Streams[VideoFile], at: int) -> VideoStream:
+    stream = streams.take(at)
+    if isinstance(stream, DecodeError):
+        raise stream
+    return stream
+
+
+def forward_all(
+    teachers: Sequence[Teacher], footage: Footage, blocks: Sequence[dict[str, np.ndarray]], n: int
+) -> int:
+    """Let every teacher answer ``n`` frames or a few more, block by block."""
+    done = 0
+    for views in itertools.cycle(blocks):
+        for teacher in teachers:
+            teacher.forward(views[footage.view_of[teacher.id]])
+        done += len(next(iter(views.values())))
+        if done >= n:
+            return done
+    raise AssertionError("cycle ends never")
+
+
+def run_extract(config: ExtractConfig) -> int:
+    """One extraction into fresh folders; the frames it decoded."""
+    with tempfile.TemporaryDirectory() as folder:
+        frames = None if config.frames is None else f"{folder}/frames"
+        place = {"cache": f"{folder}/cache", "frames": frames}
+        return extract(config.model_copy(update=place)).frames_done
+
+
+def measure(config: ExtractConfig, repeats: int, teacher_frames: int) -> dict[str, object]:
+    """One line of the table: all teachers of ``config`` in one pass."""
+    teachers = [
+        load_teacher(request, device=config.device, precision=config.precision)
+        for request in config.teachers
+    ]
+    corpus = list_corpus(config.videos)
+    footage = Footage(corpus, config, teachers)
+    blocks = footage.in_memory()
+    parts: dict[str, Callable[[], int]] = {
+        "decode_only": footage.decode,
+        "teacher_only": lambda: forward_all(teachers, footage, blocks, teacher_frames),
+        "end_to_end": lambda: run_extract(config),
+    }
+    forward_all(teachers, footage, blocks, 1)
+    laps: dict[str, list[Lap]] = {name: [] for name in parts}
+    for name in itertools.chain.from_iterable([parts] * repeats):
+        laps[name].append(lap(parts[name]))
+    rates = {name: Rates.of(found) for name, found in laps.items()}
+    verdict = Verdict.of(rates["decode_only"], rates["teacher_only"], rates["end_to_end"])
+    return {
+        "teachers": [teacher.id for teacher in teachers],
+        "videos": len(corpus.files),
+        "frames": laps["end_to_end"][0].frames,
+        "repeats": repeats,
+        **{name: asdict(rate) for name, rate in rates.items()},
+        **asdict(verdict),
+    }
+
+
+def describe(line: dict[str, object], bar: float) -> str:
+    """A result for people."""
+    rows = [
+        f"{' + '.join(line['teachers'])}: {line['frames']} frames of {line['videos']} videos"  # type: ignore[arg-type]
+    ]
+    for name in ("decode_only", "teacher_only", "end_to_end"):
+        rate: dict[str, float] = line[name]  # type: ignore[assignment]
+        rows.append(
+            f"  {name.replace('_', '-'):<13}{rate['frames_per_second']:9.1f} frames/s"
+            f"{rate['cpu_ms']:9.2f} ms of CPU a frame"
+        )
+    met = "met" if line["efficiency"] >= bar else "missed"  # type: ignore[operator]
+    rows.append(f"  efficiency   {line['efficiency']:9.3f} (bar {bar:.2f}: {met})")
+    rows.append(f"  of the sum   {line['of_the_sum']:9.3f} (both parts on the same cores)")
+    rows.append(f"  extra CPU    {line['extra_cpu']:9.1%}")
+    if len(line["teachers"]) > 1:  # type: ignore[arg-type]
+        times = 1 / line["of_the_sum"]  # type: ignore[operator]
+        met = "met" if times <= TWO_TEACHERS_BAR else "missed"
+        rows.append(f"  time         {times:9.3f} of one decode and all forwards (bar 1.1: {met})")
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    """What the figures are worth: cores and how busy they are."""
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} cores of {platform.machine()}, load {load:.1f}, "
+        f"torch {torch.__version__} with {torch.get_num_threads()} threads"
+    )
+
+
+def cases(teachers: Sequence[str]) -> list[tuple[str, ...]]:
+    """The teachers of each line of the table."""
+    if teachers:
+        return [tuple(teachers)]
+    return [("efficientnet_lite0",), ("null",), ("efficientnet_lite0", "null")]
+
+
+def request_for(text: str) -> TeacherRequest:
+    """``NAME`` or ``NAME=WEIGHTS``."""
+    name, _, weights = text.partition("=")
+    return TeacherRequest(name=name, weights=weights or None)
+
+
+@click.command(help=__doc__)
+@click.option("--videos", help="Folder or list of videos. [default: the demo's footage]")
+@click.option("--teacher", "teachers", multiple=True, help="NAME or NAME=WEIGHTS; all in one pass.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--teacher-frames", default=200, show_default=True, help="Frames of one teacher-only lap."
+)
+@click.option("--store", is_flag=True, help="Write a frame store too (decode-only scales for it).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(
+    videos: str | None,
+    teachers: tuple[str, ...],
+    repeats: int,
+    teacher_frames: int,
+    store: bool,
+    as_json: bool,
+) -> None:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if videos is None:
+                clips = tuple(c for c in demo_clips() if c.path.startswith("corpus/"))
+                videos = str(make_corpus(Path(folder), clips=clips).corpus)
+            for names in cases(teachers):
+                config = ExtractConfig(
+                    videos=videos,
+                    teachers=tuple(request_for(name) for name in names),
+                    cache="(made for each lap)",
+                    frames="(made for each lap)" if store else None,
+                    geometry=FrameGeometry(),
+                )
+                found.append(measure(config, repeats, teacher_frames))
+                if not as_json:
+                    click.echo(describe(found[-1], BARS.get(names[0], BAR)))
+        except DistInitError as error:
+            raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"machine": machine(), "table": found}))
+    else:
+        click.echo(machine())
+
+
+if __name__ == "__main__":
+    main()
