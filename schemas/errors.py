@@ -25,6 +25,7 @@ __all__ = [
     "StorageError",
     "TeacherError",
     "TooManyFailuresError",
+    "UnreachableError",
     "WeightsError",
 ]
 
@@ -80,6 +81,12 @@ class CorpusError(DistInitError):
     """The input videos cannot be listed: missing folder, empty list, unreadable file."""
 
     exit_code = 2
+
+
+class UnreachableError(CorpusError):
+    """The server that the videos come from does not answer: this is no video's fault."""
+
+    exit_code = 1
 
 
 class DatasetError(DistInitError):

@@ -59,6 +59,10 @@ class ExtractResult(Record):
     frames: int = Field(description="decoded frames of the videos that are ok")
     rows: int
     failed: tuple[FailedVideo, ...]
+    unavailable: int = Field(
+        description="of the failed: URLs that could not be fetched. The cache does not know them; "
+        "the same command tries them again"
+    )
     teachers: tuple[str, ...]
     encodings: dict[str, str] = Field(description="of each teacher")
     encoding_losses: dict[str, FidelityReport] = Field(
@@ -82,6 +86,10 @@ class ExtractResult(Record):
         if self.failed:
             lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
             lines += failure_lines((video.path, video.error) for video in self.failed)
+        if self.unavailable:
+            lines.append(
+                f"{self.unavailable} of them could not be fetched: the same command tries again"
+            )
         lines += ["", f"cache   {self.cache}"]
         if self.frames_store is not None:
             lines.append(f"frames  {self.frames_store}")
@@ -105,7 +113,11 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     _check_precision(config)
     prober = Prober(config.decode)
     spool = Spool.of(config.spool)
-    corpus = list_corpus(config.videos, _known_files(root), spool=spool, look=prober.look)
+    corpus = list_corpus(
+        config.videos, _known_files(root), spool=spool, look=prober.look, progress=progress
+    )
+    for path, reason in corpus.unavailable.items():
+        progress.message(f"failed: {path}: {reason}")
     # A driver of Ray workers may have no GPU: it only needs to know who the teachers are.
     teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     records = {
@@ -120,7 +132,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         manifest = writer.finalise()
         if store is not None and manifest.complete:
             store.finalise(task.first_unit for task in writer.plan.tasks)
-        result = _result(asked, writer, manifest, frames_done, time.monotonic() - began)
+        result = _result(asked, corpus, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
 
@@ -198,6 +210,11 @@ def _open_cache(
 ) -> CacheWriter:
     plan = read_cache_plan(Path(config.cache))
     planned = set() if plan is None else set(plan.latest)
+    if planned and planned.isdisjoint(file.video_id for file in corpus.files):
+        progress.message(
+            f"warning: none of these {len(corpus.files)} videos is among the {len(planned)} of the "
+            f"cache {config.cache}; they are added to it. Is --cache the one you meant?"
+        )
     fresh = [file for file in corpus.files if file.video_id not in planned]
     progress.start("probe", len(fresh), "videos")
     videos = []
@@ -335,23 +352,27 @@ def _same_teachers(config: ExtractConfig, fingerprints: Mapping[str, str]) -> di
 
 def _result(
     config: ExtractConfig,
+    corpus: Corpus,
     writer: CacheWriter,
     manifest: CacheManifest,
     frames_done: int,
     seconds: float,
 ) -> ExtractResult:
+    unavailable = tuple(FailedVideo(path=p, error=why) for p, why in corpus.unavailable.items())
     return ExtractResult(
         cache=config.cache,
         frames_store=config.frames,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
-        videos=manifest.corpus.videos,
+        videos=manifest.corpus.videos + len(unavailable),
         frames=manifest.corpus.frames,
         rows=manifest.row_space.rows,
         failed=tuple(
             FailedVideo(path=entry.path, error=outcome.error or "")
             for entry, outcome in writer.failed_videos()
-        ),
+        )
+        + unavailable,
+        unavailable=len(unavailable),
         teachers=tuple(manifest.teachers),
         encodings={name: record.encoding for name, record in writer.records.items()},
         encoding_losses={

@@ -47,10 +47,10 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
     StorageError when the disk refuses.
     """
     began = time.monotonic()
-    corpus = list_corpus(config.videos, spool=Spool.of(config.spool))
-    store = build_store(
-        corpus, Path(config.out), config.geometry, config.decode, progress or NullProgress()
-    )
+    progress = progress or NullProgress()
+    corpus = list_corpus(config.videos, spool=Spool.of(config.spool), progress=progress)
+    corpus.require_all()
+    store = build_store(corpus, Path(config.out), config.geometry, config.decode, progress)
     return FramesResult(
         frames_store=config.out,
         videos=len(store.videos),

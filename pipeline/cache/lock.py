@@ -11,7 +11,6 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 from distinit.pipeline.storage import storage_errors
 from distinit.schemas.errors import CacheLockedError
@@ -77,12 +76,7 @@ class CacheLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

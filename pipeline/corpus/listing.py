@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
 from distinit.pipeline.corpus.remote import find_remote, is_url, public_url
 from distinit.pipeline.corpus.source import VideoFile, VideoSource, hash_remote
 from distinit.pipeline.corpus.spool import Spool
+from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.errors import CorpusError
@@ -51,6 +52,18 @@ class Corpus:
     root: Path
     files: tuple[VideoFile, ...]
     source: VideoSource
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """URLs that could not be fetched, and why: videos without an identity."""
+
+    def require_all(self) -> None:
+        """Raises CorpusError if some URLs could not be fetched."""
+        if self.unavailable:
+            raise CorpusError(
+                f"{len(self.unavailable)} of the listed URLs cannot be fetched",
+                expected="a video behind every URL",
+                found=_first(f"{path} ({why})" for path, why in self.unavailable.items()),
+                remedy="check them, the credentials and the network, or leave them out",
+            )
 
 
 def list_corpus(
@@ -59,6 +72,7 @@ def list_corpus(
     *,
     spool: Spool | None = None,
     look: Callable[[str, Path], None] | None = None,
+    progress: Progress | None = None,
 ) -> Corpus:
     """List a folder (recursively), a list of videos or a URL, and hash every file.
 
@@ -77,15 +91,18 @@ def list_corpus(
         known: What an earlier listing found, by path.
         spool: Where remote videos wait; None takes the default one.
         look: Called with the digest and the path of each remote video while it is here.
+        progress: Shows how far the remote videos are.
 
-    Raises CorpusError when the source is missing, empty, or holds unreadable files.
+    A URL that cannot be fetched is in ``unavailable``, unless ``known`` has it. Raises
+    CorpusError when the source is missing, empty, or holds unreadable files, or when none of its
+    URLs can be fetched.
     """
     found = find_videos(source)
     videos = VideoSource(found.root, found.urls, spool or Spool.of(SpoolConfig()))
     known = known or {}
     local = _hash_local(found.root, [path for path in found.paths if path not in found.urls], known)
-    remote = hash_remote(videos, known, look)
-    return Corpus(found.root, tuple(_with_ids([*local, *remote])), videos)
+    remote, unavailable = hash_remote(videos, known, look, progress)
+    return Corpus(found.root, tuple(_with_ids([*local, *remote])), videos, unavailable)
 
 
 def list_files(

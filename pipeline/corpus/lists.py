@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,15 +13,15 @@ from distinit.schemas.errors import CorpusError
 
 __all__ = ["LIST_FORMATS", "read_list"]
 
-_COLUMN = "path"
+_COLUMNS = ("path", "url")  # the first one that is there
 
 
 def read_list(source: Path) -> list[str]:
     """The paths and URLs that a list names, as they are written there, without empty ones.
 
     ``.txt``: one a line; lines that start with ``#`` are skipped. ``.csv``: with a first line
-    that names a column ``path``, that column; otherwise the only column, from the first line
-    on. ``.parquet``: the column ``path``, or the only column.
+    that names a column ``path`` or ``url``, that column; otherwise the only column, from the
+    first line on. ``.parquet``: the column ``path`` or ``url``, or the only column.
 
     Raises CorpusError for a file that cannot be read, has no such column, or names nothing.
     """
@@ -52,15 +52,19 @@ def _read_text(source: Path) -> list[str]:
 def _read_csv(source: Path) -> list[str]:
     with source.open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.reader(file, strict=True) if row]
-    if rows and _COLUMN in rows[0]:
-        return [_cell(source, rows, number) for number in range(1, len(rows))]
+    if rows and (name := _column(rows[0])) is not None:
+        return [_cell(source, rows, number, name) for number in range(1, len(rows))]
     widths = {len(row) for row in rows}
     if widths - {1}:
         raise _no_column(source, f"{max(widths)} columns, the first line: {', '.join(rows[0])}")
     return [row[0] for row in rows]
 
 
-def _cell(source: Path, rows: list[list[str]], number: int) -> str:
+def _column(names: Sequence[str]) -> str | None:
+    return next((name for name in _COLUMNS if name in names), None)
+
+
+def _cell(source: Path, rows: list[list[str]], number: int, name: str) -> str:
     if len(rows[number]) != len(rows[0]):
         raise CorpusError(
             f"a row of the list {source} does not fit its first line",
@@ -68,13 +72,13 @@ def _cell(source: Path, rows: list[list[str]], number: int) -> str:
             found=f"{len(rows[number])} in row {number + 1}",
             remedy="quote paths that hold commas",
         )
-    return rows[number][rows[0].index(_COLUMN)]
+    return rows[number][rows[0].index(name)]
 
 
 def _read_parquet(source: Path) -> list[str]:
     schema = pq.read_schema(source)
-    name = _COLUMN if _COLUMN in schema.names or len(schema) != 1 else schema.names[0]
-    if name not in schema.names:
+    name = _column(schema.names) or (schema.names[0] if len(schema) == 1 else None)
+    if name is None:
         raise _no_column(source, "columns " + ", ".join(schema.names))
     kind = schema.field(name).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -86,9 +90,9 @@ def _read_parquet(source: Path) -> list[str]:
 def _no_column(source: Path, found: str) -> CorpusError:
     return CorpusError(
         f"the list {source} does not say where the videos are",
-        expected=f"a column {_COLUMN} of texts, or one column only",
+        expected="a column path or url of texts, or one column only",
         found=found,
-        remedy=f"name the column of paths and URLs {_COLUMN}",
+        remedy="name the column of paths and URLs: path",
     )
 
 

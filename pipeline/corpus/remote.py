@@ -30,17 +30,38 @@ __all__ = [
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = ("http", "https")
+_S3 = ("s3", "s3a")
 _CONNECT_SECONDS, _SILENCE_SECONDS = 30, 60
 _BLOCK_BYTES = 8 << 20
 _VERSION_KEYS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "mtime")
+# Names of aiohttp's and botocore's classes: neither is imported here unless it is needed.
+_UNREACHABLE = (
+    (
+        {"ClientConnectorCertificateError", "ClientConnectorSSLError", "SSLError"},
+        "its TLS certificate is not trusted (SSL_CERT_FILE, for s3:// AWS_CA_BUNDLE, "
+        "names a file of authorities)",
+        True,
+    ),
+    ({"NoCredentialsError", "PartialCredentialsError"}, "there are no credentials", True),
+    (
+        {"ClientConnectorError", "ConnectionTimeoutError"}
+        | {"EndpointConnectionError", "ConnectTimeoutError"},
+        "the server does not answer",
+        False,
+    ),
+)
 
 
 class NetworkError(Exception):
-    """Something of another machine could not be had. ``final``: trying again will not help."""
+    """Something of another machine could not be had.
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
+    ``final``: trying again will not help. ``unreachable``: the server itself does not answer.
+    """
+
+    def __init__(self, reason: str, *, final: bool = False, unreachable: bool = False) -> None:
         super().__init__(reason)
         self.final = final
+        self.unreachable = unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +102,35 @@ def remote_stat(url: str) -> RemoteStat:
 
 
 @contextmanager
-def open_remote(url: str) -> Iterator[Iterator[bytes]]:
-    """The bytes behind ``url``, in blocks. Raises as ``remote_stat``."""
+def open_remote(url: str, offset: int = 0) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """The bytes behind ``url`` in blocks, from ``offset`` on, or from 0 where that is refused.
+
+    Yields where the blocks begin, and the blocks. Raises as ``remote_stat``.
+    """
     system, path = _system(url)
-    # Zero: one plain response. Ranges are slow over HTTP, and not every server has them.
-    block_bytes = 0 if _scheme(url) in _WEB else _BLOCK_BYTES
     with _network_errors():
-        file = system.open(path, "rb", block_size=block_bytes)
+        start, file = (_open_web if _scheme(url) in _WEB else _open_store)(system, path, offset)
     try:
-        yield _blocks(file)
+        yield start, _blocks(file)
     finally:
         file.close()
+
+
+def _open_web(system: Any, path: str, offset: int) -> tuple[int, BinaryIO]:
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    # Block size 0: one plain response. One range a block is slow, and not every server has them.
+    # The size is not needed then; without one the server would be asked again.
+    file = system.open(path, "rb", block_size=0, size=1, headers=headers)
+    partial = file.r.status == 206 and file.r.headers.get("Content-Range", "").startswith(
+        f"bytes {offset}-"
+    )
+    return offset if partial else 0, file
+
+
+def _open_store(system: Any, path: str, offset: int) -> tuple[int, BinaryIO]:
+    file = system.open(path, "rb", block_size=_BLOCK_BYTES)
+    file.seek(offset)
+    return offset, file
 
 
 def find_remote(folder: str) -> list[str]:
@@ -149,6 +188,8 @@ def _system(url: str) -> tuple[Any, str]:
 
 
 def _options(scheme: str) -> dict[str, Any]:
+    if scheme in _S3:
+        return {"use_listings_cache": False}  # whether a video has changed is asked anew
     if scheme not in _WEB:
         return {}
     import aiohttp
@@ -164,12 +205,27 @@ def _options(scheme: str) -> dict[str, Any]:
 def _network_errors() -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise NetworkError("there is no such file", final=True) from None
-    except PermissionError:
-        raise NetworkError("access denied", final=True) from None
     except Exception as error:  # every file system of fsspec has its own
-        status = getattr(error, "status", None)
-        reason = f"HTTP status {status}" if status else type(error).__name__
-        refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-        raise NetworkError(reason, final=refused) from None
+        raise _network_error(error) from None
+
+
+def _network_error(error: BaseException) -> NetworkError:
+    """What ``error`` means, told without its text."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        # fsspec calls everything that a web server does not give "not found".
+        told = _network_error(error.__cause__)
+        if told.unreachable or hasattr(error.__cause__, "status"):
+            return told
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return NetworkError("there is no such file", final=True)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return NetworkError("access denied", final=True)
+    if isinstance(status, int):
+        refused = 400 <= status < 500 and status not in (408, 416, 429)
+        return NetworkError(f"HTTP status {status}", final=refused)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    for kinds, reason, final in _UNREACHABLE:
+        if names & kinds:
+            return NetworkError(reason, final=final, unreachable=True)
+    return NetworkError(type(error).__name__)

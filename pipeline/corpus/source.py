@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distinit.pipeline.corpus.remote import NetworkError, remote_stat
 from distinit.pipeline.corpus.spool import Spool, spooled_name
-from distinit.schemas.errors import CorpusError, DecodeError
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
 __all__ = ["VideoFile", "VideoSource", "hash_remote"]
 
 _THREADS = 4
-_SHOWN = 5
+_GIVE_UP = 16  # failures without one success: then it is not the videos
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +45,20 @@ class VideoSource:
     spool: Spool | None = None
 
     @contextmanager
-    def open(self, path: str, digest: str | None) -> Iterator[Path]:
+    def open(
+        self, path: str, digest: str | None, stopping: threading.Event | None = None
+    ) -> Iterator[Path]:
         """A local file with the video's bytes, there until the context ends.
 
-        Raises DecodeError for a remote video that cannot be had, or has not this ``digest``.
+        Raises DecodeError for a remote video that cannot be had, or has not this ``digest``,
+        and UnreachableError, as ``Spool.fetch`` does.
         """
         if path not in self.urls:
             yield self.root / path
             return
         if self.spool is None:
             raise RuntimeError("remote videos need a spool")
-        with self.spool.fetch(self.urls[path], digest) as spooled:
+        with self.spool.fetch(self.urls[path], digest, stopping) as spooled:
             yield spooled.path
 
     def reason(self, path: str, digest: str, error: DecodeError) -> str:
@@ -66,34 +73,57 @@ def hash_remote(
     source: VideoSource,
     known: Mapping[str, VideoFile],
     look: Callable[[str, Path], None] | None = None,
-) -> list[VideoFile]:
+    progress: Progress | None = None,
+) -> tuple[list[VideoFile], dict[str, str]]:
     """Fetch every remote video of ``source`` once, unless ``known`` has its version already.
 
-    Videos come without an id. ``look`` sees digest and path of each while it is here. Raises
-    CorpusError naming those that cannot be had.
+    Returns the videos, without an id, and of those that cannot be had (and are not known) the
+    reasons, by path. ``look`` sees digest and path of each while it is here. Raises CorpusError
+    when none can be had; of many videos the first few decide that.
     """
-
+    problems: dict[str, str] = {}
+    files: list[VideoFile] = []
     if not source.urls:
-        return []
+        return files, problems
+    progress = progress or NullProgress()
 
     def hash_one(path: str) -> VideoFile | str:
         try:
             return _hash_one(source, path, known.get(path), look)
-        except DecodeError as error:
-            return f"{path} ({error.problem.partition(': ')[2]})"
+        except (DecodeError, UnreachableError) as error:
+            return error.problem.partition(": ")[2]
 
+    progress.start("list", len(source.urls), "videos")
     with ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(hash_one, source.urls))
-    problems = [entry for entry in found if isinstance(entry, str)]
-    if problems:
-        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise CorpusError(
-            f"{len(problems)} of the listed URLs cannot be fetched",
-            expected="a video behind every URL",
-            found=", ".join(problems[:_SHOWN]) + more,
-            remedy="check them, the credentials and the network, or leave them out",
-        )
-    return [entry for entry in found if isinstance(entry, VideoFile)]
+        futures = {threads.submit(hash_one, path): path for path in source.urls}
+        try:
+            for future in as_completed(futures):
+                path, found = futures[future], future.result()
+                if isinstance(found, VideoFile):
+                    files.append(found)
+                else:
+                    problems[path] = found
+                if len(problems) == min(_GIVE_UP, len(futures)) and not files:
+                    raise _nothing_comes(problems, len(futures))
+                progress.advance(1, failed=len(problems))
+        finally:
+            threads.shutdown(cancel_futures=True)
+            progress.finish()
+    files += [known[path] for path in problems if path in known]
+    return files, {path: reason for path, reason in problems.items() if path not in known}
+
+
+def _nothing_comes(problems: Mapping[str, str], videos: int) -> CorpusError:
+    reasons = Counter(problems.values()).most_common(_SHOWN)
+    return CorpusError(
+        f"none of the {videos} videos behind URLs can be fetched"
+        if len(problems) == videos
+        else f"the first {len(problems)} of {videos} videos behind URLs cannot be fetched",
+        expected="videos behind them",
+        found="; ".join(f"{count} times: {reason}" for reason, count in reasons)
+        + f"; the first is {next(iter(problems))}",
+        remedy="check the URLs, the credentials and the network",
+    )
 
 
 def _hash_one(

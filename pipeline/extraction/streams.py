@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
+from typing import Self
 
 from distinit.pipeline.video.decode import VideoStream
 from distinit.schemas.errors import DecodeError
@@ -18,7 +20,9 @@ type Opened = VideoStream | DecodeError
 class Streams[Video]:
     """Opens ``videos`` in order, ``ahead`` at a time; leaving the context closes all.
 
-    ``open_stream`` enters what it opens into the stack that it is given.
+    ``open_stream`` enters what it opens into the stack that it is given. It runs in a thread of
+    its own: a video may have to be downloaded first, while the one at hand is extracted.
+    ``stopping`` is set when what it opens is no longer wanted.
     """
 
     def __init__(
@@ -26,34 +30,36 @@ class Streams[Video]:
         videos: Sequence[Video],
         open_stream: Callable[[Video, ExitStack], Opened],
         ahead: int,
+        stopping: threading.Event | None = None,
     ) -> None:
         self._videos = videos
         self._open = open_stream
         self._ahead = ahead
-        self._opened: dict[int, tuple[Opened, ExitStack]] = {}
+        self._stopping = stopping or threading.Event()
+        self._opened: dict[int, tuple[Future[Opened], ExitStack]] = {}
+        # One thread: whoever waits for room in the spool holds only videos before that one.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="open-ahead")
 
     def take(self, position: int) -> Opened:
-        """The stream of one video; the one before it is closed, the next are opened."""
-        self._close(position - 1)
+        """The stream of one video; the one before it is closed, the next begin to open."""
+        if position - 1 in self._opened:
+            self._opened.pop(position - 1)[1].close()
         for at in range(position, min(position + self._ahead, len(self._videos))):
             if at not in self._opened:
-                with ExitStack() as stack:
-                    opened = self._open(self._videos[at], stack)
-                    self._opened[at] = opened, stack.pop_all()
-        return self._opened[position][0]
+                stack = ExitStack()
+                future = self._thread.submit(self._open, self._videos[at], stack)
+                self._opened[at] = future, stack
+        return self._opened[position][0].result()
 
-    def _close(self, position: int) -> None:
-        if position in self._opened:
-            self._opened.pop(position)[1].close()
+    def close(self) -> None:
+        """Close what is open, and what is just being opened."""
+        self._stopping.set()
+        self._thread.shutdown(cancel_futures=True)
+        while self._opened:
+            self._opened.popitem()[1][1].close()
 
-    def __enter__(self) -> Streams[Video]:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for position in list(self._opened):
-            self._close(position)
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -7,6 +7,7 @@ one writing thread encodes JPEGs and logits.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping
@@ -139,20 +140,23 @@ class ExtractionWorker:
     def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
         """After a death one video at a time, so that the next one has a single suspect."""
         ahead = 1 if task.deaths else self._spec.decode.parallel_videos
-        return Streams(
-            task.spec.videos, lambda v, stack: self._open(v, stack, task.quarantined), ahead
-        )
+        stopping = threading.Event()
+
+        def open_one(video: PlannedRows, stack: ExitStack) -> VideoStream | DecodeError:
+            if video.video_id in task.quarantined:
+                return DecodeError(task.quarantined[video.video_id])
+            return self._open(video, stack, stopping)
+
+        return Streams(task.spec.videos, open_one, ahead, stopping)
 
     def _open(
-        self, video: PlannedRows, stack: ExitStack, quarantined: Mapping[str, str]
+        self, video: PlannedRows, stack: ExitStack, stopping: threading.Event
     ) -> VideoStream | DecodeError:
-        if video.video_id in quarantined:
-            return DecodeError(quarantined[video.video_id])
         views = dict(self._views)
         if self._spec.frames_root is not None:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
-            path = stack.enter_context(self._spec.source.open(video.path, video.digest))
+            path = stack.enter_context(self._spec.source.open(video.path, video.digest, stopping))
             stream = open_video(path, views, self._spec.decode, block_frames=self._batch_size)
             return stack.enter_context(stream)
         except DecodeError as error:

@@ -6,6 +6,7 @@ import functools
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.schemas.errors import CorpusError
+from distinit.pipeline.corpus import remote as remote_module
+from distinit.pipeline.corpus import spool as spool_module
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.schemas.errors import TooManyFailuresError, UnreachableError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import ExtractResult, extract
 
@@ -24,10 +28,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def served(corpus: Path) -> Iterator[str]:
-    """The address under which the shared corpus is."""
-    handler = functools.partial(Quiet, directory=str(corpus))
+@contextmanager
+def serving(kind: type[Quiet], root: Path) -> Iterator[str]:
+    """A web server on loopback; its address."""
+    handler = functools.partial(kind, directory=str(root))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -37,15 +41,30 @@ def served(corpus: Path) -> Iterator[str]:
     server.server_close()
 
 
-def run(videos: Path, cache: Path, spool: Path | None = None, **changes: Any) -> ExtractResult:
+@pytest.fixture
+def served(corpus: Path) -> Iterator[str]:
+    """The address under which the shared corpus is."""
+    with serving(Quiet, corpus) as base:
+        yield base
+
+
+def run(
+    videos: Path | str,
+    cache: Path,
+    spool: Any = None,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> ExtractResult:
     values = {
         "videos": str(videos),
         "teachers": [{"name": "null"}],
         "cache": str(cache),
         "unit_rows": 64,
-        "spool": {"folder": None if spool is None else str(spool), "limit_gib": 2**-15},
+        "spool": spool
+        if isinstance(spool, dict)
+        else {"folder": None if spool is None else str(spool), "limit_gib": 2**-15},
     }
-    return extract(ExtractConfig.model_validate(values | changes))
+    return extract(ExtractConfig.model_validate(values | changes), progress=progress)
 
 
 def write_list(path: Path, corpus: Path, base: str, names: list[str]) -> Path:
@@ -77,10 +96,115 @@ def test_urls_give_the_digest_of_the_files_through_a_spool_too_small_for_them(
     assert (again.frames_done, again.content_digest) == (0, local.content_digest)
 
 
-def test_a_url_that_is_not_there_ends_the_run_before_it_begins(
+def test_a_url_that_is_not_there_is_a_failed_video_and_comes_with_a_later_run(
     corpus: Path, served: str, tmp_path: Path
 ) -> None:
-    listed = write_list(tmp_path / "list.csv", corpus, served, ["a.mp4", "none.mp4"])
-    with pytest.raises(CorpusError, match=r"none\.mp4"):
-        run(listed, tmp_path / "cache", tmp_path / "spool")
-    assert not (tmp_path / "cache" / "manifest.json").exists()
+    names = ["a.mp4", "b/c.mp4", "none.mp4"]
+    listed = write_list(tmp_path / "list.csv", corpus, served, names)
+    cache, spool = tmp_path / "cache", tmp_path / "spool"
+    result = run(listed, cache, spool)
+    url = f"{served}/none.mp4"
+    assert [(v.path, v.error) for v in result.failed] == [
+        (url, "cannot be fetched: there is no such file")
+    ]
+    assert (result.videos, result.frames, result.unavailable) == (3, 53, 1)
+    assert "1 of them could not be fetched: the same command tries again" in result.summary()
+    with pytest.raises(TooManyFailuresError):
+        run(listed, cache, spool, max_failed=0.1)
+    listed = write_list(tmp_path / "list.csv", corpus, served, ["a.mp4", "b/c.mp4", "e.mp4"])
+    later = run(listed, cache, spool)
+    assert (later.failed, later.frames, later.frames_done) == ((), 94, 41)
+
+
+def test_a_server_that_goes_away_ends_the_run_and_costs_no_video(
+    corpus: Path, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01))
+    names = ["a.mp4", "b/c.mp4", "e.mp4"]
+    listed = write_list(tmp_path / "list.csv", corpus, served, names)
+    cache, spool = tmp_path / "cache", tmp_path / "spool"
+
+    class GoesAway(NullProgress):
+        def start(self, description: str, *_: Any) -> None:
+            if description == "extract":
+                empty(spool)
+                monkeypatch.setattr(remote_module, "_system", nobody_there)
+
+    system = remote_module._system
+
+    def nobody_there(url: str) -> Any:
+        return system(url.replace(served, "http://127.0.0.1:1"))
+
+    with pytest.raises(UnreachableError, match="the server does not answer"):
+        run(listed, cache, spool, progress=GoesAway())
+    monkeypatch.setattr(remote_module, "_system", system)
+    again = run(listed, cache, spool)
+    assert (again.failed, again.frames) == ((), 94)
+
+
+def empty(spool: Path) -> None:
+    for path in spool.iterdir():
+        path.unlink()
+
+
+def test_the_next_video_is_fetched_while_the_one_at_hand_is_extracted(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """The server keeps the second video back until frames of the first one are through."""
+    extracting = asked_for_second = frames_seen = False
+    waited: list[bool] = []
+    changed = threading.Condition()
+    asked: list[str] = []
+
+    class KeepsBack(Quiet):
+        def do_GET(self) -> None:
+            nonlocal asked_for_second
+            if extracting:
+                asked.append(self.path)
+                if len(asked) == 2:
+                    with changed:
+                        asked_for_second = True
+                        changed.notify_all()
+                        waited.append(changed.wait_for(lambda: frames_seen, 60))
+            super().do_GET()
+
+    class Watch(NullProgress):
+        def start(self, description: str, *_: Any) -> None:
+            nonlocal extracting
+            if description == "extract":
+                empty(tmp_path / "spool")
+                extracting = True
+
+        def advance(self, amount: float = 1, **_: Any) -> None:
+            nonlocal frames_seen
+            if extracting and amount:
+                with changed:
+                    frames_seen = True
+                    changed.notify_all()
+                    waited.append(changed.wait_for(lambda: asked_for_second, 60))
+
+    with serving(KeepsBack, corpus) as base:
+        urls = "\n".join(f"{base}/{name}" for name in ("a.mp4", "b/c.mp4", "e.mp4"))
+        (tmp_path / "list.txt").write_text(urls)
+        spool = {"folder": str(tmp_path / "spool"), "limit_gib": 1}
+        result = run(
+            tmp_path / "list.txt", tmp_path / "cache", spool, progress=Watch(), unit_rows=128
+        )
+    assert (result.frames, len(set(asked))) == (94, 3)
+    assert all(waited)
+
+
+def test_a_corpus_that_shares_nothing_with_the_cache_is_told(corpus: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Said(NullProgress):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    for names in (["a.mp4"], ["a.mp4", "e.mp4"], ["b/c.mp4", "b/d [1].mp4"]):
+        (tmp_path / "list.txt").write_text("\n".join(str(corpus / name) for name in names))
+        run(tmp_path / "list.txt", tmp_path / "cache", progress=Said())
+    assert said == [
+        f"warning: none of these 2 videos is among the 2 of the cache {tmp_path / 'cache'}; "
+        "they are added to it. Is --cache the one you meant?"
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import ssl
 import threading
 import urllib.parse
 from collections import Counter
@@ -22,7 +23,9 @@ class WebFolder:
     statuses: dict[str, list[int]] = field(default_factory=dict)  # of the next answers
     torn: Counter[str] = field(default_factory=Counter)  # answers to break off in the middle
     gets: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)  # bytes of bodies
     tags: bool = True
+    ranges: bool = False
     lengths: bool = True
 
     def url(self, path: str, query: str = "") -> str:
@@ -43,10 +46,15 @@ def handler_of(folder: WebFolder) -> type[http.server.BaseHTTPRequestHandler]:
             data = folder.files.get(path)
             waiting = folder.statuses.get(path, [])
             status = waiting.pop(0) if waiting and body else 200 if data is not None else 404
-            self.send_response(status)
+            wanted = self.headers.get("Range") if folder.ranges and status == 200 else None
+            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+            self.send_response(206 if wanted else status)
             if folder.tags and data is not None:
                 self.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
             data = data if data is not None and status == 200 else b""
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            data = data[start:]
             if folder.lengths:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -54,6 +62,7 @@ def handler_of(folder: WebFolder) -> type[http.server.BaseHTTPRequestHandler]:
                 if status == 200 and folder.torn[path] > 0:
                     folder.torn[path] -= 1
                     data = data[: len(data) // 2]
+                folder.sent[path] += len(data)
                 self.wfile.write(data)
             self.close_connection = True
 
@@ -63,14 +72,19 @@ def handler_of(folder: WebFolder) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
-@pytest.fixture
-def web() -> Iterator[WebFolder]:
-    folder = WebFolder()
+def serve(folder: WebFolder, tls: ssl.SSLContext | None = None) -> Iterator[WebFolder]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler_of(folder))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    folder.base = f"http://127.0.0.1:{server.server_port}"
+    folder.base = f"http{'s' * (tls is not None)}://127.0.0.1:{server.server_port}"
     yield folder
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def web() -> Iterator[WebFolder]:
+    yield from serve(WebFolder())

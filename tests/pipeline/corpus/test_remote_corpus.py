@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 
 from distinit.pipeline.corpus import list_corpus
@@ -13,7 +17,8 @@ from distinit.pipeline.corpus import spool as spool_module
 from distinit.pipeline.corpus.listing import find_videos
 from distinit.pipeline.corpus.remote import is_url, public_url
 from distinit.pipeline.corpus.spool import Spool
-from distinit.schemas.errors import CorpusError, DecodeError
+from distinit.pipeline.progress import NullProgress
+from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
 
 @pytest.fixture(autouse=True)
@@ -106,17 +111,94 @@ def test_urls_that_differ_in_their_query_alone_keep_different_names(web, tmp_pat
     }
 
 
-def test_unreachable_urls_are_named_without_their_secrets(web, tmp_path: Path) -> None:
-    web.files |= {"/ok.mp4": b"a", "/big.mp4": b"b" * 200}
-    names = ("/ok.mp4", "/big.mp4", "/none.mp4")
+def test_what_cannot_be_fetched_is_told_by_name_without_secrets(web, tmp_path: Path) -> None:
+    web.files |= {"/ok.mp4": b"a", "/big.mp4": b"b" * 200, "/shut.mp4": b"c", "/ill.mp4": b"d"}
+    web.statuses = {"/shut.mp4": [403] * 9, "/ill.mp4": [500] * 9}
+    names = ("/ok.mp4", "/big.mp4", "/none.mp4", "/shut.mp4", "/ill.mp4")
     source = list_of(tmp_path, *(web.url(name, "k=SECRET") for name in names))
+    corpus = list_corpus(source, spool=Spool(tmp_path / "spool", 100))
+    assert [file.path for file in corpus.files] == [web.url("/ok.mp4")]
+    assert corpus.unavailable == {
+        web.url("/big.mp4"): "larger than the spool",
+        web.url("/none.mp4"): "cannot be fetched: there is no such file",
+        web.url("/shut.mp4"): "cannot be fetched: access denied",
+        web.url("/ill.mp4"): "cannot be fetched: HTTP status 500",
+    }
+    assert (web.gets["/shut.mp4"], web.gets["/ill.mp4"]) == (1, 4), "403 is final, 500 is not"
     with pytest.raises(CorpusError) as refused:
-        list_corpus(source, spool=Spool(tmp_path / "spool", 100))
+        corpus.require_all()
+    assert str(refused.value).startswith("4 of the listed URLs cannot be fetched")
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_known_video_stays_listed_when_it_cannot_be_asked_for(web, tmp_path: Path) -> None:
+    web.files |= {"/a.mp4": b"a", "/b.mp4": b"b"}
+    source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
+    spool = Spool(tmp_path / "spool", 100)
+    corpus = list_corpus(source, spool=spool)
+    del web.files["/a.mp4"]
+    again = list_corpus(source, {file.path: file for file in corpus.files}, spool=spool)
+    assert again.files == corpus.files
+    assert again.unavailable == {}
+
+
+def test_a_server_that_gives_nothing_is_told_once_and_soon(web, tmp_path: Path) -> None:
+    urls = [web.url(f"/{number}.mp4", "k=SECRET") for number in range(40)]
+    with pytest.raises(CorpusError) as refused:
+        list_corpus(list_of(tmp_path, *urls), spool=Spool(tmp_path / "spool", 100))
     text = str(refused.value)
-    assert text.startswith("2 of the listed URLs cannot be fetched")
-    assert f"{web.url('/none.mp4')} (cannot be fetched: there is no such file)" in text
-    assert f"{web.url('/big.mp4')} (larger than the spool)" in text
+    assert text.startswith("the first 16 of 40 videos behind URLs cannot be fetched")
+    assert "16 times: cannot be fetched: there is no such file" in text
     assert "SECRET" not in text
+    assert len(web.gets) < 30
+    with pytest.raises(CorpusError, match="none of the 2 videos behind URLs can be fetched"):
+        list_corpus(list_of(tmp_path, *urls[:2]), spool=Spool(tmp_path / "spool", 100))
+
+
+def test_nobody_at_the_address_is_a_message_of_its_own(tmp_path: Path) -> None:
+    with socket.socket() as reserved:  # bound, but nobody listens
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}/a.mp4"
+        with pytest.raises(CorpusError, match="the server does not answer"):
+            list_corpus(url, spool=Spool(tmp_path / "spool", 100))
+        with pytest.raises(UnreachableError) as refused:
+            Spool(tmp_path / "spool", 100).fetch(url, "0" * 64).__enter__()
+    assert "the same command goes on" in str(refused.value)
+
+
+class Shown(NullProgress):
+    def __init__(self) -> None:
+        self.lines: list[object] = []
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        self.lines.append((description, total, unit))
+
+    def advance(self, amount: float = 1, **figures: object) -> None:
+        self.lines.append((amount, figures))
+
+    def finish(self) -> None:
+        self.lines.append("finish")
+
+
+def test_listing_shows_how_far_it_is(web, tmp_path: Path) -> None:
+    web.files |= {"/a.mp4": b"a"}
+    source = list_of(tmp_path, web.url("/a.mp4"), web.url("/none.mp4"))
+    shown = Shown()
+    list_corpus(source, spool=Spool(tmp_path / "spool", 100), progress=shown)
+    assert shown.lines[0] == ("list", 2, "videos")
+    assert [line[0] for line in shown.lines[1:3]] == [1, 1]
+    assert shown.lines[2] == (1, {"failed": 1})
+    assert shown.lines[3] == "finish"
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_tables_of_urls(name: str, web, tmp_path: Path) -> None:
+    web.files |= {"/a.mp4": b"a", "/b, c.mp4": b"b"}
+    table = pa.table({"label": [3, 4], "url": [web.url("/a.mp4", "k=1"), web.url("/b, c.mp4")]})
+    write = pq.write_table if name.endswith("parquet") else pa_csv.write_csv
+    write(table, tmp_path / name)
+    corpus = list_corpus(str(tmp_path / name), spool=Spool(tmp_path / "spool", 100))
+    assert {file.path for file in corpus.files} == {web.url("/a.mp4"), web.url("/b, c.mp4")}
 
 
 def test_a_url_is_a_corpus_of_one_and_a_web_folder_is_refused(web, tmp_path: Path) -> None:
@@ -164,7 +246,9 @@ def test_an_s3_folder_and_s3_urls_in_a_list(bucket: dict[str, bytes], tmp_path: 
         assert file.mtime_ns > 0
     listed = list_corpus(list_of(tmp_path, *wanted), spool=spool)
     assert listed.files == corpus.files
-    with pytest.raises(CorpusError, match="there is no such file"):
+    some = list_corpus(list_of(tmp_path, "s3://videos/none.mp4", wanted[0]), spool=spool)
+    assert some.unavailable == {"s3://videos/none.mp4": "cannot be fetched: there is no such file"}
+    with pytest.raises(CorpusError, match="1 times: cannot be fetched: there is no such file"):
         list_corpus(list_of(tmp_path, "s3://videos/none.mp4"), spool=spool)
     with pytest.raises(CorpusError, match="no videos in s3://videos/empty"):
         list_corpus("s3://videos/empty/", spool=spool)
