@@ -1,7 +1,9 @@
 """One optimiser step over all shards of the global batch.
 
 The result does not depend on how the shards are spread over workers: gradients, figures and batch
-norm's running statistics are means over the shards of the step, summed by one all-reduce.
+norm's running statistics are means over the shards of the step, summed by one all-reduce. Batch
+norm normalises within a shard, never over the global batch. On a CPU the sums are made in float64
+and rounded once, so that their order, which follows from the number of workers, does not show.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class RunningStatistics:
     their worker matters.
     """
 
-    def __init__(self, student: nn.Module, shards: int) -> None:
+    def __init__(self, student: nn.Module, shards: int, dtype: torch.dtype) -> None:
         norms = [
             m
             for m in student.modules()
@@ -51,7 +53,7 @@ class RunningStatistics:
         self._buffers = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
         self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._before = [b.clone() for b in (*self._buffers, *self._counters)]
-        self.sums = [torch.zeros_like(b) for b in self._buffers]
+        self.sums = [torch.zeros_like(b, dtype=dtype) for b in self._buffers]
 
     def begin_shard(self) -> None:
         """Go back to the statistics before the step."""
@@ -91,6 +93,7 @@ class Stepper:
         self._collective = collective
         self._device = device
         self._dtype = next(student.parameters()).dtype
+        self._sum_dtype = torch.float64 if device.type == "cpu" else self._dtype
 
     def step(
         self, batches: Iterable[tuple[int, Batch]], global_step: int, learning_rate: float
@@ -99,19 +102,37 @@ class Stepper:
         shards, seed = self._settings.runtime.shards, self._settings.runtime.seed
         self.student.train()
         self.optimizer.zero_grad(set_to_none=False)
-        statistics = RunningStatistics(self.student, shards)
+        statistics = RunningStatistics(self.student, shards, self._sum_dtype)
+        gradients: list[Tensor] = []
         figures: dict[str, Tensor] = {}
         for shard, batch in batches:
             statistics.begin_shard()
             torch.manual_seed(torch_seed(seed, global_step, shard))
             loss, shown = self._loss(batch)
             with self.clock.measure("backward"):
-                (loss / shards).backward()  # type: ignore[no-untyped-call]
+                loss.backward()  # type: ignore[no-untyped-call]
+                gradients = self._add_gradients(gradients)
             statistics.end_shard()
             for name, value in {"loss": loss, **shown}.items():
-                figures[name] = figures.get(name, 0) + value.detach() / shards
+                figures[name] = figures.get(name, 0) + value.detach().to(self._sum_dtype)
         with self.clock.measure("optimizer"):
-            return self._update(statistics, figures, learning_rate)
+            return self._update(statistics, gradients, figures, learning_rate)
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _add_gradients(self, sums: list[Tensor]) -> list[Tensor]:
+        """Add the gradients of one shard to the sums, and begin anew for the next."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        if self._settings.runtime.shards == 1:
+            return gradients
+        if not sums:
+            sums = [torch.zeros_like(g, dtype=self._sum_dtype) for g in gradients]
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.add_(gradient)
+        self.optimizer.zero_grad(set_to_none=False)
+        return sums
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with self.clock.measure("transfer"):
@@ -133,28 +154,27 @@ class Stepper:
         return clip, {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
 
     def _update(
-        self, statistics: RunningStatistics, figures: dict[str, Tensor], learning_rate: float
+        self,
+        statistics: RunningStatistics,
+        gradients: Sequence[Tensor],
+        figures: dict[str, Tensor],
+        learning_rate: float,
     ) -> dict[str, Tensor]:
-        gradients = []
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-            for parameter in group["params"]:
-                # Without a gradient SGD would skip its weight decay on one worker alone.
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        names = sorted(figures)
-        values = [figures[name].reshape(1).to(self._dtype) for name in names]
+        """One step of the optimiser from this worker's sums; returns means over all shards."""
+        shards, names = self._settings.runtime.shards, sorted(figures)
+        values = [figures[name].reshape(1) for name in names]
         if self._collective.world_size > 1:
             _sum_all(self._collective, [*gradients, *statistics.sums, *values])
         statistics.finish()
+        for parameter, total in zip(self._parameters, gradients, strict=True):
+            # Without a gradient SGD would skip its weight decay on one worker alone.
+            parameter.grad = total if shards == 1 else (total / shards).to(parameter.dtype)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
         if self._settings.optimizer.clip_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(
-                self.optimizer.param_groups[0]["params"],
-                self._settings.optimizer.clip_gradient_norm,
-            )
+            nn.utils.clip_grad_norm_(self._parameters, self._settings.optimizer.clip_gradient_norm)
         self.optimizer.step()
-        return {name: value[0] for name, value in zip(names, values, strict=True)}
+        return {name: value[0] / shards for name, value in zip(names, values, strict=True)}
 
 
 def _sum_all(collective: Collective, tensors: Sequence[Tensor]) -> None:

@@ -1,0 +1,67 @@
+"""Real processes, joined by gloo as Ray Train joins its workers: their number does not show."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from distinit.pipeline.training.clips import to_clip
+
+WORKER = Path(__file__).with_name("gloo_worker.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Tensor]]]:
+    """What every worker of each job holds when it is done."""
+    root = tmp_path_factory.mktemp("workers")
+    norm = {"shards": 4, "steps": 12, "dtype": "float32", "norm": True}
+    jobs = {
+        "one": norm | {"world": 1},
+        "two": norm | {"world": 2},
+        "four": norm | {"world": 4},
+        "joint": {"shards": 2, "steps": 1, "dtype": "float64", "norm": False, "world": 2},
+    }
+    for name in jobs:
+        (root / name).mkdir()
+    listed = [job | {"folder": str(root / name)} for name, job in jobs.items()]
+    subprocess.run([sys.executable, WORKER, json.dumps(listed)], check=True)
+    return {
+        name: [load_file(root / name / f"{rank}.safetensors") for rank in range(job["world"])]
+        for name, job in jobs.items()
+    }
+
+
+def test_one_two_and_four_workers_train_the_same_student_bit_by_bit(
+    trained: dict[str, list[dict[str, Tensor]]],
+) -> None:
+    (one,) = trained["one"]
+    assert one["losses"].unique().numel() == 12
+    for worker in (*trained["two"], *trained["four"]):
+        assert worker.keys() == one.keys()
+        for name, tensor in one.items():
+            assert torch.equal(worker[name], tensor), name
+
+
+def test_two_workers_average_the_gradient_of_the_joint_batch(
+    trained: dict[str, list[dict[str, Tensor]]], toys: ModuleType
+) -> None:
+    task = toys.ToyTask(count=32, norm=False, dtype=torch.float64)
+    student = task.build()
+    batch = task.load(0, np.random.default_rng(0).permutation(32)[:8])
+    clip = to_clip(batch.pixels_BTCHW, batch.flip_B, toys.make_settings().clip, torch.float64)
+    loss, _ = task.loss(student(clip), batch.targets)
+    loss.backward()
+    assert len(trained["joint"]) == 2
+    for worker in trained["joint"]:
+        assert abs(worker["losses"][0].item() - loss.item()) < 1e-12
+        for name, parameter in student.named_parameters():
+            assert (worker[f"grad.{name}"] - parameter.grad).abs().max() <= 1e-9, name
