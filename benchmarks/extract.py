@@ -25,8 +25,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -35,6 +37,8 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from safetensors.torch import save_file
+from torchvision.models import get_model, list_models
 
 from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
 from distinit.pipeline.demo.footage import make_corpus
@@ -42,12 +46,13 @@ from distinit.pipeline.demo.recipe import demo_clips
 from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.build import store_view
 from distinit.pipeline.teachers.base import Teacher
+from distinit.pipeline.teachers.forward import Answer
 from distinit.pipeline.teachers.registry import load_teacher
+from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.pipeline.video.decode import VideoStream, open_video
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import DecodeError, DistInitError
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.teacher import TeacherRequest
 from distinit.stages.extract import extract
 
@@ -163,17 +168,24 @@ def opened(streams: Streams[VideoFile], at: int) -> VideoStream:
 
 
 def forward_all(
-    teachers: Sequence[Teacher], footage: Footage, blocks: Sequence[dict[str, np.ndarray]], n: int
+    teachers: Sequence[Teacher],
+    footage: Footage,
+    blocks: Sequence[dict[str, np.ndarray]],
+    seconds: float,
 ) -> int:
-    """Let every teacher answer ``n`` frames or a few more, block by block."""
-    done = 0
+    """Let every teacher answer block after block for so long; as in a worker, two are under way."""
+    done, began = 0, time.perf_counter()
+    pending: deque[list[Answer]] = deque()
     for views in itertools.cycle(blocks):
-        for teacher in teachers:
-            teacher.forward(views[footage.view_of[teacher.id]])
+        pending.append([t.submit(views[footage.view_of[t.id]]) for t in teachers])
         done += len(next(iter(views.values())))
-        if done >= n:
-            return done
-    raise AssertionError("cycle ends never")
+        over = time.perf_counter() - began >= seconds
+        while len(pending) > (0 if over else 1):
+            for answer in pending.popleft():
+                answer()
+        if over:
+            break
+    return done
 
 
 def run_extract(config: ExtractConfig) -> int:
@@ -184,7 +196,7 @@ def run_extract(config: ExtractConfig) -> int:
         return extract(config.model_copy(update=place)).frames_done
 
 
-def measure(config: ExtractConfig, repeats: int, teacher_frames: int) -> dict[str, object]:
+def measure(config: ExtractConfig, repeats: int, teacher_seconds: float) -> dict[str, object]:
     """One line of the table: all teachers of ``config`` in one pass."""
     teachers = [
         load_teacher(request, device=config.device, precision=config.precision)
@@ -195,10 +207,10 @@ def measure(config: ExtractConfig, repeats: int, teacher_frames: int) -> dict[st
     blocks = footage.in_memory()
     parts: dict[str, Callable[[], int]] = {
         "decode_only": footage.decode,
-        "teacher_only": lambda: forward_all(teachers, footage, blocks, teacher_frames),
+        "teacher_only": lambda: forward_all(teachers, footage, blocks, teacher_seconds),
         "end_to_end": lambda: run_extract(config),
     }
-    forward_all(teachers, footage, blocks, 1)
+    forward_all(teachers, footage, blocks, 0)
     laps: dict[str, list[Lap]] = {name: [] for name in parts}
     for name in itertools.chain.from_iterable([parts] * repeats):
         laps[name].append(lap(parts[name]))
@@ -245,55 +257,86 @@ def machine() -> str:
     )
 
 
-def cases(teachers: Sequence[str]) -> list[tuple[str, ...]]:
-    """The teachers of each line of the table."""
-    if teachers:
-        return [tuple(teachers)]
-    return [("efficientnet_lite0",), ("null",), ("efficientnet_lite0", "null")]
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A line of the default table: its teachers, and how long each of its videos is made."""
+
+    teachers: tuple[str, ...]
+    loops: int
 
 
-def request_for(text: str) -> TeacherRequest:
-    """``NAME`` or ``NAME=WEIGHTS``."""
+CASES = (
+    Case(("efficientnet_lite0",), 4),
+    Case(("null",), 40),
+    Case(("efficientnet_lite0", "mobilenet_v3_large"), 4),
+)
+CLIPS = ("bigbuckbunny_000", "bigbuckbunny_044", "bikes_000", "carphone_pristine_000")
+
+
+def looped_footage(folder: Path, loops: int) -> str:
+    """Four of the demo's real clips, each ``loops`` times over: its start counts for less."""
+    clips = tuple(clip for clip in demo_clips() if Path(clip.path).stem in CLIPS)
+    made = make_corpus(folder / "clips", clips=clips).corpus
+    target = folder / f"looped-{loops}"
+    target.mkdir()
+    for clip in sorted(made.glob("*.mp4")):
+        again = ["-stream_loop", str(loops - 1), "-i", str(clip), "-c", "copy"]
+        argv = [str(find_ffmpeg().path), "-nostdin", "-v", "error", *again, str(target / clip.name)]
+        subprocess.run(argv, check=True)
+    return str(target)
+
+
+def random_weights(name: str, folder: Path) -> str:
+    """A weights file for a torchvision network: what it says does not change how fast it is."""
+    path = folder / f"{name}.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(get_model(name, weights=None).state_dict(), path)
+    return str(path)
+
+
+def request_for(text: str, folder: Path) -> TeacherRequest:
+    """``NAME`` or ``NAME=WEIGHTS``; a torchvision network without weights gets random ones."""
     name, _, weights = text.partition("=")
+    if not weights and name in list_models():
+        weights = random_weights(name, folder)
     return TeacherRequest(name=name, weights=weights or None)
 
 
 @click.command(help=__doc__)
-@click.option("--videos", help="Folder or list of videos. [default: the demo's footage]")
-@click.option("--teacher", "teachers", multiple=True, help="NAME or NAME=WEIGHTS; all in one pass.")
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--videos", help="Folder or list of videos. [default: looped clips of the demo]")
 @click.option(
-    "--teacher-frames", default=200, show_default=True, help="Frames of one teacher-only lap."
+    "--teacher", "teachers", multiple=True, help="NAME or NAME=WEIGHTS; several: all in one pass."
 )
+@click.option("--loops", default=4, show_default=True, help="Of the default clips, with --teacher.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--teacher-seconds", default=5.0, show_default=True, help="Of one teacher-only lap.")
 @click.option("--store", is_flag=True, help="Write a frame store too (decode-only scales for it).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(
     videos: str | None,
     teachers: tuple[str, ...],
+    loops: int,
     repeats: int,
-    teacher_frames: int,
+    teacher_seconds: float,
     store: bool,
     as_json: bool,
 ) -> None:
     found = []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            if videos is None:
-                clips = tuple(c for c in demo_clips() if c.path.startswith("corpus/"))
-                videos = str(make_corpus(Path(folder), clips=clips).corpus)
-            for names in cases(teachers):
+    for case in (Case(teachers, loops),) if teachers else CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
                 config = ExtractConfig(
-                    videos=videos,
-                    teachers=tuple(request_for(name) for name in names),
+                    videos=videos or looped_footage(Path(folder), case.loops),
+                    teachers=tuple(request_for(name, Path(folder)) for name in case.teachers),
                     cache="(made for each lap)",
                     frames="(made for each lap)" if store else None,
-                    geometry=FrameGeometry(),
                 )
-                found.append(measure(config, repeats, teacher_frames))
-                if not as_json:
-                    click.echo(describe(found[-1], BARS.get(names[0], BAR)))
-        except DistInitError as error:
-            raise click.ClickException(str(error)) from error
+                found.append(measure(config, repeats, teacher_seconds))
+            except DistInitError as error:
+                raise click.ClickException(str(error)) from error
+        if not as_json:
+            click.echo(describe(found[-1], BARS.get(case.teachers[0], BAR)))
     if as_json:
         click.echo(json.dumps({"machine": machine(), "table": found}))
     else:

@@ -92,6 +92,9 @@ class VideoOutcome(Record):
     height: int = Field(ge=0, description="pixels, after rotation")
     duration_seconds: float = Field(ge=0)
     error: str | None = None
+    decoder_errors: int = Field(
+        0, ge=0, description="ffmpeg's complaints about a video that is ok: damage within pictures"
+    )
 
 
 class FidelitySums(Record):

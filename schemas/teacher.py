@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from distinit.schemas.base import Record, sha256_of
 
@@ -91,8 +91,12 @@ class PreprocessSpec(Record):
     crop_size: int = Field(ge=1, description="centre crop, pixels")
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
-    mean: tuple[float, float, float] = Field(description="per channel, of values in 0..1")
-    std: tuple[float, float, float] = Field(description="per channel, of values in 0..1")
+    mean: tuple[float, float, float] = Field(
+        description="per channel in the order of channel_order, of values in 0..1"
+    )
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        description="as mean; greater than 0"
+    )
     channel_order: Literal["rgb", "bgr"] = "rgb"
     resize: Literal["exact", "fast"] = Field("exact", description="as TeacherRequest.resize")
     flip: bool = Field(False, description="the input is mirrored left to right, as the last step")

@@ -38,10 +38,16 @@ class DecodeConfig(Record):
     threads: int = Field(1, ge=0, description="decoder threads per video; 0 lets ffmpeg choose")
     parallel_videos: int = Field(2, ge=1, description="ffmpeg processes per worker")
     deadline_seconds: float = Field(
-        3600.0, gt=0, description="wall-clock limit for one video, seconds"
+        3600.0,
+        gt=0,
+        description="longest time that is spent waiting for one video's ffmpeg, seconds; while the "
+        "teachers or the disk are the slower part, the clock stands",
     )
     stall_seconds: float = Field(
-        60.0, gt=0, description="longest wait for the next frame while the reader is ready, seconds"
+        60.0,
+        gt=0,
+        description="longest single wait for ffmpeg without a byte from it, seconds; the clock "
+        "stands as above",
     )
     max_pixels: int = Field(
         8192 * 4320, ge=1, description="largest width x height accepted, pixels (8K)"
@@ -53,5 +59,7 @@ class DecodeConfig(Record):
         4096, ge=64, description="address-space-independent resident limit of one ffmpeg, MiB"
     )
     hwaccel: Literal["none", "cuda"] = Field(
-        "none", description="hardware decoder; falls back to software with a message"
+        "none",
+        description="hardware decoder; without one in ffmpeg or without a GPU, videos are decoded "
+        "in software, with a message",
     )

@@ -17,7 +17,7 @@ from distinit.pipeline.compute.ray_actors import RayExecutor
 from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.driver import run_tasks
-from distinit.pipeline.extraction.failures import failure_lines
+from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
 from distinit.pipeline.frames.writer import FrameStoreWriter
@@ -63,6 +63,7 @@ class ExtractResult(Record):
         description="of the failed: URLs that could not be fetched. The cache does not know them; "
         "the same command tries them again"
     )
+    decoder_errors: dict[str, int] = Field(description="path -> number, of damaged videos")
     teachers: tuple[str, ...]
     encodings: dict[str, str] = Field(description="of each teacher")
     encoding_losses: dict[str, FidelityReport] = Field(
@@ -90,6 +91,7 @@ class ExtractResult(Record):
             lines.append(
                 f"{self.unavailable} of them could not be fetched: the same command tries again"
             )
+        lines += damage_lines(self.decoder_errors)
         lines += ["", f"cache   {self.cache}"]
         if self.frames_store is not None:
             lines.append(f"frames  {self.frames_store}")
@@ -373,6 +375,7 @@ def _result(
         )
         + unavailable,
         unavailable=len(unavailable),
+        decoder_errors=writer.state().decoder_errors,
         teachers=tuple(manifest.teachers),
         encodings={name: record.encoding for name, record in writer.records.items()},
         encoding_losses={

@@ -42,6 +42,12 @@ class CacheState:
         return {video_id: found[key] for video_id, key in keys.items() if key in found}
 
     @property
+    def decoder_errors(self) -> dict[str, int]:
+        """Path -> complaints of the decoder, of videos that are whole although it complained."""
+        found = sorted(self.outcomes.items())
+        return {self.plan.latest[v].path: o.decoder_errors for v, o in found if o.decoder_errors}
+
+    @property
     def complete(self) -> bool:
         """Every unit of every teacher is committed, and no video still waits for rows."""
         units = set(range(self.plan.units))

@@ -13,7 +13,7 @@ from distinit.schemas.video import SamplingConfig
 
 __all__ = ["MAX_BATCH_BYTES", "Batch", "Batcher"]
 
-MAX_BATCH_BYTES = 128 << 20
+MAX_BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Batch:
 class Batcher:
     """Sampled frames in batches of exactly ``size`` (the last one may be shorter).
 
-    ``size`` is less where so many frames of a view would exceed 128 MiB: what a worker holds in
+    ``size`` is less where so many frames of a view would exceed 64 MiB: what a worker holds in
     memory must not grow with the size of the picture. Batches start afresh with each video, so
     that a frame's logits never depend on which other videos share its unit.
     """
@@ -93,9 +93,10 @@ class Batcher:
         joined = Batch.joined(self._held)
         count = len(joined.pts_N)
         full = count - count % size
+        # Before the batches are used: the parts' memory is free for the next block.
+        self._held = [joined.cut(full, count)] if full < count else []
         for start in range(0, full, size):
             yield joined.cut(start, start + size)
-        self._held = [joined.cut(full, count)] if full < count else []
 
     def _size_of(self, batch: Batch) -> int:
         largest = max((view[0].nbytes for view in batch.views.values()), default=1)

@@ -1,14 +1,28 @@
-"""Failed videos, told by reason: what a person reads at the end of a run."""
+"""Failed videos, told by reason, and damaged ones: what a person reads at the end of a run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-__all__ = ["failure_lines"]
+__all__ = ["damage_lines", "failure_lines"]
 
 _SHOWN = 3  # of each reason
 _QUARANTINED = "quarantined"  # how ``quarantine`` begins its verdict
+
+
+def damage_lines(decoder_errors: Mapping[str, int]) -> list[str]:
+    """Lines about videos that are in the cache although ffmpeg complained, the worst first."""
+    if not decoder_errors:
+        return []
+    worst = sorted(decoder_errors.items(), key=lambda item: (-item[1], item[0]))
+    lines = [
+        f"{len(worst)} videos have all their frames, some with damage that the decoder concealed:"
+    ]
+    lines += [f"  {path}: {count} decoder errors" for path, count in worst[:_SHOWN]]
+    if len(worst) > _SHOWN:
+        lines.append(f"  ... {len(worst) - _SHOWN} more; --json lists all")
+    return lines
 
 
 def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:

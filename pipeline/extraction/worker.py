@@ -238,6 +238,7 @@ def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
         width=summary.width,
         height=summary.height,
         duration_seconds=summary.duration_seconds,
+        decoder_errors=summary.decoder_errors,
     )
 
 

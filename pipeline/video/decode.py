@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -66,9 +67,18 @@ def open_video(
     check_file(path)
     ffmpeg = find_ffmpeg()
     if config.hwaccel == "cuda" and not supports_cuda(ffmpeg):
-        _logger.warning("%s cannot use a CUDA device here: decoding in software", ffmpeg.path)
+        _tell_once(
+            f"hwaccel cuda: {ffmpeg.path} {ffmpeg.version} cannot open a CUDA device here; videos "
+            "are decoded in software"
+        )
         config = config.model_copy(update={"hwaccel": "none"})
     return VideoStream(ffmpeg, path, views, config, block_frames)
+
+
+@lru_cache(maxsize=16)
+def _tell_once(message: str) -> None:
+    """Warn, but not again for every video."""
+    _logger.warning(message)
 
 
 class VideoStream:

@@ -1,0 +1,226 @@
+"""Batches that shrink where memory ends, sizes that are found, answers that are awaited later."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distinit.pipeline.teachers.base import NetworkTeacher
+from distinit.pipeline.teachers.forward import FrameByFrame, InBatches, find_batch_size, seconds_of
+from distinit.pipeline.teachers.plugin import load_plugin
+from distinit.pipeline.teachers.registry import load_teacher
+from distinit.schemas.errors import TeacherError
+from distinit.schemas.teacher import TeacherRequest
+
+CPU = torch.device("cpu")
+PLUGIN = '''
+import torch
+from distinit.schemas.teacher import PreprocessSpec
+
+class Hungry(torch.nn.Module):
+    """Channel means; out of memory for more than ``most`` frames. ``seen``: sizes of batches."""
+
+    most = 5
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return x.mean(dim=(2, 3))
+
+
+def answer(module):
+    spec = PreprocessSpec(
+        resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    return module, spec, [], "means"
+
+def hungry(weights, device):
+    return answer(Hungry())
+'''
+
+
+@pytest.fixture(name="hungry")
+def hungry_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NetworkTeacher:
+    (tmp_path / "hungry_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "hungry_plugin", raising=False)
+    network = load_plugin(TeacherRequest(name="plugin:hungry_plugin:hungry"), device="cpu")
+    return NetworkTeacher("hungry", network, device="cpu")
+
+
+@pytest.fixture(name="frames_NHWC")
+def made_frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
+
+
+def in_batches(teacher: NetworkTeacher, size: int) -> InBatches:
+    """The way of a GPU, on the CPU."""
+    return InBatches(teacher._logits, size, device=CPU, name=teacher.id)
+
+
+def seen(teacher: NetworkTeacher) -> list[int]:
+    return list(teacher._module.seen)  # type: ignore[arg-type]
+
+
+def test_out_of_memory_halves_the_batch_and_is_remembered(
+    hungry: NetworkTeacher, frames_NHWC: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_NC = hungry.forward(frames_NHWC)
+    batches = in_batches(hungry, 16)
+    hungry._module.seen = []  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_allclose(batches.submit(frames_NHWC)(), expected_NC, atol=1e-6)
+    assert seen(hungry) == [16, 8, 4, 4, 4, 4, 4, 3]
+    assert batches.batch_size == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "teacher hungry: out of memory on cpu with 16 frames; going on with 8 at a time",
+        "teacher hungry: out of memory on cpu with 8 frames; going on with 4 at a time",
+    ]
+    hungry._module.seen = []  # type: ignore[assignment]
+    batches.submit(frames_NHWC[:8])()
+    assert seen(hungry) == [4, 4]  # no second try of a size that did not fit
+
+
+def test_a_short_batch_that_does_not_fit_is_halved_too(
+    hungry: NetworkTeacher, frames_NHWC: np.ndarray
+) -> None:
+    batches = in_batches(hungry, 64)
+    assert batches.submit(frames_NHWC[:6])().shape == (6, 3)
+    assert batches.batch_size == 3
+
+
+def test_a_device_without_room_for_one_frame_is_an_error(
+    hungry: NetworkTeacher, frames_NHWC: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(hungry._module), "most", 0)
+    with pytest.raises(TeacherError, match="does not fit into the memory of cpu"):
+        in_batches(hungry, 4).submit(frames_NHWC)
+
+
+def test_a_whole_extraction_survives_it(
+    hungry: NetworkTeacher, frames_NHWC: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The teacher's own face: checked shapes, batch size and answers, by the way of a GPU."""
+    hungry._forward = in_batches(hungry, 32)
+    assert hungry.batch_size == 32
+    with caplog.at_level(logging.ERROR):
+        first, second = hungry.submit(frames_NHWC), hungry.submit(frames_NHWC[::-1].copy())
+    np.testing.assert_array_equal(first(), second()[::-1])
+    assert hungry.batch_size == 5
+
+
+def costs(seconds_a_batch: float, seconds_a_frame: float, room: int) -> Callable[[int], float]:
+    """A device that starts a batch in some time, computes frames in some, and holds ``room``."""
+
+    def seconds_for(size: int) -> float:
+        if size > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return seconds_a_batch + size * seconds_a_frame
+
+    return seconds_for
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_batch", "seconds_a_frame", "room", "best"),
+    [
+        (0.0, 1.0, 10_000, 8),  # one frame keeps the device busy: the smallest is as good
+        (64.0, 1.0, 10_000, 512),  # 512 gives 1.125 times the rate of 256, 1,024 only 1.06
+        (64.0, 1.0, 100, 64),  # memory ends first
+        (1.0, 0.0, 10_000, 1024),  # never larger
+        (1.0, 1.0, 4, 8),  # the first size does not fit: shrinking will see to it
+    ],
+)
+def test_the_batch_grows_until_it_does_not_pay(
+    seconds_a_batch: float, seconds_a_frame: float, room: int, best: int
+) -> None:
+    assert find_batch_size(costs(seconds_a_batch, seconds_a_frame, room)) == best
+
+
+def test_the_search_runs_the_network_itself(hungry: NetworkTeacher) -> None:
+    hungry._module.seen = []  # type: ignore[assignment]
+    assert find_batch_size(hungry._seconds_for) == 8
+    assert seen(hungry) == [8]  # out of memory in the first batch
+    assert seconds_of(lambda: time.sleep(0.01), CPU) >= 0.01
+
+
+def test_a_cpu_takes_a_fixed_number_and_the_same_bits_for_any(
+    hungry: NetworkTeacher, frames_NHWC: np.ndarray
+) -> None:
+    assert hungry.batch_size == 32
+    request = TeacherRequest(name="plugin:hungry_plugin:hungry")
+    five = load_teacher(request, batch_size=5, compiled=True)  # compiled: for GPUs only
+    assert five.batch_size == 5
+    np.testing.assert_array_equal(five.forward(frames_NHWC), hungry.forward(frames_NHWC))
+
+
+def test_answers_are_computed_beside_the_caller_in_single_threads() -> None:
+    together = threading.Barrier(3, timeout=60)  # two frames at once, and this thread
+    threads: list[int] = []
+
+    def network(frame_1HWC: torch.Tensor) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        together.wait()
+        return frame_1HWC.float().mean(dim=(1, 2))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        frames = np.arange(2, dtype=np.uint8).repeat(12).reshape(2, 2, 2, 3)
+        answer = FrameByFrame(network, 32).submit(frames)
+        together.wait()
+        np.testing.assert_array_equal(answer(), [[0, 0, 0], [1, 1, 1]])
+        assert threads == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+class Attention(nn.Module):
+    """Matrix products large enough for several threads: another library than convolutions use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(3 * 16, 512)
+        self.look = nn.MultiheadAttention(512, 8, batch_first=True)
+        self.head = nn.Linear(512, 3)
+
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        tokens_NTC = self.mix(x_NCHW.reshape(len(x_NCHW), 196, -1)[:, :, :48])
+        answer: torch.Tensor = self.head(self.look(tokens_NTC, tokens_NTC, tokens_NTC)[0].mean(1))
+        return answer
+
+
+def test_matrix_products_have_the_same_bits_for_any_number_of_threads() -> None:
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(0)
+        network = Attention().eval()
+        frames = np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3), dtype=np.uint8)
+
+        def run(frame_NHWC: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():
+                return network(frame_NHWC.permute(0, 3, 1, 2) / 255)
+
+        before = torch.get_num_threads()
+        answers = []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                answers.append(FrameByFrame(run, 32).submit(frames)())
+        finally:
+            torch.set_num_threads(before)
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
