@@ -45,8 +45,9 @@ def test_release_is_idempotent_and_frees(tmp_path: Path) -> None:
     lock.acquire()
     lock.release()
     lock.release()
+    assert lock.path.read_text() == ""
     with CacheLock(lock.path):
-        pass
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
 
 
 def test_a_holder_on_another_host_is_believed(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_a_holder_on_another_host_is_believed(tmp_path: Path) -> None:
     assert f"delete {path}" in str(caught.value)
     path.unlink()
     with CacheLock(path):
-        pass
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00" * 9])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from distinit.schemas.video import DecodeConfig
 CONFIG = DecodeConfig(deadline_seconds=60, stall_seconds=30)
 
 
-def fails(path: Path, reason: str, config: DecodeConfig = CONFIG) -> None:
-    with (
-        pytest.raises(DecodeError, match=reason) as caught,
-        open_video(path, {}, config) as stream,
-    ):
+def failure(path: Path, config: DecodeConfig = CONFIG) -> str:
+    """Why decoding fails, as one line after the file's name; no folder in it."""
+    with pytest.raises(DecodeError) as caught, open_video(path, {}, config) as stream:
         list(stream)
-    assert caught.value.problem.startswith(f"{path.name}: ")
     assert str(path.parent) not in str(caught.value)
+    name, _, reason = caught.value.problem.partition(": ")
+    assert name == path.name
+    return reason
 
 
 def cut(path: Path, share: float) -> Path:
@@ -58,7 +59,7 @@ def test_truncated_files_fail_in_probe_and_decode(
     path = make_video(tmp_path / name, frames=40, size=(160, 120), args=args)
     probe_video(path, CONFIG)
     short = cut(path, 0.613)
-    fails(short, reason)
+    assert re.search(reason, failure(short))
     with pytest.raises(DecodeError, match=reason):
         probe_video(short, CONFIG)
 
@@ -70,7 +71,8 @@ def test_a_duration_that_no_stream_reaches_is_a_truncation(tmp_path: Path, make_
     while int.from_bytes(data[clean - 4 : clean], "big") + 4 > clean or not _is_tag(data, clean):
         clean = data.rfind(b"\x09", 0, clean)
     path.write_bytes(data[:clean])
-    fails(path, r"truncated: \d\.\d\d s of the 4\.00 s that its header declares")
+    reason = r"truncated: \d\.\d\d s of the 4\.00 s that its header declares"
+    assert re.search(reason, failure(path))
 
 
 def _is_tag(data: bytes, at: int) -> bool:
@@ -127,24 +129,27 @@ def test_a_lost_frame_is_told_with_both_counts(tmp_path: Path, make_video: Any) 
     at = data.find(bytes(packets[20]))
     data[at : at + packets[20].size] = b"\xff" * packets[20].size
     path.write_bytes(data)
-    fails(path, r"decoded 29 of 30 frames; ffmpeg says: .*Invalid NAL unit size")
+    told = failure(path)
+    assert told.startswith("decoded 29 of 30 frames; ffmpeg says: ")
+    assert "Invalid NAL unit size" in told
 
 
 def test_not_videos(tmp_path: Path, make_video: Any, remake: Any) -> None:
     video = make_video(tmp_path / "a.mp4", frames=3)
     sound = ("-f", "lavfi", "-i", "sine=d=0.5")
-    fails(remake(video, tmp_path / "s.mp4", "-map", "0", before=sound), "no video stream")
+    only_sound = remake(video, tmp_path / "s.mp4", "-map", "0", before=sound)
+    assert "no video stream" in failure(only_sound)
     empty = tmp_path / "empty.webm"
     empty.touch()
-    fails(empty, r"the file is empty \(0 bytes\)")
+    assert failure(empty) == "the file is empty (0 bytes)"
     text = tmp_path / "text.mp4"
     text.write_text("this is not a video\n" * 50)
-    fails(text, "nothing could be decoded; ffmpeg says: .*Invalid data")
-    fails(tmp_path / "missing.mp4", "cannot be opened: No such file")
-    fails(tmp_path, "not a regular file")
+    assert re.match("nothing could be decoded; ffmpeg says: .*Invalid data", failure(text))
+    assert failure(tmp_path / "missing.mp4").startswith("cannot be opened: No such file")
+    assert "not a regular file" in failure(tmp_path)
     fifo = tmp_path / "fifo.mp4"
     os.mkfifo(fifo)
-    fails(fifo, "not a regular file")
+    assert "not a regular file" in failure(fifo)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ def test_scripts_that_name_other_files_are_refused(
     make_video(tmp_path / "secret.mp4", frames=3)
     path = tmp_path / name
     path.write_text(script)
-    fails(path, "nothing could be decoded; ffmpeg says: ")
+    assert failure(path).startswith("nothing could be decoded; ffmpeg says: ")
 
 
 def test_limits_on_pixels_and_frames(tmp_path: Path, make_video: Any) -> None:
@@ -172,8 +177,8 @@ def test_limits_on_pixels_and_frames(tmp_path: Path, make_video: Any) -> None:
         assert sum(len(block) for block in stream) == 12
     few = CONFIG.model_copy(update={"max_frames": 11})
     small = CONFIG.model_copy(update={"max_pixels": 64 * 48 - 1})
-    fails(path, "has more frames than max_frames=11", few)
-    fails(path, "pictures of 64x48 are too large", small)
+    assert "has more frames than max_frames=11" in failure(path, few)
+    assert "pictures of 64x48 are too large" in failure(path, small)
     with pytest.raises(DecodeError, match="max_frames=11"):
         probe_video(path, few)
     with pytest.raises(DecodeError, match="pictures of 64x48 are too large"):
