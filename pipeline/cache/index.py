@@ -104,6 +104,34 @@ class TargetIndex:
             )
         return place
 
+    def numbers_of(self, video_ids: np.ndarray) -> np.ndarray:
+        """The numbers (int64 [N]) of videos, ids as bytes. Raises CacheError as ``number_of``."""
+        place_N = np.searchsorted(self.video_ids, video_ids)
+        known_N = place_N < len(self.video_ids)
+        known_N[known_N] = self.video_ids[place_N[known_N]] == video_ids[known_N]
+        if not known_N.all():
+            self.number_of(video_ids[~known_N][0].decode())
+        return place_N
+
+    def rows_of_videos(self, numbers_N: np.ndarray, frame_indices_NT: np.ndarray) -> np.ndarray:
+        """Rows (int64 [N, T]) of T frames of each of N videos, by number; -1 where there is none.
+
+        As ``rows_of``, for a batch at a time: a binary search for all frames at once.
+        """
+        wanted_NT = np.asarray(frame_indices_NT, np.int64)
+        first_N1 = np.asarray(self.first_row[numbers_N])[:, None]
+        end_N1 = first_N1 + np.asarray(self.row_count[numbers_N])[:, None]
+        low_NT = np.broadcast_to(first_N1, wanted_NT.shape).copy()
+        high_NT = np.broadcast_to(end_N1, wanted_NT.shape).copy()
+        while (open_NT := low_NT < high_NT).any():
+            middle_NT = (low_NT + high_NT) // 2
+            below_NT = open_NT & (self.frame_index[np.where(open_NT, middle_NT, 0)] < wanted_NT)
+            low_NT = np.where(below_NT, middle_NT + 1, low_NT)
+            high_NT = np.where(open_NT & ~below_NT, middle_NT, high_NT)
+        found_NT = low_NT < end_N1
+        found_NT[found_NT] = self.frame_index[low_NT[found_NT]] == wanted_NT[found_NT]
+        return np.where(found_NT, low_NT, -1)
+
     def rows_of(self, video_id: str, frame_indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Rows (int64 [N]) of some frames of a video; -1 for frames that have none.
 

@@ -12,7 +12,15 @@ from torch import Tensor
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.frames import FlowSpec
 
-__all__ = ["farneback", "flow_from_levels", "levels_of_flow", "opencv", "opencv_version"]
+__all__ = [
+    "ZERO_LEVEL",
+    "farneback",
+    "flow_from_levels",
+    "flow_step",
+    "levels_of_flow",
+    "opencv",
+    "opencv_version",
+]
 
 ZERO_LEVEL = 128
 STEPS = 127  # to either side: the levels of a motion and of its mirror image are exact opposites
@@ -69,4 +77,9 @@ def levels_of_flow(flow_NHW2: np.ndarray, flow_range: float) -> np.ndarray:
 
 def flow_from_levels(levels: Tensor, flow_range: float, dtype: torch.dtype) -> Tensor:
     """Motion in pixels, of the shape of ``levels``."""
-    return (levels.to(dtype) - ZERO_LEVEL) * (flow_range / STEPS)
+    return (levels.to(dtype) - ZERO_LEVEL) * flow_step(flow_range)
+
+
+def flow_step(flow_range: float) -> float:
+    """Pixels a frame from one level to the next."""
+    return flow_range / STEPS

@@ -131,6 +131,15 @@ class DigestMap(Mapping[str, str]):
         video_id: bytes = self._index.video_ids_V[self._number_D[position]]
         return video_id.decode()
 
+    def numbers_of(self, digests_N: np.ndarray) -> np.ndarray:
+        """Numbers (int64 [N]) of the (first) videos with these digests (bytes); -1: none."""
+        place_N = np.searchsorted(self._digests_D, digests_N)
+        known_N = place_N < len(self._digests_D)
+        known_N[known_N] = self._digests_D[place_N[known_N]] == digests_N[known_N]
+        number_N = np.full(len(digests_N), -1, np.int64)
+        number_N[known_N] = self._number_D[place_N[known_N]]
+        return number_N
+
     def __iter__(self) -> Iterator[str]:
         return (digest.decode() for digest in self._digests_D)
 

@@ -96,9 +96,23 @@ class FrameStore:
         return VideoMap(self._index)
 
     @cached_property
-    def by_digest(self) -> Mapping[str, str]:
+    def by_digest(self) -> DigestMap:
         """sha256 of a video file -> video_id."""
         return DigestMap(self._index)
+
+    @property
+    def video_ids(self) -> np.ndarray:
+        """Ids (bytes [V], sorted) of the stored videos; a video's place is its number."""
+        return self._index.video_ids_V
+
+    @property
+    def frame_counts(self) -> np.ndarray:
+        """int64 [V]: frames of each stored video."""
+        return self._index.frame_count_V
+
+    def numbers_of(self, digests_N: np.ndarray) -> np.ndarray:
+        """Numbers (int64 [N]) of the (first) videos with these digests (bytes); -1: not stored."""
+        return self.by_digest.numbers_of(digests_N)
 
     def jpegs(self, video_id: str, indices: Sequence[int]) -> list[bytes]:
         """The JPEG bytes of frames of one video, in the order asked for.

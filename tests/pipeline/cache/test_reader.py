@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from zarr.errors import ChunkNotFoundError
 
 from distinit.pipeline.cache import TargetCache
@@ -96,6 +98,30 @@ def test_rows_of_frames_that_are_not_there(cache: TargetCache, corpus: Any) -> N
     with pytest.raises(CacheError, match="no rows of video"):
         cache.index.rows_of("nothing", [0])
     assert cache.index.rows_of(corpus.id_of("bad"), [0, 1]).tolist() == [-1, -1]
+
+
+@given(st.data())
+def test_rows_of_a_batch_of_videos_are_the_rows_of_each(built_cache: Path, data: Any) -> None:
+    index = TargetCache.open(built_cache).index
+    frames = st.one_of(st.integers(-2, 200), st.just(10**12))
+    number_N = np.array(data.draw(st.lists(st.integers(0, len(index.video_ids) - 1), max_size=6)))
+    shape = (len(number_N), data.draw(st.integers(1, 5)))
+    wanted_NT = np.array([[data.draw(frames) for _ in range(shape[1])] for _ in range(shape[0])])
+    wanted_NT = wanted_NT.reshape(shape).astype(np.int64)
+    found_NT = index.rows_of_videos(number_N.astype(np.int64), wanted_NT)
+    expected = [
+        index.rows_of(index.video_ids[number].decode(), frames_T).tolist()
+        for number, frames_T in zip(number_N, wanted_NT, strict=True)
+    ]
+    assert found_NT.shape == shape
+    assert found_NT.tolist() == expected
+
+
+def test_numbers_of_videos_are_their_places(cache: TargetCache) -> None:
+    ids = cache.index.video_ids
+    assert cache.index.numbers_of(ids[::-1]).tolist() == list(range(len(ids)))[::-1]
+    with pytest.raises(CacheError, match="no rows of video zzz"):
+        cache.index.numbers_of(np.array([ids[0], b"zzz"]))
 
 
 def test_index_columns(cache: TargetCache, corpus: Any) -> None:

@@ -37,7 +37,7 @@ def expected_batch(
 ) -> list[tuple[str, list[int]]]:
     """(cache video id, frames) of each sample, from the sampler alone."""
     cfg = task.config
-    sampler = ClipSampler(task.videos.frame_counts, cfg.clip, 60, cfg.runtime.seed)
+    sampler = ClipSampler(task.videos.frame_count_V, cfg.clip, 60, cfg.runtime.seed)
     choices = sampler.choices(0, samples)
     return [
         (task.videos.cache_ids[v], f.tolist())
@@ -50,9 +50,9 @@ def test_failed_videos_are_left_out_and_matching_is_by_content(
 ) -> None:
     task = open_distill_task(config(stored))
     names = sorted(set(toys.FRAMES) - {"bad"}, key=toys.video_id_of)
-    assert task.videos.cache_ids == tuple(toys.video_id_of(n) for n in names)
-    assert task.videos.store_ids == tuple(f"store-{n}" for n in names)
-    assert task.videos.frame_counts == tuple(toys.FRAMES[n] for n in names)
+    assert tuple(task.videos.cache_ids) == tuple(toys.video_id_of(n) for n in names)
+    assert tuple(task.videos.store_ids) == tuple(f"store-{n}" for n in names)
+    assert task.videos.frame_count_V.tolist() == [toys.FRAMES[n] for n in names]
     assert task.videos.failed == 1
 
 
@@ -86,7 +86,7 @@ def test_pixels_are_the_crop_of_the_very_frames_that_give_the_target(
     task = open_distill_task(config(stored))
     samples = np.arange(20)
     batch = task.load(0, samples)
-    choices = ClipSampler(task.videos.frame_counts, task.config.clip, 60, 0).choices(0, samples)
+    choices = ClipSampler(task.videos.frame_count_V, task.config.clip, 60, 0).choices(0, samples)
     for i, (video, frames) in enumerate(expected_batch(task, toys, samples)):
         place = task.videos.cache_ids.index(video)
         whole = task.store.clip(task.videos.store_ids[place], frames)

@@ -1,0 +1,215 @@
+"""Memory of a process that loads distillation batches, as the cache grows.
+
+    python benchmarks/loader_memory.py [--videos 1000 --videos 16000] [--json]
+
+For each size a cache and a frame store of made-up contents are written (8 frames a video), then a
+fresh process opens both, loads batches of random clips with their targets, and says how much memory
+of its own (neither shared nor a mapped file) it held more than before it opened them. Loader
+workers are threads: they share this memory, and each adds one batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from distinit.pipeline.cache.plan import PlannedVideo
+from distinit.pipeline.cache.task import open_task
+from distinit.pipeline.cache.writer import CacheWriter
+from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
+from distinit.schemas.video import SamplingConfig
+
+FRAMES = 8
+CLASSES = 100
+PIXELS = 32
+UNIT_ROWS = 8192
+BATCH, BATCHES = 32, 40
+MEGABYTE = 2**20
+
+
+def digest_of(number: int) -> str:
+    """What would be the sha256 of video ``number``."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def write_cache(root: Path, videos: int) -> None:
+    """A cache of ``videos`` videos, 8 rows each, one teacher of 100 classes."""
+    planned = [
+        PlannedVideo(digest_of(n)[:16], f"{n}.mp4", digest_of(n), 1, 1, FRAMES, FRAMES, 25.0)
+        for n in range(videos)
+    ]
+    spec = PreprocessSpec(
+        resize_mode="squash", resize_size=8, crop_size=8, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    identity = TeacherIdentity(
+        architecture="made/up",
+        weights_sha256="0" * 64,
+        preprocessing=spec,
+        classes=CLASSES,
+        label_space="made-up",
+        label_names=(),
+    )
+    record = TeacherRecord(
+        id="made_up",
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        encoding="float16",
+        batch_size=FRAMES,
+        software={},
+    )
+    index_N = np.arange(FRAMES)
+    rng = np.random.default_rng(0)
+    with CacheWriter.create_or_open(
+        root,
+        videos=planned,
+        sampling=SamplingConfig(),
+        teachers={record.id: record},
+        unit_rows=UNIT_ROWS,
+    ) as writer:
+        for task_spec in writer.pending_tasks():
+            task = open_task(task_spec)
+            for video in task_spec.videos:
+                logits_NC = rng.standard_normal((FRAMES, CLASSES)).astype(np.float32)
+                hash_N = index_N.astype(np.uint64)
+                task.add(video, index_N, index_N, "1/25", hash_N, {record.id: logits_NC})
+                task.finish_video(
+                    VideoOutcome(
+                        video_id=video.video_id,
+                        status="ok",
+                        frame_count=FRAMES,
+                        width=PIXELS,
+                        height=PIXELS,
+                        duration_seconds=FRAMES / 25,
+                    )
+                )
+            task.commit()
+        writer.finalise()
+
+
+def write_frames(root: Path, videos: int) -> None:
+    """A frame store of the same videos: grey pictures, 32 x 32 pixels."""
+    writer = FrameStoreWriter(root, FrameGeometry(), "made-up")
+    frames_NHWC = np.full((FRAMES, PIXELS, PIXELS, 3), 128, np.uint8)
+    per_unit = UNIT_ROWS // FRAMES
+    units = range(-(-videos // per_unit))
+    for unit in units:
+        with writer.open_unit(unit) as file:
+            for n in range(unit * per_unit, min(videos, (unit + 1) * per_unit)):
+                file.append(digest_of(n)[:16], digest_of(n), 0, frames_NHWC, 25.0)
+            file.commit()
+    writer.finalise(list(units))
+
+
+def own_bytes() -> int:
+    """Memory of this process alone: anonymous pages (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise click.ClickException("this needs Linux: /proc/self/status has no RssAnon")
+
+
+class PeakWatch:
+    """The largest ``own_bytes`` between entering and leaving, looked at every few milliseconds."""
+
+    def __init__(self) -> None:
+        self.peak = own_bytes()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self.peak = max(self.peak, own_bytes())
+
+    def __enter__(self) -> PeakWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.peak = max(self.peak, own_bytes())
+
+
+def load_batches(root: Path) -> dict[str, float]:
+    """In a fresh process: open, load, and say what that took."""
+    import torch
+
+    from distinit.pipeline.training.distill_task import open_distill_task
+    from distinit.schemas.distill import DistillConfig
+
+    torch.set_num_threads(1)
+    config = DistillConfig.model_validate(
+        {
+            "cache": str(root / "cache"),
+            "frames": str(root / "frames"),
+            "out": str(root / "run"),
+            "student": {"name": "tiny_r2plus1d_10"},
+            "clip": {"crop": PIXELS, "frames": FRAMES},
+            "optimizer": {"clips_per_epoch": 100_000},
+        }
+    )
+    before, began = own_bytes(), time.monotonic()
+    with PeakWatch() as opening:
+        task = open_distill_task(config)
+    opened, seconds = own_bytes(), time.monotonic() - began
+    samples = task.samples(0)
+    with PeakWatch() as loading:
+        for first in range(0, BATCH * BATCHES, BATCH):
+            task.load(0, samples[first : first + BATCH])
+    return {
+        "open_seconds": seconds,
+        "open_peak_mb": (opening.peak - before) / MEGABYTE,
+        "held_mb": (opened - before) / MEGABYTE,
+        "load_peak_mb": (loading.peak - before) / MEGABYTE,
+    }
+
+
+def measure(videos: int) -> dict[str, float]:
+    """Write both stores, then load from them in another process, twice: the first derives an
+    index, as the first use of a cache does."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_cache(root / "cache", videos)
+        write_frames(root / "frames", videos)
+        command = [sys.executable, __file__, "--load", folder]
+        for _ in range(2):
+            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        figures: dict[str, float] = json.loads(ran.stdout)
+    return {"videos": videos, "rows": videos * FRAMES, **figures}
+
+
+@click.command(help=__doc__)
+@click.option("--videos", multiple=True, type=click.IntRange(min=1), default=(1000, 16000))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--load", type=click.Path(path_type=Path, exists=True), hidden=True)
+def main(videos: tuple[int, ...], as_json: bool, load: Path | None) -> None:
+    if load is not None:
+        click.echo(json.dumps(load_batches(load)))
+        return
+    for count in videos:
+        figures = measure(count)
+        if as_json:
+            click.echo(json.dumps(figures))
+        else:
+            click.echo(
+                f"{count} videos, {figures['rows']} rows: opened in "
+                f"{figures['open_seconds']:.2f} s (peak {figures['open_peak_mb']:.1f} MB), "
+                f"holds {figures['held_mb']:.1f} MB, while loading at most "
+                f"{figures['load_peak_mb']:.1f} MB"
+            )
+
+
+if __name__ == "__main__":
+    main()
