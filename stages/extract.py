@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from pydantic import Field
 
 from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
 from distinit.pipeline.compute.executor import Executor
@@ -17,7 +15,7 @@ from distinit.pipeline.compute.ray_actors import RayExecutor
 from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.driver import run_tasks
-from distinit.pipeline.extraction.failures import damage_lines, failure_lines
+from distinit.pipeline.extraction.failures import failure_lines
 from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
 from distinit.pipeline.frames.writer import FrameStoreWriter
@@ -26,7 +24,6 @@ from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.binary import find_ffmpeg
-from distinit.schemas.base import Record
 from distinit.schemas.errors import (
     ConfigError,
     CorpusError,
@@ -36,69 +33,10 @@ from distinit.schemas.errors import (
 )
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
-from distinit.schemas.teacher import FidelityReport, TeacherRecord
+from distinit.schemas.teacher import TeacherRecord
+from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
-
-
-class FailedVideo(Record):
-    """A video that is not in the cache, and why."""
-
-    path: str
-    error: str
-
-
-class ExtractResult(Record):
-    """What an extraction left behind."""
-
-    cache: str
-    frames_store: str | None
-    content_digest: str
-    complete: bool = Field(description="every video is decided; failed ones are listed")
-    videos: int
-    frames: int = Field(description="decoded frames of the videos that are ok")
-    rows: int
-    failed: tuple[FailedVideo, ...]
-    unavailable: int = Field(
-        description="of the failed: URLs that could not be fetched. The cache does not know them; "
-        "the same command tries them again"
-    )
-    decoder_errors: dict[str, int] = Field(description="path -> number, of damaged videos")
-    teachers: tuple[str, ...]
-    encodings: dict[str, str] = Field(description="of each teacher")
-    encoding_losses: dict[str, FidelityReport] = Field(
-        description="what the stored form of each teacher's logits lost, over the whole cache"
-    )
-    frames_done: int = Field(description="decoded by this run; the rest was there already")
-    seconds: float
-
-    def summary(self) -> str:
-        """Counts, failures with reasons, paths, and what to type next."""
-        ok = self.videos - len(self.failed)
-        lines = [
-            f"{ok} of {self.videos} videos, {self.frames} frames, {self.rows} rows, "
-            f"teachers: {', '.join(self.teachers)}",
-            f"this run: {self.frames_done} frames in {self.seconds:.1f} s",
-        ]
-        lines += [
-            f"{name} stored as {self.encodings[name]} lost: {loss}"
-            for name, loss in self.encoding_losses.items()
-        ]
-        if self.failed:
-            lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
-            lines += failure_lines((video.path, video.error) for video in self.failed)
-        if self.unavailable:
-            lines.append(
-                f"{self.unavailable} of them could not be fetched: the same command tries again"
-            )
-        lines += damage_lines(self.decoder_errors)
-        lines += ["", f"cache   {self.cache}"]
-        if self.frames_store is not None:
-            lines.append(f"frames  {self.frames_store}")
-        lines.append(f"digest  {self.content_digest}")
-        frames = self.frames_store or "FRAMES"
-        audit = f"distinit audit {self.cache} --frames {frames} --out REPORT"
-        return "\n".join([*lines, "", f"next: {audit}"])
 
 
 def extract(config: ExtractConfig, *, progress: Progress | None = None) -> ExtractResult:
@@ -258,7 +196,7 @@ def _run(
             executor = executor or _executor(config)
             ran = run_tasks(
                 executor,
-                _worker_factory(config, spec, teachers),
+                _worker_factory(config, spec, teachers, tasks),
                 tasks,
                 config.compute.max_attempts,
                 allowed,
@@ -329,11 +267,14 @@ def _worker_spec(config: ExtractConfig, corpus: Corpus, writer: CacheWriter) -> 
 
 
 def _worker_factory(
-    config: ExtractConfig, spec: WorkerSpec, teachers: Mapping[str, Teacher]
+    config: ExtractConfig,
+    spec: WorkerSpec,
+    teachers: Mapping[str, Teacher],
+    tasks: Sequence[ExtractionTask],
 ) -> Callable[[], ExtractionWorker]:
     """In this process the loaded teachers serve; a Ray worker loads its own."""
     if config.compute.workers == 0:
-        return lambda: ExtractionWorker(spec, teachers)
+        return lambda: ExtractionWorker(spec, teachers, tasks)
     fingerprints = {name: teacher.identity.fingerprint for name, teacher in teachers.items()}
     return lambda: ExtractionWorker(spec, _same_teachers(config, fingerprints))
 

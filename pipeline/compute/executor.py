@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Executor", "Finished", "OnDeath", "Progressed", "Worker", "WorkerFactory"]
+__all__ = ["Closable", "Executor", "Finished", "OnDeath", "Progressed", "Worker", "WorkerFactory"]
 
 
 class Worker[TaskT, ResultT](Protocol):
@@ -21,6 +21,14 @@ class Worker[TaskT, ResultT](Protocol):
 
         Exceptions end the whole run: what concerns one video only is part of the result.
         """
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A worker that may hold something for tasks that will not come."""
+
+    def close(self) -> None:
+        """Free it."""
 
 
 type WorkerFactory[TaskT, ResultT] = Callable[[], Worker[TaskT, ResultT]]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from distinit.pipeline.compute.executor import (
+    Closable,
     Event,
     Finished,
     OnDeath,
     Progressed,
+    Worker,
     WorkerFactory,
 )
 
@@ -31,6 +33,15 @@ class InProcessExecutor:
         if not tasks:
             return
         worker = factory()
+        try:
+            yield from self._run(worker, tasks)
+        finally:
+            if isinstance(worker, Closable):
+                worker.close()
+
+    def _run[TaskT, ResultT](
+        self, worker: Worker[TaskT, ResultT], tasks: Sequence[TaskT]
+    ) -> Iterator[Event[TaskT, ResultT]]:
         self._draining = False
         for task in tasks:
             if self._draining:

@@ -45,11 +45,19 @@ class Streams[Video]:
         if position - 1 in self._opened:
             self._opened.pop(position - 1)[1].close()
         for at in range(position, min(position + self._ahead, len(self._videos))):
-            if at not in self._opened:
-                stack = ExitStack()
-                future = self._thread.submit(self._open, self._videos[at], stack)
-                self._opened[at] = future, stack
+            self._begin(at)
         return self._opened[position][0].result()
+
+    def begin(self) -> None:
+        """Begin to open the first video: it will be asked for soon."""
+        if self._videos:
+            self._begin(0)
+
+    def _begin(self, position: int) -> None:
+        if position not in self._opened:
+            stack = ExitStack()
+            future = self._thread.submit(self._open, self._videos[position], stack)
+            self._opened[position] = future, stack
 
     def close(self) -> None:
         """Close what is open, and what is just being opened."""

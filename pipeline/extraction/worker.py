@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from distinit.pipeline.cache.fence import behind_fence
@@ -77,11 +78,21 @@ class Note:
 
 
 class ExtractionWorker:
-    """Holds the teachers; fills one task's units after another."""
+    """Holds the teachers; fills one task's units after another. ``close`` it after the last."""
 
-    def __init__(self, spec: WorkerSpec, teachers: Mapping[str, Teacher]) -> None:
-        """``teachers`` by id, on their device."""
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        teachers: Mapping[str, Teacher],
+        in_order: Sequence[ExtractionTask] = (),
+    ) -> None:
+        """``teachers`` by id, on their device; ``in_order``: tasks to come, where that is known.
+
+        Then the next task's first video decodes while this one's last is extracted.
+        """
         self._spec = spec
+        self._following = {id(task): after for task, after in pairwise(in_order)}
+        self._opened_ahead: tuple[ExtractionTask, Streams[PlannedRows]] | None = None
         self._teachers = teachers
         # Teachers that want the same picture share it: it leaves ffmpeg once.
         distinct = list(dict.fromkeys(teacher.view for teacher in teachers.values()))
@@ -102,6 +113,13 @@ class ExtractionWorker:
         while True:
             with suppress(DecodeKilledError):
                 return (yield from self._attempt(task, killed))
+            self.close()  # what waits for the next task may hold what this one needs again
+
+    def close(self) -> None:
+        """Give up what was opened for a task that does not come."""
+        if self._opened_ahead is not None:
+            self._opened_ahead[1].close()
+            self._opened_ahead = None
 
     def _attempt(
         self, task: ExtractionTask, killed: Counter[str]
@@ -113,12 +131,14 @@ class ExtractionWorker:
                 stack.callback(store.abort)  # does nothing once committed
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             sink = Sink(writer, store, pool)
-            streams = stack.enter_context(self._streams(task))
+            streams = stack.enter_context(self._take_streams(task))
             for position, video in enumerate(task.spec.videos):
                 yield Note(video.video_id)
                 if task.deaths:
                     time.sleep(_NOTE_SECONDS)
                 stream = streams.take(position)
+                if position == len(task.spec.videos) - 1:
+                    self._open_ahead(task)
                 yield from self._extract_video(video, stream, sink, killed)
             sink.drain()
             if store is not None:
@@ -137,9 +157,28 @@ class ExtractionWorker:
             return None
         return store.open_unit(unit)
 
-    def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
+    def _open_ahead(self, task: ExtractionTask) -> None:
+        """Begin with the task after ``task``, so that its decoder does not start from nothing."""
+        after = self._following.get(id(task))
+        if after is not None and self._opened_ahead is None and self._parallel(task) > 1:
+            streams = self._streams(after)
+            streams.begin()
+            self._opened_ahead = after, streams
+
+    def _take_streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
+        """Those that were opened ahead, if they are for this task."""
+        if self._opened_ahead is not None and self._opened_ahead[0] is task:
+            streams = self._opened_ahead[1]
+            self._opened_ahead = None
+            return streams
+        self.close()
+        return self._streams(task)
+
+    def _parallel(self, task: ExtractionTask) -> int:
         """After a death one video at a time, so that the next one has a single suspect."""
-        ahead = 1 if task.deaths else self._spec.decode.parallel_videos
+        return 1 if task.deaths else self._spec.decode.parallel_videos
+
+    def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
         stopping = threading.Event()
 
         def open_one(video: PlannedRows, stack: ExitStack) -> VideoStream | DecodeError:
@@ -147,7 +186,7 @@ class ExtractionWorker:
                 return DecodeError(task.quarantined[video.video_id])
             return self._open(video, stack, stopping)
 
-        return Streams(task.spec.videos, open_one, ahead, stopping)
+        return Streams(task.spec.videos, open_one, self._parallel(task), stopping)
 
     def _open(
         self, video: PlannedRows, stack: ExitStack, stopping: threading.Event

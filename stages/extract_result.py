@@ -1,0 +1,71 @@
+"""What an extraction leaves behind, as a record and as lines for people."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from distinit.pipeline.extraction.failures import damage_lines, failure_lines
+from distinit.schemas.base import Record
+from distinit.schemas.teacher import FidelityReport
+
+__all__ = ["ExtractResult", "FailedVideo"]
+
+
+class FailedVideo(Record):
+    """A video that is not in the cache, and why."""
+
+    path: str
+    error: str
+
+
+class ExtractResult(Record):
+    """What an extraction left behind."""
+
+    cache: str
+    frames_store: str | None
+    content_digest: str
+    complete: bool = Field(description="every video is decided; failed ones are listed")
+    videos: int
+    frames: int = Field(description="decoded frames of the videos that are ok")
+    rows: int
+    failed: tuple[FailedVideo, ...]
+    unavailable: int = Field(
+        description="of the failed: URLs that could not be fetched. The cache does not know them; "
+        "the same command tries them again"
+    )
+    decoder_errors: dict[str, int] = Field(description="path -> number, of damaged videos")
+    teachers: tuple[str, ...]
+    encodings: dict[str, str] = Field(description="of each teacher")
+    encoding_losses: dict[str, FidelityReport] = Field(
+        description="what the stored form of each teacher's logits lost, over the whole cache"
+    )
+    frames_done: int = Field(description="decoded by this run; the rest was there already")
+    seconds: float
+
+    def summary(self) -> str:
+        """Counts, failures with reasons, paths, and what to type next."""
+        ok = self.videos - len(self.failed)
+        lines = [
+            f"{ok} of {self.videos} videos, {self.frames} frames, {self.rows} rows, "
+            f"teachers: {', '.join(self.teachers)}",
+            f"this run: {self.frames_done} frames in {self.seconds:.1f} s",
+        ]
+        lines += [
+            f"{name} stored as {self.encodings[name]} lost: {loss}"
+            for name, loss in self.encoding_losses.items()
+        ]
+        if self.failed:
+            lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
+            lines += failure_lines((video.path, video.error) for video in self.failed)
+        if self.unavailable:
+            lines.append(
+                f"{self.unavailable} of them could not be fetched: the same command tries again"
+            )
+        lines += damage_lines(self.decoder_errors)
+        lines += ["", f"cache   {self.cache}"]
+        if self.frames_store is not None:
+            lines.append(f"frames  {self.frames_store}")
+        lines.append(f"digest  {self.content_digest}")
+        frames = self.frames_store or "FRAMES"
+        audit = f"distinit audit {self.cache} --frames {frames} --out REPORT"
+        return "\n".join([*lines, "", f"next: {audit}"])
