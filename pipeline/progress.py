@@ -152,7 +152,7 @@ class LogProgress:
         if self._total is not None:
             parts[0] += f"/{self._total:g} {self._unit}"
             if rate > 0:
-                parts.append(f"ETA {max(0.0, self._total - self._done) / rate:.0f} s")
+                parts.append(f"ETA {_duration(max(0.0, self._total - self._done) / rate)}")
         parts.insert(1, f"{rate:.1f} {self._unit}/s")
         return "  ".join([*parts, _format(self._figures)]).rstrip()
 
@@ -242,6 +242,12 @@ class _Rate:
 
 def _format(figures: dict[str, Figure]) -> str:
     return "  ".join(f"{name} {_text(name, value)}" for name, value in figures.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _text(name: str, value: Figure) -> str:

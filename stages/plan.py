@@ -164,7 +164,10 @@ def _result(
 ) -> PlanResult:
     decoded = [look for look in looks if look.decoded_frames]
     quality = config.geometry.jpeg_quality
-    jpeg_bytes = statistics.fmean(mean_jpeg_bytes(v.pictures[_STORE], quality) for v in decoded)
+    jpeg_bytes = statistics.fmean(
+        (mean_jpeg_bytes(look.pictures[_STORE], quality) for look in decoded),
+        weights=[look.frames for look in decoded],
+    )
     # Videos were decoded side by side, as a worker does: its rate is that of all together.
     side_by_side = min(config.decode.parallel_videos, len(decoded))
     busy_seconds = sum(look.decoding_seconds for look in decoded)

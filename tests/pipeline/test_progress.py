@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
+from distinit.pipeline import progress as progress_module
 from distinit.pipeline.progress import JsonProgress, LogProgress
 
 
@@ -20,6 +23,22 @@ def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
     assert "ETA" in second
     assert second.endswith("failed 1  loss 0.1235  data_wait_percent 0.0")
     assert last.endswith("done")
+
+
+@pytest.mark.parametrize(("left", "eta"), [(119, "119 s"), (2000, "33 min"), (9000, "2.5 h")])
+def test_the_time_left_is_in_units_that_one_can_read(
+    left: int, eta: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    progress = LogProgress(stream, every_seconds=0)
+    progress.start("extract", left + 1, "frames")
+    now += 1.0
+    progress.advance(1, failed=0)
+    assert stream.getvalue().splitlines()[-1] == (
+        f"extract: 1/{left + 1} frames  1.0 frames/s  ETA {eta}  failed 0"
+    )
 
 
 def test_json_events_carry_counts_that_a_script_can_add_up() -> None:

