@@ -210,7 +210,7 @@ def extract(
 @main.command(
     epilog=_examples(
         "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
-        "distinit distill --config configs/paper_r2plus1d_18.yaml --set optimizer.epochs=5",
+        "distinit distill --config configs/paper_distill.yaml --set optimizer.epochs=5",
     )
 )
 @click.option("--cache", metavar="DIR", help="Target cache.")

@@ -1,12 +1,12 @@
 """Student files: ``student.safetensors`` beside ``student.json``.
 
 Backbone tensors are stored as ``backbone.<name>`` with the network's own names, so a student of
-torchvision's architecture loads in plain torchvision, without this package:
+torchvision's architecture loads in plain torchvision, without this package (nine: ``backbone.``):
 
-    tensors = safetensors.torch.load_file("student.safetensors")
+    tensors = load_file("student.safetensors")
     model = torchvision.models.video.r2plus1d_18()
-    model.load_state_dict({k.removeprefix("backbone."): v for k, v in tensors.items()
-                           if k.startswith("backbone.")}, strict=False)
+    model.load_state_dict({k[9:]: v for k, v in tensors.items() if k[:9] == "backbone."},
+                          strict=False)
 """
 
 from __future__ import annotations

@@ -80,6 +80,26 @@ def test_every_student_maps_clips_to_features(
     assert not torch.equal(features[0], features[1])
 
 
+@pytest.mark.parametrize("frames", [8, 16, 32])
+@pytest.mark.parametrize("name", ["tiny_r2plus1d_10", "r2plus1d_18", "vmz_r3d_18", "s3d"])
+def test_clips_of_8_16_and_32_frames(name: str, frames: int) -> None:
+    check_clip(StudentConfig(name=name), ClipConfig(frames=frames))
+    student = new_student(StudentConfig(name=name), {"a": 3}, seed=0).eval()
+    crop = 32 if name == "s3d" else 16
+    with torch.inference_mode():
+        outputs = student(torch.randn(1, 3, frames, crop, crop))
+    assert outputs["a"].shape == (1, 3)
+    assert torch.isfinite(outputs["a"]).all()
+
+
+def test_mvit_reads_its_one_clip_size() -> None:
+    student = new_student(StudentConfig(name="mvit_v2_s"), {"a": 3}, seed=0).eval()
+    with torch.inference_mode():
+        outputs = student(torch.randn(1, 3, 16, 224, 224))
+    assert (student.feature_dim, outputs["a"].shape) == (768, (1, 3))
+    assert torch.isfinite(outputs["a"]).all()
+
+
 def test_tiny_has_ten_convolutions_on_its_path() -> None:
     tiny = build_student(StudentConfig(name="tiny_r2plus1d_10"))
     assert isinstance(tiny, nn.Module)

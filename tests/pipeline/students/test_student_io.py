@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.io import load_backbone, load_student, save_student
+from distinit.pipeline.students.torchvision_nets import CLASSIFIERS
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import HeadRecord, StudentRecord
 from distinit.schemas.training import ClipConfig, StudentConfig
@@ -55,18 +56,40 @@ def test_backbone_goes_under_new_heads_and_the_report_says_so(tmp_path: Path) ->
     assert torch.equal(state["heads.labels.weight"], fresh)
 
 
-def test_loads_in_plain_torchvision(tmp_path: Path) -> None:
-    saved = save(tmp_path, StudentConfig(name="r3d_18"))
-    tensors = load_file(tmp_path / "student.safetensors")
-    model = torchvision.models.video.r3d_18()
-    names = {k.removeprefix("backbone."): v for k, v in tensors.items() if k[:9] == "backbone."}
-    outcome = model.load_state_dict(names, strict=False)
-    assert outcome.missing_keys == ["fc.weight", "fc.bias"]
-    assert outcome.unexpected_keys == []
+def documented_lines() -> str:
+    """The code that docs/distillation.md gives for plain torchvision."""
+    text = (Path(__file__).parents[3] / "docs" / "distillation.md").read_text()
+    return text.partition("without this package:\n\n```python\n")[2].partition("```")[0]
+
+
+def test_the_documented_lines_load_in_plain_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = save(tmp_path, StudentConfig(name="r2plus1d_18"))
+    monkeypatch.chdir(tmp_path)
+    code = documented_lines()
+    assert len(code.strip().splitlines()) == 3 + 2  # two imports, three lines
+    assert "distinit" not in code
+    names: dict[str, torch.nn.Module] = {}
+    exec(code, {}, names)
+    model = names["model"]
     model.fc = torch.nn.Identity()
     clip = torch.randn(1, 3, 2, 16, 16)
     with torch.inference_mode():
         assert torch.equal(model.eval()(clip), saved.eval().backbone(clip))
+
+
+@pytest.mark.parametrize("name", list(CLASSIFIERS))
+def test_every_torchvision_student_is_a_state_dict_of_torchvision(name: str) -> None:
+    student = new_student(StudentConfig(name=name), {"a": 3}, seed=0)
+    names = student.state_dict()
+    plain = {k.removeprefix("backbone."): v for k, v in names.items() if k.startswith("backbone.")}
+    model = getattr(torchvision.models.video, name)()
+    outcome = model.load_state_dict(plain, strict=False)
+    assert outcome.unexpected_keys == []
+    classifier = f"{CLASSIFIERS[name]}."
+    assert outcome.missing_keys
+    assert all(key.startswith(classifier) for key in outcome.missing_keys)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

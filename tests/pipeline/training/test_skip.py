@@ -1,0 +1,62 @@
+"""What the confidence filter spares when it skips clips: exact counts, no clock."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from distinit.pipeline.frames import reader
+from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.training.distill_task import open_distill_task
+from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.task import TrainingSettings
+from distinit.schemas.distill import DistillConfig
+
+BATCH = 4
+
+
+def trained(
+    toys: ModuleType, stored: Path, run: Path, decoded: list[bytes], **changes: object
+) -> tuple[int, int, float]:
+    """(steps, frames decoded, share of clips with a weight) of one epoch of 120 one-frame clips."""
+    values: dict[str, object] = {
+        "cache": str(stored / "one"),
+        "frames": str(stored / "frames"),
+        "out": str(run),
+        "student": {"name": "tiny_r2plus1d_10"},
+        "clip": {"frames": 1, "crop": 16},
+        "optimizer": {"clips_per_epoch": 120, "epochs": 1},
+        "runtime": {"batch_size": BATCH, "device": "cpu"},
+    }
+    config = DistillConfig.model_validate(values | changes)
+    decoded.clear()
+    settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
+    directory = toys.make_run(run)
+    outcome = train(partial(open_distill_task, config), settings, directory, NullProgress())
+    kept = [line["kept/alpha"] for line in directory.read_metrics()]
+    return outcome.global_steps, len(decoded), sum(kept) / len(kept)
+
+
+def test_an_epoch_with_half_of_the_clips_has_half_of_the_steps_and_decodes_half(
+    toys: ModuleType, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    real = reader.decode_jpeg
+
+    def counted(jpeg: bytes) -> object:
+        decoded.append(jpeg)
+        return real(jpeg)
+
+    monkeypatch.setattr(reader, "decode_jpeg", counted)
+    filters = {"targets": [{"filter": {"keep_fraction": 0.5}}]}
+    whole = trained(toys, stored, tmp_path / "whole", decoded)
+    weighed = trained(toys, stored, tmp_path / "weighed", decoded, **filters)
+    skipped = trained(toys, stored, tmp_path / "skip", decoded, **filters, skip_filtered=True)
+    assert whole == (30, 120, 1.0)
+    assert weighed[:2] == (30, 120), "a weight of zero spares nothing"
+    kept = round(weighed[2] * 120)
+    assert 45 <= kept <= 75
+    assert skipped == (kept // BATCH, kept // BATCH * BATCH, 1.0)
