@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import StoreCommit, StoredVideo
+from distinit.schemas.frames import StoreCommit
 
 __all__ = ["DigestMap", "RunIndex", "StoredVideoInfo", "VideoMap"]
 
@@ -40,27 +40,27 @@ class RunIndex:
     frame_count_V: np.ndarray  # int64
 
     @classmethod
-    def from_commits(cls, commits: Sequence[StoreCommit]) -> RunIndex:
-        """Gather the runs. Raises FrameStoreError if a video's runs leave a gap or overlap."""
-        runs = [(run, commit.unit) for commit in commits for run in commit.videos]
-        runs.sort(key=lambda pair: (pair[0].video_id.encode(), pair[0].first_frame))
-        ids_R = np.array([run.video_id.encode() for run, _ in runs], dtype=np.bytes_)
-        first_frame_R = _int64(run.first_frame for run, _ in runs)
-        count_R = _int64(run.frame_count for run, _ in runs)
-        video_ids_V, start_V = np.unique(ids_R, return_index=True)
-        run_start_V = np.append(start_V, len(runs)).astype(np.int64)
-        _refuse_gaps([run for run, _ in runs], first_frame_R, count_R, start_V)
-        firsts = [runs[i][0] for i in start_V]
+    def from_commits(cls, commits: Iterable[StoreCommit]) -> RunIndex:
+        """Gather the runs, of one commit after another: no object a video outlives its commit.
+
+        Raises FrameStoreError if a video's runs leave a gap or overlap.
+        """
+        runs = _joined([_runs_of(commit) for commit in commits])
+        order_R = np.lexsort((runs["first_frame"], runs["video_id"]))
+        runs = {name: values_R[order_R] for name, values_R in runs.items()}
+        video_ids_V, start_V = np.unique(runs["video_id"], return_index=True)
+        _refuse_gaps(runs, start_V)
+        count_R = runs["frame_count"]
         return cls(
             video_ids_V=video_ids_V,
-            digests_V=np.array([run.digest.encode() for run in firsts], dtype=np.bytes_),
-            sizes_V2=np.array([(run.height, run.width) for run in firsts], np.int32).reshape(-1, 2),
-            fps_V=np.array([run.fps for run in firsts], np.float64),
-            run_start_V=run_start_V,
-            first_frame_R=first_frame_R,
-            first_row_R=_int64(run.first_row for run, _ in runs),
-            unit_R=_int64(unit for _, unit in runs),
-            frame_count_V=np.add.reduceat(count_R, start_V) if runs else _int64(()),
+            digests_V=runs["digest"][start_V],
+            sizes_V2=runs["size"][start_V],
+            fps_V=runs["fps"][start_V],
+            run_start_V=np.append(start_V, len(count_R)).astype(np.int64),
+            first_frame_R=runs["first_frame"],
+            first_row_R=runs["first_row"],
+            unit_R=runs["unit"],
+            frame_count_V=np.add.reduceat(count_R, start_V) if len(count_R) else count_R,
         )
 
     def number_of(self, video_id: str) -> int:
@@ -147,8 +147,25 @@ class DigestMap(Mapping[str, str]):
         return len(self._digests_D)
 
 
-def _int64(values: object) -> np.ndarray:
-    return np.fromiter(values, np.int64)  # type: ignore[call-overload, no-any-return]
+def _runs_of(commit: StoreCommit) -> dict[str, np.ndarray]:
+    """Columns [R] of one commit's runs."""
+    runs = commit.videos
+    return {
+        "video_id": np.array([run.video_id.encode() for run in runs], np.bytes_),
+        "digest": np.array([run.digest.encode() for run in runs], np.bytes_),
+        "size": np.array([(run.height, run.width) for run in runs], np.int32).reshape(-1, 2),
+        "fps": np.array([run.fps for run in runs], np.float64),
+        "first_frame": np.array([run.first_frame for run in runs], np.int64),
+        "frame_count": np.array([run.frame_count for run in runs], np.int64),
+        "first_row": np.array([run.first_row for run in runs], np.int64),
+        "unit": np.full(len(runs), commit.unit, np.int64),
+    }
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    if not parts:
+        return _runs_of(StoreCommit(unit=0, files={}, videos=(), failed=()))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _find(sorted_bytes_N: np.ndarray, text: str) -> int:
@@ -159,20 +176,16 @@ def _find(sorted_bytes_N: np.ndarray, text: str) -> int:
     return -1
 
 
-def _refuse_gaps(
-    runs: Sequence[StoredVideo],
-    first_frame_R: np.ndarray,
-    count_R: np.ndarray,
-    start_V: np.ndarray,
-) -> None:
-    expected_R = np.concatenate([[0], (first_frame_R + count_R)[:-1]])
+def _refuse_gaps(runs: Mapping[str, np.ndarray], start_V: np.ndarray) -> None:
+    first_frame_R = runs["first_frame"]
+    expected_R = np.concatenate([[0], (first_frame_R + runs["frame_count"])[:-1]])
     expected_R[start_V] = 0
     wrong = np.flatnonzero(first_frame_R != expected_R[: len(first_frame_R)])
     if wrong.size:
-        run = runs[int(wrong[0])]
+        at = int(wrong[0])
         raise FrameStoreError(
-            f"frames of video {run.video_id} are missing or there twice",
-            expected=f"a run of frames from {expected_R[wrong[0]]}",
-            found=f"one from {run.first_frame}",
+            f"frames of video {runs['video_id'][at].decode()} are missing or there twice",
+            expected=f"a run of frames from {expected_R[at]}",
+            found=f"one from {first_frame_R[at]}",
             remedy="finish the extraction: run the same command again",
         )

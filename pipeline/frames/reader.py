@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,15 @@ class FrameStore:
                 found=manifest.geometry,
                 remedy="give a store of that geometry, or build one",
             )
-        commits = _read_commits(root, manifest, allow_incomplete)
-        for commit in commits:
-            _check_sizes(root, commit)
-        failed = {video.video_id: video for commit in commits for video in commit.failed}
-        return cls(root, manifest, RunIndex.from_commits(commits), failed)
+        failed: dict[str, FailedVideo] = {}
+
+        def sound_commits() -> Iterator[StoreCommit]:
+            for commit in _read_commits(root, manifest, allow_incomplete):
+                _check_sizes(root, commit)
+                failed.update((video.video_id, video) for video in commit.failed)
+                yield commit
+
+        return cls(root, manifest, RunIndex.from_commits(sound_commits()), failed)
 
     def _reset_handles(self) -> None:
         self._pid = os.getpid()
@@ -155,7 +159,7 @@ class FrameStore:
         flow = self.manifest.flow
         return geometry if flow is None else sha256_of([geometry, flow.record_digest()])
 
-    def commits(self) -> list[StoreCommit]:
+    def commits(self) -> Iterator[StoreCommit]:
         """The commit records of its units. Raises FrameStoreError for damaged ones."""
         return _read_commits(self.root, self.manifest, allow_incomplete=True)
 
@@ -221,7 +225,7 @@ def _damaged(path: Path, found: str) -> FrameStoreError:
 
 def _read_commits(
     root: Path, manifest: FrameStoreManifest, allow_incomplete: bool
-) -> list[StoreCommit]:
+) -> Iterator[StoreCommit]:
     layout = StoreLayout(root)
     committed = layout.committed_units()
     units = sorted(committed) if manifest.units is None else manifest.units
@@ -233,7 +237,7 @@ def _read_commits(
             found=f"{len(there)} committed",
             remedy="run the command that writes it again: it continues where it stopped",
         )
-    return [_read_commit(layout, unit) for unit in there]
+    return (_read_commit(layout, unit) for unit in there)
 
 
 def _read_commit(layout: StoreLayout, unit: int) -> StoreCommit:
