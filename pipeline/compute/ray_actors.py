@@ -27,6 +27,8 @@ from distinit.schemas.extract import ComputeConfig
 __all__ = ["RayExecutor", "ensure_ray"]
 
 _WAIT_SECONDS = 1.0
+_FATE_SECONDS = 60.0  # Ray has found out by then whether a worker or its node has died
+_LOOK_SECONDS = 0.5
 _START_TRIES = 5  # workers in a row that die before they are ready
 
 
@@ -118,10 +120,11 @@ class RayExecutor:
         except RayTaskError as error:
             raise _own_error(error) from None
         except (StopIteration, RayError) as error:
+            fate = _fate(running.actor, error)
             self._kill(running.actor)
             task = running.task
-            if not _node_was_lost(error):  # that says nothing about the task
-                task = pool.on_death(task, running.last_note, _reason(error))
+            if not _node_was_lost(fate):  # that says nothing about the task
+                task = pool.on_death(task, running.last_note, _reason(fate))
             pool.waiting.appendleft(task)
             self._start_actor(pool)
             return
@@ -236,6 +239,24 @@ class DistInitWorker:
 def _own_error(error: Any) -> BaseException:
     """What the worker raised, if it is one of the project's errors."""
     return error.cause if isinstance(error.cause, DistInitError) else error
+
+
+def _fate(actor: Any, error: BaseException) -> BaseException:
+    """What became of a worker: a connection breaks before Ray knows who of the two has died."""
+    import ray
+    from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+
+    deadline = time.monotonic() + _FATE_SECONDS
+    while isinstance(error, ActorUnavailableError) and time.monotonic() < deadline:
+        try:
+            ray.get(actor.__ray_ready__.remote(), timeout=_FATE_SECONDS)
+            return error  # it lives: only its connection was lost
+        except GetTimeoutError:
+            return error
+        except RayError as fate:
+            error = fate
+            time.sleep(_LOOK_SECONDS)
+    return error
 
 
 def _node_was_lost(error: BaseException) -> bool:

@@ -51,7 +51,7 @@ def test_a_worker_killed_and_a_node_removed_in_mid_run_change_nothing(
 ) -> None:
     lossy = told["worker killed, node removed"]
     assert lossy["accidents_left"] == 0
-    assert lossy["failed"].keys() == BROKEN
+    assert lossy["failed"].keys() == BROKEN, lossy["failed"]
     assert lossy["digest"] == quiet
 
 
