@@ -25,6 +25,7 @@ from distinit.schemas.audit import (
     FrameSample,
     TeacherAudit,
 )
+from distinit.schemas.errors import FrameStoreError
 
 __all__ = ["audit"]
 
@@ -39,7 +40,7 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
     """
     progress = progress or NullProgress()
     cache = TargetCache.open(config.cache)
-    store = None if config.frames is None else FrameStore.open(config.frames)
+    store = None if config.frames is None else _rgb_store(config.frames)
     out = Path(config.out)
     audits, pictures, files = [], {}, []
     for teacher_id in sorted(cache.teachers):
@@ -75,6 +76,17 @@ def _audit_teacher(
         return TeacherAudit(record=record, confidence=None)
     confidence = summarise(scan, names, record.identity.label_names, config)
     return TeacherAudit(record=record, confidence=confidence)
+
+
+def _rgb_store(folder: str) -> FrameStore:
+    store = FrameStore.open(folder)
+    if store.manifest.flow is not None:
+        raise FrameStoreError(
+            f"{folder} holds optical flow, which makes no contact sheet",
+            expected="a store of RGB frames",
+            remedy="give the store that the flow was computed from",
+        )
+    return store
 
 
 def _frame_jpegs(store: FrameStore | None, confidence: ConfidenceAudit) -> Jpegs:

@@ -18,8 +18,8 @@ from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.audit import AuditConfig, AuditResult
-from distinit.schemas.errors import CacheError
-from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.errors import CacheError, FrameStoreError
+from distinit.schemas.frames import FlowSpec, FrameGeometry
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
 from distinit.schemas.video import SamplingConfig
@@ -257,3 +257,15 @@ def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="not complete"):
         audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(tmp_path / "report")))
     assert not (tmp_path / "report").exists()
+
+
+def test_flow_makes_no_contact_sheets(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", [make_record("net", "logits")])
+    spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="test")
+    FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "plan", spec).finalise([])
+    config = AuditConfig(
+        cache=str(tmp_path / "cache"), frames=str(tmp_path / "flow"), out=str(tmp_path / "out")
+    )
+    with pytest.raises(FrameStoreError, match="holds optical flow"):
+        audit(config)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,69 @@
+"""The studies of flow and of skipped clips: what can be counted, and what can be bounded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.extract import extract
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def extracted(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    """Cache and frame store of two short videos."""
+    for seed in (0, 1):
+        make_video(tmp_path / "videos" / f"{seed}.mp4", frames=10, seed=seed)
+    values = {
+        "videos": str(tmp_path / "videos"),
+        "teachers": [{"name": "null"}],
+        "cache": str(tmp_path / "cache"),
+        "frames": str(tmp_path / "frames"),
+    }
+    extract(ExtractConfig.model_validate(values))
+    return tmp_path
+
+
+def figures(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    result = CliRunner().invoke(__import__(name).main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_skipping_half_of_the_clips_halves_the_steps(
+    extracted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = ("--cache", str(extracted / "cache"), "--frames", str(extracted / "frames"))
+    found = figures(monkeypatch, "skip_filter", *folders, "--clips", "64")
+    assert (found["no filter"]["steps"], found["no filter"]["clips"]) == (8, 64)
+    assert found["weights"]["clips"] == 64
+    assert 16 <= found["skipped"]["clips"] <= 48
+    assert found["skipped"]["steps"] * 8 == found["skipped"]["clips"]
+
+
+def test_flow_study_knows_lossless_from_lossy(
+    extracted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = figures(monkeypatch, "flow_study", "--frames", str(extracted / "frames"))
+    assert found["frames"] == 18
+    by_way = {(line["range"], line["storage"]): line for line in found["ways"]}
+    for flow_range in (10, 20):
+        lossless = by_way[flow_range, "PNG"]
+        step = flow_range / 127
+        assert lossless["largest"] <= step / 2 * 1.001
+        assert lossless["error"] == by_way[flow_range, "WEBP"]["error"]
+        sizes = [by_way[flow_range, f"JPEG {q}"]["bytes"] for q in (85, 90, 95, 98)]
+        errors = [by_way[flow_range, f"JPEG {q}"]["error"] for q in (85, 90, 95, 98)]
+        assert sizes == sorted(sizes)
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] > lossless["error"]
