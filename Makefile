@@ -35,7 +35,7 @@ FINETUNE_CONFIG ?= configs/demo_finetune.yaml
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo footage extract distill finetune evaluate audit test check bench bench-distill clean
+.PHONY: help setup demo footage extract distill finetune evaluate audit test check bench bench-extract bench-distill clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,10 +84,14 @@ check: setup ## Lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup footage ## Small benchmarks on the demo's footage: frame store, encodings
+bench: setup footage ## Small benchmarks on the demo's footage: frame store, encodings, extract
 	$(BIN)/python benchmarks/frames.py '$(WORK)/demo/footage/corpus/bikes_000.mp4'
 	$(BIN)/python benchmarks/encodings_study.py --videos '$(WORK)/demo/footage/corpus' \
 	  --teacher efficientnet_lite0 --frames 64
+	$(BIN)/python benchmarks/extract.py
+
+bench-extract: setup ## Frames/s of decoding, the teachers and all of it: ARGS="--videos ..."
+	$(BIN)/python benchmarks/extract.py $(ARGS)
 
 bench-distill: setup ## Step rate of distillation, its look-ups, a live teacher: CACHE= FRAMES=
 	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' $(ARGS)

@@ -132,7 +132,9 @@ class Footage:
 
     def _open(self, file: VideoFile, stack: ExitStack) -> VideoStream | DecodeError:
         path = self._corpus.root / file.path
-        return stack.enter_context(open_video(path, self._views, self._config.decode))
+        stream = stack.enter_context(open_video(path, self._views, self._config.decode))
+        stream.read_ahead()
+        return stream
 
     def streams(self) -> Streams[VideoFile]:
         return Streams(self._corpus.files, self._open, self._config.decode.parallel_videos)

@@ -88,10 +88,10 @@ def _ffmpeg(*arguments: str) -> None:
     subprocess.run(argv, check=True)
 
 
-def peak_of(config: ExtractConfig) -> Peak:
-    """Extract in a fresh process, and watch it."""
+def peaks_of(*configs: ExtractConfig) -> list[Peak]:
+    """Extract in a fresh process, one after another, and watch: a later peak is never lower."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_extract_here, config.model_dump(mode="json")).result()
+        return list(pool.map(_extract_here, [c.model_dump(mode="json") for c in configs]))
 
 
 def _extract_here(fields: dict[str, object]) -> Peak:
@@ -168,7 +168,7 @@ def main(folder: Path | None, only: tuple[str, ...], stride: int, as_json: bool)
                 continue
             video = make_video(made, folder or Path(temporary))
             with tempfile.TemporaryDirectory() as outputs:
-                peak = peak_of(config_for(video, stride, Path(outputs)))
+                (peak,) = peaks_of(config_for(video, stride, Path(outputs)))
             table[made.name] = asdict(peak)
             if not as_json:
                 click.echo(

@@ -197,7 +197,8 @@ class ExtractionWorker:
         try:
             path = stack.enter_context(self._spec.source.open(video.path, video.digest, stopping))
             stream = open_video(path, views, self._spec.decode, block_frames=self._batch_size)
-            return stack.enter_context(stream)
+            stack.enter_context(stream).read_ahead()
+            return stream
         except DecodeError as error:
             return error
 

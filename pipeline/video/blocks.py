@@ -65,7 +65,7 @@ class _Recycler:
 
 
 class FrameReader:
-    """Reads one rawvideo pipe into blocks, in a thread of its own, at most one block ahead.
+    """Reads one rawvideo pipe into blocks, in a thread of its own, one or more of them ahead.
 
     ``torn`` tells that the output ended within a frame.
     """
@@ -76,8 +76,12 @@ class FrameReader:
         self._pipe = pipe
         self._blocks: queue.Queue[NDArray[np.uint8] | None] = queue.Queue(maxsize=1)
 
-    def start(self, name: str, frame_shape: tuple[int, ...], block_frames: int) -> None:
-        """Begin to read frames of this shape (uint8)."""
+    def start(
+        self, name: str, frame_shape: tuple[int, ...], block_frames: int, ahead_bytes: int
+    ) -> None:
+        """Begin to read frames of this shape (uint8): one block ahead, more if they fit."""
+        block_bytes = int(np.prod(frame_shape)) * block_frames
+        self._blocks = queue.Queue(maxsize=max(1, ahead_bytes // block_bytes))
         self._process.run_thread(self._read, f"ffmpeg-{name}", frame_shape, block_frames)
 
     def next_block(self) -> NDArray[np.uint8] | None:

@@ -36,6 +36,7 @@ __all__ = ["DecodeSummary", "FrameBlock", "VideoStream", "open_video"]
 
 # A block of 32 8K frames would take 3 GiB, and three blocks of a view can exist at a time.
 MAX_BLOCK_BYTES = 64 << 20
+_AHEAD_BYTES = 32 << 20
 _THUMBNAILS = "\0thumbnails"  # no view can be called that
 
 _logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class VideoStream:
         self._readers: dict[str, FrameReader] = {}
         self._index_threads: list[threading.Thread] = []
         self._delivered = 0
+        self._reading: bool | None = None  # None: it was not looked yet; False: no frame came
         self._process: FFmpegProcess | None = None
         self._blocks: Iterator[FrameBlock] | None = None
 
@@ -175,18 +177,34 @@ class VideoStream:
         if not target.feed(pipe.lines(), self._config.max_frames):
             process.kill(too_many_frames(self._config))
 
-    def _decoded(self, process: FFmpegProcess) -> Iterator[FrameBlock]:
+    def read_ahead(self) -> None:
+        """Wait for the first frame, then read on in the background: 32 MiB of each view.
+
+        Otherwise ffmpeg stands until the first block is asked for, and then a block ahead. Of
+        several open videos only one would decode. Raises DecodeError for frames too large.
+        """
+        if self._process is None:
+            raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
+        self._begin(self._process, _AHEAD_BYTES)
+
+    def _begin(self, process: FFmpegProcess, ahead_bytes: int) -> None:
         with process.awaited():
             started = self._frames.wait_for_header()
         if started:
             check_size(self._path, self._frames, self._config)
-            self._start_readers()
+            self._start_readers(ahead_bytes)
+        self._reading = started
+
+    def _decoded(self, process: FFmpegProcess) -> Iterator[FrameBlock]:
+        if self._reading is None:
+            self._begin(process, 0)
+        if self._reading:
             yield from self._aligned_blocks(process)
         with process.awaited():
             self.summary = self._judge(process)
         process.close()
 
-    def _start_readers(self) -> None:
+    def _start_readers(self, ahead_bytes: int) -> None:
         width, height = self._frames.width, self._frames.height
         shapes: dict[str, tuple[int, ...]] = {
             name: (*view.size_for(width, height), 3) for name, view in self._views.items()
@@ -195,7 +213,7 @@ class VideoStream:
         largest = max(int(np.prod(shape)) for shape in shapes.values())
         frames = max(1, min(self._block_frames, MAX_BLOCK_BYTES // largest))
         for name, reader in self._readers.items():
-            reader.start(name, shapes[name], frames)
+            reader.start(name, shapes[name], frames, ahead_bytes)
 
     def _aligned_blocks(self, process: FFmpegProcess) -> Iterator[FrameBlock]:
         """Blocks as long as all outputs agree; the rest is for ``_judge`` to explain."""

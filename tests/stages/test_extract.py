@@ -127,7 +127,7 @@ def test_sigkill_in_the_middle_then_the_same_command_gives_the_same_digest(
     command += ["--frames", str(tmp_path / "frames"), "--set", "unit_rows=64"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     commits = cache / "teachers" / "null" / "commits"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # a busy machine
     while len(list(commits.glob("*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,15 @@ def test_blocks_check_their_shapes() -> None:
         FrameBlock(0, pts_N, hash_N, {"a": np.zeros((3, 4, 4, 3), np.uint8)})
     with pytest.raises(ValueError, match="one entry a frame"):
         FrameBlock(0, pts_N, hash_N[:1], {})
+
+
+def test_reading_ahead_decodes_before_anyone_asks(tmp_path: Path, make_video: Any) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=40, size=(320, 240))  # 9 MiB, pipes hold 1
+    with open_video(path, {"source": View.source()}, CONFIG, block_frames=4) as stream:
+        stream.read_ahead()
+        ended = time.monotonic() + 60
+        while Path(f"/proc/{stream.pid}").exists() and time.monotonic() < ended:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{stream.pid}").exists()  # it is through
+        assert sum(len(block) for block in stream) == 40
+    assert stream.summary is not None
