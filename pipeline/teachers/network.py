@@ -84,9 +84,7 @@ def assemble(
     identity = TeacherIdentity(
         architecture=architecture,
         weights_sha256=weights_sha256,
-        preprocessing=with_resize(preprocessing, request).model_copy(
-            update={"flip": request.flip}
-        ),
+        preprocessing=with_resize(preprocessing, request).model_copy(update={"flip": request.flip}),
         target=request.target,
         classes=classes,
         label_space=labels.space,
