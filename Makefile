@@ -28,6 +28,7 @@ FOOTAGE := footage
 endif
 ifeq ($(CACHE),$(WORK)/cache)
 DISTILL_CONFIG ?= configs/demo_distill.yaml
+BENCH_CACHE    := $(WORK)/cache/manifest.json
 endif
 ifeq ($(DATASET),$(WORK)/demo/footage/motion)
 LABELLED        := footage
@@ -93,8 +94,14 @@ bench: setup footage ## Small benchmarks on the demo's footage: frame store, enc
 bench-extract: setup ## Frames/s of decoding, the teachers and all of it: ARGS="--videos ..."
 	$(BIN)/python benchmarks/extract.py $(ARGS)
 
-bench-distill: setup ## Step rate of distillation, its look-ups, a live teacher: CACHE= FRAMES=
+bench-distill: setup $(BENCH_CACHE) ## Step rate of distillation, look-ups, a live teacher: CACHE= FRAMES=
 	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' $(ARGS)
+	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' \
+	  --student r2plus1d_18 --batch 4 --steps 2 --repetitions 3 $(ARGS)
+	$(BIN)/python benchmarks/loader_memory.py
+
+$(WORK)/cache/manifest.json:
+	@$(MAKE) extract
 
 clean: ## Remove the default work folder and the caches of tools
 	rm -rf work .mypy_cache .ruff_cache .pytest_cache .hypothesis

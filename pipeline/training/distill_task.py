@@ -124,11 +124,18 @@ class DistillTask:
                 self.store, self.videos.store_ids, choices, self.config.clip.crop
             ),
             flip_B=torch.from_numpy(choices.flip_N),
-            targets=self._targets(choices, self._sampler.target_uniforms(epoch, samples_B)),
+            targets=self._targets(epoch, samples_B, choices),
         )
 
-    def _targets(self, choices: ClipChoices, uniform_BT: NDArray[np.float64]) -> dict[str, Tensor]:
+    def look_up(self, epoch: int, samples_B: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The targets of a batch without its pixels: what the cache adds to the cost of loading."""
+        return self._targets(epoch, samples_B, self._sampler.choices(epoch, samples_B))
+
+    def _targets(
+        self, epoch: int, samples_B: NDArray[np.int64], choices: ClipChoices
+    ) -> dict[str, Tensor]:
         rows_BT = self._rows(choices)
+        uniform_BT = self._sampler.target_uniforms(epoch, samples_B)
         read: list[ClipTargets] = [
             reader.read(rows_BT, uniform_BT, choices.flip_N) for reader in self.readers
         ]

@@ -1,0 +1,82 @@
+"""The benchmarks of stage two, tiny: their arithmetic, and memory whatever the cache's size."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.extract import extract
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    def import_benchmark(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return import_benchmark
+
+
+def test_ratios_follow_from_the_times_of_one_run(
+    load: Callable[[str], ModuleType], make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_video(tmp_path / "videos" / "a.mp4", frames=10)
+    values = {
+        "videos": str(tmp_path / "videos"),
+        "teachers": [{"name": "null"}],
+        "cache": str(tmp_path / "cache"),
+        "frames": str(tmp_path / "frames"),
+    }
+    extract(ExtractConfig.model_validate(values))
+    bench = load("distill")
+    folders = ["--cache", values["cache"], "--frames", values["frames"]]
+    tiny = ["--batch", "2", "--steps", "1", "--repetitions", "1", "--device", "cpu", "--json"]
+    threads = torch.get_num_threads()
+    try:
+        result = CliRunner().invoke(bench.main, [*folders, *tiny])
+    finally:
+        torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    fed, resident = found["fed_ms"], found["resident_ms"]
+    assert found["fed_of_resident"] == pytest.approx(resident / fed)
+    assert found["times_live"] == pytest.approx(found["live_ms"] / fed)
+    assert found["look_up_percent"] == pytest.approx(100 * found["look_up_ms"] / fed)
+    assert found["clips_per_second"] == pytest.approx(2000 / fed)
+    assert 0 < found["of_matrix_rate"] < 1
+    assert found["live_ms"] > resident  # ResNet-50 is many times the tiny student
+
+
+def test_bars_have_a_side(load: Callable[[str], ModuleType]) -> None:
+    bench = load("distill")
+    at = {"fed_of_resident": 0.95, "times_live": 2.0, "look_up_percent": 2.0}
+    assert bench.verdicts(at) == {"fed_of_resident": True, "times_live": True} | {
+        "look_up_percent": True
+    }
+    beyond = {"fed_of_resident": 0.94, "times_live": 1.9, "look_up_percent": 2.1}
+    assert not any(bench.verdicts(beyond).values())
+
+
+def test_a_larger_cache_takes_no_more_memory_to_load_from(
+    load: Callable[[str], ModuleType],
+) -> None:
+    bench = load("loader_memory")
+    result = CliRunner().invoke(bench.main, ["--videos", "50", "--videos", "1000", "--json"])
+    assert result.exit_code == 0, result.output
+    small, large = (json.loads(line) for line in result.output.splitlines())
+    assert (small["rows"], large["rows"]) == (400, 8000)
+    assert large["rows_padded"] == 8192
+    assert small["load_peak_mb"] >= small["held_mb"] > 0
+    assert abs(large["load_peak_mb"] - small["load_peak_mb"]) < 16
