@@ -185,6 +185,7 @@ def main() -> None:
 @click.option("--cpus-per-worker", "compute__cpus_per_worker", type=float, help="CPU cores each.")
 @click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help="A cluster.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
+@click.option("--hwaccel", "decode__hwaccel", metavar="none|cuda", help="What decodes.")
 @click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
 @click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
 @_sampling_options
