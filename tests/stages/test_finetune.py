@@ -75,7 +75,8 @@ def configure(dataset: Path, frames: Path) -> Callable[..., FinetuneConfig]:
             "frames": str(frames),
             "student": TINY,
             "clip": CLIP,
-            "optimizer": {"learning_rate": 0.05, "epochs": 2, "clips_per_epoch": 64},
+            # A rate at which four seeds of four learn it: last bits must not decide.
+            "optimizer": {"learning_rate": 0.01, "epochs": 3, "clips_per_epoch": 64},
             "runtime": {"batch_size": 8, "device": "cpu"},
             "evaluation": {"protocol": "vmz-3"},
         }
@@ -102,7 +103,7 @@ def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResu
     assert (evaluation.top1, evaluation.top5, evaluation.per_clip) == (80.0, 80.0, 80.0)
     assert result.training_videos == 8
     assert result.left_out == ("train/blue/torn.mp4",)
-    assert result.optimizer.learning_rate == 0.05
+    assert result.optimizer.learning_rate == 0.01
     assert result.optimizer.step_epochs == SCRATCH_OPTIMIZER.step_epochs
     assert result.load.loaded == ()
 
@@ -122,7 +123,8 @@ def test_the_run_directory_is_complete(finished: tuple[FinetuneConfig, FinetuneR
     assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "load_report.json").is_file()
     lines = (out / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1])["accuracy"] > 90
+    last = [json.loads(line)["accuracy"] for line in lines[-8:]]
+    assert sum(last) / len(last) > 90
 
 
 def test_a_finished_run_is_not_repeated(
