@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Self
 
@@ -12,6 +12,8 @@ from distinit.pipeline.video.decode import VideoStream
 from distinit.schemas.errors import DecodeError
 
 __all__ = ["Streams"]
+
+_LOOK_SECONDS = 0.05
 
 type Opened = VideoStream | DecodeError
 """A stream, or why there is none."""
@@ -62,9 +64,15 @@ class Streams[Video]:
     def close(self) -> None:
         """Close what is open, and what is just being opened."""
         self._stopping.set()
-        self._thread.shutdown(cancel_futures=True)
-        while self._opened:
-            self._opened.popitem()[1][1].close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        for future, stack in self._opened.values():
+            stack.close()
+            while not future.done():
+                # The thread may be waiting for the ffmpeg that it put there meanwhile.
+                wait([future], _LOOK_SECONDS)
+                stack.close()
+        self._opened.clear()
+        self._thread.shutdown()
 
     def __enter__(self) -> Self:
         return self

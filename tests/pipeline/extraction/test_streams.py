@@ -55,3 +55,20 @@ def test_an_error_that_is_not_of_the_video_comes_at_its_turn() -> None:
         assert str(streams.take(0)) == "a"
         with pytest.raises(StorageError, match="full"):
             streams.take(1)
+
+
+def test_leaving_closes_what_the_opening_waits_for() -> None:
+    """As a killed ffmpeg ends the wait for its first frame."""
+    began, gone = threading.Event(), threading.Event()
+
+    def open_stream(video: str, stack: ExitStack) -> DecodeError:
+        stack.callback(gone.set)
+        began.set()
+        assert gone.wait(60)
+        return DecodeError(video)
+
+    with Streams("a", open_stream, 1) as streams:
+        streams.begin()
+        assert began.wait(60)
+        assert not gone.is_set()
+    assert gone.is_set()
