@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.training.curve import draw_curve
 from distinit.pipeline.training.run_dir import RunDirectory
 
 __all__ = ["Watcher", "draw_loss", "progress_figures"]
@@ -60,18 +58,5 @@ def progress_figures(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def draw_loss(run: RunDirectory) -> None:
-    """Write ``loss.png``: loss and learning rate over epochs."""
-    lines = run.read_metrics()
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    epochs = [line["epoch"] for line in lines]
-    axes.plot(epochs, [line["loss"] for line in lines], color="C0")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss", color="C0")
-    rate = axes.twinx()
-    rate.plot(epochs, [line["learning_rate"] for line in lines], color="C1", linestyle=":")
-    rate.set_ylabel("learning rate", color="C1")
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    atomic_write_bytes(run.loss_plot, picture.getvalue())
+    """Write ``loss.png``: losses and learning rate over epochs."""
+    atomic_write_bytes(run.loss_plot, draw_curve(run.read_metrics()))

@@ -1,0 +1,55 @@
+"""The picture of a run: its losses, smoothed, and the learning rate over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+__all__ = ["draw_curve", "loss_names", "moving_mean"]
+
+_WINDOWS = 40  # parts of a run that a smoothed point averages over
+
+
+def moving_mean(values_N: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Mean of the last ``width`` values at each place; of fewer where there are not so many."""
+    sums_N = np.cumsum(values_N)
+    sums_N[width:] -= sums_N[:-width].copy()
+    return sums_N / np.minimum(np.arange(1, len(values_N) + 1), width)
+
+
+def loss_names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """``loss``, and the losses of the heads where there are several."""
+    heads = sorted({name for line in lines for name in line if name.startswith("loss/")})
+    return ["loss", *heads] if len(heads) > 1 else ["loss"]
+
+
+def draw_curve(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG: every metric line faint, their moving mean on top."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    rate = axes.twinx()
+    epoch_N = np.array([line["epoch"] for line in lines])
+    rate.plot(epoch_N, [line["learning_rate"] for line in lines], color="0.6", linestyle=":")
+    rate.set_ylabel("learning rate (dotted)", color="0.4")
+    names = loss_names(lines)
+    for number, name in enumerate(names):
+        loss_N = np.array([line.get(name, np.nan) for line in lines], np.float64)
+        smooth_N = moving_mean(loss_N, max(1, len(lines) // _WINDOWS))
+        axes.plot(epoch_N, loss_N, color=f"C{number}", alpha=0.25, linewidth=0.8)
+        axes.plot(epoch_N, smooth_N, color=f"C{number}", label=name.removeprefix("loss/"))
+    axes.set_zorder(rate.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss")
+    if len(names) > 1:
+        axes.legend(frameon=False)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()
