@@ -43,6 +43,14 @@ def test_a_video_with_another_frame_count(stored: Path, toys: ModuleType, tmp_pa
     assert (caught.value.expected, caught.value.found) == ("20 frames", "19 frames")
 
 
+def test_a_video_costs_some_bytes_and_no_object(stored: Path) -> None:
+    cache, store = TargetCache.open(stored / "one"), FrameStore.open(stored / "frames")
+    videos = match_videos(cache, store)
+    columns = (videos.cache_ids._ids_V, videos.cache_number_V, videos.store_ids._ids_V)
+    assert not any(column.dtype.hasobject for column in (*columns, videos.frame_count_V))
+    assert sum(column.itemsize for column in (*columns, videos.frame_count_V)) <= 64
+
+
 def test_ids_are_a_sequence_of_strings() -> None:
     ids = VideoIds(np.array([b"a", b"bc", b"d"]))
     assert (len(ids), ids[1], list(ids[1:]), ids.index("d")) == (3, "bc", ["bc", "d"], 2)
