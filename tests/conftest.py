@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# A machine that is busy with something else makes nothing wrong.
-settings.register_profile("distinit", deadline=None)
+# A machine that is busy with something else makes nothing wrong; and a change is judged by the same
+# examples each time. To look for new ones: make test ARGS=--hypothesis-profile=search
+settings.register_profile("distinit", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("distinit")
 # One thread a process: the suite runs on two cores, and CPU results stay bitwise repeatable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
