@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -228,23 +229,21 @@ def measure(config: ExtractConfig, repeats: int, teacher_seconds: float) -> dict
     }
 
 
-def describe(line: dict[str, object], bar: float) -> str:
+def describe(line: dict[str, Any], bar: float) -> str:
     """A result for people."""
-    rows = [
-        f"{' + '.join(line['teachers'])}: {line['frames']} frames of {line['videos']} videos"  # type: ignore[arg-type]
-    ]
+    rows = [f"{' + '.join(line['teachers'])}: {line['frames']} frames of {line['videos']} videos"]
     for name in ("decode_only", "teacher_only", "end_to_end"):
-        rate: dict[str, float] = line[name]  # type: ignore[assignment]
+        rate: dict[str, float] = line[name]
         rows.append(
             f"  {name.replace('_', '-'):<13}{rate['frames_per_second']:9.1f} frames/s"
             f"{rate['cpu_ms']:9.2f} ms of CPU a frame"
         )
-    met = "met" if line["efficiency"] >= bar else "missed"  # type: ignore[operator]
+    met = "met" if line["efficiency"] >= bar else "missed"
     rows.append(f"  efficiency   {line['efficiency']:9.3f} (bar {bar:.2f}: {met})")
     rows.append(f"  of the sum   {line['of_the_sum']:9.3f} (both parts on the same cores)")
     rows.append(f"  extra CPU    {line['extra_cpu']:9.1%}")
-    if len(line["teachers"]) > 1:  # type: ignore[arg-type]
-        times = 1 / line["of_the_sum"]  # type: ignore[operator]
+    if len(line["teachers"]) > 1:
+        times = 1 / line["of_the_sum"]
         met = "met" if times <= TWO_TEACHERS_BAR else "missed"
         rows.append(f"  time         {times:9.3f} of one decode and all forwards (bar 1.1: {met})")
     return "\n".join(rows)
