@@ -1,16 +1,12 @@
 """What training needs of the tables, memory-mapped: derived on first use, never published.
 
-One file a column under ``$XDG_CACHE_HOME/distinit/<digest>/``; no Python object a frame, so
-that 1e8 rows cost address space and no memory.
+No Python object a frame, so that 1e8 rows cost address space and no memory. See derived.py.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +14,18 @@ import numpy as np
 import pyarrow as pa
 
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
-from distinit.pipeline.cache.shards import crc32c
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.tables import column, read_table
-from distinit.pipeline.storage import atomic_write_bytes, fsync_dir, sha256_file, storage_errors
+from distinit.pipeline.derived import columns_are_sound, derive_columns, map_column, new_column
+from distinit.pipeline.storage import sha256_file
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
 
-__all__ = ["TargetIndex", "build_index", "index_folder", "index_key"]
+__all__ = ["TargetIndex", "build_index", "index_key"]
 
 _VERSION = 1
-_BLOCK_BYTES = 1 << 24
-
-
-def index_folder(key: str) -> Path:
-    """``$XDG_CACHE_HOME/distinit/<key>``, ``~/.cache`` where the variable is not set."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(home) / "distinit" / key
 
 
 def index_key(content_digest: str, state: CacheState | None) -> str:
@@ -68,20 +57,10 @@ class TargetIndex:
     @classmethod
     def open(cls, folder: Path) -> TargetIndex | None:
         """The index at ``folder``, None if there is none or it is damaged."""
-        try:
-            record = json.loads((folder / "index.json").read_bytes())
-            sound = record["version"] == _VERSION and all(
-                _checksum(folder / name) == stored for name, stored in record["files"].items()
-            )
-            return cls(folder) if sound else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return cls(folder) if columns_are_sound(folder, _VERSION) else None
 
     def _map(self, name: str) -> np.ndarray:
-        values = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        # The plain view of a mapping indexes several times faster than np.memmap itself.
-        plain: np.ndarray = values.view(np.ndarray)
-        return plain
+        return map_column(self.folder, name)
 
     def teacher_column(self, teacher_id: str, name: str) -> np.ndarray:
         """``entropy_nats`` or ``log_z`` of one teacher, fp32 [rows_padded], NaN where unused."""
@@ -154,18 +133,7 @@ def build_index(layout: CacheLayout, state: CacheState, folder: Path) -> TargetI
         CacheCorruptError: A table is damaged or contradicts its commit.
         StorageError: The folder cannot be written.
     """
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    with storage_errors(folder):
-        try:
-            partial.mkdir(parents=True)
-            _build_into(layout, state, partial)
-            if (ready := TargetIndex.open(folder)) is not None:
-                return ready  # another process was faster
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        fsync_dir(folder.parent)
+    derive_columns(folder, _VERSION, partial(_build_into, layout, state))
     return TargetIndex(folder)
 
 
@@ -186,9 +154,6 @@ def _build_into(layout: CacheLayout, state: CacheState, folder: Path) -> None:
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
     for teacher_id in state.records:
         _index_teacher(layout, state, teacher_id, folder)
-    files = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
-    record = json.dumps({"version": _VERSION, "files": files}, indent=2)
-    atomic_write_bytes(folder / "index.json", record.encode())
 
 
 def _index_frames(
@@ -287,20 +252,6 @@ def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
 
 
 def _new_map(folder: Path, name: str, rows: int, kind: Any, fill: float) -> np.ndarray:
-    path = folder / f"{name}.npy"
-    if rows == 0:  # an empty file cannot be mapped for writing
-        np.save(path, np.zeros(0, kind), allow_pickle=False)
-        return np.zeros(0, kind)
-    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
+    values = new_column(folder, name, (rows,), kind)
     values[:] = fill
     return values
-
-
-def _checksum(path: Path) -> list[int]:
-    """[size, crc32c of the crc32c of its blocks]: quick enough to check on every open."""
-    size, parts = 0, []
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            size += len(block)
-            parts.append(crc32c(block))
-    return [size, crc32c(np.asarray(parts, "<u4").tobytes())]

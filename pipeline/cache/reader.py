@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from distinit.pipeline.cache.arrays import check_array
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
-from distinit.pipeline.cache.index import TargetIndex, build_index, index_folder, index_key
+from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.state import CacheState, read_state, summary_of
 from distinit.pipeline.cache.tables import read_plan, read_table
+from distinit.pipeline.derived import index_folder
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA

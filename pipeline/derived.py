@@ -1,0 +1,93 @@
+"""Columns derived from published files: one ``.npy`` file each, memory-mapped, never published.
+
+They lie under ``$XDG_CACHE_HOME/distinit/<key>/``, where ``key`` is a digest of what they were
+derived from. Mapped, they cost address space and no memory, and the processes of a machine share
+them. Whatever is damaged is derived again; the folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from distinit.pipeline.storage import atomic_write_bytes, fsync_dir, storage_errors
+
+__all__ = ["columns_are_sound", "derive_columns", "index_folder", "map_column", "new_column"]
+
+_BLOCK_BYTES = 1 << 24
+
+
+def index_folder(key: str) -> Path:
+    """``$XDG_CACHE_HOME/distinit/<key>``, ``~/.cache`` where the variable is not set."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(home) / "distinit" / key
+
+
+def columns_are_sound(folder: Path, version: int) -> bool:
+    """Whether the columns at ``folder`` are all there, undamaged and of this ``version``."""
+    try:
+        record = json.loads((folder / "index.json").read_bytes())
+        return bool(record["version"] == version) and all(
+            _checksum(folder / name) == stored for name, stored in record["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) -> None:
+    """Have ``write`` fill a new folder with columns, which then takes the place of ``folder``.
+
+    Raises StorageError if the disk refuses, and whatever ``write`` raises.
+    """
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    with storage_errors(folder):
+        try:
+            partial.mkdir(parents=True)
+            write(partial)
+            files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+            record = json.dumps({"version": version, "files": files}, indent=2)
+            atomic_write_bytes(partial / "index.json", record.encode())
+            if columns_are_sound(folder, version):
+                return  # another process was faster
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        fsync_dir(folder.parent)
+
+
+def map_column(folder: Path, name: str) -> np.ndarray:
+    """One column, read-only."""
+    values = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    # The plain view of a mapping indexes several times faster than np.memmap itself.
+    plain: np.ndarray = values.view(np.ndarray)
+    return plain
+
+
+def new_column(folder: Path, name: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    """A column of zeros to be written to, memory-mapped."""
+    path = folder / f"{name}.npy"
+    if 0 in shape:  # an empty file cannot be mapped for writing
+        np.save(path, np.zeros(shape, kind), allow_pickle=False)
+        return np.zeros(shape, kind)
+    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    return values
+
+
+def _checksum(path: Path) -> list[int]:
+    """[size, crc32c of the crc32c of its blocks]: quick enough to check on every open."""
+    size, parts = 0, []
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            size += len(block)
+            parts.append(int(google_crc32c.value(block)))
+    combined = np.asarray(parts, "<u4").tobytes()
+    return [size, int(google_crc32c.value(combined))]
