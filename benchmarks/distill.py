@@ -30,13 +30,13 @@ from itertools import count
 import click
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.training.collective import Alone
 from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
+from distinit.pipeline.training.feed import Ready
 from distinit.pipeline.training.loader import prefetch
 from distinit.pipeline.training.step import Stepper
 from distinit.pipeline.training.task import Batch, TrainingSettings
@@ -49,17 +49,6 @@ MATRIX_EDGE = {"cpu": 2048, "cuda": 8192}
 
 type Way = Callable[[int], None]
 """Runs that many steps."""
-
-
-class ResidentStepper(Stepper):
-    """Takes the first batch's clip and targets for every batch."""
-
-    _ready: tuple[Tensor, dict[str, Tensor]] | None = None
-
-    def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        if self._ready is None:
-            self._ready = super()._to_device(batch)
-        return self._ready
 
 
 def wait_for(device: torch.device) -> None:
@@ -79,17 +68,20 @@ class Bench:
         settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
         self._settings = settings
         self._stepper = Stepper(self.task.build(), self.task, settings, Alone(), device)
-        self._resident = ResidentStepper(self.task.build(), self.task, settings, Alone(), device)
-        self._batch = self.task.load(0, np.arange(self.size))
+        self._resident = Stepper(self.task.build(), self.task, settings, Alone(), device)
+        feed = self._resident.feed
+        self._ready = feed.ready(feed.ahead(self.task.load(0, np.arange(self.size))))
         self._teacher = resnet50(weights=None).eval().to(device)
         self._frames_BCHW = torch.rand(self.size, 3, 224, 224, device=device)
 
     @contextmanager
-    def batches(self) -> Iterator[Iterator[Batch]]:
+    def batches(self) -> Iterator[Iterator[Batch | Ready]]:
         """Batches without end, in sample order, from the loader threads."""
         requests = (np.arange(i * self.size, (i + 1) * self.size) for i in count())
-        load = self.task.load
-        with closing(prefetch(lambda samples: load(0, samples), requests, self._threads)) as items:
+        load, ahead = self.task.load, self._stepper.feed.ahead
+        with closing(
+            prefetch(lambda samples: ahead(load(0, samples)), requests, self._threads)
+        ) as items:
             yield (batch for batch, _ in items)
 
     def _steps(self, steps: int, live: bool) -> None:
@@ -120,7 +112,7 @@ class Bench:
         """On tensors that are there."""
         self._clock_start()
         for step in range(steps):
-            self._resident.step([(0, self._batch)], step, RATE)
+            self._resident.step([(0, self._ready)], step, RATE)
         self._clock_stop()
 
     def look_up(self, steps: int) -> None:

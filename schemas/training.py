@@ -93,6 +93,10 @@ class RuntimeConfig(Record):
         None, description="an existing cluster (auto, HOST:6379); None starts a local one"
     )
     loader_workers: int = Field(0, ge=0, description="loader threads per worker; 0 loads in line")
+    jpeg_decoder: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
     compile: bool = Field(False, description="torch.compile the student")

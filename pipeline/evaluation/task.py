@@ -15,7 +15,7 @@ from distinit.pipeline.evaluation.init import Init
 from distinit.pipeline.evaluation.score import LABELS_HEAD
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.training.clips import load_pixels
+from distinit.pipeline.training.clips import read_clips
 from distinit.pipeline.training.sampling import ClipSampler
 from distinit.pipeline.training.task import Batch, TrainingSettings
 
@@ -60,9 +60,9 @@ class FinetuneTask:
         """See Task."""
         choices = self._sampler.choices(epoch, samples_B)
         videos = self._videos
-        pixels = load_pixels(videos.store, videos.video_ids, choices, self._settings.clip.crop)
+        crop = self._settings.clip.crop
         return Batch(
-            pixels_BTCHW=pixels,
+            pixels=read_clips(videos.store, videos.video_ids, choices, crop),
             flip_B=torch.from_numpy(choices.flip_N),
             targets={LABELS_HEAD: torch.from_numpy(self._label_V[choices.video_N])},
         )

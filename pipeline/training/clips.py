@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distinit.pipeline.frames.flow import ZERO_LEVEL, flow_step
+from distinit.pipeline.frames.jpeg import decode_frames
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.sampling import ClipChoices
 from distinit.schemas.errors import ConfigError, FrameStoreError
 from distinit.schemas.training import ClipConfig, StudentConfig
 
-__all__ = ["check_crop", "check_pixels", "crop_offset", "load_pixels", "to_clip"]
+__all__ = ["StoredClips", "check_crop", "check_pixels", "crop_offset", "read_clips", "to_clip"]
+
+_CPU = torch.device("cpu")
 
 
 def crop_offset(position: float, size: int, crop: int) -> int:
@@ -55,27 +59,55 @@ def check_crop(store: FrameStore, video_ids: Sequence[str], crop: int) -> None:
             )
 
 
-def load_pixels(
+@dataclass(frozen=True, slots=True)
+class StoredClips:
+    """N clips as their frames lie in the store, and where to crop them."""
+
+    jpegs_M: Sequence[bytes]
+    """Every distinct frame of a clip once."""
+    frame_NT: NDArray[np.int64]
+    """Places in ``jpegs_M``; a clip of a short video repeats frames."""
+    crop_N2: NDArray[np.float64]
+    """Position of the crop in [0, 1): see crop_offset."""
+    crop: int
+    """Edge of the crop, pixels."""
+    channels: int
+
+    def decode(self, device: torch.device = _CPU) -> Tensor:
+        """uint8 [N, T, channels, crop, crop], decoded on ``device``. Raises FrameStoreError."""
+        frames_M = decode_frames(self.jpegs_M, self.channels, device)
+        crops = [
+            _cropped(frames_M[frame], position_2, self.crop)
+            for position_2, frame_T in zip(
+                self.crop_N2.tolist(), self.frame_NT.tolist(), strict=True
+            )
+            for frame in frame_T
+        ]
+        shape_NTHWC = (*self.frame_NT.shape, *crops[0].shape)
+        return torch.stack(crops).view(shape_NTHWC).permute(0, 1, 4, 2, 3)
+
+
+def _cropped(frame_CHW: Tensor, position_2: Sequence[float], crop: int) -> Tensor:
+    """[crop, crop, C], the decoder's order in memory: what follows copies it at once."""
+    height, width = frame_CHW.shape[1:]
+    top = crop_offset(position_2[0], height, crop)
+    left = crop_offset(position_2[1], width, crop)
+    return frame_CHW[:, top : top + crop, left : left + crop].permute(1, 2, 0)
+
+
+def read_clips(
     store: FrameStore, video_ids: Sequence[str], choices: ClipChoices, crop: int
-) -> Tensor:
-    """Decode and crop N clips: uint8 [N, T, channels, crop, crop]. ``video_ids`` by number."""
-    clips = []
-    for video, frames_T, position in zip(
-        choices.video_N.tolist(), choices.frames_NT, choices.crop_N2.tolist(), strict=True
+) -> StoredClips:
+    """Read N clips without decoding them; ``video_ids`` by number. Raises FrameStoreError."""
+    jpegs_M: list[bytes] = []
+    frame_NT = np.empty_like(choices.frames_NT)
+    for n, (video, frames_T) in enumerate(
+        zip(choices.video_N.tolist(), choices.frames_NT, strict=True)
     ):
-        frames_TCHW = _distinct_frames(store, video_ids[video], frames_T)
-        height, width = frames_TCHW.shape[2:]
-        top = crop_offset(position[0], height, crop)
-        left = crop_offset(position[1], width, crop)
-        clips.append(frames_TCHW[:, :, top : top + crop, left : left + crop])
-    return torch.stack(clips)
-
-
-def _distinct_frames(store: FrameStore, video_id: str, frames_T: NDArray[np.int64]) -> Tensor:
-    """Frames [T, channels, H, W]; a frame that a short video repeats is decoded once."""
-    distinct, inverse_T = np.unique(frames_T, return_inverse=True)
-    frames = store.clip(video_id, distinct.tolist())
-    return frames[torch.from_numpy(inverse_T)] if len(distinct) < len(frames_T) else frames
+        distinct, place_T = np.unique(frames_T, return_inverse=True)
+        frame_NT[n] = len(jpegs_M) + place_T
+        jpegs_M.extend(store.jpegs(video_ids[video], distinct.tolist()))
+    return StoredClips(jpegs_M, frame_NT, choices.crop_N2, crop, store.channels)
 
 
 def to_clip(

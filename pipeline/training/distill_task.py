@@ -14,7 +14,7 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
-from distinit.pipeline.training.clips import check_crop, check_pixels, load_pixels
+from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
 from distinit.pipeline.training.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
 from distinit.pipeline.training.losses import clip_weights, soft_losses
 from distinit.pipeline.training.matching import MatchedVideos, match_videos
@@ -120,9 +120,7 @@ class DistillTask:
         """See Task."""
         choices = self._sampler.choices(epoch, samples_B)
         return Batch(
-            pixels_BTCHW=load_pixels(
-                self.store, self.videos.store_ids, choices, self.config.clip.crop
-            ),
+            pixels=read_clips(self.store, self.videos.store_ids, choices, self.config.clip.crop),
             flip_B=torch.from_numpy(choices.flip_N),
             targets=self._targets(epoch, samples_B, choices),
         )
@@ -212,7 +210,9 @@ def open_distill_task(config: DistillConfig) -> DistillTask:
     store = FrameStore.open(Path(config.frames))
     check_pixels(store, config.student, config.clip)
     videos = match_videos(cache, store)
-    check_crop(store, videos.store_ids, config.clip.crop)
+    small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop
+    too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
+    check_crop(store, too_small, config.clip.crop)
     task = DistillTask(config, cache, store, videos, readers)
     _ = task.heads  # refuses a mean over different label spaces
     return task

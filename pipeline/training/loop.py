@@ -19,6 +19,7 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.checkpoint import CheckpointStore
 from distinit.pipeline.training.collective import Alone, Collective
+from distinit.pipeline.training.feed import Ready
 from distinit.pipeline.training.loader import prefetch
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.schedule import learning_rate
@@ -135,7 +136,7 @@ class _Request:
     samples_B: NDArray[np.int64]
 
 
-_Batches = Generator[tuple[tuple[int, Batch], float]]
+_Batches = Generator[tuple[tuple[int, Batch | Ready], float]]
 
 
 @dataclass(slots=True)
@@ -231,10 +232,10 @@ class _Fit:
             )
         self._show_start(steps)
         requests = self._requests(epoch, samples, steps)
-        load = self._task.load
+        load, ahead = self._task.load, self._stepper.feed.ahead
         threads = self._settings.runtime.loader_workers
         with closing(
-            prefetch(lambda r: (r.shard, load(r.epoch, r.samples_B)), requests, threads)
+            prefetch(lambda r: (r.shard, ahead(load(r.epoch, r.samples_B))), requests, threads)
         ) as batches:
             for step in range(self._step, steps):
                 self._run_step(batches, epoch, step, steps)
@@ -258,7 +259,7 @@ class _Fit:
                 first = (step * shards + shard) * size
                 yield _Request(epoch, shard, samples[first : first + size])
 
-    def _own_shards(self, batches: _Batches) -> Iterator[tuple[int, Batch]]:
+    def _own_shards(self, batches: _Batches) -> Iterator[tuple[int, Batch | Ready]]:
         """The next step's (shard, batch) pairs; counts the time spent waiting for them."""
         for _ in range(self._settings.runtime.shards // self._collective.world_size):
             item, wait_seconds = next(batches)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.training.clips import to_clip
 from distinit.pipeline.training.collective import Collective
+from distinit.pipeline.training.feed import Feed, Ready
 from distinit.pipeline.training.sampling import torch_seed
 from distinit.pipeline.training.step_time import StepClock
 from distinit.pipeline.training.task import Batch, Task, TrainingSettings
@@ -93,10 +93,11 @@ class Stepper:
         self._collective = collective
         self._device = device
         self._dtype = next(student.parameters()).dtype
+        self.feed = Feed(settings.clip, settings.runtime, device, self._dtype)
         self._sum_dtype = torch.float64 if device.type == "cpu" else self._dtype
 
     def step(
-        self, batches: Iterable[tuple[int, Batch]], global_step: int, learning_rate: float
+        self, batches: Iterable[tuple[int, Batch | Ready]], global_step: int, learning_rate: float
     ) -> dict[str, Tensor]:
         """Train on this worker's (shard, batch) pairs; returns figures over the global batch."""
         shards, seed = self._settings.runtime.shards, self._settings.runtime.seed
@@ -134,24 +135,15 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=False)
         return sums
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: Batch | Ready) -> tuple[Tensor, dict[str, Tensor]]:
         with self.clock.measure("transfer"):
-            clip, targets = self._to_device(batch)
+            ready = self.feed.ready(batch)
         precision = self._settings.runtime.precision
         with self.clock.measure("forward"):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
-                outputs: Mapping[str, Tensor] = self._forward(clip)
+                outputs: Mapping[str, Tensor] = self._forward(ready.clip_BCTHW)
             outputs = {name: t.to(self._dtype) for name, t in outputs.items()}
-            return self._task.loss(outputs, targets)
-
-    def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The normalised clip and the targets, on the device."""
-        device = self._device
-        pixels = batch.pixels_BTCHW.to(device, non_blocking=True)
-        clip = to_clip(pixels, batch.flip_B.to(device), self._settings.clip, self._dtype)
-        if device.type == "cuda":
-            clip = clip.contiguous(memory_format=torch.channels_last_3d)
-        return clip, {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
+            return self._task.loss(outputs, ready.targets)
 
     def _update(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distinit.pipeline.students.heads import Student
+from distinit.pipeline.training.clips import StoredClips
 from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
 
 __all__ = ["Batch", "Task", "TrainingSettings"]
@@ -20,12 +21,17 @@ __all__ = ["Batch", "Task", "TrainingSettings"]
 class Batch:
     """One shard of one step."""
 
-    pixels_BTCHW: Tensor
-    """uint8, cropped; the loop normalises it on the device (see clips.to_clip)."""
+    pixels: Tensor | StoredClips
+    """uint8 [B, T, C, H, W], cropped, or the stored clips that decode to it."""
     flip_B: Tensor
     """bool"""
     targets: Mapping[str, Tensor]
     """Whatever the task's loss needs, first axis B."""
+
+    @property
+    def pixels_BTCHW(self) -> Tensor:  # noqa: N802  axes, as everywhere
+        """uint8, cropped, on the CPU; decoded at every use."""
+        return self.pixels if isinstance(self.pixels, Tensor) else self.pixels.decode()
 
 
 class Task(Protocol):

@@ -70,7 +70,7 @@ class ToyTask:
             np.random.default_rng(s).integers(0, 256, (2, 3, 4, 4), np.uint8) for s in samples_B
         ]
         return Batch(
-            pixels_BTCHW=torch.from_numpy(np.stack(pixels)),
+            pixels=torch.from_numpy(np.stack(pixels)),
             flip_B=torch.from_numpy(samples_B % 2 == 0),
             targets={"label_B": torch.from_numpy(samples_B % 3)},
         )

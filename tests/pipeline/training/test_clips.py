@@ -14,7 +14,7 @@ from distinit.pipeline.training.clips import (
     check_crop,
     check_pixels,
     crop_offset,
-    load_pixels,
+    read_clips,
     to_clip,
 )
 from distinit.pipeline.training.sampling import ClipChoices
@@ -52,7 +52,7 @@ def test_pixels_come_from_the_chosen_video_frames_and_place(store: FrameStore) -
         crop_N2=np.array([[0.0, 0.0], [0.99, 0.5]]),
         flip_N=np.array([False, True]),
     )
-    pixels = load_pixels(store, ["a", "b"], choices, crop=16)
+    pixels = read_clips(store, ["a", "b"], choices, crop=16).decode()
     assert pixels.shape == (2, 4, 3, 16, 16)
     assert pixels.dtype == torch.uint8
     assert torch.equal(pixels[0, 3], pixels[0, 0])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from distinit.pipeline.frames import reader
 from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.training import clips
 from distinit.pipeline.training.distill_task import open_distill_task
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.task import TrainingSettings
@@ -44,13 +46,13 @@ def test_an_epoch_with_half_of_the_clips_has_half_of_the_steps_and_decodes_half(
     toys: ModuleType, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
-    real = reader.decode_jpeg
+    real = clips.decode_frames
 
-    def counted(jpeg: bytes) -> object:
-        decoded.append(jpeg)
-        return real(jpeg)
+    def counted(jpegs: Sequence[bytes], channels: int, device: torch.device) -> object:
+        decoded.extend(jpegs)
+        return real(jpegs, channels, device)
 
-    monkeypatch.setattr(reader, "decode_jpeg", counted)
+    monkeypatch.setattr(clips, "decode_frames", counted)
     filters = {"targets": [{"filter": {"keep_fraction": 0.5}}]}
     whole = trained(toys, stored, tmp_path / "whole", decoded)
     weighed = trained(toys, stored, tmp_path / "weighed", decoded, **filters)
