@@ -20,7 +20,14 @@ import numpy as np
 
 from distinit.pipeline.storage import atomic_write_bytes, fsync_dir, storage_errors
 
-__all__ = ["columns_are_sound", "derive_columns", "index_folder", "map_column", "new_column"]
+__all__ = [
+    "columns_are_sound",
+    "derive_columns",
+    "find_texts",
+    "index_folder",
+    "map_column",
+    "new_column",
+]
 
 _BLOCK_BYTES = 1 << 24
 
@@ -72,14 +79,33 @@ def map_column(folder: Path, name: str) -> np.ndarray:
     return plain
 
 
-def new_column(folder: Path, name: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+def new_column(folder: Path, name: str, rows: int, kind: Any) -> np.ndarray:
     """A column of zeros to be written to, memory-mapped."""
     path = folder / f"{name}.npy"
-    if 0 in shape:  # an empty file cannot be mapped for writing
-        np.save(path, np.zeros(shape, kind), allow_pickle=False)
-        return np.zeros(shape, kind)
-    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if rows == 0:  # an empty file cannot be mapped for writing
+        np.save(path, np.zeros(0, kind), allow_pickle=False)
+        return np.zeros(0, kind)
+    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
     return values
+
+
+def find_texts(
+    sorted_N: np.ndarray, wanted_M: np.ndarray, order_N: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(place [M], is it there [M]) of texts (bytes) in a sorted column; ``order_N`` sorts it.
+
+    Of equal ones the first place. Nothing of the column is copied, which numpy does for texts of
+    another width.
+    """
+    wanted_M = np.asarray(wanted_M)
+    known_M = np.strings.str_len(wanted_M) <= sorted_N.dtype.itemsize
+    wanted_M = wanted_M.astype(sorted_N.dtype)
+    place_M = np.searchsorted(sorted_N, wanted_M, sorter=order_N)
+    known_M &= place_M < len(sorted_N)
+    place_K = place_M[known_M]
+    number_K = place_K if order_N is None else order_N[place_K]
+    known_M[known_M] = sorted_N[number_K] == wanted_M[known_M]
+    return place_M, known_M
 
 
 def _checksum(path: Path) -> list[int]:

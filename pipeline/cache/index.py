@@ -16,7 +16,13 @@ import pyarrow as pa
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.tables import column, read_table
-from distinit.pipeline.derived import columns_are_sound, derive_columns, map_column, new_column
+from distinit.pipeline.derived import (
+    columns_are_sound,
+    derive_columns,
+    find_texts,
+    map_column,
+    new_column,
+)
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, CacheError
@@ -72,22 +78,19 @@ class TargetIndex:
 
     def number_of(self, video_id: str) -> int:
         """The number of a video. Raises CacheError if the cache has no rows of it."""
-        key = video_id.encode()
-        place = int(np.searchsorted(self.video_ids, key))
-        if place == len(self.video_ids) or self.video_ids[place] != key:
+        place_1, known_1 = find_texts(self.video_ids, np.array([video_id.encode()]))
+        if not known_1[0]:
             raise CacheError(
                 f"the cache has no rows of video {video_id}",
                 expected=f"one of {len(self.video_ids)} videos",
                 found=video_id,
                 remedy="extract this video into the cache, or leave it out",
             )
-        return place
+        return int(place_1[0])
 
     def numbers_of(self, video_ids: np.ndarray) -> np.ndarray:
         """The numbers (int64 [N]) of videos, ids as bytes. Raises CacheError as ``number_of``."""
-        place_N = np.searchsorted(self.video_ids, video_ids)
-        known_N = place_N < len(self.video_ids)
-        known_N[known_N] = self.video_ids[place_N[known_N]] == video_ids[known_N]
+        place_N, known_N = find_texts(self.video_ids, video_ids)
         if not known_N.all():
             self.number_of(video_ids[~known_N][0].decode())
         return place_N
@@ -252,6 +255,6 @@ def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
 
 
 def _new_map(folder: Path, name: str, rows: int, kind: Any, fill: float) -> np.ndarray:
-    values = new_column(folder, name, (rows,), kind)
+    values = new_column(folder, name, rows, kind)
     values[:] = fill
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.state import CacheState, read_state, summary_of
-from distinit.pipeline.cache.tables import read_plan, read_table
+from distinit.pipeline.cache.tables import read_batches, read_plan, read_table
 from distinit.pipeline.derived import index_folder
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
@@ -88,6 +88,10 @@ class TargetCache:
     def videos(self) -> pa.Table:
         """``videos.parquet``: every video, failed ones too, in order of video_id."""
         return read_table(self.layout.videos, VIDEOS_SCHEMA)
+
+    def video_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of ``videos``, some thousand rows at a time; nothing of them is kept."""
+        return read_batches(self.layout.videos, VIDEOS_SCHEMA, names)
 
     @cached_property
     def index(self) -> TargetIndex:

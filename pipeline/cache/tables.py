@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from distinit.schemas.tables import PLAN_SCHEMA, VIDEOS_SCHEMA
 
 __all__ = [
     "column",
+    "read_batches",
     "read_plan",
     "read_table",
     "videos_table",
@@ -24,6 +26,7 @@ __all__ = [
     "write_table",
 ]
 
+_BATCH_ROWS = 2048
 _RESTORE = "run `distinit cache verify`, then restore the file from a copy or extract again"
 
 
@@ -56,9 +59,29 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
     Raises CacheCorruptError if the file is missing, unreadable or of another schema.
     """
+    with _open_table(path, schema) as file:
+        return file.read(use_threads=False)
+
+
+def read_batches(path: Path, schema: pa.Schema, names: Sequence[str]) -> Generator[pa.RecordBatch]:
+    """Some columns of a table, some rows at a time. Raises CacheCorruptError as ``read_table``."""
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(use_threads=False)
+        with _open_table(path, schema, memory_map=True) as file:
+            yield from file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False)
+    finally:
+        pa.default_memory_pool().release_unused()  # Arrow would keep some 20 MB for later
+
+
+@contextmanager
+def _open_table(
+    path: Path, schema: pa.Schema, *, memory_map: bool = False
+) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path, memory_map=memory_map) as file:
+            found = file.schema_arrow
+            if found.equals(schema, check_metadata=False):
+                yield file
+                return
     except (OSError, ValueError, pa.ArrowException) as error:
         raise CacheCorruptError(
             f"cannot read the table {path}",
@@ -66,14 +89,12 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
             found=str(error).splitlines()[0] if str(error) else type(error).__name__,
             remedy=_RESTORE,
         ) from error
-    if not table.schema.equals(schema, check_metadata=False):
-        raise CacheCorruptError(
-            f"the table {path} has other columns than the format says",
-            expected=", ".join(schema.names),
-            found=", ".join(table.schema.names),
-            remedy=_RESTORE,
-        )
-    return table
+    raise CacheCorruptError(
+        f"the table {path} has other columns than the format says",
+        expected=", ".join(schema.names),
+        found=", ".join(found.names),
+        remedy=_RESTORE,
+    )
 
 
 def column(table: pa.Table, name: str) -> np.ndarray:

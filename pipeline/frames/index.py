@@ -1,14 +1,16 @@
-"""Which row of which unit file holds a frame: flat arrays, not an object per video or frame."""
+"""Which row of which unit file holds a frame: mapped columns, not an object per video or frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
+from distinit.pipeline.derived import find_texts, map_column
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import StoreCommit
 
 __all__ = ["DigestMap", "RunIndex", "StoredVideoInfo", "VideoMap"]
 
@@ -27,41 +29,30 @@ class StoredVideoInfo:
 
 @dataclass(frozen=True)
 class RunIndex:
-    """Runs of all videos [R], sorted by (video, first frame), and the videos themselves [V]."""
+    """Runs of all videos [R], sorted by (video, first frame), and the videos themselves [V].
+
+    Memory-mapped; derive.py writes the columns, one file for each field.
+    """
 
     video_ids_V: np.ndarray  # bytes, sorted
     digests_V: np.ndarray  # bytes
-    sizes_V2: np.ndarray  # int32, height and width
+    digest_order_V: np.ndarray  # int64, sorts digests_V
+    heights_V: np.ndarray  # int32, pixels
+    widths_V: np.ndarray  # int32, pixels
     fps_V: np.ndarray  # float64
+    frame_count_V: np.ndarray  # int64
     run_start_V: np.ndarray  # int64 [V+1]: video v has runs run_start[v] .. run_start[v+1]-1
     first_frame_R: np.ndarray  # int64
     first_row_R: np.ndarray  # int64, within the unit
     unit_R: np.ndarray  # int64
-    frame_count_V: np.ndarray  # int64
+    failed_digests_F: np.ndarray  # bytes, sorted: of the videos that are not there
+    units_U: np.ndarray  # int64
+    file_bytes_U: np.ndarray  # int64: size of each unit's file
 
     @classmethod
-    def from_commits(cls, commits: Iterable[StoreCommit]) -> RunIndex:
-        """Gather the runs, of one commit after another: no object a video outlives its commit.
-
-        Raises FrameStoreError if a video's runs leave a gap or overlap.
-        """
-        runs = _joined([_runs_of(commit) for commit in commits])
-        order_R = np.lexsort((runs["first_frame"], runs["video_id"]))
-        runs = {name: values_R[order_R] for name, values_R in runs.items()}
-        video_ids_V, start_V = np.unique(runs["video_id"], return_index=True)
-        _refuse_gaps(runs, start_V)
-        count_R = runs["frame_count"]
-        return cls(
-            video_ids_V=video_ids_V,
-            digests_V=runs["digest"][start_V],
-            sizes_V2=runs["size"][start_V],
-            fps_V=runs["fps"][start_V],
-            run_start_V=np.append(start_V, len(count_R)).astype(np.int64),
-            first_frame_R=runs["first_frame"],
-            first_row_R=runs["first_row"],
-            unit_R=runs["unit"],
-            frame_count_V=np.add.reduceat(count_R, start_V) if len(count_R) else count_R,
-        )
+    def open(cls, folder: Path) -> RunIndex:
+        """Map the columns in ``folder``."""
+        return cls(*(map_column(folder, field.name) for field in fields(cls)))
 
     def number_of(self, video_id: str) -> int:
         """Position of a video in the arrays; -1 if it is not there."""
@@ -69,13 +60,12 @@ class RunIndex:
 
     def info(self, number: int) -> StoredVideoInfo:
         """One video."""
-        height, width = self.sizes_V2[number].tolist()
         return StoredVideoInfo(
             video_id=self.video_ids_V[number].decode(),
             digest=self.digests_V[number].decode(),
             frame_count=int(self.frame_count_V[number]),
-            height=height,
-            width=width,
+            height=int(self.heights_V[number]),
+            width=int(self.widths_V[number]),
             fps=float(self.fps_V[number]),
         )
 
@@ -120,72 +110,34 @@ class DigestMap(Mapping[str, str]):
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
-        order_V = np.argsort(index.digests_V, kind="stable")
-        self._digests_D, first_D = np.unique(index.digests_V[order_V], return_index=True)
-        self._number_D = order_V[first_D]
 
     def __getitem__(self, digest: str) -> str:
-        position = _find(self._digests_D, digest)
-        if position < 0:
+        number = int(self.numbers_of(np.array([digest.encode()]))[0])
+        if number < 0:
             raise KeyError(digest)
-        video_id: bytes = self._index.video_ids_V[self._number_D[position]]
+        video_id: bytes = self._index.video_ids_V[number]
         return video_id.decode()
 
     def numbers_of(self, digests_N: np.ndarray) -> np.ndarray:
         """Numbers (int64 [N]) of the (first) videos with these digests (bytes); -1: none."""
-        place_N = np.searchsorted(self._digests_D, digests_N)
-        known_N = place_N < len(self._digests_D)
-        known_N[known_N] = self._digests_D[place_N[known_N]] == digests_N[known_N]
+        order_V = self._index.digest_order_V
+        place_N, known_N = find_texts(self._index.digests_V, digests_N, order_V)
         number_N = np.full(len(digests_N), -1, np.int64)
-        number_N[known_N] = self._number_D[place_N[known_N]]
+        number_N[known_N] = order_V[place_N[known_N]]
         return number_N
 
     def __iter__(self) -> Iterator[str]:
-        return (digest.decode() for digest in self._digests_D)
+        ordered = (self._index.digests_V[number] for number in self._index.digest_order_V)
+        return (digest.decode() for digest, _ in groupby(ordered))
 
     def __len__(self) -> int:
-        return len(self._digests_D)
-
-
-def _runs_of(commit: StoreCommit) -> dict[str, np.ndarray]:
-    """Columns [R] of one commit's runs."""
-    runs = commit.videos
-    return {
-        "video_id": np.array([run.video_id.encode() for run in runs], np.bytes_),
-        "digest": np.array([run.digest.encode() for run in runs], np.bytes_),
-        "size": np.array([(run.height, run.width) for run in runs], np.int32).reshape(-1, 2),
-        "fps": np.array([run.fps for run in runs], np.float64),
-        "first_frame": np.array([run.first_frame for run in runs], np.int64),
-        "frame_count": np.array([run.frame_count for run in runs], np.int64),
-        "first_row": np.array([run.first_row for run in runs], np.int64),
-        "unit": np.full(len(runs), commit.unit, np.int64),
-    }
-
-
-def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    if not parts:
-        return _runs_of(StoreCommit(unit=0, files={}, videos=(), failed=()))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return sum(1 for _ in self)
 
 
 def _find(sorted_bytes_N: np.ndarray, text: str) -> int:
+    """``find_texts`` of one, several times faster; -1: not there."""
     wanted = text.encode()
-    position = int(np.searchsorted(sorted_bytes_N, np.bytes_(wanted)))
-    if position < len(sorted_bytes_N) and sorted_bytes_N[position] == wanted:
-        return position
-    return -1
-
-
-def _refuse_gaps(runs: Mapping[str, np.ndarray], start_V: np.ndarray) -> None:
-    first_frame_R = runs["first_frame"]
-    expected_R = np.concatenate([[0], (first_frame_R + runs["frame_count"])[:-1]])
-    expected_R[start_V] = 0
-    wrong = np.flatnonzero(first_frame_R != expected_R[: len(first_frame_R)])
-    if wrong.size:
-        at = int(wrong[0])
-        raise FrameStoreError(
-            f"frames of video {runs['video_id'][at].decode()} are missing or there twice",
-            expected=f"a run of frames from {expected_R[at]}",
-            found=f"one from {first_frame_R[at]}",
-            remedy="finish the extraction: run the same command again",
-        )
+    if len(wanted) > sorted_bytes_N.dtype.itemsize:
+        return -1
+    place = int(np.searchsorted(sorted_bytes_N, np.array(wanted, sorted_bytes_N.dtype)))
+    return place if place < len(sorted_bytes_N) and sorted_bytes_N[place] == wanted else -1

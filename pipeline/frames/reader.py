@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import ValidationError
 
+from distinit.pipeline.frames.commits import check_size, commits_key, present_units, read_commits
+from distinit.pipeline.frames.derive import open_run_index
 from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
 from distinit.pipeline.frames.jpeg import decode_frames
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.writer import ROWS_PER_BATCH, read_manifest
 from distinit.pipeline.storage import safe_join, sha256_file
 from distinit.schemas.base import sha256_of
-from distinit.schemas.errors import CacheCorruptError, FrameStoreError
+from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FailedVideo, FrameGeometry, FrameStoreManifest, StoreCommit
 from distinit.schemas.tables import STORE_SCHEMA
 
@@ -38,16 +39,10 @@ class FrameStore:
     one process and are opened when first needed.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        manifest: FrameStoreManifest,
-        index: RunIndex,
-        failed: Mapping[str, FailedVideo],
-    ) -> None:
+    def __init__(self, root: Path, manifest: FrameStoreManifest, key: str, index: RunIndex) -> None:
         self.root = root
         self.manifest = manifest
-        self.failed = failed
+        self._key = key
         self._index = index
         self._reset_handles()
 
@@ -73,15 +68,13 @@ class FrameStore:
                 found=manifest.geometry,
                 remedy="give a store of that geometry, or build one",
             )
-        failed: dict[str, FailedVideo] = {}
-
-        def sound_commits() -> Iterator[StoreCommit]:
-            for commit in _read_commits(root, manifest, allow_incomplete):
-                _check_sizes(root, commit)
-                failed.update((video.video_id, video) for video in commit.failed)
-                yield commit
-
-        return cls(root, manifest, RunIndex.from_commits(sound_commits()), failed)
+        layout = StoreLayout(root)
+        units = present_units(root, manifest, allow_incomplete=allow_incomplete)
+        key = commits_key(layout, units)
+        index = open_run_index(layout, units, key)
+        for unit, size in zip(index.units_U.tolist(), index.file_bytes_U.tolist(), strict=True):
+            check_size(layout, unit, size)
+        return cls(root, manifest, key, index)
 
     def _reset_handles(self) -> None:
         self._pid = os.getpid()
@@ -89,10 +82,23 @@ class FrameStore:
         self._units: OrderedDict[int, _UnitFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"args": (self.root, self.manifest, self._index, self.failed)}
+        # The index is mapped by each process anew, and derived again on another machine.
+        units = self._index.units_U.tolist()
+        return {"root": self.root, "manifest": self.manifest, "key": self._key, "units": units}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(*state["args"])  # type: ignore[misc]
+        index = open_run_index(StoreLayout(state["root"]), state["units"], state["key"])
+        self.__init__(state["root"], state["manifest"], state["key"], index)  # type: ignore[misc]
+
+    @cached_property
+    def failed(self) -> Mapping[str, FailedVideo]:
+        """Every video that could not be decoded, by its id; reads the commit records again."""
+        return {video.video_id: video for commit in self.commits() for video in commit.failed}
+
+    @property
+    def failed_digests(self) -> np.ndarray:
+        """Digests (bytes [F], sorted) of the videos that could not be decoded."""
+        return self._index.failed_digests_F
 
     @cached_property
     def videos(self) -> Mapping[str, StoredVideoInfo]:
@@ -113,6 +119,12 @@ class FrameStore:
     def frame_counts(self) -> np.ndarray:
         """int64 [V]: frames of each stored video."""
         return self._index.frame_count_V
+
+    @property
+    def short_edges(self) -> np.ndarray:
+        """int32 [V]: the smaller of height and width of each stored video, pixels."""
+        edges_V: np.ndarray = np.minimum(self._index.heights_V, self._index.widths_V)
+        return edges_V
 
     def numbers_of(self, digests_N: np.ndarray) -> np.ndarray:
         """Numbers (int64 [N]) of the (first) videos with these digests (bytes); -1: not stored."""
@@ -160,7 +172,7 @@ class FrameStore:
 
     def commits(self) -> Iterator[StoreCommit]:
         """The commit records of its units. Raises FrameStoreError for damaged ones."""
-        return _read_commits(self.root, self.manifest, allow_incomplete=True)
+        return read_commits(StoreLayout(self.root), self._index.units_U.tolist())
 
     def _unit(self, unit: int) -> _UnitFile:
         """The open file of a unit; the least recently used one makes room."""
@@ -177,7 +189,8 @@ class FrameStore:
         problems = []
         for commit in self.commits():
             try:
-                _check_sizes(self.root, commit)
+                for entry in commit.files.values():
+                    check_size(StoreLayout(self.root), commit.unit, entry.size)
             except FrameStoreError as error:
                 problems.append(f"unit {commit.unit}: {error.problem}")
                 continue
@@ -220,59 +233,3 @@ def _damaged(path: Path, found: str) -> FrameStoreError:
         found=found,
         remedy="delete its commit record and run the same command again",
     )
-
-
-def _read_commits(
-    root: Path, manifest: FrameStoreManifest, allow_incomplete: bool
-) -> Iterator[StoreCommit]:
-    layout = StoreLayout(root)
-    committed = layout.committed_units()
-    units = sorted(committed) if manifest.units is None else manifest.units
-    there = [unit for unit in units if unit in committed]
-    if not allow_incomplete and (manifest.units is None or len(there) < len(units)):
-        raise FrameStoreError(
-            f"the frame store {root} is not finished",
-            expected="all units" if manifest.units is None else f"{len(units)} units",
-            found=f"{len(there)} committed",
-            remedy="run the command that writes it again: it continues where it stopped",
-        )
-    return (_read_commit(layout, unit) for unit in there)
-
-
-def _read_commit(layout: StoreLayout, unit: int) -> StoreCommit:
-    path = layout.commit(unit)
-    try:
-        commit = StoreCommit.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise FrameStoreError(
-            f"{path} cannot be read", found=f"{first['loc']}: {first['msg']}"
-        ) from error
-    if commit.unit != unit or set(commit.files) != {layout.unit_name(unit)}:
-        raise FrameStoreError(
-            f"{path} speaks of other files",
-            expected=f"unit {unit}: {layout.unit_name(unit)}",
-            found=f"unit {commit.unit}: {', '.join(sorted(commit.files))[:200]}",
-            remedy="do not use this folder; ask its sender for a clean copy",
-        )
-    return commit
-
-
-def _check_sizes(root: Path, commit: StoreCommit) -> None:
-    """A file cut short would otherwise end a reader with a bus error."""
-    for name, entry in commit.files.items():
-        try:
-            size: int | None = safe_join(root, name).stat().st_size
-        except FileNotFoundError:
-            size = None
-        except CacheCorruptError as error:
-            raise FrameStoreError(
-                error.problem, expected=error.expected, found=error.found, remedy=error.remedy
-            ) from error
-        if size != entry.size:
-            raise FrameStoreError(
-                f"{root / name} is not what was committed",
-                expected=f"{entry.size} bytes",
-                found="no such file" if size is None else f"{size} bytes",
-                remedy=f"delete commits/unit-{commit.unit:05d}.json and run the command again",
-            )

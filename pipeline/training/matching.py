@@ -8,23 +8,25 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.derived import find_texts
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.errors import FrameStoreError
 
 __all__ = ["MatchedVideos", "VideoIds", "match_videos"]
 
-_BLOCK = 65_536  # videos turned into Python objects at a time
+_COLUMNS = ("video_id", "path", "digest", "status", "frame_count")
+_PATHS_SHOWN = 3
 
 
 class VideoIds(Sequence[str]):
-    """Ids by number, 16 to 20 bytes each: a corpus may have a million."""
+    """Ids of videos by number: place ``number_V[i]`` in a sorted, memory-mapped column of ids."""
 
-    def __init__(self, ids_V: NDArray[np.bytes_]) -> None:
-        self._ids_V = ids_V
+    def __init__(self, ids_N: NDArray[np.bytes_], number_V: NDArray[np.int32]) -> None:
+        self._ids_N = ids_N
+        self.number_V = number_V
 
     @overload
     def __getitem__(self, number: int) -> str: ...
@@ -32,25 +34,31 @@ class VideoIds(Sequence[str]):
     def __getitem__(self, number: slice) -> VideoIds: ...
     def __getitem__(self, number: int | slice) -> str | VideoIds:
         if isinstance(number, slice):
-            return VideoIds(self._ids_V[number])
-        video_id: bytes = self._ids_V[number]
+            return VideoIds(self._ids_N, self.number_V[number])
+        video_id: bytes = self._ids_N[self.number_V[number]]
         return video_id.decode()
 
     def __len__(self) -> int:
-        return len(self._ids_V)
+        return len(self.number_V)
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedVideos:
-    """Videos that are whole in the cache and in the frame store, in order of cache id."""
+    """Videos that are whole in the cache and in the frame store, in order of cache id.
+
+    16 bytes a video: a corpus may have a million.
+    """
 
     cache_ids: VideoIds
-    cache_number_V: NDArray[np.int64]
-    """Their numbers in the cache's index."""
     store_ids: VideoIds
     frame_count_V: NDArray[np.int64]
     failed: int
     """Videos that failed in the cache or in the store."""
+
+    @property
+    def cache_number_V(self) -> NDArray[np.int32]:  # noqa: N802
+        """Their numbers in the cache's index."""
+        return self.cache_ids.number_V
 
 
 def match_videos(cache: TargetCache, store: FrameStore) -> MatchedVideos:
@@ -59,58 +67,79 @@ def match_videos(cache: TargetCache, store: FrameStore) -> MatchedVideos:
     Raises FrameStoreError if a good video of the cache is not in the store (and did not fail
     there), if its frame count differs, or if nothing is left.
     """
-    failed_there = pa.array([v.digest for v in store.failed.values()], pa.string())
-    good = pc.and_(
-        pc.equal(cache.videos["status"], "ok"),
-        pc.invert(pc.is_in(cache.videos["digest"], value_set=failed_there)),
-    )
-    failed = cache.videos.num_rows - (pc.sum(good).as_py() or 0)
-    videos = cache.videos.filter(pc.and_(good, pc.greater(cache.videos["frame_count"], 0)))
-    number_V = store.numbers_of(_bytes(videos["digest"]))
-    absent_V = number_V < 0
-    if absent_V.any() or not len(absent_V):
-        paths = videos["path"].filter(pa.array(absent_V))[:3].to_pylist()
+    blocks = [_match_block(cache, store, videos) for videos in cache.video_batches(_COLUMNS)]
+    good, absent = sum(block.good for block in blocks), sum(block.absent for block in blocks)
+    if absent or not good:
+        paths = [path for block in blocks for path in block.absent_paths][:_PATHS_SHOWN]
         raise FrameStoreError(
             f"the frame store {store.root} does not hold the videos of the cache",
-            expected=f"the {len(absent_V)} good videos of the cache, by content",
-            found=f"{len(absent_V) - absent_V.sum()} of them; absent: {', '.join(paths) or 'all'}",
+            expected=f"the {good} good videos of the cache, by content",
+            found=f"{good - absent} of them; absent: {', '.join(paths) or 'all'}",
             remedy="build the frame store from the same videos",
         )
-    return _matched(cache, store, videos, number_V, failed)
-
-
-def _matched(
-    cache: TargetCache,
-    store: FrameStore,
-    videos: pa.Table,
-    number_V: NDArray[np.int64],
-    failed: int,
-) -> MatchedVideos:
-    counts_V = videos["frame_count"].to_numpy().astype(np.int64)
-    stored_V = store.frame_counts[number_V]
-    if (differ := np.flatnonzero(counts_V != stored_V)).size:
-        first = int(differ[0])
+    if differing := next((block.differing for block in blocks if block.differing), None):
+        path, counted, stored = differing
         raise FrameStoreError(
-            f"cache and frame store disagree on {videos['path'][first].as_py()}",
-            expected=f"{counts_V[first]} frames",
-            found=f"{stored_V[first]} frames",
+            f"cache and frame store disagree on {path}",
+            expected=f"{counted} frames",
+            found=f"{stored} frames",
             remedy="build the frame store again with this version of distinit and ffmpeg",
         )
-    ids_V = _bytes(videos["video_id"])
-    order_V = np.argsort(ids_V)
+    cache_number_V = np.concatenate([block.cache_number_K for block in blocks])
+    order_V = np.argsort(cache_number_V, kind="stable")  # numbers ascend as the ids do
+    store_number_V = np.concatenate([block.store_number_K for block in blocks])
+    frame_count_V = np.concatenate([block.frame_count_K for block in blocks])
     return MatchedVideos(
-        cache_ids=VideoIds(ids_V[order_V]),
-        cache_number_V=cache.index.numbers_of(ids_V[order_V]),
-        store_ids=VideoIds(store.video_ids[number_V[order_V]]),
-        frame_count_V=counts_V[order_V],
-        failed=failed,
+        cache_ids=VideoIds(cache.index.video_ids, cache_number_V[order_V]),
+        store_ids=VideoIds(store.video_ids, store_number_V[order_V]),
+        frame_count_V=frame_count_V[order_V],
+        failed=sum(block.failed for block in blocks),
     )
 
 
-def _bytes(texts: pa.ChunkedArray) -> NDArray[np.bytes_]:
-    """A numpy column of ASCII strings, made block by block."""
-    blocks = [
-        np.array(texts[start : start + _BLOCK].to_pylist(), np.bytes_)
-        for start in range(0, len(texts), _BLOCK)
-    ]
-    return np.concatenate(blocks) if blocks else np.zeros(0, "S1")
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What some thousand videos of the cache came to."""
+
+    failed: int
+    good: int
+    """Whole videos with frames; K of them are in the store."""
+    absent: int
+    absent_paths: Sequence[str]
+    differing: tuple[str, int, int] | None
+    """(path, frames in the cache, frames in the store) of the first that disagrees."""
+    cache_number_K: NDArray[np.int32]
+    store_number_K: NDArray[np.int32]
+    frame_count_K: NDArray[np.int64]
+
+
+def _match_block(cache: TargetCache, store: FrameStore, videos: pa.RecordBatch) -> _Block:
+    digest_N = _bytes(videos["digest"])
+    whole_N = np.array(videos["status"].to_pylist()) == "ok"
+    whole_N &= ~find_texts(store.failed_digests, digest_N)[1]
+    count_N = videos["frame_count"].to_numpy()
+    good_N = whole_N & (count_N > 0)
+    number_N = store.numbers_of(digest_N)
+    absent_N, there_N = good_N & (number_N < 0), good_N & (number_N >= 0)
+    store_number_K, count_K = number_N[there_N], count_N[there_N]
+    stored_K = store.frame_counts[store_number_K]
+    differing = None
+    if (differ := np.flatnonzero(count_K != stored_K)).size:
+        at = int(differ[0])
+        row = int(np.flatnonzero(there_N)[at])
+        differing = (videos["path"][row].as_py(), int(count_K[at]), int(stored_K[at]))
+    return _Block(
+        failed=len(whole_N) - int(whole_N.sum()),
+        good=int(good_N.sum()),
+        absent=int(absent_N.sum()),
+        absent_paths=videos["path"].filter(pa.array(absent_N))[:_PATHS_SHOWN].to_pylist(),
+        differing=differing,
+        cache_number_K=cache.index.numbers_of(_bytes(videos["video_id"])[there_N]).astype(np.int32),
+        store_number_K=store_number_K.astype(np.int32),
+        frame_count_K=count_K,
+    )
+
+
+def _bytes(texts: pa.Array) -> NDArray[np.bytes_]:
+    """A numpy column of strings."""
+    return np.array([text.encode() for text in texts.to_pylist()], np.bytes_)

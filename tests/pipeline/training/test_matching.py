@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from distinit.pipeline.cache import tables
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.matching import VideoIds, match_videos
@@ -43,14 +44,28 @@ def test_a_video_with_another_frame_count(stored: Path, toys: ModuleType, tmp_pa
     assert (caught.value.expected, caught.value.found) == ("20 frames", "19 frames")
 
 
-def test_a_video_costs_some_bytes_and_no_object(stored: Path) -> None:
+def test_a_video_costs_16_bytes_and_no_object(stored: Path) -> None:
     cache, store = TargetCache.open(stored / "one"), FrameStore.open(stored / "frames")
     videos = match_videos(cache, store)
-    columns = (videos.cache_ids._ids_V, videos.cache_number_V, videos.store_ids._ids_V)
-    assert not any(column.dtype.hasobject for column in (*columns, videos.frame_count_V))
-    assert sum(column.itemsize for column in (*columns, videos.frame_count_V)) <= 64
+    columns = (videos.cache_ids.number_V, videos.store_ids.number_V, videos.frame_count_V)
+    assert sum(column.itemsize for column in columns) == 16
+    mapped = (cache.index.video_ids, store.video_ids, store.frame_counts)
+    assert [isinstance(column.base, np.memmap) for column in mapped] == [True] * 3
 
 
 def test_ids_are_a_sequence_of_strings() -> None:
-    ids = VideoIds(np.array([b"a", b"bc", b"d"]))
+    ids = VideoIds(np.array([b"a", b"b", b"bc", b"d"]), np.array([0, 2, 3], np.int32))
     assert (len(ids), ids[1], list(ids[1:]), ids.index("d")) == (3, "bc", ["bc", "d"], 2)
+
+
+def test_videos_are_matched_block_by_block(
+    stored: Path, toys: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, store = TargetCache.open(stored / "one"), FrameStore.open(stored / "frames")
+    whole = match_videos(cache, store)
+    monkeypatch.setattr(tables, "_BATCH_ROWS", 2)
+    blocks = match_videos(cache, store)
+    assert list(blocks.cache_ids) == list(whole.cache_ids)
+    assert list(blocks.store_ids) == list(whole.store_ids)
+    assert blocks.frame_count_V.tolist() == whole.frame_count_V.tolist()
+    assert blocks.failed == whole.failed == 1

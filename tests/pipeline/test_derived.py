@@ -1,0 +1,82 @@
+"""Derived columns are found, mapped, and made again when they are damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distinit.pipeline.derived import (
+    columns_are_sound,
+    derive_columns,
+    find_texts,
+    map_column,
+    new_column,
+)
+
+TEXTS = st.lists(st.text("abc", max_size=5), max_size=12)
+
+
+@given(there=TEXTS, wanted=TEXTS, as_order=st.booleans())
+def test_texts_of_any_width_are_found(there: list[str], wanted: list[str], as_order: bool) -> None:
+    column_N = np.array([text.encode() for text in there], np.bytes_)
+    order_N = np.argsort(column_N, kind="stable")
+    wanted_M = np.array([text.encode() for text in wanted], np.bytes_)
+    if as_order:
+        place_M, known_M = find_texts(column_N, wanted_M, order_N)
+        found = [there[order_N[p]] if k else None for p, k in zip(place_M, known_M, strict=True)]
+    else:
+        place_M, known_M = find_texts(column_N[order_N], wanted_M)
+        ordered = sorted(there)
+        found = [ordered[p] if k else None for p, k in zip(place_M, known_M, strict=True)]
+    assert found == [text if text in there else None for text in wanted]
+    assert [int(p) for p, k in zip(place_M, known_M, strict=True) if k] == [
+        sorted(there).index(text) for text in wanted if text in there
+    ]
+
+
+def write(folder: Path) -> None:
+    new_column(folder, "numbers", 4, np.int64)[:] = [3, 1, 4, 1]
+    new_column(folder, "none", 0, "S3")
+
+
+def test_columns_are_mapped_and_read_only(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "key"
+    derive_columns(folder, 1, write)
+    numbers = map_column(folder, "numbers")
+    assert numbers.tolist() == [3, 1, 4, 1]
+    assert map_column(folder, "none").shape == (0,)
+    with pytest.raises(ValueError, match="read-only"):
+        numbers[0] = 5
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "json", "version"])
+def test_damage_shows(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "key"
+    derive_columns(folder, 1, write)
+    assert columns_are_sound(folder, 1)
+    path = folder / ("index.json" if damage == "json" else "numbers.npy")
+    data = path.read_bytes()
+    if damage == "delete":
+        path.unlink()
+    elif damage != "version":
+        flipped = data[:-1] + bytes([data[-1] ^ 1])
+        path.write_bytes({"flip": flipped, "cut": data[:-9], "json": b"{"}[damage])
+    assert not columns_are_sound(folder, 2 if damage == "version" else 1)
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    derive_columns(folder, 1, write)
+
+    def fail(partial: Path) -> None:
+        write(partial)
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        derive_columns(folder, 1, fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert columns_are_sound(folder, 1)
