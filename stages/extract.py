@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,7 +196,7 @@ def _run(
             executor = executor or _executor(config)
             ran = run_tasks(
                 executor,
-                _worker_factory(config, spec, teachers, tasks),
+                _worker_factory(config, spec, teachers),
                 tasks,
                 config.compute.max_attempts,
                 allowed,
@@ -270,11 +270,10 @@ def _worker_factory(
     config: ExtractConfig,
     spec: WorkerSpec,
     teachers: Mapping[str, Teacher],
-    tasks: Sequence[ExtractionTask],
 ) -> Callable[[], ExtractionWorker]:
     """In this process the loaded teachers serve; a Ray worker loads its own."""
     if config.compute.workers == 0:
-        return lambda: ExtractionWorker(spec, teachers, tasks)
+        return lambda: ExtractionWorker(spec, teachers)
     fingerprints = {name: teacher.identity.fingerprint for name, teacher in teachers.items()}
     return lambda: ExtractionWorker(spec, _same_teachers(config, fingerprints))
 

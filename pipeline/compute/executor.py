@@ -16,16 +16,18 @@ __all__ = ["Closable", "Executor", "Finished", "OnDeath", "Progressed", "Worker"
 class Worker[TaskT, ResultT](Protocol):
     """Built once per process by a factory; runs tasks one after another."""
 
-    def run(self, task: TaskT) -> Generator[Any, None, ResultT]:
+    def run(self, task: TaskT, after: TaskT | None) -> Generator[Any, None, ResultT]:
         """Yield progress notes (small, picklable); return the result.
 
+        ``after`` will probably be this worker's next task: it may begin with what takes long, if
+        it can give that up again.
         Exceptions end the whole run: what concerns one video only is part of the result.
         """
 
 
 @runtime_checkable
 class Closable(Protocol):
-    """A worker that may hold something for tasks that will not come."""
+    """A worker that may hold something for a task that does not come."""
 
     def close(self) -> None:
         """Free it."""

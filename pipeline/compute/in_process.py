@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from distinit.pipeline.compute.executor import (
     Closable,
@@ -43,10 +44,10 @@ class InProcessExecutor:
         self, worker: Worker[TaskT, ResultT], tasks: Sequence[TaskT]
     ) -> Iterator[Event[TaskT, ResultT]]:
         self._draining = False
-        for task in tasks:
+        for task, after in zip_longest(tasks, tasks[1:]):
             if self._draining:
                 return
-            notes = worker.run(task)
+            notes = worker.run(task, after)
             try:
                 while True:
                     try:

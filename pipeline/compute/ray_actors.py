@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distinit.pipeline.compute.executor import (
+    Closable,
     Event,
     Finished,
     OnDeath,
@@ -38,21 +39,53 @@ class _Running[TaskT]:
 
     task: TaskT
     actor: Any
+    after: TaskT | None  # what the actor was told comes next; it waits with the others
     last_note: Any = None
 
 
 @dataclass(slots=True)
+class _Idle[TaskT]:
+    """An actor that is ready for a task."""
+
+    actor: Any
+    after: TaskT | None = None  # what it may have begun with
+
+
+@dataclass(slots=True)
 class _Pool[TaskT, ResultT]:
-    """Waiting tasks, and actors in each state: starting, idle, busy."""
+    """Waiting tasks, and actors in each state: starting, idle, busy.
+
+    A busy actor is told which task will probably be its next. That one waits on, and an actor
+    that is idle before takes it: so nothing is lost with an actor, and none stands still.
+    """
 
     factory: WorkerFactory[TaskT, ResultT]
     on_death: OnDeath[TaskT]
     waiting: deque[TaskT]
     starting: dict[Any, Any] = field(default_factory=dict)
-    idle: list[Any] = field(default_factory=list)
+    idle: list[_Idle[TaskT]] = field(default_factory=list)
     running: dict[Any, _Running[TaskT]] = field(default_factory=dict)
     failed_starts: int = 0
     alone_since: float | None = None  # no worker is alive
+
+    def take(self, announced: TaskT | None) -> TaskT:
+        """The task for an actor that was told of ``announced``: that one, if it still waits."""
+        position = next((i for i, task in enumerate(self.waiting) if task is announced), None)
+        if position is None:
+            position = self._unannounced() or 0
+        task = self.waiting[position]
+        del self.waiting[position]
+        return task
+
+    def announce(self) -> TaskT | None:
+        """A task to tell the next actor of: the first that no busy one was told of, if any."""
+        position = self._unannounced()
+        return None if position is None else self.waiting[position]
+
+    def _unannounced(self) -> int | None:
+        announced = [running.after for running in self.running.values()]
+        found = (i for i, task in enumerate(self.waiting) if not any(task is a for a in announced))
+        return next(found, None)
 
 
 class RayExecutor:
@@ -103,9 +136,11 @@ class RayExecutor:
 
     def _assign(self, pool: _Pool[Any, Any]) -> None:
         while pool.waiting and pool.idle and not self._draining:
-            task, actor = pool.waiting.popleft(), pool.idle.pop()
-            stream = actor.run.options(num_returns="streaming").remote(task)
-            pool.running[stream] = _Running(task, actor)
+            idle = pool.idle.pop()
+            task = pool.take(idle.after)
+            after = pool.announce()
+            stream = idle.actor.run.options(num_returns="streaming").remote(task, after)
+            pool.running[stream] = _Running(task, idle.actor, after)
 
     def _step[TaskT, ResultT](
         self, pool: _Pool[TaskT, ResultT], stream: Any
@@ -133,7 +168,9 @@ class RayExecutor:
             pool.running[stream] = running  # to the end: every stream has its turn
             yield Progressed(running.task, value)
             return
-        pool.idle.append(running.actor)
+        pool.idle.append(_Idle(running.actor, running.after))
+        if not pool.waiting:
+            running.actor.rest.remote()
         yield Finished(running.task, value)
 
     def _take_in(self, pool: _Pool[Any, Any], ref: Any) -> None:
@@ -158,7 +195,7 @@ class RayExecutor:
             self._start_actor(pool)
         else:
             pool.failed_starts = 0
-            pool.idle.append(actor)
+            pool.idle.append(_Idle(actor))
 
     def _check_alive(self, pool: _Pool[Any, Any]) -> None:
         """Raise ComputeError when for too long no worker has found a place."""
@@ -224,9 +261,9 @@ class DistInitWorker:
         torch.set_num_threads(threads)
         self._worker = factory()
 
-    def run(self, task: Any) -> Iterator[tuple[str, Any]]:
+    def run(self, task: Any, after: Any) -> Iterator[tuple[str, Any]]:
         """("note", note) any number of times, then ("result", result)."""
-        notes = self._worker.run(task)
+        notes = self._worker.run(task, after)
         while True:
             try:
                 note = next(notes)
@@ -234,6 +271,11 @@ class DistInitWorker:
                 yield "result", stop.value
                 return
             yield "note", note
+
+    def rest(self) -> None:
+        """No task comes for now: free what was begun for the next."""
+        if isinstance(self._worker, Closable):
+            self._worker.close()
 
 
 def _own_error(error: Any) -> BaseException:

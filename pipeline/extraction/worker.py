@@ -10,11 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from distinit.pipeline.cache.fence import behind_fence
@@ -80,18 +79,9 @@ class Note:
 class ExtractionWorker:
     """Holds the teachers; fills one task's units after another. ``close`` it after the last."""
 
-    def __init__(
-        self,
-        spec: WorkerSpec,
-        teachers: Mapping[str, Teacher],
-        in_order: Sequence[ExtractionTask] = (),
-    ) -> None:
-        """``teachers`` by id, on their device; ``in_order``: tasks to come, where that is known.
-
-        Then the next task's first video decodes while this one's last is extracted.
-        """
+    def __init__(self, spec: WorkerSpec, teachers: Mapping[str, Teacher]) -> None:
+        """``teachers`` by id, on their device."""
         self._spec = spec
-        self._following = {id(task): after for task, after in pairwise(in_order)}
         self._opened_ahead: tuple[ExtractionTask, Streams[PlannedRows]] | None = None
         self._teachers = teachers
         # Teachers that want the same picture share it: it leaves ffmpeg once.
@@ -102,8 +92,10 @@ class ExtractionWorker:
             name: f"view{distinct.index(teacher.view)}" for name, teacher in teachers.items()
         }
 
-    def run(self, task: ExtractionTask) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        """Extract and commit every video of ``task``.
+    def run(
+        self, task: ExtractionTask, after: ExtractionTask | None
+    ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
+        """Extract and commit every video of ``task``; the first of ``after`` begins to decode.
 
         A video that cannot be decoded is recorded as failed; when something outside killed its
         ffmpeg, the task begins afresh first. Raises StorageError when the disk refuses and
@@ -112,7 +104,7 @@ class ExtractionWorker:
         killed: Counter[str] = Counter()
         while True:
             with suppress(DecodeKilledError):
-                return (yield from self._attempt(task, killed))
+                return (yield from self._attempt(task, after, killed))
             self.close()  # what waits for the next task may hold what this one needs again
 
     def close(self) -> None:
@@ -122,7 +114,7 @@ class ExtractionWorker:
             self._opened_ahead = None
 
     def _attempt(
-        self, task: ExtractionTask, killed: Counter[str]
+        self, task: ExtractionTask, after: ExtractionTask | None, killed: Counter[str]
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         with ExitStack() as stack:
             writer = stack.enter_context(TaskWriter(task.spec))
@@ -138,7 +130,7 @@ class ExtractionWorker:
                     time.sleep(_NOTE_SECONDS)
                 stream = streams.take(position)
                 if position == len(task.spec.videos) - 1:
-                    self._open_ahead(task)
+                    self._open_ahead(task, after)
                 yield from self._extract_video(video, stream, sink, killed)
             sink.drain()
             if store is not None:
@@ -157,17 +149,18 @@ class ExtractionWorker:
             return None
         return store.open_unit(unit)
 
-    def _open_ahead(self, task: ExtractionTask) -> None:
-        """Begin with the task after ``task``, so that its decoder does not start from nothing."""
-        after = self._following.get(id(task))
-        if after is not None and self._opened_ahead is None and self._parallel(task) > 1:
+    def _open_ahead(self, task: ExtractionTask, after: ExtractionTask | None) -> None:
+        """Begin with ``after``, so that its decoder does not start from nothing."""
+        if after is None or self._opened_ahead is not None:
+            return
+        if self._parallel(task) > 1 and self._parallel(after) > 1:
             streams = self._streams(after)
             streams.begin()
             self._opened_ahead = after, streams
 
     def _take_streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
         """Those that were opened ahead, if they are for this task."""
-        if self._opened_ahead is not None and self._opened_ahead[0] is task:
+        if self._opened_ahead is not None and self._opened_ahead[0] == task:
             streams = self._opened_ahead[1]
             self._opened_ahead = None
             return streams

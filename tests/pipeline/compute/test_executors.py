@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,40 @@ from distinit.schemas.extract import ComputeConfig
 class Squares:
     """Notes 0..task-1, then task squared."""
 
-    def run(self, task: int) -> Generator[int, None, int]:
+    def run(self, task: int, after: int | None) -> Generator[int, None, int]:
         yield from range(task)
         return task * task
 
 
+class ToldOfNext:
+    """Notes what it was told of the next task."""
+
+    def run(self, task: str, after: str | None) -> Generator[str | None, None, str]:
+        yield after
+        return task
+
+
+class WaitsForRest:
+    """Task "first" ends when another worker rests; results are what was told of the next task."""
+
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def run(self, task: str, after: str | None) -> Generator[None, None, str | None]:
+        yield
+        deadline = time.monotonic() + 240
+        while task == "first" and not self.flag.exists():
+            if time.monotonic() > deadline:
+                raise StorageError("no other worker rests")
+            time.sleep(0.05)
+        return after
+
+    def close(self) -> None:
+        self.flag.touch()
+
+
 class DiskFull:
-    def run(self, task: int) -> Generator[int, None, int]:
+    def run(self, task: int, after: int | None) -> Generator[int, None, int]:
         yield 0
         raise StorageError("cannot write x", found="No space left on device", remedy="free some")
 
@@ -37,7 +65,7 @@ class DiesOnce:
     def __init__(self, flag: Path) -> None:
         self.flag = flag
 
-    def run(self, task: int) -> Generator[str, None, int]:
+    def run(self, task: int, after: int | None) -> Generator[str, None, int]:
         yield f"at {task}"
         if task == 3 and not self.flag.exists():
             self.flag.touch()
@@ -46,7 +74,7 @@ class DiesOnce:
 
 
 class AlwaysDies:
-    def run(self, task: int) -> Generator[str, None, int]:
+    def run(self, task: int, after: int | None) -> Generator[str, None, int]:
         yield "begun"
         os.kill(os.getpid(), signal.SIGKILL)
         return task
@@ -91,7 +119,7 @@ def test_in_process_closes_the_worker_when_the_caller_stops_early() -> None:
     closed = []
 
     class Watched:
-        def run(self, task: int) -> Generator[int, None, int]:
+        def run(self, task: int, after: int | None) -> Generator[int, None, int]:
             try:
                 yield 1
                 yield 2
@@ -110,6 +138,34 @@ def test_in_process_builds_no_worker_without_tasks() -> None:
         raise AssertionError("built")
 
     assert list(InProcessExecutor().run(never, [], refuse)) == []
+
+
+def told(executor: Executor) -> dict[str, Any]:
+    events = executor.run(ToldOfNext, ["a", "b", "c", "d"], refuse)
+    return {event.task: event.note for event in events if isinstance(event, Progressed)}
+
+
+def test_in_process_a_worker_is_told_of_its_next_task() -> None:
+    assert told(InProcessExecutor()) == {"a": "b", "b": "c", "c": "d", "d": None}
+
+
+@pytest.mark.ray
+def test_an_actor_is_told_of_its_next_task(ray_session: None) -> None:
+    executor = RayExecutor(ComputeConfig(workers=1))
+    assert told(executor) == {"a": "b", "b": "c", "c": "d", "d": None}
+    executor.close()
+
+
+@pytest.mark.ray
+def test_an_idle_actor_takes_what_a_busy_one_was_told_of_then_rests(
+    ray_session: None, tmp_path: Path
+) -> None:
+    executor = RayExecutor(ComputeConfig(workers=2))
+    tasks = ["first", "second", "third"]
+    events = list(executor.run(lambda: WaitsForRest(tmp_path / "rests"), tasks, refuse))
+    executor.close()
+    results = {event.task: event.result for event in events if isinstance(event, Finished)}
+    assert results == {"first": "second", "third": None, "second": None}
 
 
 @pytest.mark.ray

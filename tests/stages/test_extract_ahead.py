@@ -1,0 +1,95 @@
+"""Opening a task's first video before its turn: whoever is told of it, whether it comes or not."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distinit.pipeline.compute.executor import Event, Finished, Progressed
+from distinit.pipeline.compute.in_process import InProcessExecutor
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages import extract as stage
+
+DECODED = 6  # of the corpus: the empty file never gets as far as ffmpeg
+
+
+class Announcing(InProcessExecutor):
+    """Hands tasks over by value, as Ray does; ``announced`` says what the worker is told."""
+
+    def __init__(self, announced: Callable[[Sequence[Any], int], Any]) -> None:
+        super().__init__()
+        self._announced = announced
+
+    def _run(self, worker: Any, tasks: Sequence[Any]) -> Iterator[Event[Any, Any]]:
+        for position, task in enumerate(tasks):
+            told = self._announced(tasks, position)
+            notes = worker.run(copy.deepcopy(task), copy.deepcopy(told))
+            while True:
+                try:
+                    note = next(notes)
+                except StopIteration as stop:
+                    yield Finished(task, stop.value)
+                    break
+                yield Progressed(task, note)
+
+
+def truth(tasks: Sequence[Any], position: int) -> Any:
+    return tasks[position + 1] if position + 1 < len(tasks) else None
+
+
+def other(tasks: Sequence[Any], position: int) -> Any:
+    """The task after the next one: never the one that comes."""
+    return tasks[(position + 2) % len(tasks)]
+
+
+def children() -> set[int]:
+    """Pids of this process's living children."""
+    lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(pid) for one in lists for pid in one.read_text().split()}
+
+
+@pytest.fixture
+def decodes(tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with one line for each ffmpeg that was started to decode."""
+    script, log = tmp_path / "ffmpeg", tmp_path / "decodes"
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *file:*rawvideo*) echo x >> {log};; esac\n'
+        f'exec {ffmpeg_exe} "$@"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("DISTINIT_FFMPEG", str(script))
+    return log
+
+
+def run(corpus: Path, out: Path) -> str:
+    values = {
+        "videos": str(corpus),
+        "teachers": [{"name": "null"}],
+        "cache": str(out / "cache"),
+        "unit_rows": 64,
+    }
+    return stage.extract(ExtractConfig.model_validate(values)).content_digest
+
+
+@pytest.mark.parametrize(("announced", "wasted"), [(truth, False), (other, True)])
+def test_a_video_opened_ahead_is_used_if_its_task_comes_and_given_up_if_not(
+    announced: Callable[..., Any],
+    wasted: bool,
+    corpus: Path,
+    tmp_path: Path,
+    decodes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quiet = run(corpus, tmp_path / "quiet")
+    assert decodes.read_text() == "x\n" * DECODED
+    decodes.unlink()
+    before = children()
+    monkeypatch.setattr(stage, "InProcessExecutor", lambda: Announcing(announced))
+    assert run(corpus, tmp_path / "announced") == quiet
+    assert (decodes.read_text().count("x") > DECODED) == wasted
+    assert children() - before == set()
