@@ -4,14 +4,16 @@
 
 For each size a cache and a frame store of made-up contents are written (8 frames a video), then a
 fresh process opens both, loads batches of random clips with their targets, and says how much memory
-of its own (neither shared nor a mapped file) it held more than before it opened them. Loader
-workers are threads: they share this memory, and each adds one batch.
+of its own (neither shared nor a mapped file) it held more than before it opened them. A second
+process does the same: the first one derives the indexes that both map. Loader workers are threads:
+they share this memory, and each adds one batch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,6 @@ import click
 import numpy as np
 
 from distinit.pipeline.cache.plan import PlannedVideo
-from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
@@ -177,17 +178,20 @@ def load_batches(root: Path) -> dict[str, float]:
     }
 
 
-def measure(videos: int) -> dict[str, float]:
-    """Write both stores, then load from them in another process."""
+def measure(videos: int) -> list[dict[str, float | str]]:
+    """Write both stores, then load from them in one process and in another."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_cache(root / "cache", videos)
         write_frames(root / "frames", videos)
-        index_rows = len(TargetCache.open(root / "cache").index.frame_index)  # its first use
         command = [sys.executable, __file__, "--load", folder]
-        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        figures: dict[str, float] = json.loads(ran.stdout)
-    return {"videos": videos, "rows": videos * FRAMES, "rows_padded": index_rows, **figures}
+        environment = os.environ | {"XDG_CACHE_HOME": str(root / "derived")}
+        figures: list[dict[str, float | str]] = []
+        for opening in ("first", "later"):
+            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+            sizes = {"opening": opening, "videos": videos, "rows": videos * FRAMES}
+            figures.append(sizes | json.loads(ran.stdout))
+    return figures
 
 
 @click.command(help=__doc__)
@@ -199,12 +203,12 @@ def main(videos: tuple[int, ...], as_json: bool, load: Path | None) -> None:
         click.echo(json.dumps(load_batches(load)))
         return
     for count in videos:
-        figures = measure(count)
-        if as_json:
-            click.echo(json.dumps(figures))
-        else:
+        for figures in measure(count):
+            if as_json:
+                click.echo(json.dumps(figures))
+                continue
             click.echo(
-                f"{count} videos, {figures['rows']} rows: opened in "
+                f"{count} videos, {figures['rows']} rows, {figures['opening']} opening: "
                 f"{figures['open_seconds']:.2f} s (peak {figures['open_peak_mb']:.1f} MB), "
                 f"holds {figures['held_mb']:.1f} MB, while loading at most "
                 f"{figures['load_peak_mb']:.1f} MB"

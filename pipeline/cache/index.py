@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
-from distinit.pipeline.cache.state import CacheState
+from distinit.pipeline.cache.records import read_commit
+from distinit.pipeline.cache.state import CacheState, check_rows, committed_units
 from distinit.pipeline.cache.tables import column, read_table
 from distinit.pipeline.derived import (
     columns_are_sound,
@@ -26,8 +27,9 @@ from distinit.pipeline.derived import (
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, CacheError
-from distinit.schemas.manifest import UnitCommit
+from distinit.schemas.manifest import RowSpace, UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
+from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["TargetIndex", "build_index", "index_key"]
 
@@ -129,49 +131,70 @@ class TargetIndex:
         return np.where(present_N, first + place_N, -1)
 
 
-def build_index(layout: CacheLayout, state: CacheState, folder: Path) -> TargetIndex:
+def build_index(
+    layout: CacheLayout,
+    planned_ids_V: np.ndarray,
+    space: RowSpace,
+    records: Mapping[str, TeacherRecord],
+    folder: Path,
+) -> TargetIndex:
     """Derive the index from the tables, checking each against its commit record.
+
+    One table and one commit record are in memory at a time. ``planned_ids_V``: bytes, sorted.
 
     Raises:
         CacheCorruptError: A table is damaged or contradicts its commit.
         StorageError: The folder cannot be written.
     """
-    derive_columns(folder, _VERSION, partial(_build_into, layout, state))
+    write = partial(_build_into, layout, planned_ids_V, space, records)
+    derive_columns(folder, _VERSION, write)
     return TargetIndex(folder)
 
 
-def _build_into(layout: CacheLayout, state: CacheState, folder: Path) -> None:
-    capacity, units = state.plan.capacity, state.plan.units
-    # As bytes they map and search without a Python object each.
-    ids = np.sort(np.array([v.encode() for v in state.plan.latest] or [b""], dtype=np.bytes_))
+def _build_into(
+    layout: CacheLayout,
+    planned_ids_V: np.ndarray,
+    space: RowSpace,
+    records: Mapping[str, TeacherRecord],
+    folder: Path,
+) -> None:
     columns = {
-        "video_ids": ids if state.plan.latest else ids[:0],
-        "first_row": np.full(len(state.plan.latest), -1, np.int64),
-        "row_count": np.zeros(len(state.plan.latest), np.int64),
+        "video_ids": planned_ids_V,
+        "first_row": np.full(len(planned_ids_V), -1, np.int64),
+        "row_count": np.zeros(len(planned_ids_V), np.int64),
     }
     per_row = {"frame_index": np.int32, "video_number": np.int32}
-    maps = {name: _new_map(folder, name, capacity * units, t, -1) for name, t in per_row.items()}
-    for unit in range(units):
-        _index_frames(layout, state, unit, columns, maps)
+    rows = space.rows_padded
+    maps = {name: _new_map(folder, name, rows, kind, -1) for name, kind in per_row.items()}
+    teacher_of = {
+        unit: record
+        for name, record in records.items()
+        for unit in committed_units(layout, name, space.units)
+    }
+    rows_of = {
+        unit: _index_frames(
+            layout, space.capacity, read_commit(layout, record, unit), columns, maps
+        )
+        for unit, record in sorted(teacher_of.items(), key=lambda item: item[0])
+    }
     for name, values in columns.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
-    for teacher_id in state.records:
-        _index_teacher(layout, state, teacher_id, folder)
+    for record in records.values():
+        _index_teacher(layout, space, record, rows_of, folder)
 
 
 def _index_frames(
     layout: CacheLayout,
-    state: CacheState,
-    unit: int,
+    capacity: int,
+    commit: UnitCommit,
     columns: Mapping[str, np.ndarray],
     maps: Mapping[str, np.ndarray],
-) -> None:
-    commit = next((c[unit] for c in state.commits.values() if unit in c), None)
-    if commit is None:
-        return
+) -> int:
+    """Enter the frames of one unit; how many they are."""
+    unit = commit.unit
     path = layout.frames(unit)
     table = _committed_table(layout, path, commit, FRAMES_SCHEMA)
-    row_N = _rows_of_unit(table, unit, state.plan.capacity, path)
+    row_N = _rows_of_unit(table, unit, capacity, path)
     coded = table.column("video_id").combine_chunks().dictionary_encode()
     names = np.array([v.encode() for v in coded.dictionary.to_pylist()], dtype=np.bytes_)
     known = columns["video_ids"]
@@ -183,6 +206,7 @@ def _index_frames(
     maps["frame_index"][row_N] = index_N
     maps["video_number"][row_N] = number_N
     _add_videos(columns, row_N, number_N, index_N, path)
+    return commit.rows
 
 
 def _add_videos(
@@ -207,24 +231,31 @@ def _add_videos(
     columns["row_count"][found] += count_F
 
 
-def _index_teacher(layout: CacheLayout, state: CacheState, teacher_id: str, folder: Path) -> None:
-    record, plan = state.records[teacher_id], state.plan
-    committed = np.zeros(plan.units, bool)
+def _index_teacher(
+    layout: CacheLayout,
+    space: RowSpace,
+    record: TeacherRecord,
+    rows_of: Mapping[int, int],
+    folder: Path,
+) -> None:
+    committed = np.zeros(space.units, bool)
     names = ["entropy_nats", "log_z"] if record.encoding.startswith("topk") else ["entropy_nats"]
     if record.identity.target == "features":
         names = []
-    rows = plan.capacity * plan.units
-    maps = {n: _new_map(folder, f"{n}-{teacher_id}", rows, np.float32, np.nan) for n in names}
-    for unit, commit in state.commits[teacher_id].items():
+    rows = space.rows_padded
+    maps = {n: _new_map(folder, f"{n}-{record.id}", rows, np.float32, np.nan) for n in names}
+    for unit in committed_units(layout, record.id, space.units):
+        commit = read_commit(layout, record, unit)
+        check_rows(record.id, commit, rows_of[unit], space.capacity)
         committed[unit] = True
         if not names:
             continue
-        path = layout.confidence(teacher_id, unit)
+        path = layout.confidence(record.id, unit)
         table = _committed_table(layout, path, commit, CONFIDENCE_SCHEMA)
-        row_N = _rows_of_unit(table, unit, plan.capacity, path)
+        row_N = _rows_of_unit(table, unit, space.capacity, path)
         for name, values in maps.items():
             values[row_N] = column(table, name)
-    np.save(folder / f"committed-{teacher_id}.npy", committed, allow_pickle=False)
+    np.save(folder / f"committed-{record.id}.npy", committed, allow_pickle=False)
 
 
 def _committed_table(

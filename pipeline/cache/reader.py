@@ -19,7 +19,12 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.state import CacheState, read_state, summary_of
-from distinit.pipeline.cache.tables import read_batches, read_plan, read_table
+from distinit.pipeline.cache.tables import (
+    read_batches,
+    read_plan,
+    read_planned_ids,
+    read_table,
+)
 from distinit.pipeline.derived import index_folder
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
@@ -102,20 +107,28 @@ class TargetCache:
         digest = self.manifest.content_digest
         self._key = index_key(digest, None if digest else self.read_state())
         folder = index_folder(self._key)
-        return TargetIndex.open(folder) or build_index(self.layout, self.read_state(), folder)
+        return TargetIndex.open(folder) or self._build_index(folder)
+
+    def _build_index(self, folder: Path) -> TargetIndex:
+        ids_V, capacity, units = read_planned_ids(self.layout.plan)
+        self._check_plan(capacity, units)
+        return build_index(self.layout, ids_V, self.manifest.row_space, self.teachers, folder)
 
     def read_state(self) -> CacheState:
         """The plan and every commit record. Raises CacheCorruptError for damaged ones."""
         plan = read_plan(self.layout.plan)
+        self._check_plan(plan.capacity, plan.units)
+        return read_state(self.layout, plan, self.teachers)
+
+    def _check_plan(self, capacity: int, units: int) -> None:
         space = self.manifest.row_space
-        if (plan.capacity, plan.units) != (space.capacity, space.units):
+        if (capacity, units) != (space.capacity, space.units):
             raise CacheCorruptError(
                 "the plan and the manifest of the cache disagree",
                 expected=f"{space.units} units of {space.capacity} rows",
-                found=f"{plan.units} units of {plan.capacity} rows",
+                found=f"{units} units of {capacity} rows",
                 remedy="run the same `distinit extract` again, or restore the cache from a copy",
             )
-        return read_state(self.layout, plan, self.teachers)
 
     def digest_of(self, teacher_ids: Collection[str]) -> str:
         """``content_digest`` of a cache that held these teachers alone.

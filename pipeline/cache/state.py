@@ -15,7 +15,7 @@ from distinit.schemas.manifest import TeacherSummary, UnitCommit, VideoOutcome
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["CacheState", "read_state", "summary_of"]
+__all__ = ["CacheState", "check_rows", "committed_units", "read_state", "summary_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +79,44 @@ def read_state(
     layout: CacheLayout, plan: UnitPlan, records: Mapping[str, TeacherRecord]
 ) -> CacheState:
     """Read every commit record there is. Raises CacheCorruptError for damaged ones."""
-    commits: dict[str, dict[int, UnitCommit]] = {}
-    for teacher_id, record in records.items():
-        units = sorted(layout.committed_units(teacher_id))
-        if units and units[-1] >= plan.units:
-            raise CacheCorruptError(
-                f"teacher {teacher_id} has a commit of a unit that is not planned",
-                expected=f"units below {plan.units}",
-                found=unit_name(units[-1]),
-                remedy="restore the cache from a copy",
-            )
-        commits[teacher_id] = {unit: read_commit(layout, record, unit) for unit in units}
+    commits = {
+        teacher_id: {
+            unit: read_commit(layout, record, unit)
+            for unit in committed_units(layout, teacher_id, plan.units)
+        }
+        for teacher_id, record in records.items()
+    }
     state = CacheState(plan, records, commits)
-    _check_agreement(state)
+    rows = state.unit_rows
+    for teacher_id, of_teacher in commits.items():
+        for unit, commit in of_teacher.items():
+            check_rows(teacher_id, commit, rows[unit], plan.capacity)
     return state
 
 
-def _check_agreement(state: CacheState) -> None:
-    rows = state.unit_rows
-    for teacher_id, commits in state.commits.items():
-        for unit, commit in commits.items():
-            if commit.rows != rows[unit] or commit.rows > state.plan.capacity:
-                raise CacheCorruptError(
-                    f"the teachers disagree on the rows of {unit_name(unit)}",
-                    expected=f"{rows[unit]} rows, at most {state.plan.capacity}",
-                    found=f"{commit.rows} rows of {teacher_id}",
-                    remedy="run `distinit cache verify` on this cache",
-                )
+def committed_units(layout: CacheLayout, teacher_id: str, planned: int) -> list[int]:
+    """Units that a teacher has committed, ascending. Raises CacheCorruptError for one that is not
+    among the ``planned`` ones."""
+    units = sorted(layout.committed_units(teacher_id))
+    if units and units[-1] >= planned:
+        raise CacheCorruptError(
+            f"teacher {teacher_id} has a commit of a unit that is not planned",
+            expected=f"units below {planned}",
+            found=unit_name(units[-1]),
+            remedy="restore the cache from a copy",
+        )
+    return units
+
+
+def check_rows(teacher_id: str, commit: UnitCommit, rows: int, capacity: int) -> None:
+    """Raise CacheCorruptError unless a commit has the ``rows`` that other teachers have."""
+    if commit.rows != rows or commit.rows > capacity:
+        raise CacheCorruptError(
+            f"the teachers disagree on the rows of {unit_name(commit.unit)}",
+            expected=f"{rows} rows, at most {capacity}",
+            found=f"{commit.rows} rows of {teacher_id}",
+            remedy="run `distinit cache verify` on this cache",
+        )
 
 
 def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:

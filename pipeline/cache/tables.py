@@ -20,6 +20,7 @@ __all__ = [
     "column",
     "read_batches",
     "read_plan",
+    "read_planned_ids",
     "read_table",
     "videos_table",
     "write_plan",
@@ -121,18 +122,38 @@ def write_plan(plan: UnitPlan, path: Path) -> None:
 def read_plan(path: Path) -> UnitPlan:
     """Read ``plan.parquet``. Raises CacheCorruptError if it is damaged."""
     table = read_table(path, PLAN_SCHEMA)
-    metadata = table.schema.metadata or {}
+    capacity, base = _plan_sizes(table.schema, path)
+    first_units: Sequence[int] = table.column("task").to_pylist()
+    entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]
+    return UnitPlan(capacity, tasks_of_entries(entries, first_units, capacity), base)
+
+
+def read_planned_ids(path: Path) -> tuple[np.ndarray, int, int]:
+    """Ids (bytes [V], sorted) of the planned videos, capacity and number of units of the plan.
+
+    Without an object a video. Raises CacheCorruptError if the plan cannot be read.
+    """
+    with _open_table(path, PLAN_SCHEMA) as file:
+        capacity, _ = _plan_sizes(file.schema_arrow, path)
+    parts, last_row = [np.zeros(0, "S1")], -1
+    for batch in read_batches(path, PLAN_SCHEMA, ("video_id", "first_row", "reserved_rows")):
+        parts.append(np.array([text.encode() for text in batch["video_id"].to_pylist()], np.bytes_))
+        ends_N = batch["first_row"].to_numpy() + np.maximum(batch["reserved_rows"].to_numpy(), 1)
+        last_row = max(last_row, int(ends_N.max()) - 1)
+    return np.unique(np.concatenate(parts)), capacity, last_row // capacity + 1
+
+
+def _plan_sizes(schema: pa.Schema, path: Path) -> tuple[int, int]:
+    """(capacity, base_videos)."""
+    metadata = schema.metadata or {}
     try:
-        capacity, base = int(metadata[b"capacity"]), int(metadata[b"base_videos"])
+        return int(metadata[b"capacity"]), int(metadata[b"base_videos"])
     except (KeyError, ValueError) as error:
         raise CacheCorruptError(
             f"the plan {path} does not say how long a unit is",
             expected="capacity and base_videos in its schema metadata",
             remedy=_RESTORE,
         ) from error
-    first_units: Sequence[int] = table.column("task").to_pylist()
-    entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]
-    return UnitPlan(capacity, tasks_of_entries(entries, first_units, capacity), base)
 
 
 def videos_table(plan: UnitPlan, outcomes: dict[str, VideoOutcome]) -> pa.Table:
