@@ -84,11 +84,14 @@ def clip_videos(seed: int, epoch: int, videos: int, samples_N: Ints, clips: int)
     drawn anew in each epoch.
     """
     whole = clips // videos * videos
-    rest = _last_round(seed, epoch, videos)
-    return np.where(samples_N < whole, samples_N % videos, rest[samples_N % videos])
+    video_N = samples_N % videos
+    partial_N = samples_N >= whole
+    if partial_N.any():
+        video_N[partial_N] = _last_round(seed, epoch, videos)[video_N[partial_N]]
+    return video_N
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # 8 bytes a video each: loader threads may be an epoch ahead, no more
 def _last_round(seed: int, epoch: int, videos: int) -> Ints:
     return _generator(seed, epoch, Purpose.REMAINDER).permutation(videos)
 

@@ -6,6 +6,7 @@ clip. Stored values are logits: softmax is applied here, once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,12 +24,14 @@ __all__ = [
     "average_frames",
     "entropy_nats",
     "entropy_threshold",
+    "quantile",
     "select_frames",
 ]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
+_BLOCK_ROWS = 1 << 20
 Pick = Literal["center", "random", "uniform", "k_random", "all"]
 
 
@@ -100,8 +103,45 @@ def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
         return config.max_entropy_nats
     if config.keep_fraction is None or config.keep_fraction == 1:
         return float("inf")
-    used = entropies[~np.isnan(entropies)]
-    return float(np.quantile(used.astype(np.float64), config.keep_fraction))
+    return quantile(entropies, config.keep_fraction)
+
+
+def quantile(values_N: Floats, fraction: float) -> float:
+    """``np.quantile`` of what is not NaN, exactly, of fp32 values that may be memory-mapped.
+
+    They are never in memory together: the two values it lies between are found by counting, first
+    by the upper 16 bits, then by the lower ones. NaN where there are none.
+    """
+    upper = np.zeros(1 << 16, np.int64)
+    for key_M in _ordered_keys(values_N):
+        upper += np.bincount(key_M >> 16, minlength=1 << 16)
+    end_K = np.cumsum(upper)
+    place = (int(end_K[-1]) - 1) * fraction
+    if place < 0:
+        return float("nan")
+    first = int(np.floor(place))
+    low, high = (_of_rank(values_N, end_K, rank) for rank in (first, first + (place > first)))
+    return float(np.quantile([low, high], place - first))
+
+
+def _of_rank(values_N: Floats, end_K: Ints, rank: int) -> float:
+    """The value with ``rank`` smaller ones; ``end_K``: values up to each upper half of a key."""
+    half = int(np.searchsorted(end_K, rank, "right"))
+    lower = np.zeros(1 << 16, np.int64)
+    for key_M in _ordered_keys(values_N):
+        lower += np.bincount(key_M[key_M >> 16 == half] & 0xFFFF, minlength=1 << 16)
+    before = int(end_K[half - 1]) if half else 0
+    key = half << 16 | int(np.searchsorted(np.cumsum(lower), rank - before, "right"))
+    bits = key ^ (0x8000_0000 if key >> 31 else 0xFFFF_FFFF)
+    return float(np.array(bits, np.uint32).view(np.float32))
+
+
+def _ordered_keys(values_N: Floats) -> Iterator[NDArray[np.uint32]]:
+    """Blocks of unsigned numbers that are ordered as the values are; without NaN."""
+    for start in range(0, len(values_N), _BLOCK_ROWS):
+        block = np.array(values_N[start : start + _BLOCK_ROWS], np.float32)
+        bits_M = block[~np.isnan(block)].view(np.uint32)
+        yield np.where(bits_M >> 31, ~bits_M, bits_M | np.uint32(0x8000_0000))
 
 
 class TargetReader:
