@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Protocol, TextIO
 
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichBars
+from rich.text import Text
 
 __all__ = [
+    "Figure",
     "JsonProgress",
     "LogProgress",
     "NullProgress",
@@ -26,7 +30,11 @@ __all__ = [
     "choose_progress",
 ]
 
-Figure = str | int | float
+type Figure = str | int | float | tuple[int, int]
+"""What is shown beside the bar; a pair is so many of so many."""
+
+_WIDE = 100  # columns of a terminal that has room for the wider bar
+_BAR_WIDTH, _SHORT_BAR_WIDTH = 24, 8
 
 
 class Progress(Protocol):
@@ -61,10 +69,22 @@ class NullProgress:
         """Ignore."""
 
 
-class RichProgress:
-    """A live bar with rate, figures and time left."""
+class _Bars(RichBars):
+    """The bar, and a line below it for the figures: beside it they would squeeze the counts."""
 
-    def __init__(self) -> None:
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["figures"]:
+                text = f"{'':13}{task.fields['figures']}"
+                yield Text(text, no_wrap=True, overflow="ellipsis")
+
+
+class RichProgress:
+    """A live bar with rate, time left and figures."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
         self._bars: RichBars | None = None
         self._task: TaskID | None = None
         self._rate = _Rate()
@@ -75,15 +95,15 @@ class RichProgress:
         """See Progress."""
         self.finish()
         self._unit, self._figures, self._rate = unit, {}, _Rate()
-        self._bars = RichBars(
+        self._bars = _Bars(
             TextColumn("{task.description:<12}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=_BAR_WIDTH if self._console.width >= _WIDE else _SHORT_BAR_WIDTH),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            console=self._console,
         )
         self._task = self._bars.add_task(
             description, total=total, completed=int(done), rate="", figures=""
@@ -105,10 +125,7 @@ class RichProgress:
 
     def message(self, text: str) -> None:
         """See Progress."""
-        if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, flush=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def finish(self) -> None:
         """See Progress."""
@@ -135,7 +152,7 @@ class LogProgress:
         """See Progress."""
         self._reset(description, total, unit, done)
         known = "" if total is None else f" of {total:g}"
-        self.message(f"{description}: {done:g}{known} {unit}")
+        self.message(f"{description}: {done:g}{known} {_noun(total, unit)}")
 
     def advance(self, amount: float = 1, **figures: Figure) -> None:
         """See Progress."""
@@ -146,12 +163,12 @@ class LogProgress:
             self._last_seconds = time.monotonic()
             self.message(self._line())
 
-    def _line(self) -> str:
+    def _line(self, ended: bool = False) -> str:
         rate = self._rate.per_second()
         parts = [f"{self._description}: {self._done:g}"]
         if self._total is not None:
-            parts[0] += f"/{self._total:g} {self._unit}"
-            if rate > 0:
+            parts[0] += f"/{self._total:g} {_noun(self._total, self._unit)}"
+            if rate > 0 and not ended:
                 parts.append(f"ETA {_duration(max(0.0, self._total - self._done) / rate)}")
         parts.insert(1, f"{rate:.1f} {self._unit}/s")
         return "  ".join([*parts, _format(self._figures)]).rstrip()
@@ -163,7 +180,8 @@ class LogProgress:
     def finish(self) -> None:
         """See Progress."""
         if self._description:
-            self.message(self._line() + "  done")
+            seconds = _duration(self._rate.seconds())
+            self.message(f"{self._line(ended=True)}  ended after {seconds}")
             self._description = ""
 
 
@@ -217,7 +235,7 @@ class JsonProgress:
                 "unit": self._unit,
                 "per_second": round(rate, 3),
                 "eta_seconds": round(left / rate, 1) if left is not None and rate > 0 else None,
-                **self._figures,
+                **_plain(self._figures),
             }
         )
 
@@ -237,11 +255,30 @@ class _Rate:
         return self.per_second()
 
     def per_second(self) -> float:
-        return self._amount / max(1e-6, time.monotonic() - self._began_seconds)
+        return self._amount / max(1e-6, self.seconds())
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began_seconds
 
 
 def _format(figures: dict[str, Figure]) -> str:
     return "  ".join(f"{name} {_text(name, value)}" for name, value in figures.items())
+
+
+def _plain(figures: dict[str, Figure]) -> dict[str, str | int | float]:
+    """A pair becomes two numbers: ``videos`` and ``videos_total``."""
+    plain: dict[str, str | int | float] = {}
+    for name, value in figures.items():
+        if isinstance(value, tuple):
+            plain[name], plain[f"{name}_total"] = value
+        else:
+            plain[name] = value
+    return plain
+
+
+def _noun(total: float | None, unit: str) -> str:
+    """``unit`` is a plural."""
+    return unit.removesuffix("s") if total == 1 else unit
 
 
 def _duration(seconds: float) -> str:
@@ -251,6 +288,8 @@ def _duration(seconds: float) -> str:
 
 
 def _text(name: str, value: Figure) -> str:
+    if isinstance(value, tuple):
+        return f"{value[0]}/{value[1]}"
     if not isinstance(value, float):
         return str(value)
     return f"{value:.1f}" if name.endswith("_percent") else f"{value:.4g}"

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.wording import counted
 
 __all__ = [
     "AuditConfig",
@@ -142,8 +143,8 @@ class AuditResult(Record):
     def summary(self) -> str:
         """A few lines for people; the page says the rest."""
         lines = [
-            f"{self.videos - self.failed_videos} videos, {self.frames} frames"
-            f" ({self.failed_videos} videos failed)"
+            f"{counted(self.videos - self.failed_videos, 'video')}, "
+            f"{counted(self.frames, 'frame')} ({counted(self.failed_videos, 'video')} failed)"
         ]
         for teacher in self.teachers:
             lines += ["", f"teacher {teacher.record.id}: {_summary_of(teacher.confidence)}"]

@@ -9,6 +9,7 @@ from pydantic import Field
 from distinit.schemas.base import Record, sha256_of
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.training import ClipConfig, StudentConfig
+from distinit.schemas.wording import counted
 
 __all__ = [
     "CheckpointRecord",
@@ -135,10 +136,11 @@ class EvaluationResult(Record):
     def summary(self) -> str:
         """The figures, and how many videos could not be decoded."""
         lines = [
-            f"{self.videos} test videos, {self.classes} classes, {self.protocol} "
-            f"({self.clips} clips)",
+            f"{counted(self.videos, 'test video')}, {self.classes} classes, {self.protocol} "
+            f"({counted(self.clips, 'clip')})",
             f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}   top-5 {self.top5:.1f}",
         ]
         if self.failed_videos:
-            lines.append(f"  {len(self.failed_videos)} videos could not be decoded: all wrong")
+            failed = counted(len(self.failed_videos), "video")
+            lines.append(f"  {failed} could not be decoded: counted as wrong")
         return "\n".join(lines)

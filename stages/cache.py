@@ -13,6 +13,7 @@ from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
+from distinit.schemas.wording import counted
 
 __all__ = ["CacheInfo", "CacheVerification", "cache_info", "cache_verify"]
 
@@ -75,11 +76,13 @@ class CacheVerification(Record):
 
     def summary(self) -> str:
         """The verdict, then the problems."""
-        checked = f"{self.files} files, {self.rows} rows, {self.bytes / 1e6:.1f} MB"
+        checked = (
+            f"{counted(self.files, 'file')}, {counted(self.rows, 'row')}, {self.bytes / 1e6:.1f} MB"
+        )
         if self.ok:
             how = "every byte agrees" if self.deep else "files and sizes agree (no checksums)"
             return f"ok: {checked}: {how}"
-        lines = [f"DAMAGED: {checked}: {len(self.problems)} problems"]
+        lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
         lines += [f"  {problem}" for problem in self.problems[:_PROBLEMS_SHOWN]]
         if len(self.problems) > _PROBLEMS_SHOWN:
             lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json has all)")

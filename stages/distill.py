@@ -16,6 +16,7 @@ from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.run import StudentRecord
+from distinit.schemas.wording import counted
 
 __all__ = ["DistillResult", "distill"]
 
@@ -40,8 +41,9 @@ class DistillResult(Record):
         """What was trained, where it lies, and what to type next."""
         rate = f" in {self.seconds:.1f} s" if self.seconds else ""
         lines = [
-            f"{self.epochs} epochs, {self.steps} steps, {self.clips} clips of {self.videos} "
-            f"videos{rate}; loss {self.loss:.4f}",
+            f"{counted(self.epochs, 'epoch')}, {counted(self.steps, 'step')}, "
+            f"{counted(self.clips, 'clip')} of {counted(self.videos, 'video')}{rate}; "
+            f"loss {self.loss:.4f}",
             *([self.bottleneck] if self.bottleneck else []),
             "",
             f"student  {self.student}",
@@ -108,8 +110,8 @@ def _open_run(config: DistillConfig, task: DistillTask) -> RunDirectory:
 
 def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
     videos = task.videos
-    failed = f" ({videos.failed} failed ones are left out)" if videos.failed else ""
-    progress.message(f"{len(videos.cache_ids)} videos{failed}")
+    failed = f"; {counted(videos.failed, 'failed one')} left out" if videos.failed else ""
+    progress.message(f"{counted(len(videos.cache_ids), 'video')}{failed}")
     for reader in task.readers:
         wanted, threshold = reader.config, reader.threshold_nats
         kept = "" if threshold == float("inf") else f", entropy at most {threshold:.3f} nats"

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
+from distinit.schemas.wording import counted
 
 __all__ = ["Check", "DoctorReport", "diagnose"]
 
@@ -148,7 +149,7 @@ def _check_weights() -> Check:
             found=f"no torchvision weights in {folder}",
             remedy="put the files there, or give --weights FILE; nothing is downloaded",
         )
-    return Check(name="weights", status="ok", found=f"{len(files)} files in {folder}")
+    return Check(name="weights", status="ok", found=f"{counted(len(files), 'file')} in {folder}")
 
 
 def _check_writable(folder: Path) -> Check:

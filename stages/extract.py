@@ -34,6 +34,7 @@ from distinit.schemas.errors import (
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.wording import counted
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
@@ -152,8 +153,9 @@ def _open_cache(
     planned = set() if plan is None else set(plan.latest)
     if planned and planned.isdisjoint(file.video_id for file in corpus.files):
         progress.message(
-            f"warning: none of these {len(corpus.files)} videos is among the {len(planned)} of the "
-            f"cache {config.cache}; they are added to it. Is --cache the one you meant?"
+            f"warning: {counted(len(corpus.files), 'video')} given, none of them among the "
+            f"{len(planned)} of the cache {config.cache}; they are added to it. Is --cache the one "
+            "you meant?"
         )
     fresh = [file for file in corpus.files if file.video_id not in planned]
     progress.start("probe", len(fresh), "videos")
@@ -226,7 +228,7 @@ def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:
         tasks.append(ExtractionTask(replace(spec, task=replace(spec.task, videos=videos))))
     if missing:
         raise CorpusError(
-            f"{len(missing)} videos that the cache still waits for are not in {corpus.root}",
+            f"{counted(len(missing), 'video')} that the cache waits for: not in {corpus.root}",
             expected="the videos that the extraction began with (and more, if you like)",
             found="missing: " + ", ".join(sorted(missing)[:5]),
             remedy="bring them back, or start a new cache without them",
@@ -243,7 +245,7 @@ def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter 
     missing = {t.first_unit for t in writer.plan.tasks} - pending - store.committed_units()
     if missing:
         raise FrameStoreError(
-            f"{len(missing)} units of the cache are done already, without their frames",
+            f"{counted(len(missing), 'unit')} of the cache done already, without the frames",
             expected="--frames from the first extraction on",
             remedy=f"leave --frames out here, then: distinit frames build --videos "
             f"{config.videos} --out {config.frames}",

@@ -7,6 +7,7 @@ from pydantic import Field
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.schemas.base import Record
 from distinit.schemas.teacher import FidelityReport
+from distinit.schemas.wording import counted
 
 __all__ = ["ExtractResult", "FailedVideo"]
 
@@ -46,16 +47,17 @@ class ExtractResult(Record):
         """Counts, failures with reasons, paths, and what to type next."""
         ok = self.videos - len(self.failed)
         lines = [
-            f"{ok} of {self.videos} videos, {self.frames} frames, {self.rows} rows, "
+            f"{ok} of {counted(self.videos, 'video')}, {counted(self.frames, 'frame')}, "
+            f"{counted(self.rows, 'row')}, "
             f"teachers: {', '.join(self.teachers)}",
-            f"this run: {self.frames_done} frames in {self.seconds:.1f} s",
+            f"this run: {counted(self.frames_done, 'frame')} in {self.seconds:.1f} s",
         ]
         lines += [
             f"{name} stored as {self.encodings[name]} lost: {loss}"
             for name, loss in self.encoding_losses.items()
         ]
         if self.failed:
-            lines += ["", f"{len(self.failed)} videos failed and are not in the cache:"]
+            lines += ["", f"{counted(len(self.failed), 'video')} failed, not in the cache:"]
             lines += failure_lines((video.path, video.error) for video in self.failed)
         if self.unavailable:
             lines.append(

@@ -43,6 +43,7 @@ from distinit.schemas.run import (
     StudentRecord,
 )
 from distinit.schemas.training import OptimizerConfig
+from distinit.schemas.wording import counted
 
 __all__ = ["DATASET_NAME", "LOAD_REPORT_NAME", "FinetuneResult", "finetune"]
 
@@ -74,16 +75,16 @@ class FinetuneResult(Record):
         o = self.optimizer
         lines = [
             f"{self.network} from {self.init} ({self.train_layers} layers), "
-            f"{self.training_videos} training videos",
+            f"{counted(self.training_videos, 'training video')}",
             f"  LR {o.learning_rate:g}, {o.schedule}, x{o.gamma:g} every {o.step_epochs} epochs, "
-            f"{o.epochs} epochs, weight decay {o.weight_decay:g}",
+            f"{counted(o.epochs, 'epoch')}, weight decay {o.weight_decay:g}",
             f"  {_loaded(self.load)}",
         ]
         if self.bottleneck:
             lines.append(f"  {self.bottleneck}")
         if self.left_out:
             lines.append(
-                f"  {len(self.left_out)} training videos could not be decoded and are left out: "
+                f"  {counted(len(self.left_out), 'training video')} not decoded, left out: "
                 + ", ".join(self.left_out[:_SHOWN])
             )
         return "\n".join([*lines, "", self.evaluation.summary(), "", f"student  {self.student}"])
@@ -163,8 +164,8 @@ def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
     leaks = leaked_videos(dataset)
     if leaks:
         progress.message(
-            f"note: {len(leaks)} test videos of this official split are training videos too, "
-            f"byte for byte, such as {leaks[0].test} = {leaks[0].train}"
+            f"note: {counted(len(leaks), 'test video')} of this official split also among its "
+            f"training videos, byte for byte, such as {leaks[0].test} = {leaks[0].train}"
         )
     return dataset
 

@@ -10,6 +10,7 @@ from distinit.pipeline.frames.build_flow import build_flow_store
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FlowConfig
+from distinit.schemas.wording import counted
 
 __all__ = ["FlowResult", "build_flow"]
 
@@ -27,7 +28,8 @@ class FlowResult(Record):
         """Counts, the path, and what to type next."""
         return "\n".join(
             [
-                f"flow of {self.frames} frames of {self.videos} videos in {self.seconds:.1f} s, "
+                f"flow of {counted(self.frames, 'frame')} of {counted(self.videos, 'video')} "
+                f"in {self.seconds:.1f} s, "
                 f"up to {self.flow_range:g} pixels a frame",
                 f"flow    {self.flow_store}",
                 "",

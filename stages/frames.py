@@ -13,6 +13,7 @@ from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FramesConfig
+from distinit.schemas.wording import counted
 
 __all__ = ["FramesResult", "build_frames"]
 
@@ -30,9 +31,12 @@ class FramesResult(Record):
 
     def summary(self) -> str:
         """Counts, failures with reasons, the path."""
-        lines = [f"{self.videos} videos, {self.frames} frames in {self.seconds:.1f} s"]
+        lines = [
+            f"{counted(self.videos, 'video')}, {counted(self.frames, 'frame')} "
+            f"in {self.seconds:.1f} s"
+        ]
         if self.failed:
-            lines.append(f"{len(self.failed)} videos failed and are not in the store:")
+            lines.append(f"{counted(len(self.failed), 'video')} failed, not in the store:")
             shown = list(self.failed.items())[:_FAILURES_SHOWN]
             lines += [f"  {path}: {error}" for path, error in shown]
             if len(self.failed) > len(shown):

@@ -34,6 +34,7 @@ from distinit.pipeline.video.views import View
 from distinit.schemas.base import Record, sha256_of
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.plan import PlanConfig
+from distinit.schemas.wording import counted
 
 __all__ = ["PlanResult", "TotalRecord", "plan"]
 
@@ -111,7 +112,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
     ]
     views = _views(config, teachers)
     sample = _sample(found.paths, config.sample)
-    progress.message(f"looking at {len(sample)} of {len(found.paths)} videos")
+    progress.message(f"looking at {len(sample)} of {counted(len(found.paths), 'video')}")
     looks = look_at(
         VideoSource(found.root, found.urls, Spool.of(config.spool)),
         sample,
@@ -129,7 +130,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
             found=", ".join(sample[:5]),
             remedy="play one of them, or look at more with --set sample=N",
         )
-    progress.message(f"timing {len(teachers)} teachers")
+    progress.message(f"timing {counted(len(teachers), 'teacher')}")
     speeds = {teacher.id: _teacher_speed(config, teacher, views, decoded) for teacher in teachers}
     return _result(config, len(found.paths), looks, teachers, speeds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distinit.pipeline.compute.executor import Executor, Progressed
 from distinit.pipeline.extraction.quarantine import requeue
@@ -22,6 +22,39 @@ class TasksRun:
     gave_up: bool
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What workers have told. A video that begins again counts anew, not twice."""
+
+    units: int = 0
+    frames: int = 0
+    failed: set[str] = field(default_factory=set)
+    _videos: int = 0  # of tasks that are done
+    _under_way: dict[str, Note] = field(default_factory=dict)  # what is known of a task's videos
+
+    @property
+    def videos(self) -> int:
+        """Videos that are through."""
+        return self._videos + sum(note.outcome is not None for note in self._under_way.values())
+
+    def add(self, note: Note) -> int:
+        """Count a note; returns how many frames more there are now, which may be negative."""
+        known = self._under_way.get(note.video_id, Note(note.video_id))
+        begins = note.outcome is None and not note.frames
+        frames = 0 if begins else known.frames + note.frames
+        self._under_way[note.video_id] = Note(note.video_id, frames, note.outcome)
+        self.frames += frames - known.frames
+        if _failed(note):
+            self.failed.add(note.video_id)
+        return frames - known.frames
+
+    def finish(self, task: ExtractionTask) -> None:
+        """Count a task that is done."""
+        self.units += task.spec.task.units
+        for video in task.spec.videos:
+            self._videos += self._under_way.pop(video.video_id, None) is not None
+
+
 def run_tasks(
     executor: Executor,
     factory: Callable[[], ExtractionWorker],
@@ -35,28 +68,35 @@ def run_tasks(
     When more than ``failures_allowed`` videos have failed, no more tasks begin; those under way
     end and are committed.
     """
-    expected = sum(video.probed_frames for task in tasks for video in task.spec.videos)
-    units_total = sum(task.spec.task.units for task in tasks)
-    progress.start("extract", expected, "frames")
-    frames = videos = failed = units = 0
+    videos = [video for task in tasks for video in task.spec.videos]
+    units = sum(task.spec.task.units for task in tasks)
+    progress.start("extract", sum(video.probed_frames for video in videos), "frames")
+    tally = _Tally()
+
+    def show(frames: int) -> None:
+        counts = {"videos": (tally.videos, len(videos)), "units": (tally.units, units)}
+        progress.advance(frames, **counts, failed=len(tally.failed))
+
     try:
+        show(0)
         for event in executor.run(factory, tasks, requeue(max_attempts)):
-            if not isinstance(event, Progressed):
-                units += event.task.spec.task.units
-                progress.advance(0, units=f"{units}/{units_total}")
-                continue
-            note: Note = event.note
-            task: ExtractionTask = event.task
-            frames += note.frames
-            if note.outcome is not None:
-                videos += 1
-                failed += note.outcome.status == "failed"
-                if failed > failures_allowed:
-                    executor.drain()
-                if note.outcome.status == "failed":
-                    progress.message(f"failed: {task.path_of(note.video_id)}: {note.outcome.error}")
-            if note.frames or note.outcome is not None:
-                progress.advance(note.frames, videos=videos, failed=failed)
+            if isinstance(event, Progressed):
+                _say_failure(event.task, event.note, tally, progress)
+                show(tally.add(event.note))
+            else:
+                tally.finish(event.task)
+                show(0)
+            if len(tally.failed) > failures_allowed:
+                executor.drain()
     finally:
         progress.finish()
-    return TasksRun(frames, failed, gave_up=failed > failures_allowed)
+    return TasksRun(tally.frames, len(tally.failed), len(tally.failed) > failures_allowed)
+
+
+def _failed(note: Note) -> bool:
+    return note.outcome is not None and note.outcome.status == "failed"
+
+
+def _say_failure(task: ExtractionTask, note: Note, tally: _Tally, progress: Progress) -> None:
+    if note.outcome is not None and _failed(note) and note.video_id not in tally.failed:
+        progress.message(f"failed: {task.path_of(note.video_id)}: {note.outcome.error}")

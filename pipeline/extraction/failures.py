@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from distinit.schemas.wording import counted
+
 __all__ = ["damage_lines", "failure_lines"]
 
 _SHOWN = 3  # of each reason
@@ -17,9 +19,10 @@ def damage_lines(decoder_errors: Mapping[str, int]) -> list[str]:
         return []
     worst = sorted(decoder_errors.items(), key=lambda item: (-item[1], item[0]))
     lines = [
-        f"{len(worst)} videos have all their frames, some with damage that the decoder concealed:"
+        f"{counted(len(worst), 'video')} with all frames, some of them damaged where the decoder "
+        "conceals it:"
     ]
-    lines += [f"  {path}: {count} decoder errors" for path, count in worst[:_SHOWN]]
+    lines += [f"  {path}: {counted(count, 'decoder error')}" for path, count in worst[:_SHOWN]]
     if len(worst) > _SHOWN:
         lines.append(f"  ... {len(worst) - _SHOWN} more; --json lists all")
     return lines

@@ -50,6 +50,7 @@ def build_store(
     done = len(corpus.files) - sum(len(units[unit]) for unit in pending)
     progress.start("frames", len(corpus.files), "videos", done)
     stopping = threading.Event()
+    failed: set[str] = set()
 
     def build(unit: int, tries: int = _UNIT_TRIES) -> int:
         try:
@@ -69,6 +70,7 @@ def build_store(
                         raise
                     reason = corpus.source.reason(file.path, file.digest, error)
                     frames.fail_video(file.video_id, file.digest, reason)
+                    failed.add(file.video_id)
                 if stopping.is_set():
                     return 0
             frames.commit()
@@ -77,7 +79,7 @@ def build_store(
     with ThreadPoolExecutor(decode.parallel_videos) as pool:
         try:
             for future in as_completed([pool.submit(build, unit) for unit in pending]):
-                progress.advance(future.result())
+                progress.advance(future.result(), failed=len(failed))
         except BaseException:
             stopping.set()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -6,9 +6,10 @@ import io
 import json
 
 import pytest
+from rich.console import Console
 
 from distinit.pipeline import progress as progress_module
-from distinit.pipeline.progress import JsonProgress, LogProgress
+from distinit.pipeline.progress import JsonProgress, LogProgress, RichProgress
 
 
 def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
@@ -22,7 +23,9 @@ def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
     assert second.startswith("extract: 5/10 frames")
     assert "ETA" in second
     assert second.endswith("failed 1  loss 0.1235  data_wait_percent 0.0")
-    assert last.endswith("done")
+    assert last.startswith("extract: 5/10 frames")
+    assert "ETA" not in last
+    assert last.endswith("data_wait_percent 0.0  ended after 0 s")
 
 
 @pytest.mark.parametrize(("left", "eta"), [(119, "119 s"), (2000, "33 min"), (9000, "2.5 h")])
@@ -62,3 +65,32 @@ def test_the_rate_counts_only_what_was_done_in_this_run() -> None:
     progress.start("extract", 100, "frames", done=90)
     event = json.loads(stream.getvalue())
     assert (event["done"], event["per_second"], event["eta_seconds"]) == (90, 0.0, None)
+
+
+def test_a_pair_is_so_many_of_so_many_and_one_thing_is_singular() -> None:
+    lines, events = io.StringIO(), io.StringIO()
+    for progress in (LogProgress(lines), JsonProgress(events)):
+        progress.start("verify", 1, "units")
+        progress.advance(1, videos=(2, 3))
+        progress.finish()
+    first, last = lines.getvalue().splitlines()
+    assert first == "verify: 0 of 1 unit"
+    assert last.startswith("verify: 1/1 unit  ")
+    assert last.endswith("  videos 2/3  ended after 0 s")
+    event = json.loads(events.getvalue().splitlines()[-1])
+    assert (event["videos"], event["videos_total"], event["unit"]) == (2, 3, "units")
+
+
+def test_a_terminal_of_80_columns_shows_counts_rate_time_left_and_figures_whole() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None)
+    progress = RichProgress(console)
+    progress.start("extract", 1_250_000, "frames", done=250_000)
+    progress.advance(1000, videos=(4000, 6000), units=(13, 21), failed=1)
+    progress.finish()
+    *_, bar, figures = [line for line in stream.getvalue().splitlines() if "\x1b[?25h" not in line]
+    assert len(bar.rstrip()) <= 80 + len("\x1b[2K") * 4
+    assert "251000/1250000" in bar
+    assert " frames/s" in bar
+    assert "left" in bar
+    assert figures.strip() == "videos 4000/6000  units 13/21  failed 1"

@@ -45,7 +45,7 @@ class Accidents(NullProgress):
         return len(self._happen)
 
     def advance(self, amount: float = 1, **figures: Any) -> None:
-        if self._happen and int(figures.get("videos", 0)) >= self._next:
+        if self._happen and figures.get("videos", (0, 0))[0] >= self._next:
             self._next += 2
             self._happen.pop(0)()
 

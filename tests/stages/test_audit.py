@@ -167,7 +167,7 @@ def test_counts(report: tuple[Path, AuditResult]) -> None:
 def test_summary_says_the_figures_and_where_the_page_is(report: tuple[Path, AuditResult]) -> None:
     out, result = report
     lines = result.summary().splitlines()
-    assert lines[0] == "3 videos, 76 frames (1 videos failed)"
+    assert lines[0] == "3 videos, 76 frames (1 video failed)"
     assert "teacher net: entropy quartiles 1.39 / 1.39 / 1.39 nats" in lines
     assert "   90% of frames have at most 1.386 nats" in lines
     assert "teacher pool: no entropy (features, or no frames)" in lines

@@ -212,7 +212,7 @@ def test_renamed_videos_are_known_by_their_content_and_missing_ones_are_named(
     (videos / "a.mp4").rename(videos / "renamed.mp4")
     assert run(videos, tmp_path, "two", frames=None).frames_done == 256
     (videos / "e.mp4").unlink()
-    with pytest.raises(CorpusError, match=r"1 videos that the cache still waits for"):
+    with pytest.raises(CorpusError, match=r"1 video that the cache waits for"):
         run(videos, tmp_path, "three", frames=None)
 
 

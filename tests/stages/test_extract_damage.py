@@ -28,7 +28,7 @@ def test_concealed_damage_is_told(make_video: Callable[..., Path], tmp_path: Pat
     assert result.decoder_errors.keys() == {"bad.avi"}
     count = result.decoder_errors["bad.avi"]
     assert count >= 1
-    assert f"\n  bad.avi: {count} decoder errors\n" in result.summary()
+    assert f"\n  bad.avi: {count} decoder error" in result.summary()
     again = extract(config)  # nothing is decoded again: the cache remembers
     assert (again.frames_done, again.decoder_errors) == (0, result.decoder_errors)
 
@@ -36,9 +36,9 @@ def test_concealed_damage_is_told(make_video: Callable[..., Path], tmp_path: Pat
 def test_the_worst_come_first_and_many_are_counted() -> None:
     assert damage_lines({}) == []
     assert damage_lines({"a": 1, "b": 7, "c": 1, "d": 2, "e": 1}) == [
-        "5 videos have all their frames, some with damage that the decoder concealed:",
+        "5 videos with all frames, some of them damaged where the decoder conceals it:",
         "  b: 7 decoder errors",
         "  d: 2 decoder errors",
-        "  a: 1 decoder errors",
+        "  a: 1 decoder error",
         "  ... 2 more; --json lists all",
     ]

@@ -205,6 +205,6 @@ def test_a_corpus_that_shares_nothing_with_the_cache_is_told(corpus: Path, tmp_p
         (tmp_path / "list.txt").write_text("\n".join(str(corpus / name) for name in names))
         run(tmp_path / "list.txt", tmp_path / "cache", progress=Said())
     assert said == [
-        f"warning: none of these 2 videos is among the 2 of the cache {tmp_path / 'cache'}; "
-        "they are added to it. Is --cache the one you meant?"
+        "warning: 2 videos given, none of them among the 2 of the cache "
+        f"{tmp_path / 'cache'}; they are added to it. Is --cache the one you meant?"
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
+from distinit.pipeline.progress import LogProgress
 from distinit.schemas.frames import FramesConfig
 from distinit.stages.frames import build_frames
 
@@ -15,9 +17,12 @@ def test_result_counts_frames_and_names_failures(
     make_video(tmp_path / "videos" / "a.mp4", frames=7)
     (tmp_path / "videos" / "empty.mp4").touch()
     config = FramesConfig(videos=str(tmp_path / "videos"), out=str(tmp_path / "store"))
-    result = build_frames(config)
+    lines = io.StringIO()
+    result = build_frames(config, progress=LogProgress(lines))
+    assert lines.getvalue().splitlines()[0] == "frames: 0 of 2 videos"
+    assert "failed 1  ended" in lines.getvalue()
     assert (result.videos, result.frames) == (1, 7)
     assert list(result.failed) == ["empty.mp4"]
     assert "empty" in result.failed["empty.mp4"]
-    assert "1 videos failed" in result.summary()
+    assert "1 video failed" in result.summary()
     assert build_frames(config).model_copy(update={"seconds": result.seconds}) == result

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from distinit.pipeline.progress import JsonProgress
+from distinit.pipeline.cache.plan import PlannedRows, UnitTask
+from distinit.pipeline.cache.task import TaskSpec
+from distinit.pipeline.compute.executor import Event, Finished, Progressed
+from distinit.pipeline.extraction.driver import run_tasks
+from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
+from distinit.pipeline.progress import Figure, JsonProgress, NullProgress
 from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.manifest import VideoOutcome
 from distinit.stages.extract import extract
 
 
@@ -30,14 +38,69 @@ def test_json_events_count_units_videos_frames_and_failures(make_video, tmp_path
     last = shown[-1]
     assert last["event"] == "finish"
     assert (last["done"], last["total"], last["unit"]) == (150, 150, "frames")
-    assert (last["videos"], last["failed"]) == (4, 1)
-    done, total = map(int, last["units"].split("/"))
-    assert done == total >= 3
-    counts = [int(event["units"].split("/")[0]) for event in shown if "units" in event]
+    assert (last["videos"], last["videos_total"], last["failed"]) == (4, 4, 1)
+    assert last["units"] == last["units_total"] >= 3
+    counts = [(event["units"], event["videos"]) for event in shown[1:]]
     assert counts == sorted(counts)
-    assert counts[0] < total
+    assert counts[0] == (0, 0)
     under_way = [event for event in shown if 0 < event["done"] < 150]
     assert all(event["per_second"] > 0 and event["eta_seconds"] >= 0 for event in under_way)
     assert under_way
     messages = [event["text"] for event in events if event["event"] == "message"]
     assert "failed: empty.mp4: the file is empty (0 bytes)" in messages
+
+
+class Recorded(NullProgress):
+    """Keeps what is shown."""
+
+    def __init__(self) -> None:
+        self.done, self.messages, self.shown = 0.0, list[str](), list[dict[str, Figure]]()
+
+    def advance(self, amount: float = 1, **figures: Figure) -> None:
+        self.done += amount
+        self.shown.append(figures)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+class BeginsAgain:
+    """A worker that gets through one video, fails one, and dies in the third: all begin again."""
+
+    def run[TaskT, ResultT](
+        self, factory: Any, tasks: Sequence[TaskT], on_death: Any
+    ) -> Iterator[Event[TaskT, ResultT]]:
+        (task,) = tasks
+        for last in (3, 10):
+            for video in ("a", "bad", "c"):
+                yield Progressed(task, Note(video))
+                frames = {"a": 5, "bad": 2, "c": last}[video]
+                yield Progressed(task, Note(video, frames=frames))
+                if (video, last) != ("c", 3):
+                    yield Progressed(task, Note(video, outcome=outcome(video)))
+        yield Finished(task, None)  # type: ignore[arg-type]
+
+    def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def outcome(video: str) -> VideoOutcome:
+    size = {"width": 4, "height": 4, "duration_seconds": 1.0}
+    if video == "bad":
+        return VideoOutcome(video_id=video, status="failed", frame_count=0, error="torn", **size)
+    return VideoOutcome(video_id=video, status="ok", frame_count=5, **size)
+
+
+def test_videos_that_begin_again_after_a_death_count_once() -> None:
+    videos = tuple(
+        PlannedRows(name, f"{name}.mp4", "0", at, 8, 8) for at, name in enumerate(("a", "bad", "c"))
+    )
+    spec = TaskSpec(Path("cache"), 64, UnitTask(0, 1, videos), (), "fence")
+    progress = Recorded()
+    ran = run_tasks(BeginsAgain(), ExtractionWorker, [ExtractionTask(spec)], 2, 1, progress)  # type: ignore[arg-type]
+    assert (ran.frames, ran.failed, ran.gave_up) == (17, 1, False)
+    assert progress.done == 17
+    assert progress.messages == ["failed: bad.mp4: torn"]
+    assert progress.shown[-1] == {"videos": (3, 3), "units": (1, 1), "failed": 1}
+    assert all(figures["videos"] <= (3, 3) for figures in progress.shown)  # type: ignore[operator]
