@@ -29,6 +29,7 @@ class _Tally:
     units: int = 0
     frames: int = 0
     failed: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
     _videos: int = 0  # of tasks that are done
     _under_way: dict[str, Note] = field(default_factory=dict)  # what is known of a task's videos
 
@@ -81,8 +82,8 @@ def run_tasks(
         show(0)
         for event in executor.run(factory, tasks, requeue(max_attempts)):
             if isinstance(event, Progressed):
-                _say_failure(event.task, event.note, tally, progress)
-                show(tally.add(event.note))
+                _say(event.task, event.note, tally, progress)
+                show(0 if event.note.message else tally.add(event.note))
             else:
                 tally.finish(event.task)
                 show(0)
@@ -97,6 +98,10 @@ def _failed(note: Note) -> bool:
     return note.outcome is not None and note.outcome.status == "failed"
 
 
-def _say_failure(task: ExtractionTask, note: Note, tally: _Tally, progress: Progress) -> None:
+def _say(task: ExtractionTask, note: Note, tally: _Tally, progress: Progress) -> None:
+    """Tell of a failed video, and what workers have to say: each thing once."""
+    if note.message and note.message not in tally.said:
+        tally.said.add(note.message)
+        progress.message(note.message)
     if note.outcome is not None and _failed(note) and note.video_id not in tally.failed:
         progress.message(f"failed: {task.path_of(note.video_id)}: {note.outcome.error}")

@@ -28,7 +28,7 @@ from distinit.pipeline.frames.build import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH, Answer
-from distinit.pipeline.video.decode import VideoStream, open_video
+from distinit.pipeline.video.decode import VideoStream, open_video, usable_decode
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit, VideoOutcome
@@ -69,11 +69,15 @@ class ExtractionTask:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Progress: ``frames`` more rows of ``video_id``; ``outcome`` when it is through."""
+    """Progress: ``frames`` more rows of ``video_id``; ``outcome`` when it is through.
+
+    ``message``: something to tell people, which concerns no video; then ``video_id`` is empty.
+    """
 
     video_id: str
     frames: int = 0
     outcome: VideoOutcome | None = None
+    message: str = ""
 
 
 class ExtractionWorker:
@@ -82,6 +86,7 @@ class ExtractionWorker:
     def __init__(self, spec: WorkerSpec, teachers: Mapping[str, Teacher]) -> None:
         """``teachers`` by id, on their device."""
         self._spec = spec
+        self._decode, self._warning = usable_decode(spec.decode)
         self._opened_ahead: tuple[ExtractionTask, Streams[PlannedRows]] | None = None
         self._teachers = teachers
         # Teachers that want the same picture share it: it leaves ffmpeg once.
@@ -101,6 +106,9 @@ class ExtractionWorker:
         ffmpeg, the task begins afresh first. Raises StorageError when the disk refuses and
         CacheMismatchError when a frame is not the one that the cache knows.
         """
+        if self._warning:
+            yield Note("", message=self._warning)
+            self._warning = ""
         killed: Counter[str] = Counter()
         while True:
             with suppress(DecodeKilledError):
@@ -169,7 +177,7 @@ class ExtractionWorker:
 
     def _parallel(self, task: ExtractionTask) -> int:
         """After a death one video at a time, so that the next one has a single suspect."""
-        return 1 if task.deaths else self._spec.decode.parallel_videos
+        return 1 if task.deaths else self._decode.parallel_videos
 
     def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
         stopping = threading.Event()
@@ -189,7 +197,7 @@ class ExtractionWorker:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
             path = stack.enter_context(self._spec.source.open(video.path, video.digest, stopping))
-            stream = open_video(path, views, self._spec.decode, block_frames=self._batch_size)
+            stream = open_video(path, views, self._decode, block_frames=self._batch_size)
             stack.enter_context(stream).read_ahead()
             return stream
         except DecodeError as error:

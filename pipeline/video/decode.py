@@ -32,7 +32,7 @@ from distinit.pipeline.video.verdict import FFmpegLog, no_frames_reason, read_lo
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["DecodeSummary", "FrameBlock", "VideoStream", "open_video"]
+__all__ = ["DecodeSummary", "FrameBlock", "VideoStream", "open_video", "usable_decode"]
 
 # A block of 32 8K frames would take 3 GiB, and three blocks of a view can exist at a time.
 MAX_BLOCK_BYTES = 64 << 20
@@ -66,14 +66,25 @@ def open_video(
     if block_frames < 1:
         raise ValueError(f"block_frames must be at least 1, not {block_frames}")
     check_file(path)
+    config, warning = usable_decode(config)
+    if warning:
+        _tell_once(warning)
+    return VideoStream(find_ffmpeg(), path, views, config, block_frames)
+
+
+def usable_decode(config: DecodeConfig) -> tuple[DecodeConfig, str]:
+    """``config`` as this machine can follow it, and what to tell people of the difference or ''.
+
+    Raises FFmpegNotFoundError.
+    """
     ffmpeg = find_ffmpeg()
-    if config.hwaccel == "cuda" and not supports_cuda(ffmpeg):
-        _tell_once(
-            f"hwaccel cuda: {ffmpeg.path} {ffmpeg.version} cannot open a CUDA device here; videos "
-            "are decoded in software"
-        )
-        config = config.model_copy(update={"hwaccel": "none"})
-    return VideoStream(ffmpeg, path, views, config, block_frames)
+    if config.hwaccel == "none" or supports_cuda(ffmpeg):
+        return config, ""
+    warning = (
+        f"hwaccel cuda: {ffmpeg.path} {ffmpeg.version} cannot open a CUDA device here; videos are "
+        "decoded in software"
+    )
+    return config.model_copy(update={"hwaccel": "none"}), warning
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,58 @@
+"""An ffmpeg without CUDA: whoever decodes, it is told once where the user looks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.video.binary import find_ffmpeg, supports_cuda
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.extract import extract
+
+
+class Said(NullProgress):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.ray)])
+def test_missing_cuda_is_told_once_on_the_drivers_side(
+    workers: int,
+    tmp_path: Path,
+    make_video: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    if supports_cuda(find_ffmpeg()):
+        pytest.skip("this ffmpeg decodes with CUDA here")
+    if workers:
+        request.getfixturevalue("ray_session")
+    for seed in range(4):
+        make_video(tmp_path / "videos" / f"{seed}.mp4", frames=40, seed=seed)
+    values = {
+        "videos": str(tmp_path / "videos"),
+        "teachers": [{"name": "null"}],
+        "cache": str(tmp_path / "cache"),
+        "unit_rows": 64,
+        "decode": {"hwaccel": "cuda"},
+        "compute": {"workers": workers},
+    }
+    progress = Said()
+    with caplog.at_level(logging.WARNING, "distinit"):
+        result = extract(ExtractConfig.model_validate(values), progress=progress)
+    assert (result.frames, result.failed) == (160, ())
+    ffmpeg = find_ffmpeg()
+    assert progress.messages == [
+        f"hwaccel cuda: {ffmpeg.path} {ffmpeg.version} cannot open a CUDA device here; videos are "
+        "decoded in software"
+    ]
+    assert [record.getMessage() for record in caplog.records if "cuda" in record.getMessage()] == []
