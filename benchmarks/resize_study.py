@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import av
 import click
@@ -98,6 +99,24 @@ def ours(path: Path, teacher: NetworkTeacher, stride: int) -> tuple[np.ndarray, 
     return np.concatenate([logits for logits, _ in blocks]), sum(count for _, count in blocks)
 
 
+class Row(TypedDict):
+    """A line of the table."""
+
+    resize: str
+    reference: str
+    top1_agreement: float
+    mean_kl_nats: float
+    max_kl_nats: float
+
+
+class Study(TypedDict):
+    """What ``--json`` prints."""
+
+    videos: int
+    frames: int
+    table: list[Row]
+
+
 @dataclass
 class Found:
     """Per frame, what a resize lost against the reference."""
@@ -109,16 +128,18 @@ class Found:
         self.kl_nats.append(lost.kl_nats)
         self.agrees.append(lost.top1_agrees)
 
-    def row(self) -> dict[str, float]:
+    def row(self, resize: str, reference: str) -> Row:
         kl_N, agrees_N = np.concatenate(self.kl_nats), np.concatenate(self.agrees)
         return {
+            "resize": resize,
+            "reference": reference,
             "top1_agreement": float(agrees_N.mean()),
             "mean_kl_nats": float(kl_N.mean()),
             "max_kl_nats": float(kl_N.max()),
         }
 
 
-def study(paths: Sequence[Path], name: str, stride: int) -> dict[str, object]:
+def study(paths: Sequence[Path], name: str, stride: int) -> Study:
     """The table over all videos that PyAV and extraction decode to as many frames."""
     reference = Reference(TeacherRequest(name=name))
     teachers = {}
@@ -145,7 +166,7 @@ def study(paths: Sequence[Path], name: str, stride: int) -> dict[str, object]:
         for resize, form in (("(Pillow)", "tensor"), *itertools.product(RESIZES, REFERENCES)):
             lost = fidelity_of(expected[form], logits[resize])
             found.setdefault((resize, form), Found()).add(lost)
-    table = [{"resize": r, "reference": form, **lost.row()} for (r, form), lost in found.items()]
+    table = [lost.row(resize, form) for (resize, form), lost in found.items()]
     return {"videos": len(used), "frames": sum(used), "table": table}
 
 
@@ -173,7 +194,7 @@ def main(videos: str | None, stride: int, name: str, as_json: bool) -> None:
     click.echo(f"{name}: {result['frames']} frames of {result['videos']} videos")
     click.echo("| resize | reference | same top class | mean KL, nats | max KL, nats |")
     click.echo("|---|---|---|---|---|")
-    for row in result["table"]:  # type: ignore[attr-defined]
+    for row in result["table"]:
         click.echo(
             f"| {row['resize']} | {row['reference']} | {row['top1_agreement']:.1%} "
             f"| {row['mean_kl_nats']:.2g} | {row['max_kl_nats']:.2g} |"
