@@ -15,6 +15,7 @@ from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.evaluation.store import (
     dataset_store,
     flow_of,
+    flow_spec_of,
     geometry_of,
     refuse_other_range,
     scored_videos,
@@ -178,6 +179,9 @@ def _open_run(
         "init": init.digest(),
         "geometry": geometry_of(frames, config.clip.crop).record_digest(),
     }
+    if init.student.in_channels == 2:
+        spec = flow_spec_of(frames, _flow_folder(config), config.clip.flow_range)
+        inputs |= {"flow": spec.record_digest(), "opencv": spec.opencv}
     return open_run(Path(config.out), "finetune", config, inputs, _LOCATIONS)
 
 

@@ -9,19 +9,20 @@ from distinit.pipeline.corpus.listing import list_files
 from distinit.pipeline.evaluation.datasets import known_files
 from distinit.pipeline.evaluation.score import ScoredVideo
 from distinit.pipeline.frames.build import build_store
-from distinit.pipeline.frames.build_flow import build_flow_store
+from distinit.pipeline.frames.build_flow import build_flow_store, flow_spec
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import read_manifest
 from distinit.pipeline.progress import Progress
 from distinit.schemas.errors import ConfigError, FrameStoreError
-from distinit.schemas.frames import FlowConfig, FrameGeometry
+from distinit.schemas.frames import FlowConfig, FlowSpec, FrameGeometry
 from distinit.schemas.run import DatasetRecord
 from distinit.schemas.video import DecodeConfig
 
 __all__ = [
     "dataset_store",
     "flow_of",
+    "flow_spec_of",
     "geometry_of",
     "refuse_other_range",
     "scored_videos",
@@ -104,8 +105,7 @@ def flow_of(frames: FrameStore, folder: Path, flow_range: float, progress: Progr
     """
     finished = StoreLayout(folder).manifest.is_file() and read_manifest(folder).units is not None
     if not finished:
-        wanted = FlowConfig(frames=str(frames.root), out=str(folder), flow_range=flow_range)
-        return build_flow_store(wanted, progress)
+        return build_flow_store(_flow_config(frames.root, folder, flow_range), progress)
     store = FrameStore.open(folder)
     lacking = [digest for digest in frames.by_digest if digest not in store.by_digest]
     if lacking or store.channels != 2:
@@ -116,6 +116,23 @@ def flow_of(frames: FrameStore, folder: Path, flow_range: float, progress: Progr
             remedy="give another folder to --flow: it is built when it is missing",
         )
     return store
+
+
+def flow_spec_of(frames: Path, folder: Path, flow_range: float) -> FlowSpec:
+    """How the flow at ``folder`` was computed, or would be if it is not there yet.
+
+    Another version of OpenCV gives other pixels. Raises ConfigError where OpenCV is needed and
+    missing, FrameStoreError for a store that cannot be read.
+    """
+    if StoreLayout(folder).manifest.is_file():
+        flow = read_manifest(folder).flow
+        if flow is not None:
+            return flow
+    return flow_spec(_flow_config(frames, folder, flow_range))
+
+
+def _flow_config(frames: Path, folder: Path, flow_range: float) -> FlowConfig:
+    return FlowConfig(frames=str(frames), out=str(folder), flow_range=flow_range)
 
 
 def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord:

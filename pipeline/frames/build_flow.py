@@ -18,7 +18,7 @@ from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FlowConfig, FlowSpec, StoreCommit, StoredVideo
 
-__all__ = ["build_flow_store"]
+__all__ = ["build_flow_store", "flow_spec"]
 
 _BLOCK_FRAMES = 64  # in memory at a time, of each unit
 
@@ -30,9 +30,7 @@ def build_flow_store(config: FlowConfig, progress: Progress) -> FrameStore:
     the frame is. Raises ConfigError without OpenCV; FrameStoreError if ``config.frames`` is no RGB
     store or ``config.out`` holds another one; StorageError when the disk refuses.
     """
-    spec = FlowSpec(
-        flow_range=config.flow_range, jpeg_quality=config.jpeg_quality, opencv=opencv_version()
-    )
+    spec = flow_spec(config)
     source = FrameStore.open(Path(config.frames))
     if source.manifest.flow is not None:
         raise FrameStoreError(
@@ -64,6 +62,13 @@ def build_flow_store(config: FlowConfig, progress: Progress) -> FrameStore:
     progress.finish()
     writer.finalise(commits)
     return FrameStore.open(Path(config.out))
+
+
+def flow_spec(config: FlowConfig) -> FlowSpec:
+    """How this machine computes flow for ``config``. Raises ConfigError without OpenCV."""
+    return FlowSpec(
+        flow_range=config.flow_range, jpeg_quality=config.jpeg_quality, opencv=opencv_version()
+    )
 
 
 def _build_unit(

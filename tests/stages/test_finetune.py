@@ -345,6 +345,13 @@ def test_a_student_of_flow_is_trained_and_scored_on_flow(
         EvaluateConfig.model_validate({"run": config.out, "evaluation": config.evaluation})
     )
     assert again == result.evaluation
+    assert finetune(config) == result
+    manifest = flow.root / "store.json"
+    stored = json.loads(manifest.read_text())
+    stored["flow"]["opencv"] = "4.9.0"
+    manifest.write_text(json.dumps(stored))
+    with pytest.raises(RunMismatchError, match=r"inputs\.opencv: \S+ there, 4\.9\.0 now"):
+        finetune(config)
     # From a distilled student of flow the pixels follow, and a store that is there is used.
     distilled = save_distilled(tmp_path / "flow-student", student=student, flow_range=10.0)
     next_run = configure(
