@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +160,60 @@ def test_an_interrupted_build_goes_on(rgb: Path, monkeypatch: pytest.MonkeyPatch
     assert (rgb.parent / "flow" / "unit-00000.arrow").stat().st_mtime_ns == first
     assert store.jpegs("b", range(7)) == whole.jpegs("b", range(7))
     assert computed == ["a", "b", "b", "one"]
+
+
+STUCK = """
+import sys, time
+from pathlib import Path
+from distinit.cli import main
+from distinit.pipeline.frames import build_flow
+
+real = build_flow._flow_of_run
+
+def stuck(source, run, spec):
+    if run.video_id == "one":
+        Path(flag).touch()
+        time.sleep(600)
+    return real(source, run, spec)
+
+build_flow._flow_of_run = stuck
+flag, *options = sys.argv[1:]
+main(["flow", "build", *options])
+"""
+
+
+def test_a_build_killed_in_the_middle_of_a_unit_ends_as_an_undisturbed_one(
+    rgb: Path, tmp_path: Path
+) -> None:
+    whole = build_flow_store(config(rgb, out=str(tmp_path / "whole")), NullProgress())
+    options = ["--frames", str(rgb), "--out", str(tmp_path / "flow"), "--quiet"]
+    options += ["--set", "parallel_units=1"]
+    flag = tmp_path / "stuck"
+    process = subprocess.Popen([sys.executable, "-c", STUCK, str(flag), *options])
+    try:
+        deadline = time.monotonic() + 240
+        while not flag.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()  # SIGKILL
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    commits = tmp_path / "flow" / "commits"
+    assert [path.name for path in commits.iterdir()] == ["unit-00000.json"]
+    with pytest.raises(FrameStoreError, match="is not finished"):
+        FrameStore.open(tmp_path / "flow")
+    store = build_flow_store(config(rgb, out=str(tmp_path / "flow")), NullProgress())
+    assert store.verify() == ()
+    assert store.pixels_digest() == whole.pixels_digest()
+    assert contents(store.root) == contents(whole.root)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file of a store."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def test_refusals(rgb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
