@@ -6,12 +6,12 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Concatenate, Protocol
 
 import click
 
 from distinit.pipeline.config import build_config, sampling_choice, teacher_requests
-from distinit.pipeline.progress import NullProgress, Progress, choose_progress
+from distinit.pipeline.progress import NullProgress, choose_progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
 
@@ -22,7 +22,6 @@ _SECTIONS = {
     "Look and trust": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }
-
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _videos_option = click.option(
@@ -84,6 +83,7 @@ def _examples(*lines: str) -> str:
 
 
 type _Command = Callable[..., None]
+type _Options = dict[str, Any]
 
 
 def _with_options(command: _Command, options: Iterable[Callable[[_Command], _Command]]) -> _Command:
@@ -113,11 +113,9 @@ def _sampling_options(command: _Command) -> _Command:
     )
 
     @functools.wraps(command)
-    def with_sampling(
-        stride: int | None, fps: float | None, per_video: int | None, **others: Any
-    ) -> None:
-        given = {"stride": stride, "fps": fps, "per_video": per_video}
-        command(sampling=sampling_choice(given), **others)
+    def with_sampling(**given: Any) -> None:
+        sampling = {name: given.pop(name) for name in ("stride", "fps", "per_video")}
+        command(sampling=sampling_choice(sampling), **given)
 
     return _with_options(with_sampling, options)
 
@@ -137,10 +135,10 @@ def _train_options(command: _Command) -> _Command:
     return _with_options(command, options)
 
 
-def _configure[ConfigT: Record](
-    model: type[ConfigT], options: dict[str, Any]
-) -> tuple[ConfigT, Progress]:
-    """The configuration and the progress that a stage command's options ask for.
+def _run_stage[ConfigT: Record, ResultT: _Summarised](
+    model: type[ConfigT], stage: Callable[Concatenate[ConfigT, ...], ResultT], options: _Options
+) -> ResultT:
+    """Run ``stage`` with the configuration and progress that options ask for; print its result.
 
     An option named ``a__b`` sets the key ``a.b``.
     """
@@ -148,7 +146,10 @@ def _configure[ConfigT: Record](
     as_json, quiet = options.pop("as_json"), options.pop("quiet")
     dotted = {name.replace("__", "."): value for name, value in options.items()}
     config = build_config(model, file, settings, dotted)
-    return config, NullProgress() if quiet else choose_progress(json_events=as_json)
+    progress = NullProgress() if quiet else choose_progress(json_events=as_json)
+    result = stage(config, progress=progress)
+    _show(result, as_json)
+    return result
 
 
 @click.group(
@@ -166,13 +167,16 @@ def main() -> None:
     """Pretrain video models from frozen image models, without one video label."""
 
 
-@main.command(
-    epilog=_examples(
-        "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
-        "distinit extract --videos clips/ --teacher efficientnet_lite0 --cache cache --workers 4",
-        "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
-        "distinit extract --videos s3://bucket/clips/ --teacher resnet50 --cache cache --fps 2",
-    )
+def _command(*examples: str) -> Callable[[_Command], click.Command]:
+    """A command of ``distinit`` whose help ends with ``examples``."""
+    return main.command(epilog=_examples(*examples))
+
+
+@_command(
+    "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
+    "distinit extract --videos clips/ --teacher efficientnet_lite0 --cache cache --workers 4",
+    "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
+    "distinit extract --videos s3://bucket/clips/ --teacher resnet50 --cache cache --fps 2",
 )
 @_videos_option
 @_teacher_option
@@ -191,28 +195,20 @@ def main() -> None:
 @_sampling_options
 @_stage_options
 def extract(
-    names: tuple[str, ...],
-    weights: tuple[str, ...],
-    encoding: str | None,
-    as_json: bool,
-    **options: Any,
+    names: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any
 ) -> None:
     """Videos + frozen teachers -> target cache (and frame store)."""
     from distinit.schemas.extract import ExtractConfig
     from distinit.stages.extract import extract as run
 
-    options |= {"teachers": teacher_requests(names, weights, encoding), "as_json": as_json}
-    config, progress = _configure(ExtractConfig, options)
-    result = run(config, progress=progress)
-    _show(result, as_json)
+    options["teachers"] = teacher_requests(names, weights, encoding)
+    result = _run_stage(ExtractConfig, run, options)
     sys.exit(0 if result.complete else 3)
 
 
-@main.command(
-    epilog=_examples(
-        "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
-        "distinit distill --config configs/paper_distill.yaml --set optimizer.epochs=5",
-    )
+@_command(
+    "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
+    "distinit distill --config configs/paper_distill.yaml --set optimizer.epochs=5",
 )
 @click.option("--cache", metavar="DIR", help="Target cache.")
 @click.option("--frames", metavar="DIR", help="Frame store.")
@@ -220,21 +216,18 @@ def extract(
 @click.option("--out", metavar="RUN", help="Run directory.")
 @_train_options
 @_stage_options
-def distill(as_json: bool, **options: Any) -> None:
+def distill(**options: Any) -> None:
     """Target cache -> video student."""
     from distinit.schemas.distill import DistillConfig
     from distinit.stages.distill import distill as run
 
-    config, progress = _configure(DistillConfig, {**options, "as_json": as_json})
-    _show(run(config, progress=progress), as_json)
+    _run_stage(DistillConfig, run, options)
 
 
-@main.command(
-    epilog=_examples(
-        "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
-        "distinit finetune --dataset clips/ --init scratch --out runs/scratch \\",
-        "    --set student.name=r3d_18",
-    )
+@_command(
+    "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
+    "distinit finetune --dataset clips/ --init scratch --out runs/scratch \\",
+    "    --set student.name=r3d_18",
 )
 @click.option("--dataset", "dataset__root", metavar="DIR", help="Class folders with videos.")
 @click.option("--splits", "dataset__splits", metavar="DIR|FILE", help="HMDB-51, UCF-101, or CSV.")
@@ -246,50 +239,41 @@ def distill(as_json: bool, **options: Any) -> None:
 @click.option("--out", metavar="RUN", help="Run directory.")
 @_train_options
 @_stage_options
-def finetune(as_json: bool, **options: Any) -> None:
+def finetune(**options: Any) -> None:
     """Student -> finetuned classifier, evaluated."""
     from distinit.schemas.finetune import FinetuneConfig
     from distinit.stages.finetune import finetune as run
 
-    config, progress = _configure(FinetuneConfig, {**options, "as_json": as_json})
-    _show(run(config, progress=progress), as_json)
+    _run_stage(FinetuneConfig, run, options)
 
 
-@main.command(
-    epilog=_examples(
-        "distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4"
-    )
-)
+@_command("distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4")
 @click.option("--run", metavar="RUN", help="A finetune run.")
 @click.option("--protocol", "evaluation__protocol", metavar="vmz-N|dense-sN", help="Which clips.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where the student runs.")
 @_stage_options
-def evaluate(as_json: bool, **options: Any) -> None:
+def evaluate(**options: Any) -> None:
     """Score a finetuned run, perhaps by another protocol."""
     from distinit.schemas.finetune import EvaluateConfig
     from distinit.stages.evaluate import evaluate as run
 
-    config, progress = _configure(EvaluateConfig, {**options, "as_json": as_json})
-    _show(run(config, progress=progress), as_json)
+    _run_stage(EvaluateConfig, run, options)
 
 
-@main.command(
-    epilog=_examples(
-        "distinit audit cache --frames frames --out audit",
-        "distinit audit cache --out audit --json",
-    )
+@_command(
+    "distinit audit cache --frames frames --out audit",
+    "distinit audit cache --out audit --json",
 )
 @click.argument("cache", type=click.Path())
 @click.option("--frames", metavar="DIR", help="Frame store, for contact sheets.")
 @click.option("--out", metavar="DIR", required=True, help="Folder of the report.")
 @_stage_options
-def audit(as_json: bool, **options: Any) -> None:
+def audit(**options: Any) -> None:
     """How confident were the teachers? Plots, contact sheets, one page."""
     from distinit.schemas.audit import AuditConfig
     from distinit.stages.audit import audit as run
 
-    config, progress = _configure(AuditConfig, {**options, "as_json": as_json})
-    _show(run(config, progress=progress), as_json)
+    _run_stage(AuditConfig, run, options)
 
 
 @main.group()
@@ -329,13 +313,12 @@ def frames() -> None:
 @_videos_option
 @click.option("--out", metavar="DIR", help="Folder of the frame store.")
 @_stage_options
-def frames_build(as_json: bool, **options: Any) -> None:
+def frames_build(**options: Any) -> None:
     """Videos -> frame store, for those who received a cache without pixels."""
     from distinit.schemas.frames import FramesConfig
     from distinit.stages.frames import build_frames as run
 
-    config, progress = _configure(FramesConfig, {**options, "as_json": as_json})
-    _show(run(config, progress=progress), as_json)
+    _run_stage(FramesConfig, run, options)
 
 
 @main.group()
@@ -347,20 +330,17 @@ def flow() -> None:
 @click.option("--frames", metavar="DIR", help="RGB frame store.")
 @click.option("--out", metavar="DIR", help="Folder of the flow store: made, or continued.")
 @_stage_options
-def flow_build(as_json: bool, **options: Any) -> None:
+def flow_build(**options: Any) -> None:
     """RGB frame store -> flow store: Farneback's flow to the next frame."""
     from distinit.schemas.frames import FlowConfig
     from distinit.stages.flow import build_flow as run
 
-    config, progress = _configure(FlowConfig, {**options, "as_json": as_json})
-    _show(run(config, progress=progress), as_json)
+    _run_stage(FlowConfig, run, options)
 
 
-@main.command(
-    epilog=_examples(
-        "distinit plan --videos clips/ --teacher resnet50",
-        "distinit plan --videos list.csv --teacher resnet50 --fps 2 --set workers=[8,64]",
-    )
+@_command(
+    "distinit plan --videos clips/ --teacher resnet50",
+    "distinit plan --videos list.csv --teacher resnet50 --fps 2 --set workers=[8,64]",
 )
 @_videos_option
 @_teacher_option
@@ -369,17 +349,16 @@ def flow_build(as_json: bool, **options: Any) -> None:
 @click.option("--sample", type=int, metavar="K", help="Videos to look at.")
 @_sampling_options
 @_stage_options
-def plan(names: tuple[str, ...], weights: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def plan(names: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> None:
     """What an extraction would give and cost: frames, bytes, hours. Writes nothing."""
     from distinit.schemas.plan import PlanConfig
     from distinit.stages.plan import plan as run
 
-    options |= {"teachers": teacher_requests(names, weights, None), "as_json": as_json}
-    config, progress = _configure(PlanConfig, options)
-    _show(run(config, progress=progress), as_json)
+    options["teachers"] = teacher_requests(names, weights, None)
+    _run_stage(PlanConfig, run, options)
 
 
-@main.command(epilog=_examples("distinit runs", "distinit runs work --json"))
+@_command("distinit runs", "distinit runs work --json")
 @click.argument("folder", default=".", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def runs(folder: Path, as_json: bool) -> None:
@@ -389,7 +368,7 @@ def runs(folder: Path, as_json: bool) -> None:
     _show(list_runs(folder), as_json)
 
 
-@main.command(epilog=_examples("distinit doctor", "distinit doctor --json"))
+@_command("distinit doctor", "distinit doctor --json")
 @click.option(
     "--folder", type=click.Path(path_type=Path, exists=True), default=".", help="To work in."
 )
@@ -403,7 +382,7 @@ def doctor(folder: Path, as_json: bool) -> None:
     sys.exit(0 if report.healthy else 1)
 
 
-@main.command(epilog=_examples("distinit demo", "distinit demo --out /tmp/demo --only footage"))
+@_command("distinit demo", "distinit demo --out /tmp/demo --only footage")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("work/demo"), show_default=True
 )
@@ -414,9 +393,8 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
     """The whole method on packaged footage: some minutes on two cores."""
     from distinit.stages.demo import demo as run
 
-    _show(
-        run(out, only=only, workers=workers, progress=choose_progress(json_events=as_json)), as_json
-    )
+    progress = choose_progress(json_events=as_json)
+    _show(run(out, only=only, workers=workers, progress=progress), as_json)
 
 
 if __name__ == "__main__":
