@@ -149,6 +149,7 @@ def load_batches(root: Path) -> dict[str, float]:
     import torch
 
     from distinit.pipeline.training.distill_task import open_distill_task
+    from distinit.pipeline.training.feed import Feed
     from distinit.schemas.distill import DistillConfig
 
     torch.set_num_threads(1)
@@ -167,9 +168,10 @@ def load_batches(root: Path) -> dict[str, float]:
         task = open_distill_task(config)
     opened, seconds = own_bytes(), time.monotonic() - began
     samples = task.samples(0)
+    feed = Feed(config.clip, config.runtime, torch.device("cpu"), torch.float32)
     with PeakWatch() as loading:
         for first in range(0, BATCH * BATCHES, BATCH):
-            task.load(0, samples[first : first + BATCH])
+            feed.ahead(task.load(0, samples[first : first + BATCH]))
     return {
         "open_seconds": seconds,
         "open_peak_mb": (opening.peak - before) / MEGABYTE,
