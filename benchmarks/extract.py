@@ -1,6 +1,6 @@
 """Frames a second of stage one: decoding alone, the teacher alone, and the whole extraction.
 
-    python benchmarks/extract.py [--videos VIDEOS] [--teacher NAME ...] [--repeats 5] [--json]
+    python benchmarks/extract.py [--videos VIDEOS] [--teacher NAME ...] [--repeats 3] [--json]
 
 The three take turns, so that a machine which slows down slows all of them; the figures are medians.
 
@@ -267,9 +267,9 @@ class Case:
 
 
 CASES = (
-    Case(("efficientnet_lite0",), 4),
+    Case(("efficientnet_lite0",), 24),
     Case(("null",), 40),
-    Case(("efficientnet_lite0", "mobilenet_v3_large"), 4),
+    Case(("efficientnet_lite0", "mobilenet_v3_large"), 8),
 )
 CLIPS = ("bigbuckbunny_000", "bigbuckbunny_044", "bikes_000", "carphone_pristine_000")
 
@@ -310,8 +310,8 @@ def request_for(text: str, folder: Path) -> TeacherRequest:
     "--teacher", "teachers", multiple=True, help="NAME or NAME=WEIGHTS; several: all in one pass."
 )
 @click.option("--loops", default=4, show_default=True, help="Of the default clips, with --teacher.")
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--teacher-seconds", default=5.0, show_default=True, help="Of one teacher-only lap.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--teacher-seconds", default=20.0, show_default=True, help="Of one teacher-only lap.")
 @click.option("--store", is_flag=True, help="Write a frame store too (decode-only scales for it).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(

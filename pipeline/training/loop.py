@@ -96,13 +96,10 @@ def _outcome(
         )
     student = task.build()
     CheckpointStore.restore(found[0], student)
-    slowest = bottleneck(run.read_metrics(), settings.runtime.loader_workers)
-    if slowest:
-        progress.message(slowest)
     return TrainingOutcome(
         student=student.eval(),
         loss=line["loss"],
-        bottleneck=slowest,
+        bottleneck=bottleneck(run.read_metrics(), settings.runtime.loader_workers),
         global_steps=found[1].global_step,
         seconds=seconds,
     )

@@ -52,8 +52,8 @@ class Watcher:
 
 
 def progress_figures(line: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a metric line that are shown beside the bar."""
-    names = ("loss", "learning_rate", "clips_per_second", "data_wait_percent")
+    """The figures of a metric line that are shown beside the bar, which has a rate of its own."""
+    names = ("loss", "data_wait_percent", "learning_rate")
     return {name: line[name] for name in names if name in line}
 
 

@@ -95,7 +95,7 @@ def test_a_run_with_a_slow_loader_says_so(toys: ModuleType, run: RunDirectory) -
     outcome = train(lambda: task, settings, run, recorder)
     assert outcome.bottleneck.startswith("bottleneck: data wait ")
     assert outcome.bottleneck.endswith("(raise runtime.loader_workers (now 0))")
-    assert recorder.messages[-1] == outcome.bottleneck
+    assert outcome.bottleneck not in recorder.messages, "the summary says it"
     for metrics in run.read_metrics():
         shares = [metrics[f"{part}_percent"] for part in PARTS]
         assert min(shares) > 0
