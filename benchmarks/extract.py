@@ -268,8 +268,8 @@ class Case:
 
 CASES = (
     Case(("efficientnet_lite0",), 24),
-    Case(("null",), 40),
-    Case(("efficientnet_lite0", "mobilenet_v3_large"), 8),
+    Case(("null",), 120),
+    Case(("efficientnet_lite0", "mobilenet_v3_large"), 16),
 )
 CLIPS = ("bigbuckbunny_000", "bigbuckbunny_044", "bikes_000", "carphone_pristine_000")
 
