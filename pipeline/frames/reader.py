@@ -19,7 +19,7 @@ from distinit.pipeline.frames.derive import open_run_index
 from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
 from distinit.pipeline.frames.jpeg import decode_frames
 from distinit.pipeline.frames.layout import StoreLayout
-from distinit.pipeline.frames.writer import ROWS_PER_BATCH, read_manifest
+from distinit.pipeline.frames.writer import read_manifest
 from distinit.pipeline.storage import safe_join, sha256_file
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
@@ -201,27 +201,29 @@ class FrameStore:
 
 
 class _UnitFile:
-    """One memory-mapped unit file; ``jpeg`` costs the same for every row."""
+    """One memory-mapped unit file; ``jpeg`` costs the same for every row.
+
+    All batches are opened at once: small objects made between the large blocks of decoded clips
+    would keep the allocator from using those again.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            if reader.schema != STORE_SCHEMA:
+                raise _damaged(path, f"columns {reader.schema.names}")
+            self._jpegs = reader.read_all().column("jpeg")
+            self._jpegs.validate(full=True)  # offsets of a foreign file could point anywhere
+            if self._jpegs.null_count:
+                raise _damaged(path, "rows without a frame")
         except (OSError, pa.ArrowInvalid) as error:
             raise _damaged(path, str(error)) from error
-        if self._reader.schema != STORE_SCHEMA:
-            raise _damaged(path, f"columns {self._reader.schema.names}")
-        self._path = path
-        self._columns: dict[int, pa.BinaryArray] = {}
 
     def jpeg(self, row: int) -> bytes:
-        batch, offset = divmod(row, ROWS_PER_BATCH)
         try:
-            if batch not in self._columns:
-                column = self._reader.get_batch(batch).column("jpeg")
-                column.validate(full=True)  # offsets of a foreign file could point anywhere
-                self._columns[batch] = column
-            jpeg: bytes = self._columns[batch][offset].as_py()
-        except (pa.ArrowInvalid, IndexError, ValueError, OSError) as error:
+            jpeg: bytes = self._jpegs[row].as_py()
+        except IndexError as error:
             raise _damaged(self._path, str(error)) from error
         return jpeg
 

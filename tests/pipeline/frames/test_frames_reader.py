@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.tables import STORE_SCHEMA
 from tests.pipeline.frames.conftest import DIGESTS, smooth_frames
 
 
@@ -226,3 +229,38 @@ def test_refuses_rows_beyond_the_file(store_root: Path) -> None:
     path.write_text(json.dumps(record))
     with pytest.raises(FrameStoreError, match="is damaged"):
         FrameStore.open(store_root).clip("a", [0])
+
+
+def test_refuses_rows_without_a_frame(store_root: Path) -> None:
+    path = store_root / "unit-00000.arrow"
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    jpegs = [None, *table["jpeg"].to_pylist()[1:]]
+    table = table.set_column(2, table.schema.field("jpeg"), pa.array(jpegs, pa.binary()))
+    with pa.ipc.new_file(str(path), STORE_SCHEMA) as sink:
+        sink.write_table(table)
+    record_path = store_root / "commits" / "unit-00000.json"
+    record = json.loads(record_path.read_text())
+    record["files"][path.name]["size"] = path.stat().st_size
+    record_path.write_text(json.dumps(record))
+    with pytest.raises(FrameStoreError, match="is damaged") as caught:
+        FrameStore.open(store_root).clip("a", [0])
+    assert caught.value.found == "rows without a frame"
+
+
+def test_reading_more_rows_of_an_open_unit_keeps_nothing(
+    writer: FrameStoreWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distinit.pipeline.frames.writer.ROWS_PER_BATCH", 2)
+    with writer.open_unit(0) as unit:
+        unit.append("a", DIGESTS["a"], 0, smooth_frames(64), 10.0)  # 32 batches
+        unit.commit()
+    writer.finalise([0])
+    store = FrameStore.open(tmp_path / "store")
+    store.jpegs("a", [0, 1])
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for frame in range(64):
+        store.jpegs("a", [frame])
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 16
