@@ -9,7 +9,11 @@ from torch import nn
 
 from distinit.pipeline.students.base import VideoBackbone, as_backbone
 from distinit.pipeline.students.tiny import TinyR2Plus1D
-from distinit.pipeline.students.torchvision_nets import CLASSIFIERS, FIXED_CLIPS, build_torchvision
+from distinit.pipeline.students.torchvision_nets import (
+    CLASSIFIERS,
+    SMALLEST_CLIPS,
+    build_torchvision,
+)
 from distinit.pipeline.students.vmz import VMZ_STUDENTS, build_vmz
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
@@ -52,13 +56,13 @@ def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
             found=f"mean {len(clip.mean)}, std {len(clip.std)}",
             remedy="give clip.mean and clip.std one value per channel",
         )
-    fixed = FIXED_CLIPS.get(student.name)
-    if fixed is not None and fixed != (clip.frames, clip.crop):
+    frames, crop = SMALLEST_CLIPS.get(student.name, (1, 1))
+    if clip.frames < frames or clip.crop < crop:
         raise ConfigError(
-            f"{student.name} has position tables for one clip size",
-            expected=f"clip.frames {fixed[0]}, clip.crop {fixed[1]}",
+            f"{student.name} pools such a clip away",
+            expected=f"clip.frames {frames} and clip.crop {crop} at least",
             found=f"clip.frames {clip.frames}, clip.crop {clip.crop}",
-            remedy="use that size (the frame store needs a short edge of at least the crop)",
+            remedy="take longer or larger clips, or another student",
         )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torchvision.models.video as zoo
-from torch import nn
+from torch import Tensor, nn
 
 from distinit.pipeline.students.base import VideoBackbone, as_backbone, replace_input_channels
 
-__all__ = ["CLASSIFIERS", "FIXED_CLIPS", "build_torchvision"]
+__all__ = ["CLASSIFIERS", "SMALLEST_CLIPS", "build_torchvision"]
 
 CLASSIFIERS = {
     "r3d_18": "fc",
@@ -21,8 +22,8 @@ CLASSIFIERS = {
 }
 """Student name -> torchvision's attribute that holds the classifier."""
 
-FIXED_CLIPS = {"mvit_v2_s": (16, 224)}
-"""Students whose position tables fix (frames, crop)."""
+SMALLEST_CLIPS = {"s3d": (5, 17)}
+"""Least (frames, crop) of students whose pooling leaves nothing of smaller clips."""
 
 
 def build_torchvision(name: str, in_channels: int) -> VideoBackbone:
@@ -37,7 +38,17 @@ def build_torchvision(name: str, in_channels: int) -> VideoBackbone:
         # the same for its own size, up to the overlap of the windows, and works for every other.
         model.avgpool = nn.AdaptiveAvgPool3d(1)
     replace_input_channels(model, in_channels)
+    if isinstance(model, zoo.mvit.MViT):
+        # Its blocks resample their position tables to the clip, but are told one fixed size.
+        model.conv_proj.register_forward_hook(partial(_tell_size, model.pos_encoding))
     return as_backbone(model, feature_dim)
+
+
+def _tell_size(
+    positions: zoo.mvit.PositionalEncoding, _conv: nn.Module, _clip: object, patches_BCTHW: Tensor
+) -> None:
+    frames, height, width = patches_BCTHW.shape[2:]
+    positions.temporal_size, positions.spatial_size = frames, (height, width)
 
 
 def _input_width(classifier: nn.Module) -> int:

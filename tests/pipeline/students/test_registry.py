@@ -7,10 +7,11 @@ import types
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from distinit.pipeline.students.heads import new_student
-from distinit.pipeline.students.registry import build_student, check_clip
+from distinit.pipeline.students.registry import STUDENT_NAMES, build_student, check_clip
 from distinit.pipeline.students.vmz import middle_planes, vmz_network
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
@@ -31,6 +32,37 @@ def parameters(module: nn.Module) -> int:
 )
 def test_parameter_counts_with_400_classes(name: str, expected: int) -> None:
     student = new_student(StudentConfig(name=name), {"kinetics": 400}, seed=0)
+    assert parameters(student) == expected
+
+
+def vmz_parameters(*, depth: int, factored: bool) -> int:
+    """Of a VMZ network with 400 classes, added up from its description (DESIGN, VMZ)."""
+    blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}[depth]
+
+    def convolution(inputs: int, outputs: int) -> int:
+        if not factored:
+            return 27 * inputs * outputs + 2 * outputs
+        middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)
+        return 9 * inputs * middle + 2 * middle + 3 * middle * outputs + 2 * outputs
+
+    stem_factored = 3 * 45 * 49 + 2 * 45 + 45 * 64 * 3 + 2 * 64
+    stem = 3 * 64 * 3 * 49 + 2 * 64
+    total = stem_factored if factored else stem
+    inputs = 64
+    for outputs, count in zip((64, 128, 256, 512), blocks, strict=True):
+        if inputs != outputs:  # the shortcut's 1x1x1 convolution
+            total += inputs * outputs + 2 * outputs
+        total += convolution(inputs, outputs) + (2 * count - 1) * convolution(outputs, outputs)
+        inputs = outputs
+    return total + 512 * 400 + 400
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+@pytest.mark.parametrize("name", ["r3d", "r2plus1d"])
+def test_vmz_parameter_counts(name: str, depth: int) -> None:
+    config = StudentConfig(name=f"vmz_{name}_{depth}")
+    student = new_student(config, {"kinetics": 400}, seed=0)
+    expected = vmz_parameters(depth=depth, factored=name == "r2plus1d")
     assert parameters(student) == expected
 
 
@@ -81,7 +113,7 @@ def test_every_student_maps_clips_to_features(
 
 
 @pytest.mark.parametrize("frames", [8, 16, 32])
-@pytest.mark.parametrize("name", ["tiny_r2plus1d_10", "r2plus1d_18", "vmz_r3d_18", "s3d"])
+@pytest.mark.parametrize("name", STUDENT_NAMES)
 def test_clips_of_8_16_and_32_frames(name: str, frames: int) -> None:
     check_clip(StudentConfig(name=name), ClipConfig(frames=frames))
     student = new_student(StudentConfig(name=name), {"a": 3}, seed=0).eval()
@@ -92,12 +124,31 @@ def test_clips_of_8_16_and_32_frames(name: str, frames: int) -> None:
     assert torch.isfinite(outputs["a"]).all()
 
 
-def test_mvit_reads_its_one_clip_size() -> None:
-    student = new_student(StudentConfig(name="mvit_v2_s"), {"a": 3}, seed=0).eval()
+@pytest.mark.parametrize("name", STUDENT_NAMES)
+def test_squares_of_any_size(name: str) -> None:
+    student = new_student(StudentConfig(name=name), {"a": 3}, seed=0).eval()
+    for crop in (33, 48):
+        check_clip(StudentConfig(name=name), ClipConfig(frames=8, crop=crop))
+        with torch.inference_mode():
+            outputs = student(torch.randn(1, 3, 8, crop, crop))
+        assert torch.isfinite(outputs["a"]).all()
+
+
+@pytest.mark.parametrize(("frames", "crop"), [(16, 96), (8, 64)])
+def test_mvit_is_torchvisions(frames: int, crop: int) -> None:
+    student = build_student(StudentConfig(name="mvit_v2_s"))
+    assert isinstance(student, nn.Module)
+    plain = torchvision.models.video.mvit_v2_s()
+    plain.load_state_dict(student.state_dict() | plain.head.state_dict(prefix="head."))
+    plain.pos_encoding.temporal_size = frames // 2
+    plain.pos_encoding.spatial_size = (crop // 4, crop // 4)
+    plain.head = nn.Identity()
+    clip = torch.randn(1, 3, frames, crop, crop)
     with torch.inference_mode():
-        outputs = student(torch.randn(1, 3, 16, 224, 224))
-    assert (student.feature_dim, outputs["a"].shape) == (768, (1, 3))
-    assert torch.isfinite(outputs["a"]).all()
+        features = student.eval()(clip)
+        assert torch.equal(features, plain.eval()(clip))
+    assert features.shape == (1, 768)
+    assert torch.isfinite(features).all()
 
 
 def test_tiny_has_ten_convolutions_on_its_path() -> None:
@@ -107,12 +158,18 @@ def test_tiny_has_ten_convolutions_on_its_path() -> None:
     assert len(path) == 10
 
 
-def test_mvit_refuses_other_clip_sizes() -> None:
-    student = StudentConfig(name="mvit_v2_s")
-    check_clip(student, ClipConfig(frames=16, crop=224))
-    with pytest.raises(ConfigError, match="position tables") as caught:
-        check_clip(student, ClipConfig(frames=8, crop=224))
-    assert caught.value.expected == "clip.frames 16, clip.crop 224"
+@pytest.mark.parametrize(("frames", "crop"), [(4, 32), (8, 16)])
+def test_s3d_refuses_clips_that_it_pools_away(frames: int, crop: int) -> None:
+    student = StudentConfig(name="s3d")
+    check_clip(student, ClipConfig(frames=5, crop=17))
+    build = new_student(student, {"a": 3}, seed=0).eval()
+    with torch.inference_mode():
+        assert build(torch.randn(1, 3, 5, 17, 17))["a"].shape == (1, 3)
+        with pytest.raises(RuntimeError, match="too small"):
+            build(torch.randn(1, 3, frames, crop, crop))
+    with pytest.raises(ConfigError, match="pools such a clip away") as caught:
+        check_clip(student, ClipConfig(frames=frames, crop=crop))
+    assert caught.value.expected == "clip.frames 5 and clip.crop 17 at least"
 
 
 def test_flow_students_need_two_means() -> None:
