@@ -121,13 +121,14 @@ def draw_clips(
 
 
 def time_clips(store: FrameStore, clips: Sequence[Clip]) -> list[Timed]:
-    """Every clip both ways: first all from the store, then all from their videos."""
-    from_store = [
-        clocked(lambda clip=clip: store.clip(clip.video_id, range(clip.first, clip.first + FRAMES)))
-        for clip in clips
-    ]
+    """Every clip both ways: first all from the store, then all from their videos.
+
+    No clip is kept while others are timed; those of the store are read again to be compared.
+    """
+    from_store = [clocked(lambda clip=clip: stored_clip(store, clip))[1:] for clip in clips]
     timed = []
-    for clip, (stored, store_ms, store_cpu) in zip(clips, from_store, strict=True):
+    for clip, (store_ms, store_cpu) in zip(clips, from_store, strict=True):
+        stored = stored_clip(store, clip)
         height, width = stored.shape[2:]
         decoded, video_ms, video_cpu = clocked(
             lambda c=clip, h=height, w=width: decode_clip(c, h, w)
@@ -137,6 +138,11 @@ def time_clips(store: FrameStore, clips: Sequence[Clip]) -> list[Timed]:
             apart = float((stored.float() - decoded.float()).abs().mean())
         timed.append(Timed(clip.path, store_ms, store_cpu, video_ms, video_cpu, apart))
     return timed
+
+
+def stored_clip(store: FrameStore, clip: Clip) -> torch.Tensor:
+    """uint8 [FRAMES, 3, height, width] from the store."""
+    return store.clip(clip.video_id, range(clip.first, clip.first + FRAMES))
 
 
 def clocked(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float, float]:
