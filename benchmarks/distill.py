@@ -30,6 +30,7 @@ from itertools import count
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
@@ -70,14 +71,15 @@ class Bench:
         self._stepper = Stepper(self.task.build(), self.task, settings, Alone(), device)
         self._resident = Stepper(self.task.build(), self.task, settings, Alone(), device)
         feed = self._resident.feed
-        self._ready = feed.ready(feed.ahead(self.task.load(0, np.arange(self.size))))
+        self._samples = self.task.samples(0)
+        self._ready = feed.ready(feed.ahead(self.task.load(0, self._batch(0))))
         self._teacher = resnet50(weights=None).eval().to(device)
         self._frames_BCHW = torch.rand(self.size, 3, 224, 224, device=device)
 
     @contextmanager
     def batches(self) -> Iterator[Iterator[Batch | Ready]]:
-        """Batches without end, in sample order, from the loader threads."""
-        requests = (np.arange(i * self.size, (i + 1) * self.size) for i in count())
+        """Batches without end, in an epoch's order, from the loader threads."""
+        requests = (self._batch(step) for step in count())
         load, ahead = self.task.load, self._stepper.feed.ahead
         with closing(
             prefetch(lambda samples: ahead(load(0, samples)), requests, self._threads)
@@ -119,8 +121,14 @@ class Bench:
         """Targets alone, in this thread."""
         self._clock_start()
         for step in range(steps):
-            self.task.look_up(0, np.arange(step * self.size, (step + 1) * self.size))
+            self.task.look_up(0, self._batch(step))
         self._clock_stop()
+
+    def _batch(self, step: int) -> NDArray[np.int64]:
+        """Samples of a step; an epoch that is shorter begins anew."""
+        places_B = np.arange(step * self.size, (step + 1) * self.size) % len(self._samples)
+        samples_B: NDArray[np.int64] = self._samples[places_B]
+        return samples_B
 
     def _clock_start(self) -> None:
         wait_for(self.device)

@@ -130,7 +130,7 @@ class FrameStore:
         """Numbers (int64 [N]) of the (first) videos with these digests (bytes); -1: not stored."""
         return self.by_digest.numbers_of(digests_N)
 
-    def jpegs(self, video_id: str, indices: Sequence[int]) -> list[bytes]:
+    def jpegs(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """The JPEG bytes of frames of one video, in the order asked for.
 
         Raises FrameStoreError for an unknown video or frame.

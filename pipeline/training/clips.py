@@ -99,15 +99,20 @@ def read_clips(
     store: FrameStore, video_ids: Sequence[str], choices: ClipChoices, crop: int
 ) -> StoredClips:
     """Read N clips without decoding them; ``video_ids`` by number. Raises FrameStoreError."""
+    frames_NT = choices.frames_NT
+    clips, span = len(frames_NT), int(frames_NT.max()) + 1
+    # One sort for all clips: one a clip took a quarter of the time of loading without decoding.
+    key_NT = np.arange(clips)[:, None] * span + frames_NT
+    key_M, place_NT = np.unique(key_NT, return_inverse=True)
+    first_N = np.searchsorted(key_M, np.arange(clips) * span)
     jpegs_M: list[bytes] = []
-    frame_NT = np.empty_like(choices.frames_NT)
-    for n, (video, frames_T) in enumerate(
-        zip(choices.video_N.tolist(), choices.frames_NT, strict=True)
+    for video, frames in zip(
+        choices.video_N.tolist(), np.split(key_M % span, first_N[1:]), strict=True
     ):
-        distinct, place_T = np.unique(frames_T, return_inverse=True)
-        frame_NT[n] = len(jpegs_M) + place_T
-        jpegs_M.extend(store.jpegs(video_ids[video], distinct.tolist()))
-    return StoredClips(jpegs_M, frame_NT, choices.crop_N2, crop, store.channels)
+        jpegs_M.extend(store.jpegs(video_ids[video], frames))
+    return StoredClips(
+        jpegs_M, place_NT.reshape(frames_NT.shape), choices.crop_N2, crop, store.channels
+    )
 
 
 def to_clip(

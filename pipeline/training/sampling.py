@@ -45,11 +45,13 @@ class Purpose(IntEnum):
     DROPOUT = 4
 
 
-def _generator(seed: int, epoch: int, purpose: Purpose, counter: int = 0) -> np.random.Generator:
+def _bits(seed: int, epoch: int, purpose: Purpose, counter: int = 0) -> np.random.Philox:
     key = np.array([seed % 2**64, epoch], np.uint64)
-    return np.random.Generator(
-        np.random.Philox(key=key, counter=np.array([counter, 0, 0, purpose], np.uint64))
-    )
+    return np.random.Philox(key=key, counter=np.array([counter, 0, 0, purpose], np.uint64))
+
+
+def _generator(seed: int, epoch: int, purpose: Purpose, counter: int = 0) -> np.random.Generator:
+    return np.random.Generator(_bits(seed, epoch, purpose, counter))
 
 
 def uniforms(seed: int, epoch: int, purpose: Purpose, samples_N: Ints, width: int) -> Floats:
@@ -60,9 +62,14 @@ def uniforms(seed: int, epoch: int, purpose: Purpose, samples_N: Ints, width: in
     if count and samples_N[-1] - samples_N[0] == count - 1 and (np.diff(samples_N) == 1).all():
         generator = _generator(seed, epoch, purpose, int(samples_N[0]) * blocks)
         return generator.random((count, padded))[:, :width]
+    # Moving one generator takes a third of the time of making one for each row.
+    bits, place = _bits(seed, epoch, purpose), 0
+    generator = np.random.Generator(bits)
     rows = np.empty((count, padded))
     for row, sample in zip(rows, samples_N.tolist(), strict=True):
-        row[:] = _generator(seed, epoch, purpose, sample * blocks).random(padded)
+        bits.advance(sample * blocks - place)
+        generator.random(out=row)
+        place = (sample + 1) * blocks
     return rows[:, :width]
 
 
