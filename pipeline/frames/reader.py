@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from distinit.pipeline.frames.derive import open_run_index
 from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
 from distinit.pipeline.frames.jpeg import decode_frames
 from distinit.pipeline.frames.layout import StoreLayout
-from distinit.pipeline.frames.writer import read_manifest
+from distinit.pipeline.frames.writer import ROWS_PER_BATCH, read_manifest
 from distinit.pipeline.storage import safe_join, sha256_file
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
@@ -30,6 +31,8 @@ __all__ = ["FrameStore"]
 
 # Each open unit holds one file descriptor; well below the usual limit of 1024.
 MAX_OPEN_UNITS = 256
+# Of an Arrow binary column: where a row begins and ends.
+_OFFSETS = struct.Struct("<2i")
 
 
 class FrameStore:
@@ -203,29 +206,51 @@ class FrameStore:
 class _UnitFile:
     """One memory-mapped unit file; ``jpeg`` costs the same for every row.
 
-    All batches are opened at once: small objects made between the large blocks of decoded clips
-    would keep the allocator from using those again.
+    Of a batch that was read, three numbers are kept in an array that is there from the start: an
+    object for each, made between the large blocks of decoded clips, would keep the allocator from
+    using those again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            if reader.schema != STORE_SCHEMA:
-                raise _damaged(path, f"columns {reader.schema.names}")
-            self._jpegs = reader.read_all().column("jpeg")
-            self._jpegs.validate(full=True)  # offsets of a foreign file could point anywhere
-            if self._jpegs.null_count:
-                raise _damaged(path, "rows without a frame")
+            source = pa.memory_map(str(path))
+            self._reader = pa.ipc.open_file(source)
+            self._bytes = memoryview(source.read_buffer())
         except (OSError, pa.ArrowInvalid) as error:
             raise _damaged(path, str(error)) from error
+        if self._reader.schema != STORE_SCHEMA:
+            raise _damaged(path, f"columns {self._reader.schema.names}")
+        self._base = pa.py_buffer(self._bytes).address
+        # By batch: where its offsets and its JPEGs begin in the file, and its rows; 0: not read.
+        self._place_B3 = np.zeros((self._reader.num_record_batches, 3), np.int64)
 
     def jpeg(self, row: int) -> bytes:
+        batch, inside = divmod(row, ROWS_PER_BATCH)
+        if not 0 <= batch < len(self._place_B3):
+            raise _damaged(self._path, f"no row {row}")
+        if self._place_B3[batch, 2] == 0:
+            self._place_B3[batch] = self._places(batch)
+        offsets, jpegs, rows = self._place_B3[batch].tolist()
+        if inside >= rows:
+            raise _damaged(self._path, f"no row {row}")
+        first, end = _OFFSETS.unpack_from(self._bytes, offsets + inside * _OFFSETS.size // 2)
+        return self._bytes[jpegs + first : jpegs + end].tobytes()
+
+    def _places(self, batch: int) -> tuple[int, int, int]:
         try:
-            jpeg: bytes = self._jpegs[row].as_py()
-        except IndexError as error:
+            column = self._reader.get_batch(batch).column("jpeg")
+            column.validate(full=True)  # offsets of a foreign file could point anywhere
+        except (pa.ArrowInvalid, OSError) as error:
             raise _damaged(self._path, str(error)) from error
-        return jpeg
+        is_last = batch == len(self._place_B3) - 1
+        if column.null_count or not (is_last or len(column) == ROWS_PER_BATCH):
+            raise _damaged(self._path, f"batch {batch}: {len(column)} rows, some without a frame")
+        _, *buffers = column.buffers()
+        offsets, jpegs = (-1 if b is None else b.address - self._base for b in buffers)
+        if not (0 <= offsets < len(self._bytes) and 0 <= jpegs < len(self._bytes)):
+            raise _damaged(self._path, f"batch {batch}: compressed or empty columns")
+        return offsets, jpegs, len(column)
 
 
 def _damaged(path: Path, found: str) -> FrameStoreError:

@@ -12,6 +12,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -231,27 +232,50 @@ def test_refuses_rows_beyond_the_file(store_root: Path) -> None:
         FrameStore.open(store_root).clip("a", [0])
 
 
-def test_refuses_rows_without_a_frame(store_root: Path) -> None:
+def rewrite_unit(store_root: Path, jpegs: list[bytes | None], **options: Any) -> None:
+    """Write the first unit anew with other JPEGs; its commit record agrees."""
     path = store_root / "unit-00000.arrow"
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    jpegs = [None, *table["jpeg"].to_pylist()[1:]]
-    table = table.set_column(2, table.schema.field("jpeg"), pa.array(jpegs, pa.binary()))
-    with pa.ipc.new_file(str(path), STORE_SCHEMA) as sink:
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    column = pa.array(jpegs, pa.binary())
+    table = table.set_column(2, table.schema.field("jpeg"), column)
+    with pa.ipc.new_file(
+        str(path), STORE_SCHEMA, options=pa.ipc.IpcWriteOptions(**options)
+    ) as sink:
         sink.write_table(table)
     record_path = store_root / "commits" / "unit-00000.json"
     record = json.loads(record_path.read_text())
     record["files"][path.name]["size"] = path.stat().st_size
     record_path.write_text(json.dumps(record))
+
+
+def stored_jpegs(store_root: Path) -> list[bytes]:
+    table = pa.ipc.open_file((store_root / "unit-00000.arrow").read_bytes()).read_all()
+    jpegs: list[bytes] = table["jpeg"].to_pylist()
+    return jpegs
+
+
+def test_refuses_rows_without_a_frame(store_root: Path) -> None:
+    rewrite_unit(store_root, [None, *stored_jpegs(store_root)[1:]])
     with pytest.raises(FrameStoreError, match="is damaged") as caught:
         FrameStore.open(store_root).clip("a", [0])
-    assert caught.value.found == "rows without a frame"
+    assert caught.value.found == "batch 0: 20 rows, some without a frame"
+
+
+@pytest.mark.parametrize("compression", ["lz4", None])
+def test_refuses_compressed_and_empty_columns(store_root: Path, compression: str | None) -> None:
+    jpegs = stored_jpegs(store_root)
+    stored = jpegs if compression else [b""] * len(jpegs)
+    rewrite_unit(store_root, list(stored), compression=compression)
+    with pytest.raises(FrameStoreError, match="is damaged") as caught:
+        FrameStore.open(store_root).clip("a", [0])
+    assert caught.value.found == "batch 0: compressed or empty columns"
 
 
 def test_reading_more_rows_of_an_open_unit_keeps_nothing(
     writer: FrameStoreWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distinit.pipeline.frames.writer.ROWS_PER_BATCH", 2)
+    for module in ("writer", "reader"):
+        monkeypatch.setattr(f"distinit.pipeline.frames.{module}.ROWS_PER_BATCH", 2)
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(64), 10.0)  # 32 batches
         unit.commit()

@@ -72,6 +72,7 @@ def test_failed_video_leaves_no_row_and_is_recorded(
     writer: FrameStoreWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "ROWS_PER_BATCH", 4)
+    monkeypatch.setattr("distinit.pipeline.frames.reader.ROWS_PER_BATCH", 4)
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(3), 10.0)
         unit.append("b", DIGESTS["b"], 0, smooth_frames(6), 10.0)
