@@ -115,7 +115,7 @@ def _decode_pillow(jpeg: bytes, grey: bool = False) -> torch.Tensor:
 
 def _decode_torchvision(jpeg: bytes, grey: bool = False) -> torch.Tensor:
     # The operator itself: the Python wrapper warns on every call that a later release drops it.
-    # Its overload by name spares a lookup that takes 2 % of a small picture's time.
+    # Its overload by name spares a look-up at each small picture.
     no_rotation = False
     decoded: torch.Tensor = torch.ops.image.decode_jpeg.default(
         _bytes(jpeg), _GREY if grey else _RGB, no_rotation

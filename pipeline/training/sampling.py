@@ -62,7 +62,7 @@ def uniforms(seed: int, epoch: int, purpose: Purpose, samples_N: Ints, width: in
     if count and samples_N[-1] - samples_N[0] == count - 1 and (np.diff(samples_N) == 1).all():
         generator = _generator(seed, epoch, purpose, int(samples_N[0]) * blocks)
         return generator.random((count, padded))[:, :width]
-    # Moving one generator takes a third of the time of making one for each row.
+    # Moving one generator costs less than making one for each row.
     bits, place = _bits(seed, epoch, purpose), 0
     generator = np.random.Generator(bits)
     rows = np.empty((count, padded))
