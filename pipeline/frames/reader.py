@@ -244,8 +244,10 @@ class _UnitFile:
         except (pa.ArrowInvalid, OSError) as error:
             raise _damaged(self._path, str(error)) from error
         is_last = batch == len(self._place_B3) - 1
-        if column.null_count or not (is_last or len(column) == ROWS_PER_BATCH):
+        if column.null_count:
             raise _damaged(self._path, f"batch {batch}: {len(column)} rows, some without a frame")
+        if len(column) != ROWS_PER_BATCH and not is_last:  # rows would be taken for others
+            raise _damaged(self._path, f"batch {batch}: {len(column)} rows, not {ROWS_PER_BATCH}")
         _, *buffers = column.buffers()
         offsets, jpegs = (-1 if b is None else b.address - self._base for b in buffers)
         if not (0 <= offsets < len(self._bytes) and 0 <= jpegs < len(self._bytes)):

@@ -242,6 +242,10 @@ def rewrite_unit(store_root: Path, jpegs: list[bytes | None], **options: Any) ->
         str(path), STORE_SCHEMA, options=pa.ipc.IpcWriteOptions(**options)
     ) as sink:
         sink.write_table(table)
+    agree_on_size(store_root, path)
+
+
+def agree_on_size(store_root: Path, path: Path) -> None:
     record_path = store_root / "commits" / "unit-00000.json"
     record = json.loads(record_path.read_text())
     record["files"][path.name]["size"] = path.stat().st_size
@@ -269,6 +273,19 @@ def test_refuses_compressed_and_empty_columns(store_root: Path, compression: str
     with pytest.raises(FrameStoreError, match="is damaged") as caught:
         FrameStore.open(store_root).clip("a", [0])
     assert caught.value.found == "batch 0: compressed or empty columns"
+
+
+def test_refuses_batches_of_another_size(
+    store_root: Path,
+) -> None:
+    path = store_root / "unit-00000.arrow"
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    with pa.ipc.new_file(str(path), STORE_SCHEMA) as sink:
+        sink.write_table(table, max_chunksize=7)
+    agree_on_size(store_root, path)
+    with pytest.raises(FrameStoreError, match="is damaged") as caught:
+        FrameStore.open(store_root).clip("a", [0])
+    assert caught.value.found == "batch 0: 7 rows, not 512"
 
 
 def test_reading_more_rows_of_an_open_unit_keeps_nothing(
