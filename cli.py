@@ -14,6 +14,7 @@ from distinit.pipeline.config import build_config, sampling_choice, teacher_requ
 from distinit.pipeline.progress import NullProgress, choose_progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
+from distinit.schemas.wording import printable, printable_json
 
 __all__ = ["main"]
 
@@ -74,7 +75,10 @@ class _Summarised(Protocol):
 
 
 def _show(result: _Summarised, as_json: bool) -> None:
-    click.echo(result.model_dump_json(indent=2) if as_json else result.summary())
+    if as_json:
+        click.echo(printable_json(result.model_dump_json(indent=2)))
+    else:
+        click.echo(printable(result.summary()))
 
 
 def _examples(*lines: str) -> str:

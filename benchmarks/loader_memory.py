@@ -102,7 +102,7 @@ def write_cache(root: Path, videos: int) -> None:
 
 def write_frames(root: Path, videos: int) -> None:
     """A frame store of the same videos: grey pictures, 32 x 32 pixels."""
-    writer = FrameStoreWriter(root, FrameGeometry(), "made-up")
+    writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     frames_NHWC = np.full((FRAMES, PIXELS, PIXELS, 3), 128, np.uint8)
     per_unit = UNIT_ROWS // FRAMES
     units = range(-(-videos // per_unit))

@@ -1,14 +1,16 @@
 """Columns derived from published files: one ``.npy`` file each, memory-mapped, never published.
 
-They lie under ``$XDG_CACHE_HOME/distinit/<key>/``, where ``key`` is a digest of what they were
-derived from. Mapped, they cost address space and no memory, and the processes of a machine share
-them. Whatever is damaged is derived again; the folder may be deleted at any time.
+They lie under ``$XDG_CACHE_HOME/distinit/<key>/``, where ``key`` is a digest of the bytes they were
+derived from, computed here: what a file claims of itself chooses no folder. Mapped, they cost
+address space and no memory, and the processes of a machine share them. Whatever is damaged is
+derived again; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -18,9 +20,18 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from distinit.pipeline.storage import atomic_write_bytes, fsync_dir, storage_errors
+from distinit.pipeline.records import read_json
+from distinit.pipeline.storage import (
+    atomic_write_bytes,
+    fsync_dir,
+    open_for_writing,
+    open_regular,
+    storage_errors,
+)
+from distinit.schemas.errors import StorageError
 
 __all__ = [
+    "MARKER",
     "columns_are_sound",
     "derive_columns",
     "find_texts",
@@ -29,11 +40,20 @@ __all__ = [
     "new_column",
 ]
 
+MARKER = "distinit-derived"
+"""A file of this name says that a folder was made here, and may be replaced."""
+
 _BLOCK_BYTES = 1 << 24
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def index_folder(key: str) -> Path:
-    """``$XDG_CACHE_HOME/distinit/<key>``, ``~/.cache`` where the variable is not set."""
+    """``$XDG_CACHE_HOME/distinit/<key>``, ``~/.cache`` where the variable is not set.
+
+    Raises ValueError for a key that is not the hexadecimal text of a sha256.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"not a sha256: {key!r}")
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return Path(home) / "distinit" / key
 
@@ -41,34 +61,50 @@ def index_folder(key: str) -> Path:
 def columns_are_sound(folder: Path, version: int) -> bool:
     """Whether the columns at ``folder`` are all there, undamaged and of this ``version``."""
     try:
-        record = json.loads((folder / "index.json").read_bytes())
+        record = read_json(folder / "index.json", error=StorageError, remedy="")
         return bool(record["version"] == version) and all(
-            _checksum(folder / name) == stored for name, stored in record["files"].items()
+            _checksum(folder / Path(name).name) == stored
+            for name, stored in record["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, StorageError, KeyError, TypeError, AttributeError):
         return False
 
 
 def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) -> None:
     """Have ``write`` fill a new folder with columns, which then takes the place of ``folder``.
 
-    Raises StorageError if the disk refuses, and whatever ``write`` raises.
+    Raises StorageError if the disk refuses or ``folder`` was not made here, and whatever
+    ``write`` raises.
     """
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with storage_errors(folder):
         try:
             partial.mkdir(parents=True)
+            (partial / MARKER).touch()
             write(partial)
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             record = json.dumps({"version": version, "files": files}, indent=2)
             atomic_write_bytes(partial / "index.json", record.encode())
             if columns_are_sound(folder, version):
                 return  # another process was faster
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         fsync_dir(folder.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of columns. Raises StorageError if it is anything else."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not (folder / MARKER).is_file():
+        raise StorageError(
+            f"{folder} is in the way: it was not made by distinit, and is not removed",
+            expected=f"no such folder, or one with a file {MARKER}",
+            remedy="look at it, move it away, then run the same command again",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def map_column(folder: Path, name: str) -> np.ndarray:
@@ -80,12 +116,21 @@ def map_column(folder: Path, name: str) -> np.ndarray:
 
 
 def new_column(folder: Path, name: str, rows: int, kind: Any) -> np.ndarray:
-    """A column of zeros to be written to, memory-mapped."""
+    """A column of zeros to be written to, memory-mapped.
+
+    Its place on the disk is taken at once: writing to a mapped file that the disk cannot hold
+    would end the process with a bus error. Raises OSError.
+    """
     path = folder / f"{name}.npy"
     if rows == 0:  # an empty file cannot be mapped for writing
         np.save(path, np.zeros(0, kind), allow_pickle=False)
         return np.zeros(0, kind)
     values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
+    descriptor = open_for_writing(path)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
     return values
 
 
@@ -111,7 +156,7 @@ def find_texts(
 def _checksum(path: Path) -> list[int]:
     """[size, crc32c of the crc32c of its blocks]: quick enough to check on every open."""
     size, parts = 0, []
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         while block := file.read(_BLOCK_BYTES):
             size += len(block)
             parts.append(int(google_crc32c.value(block)))

@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 from rich.text import Text
 
+from distinit.schemas.wording import printable
+
 __all__ = [
     "Figure",
     "JsonProgress",
@@ -125,7 +127,7 @@ class RichProgress:
 
     def message(self, text: str) -> None:
         """See Progress."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def finish(self) -> None:
         """See Progress."""
@@ -175,7 +177,7 @@ class LogProgress:
 
     def message(self, text: str) -> None:
         """See Progress."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """See Progress."""

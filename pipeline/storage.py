@@ -1,15 +1,20 @@
-"""Files that are either whole or absent, and paths that stay inside their folder."""
+"""Files that are either whole or absent, paths that stay inside their folder, bounded reads.
+
+Folders come from strangers. Nothing here follows a link to write, waits for a pipe, or reads more
+than a caller allows.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from distinit.schemas.errors import CacheCorruptError, StorageError
+from distinit.schemas.errors import CacheCorruptError, DistInitError, StorageError
 
 __all__ = [
     "PARTIAL_SUFFIX",
@@ -17,6 +22,10 @@ __all__ = [
     "atomic_write_bytes",
     "fsync_dir",
     "fsync_file",
+    "open_for_writing",
+    "open_regular",
+    "read_bounded",
+    "refuse_links",
     "safe_join",
     "sha256_file",
     "storage_errors",
@@ -30,11 +39,14 @@ _REMEDIES = {
     errno.EFBIG: "the file size limit is reached (`ulimit -f`): raise it, then run it again",
     errno.EIO: "the disk reports a fault: look at it (`dmesg`), then run the same command again",
     errno.ENOTDIR: "a part of that path is a file: choose another folder",
+    errno.EISDIR: "there is a folder of that name: choose another path",
     errno.EEXIST: "there is a file of that name: choose another folder",
+    errno.ELOOP: "there is a link in its place, which is not followed: remove it",
     errno.EROFS: "the file system is read-only: choose a folder you can write to",
     errno.EACCES: "you may not write there: change the permissions or choose another folder",
     errno.EPERM: "you may not write there: change the permissions or choose another folder",
 }
+_REGULAR = "a regular file"
 
 
 @contextmanager
@@ -56,12 +68,15 @@ def storage_errors(path: Path) -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a ``.partial`` sibling to write; on success it is synced and renamed to ``path``.
 
-    On an error the partial file is removed and ``path`` is as it was.
+    The sibling is there already, new and empty: a link of its name is removed, not followed. On
+    an error the partial file is removed and ``path`` is as it was.
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)
+            os.close(open_for_writing(partial, os.O_EXCL))
             yield partial
             fsync_file(partial)
             partial.replace(path)
@@ -75,6 +90,72 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old bytes or all the new ones."""
     with atomic_path(path) as partial:
         partial.write_bytes(data)
+
+
+def open_for_writing(path: Path, flags: int = 0) -> int:
+    """A descriptor to read and write a file that is made where it is missing; never a link.
+
+    Raises StorageError where a link, a folder or no regular file is in its place.
+    """
+    with storage_errors(path):
+        flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"cannot write {path}", expected=_REGULAR, found="something else")
+    return descriptor
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor to read a regular file; of anything else nothing is read or waited for.
+
+    Raises OSError: as ``os.open``, and with EINVAL for a pipe, a device, a socket or a folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """All bytes of a regular file. Raises OSError: as ``open_regular``, EFBIG above the limit."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        _refuse_above(limit_bytes, os.fstat(file.fileno()).st_size, path)
+        data = file.read(limit_bytes + 1)  # a file of /proc has no size
+    _refuse_above(limit_bytes, len(data), path)
+    return data
+
+
+def _refuse_above(limit_bytes: int, size_bytes: int, path: Path) -> None:
+    if size_bytes > limit_bytes:
+        raise OSError(errno.EFBIG, f"more than {limit_bytes:,} bytes", str(path))
+
+
+def refuse_links(root: Path, error: type[DistInitError] = StorageError) -> None:
+    """Raise ``error`` unless everything below ``root`` is a regular file or a folder.
+
+    To be called before the first write into a folder that may come from elsewhere: a link in it
+    could lead a write, or a removal, to any other place. ``root`` itself may be a link.
+    """
+    folders = [root] if root.is_dir() else []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    raise error(
+                        f"{root} holds a link or a special file: nothing is written there",
+                        expected="files and folders only",
+                        found=_kind_of(Path(entry.path), root),
+                        remedy="remove it, or give another folder",
+                    )
+
+
+def _kind_of(path: Path, root: Path) -> str:
+    name = path.relative_to(root).as_posix()
+    return f"{name} -> {path.readlink()}" if path.is_symlink() else f"{name}, a special file"
 
 
 def fsync_file(path: Path) -> None:
@@ -91,9 +172,11 @@ def fsync_dir(path: Path) -> None:
     fsync_file(path)
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in bounded memory."""
-    with path.open("rb") as file:
+def sha256_file(path: Path, limit_bytes: int | None = None) -> str:
+    """Hex sha256 of a regular file's bytes, read in bounded memory. Raises as ``read_bounded``."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        if limit_bytes is not None:
+            _refuse_above(limit_bytes, os.fstat(file.fileno()).st_size, path)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -103,7 +186,8 @@ def safe_join(root: Path, relative: str) -> Path:
     Raises CacheCorruptError for absolute paths, ``..`` and symlinks that leave ``root``.
     """
     pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in relative or not relative:
+    unusable = "\\" in relative or not relative.isprintable() or not relative
+    if pure.is_absolute() or ".." in pure.parts or unusable:
         raise CacheCorruptError(
             "a record names a path outside its own folder",
             expected=f"a relative path below {root}",

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
-__all__ = ["Record", "canonical_json", "sha256_of"]
+__all__ = ["MAX_ID_BYTES", "Name", "Record", "Sha256", "VideoId", "canonical_json", "sha256_of"]
+
+MAX_ID_BYTES = 64
+"""Longest video id, in bytes: indexes reserve as much for every video as the longest id takes."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A digest in hexadecimal. Nothing else may stand where a digest is read from a file."""
+
+VideoId = Annotated[str, StringConstraints(pattern=rf"^[A-Za-z0-9._-]{{1,{MAX_ID_BYTES}}}$")]
+"""What a video is called in tables and records: 16 hex digits of its sha256, and ``-N``."""
+
+Name = Annotated[str, StringConstraints(max_length=1_000)]
+"""A name that people read: a label space, an architecture."""
 
 
 class Record(BaseModel):

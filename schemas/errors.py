@@ -6,6 +6,8 @@ The CLI prints it without a traceback and exits with ``exit_code``.
 
 from __future__ import annotations
 
+from distinit.schemas.wording import one_line, printable
+
 __all__ = [
     "CacheCorruptError",
     "CacheError",
@@ -30,6 +32,9 @@ __all__ = [
 ]
 
 
+_INDENT = " " * 12  # below the detail: a line that a value brings along is told apart
+
+
 class DistInitError(Exception):
     """Root of the tree. ``problem`` is one sentence; the rest is optional detail."""
 
@@ -50,13 +55,16 @@ class DistInitError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        lines = [self.problem]
-        if self.expected is not None:
-            lines.append(f"  expected: {self.expected}")
-        if self.found is not None:
-            lines.append(f"  found:    {self.found}")
-        if self.remedy is not None:
-            lines.append(f"  to do:    {self.remedy}")
+        # Names and values in a message may come from a stranger's file: see wording.one_line.
+        lines = [one_line(self.problem)]
+        for label, detail in (
+            ("expected:", self.expected),
+            ("found:", self.found),
+            ("to do:", self.remedy),
+        ):
+            if detail is not None:
+                text = printable(detail).replace("\n", f"\n{_INDENT}")
+                lines.append(f"  {label:9} {text}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import Record, Sha256, VideoId
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.video import DecodeConfig
@@ -96,8 +96,8 @@ class StoredVideo(Record):
     A video has one run, or several when it spans units or was written in turns with others.
     """
 
-    video_id: str
-    digest: str = Field(description="sha256 of the video file's bytes")
+    video_id: VideoId
+    digest: Sha256 = Field(description="sha256 of the video file's bytes")
     first_frame: int = Field(ge=0, description="index of the first frame that lies in this file")
     frame_count: int = Field(ge=0, description="frames in this file")
     first_row: int = Field(ge=0, description="row of the first frame within this file")
@@ -109,8 +109,8 @@ class StoredVideo(Record):
 class FailedVideo(Record):
     """A video that could not be decoded: none of its frames are kept."""
 
-    video_id: str
-    digest: str = Field(description="sha256 of the video file's bytes")
+    video_id: VideoId
+    digest: Sha256 = Field(description="sha256 of the video file's bytes")
     error: str
 
 
@@ -130,7 +130,7 @@ class FrameStoreManifest(Record):
     format_version: int = 1
     geometry: FrameGeometry
     flow: FlowSpec | None = Field(None, description="of a flow store; None: RGB pictures")
-    plan_digest: str = Field(description="of the unit plan that the files follow")
+    plan_digest: Sha256 = Field(description="of the unit plan that the files follow")
     units: tuple[int, ...] | None = Field(
         None, description="units of the finished store; None while it is being written"
     )

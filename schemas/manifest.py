@@ -6,11 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import Name, Record, Sha256, VideoId
+from distinit.schemas.teacher import MAX_CLASSES, Encoding
 from distinit.schemas.video import SamplingConfig
 
 __all__ = [
     "CACHE_FORMAT_VERSION",
+    "MAX_CAPACITY",
+    "MAX_UNITS",
     "CacheManifest",
     "CorpusSummary",
     "FidelitySums",
@@ -23,11 +26,15 @@ __all__ = [
 
 CACHE_FORMAT_VERSION = 1
 
+MAX_CAPACITY = 1 << 20
+"""Most rows of one unit; what is planned has at most 32,768."""
+MAX_UNITS = 10_000_000
+
 
 class CorpusSummary(Record):
     """Which videos the cache speaks of."""
 
-    digest: str = Field(description="sha256 over the sorted content digests of all videos")
+    digest: Sha256 = Field(description="sha256 over the sorted content digests of all videos")
     videos: int = Field(ge=0)
     failed: int = Field(ge=0)
     frames: int = Field(ge=0, description="decoded frames of the videos that are ok")
@@ -36,8 +43,10 @@ class CorpusSummary(Record):
 class RowSpace(Record):
     """Rows u*capacity .. (u+1)*capacity-1 belong to unit u. Unused rows stay zero."""
 
-    capacity: int = Field(ge=64, description="rows of one unit; a multiple of 64")
-    units: int = Field(ge=0)
+    capacity: int = Field(
+        ge=64, le=MAX_CAPACITY, multiple_of=64, description="rows of one unit; a multiple of 64"
+    )
+    units: int = Field(ge=0, le=MAX_UNITS)
     rows: int = Field(ge=0, description="rows in use, over all units")
 
     @property
@@ -49,11 +58,11 @@ class RowSpace(Record):
 class TeacherSummary(Record):
     """One line of the manifest per teacher."""
 
-    fingerprint: str
-    classes: int
-    label_space: str
+    fingerprint: Sha256
+    classes: int = Field(ge=1, le=MAX_CLASSES)
+    label_space: Name
     target: Literal["logits", "features"]
-    encoding: str
+    encoding: Encoding
     units_committed: int = Field(ge=0)
 
 
@@ -67,7 +76,7 @@ class CacheManifest(Record):
     row_space: RowSpace
     teachers: dict[str, TeacherSummary] = Field(default_factory=dict)
     complete: bool = Field(description="every unit of every teacher is committed")
-    content_digest: str = Field(
+    content_digest: Sha256 | Literal[""] = Field(
         description="sha256 over what the cache says: equal for any worker count, order or "
         "interruption; empty while the cache is not complete"
     )
@@ -77,13 +86,13 @@ class FileEntry(Record):
     """Size and sha256 of one committed file."""
 
     size: int = Field(ge=0, description="bytes")
-    sha256: str
+    sha256: Sha256
 
 
 class VideoOutcome(Record):
     """What became of one video in one extraction."""
 
-    video_id: str
+    video_id: VideoId
     status: Literal["ok", "failed", "spilled"] = Field(
         description="spilled: more rows than planned; its rows lie in a later unit"
     )
@@ -114,10 +123,10 @@ class UnitCommit(Record):
     """``teachers/<id>/commits/unit-NNNNN.json``: written last; its presence is the truth."""
 
     unit: int = Field(ge=0)
-    teacher_fingerprint: str
+    teacher_fingerprint: Sha256
     rows: int = Field(ge=0, description="rows in use in this unit")
     files: dict[str, FileEntry] = Field(description="path relative to the cache -> size, sha256")
-    content_sha256: str = Field(description="over the logical values of frames and targets")
+    content_sha256: Sha256 = Field(description="over the logical values of frames and targets")
     videos: tuple[VideoOutcome, ...] = Field(
         description="videos whose reserved rows end in this unit"
     )

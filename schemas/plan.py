@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.frames import FrameGeometry
-from distinit.schemas.teacher import Encoding, TeacherRequest, parse_encoding
+from distinit.schemas.teacher import Encoding, TeacherRequest
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
 __all__ = ["PlanConfig"]
@@ -46,10 +46,3 @@ class PlanConfig(Record):
     workers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2, 4, 8, 16, 32), min_length=1, description="numbers of workers, to compare"
     )
-
-    @field_validator("encodings")
-    @classmethod
-    def _known_encodings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for encoding in value:
-            parse_encoding(encoding)
-        return value

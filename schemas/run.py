@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from distinit.schemas.base import Record, sha256_of
+from distinit.schemas.base import Record, Sha256, sha256_of
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.training import ClipConfig, StudentConfig
 from distinit.schemas.wording import counted
@@ -29,8 +29,8 @@ class HeadRecord(Record):
     name: str
     outputs: int = Field(ge=1)
     label_space: str
-    teacher_fingerprint: str | None = None
-    mean_of: dict[str, str] = Field(
+    teacher_fingerprint: Sha256 | None = None
+    mean_of: dict[str, Sha256] = Field(
         default_factory=dict, description="of a head that learns a mean: teacher id -> fingerprint"
     )
     flipped_clips: (
@@ -48,7 +48,9 @@ class StudentRecord(Record):
     feature_dim: int = Field(ge=1, description="width of the pooled feature below the heads")
     heads: tuple[HeadRecord, ...]
     trained_by: Literal["distill", "finetune"]
-    cache_digest: str | None = Field(None, description="content digest of the target cache")
+    cache_digest: Sha256 | Literal[""] | None = Field(
+        None, description="content digest of the target cache"
+    )
     label_names: tuple[str, ...] = Field((), description="classes of a finetuned head")
     config: dict[str, Any] = Field(description="the whole configuration of the run")
 
@@ -83,7 +85,7 @@ class DatasetVideo(Record):
     path: str = Field(description="posix, relative to the dataset's root")
     label: int = Field(ge=0, description="number of its class")
     subset: Literal["train", "test"]
-    digest: str = Field(description="sha256 of the file's bytes")
+    digest: Sha256 = Field(description="sha256 of the file's bytes")
     size_bytes: int
     mtime_ns: int
 

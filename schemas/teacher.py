@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, field_validator
 
-from distinit.schemas.base import Record, sha256_of
+from distinit.schemas.base import Name, Record, Sha256, sha256_of
 
 __all__ = [
+    "MAX_CLASSES",
     "TEACHER_ID_PATTERN",
     "Encoding",
     "FidelityReport",
@@ -20,16 +21,16 @@ __all__ = [
     "parse_encoding",
 ]
 
-Encoding = str
-"""``float16`` | ``int8`` | ``topk:K``."""
+MAX_CLASSES = 1 << 20
+"""Widest target row. The largest open label spaces have some 20,000 classes."""
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """What may name a folder under ``teachers/``."""
 
-_TOPK = re.compile(r"topk:([1-9][0-9]*)")
+_TOPK = re.compile(r"topk:([1-9][0-9]{0,6})")
 
 
-def parse_encoding(encoding: Encoding) -> tuple[Literal["float16", "int8", "topk"], int]:
+def parse_encoding(encoding: str) -> tuple[Literal["float16", "int8", "topk"], int]:
     """Split ``topk:32`` into ("topk", 32); the others have k = 0. Raises ValueError."""
     if encoding == "float16":
         return "float16", 0
@@ -37,8 +38,17 @@ def parse_encoding(encoding: Encoding) -> tuple[Literal["float16", "int8", "topk
         return "int8", 0
     match = _TOPK.fullmatch(encoding)
     if match is None:
-        raise ValueError(f"encoding {encoding!r} is none of float16, int8, topk:K")
+        raise ValueError(f"encoding {encoding[:40]!r} is none of float16, int8, topk:K")
     return "topk", int(match.group(1))
+
+
+def _known_encoding(encoding: str) -> str:
+    parse_encoding(encoding)
+    return encoding
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
+"""``float16`` | ``int8`` | ``topk:K``."""
 
 
 class TeacherRequest(Record):
@@ -66,12 +76,6 @@ class TeacherRequest(Record):
         "logits", description="class logits, or pooled features (no entropy)"
     )
     encoding: Encoding = Field("float16", description="float16 | int8 | topk:K")
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, value: str) -> str:
-        parse_encoding(value)
-        return value
 
     @field_validator("id")
     @classmethod
@@ -105,12 +109,14 @@ class PreprocessSpec(Record):
 class TeacherIdentity(Record):
     """Everything that changes what a teacher says. Its digest is the teacher's fingerprint."""
 
-    architecture: str = Field(description="e.g. torchvision/resnet50")
-    weights_sha256: str = Field(description="over names, dtypes, shapes and bytes of all tensors")
+    architecture: Name = Field(description="e.g. torchvision/resnet50")
+    weights_sha256: Sha256 = Field(
+        description="over names, dtypes, shapes and bytes of all tensors"
+    )
     preprocessing: PreprocessSpec
     target: Literal["logits", "features"] = "logits"
-    classes: int = Field(ge=1, description="width of one target row")
-    label_space: str = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
+    classes: int = Field(ge=1, le=MAX_CLASSES, description="width of one target row")
+    label_space: Name = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
     label_names: tuple[str, ...] = Field(description="class names in index order; empty: unknown")
 
     @property
@@ -152,7 +158,7 @@ class TeacherRecord(Record):
     """``teachers/<id>/teacher.json``."""
 
     id: str
-    fingerprint: str
+    fingerprint: Sha256
     identity: TeacherIdentity
     encoding: Encoding
     precision: Literal["fp32", "bf16", "fp16"] = Field(

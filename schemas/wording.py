@@ -1,10 +1,50 @@
-"""How counts read: "1 video", "2 videos"."""
+"""How values read in messages: counts, and texts of others that must not act on a terminal."""
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+import json
+import unicodedata
+
+__all__ = ["counted", "one_line", "printable", "printable_json"]
+
+# Cc: control characters (escape sequences begin with one). Cf: formatting, bidirectional overrides
+# among it. Cs: lone surrogates, which no terminal encoding can hold. Zl, Zp: further line breaks.
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def counted(count: int, thing: str) -> str:
     """``count`` of ``thing`` (a noun whose plural ends in s): "1 video", "2 videos"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def one_line(value: object) -> str:
+    r"""The text of ``value`` with every character escaped that could act on a terminal.
+
+    Names, labels and paths come from strangers: without this, a file name can move the cursor,
+    change colours, or print a line of its own. Line breaks become ``\n``.
+    """
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def printable(value: object) -> str:
+    """As ``one_line`` for each line of the text; line breaks stay."""
+    return "\n".join(one_line(line) for line in str(value).split("\n"))
+
+
+def printable_json(text: str) -> str:
+    """JSON text with the same characters as JSON escapes: every reader gets the same values."""
+    if text.isascii():
+        return text  # JSON escapes the control characters of ASCII itself
+    return "".join(
+        json.dumps(c)[1:-1] if c > "\x7e" and unicodedata.category(c) in _ESCAPED_CATEGORIES else c
+        for c in text
+    )
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _ESCAPED_CATEGORIES:
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

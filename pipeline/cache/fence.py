@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from distinit.pipeline.storage import storage_errors
+from distinit.pipeline.storage import open_for_writing, storage_errors
 from distinit.schemas.errors import CacheLockedError
 
 __all__ = ["behind_fence", "lower_fence", "raise_fence"]
@@ -32,7 +32,7 @@ def raise_fence(path: Path) -> str:
     """
     token = uuid.uuid4().hex
     with storage_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_for_writing(path)
         try:
             _lock_alone(descriptor, path)
             os.ftruncate(descriptor, 0)
@@ -47,7 +47,7 @@ def raise_fence(path: Path) -> str:
 def behind_fence(path: Path, token: str) -> Iterator[None]:
     """Inside, nobody can take the cache over. Raises CacheLockedError if somebody has."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise _taken_over(path) from None
     try:
@@ -62,7 +62,7 @@ def behind_fence(path: Path, token: str) -> Iterator[None]:
 def lower_fence(path: Path) -> None:
     """Remove the token when a run ends, after any publication under way."""
     with contextlib.suppress(OSError, CacheLockedError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             _lock_alone(descriptor, path)
             path.unlink()

@@ -5,7 +5,8 @@ No Python object a frame, so that 1e8 rows cost address space and no memory. See
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.records import read_commit
-from distinit.pipeline.cache.state import CacheState, check_rows, committed_units
+from distinit.pipeline.cache.state import check_rows, committed_units
 from distinit.pipeline.cache.tables import column, read_table
 from distinit.pipeline.derived import (
     columns_are_sound,
@@ -24,8 +25,8 @@ from distinit.pipeline.derived import (
     map_column,
     new_column,
 )
+from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import sha256_file
-from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import RowSpace, UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
@@ -34,14 +35,39 @@ from distinit.schemas.teacher import TeacherRecord
 __all__ = ["TargetIndex", "build_index", "index_key"]
 
 _VERSION = 1
+MAX_PLAN_BYTES = 4 << 30  # 100 bytes a video
+_REMEDY = "run `distinit cache verify`, then restore the file from a copy or extract again"
 
 
-def index_key(content_digest: str, state: CacheState | None) -> str:
-    """The content digest; for an incomplete cache, a digest of what is committed so far."""
-    if content_digest:
-        return content_digest
-    commits = state.commits if state else {}
-    return sha256_of({name: [c.content_sha256 for c in u.values()] for name, u in commits.items()})
+def index_key(layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]) -> str:
+    """sha256 over the bytes that decide what the index holds: plan, teachers, commit records.
+
+    The commits pin the tables by their sha256, which is checked while the index is built. What the
+    manifest claims of itself is left out: a cache could claim to be another one.
+
+    Raises CacheCorruptError if one of these files cannot be read.
+    """
+    digest = hashlib.sha256(f"distinit target index {space.capacity} {space.units}\n".encode())
+    for path in _deciding_files(layout, space, records):
+        limit_bytes = MAX_PLAN_BYTES if path == layout.plan else MAX_RECORD_BYTES
+        try:
+            sha256 = sha256_file(path, limit_bytes)
+        except OSError as error:
+            raise CacheCorruptError(
+                f"cannot read {path}", found=error.strerror, remedy=_REMEDY
+            ) from error
+        digest.update(f"{layout.relative(path)} {sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _deciding_files(
+    layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]
+) -> Iterator[Path]:
+    yield layout.plan
+    for name in sorted(records):
+        yield layout.teacher_record(name)
+        for unit in committed_units(layout, name, space.units):
+            yield layout.commit(name, unit)
 
 
 class TargetIndex:
@@ -281,7 +307,7 @@ def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
         f"{path} contradicts the records of the cache",
         expected=expected,
         found=found,
-        remedy="run `distinit cache verify`, then restore the file from a copy or extract again",
+        remedy=_REMEDY,
     )
 
 

@@ -12,7 +12,7 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from distinit.pipeline.storage import storage_errors
+from distinit.pipeline.storage import open_for_writing, storage_errors
 from distinit.schemas.errors import CacheLockedError
 
 __all__ = ["CacheLock"]
@@ -34,7 +34,7 @@ class CacheLock:
         """Raises CacheLockedError, naming the holder, if another process writes."""
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_for_writing(self.path)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

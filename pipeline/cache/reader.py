@@ -104,8 +104,7 @@ class TargetCache:
         if self._key and (index_folder(self._key) / "index.json").exists():
             # An unpickled copy: the process that pickled it has checked the index.
             return TargetIndex(index_folder(self._key))
-        digest = self.manifest.content_digest
-        self._key = index_key(digest, None if digest else self.read_state())
+        self._key = index_key(self.layout, self.manifest.row_space, self.teachers)
         folder = index_folder(self._key)
         return TargetIndex.open(folder) or self._build_index(folder)
 

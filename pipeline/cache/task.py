@@ -16,9 +16,10 @@ from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.fence import behind_fence
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.plan import PlannedRows, UnitTask
-from distinit.pipeline.cache.records import entry_of, write_record
+from distinit.pipeline.cache.records import entry_of
 from distinit.pipeline.cache.tables import read_table
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
+from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
 from distinit.schemas.errors import CacheError, CacheMismatchError
 from distinit.schemas.manifest import UnitCommit, VideoOutcome

@@ -27,12 +27,12 @@ from distinit.pipeline.cache.records import (
     read_commit,
     read_manifest,
     read_teacher,
-    write_record,
 )
 from distinit.pipeline.cache.state import CacheState, read_state, summary_of
 from distinit.pipeline.cache.tables import read_plan, videos_table, write_plan, write_table
 from distinit.pipeline.cache.task import TaskSpec
-from distinit.pipeline.storage import PARTIAL_SUFFIX
+from distinit.pipeline.records import write_record
+from distinit.pipeline.storage import PARTIAL_SUFFIX, refuse_links
 from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
 from distinit.schemas.manifest import CacheManifest, CorpusSummary, RowSpace, VideoOutcome
 from distinit.schemas.teacher import TeacherRecord
@@ -98,10 +98,11 @@ class CacheWriter:
         Raises:
             CacheMismatchError: It was made with another sampling, unit size or teacher.
             CacheLockedError: Another process writes it.
-            CacheError: The folder has content that is no cache.
+            CacheError: The folder has content that is no cache, or holds links.
         """
         _check_teachers(teachers)
         layout = CacheLayout(root)
+        refuse_links(root, CacheError)
         lock = CacheLock(layout.lock)
         lock.acquire()
         try:

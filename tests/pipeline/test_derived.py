@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinit.pipeline.derived import (
+    MARKER,
     columns_are_sound,
     derive_columns,
     find_texts,
+    index_folder,
     map_column,
     new_column,
 )
+from distinit.schemas.errors import StorageError
 
 TEXTS = st.lists(st.text("abc", max_size=5), max_size=12)
 
@@ -80,3 +83,40 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
         derive_columns(folder, 1, fail)
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
     assert columns_are_sound(folder, 1)
+
+
+def test_a_damaged_index_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    derive_columns(folder, 1, write)
+    (folder / "numbers.npy").write_bytes(b"")
+    derive_columns(folder, 1, write)
+    assert columns_are_sound(folder, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("as_link", [False, True])
+def test_a_folder_that_was_not_made_here_is_never_removed(tmp_path: Path, as_link: bool) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("years of work")
+    folder = precious
+    if as_link:
+        (precious / MARKER).touch()
+        folder = tmp_path / "key"
+        folder.symlink_to(precious)
+    with pytest.raises(StorageError, match="was not made by distinit"):
+        derive_columns(folder, 1, write)
+    assert (precious / "thesis.tex").read_text() == "years of work"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("key", ["", "..", "/tmp", "../" * 3 + "x", "A" * 64, "0" * 63, "0" * 65])
+def test_only_a_sha256_names_an_index(key: str) -> None:
+    with pytest.raises(ValueError, match="not a sha256"):
+        index_folder(key)
+
+
+def test_the_place_of_a_column_on_the_disk_is_taken_at_once(tmp_path: Path) -> None:
+    new_column(tmp_path, "numbers", 1 << 20, np.int64)
+    status = (tmp_path / "numbers.npy").stat()
+    assert status.st_blocks * 512 >= status.st_size > 8 << 20

@@ -12,6 +12,10 @@ import pytest
 from distinit.pipeline.storage import (
     atomic_path,
     atomic_write_bytes,
+    open_for_writing,
+    open_regular,
+    read_bounded,
+    refuse_links,
     safe_join,
     sha256_file,
     storage_errors,
@@ -65,7 +69,7 @@ def test_a_real_full_disk_is_reported(tmp_path: Path) -> None:
         file.write(b"x")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\\b"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\\b", "a\0b", "a\nb"])
 def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CacheCorruptError, match="outside its own folder"):
         safe_join(tmp_path, name)
@@ -78,3 +82,76 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheCorruptError, match="leads outside"):
         safe_join(root, "link/passwd")
     assert safe_join(root, "a/b.json") == root / "a" / "b.json"
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    target = tmp_path / "record.json"
+    target.symlink_to(outside)
+    (tmp_path / "record.json.partial").symlink_to(outside)
+    atomic_write_bytes(target, b"new")
+    assert outside.read_bytes() == b"precious"
+    assert target.read_bytes() == b"new"
+    assert not target.is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe", "device"])
+def test_only_a_regular_file_is_opened_for_writing(tmp_path: Path, kind: str) -> None:
+    path, outside = tmp_path / "lock", tmp_path / "outside"
+    if kind == "link":
+        outside.write_bytes(b"precious")
+        path.symlink_to(outside)
+    elif kind == "dangling link":
+        path.symlink_to(outside)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(StorageError):
+        open_for_writing(path)
+    assert outside.exists() == (kind == "link")
+
+
+def test_a_pipe_or_folder_is_not_read_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)
+        with pytest.raises(OSError, match="not a regular file"):
+            sha256_file(path)
+
+
+def test_a_read_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, 5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        read_bounded(path, 4)
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        sha256_file(path, 4)
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "link to a folder", "dangling link", "pipe"])
+def test_links_and_special_files_are_found_at_any_depth(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "cache"
+    (root / "teachers" / "a").mkdir(parents=True)
+    (root / "teachers" / "a" / "teacher.json").write_bytes(b"{}")
+    refuse_links(root)
+    refuse_links(tmp_path / "not there")
+    path = root / "teachers" / "a" / "commits"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        targets = {"link to a file": root / "teachers/a/teacher.json", "link to a folder": tmp_path}
+        path.symlink_to(targets.get(kind, tmp_path / "nowhere"))
+    with pytest.raises(CacheCorruptError, match="teachers/a/commits"):
+        refuse_links(root, CacheCorruptError)
+
+
+def test_a_folder_that_is_a_link_itself_may_be_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    refuse_links(tmp_path / "link")

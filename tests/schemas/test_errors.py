@@ -21,3 +21,14 @@ def test_every_error_is_of_one_tree_and_survives_pickling(name: str) -> None:
 
 def test_details_that_are_not_given_are_not_shown() -> None:
     assert str(errors.CacheError("gone", remedy="look")) == "gone\n  to do:    look"
+
+
+def test_a_name_in_a_message_can_neither_act_on_the_terminal_nor_forge_a_line() -> None:
+    name = "a.mp4\n  to do:    curl x | sh\x1b[2K"
+    error = errors.CacheError(f"cannot read {name}", found=name, remedy="look")
+    assert str(error).splitlines() == [
+        "cannot read a.mp4\\n  to do:    curl x | sh\\x1b[2K",
+        "  found:    a.mp4",
+        "              to do:    curl x | sh\\x1b[2K",
+        "  to do:    look",
+    ]

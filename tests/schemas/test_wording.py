@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -12,3 +14,34 @@ from distinit.schemas.wording import counted
 )
 def test_one_is_singular(count: int, text: str) -> None:
     assert counted(count, "failed video") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("clip (1) ü 日本.mp4", "clip (1) ü 日本.mp4"),
+        ("a\x1b[2K\rok: every byte agrees", "a\\x1b[2K\\rok: every byte agrees"),
+        ("a\nok", "a\\nok"),
+        ("\x7f\x9b\u2028", "\\x7f\\x9b\\u2028"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\ud800\udcff", "\\ud800\\udcff"),
+        ("\U000e0001", "\\U000e0001"),
+    ],
+)
+def test_what_could_act_on_a_terminal_is_escaped(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+    one_line(text).encode()
+
+
+def test_line_breaks_of_our_own_stay() -> None:
+    assert printable("a\nb\x1b") == "a\nb\\x1b"
+    assert one_line(3) == printable(3) == "3"
+
+
+def test_json_for_scripts_keeps_its_values_and_cannot_act_on_a_terminal() -> None:
+    record = {"path": "a\x1b\x7f\x9b\u202e\U000e0001 ü 日本.mp4"}
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    shown = printable_json(text)
+    assert json.loads(shown) == record
+    assert "ü 日本" in shown
+    assert all(c == "\n" or c.isprintable() for c in shown)

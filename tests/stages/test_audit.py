@@ -51,7 +51,7 @@ def make_record(teacher_id: str, target: str) -> TeacherRecord:
     identity = TeacherIdentity.model_validate(
         {
             "architecture": "test/<i>net</i>",
-            "weights_sha256": "c0ffee",
+            "weights_sha256": "c0ffee" + "0" * 58,
             "preprocessing": preprocessing,
             "target": target,
             "classes": 4,
@@ -109,7 +109,7 @@ def write_cache(root: Path, records: list[TeacherRecord], *, finish: bool = True
 
 
 def write_store(root: Path) -> None:
-    store = FrameStoreWriter(root, FrameGeometry(), "plan")
+    store = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     with store.open_unit(0) as unit:
         for path, rows in LOGITS.items():
             frames = np.zeros((len(rows), 128, 171, 3), np.uint8)
@@ -262,7 +262,7 @@ def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
 def test_flow_makes_no_contact_sheets(tmp_path: Path) -> None:
     write_cache(tmp_path / "cache", [make_record("net", "logits")])
     spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="test")
-    FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "plan", spec).finalise([])
+    FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "0" * 64, spec).finalise([])
     config = AuditConfig(
         cache=str(tmp_path / "cache"), frames=str(tmp_path / "flow"), out=str(tmp_path / "out")
     )

@@ -30,7 +30,7 @@ def make_teacher(
     classes: int = CLASSES,
     encoding: str = "float16",
     target: str = "logits",
-    weights: str = "00",
+    weights: str = "0" * 64,
 ) -> TeacherRecord:
     preprocessing = PreprocessSpec(
         resize_mode="short_edge",

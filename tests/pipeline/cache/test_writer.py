@@ -292,7 +292,7 @@ def test_another_sampling_unit_or_teacher_is_refused(
     with pytest.raises(CacheMismatchError, match="unit size"):
         kit.open_writer(cache_root, corpus, teachers, unit_rows=128)
     for other in (
-        kit.make_teacher("alpha", weights="ff"),
+        kit.make_teacher("alpha", weights="f" * 64),
         kit.make_teacher("alpha", encoding="int8"),
     ):
         with pytest.raises(CacheMismatchError, match="another teacher named alpha"):

@@ -18,11 +18,11 @@ from distinit.schemas.run import DatasetRecord
 
 @pytest.fixture
 def store(tmp_path: Path) -> FrameStore:
-    """Video ``id-a`` with digest ``aa``; ``bb`` has failed."""
-    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "plan")
+    """Video ``id-a`` with a digest of letters a; ``id-b`` has failed."""
+    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "0" * 64)
     with writer.open_unit(0) as unit:
-        unit.append("id-a", "aa", 0, np.zeros((2, 128, 171, 3), np.uint8), 10.0)
-        unit.fail_video("id-b", "bb", "b.mp4: truncated")
+        unit.append("id-a", "a" * 64, 0, np.zeros((2, 128, 171, 3), np.uint8), 10.0)
+        unit.fail_video("id-b", "b" * 64, "b.mp4: truncated")
         unit.commit()
     writer.finalise([0])
     return FrameStore.open(tmp_path / "store")
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> FrameStore:
 
 def dataset(*digests: str) -> DatasetRecord:
     common = {"subset": "test", "size_bytes": 1, "mtime_ns": 1}
-    videos = [{"path": f"{d}.mp4", "label": n, "digest": d} for n, d in enumerate(digests)]
+    videos = [{"path": f"{d}.mp4", "label": n, "digest": d[0] * 64} for n, d in enumerate(digests)]
     return DatasetRecord.model_validate(
         {
             "kind": "csv",

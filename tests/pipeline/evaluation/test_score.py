@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -38,12 +40,12 @@ class Brightness(nn.Module):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
     root = tmp_path_factory.mktemp("scored") / "store"
-    writer = FrameStoreWriter(root, FrameGeometry(), "plan")
+    writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     with writer.open_unit(0) as unit:
         for name, levels in VIDEOS.items():
             frames = np.empty((len(levels), 24, 32, 3), np.uint8)
             frames[:] = np.array(levels, np.uint8)[:, None, None, None]
-            unit.append(name, name * 2, 0, frames, 10.0)
+            unit.append(name, hashlib.sha256(name.encode()).hexdigest(), 0, frames, 10.0)
         unit.commit()
     writer.finalise([0])
     return FrameStore.open(root)

@@ -23,7 +23,7 @@ def smooth_frames(count: int, *, first: int = 0, height: int = 32, width: int = 
 
 @pytest.fixture
 def writer(tmp_path: Path) -> FrameStoreWriter:
-    return FrameStoreWriter(tmp_path / "store", FrameGeometry(), "plan-1")
+    return FrameStoreWriter(tmp_path / "store", FrameGeometry(), "1" * 64)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_a_copy_derives_its_index_where_there_is_none(store_root: Path) -> None:
 
 
 def test_ids_of_several_lengths_and_copies_of_one_file(tmp_path: Path) -> None:
-    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "plan")
+    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "0" * 64)
     for number, ids in enumerate((["zz", "b"], ["a-long-one", "ab"])):
         with writer.open_unit(number) as unit:
             for video_id in ids:

@@ -81,7 +81,7 @@ def test_levels_of_a_motion_and_of_its_opposite_are_opposites(
 @pytest.fixture
 def rgb(tmp_path: Path) -> Path:
     """a: 9 frames moving right; b: 7 moving down, over two units; one: a single frame; bad."""
-    writer = FrameStoreWriter(tmp_path / "rgb", FrameGeometry(), "plan")
+    writer = FrameStoreWriter(tmp_path / "rgb", FrameGeometry(), "0" * 64)
     right, down = moving(9, 2, 0), moving(7, 0, 2)
     with writer.open_unit(0) as unit:
         unit.append("a", "aa" * 32, 0, right, 10.0)
@@ -223,8 +223,8 @@ def test_refusals(rgb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FrameStoreError, match="holds flow already"):
         build_flow_store(config(rgb.parent / "flow", out=str(rgb.parent / "x")), NullProgress())
     with pytest.raises(FrameStoreError, match="another kind of pictures"):
-        FrameStoreWriter(rgb, FrameGeometry(), "plan", SPEC)
-    writer = FrameStoreWriter(rgb.parent / "new", FrameGeometry(), "plan", SPEC)
+        FrameStoreWriter(rgb, FrameGeometry(), "0" * 64, SPEC)
+    writer = FrameStoreWriter(rgb.parent / "new", FrameGeometry(), "0" * 64, SPEC)
     with writer.open_unit(0) as unit, pytest.raises(FrameStoreError, match="cannot be stored"):
         unit.append("a", "aa" * 32, 0, moving(2, 0, 0), 10.0)
     monkeypatch.setitem(sys.modules, "cv2", None)

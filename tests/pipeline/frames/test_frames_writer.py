@@ -115,9 +115,9 @@ from pathlib import Path
 import numpy as np
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.frames import FrameGeometry
-writer = FrameStoreWriter(Path(sys.argv[1]), FrameGeometry(), "plan-1")
+writer = FrameStoreWriter(Path(sys.argv[1]), FrameGeometry(), "1" * 64)
 unit = writer.open_unit(0)
-unit.append("a", "aa", 0, np.zeros((700, 16, 16, 3), np.uint8), 10.0)
+unit.append("a", "a" * 64, 0, np.zeros((700, 16, 16, 3), np.uint8), 10.0)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -129,7 +129,7 @@ def test_a_killed_writer_is_resumed(tmp_path: Path) -> None:
     assert names(root) == ["store.json", "unit-00000.arrow.partial"]
     with pytest.raises(FrameStoreError, match="not finished"):
         FrameStore.open(root)
-    writer = FrameStoreWriter(root, FrameGeometry(), "plan-1")
+    writer = FrameStoreWriter(root, FrameGeometry(), "1" * 64)
     assert writer.committed_units() == frozenset()
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(2), 10.0)
@@ -141,11 +141,11 @@ def test_a_killed_writer_is_resumed(tmp_path: Path) -> None:
 
 def test_refuses_another_geometry_or_plan(writer: FrameStoreWriter, tmp_path: Path) -> None:
     root = tmp_path / "store"
-    assert FrameStoreWriter(root, FrameGeometry(), "plan-1").committed_units() == frozenset()
+    assert FrameStoreWriter(root, FrameGeometry(), "1" * 64).committed_units() == frozenset()
     with pytest.raises(FrameStoreError, match="another geometry"):
-        FrameStoreWriter(root, FrameGeometry(jpeg_quality=80), "plan-1")
+        FrameStoreWriter(root, FrameGeometry(jpeg_quality=80), "1" * 64)
     with pytest.raises(FrameStoreError, match="another plan"):
-        FrameStoreWriter(root, FrameGeometry(), "plan-2")
+        FrameStoreWriter(root, FrameGeometry(), "2" * 64)
 
 
 def test_finalise_names_the_missing_unit(writer: FrameStoreWriter, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def teacher_record(name: str, target: str) -> TeacherRecord:
     identity = TeacherIdentity.model_validate(
         {
             "architecture": "test/tiny",
-            "weights_sha256": name.removesuffix("-flip"),
+            "weights_sha256": hashlib.sha256(name.removesuffix("-flip").encode()).hexdigest(),
             "preprocessing": spec,
             "target": target,
             "classes": CLASSES[name],
@@ -235,7 +235,7 @@ def outcome(video_id: str, frames: int, error: str | None = None) -> VideoOutcom
 
 def write_frames(root: Path, frames: Mapping[str, int]) -> None:
     """A store of moving ramps, 24 x 32 pixels; ids differ from the cache's, digests agree."""
-    writer = FrameStoreWriter(root, FrameGeometry(), "plan")
+    writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     with writer.open_unit(0) as unit:
         for number, (name, count) in enumerate(frames.items()):
             ramp = np.add.outer(3 * np.arange(24), 4 * np.arange(32))

@@ -28,7 +28,7 @@ GREY = ClipConfig(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0), flip=0.5)
 @pytest.fixture
 def store(tmp_path: Path) -> FrameStore:
     """Two videos of 24 x 32 and 20 x 20 pixels: a ramp to the right, 4 grey levels a frame."""
-    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(jpeg_quality=90), "plan")
+    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(jpeg_quality=90), "0" * 64)
     with writer.open_unit(0) as unit:
         for name, count, height, width in (("a", 6, 24, 32), ("b", 3, 20, 20)):
             levels = 20 * np.arange(count)[:, None, None] + 3 * np.arange(width)[None, None]
@@ -112,7 +112,7 @@ def test_a_flip_of_flow_negates_x_exactly_and_leaves_zero_at_zero() -> None:
 
 def test_a_student_reads_what_the_store_holds(store: FrameStore, tmp_path: Path) -> None:
     spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="test")
-    writer = FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "plan", spec)
+    writer = FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "0" * 64, spec)
     with writer.open_unit(0) as unit:
         unit.append("a", "a" * 64, 0, np.full((2, 24, 32, 2), 128, np.uint8), 10.0)
         unit.commit()

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def batch(tmp_path: Path) -> Batch:
     """Two clips of one video of 20 x 24 pixels, still in their JPEGs."""
-    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "plan")
+    writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "0" * 64)
     frames_NHWC = np.random.default_rng(0).integers(0, 256, (4, 20, 24, 3), dtype=np.uint8)
     with writer.open_unit(0) as unit:
         unit.append("a", "a" * 64, 0, frames_NHWC, 10.0)

@@ -57,7 +57,7 @@ def write_stores(root: Path, videos: int) -> None:
                 task.finish_video(outcome(video.video_id, 1))
             task.commit()
         writer.finalise()
-    frames = FrameStoreWriter(root / "frames", FrameGeometry(), "plan")
+    frames = FrameStoreWriter(root / "frames", FrameGeometry(), "0" * 64)
     for unit in range(videos // PER_UNIT):
         with frames.open_unit(unit) as file:
             for digest in digests[unit * PER_UNIT : (unit + 1) * PER_UNIT]:

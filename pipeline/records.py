@@ -1,0 +1,157 @@
+"""JSON records on disk: written atomically, read with suspicion. The one place that does both.
+
+A record may come from a stranger: its size is bounded before it is read, and what JSON readers
+disagree on (doubled keys, NaN, lone surrogates, numbers beyond 64 bits) is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from distinit.pipeline.storage import atomic_write_bytes, read_bounded
+from distinit.schemas.base import Record
+from distinit.schemas.errors import DistInitError
+
+__all__ = ["MAX_RECORD_BYTES", "parse_json", "read_json", "read_record", "write_record"]
+
+MAX_RECORD_BYTES = 64 << 20  # a commit of 32,768 videos takes some 8 MB
+_MAX_INTEGER = 2**63 - 1  # what a column of a table, and an array, can hold
+
+
+def write_record(record: Record, path: Path, *, indent: int = 2) -> None:
+    """Write a record as readable JSON, atomically. Raises StorageError."""
+    atomic_write_bytes(path, (record.model_dump_json(indent=indent) + "\n").encode())
+
+
+def read_record[R: Record](
+    path: Path,
+    kind: type[R],
+    *,
+    error: type[DistInitError],
+    remedy: str,
+    missing: str = "a record is missing",
+    limit_bytes: int = MAX_RECORD_BYTES,
+) -> R:
+    """Read and validate one record.
+
+    Args:
+        path: The file.
+        kind: What it should hold.
+        error: What is raised when it is missing, damaged, too large, or no regular file; or of
+            another format or format version, where ``kind`` has such a field.
+        remedy: What to do then.
+        missing: What its absence means, as a phrase.
+        limit_bytes: Larger files are refused before they are read.
+    """
+    data, raw = _read(path, error, remedy, missing, limit_bytes)
+    _check_version(raw, kind, path, error)
+    try:
+        return kind.model_validate_json(data, strict=True)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False)[0]
+        raise error(
+            f"{path} is not a valid {kind.__name__}",
+            expected=first["msg"],
+            found=f"{'.'.join(map(str, first['loc']))} = {str(first['input'])[:80]}",
+            remedy=remedy,
+        ) from invalid
+
+
+def read_json(
+    path: Path,
+    *,
+    error: type[DistInitError],
+    remedy: str,
+    missing: str = "a record is missing",
+    limit_bytes: int = MAX_RECORD_BYTES,
+) -> dict[str, Any]:
+    """One JSON object. Raises ``error`` as ``read_record``."""
+    return _read(path, error, remedy, missing, limit_bytes)[1]
+
+
+def _read(
+    path: Path, error: type[DistInitError], remedy: str, missing: str, limit_bytes: int
+) -> tuple[bytes, dict[str, Any]]:
+    try:
+        data = read_bounded(path, limit_bytes)
+        value = parse_json(data)
+    except FileNotFoundError as absent:
+        raise error(f"{missing}: {path} does not exist", remedy=remedy) from absent
+    except (OSError, ValueError, RecursionError) as unreadable:
+        raise error(
+            f"cannot read {path}",
+            expected=f"a JSON file of at most {limit_bytes:,} bytes",
+            found=getattr(unreadable, "strerror", None) or str(unreadable),
+            remedy=remedy,
+        ) from unreadable
+    if not isinstance(value, dict):
+        found = type(value).__name__
+        raise error(f"cannot read {path}", expected="a JSON object", found=found, remedy=remedy)
+    return data, value
+
+
+def parse_json(data: bytes) -> Any:
+    """A JSON value of which every reader makes the same. Raises ValueError, RecursionError."""
+    text = data.decode("utf-8")
+    value = json.loads(
+        text,
+        object_pairs_hook=_without_doubles,
+        parse_int=_integer,
+        parse_float=_finite,
+        parse_constant=_refuse_constant,
+    )
+    if "\\ud" in text or "\\uD" in text:  # else no escape could have made a lone surrogate
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError(f"the key {_first_double(pairs)!r} occurs twice in one object")
+    return record
+
+
+def _first_double(pairs: Sequence[tuple[str, Any]]) -> str:
+    counts = Counter(name for name, _ in pairs)
+    return next(name for name, count in counts.items() if count > 1)
+
+
+def _integer(digits: str) -> int:
+    value = int(digits)
+    if abs(value) > _MAX_INTEGER:
+        raise ValueError(f"{digits[:40]} is beyond 64 bits")
+    return value
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is beyond 64 bits")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_version(
+    raw: dict[str, Any], kind: type[Record], path: Path, error: type[DistInitError]
+) -> None:
+    """Tell a file of another version apart from a damaged one: the remedy is another."""
+    fields = kind.model_fields
+    for name in ("format", "format_version"):
+        if name in fields and name in raw and raw[name] != fields[name].default:
+            raise error(
+                f"{path} has a {name.replace('_', ' ')} that this program does not read",
+                expected=fields[name].default,
+                found=repr(raw[name])[:80],
+                remedy="install the version of distinit that wrote it",
+            )
