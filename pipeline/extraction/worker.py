@@ -139,7 +139,7 @@ class ExtractionWorker:
                 stream = streams.take(position)
                 if position == len(task.spec.videos) - 1:
                     self._open_ahead(task, after)
-                yield from self._extract_video(video, stream, sink, killed)
+                yield from self._extract_video(task, video, stream, sink, killed)
             sink.drain()
             if store is not None:
                 with behind_fence(CacheLayout(task.spec.root).fence, task.spec.fence):
@@ -185,14 +185,18 @@ class ExtractionWorker:
         def open_one(video: PlannedRows, stack: ExitStack) -> VideoStream | DecodeError:
             if video.video_id in task.quarantined:
                 return DecodeError(task.quarantined[video.video_id])
-            return self._open(video, stack, stopping)
+            return self._open(task, video, stack, stopping)
 
         return Streams(task.spec.videos, open_one, self._parallel(task), stopping)
 
     def _open(
-        self, video: PlannedRows, stack: ExitStack, stopping: threading.Event
+        self,
+        task: ExtractionTask,
+        video: PlannedRows,
+        stack: ExitStack,
+        stopping: threading.Event,
     ) -> VideoStream | DecodeError:
-        views = dict(self._views)
+        views = {name: self._views[name] for name in self._views_of(task).values()}
         if self._spec.frames_root is not None:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
@@ -203,14 +207,20 @@ class ExtractionWorker:
         except DecodeError as error:
             return error
 
+    def _views_of(self, task: ExtractionTask) -> dict[str, str]:
+        """Teacher -> view, of the teachers that this task is for: others have its units already."""
+        return {record.id: self._view_of[record.id] for record in task.spec.teachers}
+
     def _extract_video(
         self,
+        task: ExtractionTask,
         video: PlannedRows,
         stream: VideoStream | DecodeError,
         sink: Sink,
         killed: Counter[str],
     ) -> Iterator[Note]:
-        batches = Batcher(self._spec.sampling, video, self._batch_size, set(self._view_of.values()))
+        views = self._views_of(task)
+        batches = Batcher(self._spec.sampling, video, self._batch_size, set(views.values()))
         answers = _Answers(sink, video)
         try:
             if isinstance(stream, DecodeError):
@@ -219,10 +229,10 @@ class ExtractionWorker:
                 if _STORE_VIEW in block.views:
                     sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
                 for batch in batches.push(block):
-                    answers.add(batch, stream.time_base, self._submit(batch))
+                    answers.add(batch, stream.time_base, self._submit(batch, views))
                 yield Note(video.video_id, frames=len(block.pts_N))
             for batch in batches.rest():
-                answers.add(batch, stream.time_base, self._submit(batch))
+                answers.add(batch, stream.time_base, self._submit(batch, views))
             answers.drain()
             outcome = _decoded(video, stream)
             sink.finish(video, outcome)
@@ -236,10 +246,9 @@ class ExtractionWorker:
             sink.fail(video, outcome)
         yield Note(video.video_id, outcome=outcome)
 
-    def _submit(self, batch: Batch) -> dict[str, Answer]:
+    def _submit(self, batch: Batch, views: Mapping[str, str]) -> dict[str, Answer]:
         return {
-            name: teacher.submit(batch.views[self._view_of[name]])
-            for name, teacher in self._teachers.items()
+            name: self._teachers[name].submit(batch.views[view]) for name, view in views.items()
         }
 
 

@@ -154,6 +154,23 @@ def test_a_second_teacher_added_later_changes_nothing_and_equals_the_joint_pass(
     assert later.teachers == ("one", "two")
 
 
+def test_a_present_teacher_named_beside_a_new_one_extracts_what_each_of_them_lacks(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path / "copy")
+    joint = run(corpus, tmp_path / "joint", "null", "other", frames=None)
+    both = run(corpus, tmp_path / "copy", "null", "other")
+    assert both.complete
+    assert both.content_digest == joint.content_digest
+    # Units that lack the one teacher, beside new units that lack both.
+    more = tmp_path / "more"
+    shutil.copytree(corpus, more)
+    (more / "new.mp4").write_bytes((corpus / "e.mp4").read_bytes() + b"\0" * 64)
+    grown = run(more, tmp_path / "copy", "other", "third", "null")
+    assert grown.complete
+    assert verify_cache(tmp_path / "copy" / "cache").problems == ()
+
+
 def test_new_videos_get_units_at_the_end_and_the_old_ones_stay(
     corpus: Path, tmp_path: Path, make_video: Callable[..., Path]
 ) -> None:
