@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-__all__ = ["MAX_ID_BYTES", "Name", "Record", "Sha256", "VideoId", "canonical_json", "sha256_of"]
+__all__ = [
+    "MAX_ID_BYTES",
+    "Name",
+    "Record",
+    "Sha256",
+    "VideoId",
+    "canonical_json",
+    "differences",
+    "flatten",
+    "sha256_of",
+]
 
 MAX_ID_BYTES = 64
 """Longest video id, in bytes: indexes reserve as much for every video as the longest id takes."""
@@ -41,3 +52,26 @@ def canonical_json(value: Any) -> str:
 def sha256_of(value: Any) -> str:
     """Hex sha256 of ``canonical_json(value)``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of a dumped record; a list of plain values is one value."""
+    if isinstance(value, dict):
+        pairs = ((str(k), v) for k, v in value.items())
+    elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        pairs = ((str(i), v) for i, v in enumerate(value))
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, child in pairs:
+        flat |= flatten(child, f"{prefix}.{name}" if prefix else name)
+    return flat
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """``name: A there, B now`` of each name whose values differ, for a message."""
+    return [
+        f"{name}: {there.get(name, 'absent')} there, {now.get(name, 'absent')} now"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name, "absent") != now.get(name, "absent")
+    ]

@@ -7,22 +7,31 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, field_validator
 
-from distinit.schemas.base import Name, Record, Sha256, sha256_of
+from distinit.schemas.base import Name, Record, Sha256, differences, flatten, sha256_of
 
 __all__ = [
     "MAX_CLASSES",
+    "PROBE_SUMS",
     "TEACHER_ID_PATTERN",
     "Encoding",
     "FidelityReport",
     "PreprocessSpec",
+    "ProbeAnswer",
     "TeacherIdentity",
     "TeacherRecord",
     "TeacherRequest",
+    "identity_differences",
     "parse_encoding",
 ]
 
 MAX_CLASSES = 1 << 20
 """Widest target row. The largest open label spaces have some 20,000 classes."""
+
+PROBE_SUMS = 8
+_PROBE_TOLERANCE = 5e-3
+_PROBE_TOLERANCE_HALF = 0.2
+"""Of the spread of the answer: above what machines differ by, below what edits change. Decision
+record 21 has the figures; the second one for networks that compute in 16 bits by themselves."""
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """What may name a folder under ``teachers/``."""
@@ -106,6 +115,38 @@ class PreprocessSpec(Record):
     flip: bool = Field(False, description="the input is mirrored left to right, as the last step")
 
 
+class ProbeAnswer(Record):
+    """What a teacher says of a fixed picture, in fp32: edited code shows here and nowhere else."""
+
+    top_classes: tuple[int, ...] = Field(max_length=100, description="the largest value first")
+    top_values: tuple[float, ...] = Field(max_length=100, description="of these classes")
+    sums: tuple[float, ...] = Field(
+        min_length=PROBE_SUMS,
+        max_length=PROBE_SUMS,
+        description="of all values with fixed signs, divided by sqrt(classes)",
+    )
+    spread: float = Field(ge=0, description="standard deviation of the values")
+    half: bool = Field(
+        False, description="the network itself holds or gives values of 16 bits: less is compared"
+    )
+
+    @property
+    def tolerance(self) -> float:
+        """Largest deviation that counts as rounding."""
+        return _PROBE_TOLERANCE_HALF if self.half else _PROBE_TOLERANCE
+
+    def deviation(self, other: ProbeAnswer) -> float:
+        """Largest difference of a sum, as a share of the spread (of ``self``, or of the size of
+        its values where they hardly differ)."""
+        largest = max(map(abs, self.top_values), default=0.0)
+        scale = max(self.spread, 1e-3 * largest) or 1.0
+        return max(abs(a - b) for a, b in zip(self.sums, other.sums, strict=True)) / scale
+
+    def __str__(self) -> str:
+        pairs = zip(self.top_classes, self.top_values, strict=False)
+        return ", ".join(f"class {number} {value:.4g}" for number, value in pairs)
+
+
 class TeacherIdentity(Record):
     """Everything that changes what a teacher says. Its digest is the teacher's fingerprint."""
 
@@ -118,17 +159,62 @@ class TeacherIdentity(Record):
     classes: int = Field(ge=1, le=MAX_CLASSES, description="width of one target row")
     label_space: Name = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
     label_names: tuple[str, ...] = Field(description="class names in index order; empty: unknown")
+    probe: ProbeAnswer | None = Field(
+        None,
+        description="the answer to a fixed picture; compared with a tolerance, and therefore not "
+        "part of the fingerprint. None: not known",
+    )
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 over all fields; ``flip`` counts where it is true only.
+        """Hex sha256 over all fields but ``probe``; ``flip`` counts where it is true only.
 
         So the fingerprints of caches from before there was a ``flip`` stay what they were.
         """
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", exclude={"probe"})
         if not self.preprocessing.flip:
             del fields["preprocessing"]["flip"]
         return sha256_of(fields)
+
+
+def identity_differences(there: TeacherIdentity, now: TeacherIdentity) -> list[str]:
+    """``field: A there, B now`` for every field in which two teachers differ; empty for the same.
+
+    Of class names only the number that differ and the first; answers to the probe picture differ
+    beyond what machines differ by.
+    """
+    before, after = (
+        flatten(identity.model_dump(mode="json", exclude={"label_names", "probe"}))
+        for identity in (there, now)
+    )
+    found = differences(before, after)
+    found += _label_differences(there.label_names, now.label_names)
+    if there.probe is not None and now.probe is not None:
+        found += _probe_differences(there.probe, now.probe)
+    return found
+
+
+def _probe_differences(there: ProbeAnswer, now: ProbeAnswer) -> list[str]:
+    deviation = there.deviation(now)
+    if deviation <= there.tolerance:
+        return []
+    return [
+        f"answer to the probe picture: {there} there, {now} now ({deviation:.2g} of its spread, "
+        f"{there.tolerance:g} is allowed for rounding)"
+    ]
+
+
+def _label_differences(there: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
+    if there == now:
+        return []
+    if len(there) != len(now):
+        return [f"label_names: {len(there)} there, {len(now)} now"]
+    differing = [i for i, (a, b) in enumerate(zip(there, now, strict=True)) if a != b]
+    first = differing[0]
+    return [
+        f"label_names: {len(differing)} of {len(there)} differ, first that of class {first}: "
+        f"{there[first][:80]!r} there, {now[first][:80]!r} now"
+    ]
 
 
 class FidelityReport(Record):

@@ -33,7 +33,7 @@ from distinit.schemas.errors import (
 )
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.teacher import TeacherIdentity, TeacherRecord, identity_differences
 from distinit.schemas.wording import counted
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
@@ -276,19 +276,21 @@ def _worker_factory(
     """In this process the loaded teachers serve; a Ray worker loads its own."""
     if config.compute.workers == 0:
         return lambda: ExtractionWorker(spec, teachers)
-    fingerprints = {name: teacher.identity.fingerprint for name, teacher in teachers.items()}
-    return lambda: ExtractionWorker(spec, _same_teachers(config, fingerprints))
+    identities = {name: teacher.identity for name, teacher in teachers.items()}
+    return lambda: ExtractionWorker(spec, _same_teachers(config, identities))
 
 
-def _same_teachers(config: ExtractConfig, fingerprints: Mapping[str, str]) -> dict[str, Teacher]:
-    """Load the teachers on a worker. Raises TeacherError if its files differ from the driver's."""
+def _same_teachers(
+    config: ExtractConfig, identities: Mapping[str, TeacherIdentity]
+) -> dict[str, Teacher]:
+    """Load the teachers on a worker. Raises TeacherError if they differ from the driver's."""
     teachers = _load_teachers(config, config.device)
     for name, teacher in teachers.items():
-        if teacher.identity.fingerprint != fingerprints[name]:
+        if found := identity_differences(identities[name], teacher.identity):
             raise TeacherError(
                 f"teacher {name} on worker {socket.gethostname()} is not that of the driver",
-                expected=fingerprints[name],
-                found=teacher.identity.fingerprint,
+                expected="the same teacher on every node",
+                found="\n".join(found),
                 remedy="give all nodes the same weights file and the same software",
             )
     return teachers

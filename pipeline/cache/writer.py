@@ -33,9 +33,10 @@ from distinit.pipeline.cache.tables import read_plan, videos_table, write_plan, 
 from distinit.pipeline.cache.task import TaskSpec
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import PARTIAL_SUFFIX, refuse_links
+from distinit.schemas.base import differences
 from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
 from distinit.schemas.manifest import CacheManifest, CorpusSummary, RowSpace, VideoOutcome
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.teacher import TeacherRecord, identity_differences
 from distinit.schemas.video import SamplingConfig
 
 __all__ = ["CacheWriter", "read_cache_plan"]
@@ -375,12 +376,15 @@ def _check_same(manifest: CacheManifest, sampling: SamplingConfig, unit_rows: in
 
 
 def _check_same_teacher(stored: TeacherRecord, asked: TeacherRecord) -> None:
-    for field in ("fingerprint", "encoding", "precision"):
-        before, now = getattr(stored, field), getattr(asked, field)
-        if before != now:
-            raise CacheMismatchError(
-                f"the cache has another teacher named {stored.id}",
-                expected=f"{field} {before}",
-                found=f"{field} {now}",
-                remedy="give the new teacher another id, or use a new cache folder",
-            )
+    found = identity_differences(stored.identity, asked.identity)
+    found += differences(
+        *(record.model_dump(include={"encoding", "precision"}) for record in (stored, asked))
+    )
+    if found:
+        raise CacheMismatchError(
+            f"the cache has another teacher named {stored.id}",
+            expected="the teacher that the cache was made with",
+            found="\n".join(found),
+            remedy="give the new teacher another id (--set teachers.0.id=NAME), or use a new "
+            "cache folder",
+        )

@@ -21,6 +21,7 @@ from distinit.pipeline.teachers.forward import (
 )
 from distinit.pipeline.teachers.network import Network
 from distinit.pipeline.teachers.preprocess import preprocess, view_for
+from distinit.pipeline.teachers.probe import answer_record, probe_frame
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherIdentity
@@ -91,7 +92,7 @@ class NetworkTeacher(Teacher):
         self._device = torch.device(device)
         module = network.module.eval().requires_grad_(False)
         self._module = module.to(self._device).to(memory_format=torch.channels_last)
-        self._check_output()
+        self.identity = self._probed()
         if self._device.type == "cpu":
             size = CPU_BATCH if batch_size == "auto" else batch_size
             self._forward: Forward = FrameByFrame(self._logits, size)
@@ -126,36 +127,57 @@ class NetworkTeacher(Teacher):
         return finite
 
     def _logits(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
-        return self._run(preprocess(frames_NHWC, self.identity.preprocessing))
+        input_NCHW = preprocess(frames_NHWC, self.identity.preprocessing)
+        return self._run(input_NCHW, self.precision).float()
 
-    def _run(self, input_NCHW: torch.Tensor) -> torch.Tensor:
+    def _run(self, input_NCHW: torch.Tensor, precision: Precision) -> torch.Tensor:
         kind = self._device.type
-        autocast = torch.autocast(
-            kind, dtype=_DTYPES[self.precision], enabled=self.precision != "fp32"
-        )
+        autocast = torch.autocast(kind, dtype=_DTYPES[precision], enabled=precision != "fp32")
         with torch.inference_mode(), _repeatable_kernels(kind), autocast:
             output: torch.Tensor = self._module(input_NCHW)
-        return output.float()
+        return output
 
     def _seconds_for(self, frames: int) -> float:
         """Of one batch, black, on the device."""
         side = self.identity.preprocessing.crop_size
         input_NCHW = torch.zeros(frames, 3, side, side, device=self._device)
         return seconds_of(
-            lambda: self._run(input_NCHW.contiguous(memory_format=torch.channels_last)),
+            lambda: self._run(
+                input_NCHW.contiguous(memory_format=torch.channels_last), self.precision
+            ),
             self._device,
         )
 
-    def _check_output(self) -> None:
-        side = self.identity.preprocessing.crop_size
-        shape = tuple(self._run(torch.zeros(1, 3, side, side, device=self._device)).shape)
-        if shape != (1, self.identity.classes):
+    def _probed(self) -> TeacherIdentity:
+        """The identity with the answer to the probe picture, always in fp32 and not compiled.
+
+        Raises TeacherError for a network that does not answer as announced.
+        """
+
+        dtypes = {tensor.dtype for tensor in self._module.state_dict().values()}
+
+        def network(frames_NHWC: torch.Tensor) -> torch.Tensor:
+            output = self._run(preprocess(frames_NHWC, self.identity.preprocessing), "fp32")
+            dtypes.add(output.dtype)
+            return output.float()
+
+        on_cpu = self._device.type == "cpu"
+        forward = (
+            FrameByFrame(network, 1)
+            if on_cpu
+            else InBatches(network, 1, device=self._device, name=self.id)
+        )
+        answer_NC = forward.submit(probe_frame(self.view)[None])()
+        if answer_NC.shape != (1, self.identity.classes):
             raise TeacherError(
                 f"the network {self.identity.architecture} does not answer as announced",
                 expected=f"one row of {self.identity.classes} values a frame",
-                found=f"shape {shape} for one frame",
+                found=f"shape {answer_NC.shape} for one frame",
                 remedy="give the number of classes that the network really has",
             )
+        half = not dtypes.isdisjoint({torch.float16, torch.bfloat16})
+        answer = answer_record(answer_NC[0], self.identity.architecture, half=half)
+        return self.identity.model_copy(update={"probe": answer})
 
 
 def frames_or_error(frames_NHWC: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from distinit.pipeline.teachers.base import Teacher, frames_or_error
 from distinit.pipeline.teachers.network import name_default_id, named_labels
+from distinit.pipeline.teachers.probe import answer_record, probe_frame
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRequest
@@ -66,6 +67,9 @@ class NullTeacher(Teacher):
             label_names=labels.names,
         )
         super().__init__(request.id or name_default_id(["null"], request), identity, "cpu")
+        answer_C = self.forward(probe_frame(self.view)[None])[0]
+        probe = answer_record(answer_C, identity.architecture)
+        self.identity = identity.model_copy(update={"probe": probe})
 
     @property
     def view(self) -> View:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pydantic
 
 from distinit.pipeline.storage import atomic_write_bytes, storage_errors
-from distinit.schemas.base import Record, sha256_of
+from distinit.schemas.base import Record, differences, flatten, sha256_of
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
 
@@ -150,21 +150,8 @@ def _identity(
     config: dict[str, Any], inputs: Mapping[str, str], locations: frozenset[str]
 ) -> dict[str, Any]:
     left_out = NOT_IDENTITY | locations
-    flat = {k: v for k, v in _flatten(config).items() if k not in left_out}
+    flat = {k: v for k, v in flatten(config).items() if k not in left_out}
     return flat | {f"inputs.{name}": digest for name, digest in inputs.items()}
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        pairs = ((str(k), v) for k, v in value.items())
-    elif isinstance(value, list):
-        pairs = ((str(i), v) for i, v in enumerate(value))
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, child in pairs:
-        flat |= _flatten(child, f"{prefix}.{name}" if prefix else name)
-    return flat
 
 
 def _mismatch(
@@ -172,17 +159,13 @@ def _mismatch(
 ) -> RunMismatchError:
     old = _identity(stored.config, stored.inputs, locations)
     new = _identity(wanted.config, wanted.inputs, locations)
-    differences = [
-        f"{name}: {old.get(name, 'absent')} there, {new.get(name, 'absent')} now"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, "absent") != new.get(name, "absent")
-    ]
+    found = differences(old, new)
     if stored.kind != wanted.kind:
-        differences.insert(0, f"kind: {stored.kind} there, {wanted.kind} now")
+        found.insert(0, f"kind: {stored.kind} there, {wanted.kind} now")
     return RunMismatchError(
         f"{root} belongs to another configuration",
         expected="the configuration in its run.json",
-        found="; ".join(differences),
+        found="; ".join(found),
         remedy="choose another out directory, or restore these settings",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -291,12 +292,14 @@ def test_another_sampling_unit_or_teacher_is_refused(
         kit.open_writer(cache_root, corpus, teachers, sampling=stride)
     with pytest.raises(CacheMismatchError, match="unit size"):
         kit.open_writer(cache_root, corpus, teachers, unit_rows=128)
-    for other in (
-        kit.make_teacher("alpha", weights="f" * 64),
-        kit.make_teacher("alpha", encoding="int8"),
+    for other, field in (
+        (kit.make_teacher("alpha", weights="f" * 64), "weights_sha256: 0{64} there, f{64} now"),
+        (kit.make_teacher("alpha", encoding="int8"), "encoding: float16 there, int8 now"),
+        (kit.make_teacher("alpha", classes=8), "classes: 7 there, 8 now"),
     ):
-        with pytest.raises(CacheMismatchError, match="another teacher named alpha"):
+        with pytest.raises(CacheMismatchError, match="another teacher named alpha") as raised:
             kit.open_writer(cache_root, corpus, [other])
+        assert re.search(field, str(raised.value.found))
     assert kit.open_writer(cache_root, corpus, teachers).manifest.complete  # the lock is free
 
 

@@ -128,12 +128,17 @@ def test_refuses_what_is_no_frame_block(shape: tuple[int, ...], dtype: type) -> 
 
 
 def test_refuses_to_pass_on_nan() -> None:
-    teacher = made_teacher(ChannelMeans(nan_below=0.5))
+    teacher = made_teacher(ChannelMeans(nan_below=0.2))
     frames_NHWC = np.full((3, 8, 8, 3), 255, dtype=np.uint8)
     np.testing.assert_array_equal(teacher.forward(frames_NHWC), np.ones((3, 3), np.float32))
     frames_NHWC[1] = 0
     with pytest.raises(TeacherError, match="1 of 3 frames with NaN"):
         teacher.forward(frames_NHWC)
+
+
+def test_a_network_that_gives_nan_for_an_ordinary_picture_is_refused_at_once() -> None:
+    with pytest.raises(TeacherError, match="gives NaN or infinity for an ordinary picture"):
+        made_teacher(ChannelMeans(nan_below=2.0))
 
 
 def test_refuses_a_network_of_another_width() -> None:
