@@ -254,6 +254,8 @@ def finetune(**options: Any) -> None:
 @_command("distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4")
 @click.option("--run", metavar="RUN", help="A finetune run.")
 @click.option("--protocol", "evaluation__protocol", metavar="vmz-N|dense-sN", help="Which clips.")
+@click.option("--frames", metavar="DIR", help="Its frame (or flow) store, if it is elsewhere.")
+@click.option("--student", metavar="plugin:...", help="Its network, if that is a plugin.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where the student runs.")
 @_stage_options
 def evaluate(**options: Any) -> None:

@@ -129,6 +129,16 @@ class EvaluateConfig(Record):
     """Evaluate a finetuned run again, perhaps by another protocol."""
 
     run: str = Field(description="a finetune run directory")
+    frames: str | None = Field(
+        None,
+        description="the run's frame store (flow store for a student of flow); None: the one "
+        "within the run or beside it that the run was trained with",
+    )
+    student: str | None = Field(
+        None,
+        description="plugin:module:function, if that is the run's network: code that a file names "
+        "is run only if you name it too",
+    )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="clips and scores"
     )

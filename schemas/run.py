@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from distinit.schemas.base import Record, Sha256, sha256_of
+from distinit.schemas.base import Name, Record, Sha256, sha256_of
 from distinit.schemas.manifest import FileEntry
+from distinit.schemas.teacher import MAX_CLASSES
 from distinit.schemas.training import ClipConfig, StudentConfig
 from distinit.schemas.wording import counted
 
@@ -23,12 +24,18 @@ __all__ = [
 ]
 
 
+MAX_HEADS = 64
+MAX_LABELS = 10_000
+"""Most classes of a labelled dataset: a confusion matrix has the square of them."""
+MAX_STEPS = 10**12
+
+
 class HeadRecord(Record):
     """One linear head of a student: ``heads.<name>.weight`` and ``.bias``."""
 
-    name: str
-    outputs: int = Field(ge=1)
-    label_space: str
+    name: Name
+    outputs: int = Field(ge=1, le=MAX_CLASSES)
+    label_space: Name
     teacher_fingerprint: Sha256 | None = None
     mean_of: dict[str, Sha256] = Field(
         default_factory=dict, description="of a head that learns a mean: teacher id -> fingerprint"
@@ -46,7 +53,7 @@ class StudentRecord(Record):
     student: StudentConfig
     clip: ClipConfig
     feature_dim: int = Field(ge=1, description="width of the pooled feature below the heads")
-    heads: tuple[HeadRecord, ...]
+    heads: tuple[HeadRecord, ...] = Field(max_length=MAX_HEADS)
     trained_by: Literal["distill", "finetune"]
     cache_digest: Sha256 | Literal[""] | None = Field(
         None, description="content digest of the target cache"
@@ -59,6 +66,7 @@ class RunRecord(Record):
     """``run.json``: what a run directory belongs to."""
 
     format: Literal["distinit-run"] = "distinit-run"
+    format_version: int = 1
     kind: Literal["distill", "finetune"]
     config_digest: str
     config: dict[str, Any]
@@ -70,12 +78,13 @@ class CheckpointRecord(Record):
     """``checkpoints/step-NNNNNNNNN/checkpoint.json``: where training goes on."""
 
     format: Literal["distinit-checkpoint"] = "distinit-checkpoint"
+    format_version: int = 1
     config_digest: str = Field(description="of the run; another config never takes it up")
-    epoch: int = Field(ge=0, description="epoch of the next step, from 0")
-    step: int = Field(ge=0, description="next step within the epoch")
-    global_step: int = Field(ge=0, description="optimiser steps done")
+    epoch: int = Field(ge=0, le=MAX_STEPS, description="epoch of the next step, from 0")
+    step: int = Field(ge=0, le=MAX_STEPS, description="next step within the epoch")
+    global_step: int = Field(ge=0, le=MAX_STEPS, description="optimiser steps done")
     window: dict[str, float] = Field(description="figures summed since the last metric line")
-    window_steps: int = Field(ge=0, description="steps in the window")
+    window_steps: int = Field(ge=0, le=MAX_STEPS, description="steps in the window")
     files: dict[str, FileEntry]
 
 
@@ -94,11 +103,19 @@ class DatasetRecord(Record):
     """``dataset.json``: the labelled videos of a finetune run, known by their bytes."""
 
     kind: Literal["hmdb51", "ucf101", "csv", "folders"]
-    classes: tuple[str, ...] = Field(description="names, in the order of their numbers")
+    classes: tuple[str, ...] = Field(
+        max_length=MAX_LABELS, description="names, in the order of their numbers"
+    )
     videos: tuple[DatasetVideo, ...]
     undecodable: dict[str, str] = Field(
         default_factory=dict, description="path -> reason, of videos that are not in the store"
     )
+
+    @model_validator(mode="after")
+    def _labels_have_names(self) -> Self:
+        if any(video.label >= len(self.classes) for video in self.videos):
+            raise ValueError("a video has the number of a class that is not listed")
+        return self
 
     def subset(self, name: Literal["train", "test"]) -> tuple[DatasetVideo, ...]:
         """Videos for training, or for testing."""

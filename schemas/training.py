@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import Record
 
@@ -21,15 +22,27 @@ FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
 """``ClipConfig.mean`` and ``std`` of optical flow: x and y, pixels a frame (VMZ)."""
 
 
+_PLUGIN = re.compile(r"plugin:[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+_MAX_CLIP_PIXELS = 1 << 26  # 1,024 frames of 256 x 256; clips of records of others are made too
+
+
 class StudentConfig(Record):
     """A video network and its input."""
 
     name: str = Field(
         "r2plus1d_18",
+        max_length=200,
         description="r3d_18, mc3_18, r2plus1d_18, s3d, ... (torchvision); vmz_r3d_18, "
         "vmz_r2plus1d_18, ... (VMZ); tiny_r2plus1d_10 (CPU); plugin:module:function",
     )
     in_channels: Literal[2, 3] = Field(3, description="3 for RGB, 2 for optical flow")
+
+    @field_validator("name")
+    @classmethod
+    def _plugin(cls, value: str) -> str:
+        if value.startswith("plugin:") and not _PLUGIN.fullmatch(value):
+            raise ValueError(f"student {value!r} is not of the form plugin:module:function")
+        return value
 
 
 class ClipConfig(Record):
@@ -40,11 +53,14 @@ class ClipConfig(Record):
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip (VMZ)")
     mean: tuple[float, ...] = Field(
         (0.43216, 0.394666, 0.37645),
+        max_length=3,
         description="per channel, of values in 0..1 (VMZ); of flow in pixels a frame, where "
         "0.0046635, 0.0046261 (VMZ) is the default",
     )
     std: tuple[float, ...] = Field(
-        (0.22803, 0.22145, 0.216989), description="as mean; of flow 0.972347, 0.755146 (VMZ)"
+        (0.22803, 0.22145, 0.216989),
+        max_length=3,
+        description="as mean; of flow 0.972347, 0.755146 (VMZ)",
     )
     flow_range: float = Field(
         20.0,
@@ -52,6 +68,17 @@ class ClipConfig(Record):
         description="flow only: the largest motion that the flow store holds, pixels a frame; "
         "must be the store's",
     )
+
+    @model_validator(mode="after")
+    def _fits_in_memory(self) -> Self:
+        if self.frames * self.crop**2 > _MAX_CLIP_PIXELS:
+            raise ValueError(
+                f"a clip of {self.frames} frames of {self.crop} x {self.crop} has more than "
+                f"{_MAX_CLIP_PIXELS:,} pixels"
+            )
+        if any(value <= 0 for value in self.std):
+            raise ValueError("std: values must be above 0")
+        return self
 
 
 class OptimizerConfig(Record):
@@ -92,7 +119,9 @@ class RuntimeConfig(Record):
     ray_address: str | None = Field(
         None, description="an existing cluster (auto, HOST:6379); None starts a local one"
     )
-    loader_workers: int = Field(0, ge=0, description="loader threads per worker; 0 loads in line")
+    loader_workers: int = Field(
+        0, ge=0, le=1024, description="loader threads per worker; 0 loads in line"
+    )
     jpeg_decoder: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",

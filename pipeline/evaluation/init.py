@@ -17,6 +17,7 @@ from distinit.pipeline.students.io import (
     read_student_record,
     student_path,
 )
+from distinit.pipeline.students.registry import require_named_plugin
 from distinit.schemas.errors import CheckpointError, ConfigError
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
@@ -60,8 +61,9 @@ class Init:
 def resolve_init(init: str, student: StudentConfig | None) -> Init:
     """Find what ``init`` (see FinetuneConfig) names; ``student`` None takes that of the file.
 
-    Raises ConfigError if the student is not known, CheckpointError or WeightsError for missing
-    files, and as ``image_weights`` for students that cannot be inflated.
+    Raises ConfigError if the student is not known, or is a plugin that the file names and
+    ``student`` does not; CheckpointError or WeightsError for missing files, and as
+    ``image_weights`` for students that cannot be inflated.
     """
     kind, _, name = init.partition(":")
     if kind in ("distinit", "file"):
@@ -94,6 +96,9 @@ def _from_student(kind: str, named: Path, student: StudentConfig | None) -> Init
             expected=f"{RECORD_NAME} beside it, or a student",
             remedy="name one: --student r2plus1d_18",
         )
+    if record is not None:
+        by_user = None if student is None else student.name
+        require_named_plugin(record.student, by_user, source.with_name(RECORD_NAME))
     chosen = student or (record.student if record is not None else None)
     if chosen is None:
         raise ConfigError("no student is named")

@@ -11,7 +11,7 @@ from distinit.pipeline.students.base import VideoBackbone
 from distinit.pipeline.students.registry import build_student
 from distinit.schemas.training import StudentConfig
 
-__all__ = ["Student", "new_student"]
+__all__ = ["Student", "head_shapes", "new_student"]
 
 
 class Student(nn.Module):
@@ -61,6 +61,15 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 def _key(head: str) -> str:
     return head.replace("%", "%25").replace(".", "%2E")
+
+
+def head_shapes(heads: Mapping[str, int], feature_dim: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of linear heads (name -> outputs), by their names in a file."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, outputs in heads.items():
+        shapes[f"heads.{_key(name)}.weight"] = (outputs, feature_dim)
+        shapes[f"heads.{_key(name)}.bias"] = (outputs,)
+    return shapes
 
 
 def new_student(config: StudentConfig, heads: Mapping[str, int], seed: int) -> Student:

@@ -11,17 +11,19 @@ torchvision's architecture loads in plain torchvision, without this package (nin
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pydantic
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from distinit.pipeline.storage import atomic_path, atomic_write_bytes
-from distinit.pipeline.students.heads import Student
-from distinit.pipeline.students.registry import build_student
+from distinit.pipeline.records import read_record, write_record
+from distinit.pipeline.storage import atomic_path, open_regular
+from distinit.pipeline.students.heads import Student, head_shapes
+from distinit.pipeline.students.registry import build_student, require_named_plugin
+from distinit.pipeline.students.tensors import TensorShape, differences, read_shapes, read_tensors
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
@@ -47,22 +49,28 @@ def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
     path = folder / TENSORS_NAME
     with atomic_path(path) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
-    atomic_write_bytes(folder / RECORD_NAME, (record.model_dump_json(indent=2) + "\n").encode())
+    write_record(record, folder / RECORD_NAME)
     return path
 
 
-def load_student(source: Path) -> tuple[Student, StudentRecord]:
+def load_student(source: Path, plugin: str | None = None) -> tuple[Student, StudentRecord]:
     """Rebuild the student of a run folder (or of its ``student.safetensors``), on the CPU.
 
-    Raises CheckpointError if a file is missing or damaged, or tensors and record disagree.
+    Nothing is built before the file is known to hold what the record says, so that neither
+    decides alone how much memory is taken. ``plugin``: the one that the user allows to be run.
+
+    Raises CheckpointError if a file is missing or damaged, or tensors and record disagree;
+    ConfigError if the record names another plugin than the user.
     """
     path = student_path(source)
     record = _read_record(path)
-    tensors = _read_tensors(path)
+    require_named_plugin(record.student, plugin, path.with_name(RECORD_NAME))
+    found = _reading(path, read_shapes)
     heads = {head.name: head.outputs for head in record.heads}
+    _refuse_other_heads(path, head_shapes(heads, record.feature_dim), found)
     student = Student(build_student(record.student), heads)
-    _refuse_differences(path, student.state_dict(), tensors, RECORD_NAME)
-    student.load_state_dict(tensors)
+    _refuse_differences(path, _shapes(student.state_dict()), found, RECORD_NAME)
+    student.load_state_dict(_reading(path, lambda file: read_tensors(file, found)))
     return student, record
 
 
@@ -78,16 +86,22 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
     path = student_path(source)
     if path.with_name(RECORD_NAME).is_file() and path.name == TENSORS_NAME:
         _refuse_other_architecture(path, _read_record(path).student, config)
-    tensors = _read_tensors(path)
+    pickled = None if path.suffix == ".safetensors" else _reading(path, _read_pickled)
+    shapes = _reading(path, read_shapes) if pickled is None else _shapes(pickled)
     wanted = {k: v for k, v in student.state_dict().items() if k.startswith(BACKBONE)}
-    prefix = "" if any(name.startswith(BACKBONE) for name in tensors) else BACKBONE
-    found = {k: v for k, v in ((prefix + k, v) for k, v in tensors.items()) if k in wanted}
-    _refuse_differences(path, wanted, found, f"a {config.name} backbone")
-    student.load_state_dict(found, strict=False)
+    prefix = "" if any(name.startswith(BACKBONE) for name in shapes) else BACKBONE
+    stored = {prefix + name: name for name in shapes if prefix + name in wanted}
+    found = {name: shapes[theirs] for name, theirs in stored.items()}
+    _refuse_differences(path, _shapes(wanted), found, f"a {config.name} backbone")
+    tensors = pickled
+    if tensors is None:
+        tensors = _reading(path, lambda file: read_tensors(file, stored.values()))
+    loaded = {name: tensors[theirs] for name, theirs in stored.items()}
+    student.load_state_dict(loaded, strict=False)
     return LoadReport(
-        loaded=tuple(sorted(found)),
-        reinitialised=tuple(sorted(set(student.state_dict()) - set(found))),
-        unused=tuple(sorted(name for name in tensors if prefix + name not in found)),
+        loaded=tuple(sorted(loaded)),
+        reinitialised=tuple(sorted(set(student.state_dict()) - set(loaded))),
+        unused=tuple(sorted(name for name in shapes if prefix + name not in loaded)),
     )
 
 
@@ -113,41 +127,54 @@ def student_path(source: Path) -> Path:
 
 
 def _read_record(path: Path) -> StudentRecord:
-    record = path.with_name(RECORD_NAME)
+    return read_record(
+        path.with_name(RECORD_NAME),
+        StudentRecord,
+        error=CheckpointError,
+        remedy="copy both files from the run folder again",
+        missing=f"the record that belongs to {TENSORS_NAME} is missing",
+    )
+
+
+def _reading[T](path: Path, read: Callable[[Path], T]) -> T:
+    """What ``read`` makes of a file. Raises CheckpointError where it refuses."""
     try:
-        return StudentRecord.model_validate_json(record.read_bytes())
-    except (OSError, pydantic.ValidationError) as error:
+        return read(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{record} cannot be read",
-            expected=f"the record that belongs to {TENSORS_NAME}",
-            found=str(error).splitlines()[0],
-            remedy="copy both files from the run folder again",
+            f"{path} cannot be read as weights",
+            expected="an intact .safetensors file, or a .pt/.pth with tensors only",
+            found=str(error),
+            remedy="copy the file again, or retrain",
         ) from error
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    except Exception as error:
-        # torch.load raises pickle's own errors, which it does not document.
-        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    """A state dict of torch.save. Raises OSError, ValueError."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch.load raises pickle's own errors, which it does not document.
+            raise ValueError(f"{type(error).__name__}: {error}") from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise _unreadable(path, "no dictionary of tensors")
+    if not isinstance(tensors, dict) or not all(_is_plain(t) for t in tensors.values()):
+        raise ValueError("no dictionary of plain tensors")
     return tensors
 
 
-def _unreadable(path: Path, found: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} cannot be read as weights",
-        expected="an intact .safetensors file, or a .pt/.pth with tensors only",
-        found=found,
-        remedy="copy the file again, or retrain",
+def _is_plain(value: object) -> bool:
+    """Whether ``value`` is a tensor whose numbers all lie in memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, TensorShape]:
+    return {name: TensorShape.of(tensor) for name, tensor in tensors.items()}
 
 
 def _refuse_other_architecture(path: Path, found: StudentConfig, wanted: StudentConfig) -> None:
@@ -160,21 +187,30 @@ def _refuse_other_architecture(path: Path, found: StudentConfig, wanted: Student
         )
 
 
-def _refuse_differences(
-    path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor], expected: str
+def _refuse_other_heads(
+    path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorShape]
 ) -> None:
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not known" for name in found if name not in wanted]
-    problems += [
-        f"{name} has shape {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    for name, shape in wanted.items():
+        stored = found[name].shape if name in found else "no such tensor"
+        if stored != shape:
+            raise CheckpointError(
+                f"{path} does not fit the heads of {RECORD_NAME}",
+                expected=f"{name} of shape {shape}",
+                found=stored,
+                remedy="copy both files from the run folder again",
+            )
+
+
+def _refuse_differences(
+    path: Path,
+    wanted: Mapping[str, TensorShape],
+    found: Mapping[str, TensorShape],
+    expected: str,
+) -> None:
+    if problems := differences(wanted, found):
         raise CheckpointError(
             f"{path} does not fit the student",
             expected=f"the tensors of {expected}",
-            found="; ".join(problems[:3]) + more,
+            found=problems,
             remedy="use the student's own architecture, or a file that belongs to it",
         )

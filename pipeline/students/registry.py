@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from distinit.pipeline.students.vmz import VMZ_STUDENTS, build_vmz
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
 
-__all__ = ["STUDENT_NAMES", "build_student", "check_clip"]
+__all__ = ["STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
 
 STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, "tiny_r2plus1d_10")
 PLUGIN = "plugin:"
@@ -41,6 +42,20 @@ def build_student(config: StudentConfig) -> VideoBackbone:
     if config.name == "tiny_r2plus1d_10":
         return as_backbone(TinyR2Plus1D(config.in_channels))
     raise _unknown(config)
+
+
+def require_named_plugin(found: StudentConfig, named: str | None, source: Path) -> None:
+    """Raise ConfigError if the file ``source`` asks for a plugin that the user has not ``named``.
+
+    A plugin is code. Files come from others, so what they name is neither imported nor called.
+    """
+    if found.name.startswith(PLUGIN) and found.name != named:
+        raise ConfigError(
+            f"{source} names a plugin as its network: code that a file names is not run",
+            expected="the same plugin, named by you on the command line or in your configuration",
+            found=found.name,
+            remedy=f"if you know and trust this code, add --student {found.name}",
+        )
 
 
 def check_clip(student: StudentConfig, clip: ClipConfig) -> None:

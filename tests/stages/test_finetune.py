@@ -151,12 +151,11 @@ def test_evaluate_again_by_another_protocol(
     finished: tuple[FinetuneConfig, FinetuneResult],
 ) -> None:
     config, result = finished
-    same = evaluate(
-        EvaluateConfig.model_validate({"run": config.out, "evaluation": config.evaluation})
-    )
+    values = {"run": config.out, "frames": config.frames, "evaluation": config.evaluation}
+    same = evaluate(EvaluateConfig.model_validate(values))
     assert same == result.evaluation
     dense = evaluate(
-        EvaluateConfig.model_validate({"run": config.out, "evaluation": {"protocol": "dense-s1"}})
+        EvaluateConfig.model_validate(values | {"evaluation": {"protocol": "dense-s1"}})
     )
     # Test videos have 11, 12, 17 and 18 frames: that many minus 3 clips each, and the torn one.
     assert (dense.clips, dense.top1) == (46 + 1, 80.0)
