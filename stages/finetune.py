@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.evaluation.confusion import plot_confusion
@@ -24,6 +24,7 @@ from distinit.pipeline.evaluation.store import (
 from distinit.pipeline.evaluation.task import FinetuneTask, TrainVideos
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import atomic_write_bytes
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import TENSORS_NAME, save_student
@@ -34,7 +35,7 @@ from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
-from distinit.schemas.errors import DatasetError
+from distinit.schemas.errors import DatasetError, RunMismatchError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import (
     DatasetRecord,
@@ -158,8 +159,8 @@ def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
     path = Path(config.out) / DATASET_NAME
     if path.is_file():
         try:
-            known = known_files(DatasetRecord.model_validate_json(path.read_bytes()))
-        except ValidationError:
+            known = known_files(_read(path, DatasetRecord))
+        except RunMismatchError:
             progress.message(f"{path} cannot be read: hashing all videos again")
     dataset = list_dataset(config.dataset, known)
     leaks = leaked_videos(dataset)
@@ -261,8 +262,8 @@ def _result(
 ) -> FinetuneResult:
     """From the files of a finished run."""
     root = Path(config.out)
-    dataset = DatasetRecord.model_validate_json((root / DATASET_NAME).read_bytes())
-    load = LoadReport.model_validate_json((root / LOAD_REPORT_NAME).read_bytes())
+    dataset = _read(root / DATASET_NAME, DatasetRecord)
+    load = _read(root / LOAD_REPORT_NAME, LoadReport)
     train_paths = [video.path for video in dataset.subset("train")]
     left_out = tuple(path for path in train_paths if path in dataset.undecodable)
     return FinetuneResult(
@@ -289,5 +290,10 @@ def _loaded(report: LoadReport) -> str:
     )
 
 
+def _read[R: Record](path: Path, kind: type[R]) -> R:
+    remedy = "choose another out directory, or restore the file from a copy"
+    return read_record(path, kind, error=RunMismatchError, remedy=remedy)
+
+
 def _write(path: Path, record: Record) -> None:
-    atomic_write_bytes(path, (record.model_dump_json(indent=1) + "\n").encode())
+    write_record(record, path, indent=1)

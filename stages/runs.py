@@ -6,17 +6,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from distinit.pipeline.records import read_json, read_record
+from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError, RunMismatchError
+from distinit.schemas.errors import ConfigError, DistInitError
 from distinit.schemas.run import EvaluationResult, RunRecord, StudentRecord
+from distinit.schemas.wording import one_line
 
 __all__ = ["RunSummary", "RunTable", "list_runs"]
 
 # Folders of a run that hold no other runs.
 _INSIDE = frozenset({"checkpoints", "tensorboard", "ray", "frames"})
+
+
+_SHOWN = 60  # characters of a network's name
 
 
 class RunSummary(Record):
@@ -76,16 +82,18 @@ def _summary_of(root: Path) -> RunSummary:
     try:
         line = run.last_metric() or {}
         result = run.read_result(EvaluationResult) if record.kind == "finetune" else None
-    except (RunMismatchError, ValueError, OSError):
+        if record.kind == "distill" and run.result.is_file():
+            read_json(run.result, error=ConfigError, remedy="")
+    except (DistInitError, OSError):
         return _unreadable(root)
     student = _read(root / "student.json", StudentRecord)
     return RunSummary(
-        path=str(root),
+        path=_text(root),
         kind=record.kind,
         student=_network(record.config) if student is None else student.student.name,
         state=_state(run, line),
         epochs=line.get("epoch", 0.0),
-        epochs_total=record.config["optimizer"]["epochs"],
+        epochs_total=_epochs(record.config),
         loss=line.get("loss"),
         top1=None if result is None else result.top1,
         cache_digest=record.inputs.get("cache") if student is None else student.cache_digest,
@@ -94,25 +102,44 @@ def _summary_of(root: Path) -> RunSummary:
 
 def _read[R: Record](path: Path, kind: type[R]) -> R | None:
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return read_record(path, kind, error=ConfigError, remedy="")
+    except ConfigError:
         return None
+
+
+# The configurations of runs that others, or other versions, made: nothing in them is certain.
 
 
 def _network(config: dict[str, Any]) -> str:
     """A finetune run may take its network from ``init``, and name none."""
-    return str((config.get("student") or {}).get("name", "-"))
+    name = _part(config, "student").get("name", "-")
+    return name if isinstance(name, str) else "-"
 
 
-def _state(run: RunDirectory, line: dict[str, Any]) -> str:
+def _epochs(config: dict[str, Any]) -> int:
+    epochs = _part(config, "optimizer").get("epochs", 0)
+    return epochs if isinstance(epochs, int) else 0
+
+
+def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    part = config.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _state(run: RunDirectory, line: MetricLine) -> str:
     if run.result.is_file():
         return "finished"
     return f"at step {line['step']}" if line else "not begun"
 
 
+def _text(path: Path) -> str:
+    """A path as text; bytes of a name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _unreadable(root: Path) -> RunSummary:
     return RunSummary(
-        path=str(root),
+        path=_text(root),
         kind="",
         student="-",
         state="unreadable",
@@ -128,10 +155,10 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
     loss = "-" if run.loss is None else f"{run.loss:.4f}"
     return (
         run.kind or "-",
-        run.student,
+        one_line(run.student)[:_SHOWN],
         run.state,
         f"{run.epochs:.3g}/{run.epochs_total}",
         loss if run.top1 is None else f"{run.top1:.1f} %",
-        (run.cache_digest or "-")[:12],
-        run.path,
+        one_line(run.cache_digest or "-")[:12],
+        one_line(run.path),
     )

@@ -5,15 +5,15 @@ checkpoints/step-000000120/  model.safetensors  optimizer.safetensors  checkpoin
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pydantic
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import (
     PARTIAL_SUFFIX,
     fsync_dir,
@@ -22,7 +22,8 @@ from distinit.pipeline.storage import (
     storage_errors,
 )
 from distinit.pipeline.students.heads import Student
-from distinit.schemas.errors import CheckpointError
+from distinit.pipeline.students.tensors import TensorShape, differences, read_shapes, read_tensors
+from distinit.schemas.errors import CheckpointError, StorageError
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import CheckpointRecord
 
@@ -30,6 +31,11 @@ __all__ = ["CheckpointStore"]
 
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
 MOMENTUM = "momentum_buffer."
+_FOLDER = re.compile(r"step-([0-9]{9,13})")
+_FILES = frozenset(
+    {name + suffix for name in (MODEL, OPTIMIZER, RECORD) for suffix in ("", PARTIAL_SUFFIX)}
+)
+_REMEDY = "the run falls back to the checkpoint before; nothing to do"
 
 
 class CheckpointStore:
@@ -45,48 +51,60 @@ class CheckpointStore:
     ) -> Path:
         """Write a checkpoint, sync it, rename it into place, and drop the oldest ones.
 
-        ``record.files`` and ``record.config_digest`` are filled in here.
+        ``record.files`` and ``record.config_digest`` are filled in here. Raises StorageError if
+        the disk refuses, or if something that is no checkpoint is in the way.
         """
         final = self._root / f"step-{record.global_step:09d}"
         partial = final.with_name(final.name + PARTIAL_SUFFIX)
         with storage_errors(final):
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
             partial.mkdir(parents=True)
             save_file(_cpu(student.state_dict()), partial / MODEL)
             save_file(_cpu(_momentum(student, optimizer)), partial / OPTIMIZER)
             files = {name: _entry(partial / name) for name in (MODEL, OPTIMIZER)}
             full = record.model_copy(update={"files": files, "config_digest": self._config_digest})
-            (partial / RECORD).write_text(full.model_dump_json(indent=2) + "\n")
-            for name in (MODEL, OPTIMIZER, RECORD):
+            write_record(full, partial / RECORD)
+            for name in (MODEL, OPTIMIZER):
                 fsync_file(partial / name)
             fsync_dir(partial)
-            shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+            _remove(final)  # a damaged one of the same step
             partial.rename(final)
             fsync_dir(self._root)
-        for old in self._folders()[: -self._keep]:
-            shutil.rmtree(old)
+            for old in [p for p in self._folders() if _is_ours(p)][: -self._keep]:
+                _remove(old)
         return final
 
-    def latest(self, message: Callable[[str], None]) -> tuple[Path, CheckpointRecord] | None:
-        """The newest intact checkpoint; each damaged one that is passed over gets a ``message``."""
+    def take_up(
+        self,
+        student: Student,
+        optimizer: torch.optim.Optimizer | None,
+        message: Callable[[str], None],
+    ) -> tuple[Path, CheckpointRecord] | None:
+        """Load the newest checkpoint that is intact: its weights, and the momentum if there is an
+        ``optimizer``. Each damaged one that is passed over gets a ``message``."""
         for folder in reversed(self._folders()):
             try:
-                return folder, self._read(folder)
+                record = self._read(folder)
+                self.restore(folder, student, optimizer)
             except CheckpointError as error:
                 message(f"passing over a damaged checkpoint: {error.problem} ({error.found})")
+            else:
+                return folder, record
         return None
 
     def _folders(self) -> list[Path]:
-        steps = {p.name.removeprefix("step-"): p for p in self._root.glob("step-*")}
-        return [steps[step] for step in sorted(filter(str.isdigit, steps), key=int)]
+        found = self._root.iterdir() if self._root.is_dir() else ()
+        folders = [p for p in found if _FOLDER.fullmatch(p.name) and _is_folder(p)]
+        return sorted(folders, key=_step_of)
 
     def _read(self, folder: Path) -> CheckpointRecord:
-        try:
-            record = CheckpointRecord.model_validate_json((folder / RECORD).read_bytes())
-        except (OSError, pydantic.ValidationError) as error:
-            raise _damaged(folder, str(error).splitlines()[0]) from error
+        record = read_record(
+            folder / RECORD, CheckpointRecord, error=CheckpointError, remedy=_REMEDY
+        )
         if record.config_digest != self._config_digest:
             raise _damaged(folder, "it belongs to another configuration")
+        if record.global_step != _step_of(folder):
+            raise _damaged(folder, f"its record is of step {record.global_step}")
         for name in (MODEL, OPTIMIZER):
             path, entry = folder / name, record.files.get(name)
             if entry is None or not path.is_file() or path.stat().st_size != entry.size:
@@ -99,18 +117,46 @@ class CheckpointStore:
     def restore(
         folder: Path, student: Student, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Load the weights, and the momentum if an optimizer is given. Raises CheckpointError."""
-        try:
-            student.load_state_dict(load_file(folder / MODEL))
-        except (RuntimeError, OSError) as error:
-            raise _damaged(folder, str(error).splitlines()[0]) from error
+        """Load the weights, and the momentum if an optimizer is given: all of it or nothing.
+
+        A checksum tells damage, not malice: types and shapes are compared before anything is
+        loaded. Raises CheckpointError.
+        """
+        weights = _read_as(folder, MODEL, student.state_dict())
+        buffers = {}
+        if optimizer is not None:
+            buffers = _read_as(folder, OPTIMIZER, _expected_momentum(student, optimizer))
+        student.load_state_dict(weights)
         if optimizer is None:
             return
-        buffers = load_file(folder / OPTIMIZER)
         for name, parameter in student.named_parameters():
             if MOMENTUM + name in buffers:
-                buffer = buffers[MOMENTUM + name].to(parameter.device)
+                buffer = buffers[MOMENTUM + name].to(parameter.device, parameter.dtype)
                 optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def _read_as(folder: Path, name: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, which must have the names, types and shapes of ``like``."""
+    try:
+        found = read_shapes(folder / name)
+        problems = differences({n: TensorShape.of(t) for n, t in like.items()}, found)
+        if problems:
+            raise ValueError(problems)
+        return read_tensors(folder / name, found)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{name}: {error}") from error
+
+
+def _expected_momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Tensors of the shapes that ``_momentum`` gives once a step has been made."""
+    trained = {
+        id(parameter)
+        for group in optimizer.param_groups
+        if group["momentum"]
+        for parameter in group["params"]
+    }
+    named = student.named_parameters()
+    return {MOMENTUM + name: parameter for name, parameter in named if id(parameter) in trained}
 
 
 def _momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -130,10 +176,43 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
 
 
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, damaged perhaps, and nothing else."""
+    names = {path.name for path in folder.iterdir()} if _is_folder(folder) else set()
+    return RECORD in names and names <= _FILES
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint, whole or begun, file by file: no other file is ever touched.
+
+    Raises StorageError if there is anything else in its place.
+    """
+    if not folder.is_symlink() and not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if _is_folder(folder) else None
+    if names is None or not names <= _FILES:
+        raise StorageError(
+            f"{folder} is in the way: it is no checkpoint, and is not removed",
+            expected=f"no such folder, or one with {RECORD} and its tensors alone",
+            remedy="look at it, move it away, then run the same command again",
+        )
+    for name in names:
+        (folder / name).unlink()
+    folder.rmdir()
+
+
 def _damaged(folder: Path, found: str) -> CheckpointError:
     return CheckpointError(
         f"the checkpoint {folder.name} cannot be used",
         expected="an intact checkpoint of this run",
         found=found,
-        remedy="the run falls back to the checkpoint before; nothing to do",
+        remedy=_REMEDY,
     )

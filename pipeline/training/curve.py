@@ -31,6 +31,7 @@ def loss_names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def draw_curve(lines: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG: every metric line faint, their moving mean on top."""
+    lines = [line for line in lines if {"epoch", "learning_rate"} <= line.keys()]
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

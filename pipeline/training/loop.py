@@ -87,18 +87,17 @@ def train(
 def _outcome(
     task: Task, settings: TrainingSettings, run: RunDirectory, progress: Progress, seconds: float
 ) -> TrainingOutcome:
-    found = _checkpoints(run, settings).latest(progress.message)
+    student = task.build()
+    found = _checkpoints(run, settings).take_up(student, None, progress.message)
     line = run.last_metric()
     if found is None or line is None:
         raise CheckpointError(
             f"training left no checkpoint in {run.checkpoints}",
             remedy="run the same command again",
         )
-    student = task.build()
-    CheckpointStore.restore(found[0], student)
     return TrainingOutcome(
         student=student.eval(),
-        loss=line["loss"],
+        loss=line.get("loss", math.nan),
         bottleneck=bottleneck(run.read_metrics(), settings.runtime.loader_workers),
         global_steps=found[1].global_step,
         seconds=seconds,
@@ -193,11 +192,11 @@ class _Fit:
         self._shown = False
 
     def _resume(self, device: torch.device, progress: Progress) -> None:
-        found = self._store.latest(progress.message)
+        stepper = self._stepper
+        found = self._store.take_up(stepper.student, stepper.optimizer, progress.message)
         if found is None:
             return
-        folder, record = found
-        CheckpointStore.restore(folder, self._stepper.student, self._stepper.optimizer)
+        _, record = found
         self._epoch, self._step = record.epoch, record.step
         self._global_step = record.global_step
         sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in record.window.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.compute.ray_actors import ensure_ray
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.records import read_json
+from distinit.pipeline.storage import atomic_write_bytes, storage_errors
 from distinit.pipeline.training.collective import ProcessGroup
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.task import Task, TrainingSettings
@@ -59,7 +61,8 @@ def fit_on_ray(
     from ray.train import TrainingFailedError
 
     refusal = run.root / "ray" / "refusal.json"
-    refusal.unlink(missing_ok=True)
+    with storage_errors(refusal):
+        refusal.unlink(missing_ok=True)
     trainer = _trainer(make_task, settings, run)
     try:
         with _shown(run, progress):
@@ -99,7 +102,8 @@ def _trainer(make_task: Callable[[], Task], settings: TrainingSettings, run: Run
             num_workers=runtime.workers, use_gpu=on_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=f"{run.record.kind}-{run.record.config_digest[:16]}",
+            # A new name each time: Ray would take up what it finds there, whoever wrote it.
+            name=f"{run.record.kind}-{uuid.uuid4().hex[:16]}",
             storage_path=str((run.root / "ray").resolve()),
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
         ),
@@ -147,13 +151,14 @@ def _write_refusal(path: Path, error: DistInitError) -> None:
 def _raise_refusal(path: Path) -> None:
     if not path.exists():
         return
-    record = json.loads(path.read_bytes())
-    kind = getattr(errors, record["class"])
+    record = read_json(path, error=ComputeError, remedy="run the same command again")
+    name = record.get("class")
+    kind: type[DistInitError] = getattr(errors, name) if name in errors.__all__ else ComputeError
     raise kind(
-        record["problem"],
-        expected=record["expected"],
-        found=record["found"],
-        remedy=record["remedy"],
+        str(record.get("problem")),
+        expected=record.get("expected"),
+        found=record.get("found"),
+        remedy=record.get("remedy"),
     )
 
 
@@ -171,16 +176,17 @@ def _shown(run: RunDirectory, progress: Progress) -> Iterator[None]:
 
 
 def _follow(run: RunDirectory, progress: Progress, stop: threading.Event) -> None:
-    done: int | None = None
+    done: float | None = None
     last = False
     while not last:
         last = stop.wait(POLL_SECONDS)
         line = run.last_metric()
         if line is None:
             continue
+        clips = line.get("clips", 0)
         if done is None:
-            progress.start("training", line["clips_total"], "clips", line["clips"])
-        elif line["clips"] != done:
-            progress.advance(line["clips"] - done, **progress_figures(line))
-        done = line["clips"]
+            progress.start("training", line.get("clips_total"), "clips", clips)
+        elif clips != done:
+            progress.advance(clips - done, **progress_figures(line))
+        done = clips
     progress.finish()

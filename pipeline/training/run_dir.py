@@ -6,16 +6,15 @@ student.safetensors  student.json  result.json        (when finished)
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
-
-from distinit.pipeline.storage import atomic_write_bytes, storage_errors
+from distinit.pipeline.records import read_record, write_record
+from distinit.pipeline.storage import refuse_links, storage_errors
+from distinit.pipeline.training.metrics import MetricLine, last_line, read_lines
 from distinit.schemas.base import Record, differences, flatten, sha256_of
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
@@ -40,7 +39,10 @@ NOT_IDENTITY = frozenset(
 samples and no arithmetic beyond rounding."""
 
 
-TAIL_BYTES = 65536  # longer than any metric line
+_REMEDY = "choose another out directory, or restore the file from a copy"
+
+
+_SHOWN, _SHOWN_CHARACTERS = 20, 400  # differing settings, and how much is said of each
 
 
 class RunDirectory:
@@ -75,39 +77,23 @@ class RunDirectory:
         """Written last: its presence means that the run is finished."""
         return self.root / "result.json"
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole metric lines; a torn last line is left out."""
-        if not self.metrics.is_file():
-            return []
-        lines = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return lines
+    def read_metrics(self) -> list[MetricLine]:
+        """All whole metric lines. Raises StorageError."""
+        return read_lines(self.metrics)
 
-    def last_metric(self) -> dict[str, Any] | None:
+    def last_metric(self) -> MetricLine | None:
         """The newest whole metric line; reads the end of the file only."""
-        if not self.metrics.is_file():
-            return None
-        with self.metrics.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1]) if lines else None
+        return last_line(self.metrics)
 
     def read_result[R: Record](self, kind: type[R]) -> R | None:
         """The result of a finished run, or None. Raises RunMismatchError if it is unreadable."""
-        if not self.result.is_file():
+        if not os.path.lexists(self.result):
             return None
-        try:
-            return kind.model_validate_json(self.result.read_bytes())
-        except pydantic.ValidationError as error:
-            raise _unreadable(self.result, error) from error
+        return read_record(self.result, kind, error=RunMismatchError, remedy=_REMEDY)
 
     def write_result(self, result: Record) -> None:
         """Mark the run as finished."""
-        atomic_write_bytes(self.result, (result.model_dump_json(indent=2) + "\n").encode())
+        write_record(result, self.result)
 
 
 def open_run(
@@ -121,7 +107,8 @@ def open_run(
 
     ``inputs``: digests of the data that the run reads. ``locations``: dotted names of settings
     that only say where those data lie; moving them leaves the run the same.
-    Raises RunMismatchError, naming each setting that differs, and StorageError.
+    Raises RunMismatchError, naming each setting that differs, and StorageError, for a folder that
+    holds links too: nothing is written or removed through them.
     """
     dumped = config.model_dump(mode="json")
     record = RunRecord(
@@ -132,17 +119,15 @@ def open_run(
         versions={name: version(name) for name in ("distinit", "torch", "torchvision")},
     )
     path = root / "run.json"
-    if path.is_file():
-        try:
-            stored = RunRecord.model_validate_json(path.read_bytes())
-        except pydantic.ValidationError as error:
-            raise _unreadable(path, error) from error
+    refuse_links(root)
+    if path.exists():
+        stored = read_record(path, RunRecord, error=RunMismatchError, remedy=_REMEDY)
         if stored.config_digest != record.config_digest:
             raise _mismatch(root, stored, record, locations)
         return RunDirectory(root, stored)
     with storage_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, (record.model_dump_json(indent=2) + "\n").encode())
+    write_record(record, path)
     return RunDirectory(root, record)
 
 
@@ -159,21 +144,12 @@ def _mismatch(
 ) -> RunMismatchError:
     old = _identity(stored.config, stored.inputs, locations)
     new = _identity(wanted.config, wanted.inputs, locations)
-    found = differences(old, new)
+    found = [text[:_SHOWN_CHARACTERS] for text in differences(old, new)]
     if stored.kind != wanted.kind:
         found.insert(0, f"kind: {stored.kind} there, {wanted.kind} now")
     return RunMismatchError(
         f"{root} belongs to another configuration",
         expected="the configuration in its run.json",
-        found="; ".join(found),
+        found="; ".join(found[:_SHOWN]) + (" ..." if found[_SHOWN:] else ""),
         remedy="choose another out directory, or restore these settings",
-    )
-
-
-def _unreadable(path: Path, error: pydantic.ValidationError) -> RunMismatchError:
-    return RunMismatchError(
-        f"{path} cannot be read",
-        expected="a record of this version of distinit",
-        found=str(error).splitlines()[0],
-        remedy="choose another out directory",
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from distinit.pipeline.progress import Progress
-from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.storage import atomic_write_bytes, open_for_writing
 from distinit.pipeline.training.curve import draw_curve
 from distinit.pipeline.training.run_dir import RunDirectory
 
@@ -25,7 +26,7 @@ class Watcher:
         self.progress = progress
         self._run = run
         self._keep_until(global_step)
-        self._file = run.metrics.open("a")
+        self._file = os.fdopen(open_for_writing(run.metrics, os.O_APPEND), "a")
         self._board = SummaryWriter(
             str(run.tensorboard), purge_step=global_step + 1 if global_step else None
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,59 @@ def test_no_runs_and_no_folder(tmp_path: Path) -> None:
     assert list_runs(tmp_path).summary() == f"no run directory below {tmp_path}"
     with pytest.raises(ConfigError, match="is no folder"):
         list_runs(tmp_path / "nowhere")
+
+
+HOSTILE: dict[str, list[bytes]] = {
+    "run.json": [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"format": "distinit-run", "format": "distinit-run"}',
+        b"[" * 100_000,
+        b'{"kind": "\\ud800"}',
+    ],
+    "metrics.jsonl": [b"[]\n", b'{"step": []}\n', b'{"loss": 1}\n', b"\xff\n", b"\n" * 99],
+    "result.json": [b"", b"[]", b'{"top1": "x"}', b'{"top1": 1e999}'],
+    "student.json": [b"", b"[]", b'{"student": 3}'],
+}
+
+
+@pytest.mark.parametrize(("name", "data"), [(n, d) for n in HOSTILE for d in HOSTILE[n]])
+@pytest.mark.parametrize("run", ["tuned", "distill/stopped"])
+def test_no_byte_of_a_run_is_a_traceback(folder: Path, run: str, name: str, data: bytes) -> None:
+    (folder / run / name).write_bytes(data)
+    for options in ([], ["--json"]):
+        found = CliRunner().invoke(main, ["runs", str(folder), *options])
+        assert (found.exit_code, found.exception) == (0, None)
+    assert len(list_runs(folder).runs) == 4
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"optimizer": None, "student": 3},
+        {"optimizer": {"epochs": "many"}, "student": {"name": ["x"]}},
+        {"optimizer": [1], "student": {"name": "a\u001b[31mb\nok"}},
+    ],
+)
+def test_any_configuration_of_a_run_is_listed(folder: Path, config: dict[str, object]) -> None:
+    path = folder / "distill" / "stopped" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
+    stopped = list_runs(folder).runs[1]
+    assert (stopped.state, stopped.epochs_total) == ("at step 10", 0)
+    shown = list_runs(folder).summary()
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 5
+
+
+def test_special_files_and_odd_names_are_listed(folder: Path) -> None:
+    (folder / "tuned" / "metrics.jsonl").unlink()
+    os.mkfifo(folder / "tuned" / "metrics.jsonl")
+    odd = folder / os.fsdecode(b"odd\xff\nname")
+    (folder / "distill" / "begun").rename(odd)
+    runs = {run.path: run.state for run in list_runs(folder).runs}
+    assert runs[str(folder / "tuned")] == "unreadable"
+    assert runs[f"{folder}/odd\\xff\nname"] == "not begun"
+    found = CliRunner().invoke(main, ["runs", str(folder), "--json"])
+    assert (found.exit_code, len(json.loads(found.output)["runs"])) == (0, 4)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from distinit.pipeline.training.checkpoint import CheckpointStore
 from distinit.pipeline.training.collective import Alone
 from distinit.pipeline.training.step import Stepper
+from distinit.schemas.errors import StorageError
 from distinit.schemas.run import CheckpointRecord
 
 
@@ -40,7 +45,7 @@ def test_round_trip_of_weights_and_momentum(
 ) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=2)
     folder = store.save(record(7), stepper.student, stepper.optimizer)
-    found = store.latest(lambda text: pytest.fail(text))
+    found = store.take_up(toys.ToyTask(seed=2).build(), None, pytest.fail)
     assert found is not None
     assert found[0] == folder == tmp_path / "step-000000007"
     assert found[1].window == {"loss": 0.1}
@@ -80,20 +85,22 @@ def test_a_damaged_one_is_passed_over(
     path = tmp_path / "step-000000002" / name
     path.unlink() if damage is None else path.write_bytes(damage)
     messages: list[str] = []
-    found = store.latest(messages.append)
+    found = store.take_up(stepper.student, stepper.optimizer, messages.append)
     assert found is not None
     assert found[1].global_step == 1
     assert len(messages) == 1
     assert "step-000000002" in messages[0]
     store.save(record(2), stepper.student, stepper.optimizer)
-    assert store.latest(pytest.fail)[1].global_step == 2  # type: ignore[index]
+    again = store.take_up(stepper.student, stepper.optimizer, pytest.fail)
+    assert again is not None
+    assert again[1].global_step == 2
 
 
 def test_what_a_killed_writer_left_is_not_a_checkpoint(stepper: Stepper, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=3)
     folder = store.save(record(5), stepper.student, stepper.optimizer)
     folder.rename(folder.with_name(folder.name + ".partial"))
-    assert store.latest(pytest.fail) is None
+    assert store.take_up(stepper.student, None, pytest.fail) is None
     store.save(record(5), stepper.student, stepper.optimizer)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000005"]
 
@@ -103,5 +110,105 @@ def test_a_checkpoint_of_another_configuration_is_not_taken_up(
 ) -> None:
     CheckpointStore(tmp_path, "one", 2).save(record(1), stepper.student, stepper.optimizer)
     messages: list[str] = []
-    assert CheckpointStore(tmp_path, "two", 2).latest(messages.append) is None
+    other = CheckpointStore(tmp_path, "two", 2)
+    assert other.take_up(stepper.student, None, messages.append) is None
     assert "another configuration" in messages[0]
+
+
+def rewritten(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Put other tensors into a checkpoint, under a checksum that fits them."""
+    save_file(tensors, folder / name)
+    path = folder / "checkpoint.json"
+    stored = json.loads(path.read_text())
+    data = (folder / name).read_bytes()
+    stored["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    path.write_text(json.dumps(stored))
+
+
+def changes(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """What a stranger may make of the tensors of a file."""
+    name = min(name for name, tensor in tensors.items() if tensor.ndim)
+    first, rest = tensors[name], {n: t for n, t in tensors.items() if n != name}
+    return {
+        "int64": rest | {name: first.long()},
+        "complex": rest | {name: first.to(torch.complex64)},
+        "bool": rest | {name: first.bool()},
+        "shape": rest | {name: torch.cat([first, first])},
+        "nan": rest | {name: first * torch.nan},
+        "missing": rest,
+        "extra": tensors | {"another": first.clone()},
+        "none": {},
+    }
+
+
+@pytest.mark.parametrize("change", sorted(changes({"a": torch.ones(2)})))
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
+def test_tensors_that_do_not_fit_are_passed_over_whatever_the_checksum_says(
+    stepper: Stepper, tmp_path: Path, name: str, change: str
+) -> None:
+    store = CheckpointStore(tmp_path, "digest", keep=3)
+    for step in (1, 2):
+        store.save(record(step), stepper.student, stepper.optimizer)
+    newest = tmp_path / "step-000000002"
+    rewritten(newest, name, changes(load_file(newest / name))[change])
+    before = {n: t.clone() for n, t in stepper.student.state_dict().items()}
+    messages: list[str] = []
+    found = store.take_up(stepper.student, stepper.optimizer, messages.append)
+    assert found is not None
+    assert found[1].global_step == 1
+    assert len(messages) == 1
+    assert name in messages[0]
+    assert all(torch.equal(before[n], t) for n, t in stepper.student.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": 2},
+        {"epoch": -1},
+        {"global_step": 10**15},
+        {"global_step": 1},
+        {"window": {"loss": None}},
+        {"files": {}},
+    ],
+)
+def test_records_that_do_not_fit_are_passed_over(
+    stepper: Stepper, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    store = CheckpointStore(tmp_path, "digest", keep=3)
+    path = store.save(record(2), stepper.student, stepper.optimizer) / "checkpoint.json"
+    stored = json.loads(path.read_text())
+    assert stored["format_version"] == 1
+    path.write_text(json.dumps(stored | change))
+    messages: list[str] = []
+    assert store.take_up(stepper.student, stepper.optimizer, messages.append) is None
+    assert len(messages) == 1
+
+
+def test_only_checkpoints_are_removed(stepper: Stepper, tmp_path: Path) -> None:
+    root, outside = tmp_path / "checkpoints", tmp_path / "outside"
+    store = CheckpointStore(root, "digest", keep=1)
+    outside.mkdir()
+    (outside / "checkpoint.json").write_text("precious")
+    mine, link, near = (root / f"step-00000000{n}" for n in (1, 2, 3))
+    for folder in (mine, near):
+        folder.mkdir(parents=True)
+        (folder / "thesis.txt").write_text("precious")
+    (near / "checkpoint.json").write_text("{}")
+    link.symlink_to(outside)
+    (root / "step-\u00b2").mkdir()
+    for step in (4, 5):
+        store.save(record(step), stepper.student, stepper.optimizer)
+    kept = {"step-000000001", "step-000000002", "step-000000003", "step-000000005", "step-\u00b2"}
+    assert {path.name for path in root.iterdir()} == kept
+    assert (outside / "checkpoint.json").read_text() == "precious"
+    for step, folder in ((1, mine), (2, link), (3, near)):
+        with pytest.raises(StorageError, match="is in the way"):
+            store.save(record(step), stepper.student, stepper.optimizer)
+        assert folder.exists()
+    partial = root / "step-000000006.partial"
+    partial.symlink_to(outside)
+    with pytest.raises(StorageError, match="is in the way"):
+        store.save(record(6), stepper.student, stepper.optimizer)
+    assert (mine / "thesis.txt").read_text() == (near / "thesis.txt").read_text() == "precious"
+    assert [path.name for path in outside.iterdir()] == ["checkpoint.json"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.errors import RunMismatchError
+from distinit.schemas.errors import RunMismatchError, StorageError
 from distinit.schemas.training import StudentConfig
 
 WHERE = frozenset({"cache", "frames"})
@@ -85,5 +87,97 @@ def test_result_round_trip_and_damage(tmp_path: Path) -> None:
     run.write_result(StudentConfig(name="s3d"))
     assert run.read_result(StudentConfig) == StudentConfig(name="s3d")
     run.result.write_text("{")
-    with pytest.raises(RunMismatchError, match="cannot be read"):
+    with pytest.raises(RunMismatchError, match="cannot read"):
         run.read_result(StudentConfig)
+
+
+def test_metrics_leave_out_what_is_no_metric_line(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "distill", config(), {})
+    lines = [
+        b'{"step": 1, "loss": 0.5}',
+        b'{"step": "2"}',
+        b'{"step": -1}',
+        b'{"loss": 1.0}',
+        b'{"step": 2, "loss": NaN}',
+        b'{"step": 2, "loss": 1e999}',
+        b'{"step": 2, "loss": "\\ud800"}',
+        b'{"step": 2, "step": 3}',
+        b'{"step": 2, "loss": null}',
+        b"[1]",
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"step": 3, "loss": 0.25}',
+        b"not whole",
+    ]
+    run.metrics.write_bytes(b"\n".join(lines))
+    assert run.read_metrics() == [{"step": 1, "loss": 0.5}, {"step": 3, "loss": 0.25}]
+    assert run.last_metric() == {"step": 3, "loss": 0.25}
+    run.metrics.write_bytes(b"x" * 100_000)
+    assert (run.read_metrics(), run.last_metric()) == ([], None)
+    with run.metrics.open("wb") as file:
+        file.truncate(1 << 40)
+    assert run.last_metric() is None
+    with pytest.raises(StorageError, match="cannot read"):
+        run.read_metrics()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", "metrics.jsonl", "loss.png", "result.json", ".lock", "student.json", "load.json"],
+)
+def test_a_link_in_a_run_is_never_written_through(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / name).symlink_to(victim)
+    with pytest.raises(StorageError, match="holds a link") as caught:
+        open_run(root, "distill", config(), {})
+    assert caught.value.found == f"{name} -> {victim}"
+    assert victim.read_text() == "precious"
+    assert [path.name for path in root.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "ray", "frames/units"])
+def test_a_folder_of_a_run_is_no_link(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim" / "step-000000001"
+    victim.mkdir(parents=True)
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).symlink_to(victim.parent)
+    with pytest.raises(StorageError, match="holds a link"):
+        open_run(tmp_path / "run", "distill", config(), {})
+    assert victim.is_dir()
+
+
+def test_a_pipe_in_a_run_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(StorageError, match="a special file"):
+        open_run(tmp_path, "distill", config(), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "does not read"),
+        ({"format": "something"}, "does not read"),
+        ({"kind": 3}, "not a valid RunRecord"),
+        ({"extra": 3}, "not a valid RunRecord"),
+    ],
+)
+def test_a_run_of_another_version_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    run = open_run(tmp_path, "distill", config(), {})
+    path = run.root / "run.json"
+    assert json.loads(path.read_text())["format_version"] == 1
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunMismatchError, match=message):
+        open_run(tmp_path, "distill", config(), {})
+
+
+def test_a_mismatch_is_told_in_some_lines(tmp_path: Path) -> None:
+    inputs = {f"n{i}": "x" * 1000 for i in range(1000)}
+    open_run(tmp_path, "distill", config(), inputs)
+    with pytest.raises(RunMismatchError) as caught:
+        open_run(tmp_path, "distill", config(), {})
+    assert len(str(caught.value)) < 6000

@@ -1,0 +1,61 @@
+"""The metric lines of a run: one JSON object a line, each of numbers by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from distinit.pipeline.records import parse_json
+from distinit.pipeline.storage import open_regular, read_bounded
+from distinit.schemas.errors import StorageError
+
+__all__ = ["MetricLine", "last_line", "read_lines"]
+
+MetricLine = dict[str, int | float]
+
+_TAIL_BYTES = 65536  # longer than any metric line
+_MAX_FILE_BYTES = 256 << 20  # some 500 lines an epoch, of some 500 bytes
+_LARGEST = 1e30  # beyond it nothing can be drawn
+
+
+def read_lines(path: Path) -> list[MetricLine]:
+    """All metric lines of a file; none if it is not there.
+
+    What is no metric line is left out: a torn last one, or what another program wrote.
+    Raises StorageError for a file that cannot be read.
+    """
+    try:
+        data = read_bounded(path, _MAX_FILE_BYTES)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(
+            f"cannot read {path}",
+            expected=f"a file of at most {_MAX_FILE_BYTES:,} bytes",
+            found=error.strerror,
+            remedy="move it away: the run goes on without the lines before",
+        ) from error
+    return [line for text in data.split(b"\n") if (line := _parse(text)) is not None]
+
+
+def last_line(path: Path) -> MetricLine | None:
+    """The newest whole metric line; reads the end of the file only. Raises OSError."""
+    try:
+        file = os.fdopen(open_regular(path), "rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        texts = file.read(_TAIL_BYTES).split(b"\n")[:-1]
+    return next((line for text in reversed(texts) if (line := _parse(text)) is not None), None)
+
+
+def _parse(text: bytes) -> MetricLine | None:
+    try:
+        line = parse_json(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
+        return None
+    numbers = all(type(v) in (int, float) and abs(v) < _LARGEST for v in line.values())
+    return line if numbers else None
