@@ -42,7 +42,7 @@ samples and no arithmetic beyond rounding."""
 _REMEDY = "choose another out directory, or restore the file from a copy"
 
 
-_SHOWN, _SHOWN_CHARACTERS = 20, 400  # differing settings, and how much is said of each
+_SHOWN, _SHOWN_CHARACTERS = 20, 250  # differing settings, and how much is said of each
 
 
 class RunDirectory:
