@@ -25,6 +25,7 @@ __all__ = [
     "FrameStoreError",
     "RunMismatchError",
     "StorageError",
+    "TargetError",
     "TeacherError",
     "TooManyFailuresError",
     "UnreachableError",
@@ -119,6 +120,10 @@ class TeacherError(DistInitError):
     """An unknown teacher, or one that cannot be built."""
 
     exit_code = 2
+
+
+class TargetError(DistInitError):
+    """A teacher has no usable answer for a video. Recorded per video, ends no run."""
 
 
 class WeightsError(DistInitError):

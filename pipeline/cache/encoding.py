@@ -18,9 +18,18 @@ from distinit.pipeline.cache.confidence import fidelity_of
 from distinit.schemas.errors import CacheCorruptError, ConfigError, TeacherError
 from distinit.schemas.teacher import TeacherIdentity, parse_encoding
 
-__all__ = ["ArraySpec", "EncodedRows", "array_specs", "check_encoding", "decode", "encode"]
+__all__ = [
+    "ArraySpec",
+    "EncodedRows",
+    "array_specs",
+    "check_encoding",
+    "decode",
+    "encode",
+    "first_unstorable",
+]
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
+_INT8_MAX = float(np.finfo(np.float32).max) / 4  # the range of a row is an fp32, too
 _INT8_LEVELS = 255
 _WIDE_NATS = 12.0  # below that int8 steps cost less than _FINE_KL_NATS
 _FINE_KL_NATS = 1e-4
@@ -92,22 +101,43 @@ def check_encoding(identity: TeacherIdentity, encoding: str) -> None:
         )
 
 
+def first_unstorable(targets_NC: np.ndarray, encoding: str) -> tuple[int, str] | None:
+    """The first row of fp32 targets that this encoding cannot hold, and what is wrong with it.
+
+    None if it holds them all. What is wrong: "NaN", "infinity" or "a value too large for float16".
+    """
+    kind, k = parse_encoding(encoding)
+    limit = _INT8_MAX if kind == "int8" else _FLOAT16_MAX
+    if np.abs(targets_NC).max(initial=0.0) <= limit:  # false for NaN
+        return None
+    for row, values_C in enumerate(targets_NC):
+        if np.isnan(values_C).any():
+            return row, "NaN"
+        if np.isinf(values_C).any():
+            return row, "infinity"
+        stored = np.partition(values_C, -k)[-k:] if kind == "topk" else values_C
+        if np.abs(stored).max(initial=0.0) > limit:
+            return row, f"a value too large for {'float16' if kind == 'topk' else kind}"
+    return None
+
+
 def encode(logits_NC: np.ndarray, encoding: str, target: str = "logits") -> EncodedRows:
     """Encode fp32 targets [N, C]: class logits, or ``features``, which are no distribution.
 
     Raises:
-        TeacherError: A value is not finite, or too large for float16.
+        TeacherError: A value is not finite, or too large for the encoding.
     """
-    if not np.isfinite(logits_NC).all():
+    if found := first_unstorable(logits_NC, encoding):
+        row, what = found
         raise TeacherError(
-            "a teacher gave values that are not finite",
-            expected="finite fp32 targets",
-            found=f"{int((~np.isfinite(logits_NC)).sum())} values that are NaN or infinite",
-            remedy="use precision fp32, and check the weights of the teacher",
+            f"a teacher gave {what}",
+            expected=f"fp32 targets that {encoding} can hold",
+            found=f"{what} in row {row} of {len(logits_NC)}",
+            remedy="use precision fp32 or encoding int8, and check the weights of the teacher",
         )
     kind, k = parse_encoding(encoding)
     if kind == "float16":
-        return EncodedRows({"logits": _to_float16(logits_NC)})
+        return EncodedRows({"logits": logits_NC.astype("<f2")})
     if kind == "int8":
         encoded = _encode_int8(logits_NC, 1.0)
         return _refine_int8(logits_NC, encoded) if target == "logits" else encoded
@@ -136,18 +166,6 @@ def decode(
     if log_z_N is None:
         raise ValueError("decoding top-k rows needs log_z_N")
     return _decode_topk(arrays["logits"], arrays["logits_ids"], classes, log_z_N)
-
-
-def _to_float16(values: np.ndarray) -> np.ndarray:
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest > _FLOAT16_MAX:
-        raise TeacherError(
-            "a target is too large for float16",
-            expected=f"magnitudes up to {_FLOAT16_MAX:g}",
-            found=f"{largest:g}",
-            remedy="store this teacher with encoding int8",
-        )
-    return values.astype("<f2")
 
 
 def _refine_int8(logits_NC: np.ndarray, encoded: EncodedRows) -> EncodedRows:
@@ -197,7 +215,7 @@ def _encode_topk(logits_NC: np.ndarray, k: int) -> EncodedRows:
     ids_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k]
     top_NK = np.take_along_axis(logits_NC, ids_NK, axis=1)
     dtype = array_specs(f"topk:{k}", logits_NC.shape[1])[1].dtype
-    return EncodedRows({"logits": _to_float16(top_NK), "logits_ids": ids_NK.astype(dtype)})
+    return EncodedRows({"logits": top_NK.astype("<f2"), "logits_ids": ids_NK.astype(dtype)})
 
 
 def _decode_topk(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -21,6 +21,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.task import TaskSpec, TaskWriter
 from distinit.pipeline.corpus.source import VideoSource
+from distinit.pipeline.extraction.answers import Answers
 from distinit.pipeline.extraction.batches import Batch, Batcher
 from distinit.pipeline.extraction.sink import Sink
 from distinit.pipeline.extraction.streams import Streams
@@ -29,7 +30,7 @@ from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH, Answer
 from distinit.pipeline.video.decode import VideoStream, open_video, usable_decode
-from distinit.schemas.errors import DecodeError, DecodeKilledError
+from distinit.schemas.errors import DecodeError, DecodeKilledError, TargetError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit, VideoOutcome
 from distinit.schemas.video import DecodeConfig, SamplingConfig
@@ -37,7 +38,6 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
 
 _STORE_VIEW = "store"
-_BATCHES_AHEAD = 1  # submitted to the teachers while the one before is awaited
 _NOTE_SECONDS = 0.2  # for the name of a suspect to leave this process before it is opened
 _DECODE_TRIES = 3  # of one video whose ffmpeg is killed from outside; then it is called failed
 
@@ -102,9 +102,10 @@ class ExtractionWorker:
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         """Extract and commit every video of ``task``; the first of ``after`` begins to decode.
 
-        A video that cannot be decoded is recorded as failed; when something outside killed its
-        ffmpeg, the task begins afresh first. Raises StorageError when the disk refuses and
-        CacheMismatchError when a frame is not the one that the cache knows.
+        A video that cannot be decoded, or that a teacher has no usable answer for, is recorded as
+        failed; when something outside killed its ffmpeg, the task begins afresh first. Raises
+        StorageError when the disk refuses and CacheMismatchError when a frame is not the one that
+        the cache knows.
         """
         if self._warning:
             yield Note("", message=self._warning)
@@ -221,7 +222,7 @@ class ExtractionWorker:
     ) -> Iterator[Note]:
         views = self._views_of(task)
         batches = Batcher(self._spec.sampling, video, self._batch_size, set(views.values()))
-        answers = _Answers(sink, video)
+        answers = Answers(sink, video, task.spec.teachers)
         try:
             if isinstance(stream, DecodeError):
                 raise stream
@@ -244,37 +245,15 @@ class ExtractionWorker:
             reason = self._spec.source.reason(video.path, video.digest, error)
             outcome = _failed(video, reason)
             sink.fail(video, outcome)
+        except TargetError as error:
+            outcome = _failed(video, error.problem)
+            sink.fail(video, outcome)
         yield Note(video.video_id, outcome=outcome)
 
     def _submit(self, batch: Batch, views: Mapping[str, str]) -> dict[str, Answer]:
         return {
             name: self._teachers[name].submit(batch.views[view]) for name, view in views.items()
         }
-
-
-class _Answers:
-    """Batches of one video on their way through the teachers to the sink, in order."""
-
-    def __init__(self, sink: Sink, video: PlannedRows) -> None:
-        self._sink = sink
-        self._video = video
-        self._pending: deque[tuple[Batch, str, dict[str, Answer]]] = deque()
-
-    def add(self, batch: Batch, time_base: str, answers: dict[str, Answer]) -> None:
-        """Wait for the batches before, up to those that may be under way beside this one."""
-        self._pending.append((batch, time_base, answers))
-        while len(self._pending) > _BATCHES_AHEAD:
-            self._pass_on()
-
-    def drain(self) -> None:
-        """Wait for all of them."""
-        while self._pending:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        batch, time_base, answers = self._pending.popleft()
-        logits = {name: answer() for name, answer in answers.items()}
-        self._sink.add(self._video, batch.without_views(), time_base, logits)
 
 
 def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:

@@ -62,7 +62,8 @@ class Teacher(ABC):
     def submit(self, frames_NHWC: np.ndarray) -> Answer:
         """As ``forward``, but the answer may be computed while the caller does something else.
 
-        The frames must not change before the answer was asked for.
+        The frames must not change before the answer was asked for. Whether its values are finite
+        is for the caller to check, who knows which frames they are of.
         """
         logits_NC = self.forward(frames_NHWC)
         return lambda: logits_NC
@@ -111,20 +112,15 @@ class NetworkTeacher(Teacher):
         return self._forward.batch_size
 
     def forward(self, frames_NHWC: np.ndarray) -> np.ndarray:
-        return self.submit(frames_NHWC)()
+        logits_NC = self.submit(frames_NHWC)()
+        finite_or_error(logits_NC, self)
+        return logits_NC
 
     def submit(self, frames_NHWC: np.ndarray) -> Answer:
         frames_or_error(frames_NHWC)
         if len(frames_NHWC) == 0:
             return lambda: np.zeros((0, self.identity.classes), dtype=np.float32)
-        answer = self._forward.submit(frames_NHWC)
-
-        def finite() -> np.ndarray:
-            logits_NC = answer()
-            finite_or_error(logits_NC, self)
-            return logits_NC
-
-        return finite
+        return self._forward.submit(frames_NHWC)
 
     def _logits(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         input_NCHW = preprocess(frames_NHWC, self.identity.preprocessing)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.teachers.registry import load_teacher
-from distinit.schemas.errors import CacheMismatchError, TeacherError
+from distinit.schemas.errors import CacheMismatchError, TeacherError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.teacher import TeacherRequest
 from distinit.stages.extract import _same_teachers, extract
@@ -30,7 +37,26 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
 """
+FUSSY = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        logits = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        white = x.mean(dim=(1, 2, 3)) > 0.9
+        return torch.where(white[:, None], BAD, logits)
+"""
 REQUEST = TeacherRequest(name="plugin:made_teacher:teach", id="made")
+
+
+class Lines(NullProgress):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
 
 
 class Folder:
@@ -87,3 +113,90 @@ def test_a_worker_whose_teacher_is_not_the_drivers_says_what_differs(
     with pytest.raises(TeacherError, match="answer to the probe picture") as raised:
         _same_teachers(config, identities)
     assert "is not that of the driver" in raised.value.problem
+
+
+@pytest.fixture
+def footage(tmp_path: Path, make_video: Callable[..., Path], ffmpeg_exe: str) -> Path:
+    """a.mp4 and c.mp4 are ordinary; frames 17 to 19 of b.mp4 are white."""
+    root = tmp_path / "footage"
+    for seed, name in enumerate("ac"):
+        make_video(root / f"{name}.mp4", frames=12, seed=seed)
+    pixels = np.zeros((20, 48, 64, 3), np.uint8)
+    pixels[17:] = 255
+    command = [ffmpeg_exe, "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48"]
+    command += ["-r", "10", "-i", "pipe:0", "-c:v", "libx264", f"file:{root / 'b.mp4'}"]
+    subprocess.run(command, input=pixels.tobytes(), check=True)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("bad", "changes", "error"),
+    [
+        ("torch.nan", {}, "teacher made gave NaN: frame 17; check its weights and its code"),
+        ("torch.inf", {"precision": "bf16"}, "gave infinity: frame 17; use precision fp32"),
+        (
+            "1e5",
+            {},
+            "gave a value too large for float16: frame 17; store this teacher with encoding int8",
+        ),
+    ],
+    ids=["NaN", "infinity", "float16"],
+)
+def test_a_video_without_a_usable_answer_fails_by_name_and_frame(
+    bad: str, changes: dict[str, Any], error: str, footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    plugin.write(FUSSY.replace("BAD", bad))
+    root = tmp_path / "cache"
+    config = config_of(footage, root, REQUEST, frames=str(tmp_path / "frames"), **changes)
+    lines = Lines()
+    result = extract(config, progress=lines)
+    assert (result.complete, result.frames, result.rows) == (True, 24, 24)
+    (failed,) = result.failed
+    assert failed.path == "b.mp4"
+    assert failed.error.endswith(error)
+    assert f"failed: b.mp4: {failed.error}" in lines.said
+    assert verify_cache(root).problems == ()
+    assert len(FrameStore.open(tmp_path / "frames").video_ids) == 2
+    assert extract(config).frames_done == 0
+
+
+def test_an_encoding_that_holds_large_values_takes_them(
+    footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    plugin.write(FUSSY.replace("BAD", "1e5"))
+    request = REQUEST.model_copy(update={"encoding": "int8"})
+    result = extract(config_of(footage, tmp_path / "cache", request))
+    assert (result.failed, result.rows) == ((), 44)
+
+
+def test_a_teacher_that_fails_on_most_videos_ends_the_run(
+    footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    plugin.write(FUSSY.replace("BAD", "1e5").replace("> 0.9", "> -0.9"))
+    config = config_of(footage, tmp_path / "cache", REQUEST, max_failed=0.4)
+    with pytest.raises(TooManyFailuresError) as raised:
+        extract(config)
+    assert "x teacher made gave a value too large for float16" in str(raised.value.found)
+
+
+def test_two_teachers_in_one_pass_have_the_video_both_or_not_at_all(
+    footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    plugin.write(FUSSY.replace("BAD", "torch.nan"))
+    root = tmp_path / "cache"
+    result = extract(config_of(footage, root, TeacherRequest(name="null"), REQUEST))
+    assert [video.path for video in result.failed] == ["b.mp4"]
+    assert (result.complete, result.rows) == (True, 24)
+    assert verify_cache(root).problems == ()
+
+
+def test_a_teacher_added_later_does_not_meet_a_video_that_failed_before(
+    footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    plugin.write(FUSSY.replace("BAD", "torch.nan"))
+    root = tmp_path / "cache"
+    extract(config_of(footage, root, REQUEST))
+    result = extract(config_of(footage, root, TeacherRequest(name="null")))
+    assert (result.complete, result.rows, result.frames_done) == (True, 24, 24)
+    assert [video.path for video in result.failed] == ["b.mp4"]
+    assert verify_cache(root).problems == ()

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from distinit.pipeline.cache.confidence import confidence_of, fidelity_of, log_softmax
-from distinit.pipeline.cache.encoding import array_specs, check_encoding, decode, encode
+from distinit.pipeline.cache.encoding import (
+    array_specs,
+    check_encoding,
+    decode,
+    encode,
+    first_unstorable,
+)
 from distinit.schemas.errors import CacheCorruptError, ConfigError, TeacherError
 
 logits = hnp.arrays(
@@ -127,8 +133,36 @@ def test_a_class_id_out_of_range_is_refused() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("encoding", ["float16", "int8", "topk:1"])
 def test_values_that_are_not_finite_are_refused(value: float, encoding: str) -> None:
-    with pytest.raises(TeacherError, match="not finite"):
+    what = "NaN" if np.isnan(value) else "infinity"
+    with pytest.raises(TeacherError, match=f"a teacher gave {what}"):
         encode(np.array([[1.0, value]], np.float32), encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "row", "found"),
+    [
+        ("float16", [1.0, 2.0, 65_504.0], None),
+        ("float16", [1.0, 2.0, -65_505.0], "a value too large for float16"),
+        ("int8", [1.0, 70_000.0, -3e37], None),
+        ("int8", [1.0, 2.0, 2e38], "a value too large for int8"),
+        ("topk:2", [-70_000.0, 1.0, 2.0], None),
+        ("topk:2", [-70_000.0, 1.0, -80_000.0], "a value too large for float16"),
+        ("topk:2", [70_000.0, 1.0, 2.0], "a value too large for float16"),
+        ("topk:2", [2.0, 1.0, np.nan], "NaN"),
+        ("int8", [2.0, 1.0, np.inf], "infinity"),
+    ],
+)
+def test_the_first_row_that_an_encoding_cannot_hold(
+    encoding: str, row: list[float], found: str | None
+) -> None:
+    targets_NC = np.array([[0.0, 1.0, 2.0], row, row], np.float32)
+    assert first_unstorable(targets_NC, encoding) == (None if found is None else (1, found))
+    if found is None:
+        encode(targets_NC, encoding)
+
+
+def test_no_rows_are_storable() -> None:
+    assert first_unstorable(np.zeros((0, 3), np.float32), "float16") is None
 
 
 def test_values_too_large_for_float16_are_refused() -> None:

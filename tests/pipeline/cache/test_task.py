@@ -144,5 +144,5 @@ def test_a_teacher_that_gives_nan_stops_the_task(specs: list[TaskSpec], kit: Mod
     index_N = np.arange(2)
     logits = {t.id: kit.logits_of("x", t, index_N) for t in spec.teachers}
     logits["beta"][1, 2] = np.nan
-    with open_task(spec) as task, pytest.raises(TeacherError, match="not finite"):
+    with open_task(spec) as task, pytest.raises(TeacherError, match="gave NaN"):
         task.add(spec.videos[0], index_N, index_N, "1/25", np.zeros(2, np.uint64), logits)
