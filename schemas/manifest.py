@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -18,6 +19,7 @@ __all__ = [
     "CorpusSummary",
     "FidelitySums",
     "FileEntry",
+    "PlanSummary",
     "RowSpace",
     "TeacherSummary",
     "UnitCommit",
@@ -55,10 +57,26 @@ class RowSpace(Record):
         return self.capacity * self.units
 
 
+class PlanSummary(Record):
+    """What ``plan.parquet`` must say: it decides which rows belong to which video."""
+
+    digest: Sha256 = Field(description="over all columns of the plan, its capacity and base size")
+    rows_digest: Sha256 = Field(
+        description="the same without path, size_bytes and mtime_ns, which say where the videos "
+        "were: the same videos give the same again"
+    )
+    next_digest: Sha256 | Literal[""] = Field(
+        "", description="of the plan that a writer is putting in its place; empty when it is done"
+    )
+
+
 class TeacherSummary(Record):
     """One line of the manifest per teacher."""
 
     fingerprint: Sha256
+    record_sha256: Sha256 = Field(
+        description="over the canonical JSON of teacher.json without its fidelity"
+    )
     classes: int = Field(ge=1, le=MAX_CLASSES)
     label_space: Name
     target: Literal["logits", "features"]
@@ -74,6 +92,7 @@ class CacheManifest(Record):
     corpus: CorpusSummary
     sampling: SamplingConfig
     row_space: RowSpace
+    plan: PlanSummary
     teachers: dict[str, TeacherSummary] = Field(default_factory=dict)
     complete: bool = Field(description="every unit of every teacher is committed")
     content_digest: Sha256 | Literal[""] = Field(
@@ -131,3 +150,21 @@ class UnitCommit(Record):
         description="videos whose reserved rows end in this unit"
     )
     fidelity: FidelitySums | None = Field(None, description="None for feature teachers")
+    record_sha256: Sha256 = Field(
+        description="over the other fields of this record: nothing else would tell that one of "
+        "them was damaged while the cache has no list of checksums yet"
+    )
+
+    @classmethod
+    def sealed(cls, **fields: Any) -> Self:
+        """A record of ``fields`` with its ``record_sha256``."""
+        return cls(**fields, record_sha256="0" * 64).resealed()
+
+    def resealed(self) -> Self:
+        """The same record with the ``record_sha256`` that its other fields give."""
+        return self.model_copy(update={"record_sha256": self.seal()})
+
+    def seal(self) -> str:
+        """Hex sha256 over the other fields."""
+        text = self.model_dump_json(exclude={"record_sha256"})
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,8 @@ from distinit.schemas.wording import counted
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
+
+_REPAIRS_SHOWN = 20
 
 
 def extract(config: ExtractConfig, *, progress: Progress | None = None) -> ExtractResult:
@@ -164,13 +166,22 @@ def _open_cache(
         videos.append(video)
         progress.advance()
     progress.finish()
-    return CacheWriter.create_or_open(
+    writer = CacheWriter.create_or_open(
         Path(config.cache),
         videos=videos,
         sampling=config.sampling,
         teachers=records,
         unit_rows=config.unit_rows,
     )
+    _tell_repairs(writer.repairs, progress)
+    return writer
+
+
+def _tell_repairs(repairs: Sequence[str], progress: Progress) -> None:
+    for line in repairs[:_REPAIRS_SHOWN]:
+        progress.message(f"repair: {line}")
+    if len(repairs) > _REPAIRS_SHOWN:
+        progress.message(f"repair: ... {len(repairs) - _REPAIRS_SHOWN} more")
 
 
 def _plan_failed_again(

@@ -11,17 +11,36 @@ import pyarrow as pa
 
 from distinit.pipeline.cache.tables import column
 from distinit.schemas.base import sha256_of
-from distinit.schemas.manifest import CACHE_FORMAT_VERSION
+from distinit.schemas.manifest import CACHE_FORMAT_VERSION, PlanSummary
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["content_digest", "corpus_digest", "unit_content_sha256"]
+__all__ = ["content_digest", "corpus_digest", "plan_summary", "unit_content_sha256"]
 
 _BLOCK_ROWS = 4_096  # bounds the copies made while hashing
+_WHEREABOUTS = ("path", "size_bytes", "mtime_ns")  # columns of a plan that decide no row
 
 
 def corpus_digest(digests: Iterable[str]) -> str:
     """sha256 over the sorted content digests of all videos."""
     return sha256_of(sorted(digests))
+
+
+def plan_summary(table: pa.Table) -> PlanSummary:
+    """What the manifest says of a plan (PLAN_SCHEMA, with its sizes in the metadata)."""
+    deciding = [name for name in table.schema.names if name not in _WHEREABOUTS]
+    return PlanSummary(
+        digest=_plan_digest(table, table.schema.names), rows_digest=_plan_digest(table, deciding)
+    )
+
+
+def _plan_digest(table: pa.Table, names: Sequence[str]) -> str:
+    metadata = table.schema.metadata or {}
+    sizes = b" ".join(metadata.get(key, b"") for key in (b"capacity", b"base_videos"))
+    sha = hashlib.sha256(b"distinit plan " + sizes)
+    for name in names:
+        sha.update(f"{name}:{table.num_rows}:".encode())
+        _add_column(sha, table, name)
+    return sha.hexdigest()
 
 
 def unit_content_sha256(

@@ -80,6 +80,14 @@ class TargetCache:
                 remedy="do not use this cache; ask its sender for a clean copy",
             )
         space = self.manifest.row_space
+        committed = len(self.layout.committed_units(name))
+        if self.manifest.complete and committed < space.units:
+            raise CacheCorruptError(
+                f"teacher {name} has lost units",
+                expected=f"{space.units} commit records, as the manifest says complete",
+                found=f"{committed} commit records",
+                remedy="run the same `distinit extract` again, or restore the cache from a copy",
+            )
         for spec in array_specs(record.encoding, record.identity.classes):
             folder = self.layout.array(name, spec.name)
             check_array(folder, spec, space.rows_padded, space.capacity)

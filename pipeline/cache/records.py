@@ -57,8 +57,8 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
 def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitCommit:
     """The commit record of one unit.
 
-    Raises CacheCorruptError if it is missing, damaged, of another unit or teacher, or lists
-    other files than a commit of this unit does.
+    Raises CacheCorruptError if it is missing, damaged, of another unit or teacher, not as it was
+    written, or lists other files than a commit of this unit does.
     """
     path = layout.commit(teacher.id, unit)
     commit = read_record(
@@ -84,6 +84,13 @@ def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitC
             f"{path} lists other files than a unit has",
             expected=sorted(wanted),
             found=sorted(commit.files),
+            remedy=_RESTORE,
+        )
+    if commit.seal() != commit.record_sha256:
+        raise CacheCorruptError(
+            f"{path} was changed after it was written",
+            expected=f"record_sha256 {commit.seal()}",
+            found=commit.record_sha256,
             remedy=_RESTORE,
         )
     return commit

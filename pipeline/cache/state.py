@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
-from distinit.pipeline.cache.digest import content_digest
+from distinit.pipeline.cache.digest import content_digest, corpus_digest
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.plan import UnitPlan
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.tables import videos_table
 from distinit.schemas.errors import CacheCorruptError
-from distinit.schemas.manifest import TeacherSummary, UnitCommit, VideoOutcome
+from distinit.schemas.manifest import (
+    CacheManifest,
+    CorpusSummary,
+    PlanSummary,
+    RowSpace,
+    TeacherSummary,
+    UnitCommit,
+    VideoOutcome,
+)
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["CacheState", "check_rows", "committed_units", "read_state", "summary_of"]
+__all__ = [
+    "CacheState",
+    "CommitReader",
+    "check_rows",
+    "committed_units",
+    "manifest_of",
+    "read_state",
+    "summary_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +93,45 @@ class CacheState:
         return content_digest(sampling, self.plan.capacity, videos, said)
 
 
+@dataclass(slots=True)
+class CommitReader:
+    """Reads commit records; one that is as it was is not read again. ``forget`` frees them."""
+
+    layout: CacheLayout
+    _read: dict[tuple[str, int], tuple[tuple[int, ...], UnitCommit]] = field(default_factory=dict)
+
+    def __call__(self, record: TeacherRecord, unit: int) -> UnitCommit:
+        """As ``records.read_commit``."""
+        stamp: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):  # reading it says what is wrong
+            found = self.layout.commit(record.id, unit).stat()
+            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+        before = self._read.get((record.id, unit))
+        if before is not None and before[0] == stamp:
+            return before[1]
+        commit = read_commit(self.layout, record, unit)
+        self._read[record.id, unit] = stamp, commit
+        return commit
+
+    def forget(self) -> None:
+        """Free the memory of what was read: a kilobyte a video."""
+        self._read.clear()
+
+
 def read_state(
-    layout: CacheLayout, plan: UnitPlan, records: Mapping[str, TeacherRecord]
+    layout: CacheLayout,
+    plan: UnitPlan,
+    records: Mapping[str, TeacherRecord],
+    read: Callable[[TeacherRecord, int], UnitCommit] | None = None,
 ) -> CacheState:
-    """Read every commit record there is. Raises CacheCorruptError for damaged ones."""
+    """Read every commit record there is, through ``read`` if given.
+
+    Raises CacheCorruptError for damaged ones.
+    """
+    read = read or partial(read_commit, layout)
     commits = {
         teacher_id: {
-            unit: read_commit(layout, record, unit)
-            for unit in committed_units(layout, teacher_id, plan.units)
+            unit: read(record, unit) for unit in committed_units(layout, teacher_id, plan.units)
         }
         for teacher_id, record in records.items()
     }
@@ -123,9 +172,39 @@ def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
     """The line of the manifest for a teacher."""
     return TeacherSummary(
         fingerprint=record.fingerprint,
+        record_sha256=record.model_copy(update={"fidelity": None}).record_digest(),
         classes=record.identity.classes,
         label_space=record.identity.label_space,
         target=record.identity.target,
         encoding=record.encoding,
         units_committed=units_committed,
+    )
+
+
+def manifest_of(
+    state: CacheState, sampling: SamplingConfig, plan: PlanSummary, *, complete: bool
+) -> CacheManifest:
+    """What ``manifest.json`` says of a cache in this state."""
+    outcomes = state.outcomes.values()
+    videos = state.plan.latest.values()
+    return CacheManifest(
+        corpus=CorpusSummary(
+            digest=corpus_digest(video.digest for video in videos),
+            videos=len(videos),
+            failed=sum(o.status == "failed" for o in outcomes),
+            frames=sum(o.frame_count for o in outcomes if o.status == "ok"),
+        ),
+        sampling=sampling,
+        row_space=RowSpace(
+            capacity=state.plan.capacity,
+            units=state.plan.units,
+            rows=sum(state.unit_rows.values()),
+        ),
+        plan=plan,
+        teachers={
+            name: summary_of(record, len(state.commits[name]))
+            for name, record in state.records.items()
+        },
+        complete=complete,
+        content_digest=state.content_digest(sampling) if complete else "",
     )

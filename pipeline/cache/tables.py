@@ -18,12 +18,13 @@ from distinit.schemas.tables import PLAN_SCHEMA, VIDEOS_SCHEMA
 
 __all__ = [
     "column",
+    "plan_of",
+    "plan_table",
     "read_batches",
     "read_plan",
     "read_planned_ids",
     "read_table",
     "videos_table",
-    "write_plan",
     "write_table",
 ]
 
@@ -104,8 +105,8 @@ def column(table: pa.Table, name: str) -> np.ndarray:
     return values
 
 
-def write_plan(plan: UnitPlan, path: Path) -> None:
-    """Write ``plan.parquet`` atomically; capacity and base size ride in the schema metadata."""
+def plan_table(plan: UnitPlan) -> pa.Table:
+    """``plan.parquet``; capacity and base size ride in the schema metadata."""
     rows = [
         {
             name: task.first_unit if name == "task" else getattr(video, name)
@@ -116,12 +117,16 @@ def write_plan(plan: UnitPlan, path: Path) -> None:
     ]
     metadata = {"capacity": str(plan.capacity), "base_videos": str(plan.base_videos)}
     schema = PLAN_SCHEMA.with_metadata(metadata)
-    write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def read_plan(path: Path) -> UnitPlan:
     """Read ``plan.parquet``. Raises CacheCorruptError if it is damaged."""
-    table = read_table(path, PLAN_SCHEMA)
+    return plan_of(read_table(path, PLAN_SCHEMA), path)
+
+
+def plan_of(table: pa.Table, path: Path) -> UnitPlan:
+    """The plan in ``table``, which was read from ``path``. Raises CacheCorruptError."""
     capacity, base = _plan_sizes(table.schema, path)
     first_units: Sequence[int] = table.column("task").to_pylist()
     entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]

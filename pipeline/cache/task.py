@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from distinit.pipeline.cache.tables import read_table
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
-from distinit.schemas.errors import CacheError, CacheMismatchError
-from distinit.schemas.manifest import UnitCommit, VideoOutcome
+from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
+from distinit.schemas.manifest import FileEntry, UnitCommit, VideoOutcome
 from distinit.schemas.tables import FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
@@ -36,6 +36,8 @@ class TaskSpec:
     ``fence``: token of the run that this task belongs to; see ``fence.behind_fence``.
     ``known``: what another teacher's commit says became of the videos of this task; then the
     frames are settled and this pass must meet the very same ones. Empty for a first pass.
+    ``known_frames``: that commit's frames table of each unit.
+    ``superseded``: videos that got other rows later; those of this task are theirs no more.
     """
 
     root: Path
@@ -45,12 +47,14 @@ class TaskSpec:
     fence: str
     known: tuple[VideoOutcome, ...] = ()
     cannot_spill: frozenset[str] = frozenset()
+    known_frames: Mapping[int, FileEntry] = field(default_factory=dict)
+    superseded: frozenset[str] = frozenset()
 
     @property
     def videos(self) -> tuple[PlannedRows, ...]:
-        """The videos to decode, in row order: without those that are known to have failed."""
+        """The videos to decode, in row order: without those that have no rows here."""
         if not self.known:
-            return self.task.videos
+            return tuple(v for v in self.task.videos if v.video_id not in self.superseded)
         decoded = {outcome.video_id for outcome in self.known if outcome.status == "ok"}
         return tuple(video for video in self.task.videos if video.video_id in decoded)
 
@@ -272,6 +276,7 @@ class TaskWriter:
             if shape != (before.status, before.frame_count, before.width, before.height):
                 raise _mismatch(video_id, before, outcome)
         for unit, staged in self._staged.items():
+            self._check_known_frames(unit)
             stored = read_table(self._layout.frames(unit), FRAMES_SCHEMA)
             if not stored.equals(staged.frames):
                 raise CacheMismatchError(
@@ -280,6 +285,18 @@ class TaskWriter:
                     found=_differences(staged.frames, stored),
                     remedy="use the same videos and the same ffmpeg as before, or a new cache",
                 )
+
+    def _check_known_frames(self, unit: int) -> None:
+        path, committed = self._layout.frames(unit), self.spec.known_frames[unit]
+        found = entry_of(path) if path.is_file() else None
+        if found != committed:
+            raise CacheCorruptError(
+                f"{path} is damaged",
+                expected=f"{committed.size} bytes, sha256 {committed.sha256}",
+                found=f"{found.size} bytes, sha256 {found.sha256}" if found else "no such file",
+                remedy=f"run `distinit cache verify {self.spec.root} --repair`, then the same "
+                "`distinit extract` again",
+            )
 
     def _publish(self) -> None:
         for unit, staged in self._staged.items():
@@ -299,17 +316,19 @@ class TaskWriter:
         return tuple(s.name for s in array_specs(record.encoding, record.identity.classes))
 
     def _write_commits(self) -> tuple[UnitCommit, ...]:
-        outcomes = {outcome.video_id: outcome for outcome in self.spec.known} | self._outcomes
+        # What is known stays as it is: the teachers of a unit must not disagree on its videos.
+        outcomes = {v: _superseded(v) for v in self.spec.superseded} | self._outcomes
+        outcomes |= {outcome.video_id: outcome for outcome in self.spec.known}
         commits = []
         for unit, staged in sorted(self._staged.items()):
             frames = self._layout.frames(unit)
-            entry = entry_of(frames)
+            entry = self.spec.known_frames.get(unit) or entry_of(frames)
             ending = [v for v in self.spec.task.videos if self._ends_in(v, unit)]
             for record in self.spec.teachers:
                 teacher = staged.teachers[record.id]
                 files = {path: entry for path, (_, entry) in teacher.files.items()}
                 files[frames] = entry
-                commit = UnitCommit(
+                commit = UnitCommit.sealed(
                     unit=unit,
                     teacher_fingerprint=record.fingerprint,
                     rows=staged.rows,
@@ -333,6 +352,18 @@ def _move(staged: Path, final: Path) -> None:
     staged.replace(final)
     fsync_dir(final.parent)
     fsync_dir(final.parent.parent)  # the folder of a shard may be new
+
+
+def _superseded(video_id: str) -> VideoOutcome:
+    return VideoOutcome(
+        video_id=video_id,
+        status="failed",
+        frame_count=0,
+        width=0,
+        height=0,
+        duration_seconds=0.0,
+        error="it was planned again: its rows lie in a later unit",
+    )
 
 
 def _mismatch(video_id: str, before: VideoOutcome, now: VideoOutcome) -> CacheMismatchError:

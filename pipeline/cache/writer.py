@@ -4,51 +4,65 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from distinit.pipeline.cache.arrays import write_array_metadata
-from distinit.pipeline.cache.cards import published_files, write_cards
+from distinit.pipeline.cache.cards import write_cards
 from distinit.pipeline.cache.confidence import fidelity_report
-from distinit.pipeline.cache.digest import corpus_digest
+from distinit.pipeline.cache.damage import find_damage, forget_units, teachers_without
+from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
 from distinit.pipeline.cache.fence import lower_fence, raise_fence
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.lock import CacheLock
+from distinit.pipeline.cache.opening import (
+    check_content,
+    check_same,
+    check_same_teacher,
+    check_teachers,
+    create_cache,
+    open_plan,
+    read_sound_plan,
+    read_teachers,
+    sweep,
+)
 from distinit.pipeline.cache.plan import (
     PlannedRows,
     PlannedVideo,
     UnitPlan,
-    choose_capacity,
     extend_plan,
-    plan_units,
     sampled_indices,
 )
-from distinit.pipeline.cache.records import (
-    read_commit,
-    read_manifest,
-    read_teacher,
-)
-from distinit.pipeline.cache.state import CacheState, read_state, summary_of
-from distinit.pipeline.cache.tables import read_plan, videos_table, write_plan, write_table
+from distinit.pipeline.cache.records import read_manifest
+from distinit.pipeline.cache.state import CacheState, CommitReader, manifest_of, read_state
+from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.cache.task import TaskSpec
 from distinit.pipeline.records import write_record
-from distinit.pipeline.storage import PARTIAL_SUFFIX, refuse_links
-from distinit.schemas.base import differences
-from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
-from distinit.schemas.manifest import CacheManifest, CorpusSummary, RowSpace, VideoOutcome
-from distinit.schemas.teacher import TeacherRecord, identity_differences
+from distinit.pipeline.storage import refuse_links
+from distinit.schemas.errors import CacheCorruptError, CacheError
+from distinit.schemas.manifest import CacheManifest, PlanSummary, VideoOutcome
+from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
 __all__ = ["CacheWriter", "read_cache_plan"]
 
-_BEFORE_MANIFEST = {".lock", ".fence", ".staging", "plan.parquet", "plan.parquet.partial"}
 _SPILLS_ALLOWED = 2
 
 
 def read_cache_plan(root: Path) -> UnitPlan | None:
-    """The stored plan of a cache, None where there is no cache yet."""
+    """The stored plan of a cache; None where there is no cache yet, or its plan is damaged.
+
+    Then all videos have to be looked at: ``CacheWriter.create_or_open`` makes it again from them.
+    """
     layout = CacheLayout(root)
-    return read_plan(layout.plan) if layout.manifest.exists() else None
+    if not layout.manifest.exists():
+        return None
+    with suppress(CacheCorruptError):
+        return read_sound_plan(layout, read_manifest(layout))[0]
+    return None
 
 
 class CacheWriter:
@@ -56,6 +70,9 @@ class CacheWriter:
 
     The commit records are the only memory: every method reads what is on disk, so a run that
     was killed at any point continues from there.
+
+    Attributes:
+        repairs: What was found damaged and is done again, or was written again, a line each.
     """
 
     def __init__(
@@ -64,6 +81,7 @@ class CacheWriter:
         lock: CacheLock,
         fence: str,
         plan: UnitPlan,
+        pinned: PlanSummary,
         manifest: CacheManifest,
         records: Mapping[str, TeacherRecord],
         wanted: Sequence[str],
@@ -72,6 +90,9 @@ class CacheWriter:
         self.plan = plan
         self.manifest = manifest
         self.records = dict(records)
+        self.repairs: tuple[str, ...] = ()
+        self._read = CommitReader(layout)
+        self._plan_summary = pinned
         self._lock = lock
         self._fence = fence
         self._wanted = tuple(wanted)
@@ -98,10 +119,11 @@ class CacheWriter:
 
         Raises:
             CacheMismatchError: It was made with another sampling, unit size or teacher.
+            CacheCorruptError: It is damaged, and what is lost cannot be made again.
             CacheLockedError: Another process writes it.
             CacheError: The folder has content that is no cache, or holds links.
         """
-        _check_teachers(teachers)
+        check_teachers(teachers)
         layout = CacheLayout(root)
         refuse_links(root, CacheError)
         lock = CacheLock(layout.lock)
@@ -109,15 +131,21 @@ class CacheWriter:
         try:
             fence = raise_fence(layout.fence)
             if not layout.manifest.exists():
-                _create(layout, videos, sampling, unit_rows)
-            _sweep(layout)
+                create_cache(layout, videos, sampling, unit_rows)
+            sweep(layout)
             manifest = read_manifest(layout)
-            _check_same(manifest, sampling, unit_rows)
-            records = {name: read_teacher(layout, name) for name in manifest.teachers}
+            check_same(manifest, sampling, unit_rows)
+            records, repairs = read_teachers(layout, manifest, teachers)
             for name in records.keys() & teachers.keys():
-                _check_same_teacher(records[name], teachers[name])
-            plan = read_plan(layout.plan)
-            writer = cls(layout, lock, fence, plan, manifest, records, tuple(teachers))
+                check_same_teacher(records[name], teachers[name])
+            plan, pinned, problem = open_plan(layout, manifest, videos)
+            wanted = tuple(teachers)
+            writer = cls(layout, lock, fence, plan, pinned, manifest, records, wanted)
+            writer.repairs = tuple(repairs)
+            if problem:
+                writer._put_plan(plan)
+                writer.repairs += (f"{problem}; it is made again from the videos",)
+            writer._repair()
             writer._add(videos, teachers)
         except BaseException:
             lower_fence(layout.fence)
@@ -129,6 +157,7 @@ class CacheWriter:
         """What is still to be written for the wanted teachers, in unit order."""
         committed = {name: self.layout.committed_units(name) for name in self.records}
         entries: dict[str, int] = {}
+        latest = self.plan.latest
         specs = []
         for task in self.plan.tasks:
             for video in task.videos:
@@ -137,28 +166,37 @@ class CacheWriter:
             missing = tuple(self.records[name] for name in self._wanted if name not in have)
             if not missing:
                 continue
-            known: tuple[VideoOutcome, ...] = ()
-            if have:
-                record = self.records[have[0]]
-                commits = [read_commit(self.layout, record, unit) for unit in task.unit_range]
-                known = tuple(outcome for commit in commits for outcome in commit.videos)
             stuck = {v.video_id for v in task.videos if entries[v.video_id] > _SPILLS_ALLOWED}
-            specs.append(
-                TaskSpec(
-                    self.layout.root,
-                    self.plan.capacity,
-                    task,
-                    missing,
-                    self._fence,
-                    known,
-                    frozenset(stuck),
-                )
+            spec = TaskSpec(
+                self.layout.root,
+                self.plan.capacity,
+                task,
+                missing,
+                self._fence,
+                cannot_spill=frozenset(stuck),
+                superseded=frozenset(
+                    v.video_id for v in task.videos if latest[v.video_id] is not v
+                ),
             )
+            specs.append(self._with_known(spec, have[0]) if have else spec)
+        if specs:
+            self._read.forget()  # workers need the memory
         return tuple(specs)
+
+    def _with_known(self, spec: TaskSpec, teacher_id: str) -> TaskSpec:
+        """Bound to the videos and frames that another teacher has committed."""
+        record = self.records[teacher_id]
+        commits = {unit: self._read(record, unit) for unit in spec.task.unit_range}
+        frames = {unit: self.layout.relative(self.layout.frames(unit)) for unit in commits}
+        return replace(
+            spec,
+            known=tuple(outcome for commit in commits.values() for outcome in commit.videos),
+            known_frames={unit: commits[unit].files[name] for unit, name in frames.items()},
+        )
 
     def state(self) -> CacheState:
         """All that is committed."""
-        return read_state(self.layout, self.plan, self.records)
+        return read_state(self.layout, self.plan, self.records, self._read)
 
     def failed_videos(self) -> tuple[tuple[PlannedRows, VideoOutcome], ...]:
         """Videos that failed, with the outcome that says why; see ``replan``."""
@@ -223,7 +261,8 @@ class CacheWriter:
             write_record(measured, self.layout.teacher_record(name))
             self.records[name] = measured
         complete = state.complete
-        self.manifest = self._manifest(state, complete)
+        before, self.manifest = self.manifest, self._manifest(state, complete)
+        check_content(self.layout, before, self.manifest)
         write_record(self.manifest, self.layout.manifest)
         if complete:
             shutil.rmtree(self.layout.staging, ignore_errors=True)
@@ -231,27 +270,25 @@ class CacheWriter:
         return self.manifest
 
     def _manifest(self, state: CacheState, complete: bool) -> CacheManifest:
-        outcomes = state.outcomes
-        sampling = self.manifest.sampling
-        return CacheManifest(
-            corpus=CorpusSummary(
-                digest=corpus_digest(v.digest for v in self.plan.latest.values()),
-                videos=len(self.plan.latest),
-                failed=sum(o.status == "failed" for o in outcomes.values()),
-                frames=sum(o.frame_count for o in outcomes.values() if o.status == "ok"),
-            ),
-            sampling=sampling,
-            row_space=RowSpace(
-                capacity=self.plan.capacity,
-                units=self.plan.units,
-                rows=sum(state.unit_rows.values()),
-            ),
-            teachers={
-                name: summary_of(record, len(state.commits[name]))
-                for name, record in self.records.items()
-            },
-            complete=complete,
-            content_digest=state.content_digest(sampling) if complete else "",
+        return manifest_of(state, self.manifest.sampling, self._plan_summary, complete=complete)
+
+    def _repair(self) -> None:
+        """Put units back on the list of work whose files are not as they were committed."""
+        damage = find_damage(
+            self.layout,
+            self.plan,
+            self.records,
+            read=self._read,
+            complete=self.manifest.complete,
+        )
+        if not damage:
+            return
+        units = {(found.teacher_id, found.unit) for found in damage}
+        self._change(teachers=teachers_without(self.manifest, units))
+        forget_units(self.layout, units)
+        again = {True: "it is extracted again", False: "name this teacher to extract it again"}
+        self.repairs += tuple(
+            f"{found}; {again[found.teacher_id in self._wanted]}" for found in damage
         )
 
     def _add(self, videos: Sequence[PlannedVideo], teachers: Mapping[str, TeacherRecord]) -> None:
@@ -268,25 +305,50 @@ class CacheWriter:
             write_record(record, self.layout.teacher_record(name))
         self.records |= fresh
         self._size_arrays()
-        if fresh or self.manifest.row_space.units != self.plan.units:
+        if (
+            fresh
+            or self.manifest.plan != self._plan_summary
+            or self.manifest.row_space.units != self.plan.units
+        ):
             self.manifest = self._manifest(self.state(), complete=False)
             write_record(self.manifest, self.layout.manifest)
 
     def _extend(self, videos: Sequence[PlannedVideo]) -> None:
-        if not videos:
-            return
-        self._mark_incomplete()
-        self.plan = extend_plan(self.plan, videos)
-        write_plan(self.plan, self.layout.plan)
+        if videos:
+            self._mark_incomplete()
+            self._put_plan(extend_plan(self.plan, videos))
+
+    def _put_plan(self, plan: UnitPlan) -> None:
+        """Replace the plan. The manifest names the new one first: at any moment it names both."""
+        table = plan_table(plan)
+        summary = plan_summary(table)
+        announced = self.manifest.plan.model_copy(update={"next_digest": summary.digest})
+        self._change(plan=announced)
+        write_table(table, self.layout.plan)
+        self.plan, self._plan_summary = plan, summary
         self._size_arrays()
+        digest = corpus_digest(v.digest for v in plan.latest.values())
+        corpus = {"digest": digest, "videos": len(plan.latest)}
+        self._change(
+            plan=summary,
+            corpus=self.manifest.corpus.model_copy(update=corpus),
+            row_space=self.manifest.row_space.model_copy(update={"units": plan.units}),
+        )
 
     def _mark_incomplete(self) -> None:
         """From here until ``finalise`` readers must not take the cache for finished."""
         if self.manifest.complete:
-            self.manifest = self.manifest.model_copy(
-                update={"complete": False, "content_digest": ""}
-            )
-            write_record(self.manifest, self.layout.manifest)
+            state = self.state()
+            if state.complete:
+                check_content(self.layout, self.manifest, self._manifest(state, complete=True))
+            self._change()
+        self.layout.checksums.unlink(missing_ok=True)
+
+    def _change(self, **fields: Any) -> None:
+        """Write the manifest with other ``fields``, as that of a cache that is not finished."""
+        unfinished = {"complete": False, "content_digest": ""}
+        self.manifest = self.manifest.model_copy(update=fields | unfinished)
+        write_record(self.manifest, self.layout.manifest)
         self.layout.checksums.unlink(missing_ok=True)
 
     def _size_arrays(self) -> None:
@@ -307,84 +369,3 @@ class CacheWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _create(
-    layout: CacheLayout,
-    videos: Sequence[PlannedVideo],
-    sampling: SamplingConfig,
-    unit_rows: int | None,
-) -> None:
-    """Persist the plan, then the manifest: from then on the folder is a cache."""
-    strangers = {path.name for path in layout.root.iterdir()} - _BEFORE_MANIFEST
-    if strangers:
-        kind = CacheCorruptError if "teachers" in strangers else CacheError
-        raise kind(
-            f"{layout.root} has content but no manifest.json",
-            expected="an empty folder or a target cache",
-            found=", ".join(sorted(strangers)[:5]),
-            remedy="choose another folder, or restore manifest.json from a copy of the cache",
-        )
-    capacity = unit_rows or choose_capacity(sum(video.rows for video in videos))
-    plan = plan_units(videos, capacity)
-    write_plan(plan, layout.plan)
-    manifest = CacheManifest(
-        corpus=CorpusSummary(
-            digest=corpus_digest(v.digest for v in videos), videos=len(videos), failed=0, frames=0
-        ),
-        sampling=sampling,
-        row_space=RowSpace(capacity=capacity, units=plan.units, rows=0),
-        complete=False,
-        content_digest="",
-    )
-    write_record(manifest, layout.manifest)
-
-
-def _sweep(layout: CacheLayout) -> None:
-    """Remove what a killed writer left half-written; the lock says that none is alive."""
-    shutil.rmtree(layout.staging, ignore_errors=True)
-    for name in published_files(layout):
-        if name.endswith(PARTIAL_SUFFIX):
-            (layout.root / name).unlink(missing_ok=True)
-
-
-def _check_teachers(teachers: Mapping[str, TeacherRecord]) -> None:
-    for name, record in teachers.items():
-        if record.id != name or record.fingerprint != record.identity.fingerprint:
-            raise CacheError(
-                f"the record of teacher {name} does not match itself",
-                expected=(name, record.identity.fingerprint),
-                found=(record.id, record.fingerprint),
-            )
-
-
-def _check_same(manifest: CacheManifest, sampling: SamplingConfig, unit_rows: int | None) -> None:
-    if manifest.sampling != sampling:
-        raise CacheMismatchError(
-            "the cache was made with another sampling",
-            expected=manifest.sampling.model_dump(exclude_defaults=True) or "all frames",
-            found=sampling.model_dump(exclude_defaults=True) or "all frames",
-            remedy="use the sampling of the cache, or a new cache folder",
-        )
-    if unit_rows is not None and manifest.row_space.capacity != unit_rows:
-        raise CacheMismatchError(
-            "the cache was made with another unit size",
-            expected=f"unit_rows {manifest.row_space.capacity}",
-            found=f"unit_rows {unit_rows}",
-            remedy="leave unit_rows out, or use a new cache folder",
-        )
-
-
-def _check_same_teacher(stored: TeacherRecord, asked: TeacherRecord) -> None:
-    found = identity_differences(stored.identity, asked.identity)
-    found += differences(
-        *(record.model_dump(include={"encoding", "precision"}) for record in (stored, asked))
-    )
-    if found:
-        raise CacheMismatchError(
-            f"the cache has another teacher named {stored.id}",
-            expected="the teacher that the cache was made with",
-            found="\n".join(found),
-            remedy="give the new teacher another id (--set teachers.0.id=NAME), or use a new "
-            "cache folder",
-        )

@@ -21,6 +21,7 @@ from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import entry_of
 from distinit.pipeline.cache.verify import verify_cache
+from distinit.schemas.manifest import UnitCommit
 
 
 def resign(root: Path) -> None:
@@ -29,7 +30,7 @@ def resign(root: Path) -> None:
     for path in root.glob("teachers/*/commits/*.json"):
         commit = json.loads(path.read_text())
         commit["files"] = {n: entry_of(root / n).model_dump() for n in commit["files"]}
-        path.write_text(json.dumps(commit))
+        path.write_text(UnitCommit.model_validate(commit).resealed().model_dump_json())
     layout.checksums.write_text(checksum_lines(layout, {}))
 
 
