@@ -11,19 +11,18 @@ torchvision's architecture loads in plain torchvision, without this package (nin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from distinit.pipeline.pickled import plain_problem, read_pickled
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.storage import atomic_path, open_regular
+from distinit.pipeline.storage import atomic_path
 from distinit.pipeline.students.heads import Student, head_shapes
 from distinit.pipeline.students.registry import build_student, require_named_plugin
-from distinit.pipeline.students.tensors import TensorShape, differences, read_shapes, read_tensors
+from distinit.pipeline.tensors import TensorShape, differences, read_shapes, read_tensors
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
@@ -151,26 +150,14 @@ def _reading[T](path: Path, read: Callable[[Path], T]) -> T:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     """A state dict of torch.save. Raises OSError, ValueError."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        try:
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            # torch.load raises pickle's own errors, which it does not document.
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+    loaded = read_pickled(path)
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(tensors, dict) or not all(_is_plain(t) for t in tensors.values()):
+    if not isinstance(tensors, dict):
         raise ValueError("no dictionary of plain tensors")
+    for name, value in tensors.items():
+        if problem := plain_problem(value):
+            raise ValueError(f"no dictionary of plain tensors: {name} {problem}")
     return tensors
-
-
-def _is_plain(value: object) -> bool:
-    """Whether ``value`` is a tensor whose numbers all lie in memory."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-    )
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, TensorShape]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from distinit.pipeline.teachers.weights import StateDict
 from distinit.schemas.errors import TeacherError, WeightsError
+from distinit.schemas.teacher import MAX_CLASSES
 
 __all__ = ["fit_classes", "last_layer", "remove_head"]
 
@@ -31,7 +32,8 @@ def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
 def fit_classes(network: nn.Module, state_dict: StateDict) -> int:
     """Give ``network`` as many classes as ``state_dict`` has, and return their number.
 
-    Raises WeightsError when the state dict has no weight for the last layer.
+    Where the weight of the last layer is no such weight otherwise, the network stays as it is:
+    loading says what differs. Raises WeightsError when there is none, or for too many classes.
     """
     name, layer = last_layer(network)
     weight = state_dict.get(f"{name}.weight")
@@ -43,6 +45,15 @@ def fit_classes(network: nn.Module, state_dict: StateDict) -> int:
             remedy="name the architecture that these weights were trained with",
         )
     classes = int(weight.shape[0])
+    if weight.shape[1:] != layer.weight.shape[1:]:
+        return int(layer.weight.shape[0])
+    if not 1 <= classes <= MAX_CLASSES:
+        raise WeightsError(
+            f"the weights have a classifier of {classes:,} classes",
+            expected=f"1 .. {MAX_CLASSES:,}",
+            found=f"{name}.weight of shape {list(weight.shape)}",
+            remedy="name the architecture that these weights were trained with",
+        )
     if classes != layer.weight.shape[0]:
         network.set_submodule(name, _with_outputs(layer, classes))
     return classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distinit.pipeline.storage import read_bounded
 from distinit.pipeline.teachers.network import Labels, Network, assemble
 from distinit.pipeline.teachers.torchvision_models import build_classifier
 from distinit.pipeline.teachers.weights import read_state_dict, require_weights_file
@@ -23,6 +24,7 @@ PLACES_PREPROCESSING = PreprocessSpec(
     std=(0.229, 0.224, 0.225),
 )
 _CLASSES = 365
+_MAX_CATEGORIES_BYTES = 1 << 20  # the published file has 7 kB
 
 
 def load_places365(request: TeacherRequest) -> Network:
@@ -62,16 +64,28 @@ def load_places365(request: TeacherRequest) -> Network:
 def read_categories(path: Path) -> tuple[str, ...]:
     """Class names in index order from lines like ``/a/airfield 0``; empty without the file.
 
-    Raises WeightsError when the indices are not 0 to 364 in order.
+    Raises WeightsError when it is no text of a sensible size, or the indices are not 0 to 364 in
+    order.
     """
-    if not path.is_file():
+    if not path.exists():
         return ()
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line]
-    if [line[-1:] for line in lines] != [[str(index)] for index in range(_CLASSES)]:
-        raise WeightsError(
-            f"the class names in {path} are not those of Places365",
-            expected=f"{_CLASSES} lines '/letter/name index', indices from 0 in order",
-            found=f"{len(lines)} lines",
-            remedy="replace the file by the published one, or remove it to go without names",
-        )
+    try:
+        text = read_bounded(path, _MAX_CATEGORIES_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise _unusable(path, getattr(error, "strerror", None) or "no UTF-8 text") from error
+    lines = [line.split() for line in text.splitlines() if line]
+    if len(lines) != _CLASSES:
+        raise _unusable(path, f"{len(lines)} lines")
+    for index, line in enumerate(lines):
+        if line[-1:] != [str(index)]:
+            raise _unusable(path, f"{' '.join(line)[:80]!r} as line {index + 1}")
     return tuple(line[0].split("/", 2)[-1] for line in lines)
+
+
+def _unusable(path: Path, found: str) -> WeightsError:
+    return WeightsError(
+        f"the class names in {path} are not those of Places365",
+        expected=f"a text of {_CLASSES} lines '/letter/name index', indices from 0 in order",
+        found=found,
+        remedy="replace the file by the published one, or remove it to go without names",
+    )

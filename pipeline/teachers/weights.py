@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeGuard
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
+from distinit.pipeline.pickled import (
+    CodeInPickleError,
+    largest_bytes,
+    plain_problem,
+    read_pickled,
+)
 from distinit.pipeline.storage import sha256_file
+from distinit.pipeline.tensors import read_shapes, read_tensors
 from distinit.schemas.errors import WeightsError
 
 __all__ = [
@@ -43,10 +45,11 @@ def checkpoints_dir() -> Path:
 def require_weights_file(path: Path) -> Path:
     """``path`` if it is a file; raises WeightsError otherwise."""
     if not path.is_file():
+        found = "a pipe or a device" if path.exists() else "nothing at that path"
         raise WeightsError(
             f"there is no weights file {path}",
             expected="a .pth, .pt, .pth.tar or .safetensors file",
-            found="a folder" if path.is_dir() else "nothing at that path",
+            found="a folder" if path.is_dir() else found,
             remedy="check the path given with --weights",
         )
     return path
@@ -82,22 +85,33 @@ def read_state_dict(path: Path) -> StateDict:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not _is_state_dict(content):
+    if not isinstance(content, Mapping) or not content or _no_tensors(content):
         raise WeightsError(
             f"the file {path} holds no state dict",
             expected="a mapping of names to tensors, bare or under state_dict or model",
             found=_describe(content),
             remedy="save it with torch.save(network.state_dict(), path)",
         )
+    for name, value in content.items():
+        if problem := plain_problem(value) if isinstance(name, str) else "has no name":
+            raise WeightsError(
+                f"the weights file {path} holds what is no weight",
+                expected="plain tensors only",
+                found=f"{name} {problem}",
+                remedy="save network.state_dict() of the network as it was trained, on a CPU",
+            )
     return {_plain_name(name): tensor for name, tensor in content.items()}
 
 
 def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> None:
     """Load every tensor of ``state_dict`` into ``network``, which must want exactly these.
 
-    Raises WeightsError that names the first missing, unexpected and misshapen ones.
+    A weight may be stored in a narrower floating-point type than the network's: no value changes.
+    Raises WeightsError that names the first missing, unexpected, misshapen and mistyped ones, and
+    one that is not finite.
     """
     wanted = network.state_dict()
+    state_dict = _without_stray_counters(state_dict, wanted)
     # Written before torch 0.4.1, a batch norm has no such counter; it plays no part in eval.
     missing = [n for n in wanted if n not in state_dict and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in state_dict if n not in wanted]
@@ -106,7 +120,17 @@ def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> 
         for n in wanted
         if n in state_dict and state_dict[n].shape != wanted[n].shape
     ]
-    findings = {"missing": missing, "unexpected": unexpected, "other shapes": misshapen}
+    mistyped = [
+        f"{n} {_type(state_dict[n])} instead of {_type(wanted[n])}"
+        for n in wanted
+        if n in state_dict and not _widens(state_dict[n].dtype, wanted[n].dtype)
+    ]
+    findings = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "other shapes": misshapen,
+        "other types": mistyped,
+    }
     if any(findings.values()):
         found = "; ".join(f"{what}: {_some(names)}" for what, names in findings.items() if names)
         raise WeightsError(
@@ -115,45 +139,83 @@ def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> 
             found=found,
             remedy="name the architecture that these weights were trained with",
         )
+    _require_numbers(network, state_dict, source)
     network.load_state_dict(state_dict, strict=False)
+
+
+def _without_stray_counters(state_dict: StateDict, wanted: Mapping[str, torch.Tensor]) -> StateDict:
+    """Without counters of batches of another type (some tools turn all into floats): see above."""
+    return {
+        name: tensor
+        for name, tensor in state_dict.items()
+        if not (
+            name.endswith("num_batches_tracked")
+            and name in wanted
+            and tensor.dtype != wanted[name].dtype
+        )
+    }
+
+
+def _widens(stored: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether every value of the stored type is one of the wanted type, of the same kind."""
+    same_kind = stored.is_floating_point and wanted.is_floating_point
+    return stored == wanted or (same_kind and torch.promote_types(stored, wanted) == wanted)
+
+
+def _require_numbers(network: nn.Module, state_dict: StateDict, source: str) -> None:
+    """No weight is NaN or infinite; a buffer may hold infinity (masks), but no NaN."""
+    weights = {name for name, _ in network.named_parameters()}
+    for name, tensor in state_dict.items():
+        if not tensor.is_floating_point():
+            continue
+        bad = ~torch.isfinite(tensor) if name in weights else torch.isnan(tensor)
+        if count := int(bad.sum()):
+            raise WeightsError(
+                f"the weights in {source} are of no use",
+                expected="finite numbers",
+                found=f"{name}: {count} of {tensor.numel()} values are NaN or infinite",
+                remedy="the training that wrote them has diverged: take an earlier checkpoint",
+            )
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_safetensors(path: Path) -> object:
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        if path.stat().st_size > largest_bytes():
+            raise ValueError("more bytes than the memory of this machine")
+        return read_tensors(path, read_shapes(path), finite=False)
+    except (OSError, ValueError, RecursionError, MemoryError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        return read_pickled(path)
+    except CodeInPickleError as error:
         raise WeightsError(
             f"the weights file {path} was refused",
             expected="tensors only",
-            found=f"pickled code or another kind of file ({_first_line(error)})",
+            found=f"pickled code ({error})",
             remedy="ask for the bare state dict, best as .safetensors",
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"the weights file {path} cannot be read",
-        expected="a file written by torch.save or safetensors",
+        expected="a whole file written by torch.save or safetensors",
         found=_first_line(error),
         remedy="fetch the file again: it may be cut short",
     )
 
 
-def _is_state_dict(content: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
-    return (
-        isinstance(content, Mapping)
-        and len(content) > 0
-        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items())
-    )
+def _no_tensors(content: Mapping[object, object]) -> bool:
+    return not any(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _plain_name(name: str) -> str:

@@ -22,7 +22,7 @@ from distinit.pipeline.storage import (
     storage_errors,
 )
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.students.tensors import TensorShape, differences, read_shapes, read_tensors
+from distinit.pipeline.tensors import TensorShape, differences, read_shapes, read_tensors
 from distinit.schemas.errors import CheckpointError, StorageError
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import CheckpointRecord

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,27 @@ def test_needs_weights_of_365_classes(tmp_path: Path) -> None:
 def test_unknown_architecture(checkpoint: Path) -> None:
     with pytest.raises(TeacherError, match="resnet1"):
         load_places365(request(checkpoint, "resnet1"))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\xff\xfe/a/place 0\n" * 365, "no UTF-8 text"),
+        (b"/a/place 0\n" * 365, "'/a/place 0' as line 2"),
+        (b"x" * (1 << 20) + b"\n", "more than 1,048,576 bytes"),
+        (b"\n\n", "0 lines"),
+    ],
+    ids=["not UTF-8", "another index", "too long", "empty"],
+)
+def test_class_names_that_are_none_are_refused(content: bytes, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "categories_places365.txt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not those of Places365") as raised:
+        read_categories(path)
+    assert raised.value.found == found
+
+
+def test_class_names_from_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "categories_places365.txt")
+    with pytest.raises(WeightsError, match="not a regular file"):
+        read_categories(tmp_path / "categories_places365.txt")

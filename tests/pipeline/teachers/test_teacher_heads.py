@@ -48,3 +48,15 @@ def test_a_network_or_weights_without_classifier() -> None:
     with pytest.raises(WeightsError) as raised:
         fit_classes(nn.Sequential(nn.Linear(2, 2)), {"other": torch.zeros(1)})
     assert raised.value.expected == "a tensor 0.weight"
+
+
+def test_a_classifier_that_cannot_be_is_not_built() -> None:
+    """A shape may claim what no bytes have to back: [10**9, 0]."""
+    network = nn.Sequential(nn.Linear(3, 2))
+    assert fit_classes(network, {"0.weight": torch.zeros(10**9, 0)}) == 2
+    assert fit_classes(network, {"0.weight": torch.zeros(5)}) == 2
+    assert network[0].weight.shape == (2, 3)
+    for classes in (0, (1 << 20) + 1):
+        weight = torch.zeros(1).expand(classes, 3)
+        with pytest.raises(WeightsError, match=f"a classifier of {classes:,} classes"):
+            fit_classes(network, {"0.weight": weight})

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import random
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
+from distinit.pipeline.pickled import plain_problem
 from distinit.pipeline.teachers.weights import (
     load_strictly,
     read_state_dict,
@@ -146,3 +151,201 @@ def test_hash_in_the_name_is_checked(tmp_path: Path) -> None:
     assert raised.value.expected == "a sha256 that starts with 0676ba61"
     (tmp_path / "net.pth").write_bytes(b"weights")
     require_hash_prefix(tmp_path / "net.pth")
+
+
+def refusal_of(content: object, tmp_path: Path) -> str:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as raised:
+        read_state_dict(tmp_path / "w.pth")
+    return str(raised.value.found)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "found"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "b has the type torch.complex64"),
+        (torch.zeros(2).to(torch.float8_e4m3fn), "b has the type torch.float8_e4m3fn"),
+        (torch.eye(2).to_sparse(), "b is sparse (torch.sparse_coo)"),
+        (torch.zeros(2, device="meta"), "b has no values (device meta)"),
+        (torch.zeros(1).expand(10**12), "b repeats values instead of holding them"),
+        ("text", "b is a str, no tensor"),
+    ],
+    ids=["complex", "float8", "sparse", "meta", "expanded", "text"],
+)
+def test_refuses_what_is_no_weight(tensor: object, found: str, tmp_path: Path) -> None:
+    assert refusal_of({"a": torch.zeros(2), "b": tensor}, tmp_path) == found
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:TypedStorage:UserWarning")
+def test_refuses_quantised_weights(tmp_path: Path) -> None:
+    quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    assert refusal_of({"a": quantised}, tmp_path) == "a is quantised (torch.qint8)"
+
+
+def test_refuses_a_compressed_archive(tmp_path: Path) -> None:
+    """4 MB of zeros in some kB: torch would unpack it."""
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "whole.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for entry in whole.infolist():
+            small.writestr(entry.filename, whole.read(entry))
+    assert (tmp_path / "w.pth").stat().st_size < 1 << 16
+    assert "a" in torch.load(tmp_path / "w.pth", weights_only=True)
+    with pytest.raises(WeightsError, match="a compressed archive"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_refuses_an_archive_that_claims_more_than_it_holds(tmp_path: Path) -> None:
+    """Entries that share their bytes."""
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(1 << 16)}, path)
+    data = bytearray(path.read_bytes())
+    for place in _central_entries(data):
+        data[place + 24 : place + 28] = (1 << 20).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="holds more than its file"):
+        read_state_dict(path)
+
+
+def _central_entries(data: bytearray) -> list[int]:
+    return [found.start() for found in re.finditer(rb"PK\x01\x02", bytes(data))]
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_refuses_a_pickle_that_asks_for_memory(zipped: bool, tmp_path: Path) -> None:
+    """bytearray(10**12) takes some ten bytes of a file, and torch allows it."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return bytearray, (10**12,)
+
+    torch.save({"a": Bomb()}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"pickled code \(it asks for .*bytearray\)"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_refusal_does_not_say_how_to_run_the_code(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as raised:
+        read_state_dict(tmp_path / "w.pth")
+    assert "weights_only" not in str(raised.value)
+    assert raised.value.found == ("pickled code (it asks for torch.nn.modules.linear.Linear)")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(WeightsError, match="a pipe or a device"):
+            read_state_dict(tmp_path / name)
+
+
+def test_a_file_larger_than_memory_is_refused_unread(tmp_path: Path) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 42)
+        with pytest.raises(WeightsError, match="memory of this machine"):
+            read_state_dict(tmp_path / name)
+
+
+def test_types_are_never_cast_in_silence() -> None:
+    network = nn.Sequential(nn.Linear(3, 2))
+    for dtype in (torch.int64, torch.bool, torch.float64):
+        other = {name: tensor.to(dtype) for name, tensor in TENSORS.items()}
+        with pytest.raises(WeightsError) as raised:
+            load_strictly(network, other, source="w.pth")
+        name = str(dtype).removeprefix("torch.")
+        assert raised.value.found == (
+            f"other types: 0.weight {name} instead of float32, 0.bias {name} instead of float32"
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrower_floats_are_loaded_as_they_are(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Linear(3, 2))
+    load_strictly(network, {n: t.to(dtype) for n, t in TENSORS.items()}, source="w.pth")
+    assert network[0].weight.dtype == torch.float32
+    assert torch.equal(network[0].weight, TENSORS["0.weight"])
+
+
+def test_counters_of_another_type_are_left_out() -> None:
+    network = nn.BatchNorm2d(2)
+    state_dict = {n: t.float() for n, t in nn.BatchNorm2d(2).state_dict().items()}
+    state_dict["num_batches_tracked"] += 7
+    load_strictly(network, state_dict, source="w.pth")
+    assert (network.num_batches_tracked.dtype, int(network.num_batches_tracked)) == (torch.int64, 0)
+    whole = nn.BatchNorm2d(2).state_dict() | {"num_batches_tracked": torch.tensor(7)}
+    load_strictly(network, whole, source="w.pth")
+    assert int(network.num_batches_tracked) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("weight", "nan"), ("weight", "inf"), ("running_var", "nan")]
+)
+def test_weights_that_are_not_finite_are_refused(name: str, value: str) -> None:
+    state_dict = nn.BatchNorm2d(2).state_dict()
+    state_dict[name][1] = float(value)
+    with pytest.raises(WeightsError, match="are of no use") as raised:
+        load_strictly(nn.BatchNorm2d(2), state_dict, source="w.pth")
+    assert raised.value.found == f"{name}: 1 of 2 values are NaN or infinite"
+
+
+def test_a_mask_may_hold_infinity() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.zeros(2))
+
+    state_dict = {"mask": torch.tensor([0.0, -torch.inf])}
+    network = Masked()
+    load_strictly(network, state_dict, source="w.pth")
+    assert torch.equal(network.mask, state_dict["mask"])
+
+
+def whole_files() -> dict[str, bytes]:
+    tensors = {"a.weight": torch.arange(12.0).reshape(3, 4), "n": torch.tensor(3)}
+    files = {"w.safetensors": save(tensors)}
+    for name, zipped in (("w.pth", True), ("w.pt", False)):
+        buffer = io.BytesIO()
+        torch.save({"state_dict": tensors}, buffer, _use_new_zipfile_serialization=zipped)
+        files[name] = buffer.getvalue()
+    return files
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """Flipped, cut, doubled, zeroed or overwritten at one to eight places."""
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 8)):
+        at, length = rng.randrange(len(found) + 1), rng.randint(1, 64)
+        match rng.randrange(6):
+            case 0 if at < len(found):
+                found[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del found[at : at + length]
+            case 2:
+                found[at:at] = found[at : at + length]
+            case 3:
+                found[at : at + length] = bytes(len(found[at : at + length]))
+            case 4:
+                found[at : at + 8] = rng.randbytes(len(found[at : at + 8]))
+            case _:
+                found = found[:at] or found
+    return bytes(found)
+
+
+def test_no_byte_gives_anything_but_tensors_or_a_refusal(tmp_path: Path) -> None:
+    """WEIGHTS_FUZZ=N in the environment: N files of each kind instead of 100."""
+    rng = random.Random(0)
+    outcomes = {True: 0, False: 0}
+    for name, data in whole_files().items():
+        for _ in range(int(os.environ.get("WEIGHTS_FUZZ", "100"))):
+            (tmp_path / name).write_bytes(mutated(data, rng))
+            try:
+                state_dict = read_state_dict(tmp_path / name)
+            except WeightsError:
+                outcomes[False] += 1
+            else:
+                assert all(plain_problem(tensor) == "" for tensor in state_dict.values())
+                outcomes[True] += 1
+    assert min(outcomes.values()) > 0

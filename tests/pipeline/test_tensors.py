@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.students.io import load_backbone
-from distinit.pipeline.students.tensors import TensorShape, differences, read_shapes, read_tensors
+from distinit.pipeline.tensors import TensorShape, differences, read_shapes, read_tensors
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.training import StudentConfig
 

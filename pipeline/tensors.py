@@ -99,10 +99,10 @@ def _are_counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+def read_tensors(path: Path, names: Iterable[str], *, finite: bool = True) -> dict[str, Tensor]:
     """Some tensors of a file that ``read_shapes`` accepts.
 
-    Raises OSError, and ValueError for numbers that are not finite.
+    Raises OSError, and ValueError for numbers that are not finite, unless they may be.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -110,7 +110,7 @@ def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds numbers that are not finite")
     return tensors
 

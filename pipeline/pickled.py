@@ -1,0 +1,143 @@
+"""Files of torch.save that come from others: bounded before they are read, never executed."""
+
+from __future__ import annotations
+
+import os
+import pickletools
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from distinit.pipeline.storage import open_regular
+
+__all__ = ["CodeInPickleError", "largest_bytes", "plain_problem", "read_pickled"]
+
+_ZIP_MAGIC = b"PK\x03\x04"  # by which torch.load tells its two formats apart
+_MAX_PICKLE_BYTES = 64 << 20  # without tensors; a checkpoint of 1,000 tensors takes 100 kB
+_MAX_ENTRIES = 200_000
+_PICKLES_BEFORE_1_6 = 5  # magic number, version, system, the object, keys of its storages
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_DTYPES = frozenset(
+    {
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    }
+)
+
+
+class CodeInPickleError(ValueError):
+    """A pickle asks for something that is neither a tensor nor a plain value."""
+
+
+def largest_bytes() -> int:
+    """Largest tensor file that is read: it has to fit into this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def read_pickled(path: Path) -> object:
+    """What torch.save wrote: tensors and plain values in plain containers, on the CPU.
+
+    An archive must be stored without compression, as torch.save does: what is read is never more
+    than the file holds. Raises OSError, CodeInPickleError, and ValueError for anything else that
+    is no such file.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest_bytes():
+            raise ValueError(f"{size:,} bytes, more than the memory of this machine")
+        try:
+            _check(file, size)
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of sparse, quantised, scripted: refused below
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except (CodeInPickleError, OSError):
+            raise
+        except Exception as error:
+            # torch.load and pickletools raise what they do not document.
+            raise _refusal(error) from error
+
+
+def _check(file: IO[bytes], size: int) -> None:
+    if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+        file.seek(0)
+        for _ in range(_PICKLES_BEFORE_1_6):
+            _refuse_code(file)
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("a compressed archive, which torch.save does not write")
+        if len(entries) > _MAX_ENTRIES or sum(entry.file_size for entry in entries) > size:
+            raise ValueError("an archive that holds more than its file")
+        for entry in entries:
+            if entry.filename.endswith("/data.pkl"):
+                if entry.file_size > _MAX_PICKLE_BYTES:
+                    raise ValueError(f"{entry.file_size:,} bytes of other things than tensors")
+                with archive.open(entry) as pickled:
+                    _refuse_code(pickled)
+
+
+def _refuse_code(pickled: IO[bytes]) -> None:
+    """Refuse what torch would build although it is neither tensor nor plain value: bytearray(N) is
+    N bytes of memory for a few bytes of file."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name == "GLOBAL" and not _is_harmless(*str(argument).split(" ", 1)):
+            raise CodeInPickleError(f"it asks for {str(argument).replace(' ', '.')[:100]}")
+
+
+def _is_harmless(module: str, name: str) -> bool:
+    return module == "torch" or (module, name) in {
+        ("collections", "OrderedDict"),
+        ("torch._utils", "_rebuild_tensor"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_tensor_v3"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("torch._utils", "_rebuild_sparse_tensor"),
+        ("torch._utils", "_rebuild_qtensor"),
+        ("torch._utils", "_rebuild_meta_tensor_no_storage"),
+        ("torch.serialization", "_get_layout"),
+        ("torch.storage", "UntypedStorage"),
+        ("torch.storage", "TypedStorage"),
+    }
+
+
+def _refusal(error: Exception) -> ValueError:
+    text = str(error)
+    if found := _GLOBAL.search(text):
+        return CodeInPickleError(f"it asks for {found[1][:100]}")
+    if isinstance(error, MemoryError | RecursionError):
+        return ValueError("it wants more memory than a state dict")
+    if "Weights only load failed" in text:  # torch goes on to say how to run the code anyway
+        return ValueError("it is no file of torch.save")
+    return ValueError((text.splitlines() or [type(error).__name__])[0][:200])
+
+
+def plain_problem(value: object) -> str:
+    """What keeps ``value`` from being the numbers of a network; empty if it is a plain tensor."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}, no tensor"
+    if value.is_quantized:
+        return f"is quantised ({value.dtype})"
+    if value.layout != torch.strided:
+        return f"is sparse ({value.layout})"
+    if value.device.type != "cpu":
+        return f"has no values (device {value.device.type})"
+    if value.dtype not in _DTYPES:
+        return f"has the type {value.dtype}"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "repeats values instead of holding them"
+    return ""
