@@ -23,6 +23,7 @@ __all__ = [
     "DistInitError",
     "FFmpegNotFoundError",
     "FrameStoreError",
+    "LockedError",
     "RunMismatchError",
     "StorageError",
     "TargetError",
@@ -142,7 +143,11 @@ class CacheCorruptError(CacheError):
     """Bytes on disk disagree with the manifest or a commit record."""
 
 
-class CacheLockedError(CacheError):
+class LockedError(DistInitError):
+    """Another process is writing there."""
+
+
+class CacheLockedError(CacheError, LockedError):
     """Another process is writing this cache."""
 
 

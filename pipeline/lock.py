@@ -1,0 +1,167 @@
+"""One writer a folder. The kernel holds the lock, so a dead writer never blocks the next."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import getpass
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from distinit.pipeline.records import parse_json
+from distinit.pipeline.storage import open_for_writing, open_regular, storage_errors
+from distinit.schemas.errors import LockedError
+
+__all__ = ["WriterLock"]
+
+_POLL_SECONDS = 0.5
+_PROBE_SECONDS = 0.2  # for others to see whether the lock is held, which takes it for a moment
+_NOTE_BYTES = 4096
+
+
+class WriterLock:
+    """``flock`` on a file that also says who holds it: pid, host, user, since.
+
+    On one machine the lock ends with its holder, however that dies. Between machines that share
+    a folder, ``flock`` is only as good as the file system: therefore a file that still names a
+    holder on *another* host is refused as well, and has to be deleted by hand if that host died.
+    """
+
+    error: type[LockedError] = LockedError
+
+    def __init__(self, path: Path) -> None:
+        """``path``: the lock's file, directly in the folder that it is about."""
+        self.path = path
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Raises LockedError, naming the holder, if another process writes."""
+        deadline = time.monotonic() + _PROBE_SECONDS
+        while not self._take():
+            if time.monotonic() > deadline:
+                raise self._refusal(self.holder() or _named({}), "wait for it, or stop it")
+            time.sleep(_PROBE_SECONDS / 10)
+
+    @contextmanager
+    def waiting(self, tell: Callable[[str], None]) -> Iterator[Self]:
+        """Hold the lock, however long other processes have it first; ``tell`` once who does.
+
+        Raises LockedError for a holder on another host, of whom nothing is heard.
+        """
+        self._wait(tell)
+        try:
+            yield self
+        finally:
+            self.release()
+
+    def _wait(self, tell: Callable[[str], None]) -> None:
+        told = False
+        while not self._take():
+            who = self.holder()
+            if who is not None and not told:
+                tell(f"waiting: another process is writing {self.path.parent} ({who})")
+                told = True
+            time.sleep(_POLL_SECONDS)
+
+    def _take(self) -> bool:
+        """Take the lock unless another process has it. Raises LockedError as ``waiting``."""
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = open_for_writing(self.path)
+        try:
+            if not _is_free(descriptor, fcntl.LOCK_EX):
+                os.close(descriptor)
+                return False
+            holder = _holder(descriptor)
+            if holder.get("host", socket.gethostname()) != socket.gethostname():
+                remedy = f"if that process is dead, delete {self.path} and try again"
+                raise self._refusal(_named(holder), remedy)
+            _write_holder(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give the lock back. Idempotent."""
+        if self._descriptor < 0:
+            return
+        # An empty file says that the last holder left in good order.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def holder(self) -> str | None:
+        """Who holds the lock at this moment, in words; None: nobody. Takes and writes nothing."""
+        try:
+            descriptor = open_regular(self.path)
+        except OSError:
+            return None
+        try:
+            return None if _is_free(descriptor, fcntl.LOCK_SH) else _named(_holder(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def _refusal(self, holder: str, remedy: str) -> LockedError:
+        return self.error(
+            f"another process is writing {self.path.parent}",
+            expected="one writer at a time",
+            found=holder,
+            remedy=remedy,
+        )
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _is_free(descriptor: int, kind: int) -> bool:
+    """Whether no other process holds the lock; taken as ``kind`` if so."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _named(holder: dict[str, Any]) -> str:
+    who = ", ".join(f"{key} {value}" for key, value in holder.items())
+    return who or "a holder that left no name"
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    try:
+        holder = parse_json(os.pread(descriptor, _NOTE_BYTES, 0))
+    except (ValueError, RecursionError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _write_holder(descriptor: int) -> None:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in containers
+        user = str(os.getuid())
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "user": user,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
