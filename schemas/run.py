@@ -160,6 +160,7 @@ class EvaluationResult(Record):
             f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}   top-5 {self.top5:.1f}",
         ]
         if self.failed_videos:
-            failed = counted(len(self.failed_videos), "video")
-            lines.append(f"  {failed} could not be decoded: counted as wrong")
+            failed = counted(len(self.failed_videos), "test video")
+            share = 100 * len(self.failed_videos) / max(self.videos, 1)
+            lines.append(f"  {failed} ({share:.1f} %) could not be decoded: counted as wrong")
         return "\n".join(lines)

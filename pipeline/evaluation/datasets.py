@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distinit.pipeline.corpus.listing import VIDEO_EXTENSIONS, VideoFile, list_files
-from distinit.pipeline.evaluation.splits import LabelledPath, SplitLists, read_splits
+from distinit.pipeline.evaluation.splits import (
+    LabelledPath,
+    SplitLists,
+    check_classes,
+    read_splits,
+)
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
 from distinit.schemas.run import DatasetRecord, DatasetVideo
@@ -32,8 +37,9 @@ def list_dataset(
     """List and hash the videos of one split of a dataset.
 
     ``known`` spares hashing unchanged files (``corpus.listing``). Raises DatasetError when lists
-    or videos are missing, or when a video is in both subsets of a split that is not an official
-    one (an official one is kept as published: see ``leaked_videos``).
+    or videos are missing, when a class has videos of one subset only, or when a video is in both
+    subsets of a split that is not an official one (an official one is kept as published: see
+    ``leaked_videos``).
     """
     root = Path(config.root)
     if not root.is_dir():
@@ -49,6 +55,7 @@ def list_dataset(
         else read_splits(Path(config.splits), config.split)
     )
     _refuse_missing(root, lists.videos)
+    check_classes(lists, root if config.splits is None else Path(config.splits))
     corpus = list_files(root, [video.path for video in lists.videos], known)
     file_of = {file.path: file for file in corpus.files}
     number_of = {label: number for number, label in enumerate(lists.classes)}
@@ -105,21 +112,13 @@ def _subset_folders(root: Path) -> SplitLists:
             if path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith("."):
                 relative = path.relative_to(root).as_posix()
                 videos.append(LabelledPath(relative, path.parent.name, subset))
-    labels = {s: {v.label for v in videos if v.subset == s} for s in ("train", "test")}
-    if labels["train"] != labels["test"] or not labels["train"]:
-        raise DatasetError(
-            f"train and test in {root} have different classes",
-            expected="the same class folders with videos in both",
-            found=f"only in train: {_first(sorted(labels['train'] - labels['test'])) or 'none'}; "
-            f"only in test: {_first(sorted(labels['test'] - labels['train'])) or 'none'}",
-            remedy="give each class some videos in both",
-        )
-    return SplitLists("folders", tuple(sorted(labels["train"])), tuple(videos))
+    labels = {video.label for video in videos}
+    return SplitLists("folders", tuple(sorted(labels)), tuple(videos))
 
 
 def _refuse_missing(root: Path, videos: Iterable[LabelledPath]) -> None:
     listed = [video.path for video in videos]
-    missing = [path for path in listed if not (root / path).is_file()]
+    missing = [path for path in listed if not _is_file(root / path)]
     if missing:
         raise DatasetError(
             f"{len(missing)} of {len(listed)} videos of the dataset are missing in {root}",
@@ -127,6 +126,13 @@ def _refuse_missing(root: Path, videos: Iterable[LabelledPath]) -> None:
             found=f"not there: {_first(missing)}",
             remedy="unpack the whole dataset, or point --dataset to the folder of class folders",
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _refuse_leaks(leaks: tuple[Leak, ...]) -> None:

@@ -23,6 +23,7 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.clips import to_clip
 from distinit.pipeline.training.loader import prefetch
+from distinit.schemas.errors import DatasetError
 from distinit.schemas.run import EvaluationResult
 from distinit.schemas.training import ClipConfig
 
@@ -65,12 +66,20 @@ def score_student(
 ) -> EvaluationResult:
     """Mean softmax over the clips of each video (VMZ): per-clip, top-1 and top-5 accuracy.
 
-    Videos that could not be decoded are wrong, and listed. Raises ConfigError for a crop larger
+    Videos that could not be decoded are wrong, and listed. Raises DatasetError if none could be
+    decoded, ConfigError for a crop larger
     than the frames, FrameStoreError for damaged frames, ComputeError for a diverged student.
     """
     chosen = parse_protocol(protocol)
     board = ScoreBoard([video.label for video in videos], classes)
     failed = [video.path for video in videos if video.video_id is None]
+    if len(failed) == len(videos):
+        raise DatasetError(
+            "no test video could be decoded: there is nothing to score",
+            expected=f"frames of the {len(videos)} test videos in the store {store.root}",
+            found="none",
+            remedy="replace the videos, and finetune again with another --out",
+        )
     for _ in failed:
         board.add_failed(chosen.clips_of_failed)
     clips = list(_clips(store, videos, chosen, clip.frames))

@@ -1,26 +1,33 @@
 """Which videos of a labelled dataset are for training and which for testing.
 
 Official lists of HMDB-51 and UCF-101, a CSV, or the folders ``train`` and ``test``. Nothing here
-looks at a video.
+looks at a video. Lists come from strangers: their size is bounded, they are UTF-8 text, and no path
+in them leaves the dataset's folder.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from distinit.pipeline.storage import read_bounded
 from distinit.schemas.errors import DatasetError
 
-__all__ = ["LabelledPath", "SplitLists", "read_splits"]
+__all__ = ["LabelledPath", "SplitLists", "check_classes", "read_splits"]
 
 Subset = Literal["train", "test"]
 
-_HMDB_NAME = re.compile(r"(?P<label>.+)_test_split(?P<split>\d+)\.txt")
+_HMDB_NAME = re.compile(r"(?P<label>.+)_test_split(?P<split>[0-9]+)\.txt")
 _HMDB_SUBSETS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
+_MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes some 100 MB
+_MAX_LINE = 8_192  # characters: two of the longest paths
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_SHOWN = 5
 _CSV_SUBSETS: dict[str, Subset | None] = {"train": "train", "test": "test", "unused": None}
 
 
@@ -96,9 +103,12 @@ def _read_ucf101(folder: Path, split: int) -> SplitLists:
     numbered: dict[int, str] = {}
     for number, line in _lines(folder / "classInd.txt"):
         index, _, label = line.partition(" ")
-        if not index.isdigit() or not label.strip():
+        label = label.strip()
+        if not _NUMBER.fullmatch(index) or not label:
             raise _bad_line(folder / "classInd.txt", number, line, "NUMBER CLASS")
-        numbered[int(index)] = label.strip()
+        if int(index) in numbered or label in numbered.values():
+            raise _bad_line(folder / "classInd.txt", number, line, "each number and class once")
+        numbered[int(index)] = label
     classes = tuple(numbered[index] for index in sorted(numbered))
     subsets: tuple[Subset, Subset] = ("train", "test")
     videos = [
@@ -119,47 +129,75 @@ def _ucf101_list(path: Path, subset: Subset, numbered: dict[int, str]) -> Iterat
         )
     known = set(numbered.values())
     for number, line in _lines(path):
-        name, _, index = line.rpartition(" ") if re.search(r" \d+$", line) else (line, "", "")
-        label = PurePosixPath(name).parts[0]
+        name, _, index = line.rpartition(" ")
+        if not _NUMBER.fullmatch(index):
+            name, index = line, ""
+        label = next(iter(PurePosixPath(name).parts), "")
         if label not in known or (index and numbered.get(int(index)) != label):
             raise _bad_line(path, number, line, "CLASS/FILE [NUMBER], as in classInd.txt")
         yield LabelledPath(_inside(name, path, number), label, subset)
 
 
 def _read_csv(path: Path) -> SplitLists:
-    """Columns path, label, split (train, test or unused); others are ignored."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    """Columns path, label, split (train, test or unused); others are ignored.
+
+    The classes are those of the videos that are used.
+    """
+    reader = csv.DictReader(_text_of(path), strict=True)
+    try:
         missing = {"path", "label", "split"} - set(reader.fieldnames or ())
         if missing:
             raise DatasetError(
                 f"{path} has no column {', '.join(sorted(missing))}",
                 expected="a header line with path,label,split",
-                found=",".join(reader.fieldnames or ()) or "an empty file",
+                found=",".join(reader.fieldnames or ())[:200] or "an empty file",
             )
-        videos, labels = [], set()
-        for row in reader:
-            name, label, code = (str(row[key] or "").strip() for key in ("path", "label", "split"))
-            if not name or not label or code not in _CSV_SUBSETS:
-                line = f"{name},{label},{code}"
-                raise _bad_line(path, reader.line_num, line, "PATH,LABEL,train|test|unused")
-            labels.add(label)
-            subset = _CSV_SUBSETS[code]
-            if subset is not None:
-                videos.append(LabelledPath(_inside(name, path, reader.line_num), label, subset))
+        videos = [video for row in reader for video in _csv_row(row, path, reader.line_num)]
+    except csv.Error as error:
+        raise _bad_line(path, reader.line_num, str(error), "PATH,LABEL,SPLIT") from error
+    labels = {video.label for video in videos}
     return _checked(SplitLists("csv", tuple(sorted(labels)), tuple(videos)), path, 1)
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    """(number, text) of the lines that are not blank; CRLF and spaces at the end are dropped."""
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), start=1))
-    return [(number, line) for number, line in lines if line]
+def _csv_row(row: Mapping[str, str | None], path: Path, number: int) -> Iterator[LabelledPath]:
+    name, label, code = (str(row[key] or "").strip() for key in ("path", "label", "split"))
+    if not name or not label or code not in _CSV_SUBSETS:
+        raise _bad_line(path, number, f"{name},{label},{code}", "PATH,LABEL,train|test|unused")
+    subset = _CSV_SUBSETS[code]
+    if subset is not None:
+        yield LabelledPath(_inside(name, path, number), label, subset)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of the lines that are not blank."""
+    return [(number, line) for number, line in enumerate(_text_of(path), start=1) if line]
+
+
+def _text_of(path: Path) -> list[str]:
+    """The lines of a list; a byte order mark, CRLF and spaces at the end are dropped.
+
+    Raises DatasetError for what is no list: too large, no regular file, not UTF-8, endless lines.
+    """
+    try:
+        text = read_bounded(path, _MAX_LIST_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"the list {path} cannot be read",
+            expected=f"UTF-8 text of at most {_MAX_LIST_BYTES:,} bytes",
+            found=getattr(error, "strerror", None) or str(error)[:200],
+            remedy="correct --splits, or save the list as UTF-8",
+        ) from error
+    lines = [line.strip() for line in text.split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if len(line) > _MAX_LINE or "\0" in line:
+            expected = f"at most {_MAX_LINE:,} characters, none of them NUL"
+            raise _bad_line(path, number, line, expected)
+    return lines
 
 
 def _inside(name: str, path: Path, number: int) -> str:
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts:
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise _bad_line(path, number, name, "a path below the dataset's root")
     return pure.as_posix()
 
@@ -172,12 +210,11 @@ def _bad_line(path: Path, number: int, line: str, expected: str) -> DatasetError
 
 def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
     """Both subsets are there and no path is named twice."""
-    paths = [video.path for video in lists.videos]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+    twice = [p for p, count in Counter(v.path for v in lists.videos).items() if count > 1]
+    if twice:
         raise DatasetError(
             f"the split lists in {source} name a video twice",
-            found=twice,
+            found=twice[0],
             remedy="leave one of the lines",
         )
     counts = {name: sum(v.subset == name for v in lists.videos) for name in ("train", "test")}
@@ -189,3 +226,33 @@ def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
             remedy="choose another --split, or add the missing lists",
         )
     return lists
+
+
+def check_classes(lists: SplitLists, source: Path) -> None:
+    """Raise DatasetError unless there are two classes or more, each with videos for training and
+    for testing: one that is never trained, or never tested, would falsify the figures."""
+    train, test = (
+        {video.label for video in lists.videos if video.subset == name}
+        for name in ("train", "test")
+    )
+    classes = set(lists.classes)
+    if not train == test == classes or not classes:
+        raise DatasetError(
+            f"train and test in {source} have different classes",
+            expected="videos of the same classes in both",
+            found=f"not in train: {_first(sorted(classes - train)) or 'none'}; "
+            f"not in test: {_first(sorted(classes - test)) or 'none'}",
+            remedy="give each class some videos in both, or leave the class out",
+        )
+    if len(classes) == 1:
+        raise DatasetError(
+            f"the dataset in {source} has one class: nothing to tell apart",
+            expected="two classes or more",
+            found=_first(classes),
+        )
+
+
+def _first(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _SHOWN
+    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

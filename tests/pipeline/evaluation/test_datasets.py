@@ -42,8 +42,15 @@ def test_flat_classes_with_official_lists(tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "wave_test_split1.txt").write_text("a[1].avi 2 \nb.avi 1 \n")
+    write(tmp_path / "root", "run/c.avi", "run/d.avi")
+    (lists / "run_test_split1.txt").write_text("c.avi 1 \nd.avi 2 \n")
     record = list_dataset(DatasetConfig(root=str(tmp_path / "root"), splits=str(lists)))
-    assert rows(record) == [("wave/a[1].avi", 0, "test"), ("wave/b.avi", 0, "train")]
+    assert rows(record) == [
+        ("run/c.avi", 0, "train"),
+        ("run/d.avi", 0, "test"),
+        ("wave/a[1].avi", 1, "test"),
+        ("wave/b.avi", 1, "train"),
+    ]
 
 
 def test_missing_videos_are_counted_and_named(tmp_path: Path) -> None:
@@ -58,14 +65,16 @@ def test_missing_videos_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_a_leak_is_refused_but_kept_in_an_official_split(tmp_path: Path) -> None:
     write(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "test/a/3.mp4")
+    write(tmp_path, "train/b/4.mp4", "test/b/5.mp4")
     (tmp_path / "test/a/2.mp4").write_bytes((tmp_path / "train/a/1.mp4").read_bytes())
     with pytest.raises(DatasetError, match="1 test videos are training videos"):
         list_dataset(DatasetConfig(root=str(tmp_path)))
     flat, lists = tmp_path / "flat", tmp_path / "lists"
-    write(flat, "a/1.avi", "a/2.avi")
+    write(flat, "a/1.avi", "a/2.avi", "b/3.avi", "b/4.avi")
     (flat / "a/2.avi").write_bytes((flat / "a/1.avi").read_bytes())
     lists.mkdir()
     (lists / "a_test_split1.txt").write_text("1.avi 1\n2.avi 2\n")
+    (lists / "b_test_split1.txt").write_text("3.avi 1\n4.avi 2\n")
     record = list_dataset(DatasetConfig(root=str(flat), splits=str(lists)))
     (leak,) = leaked_videos(record)
     assert (leak.train, leak.test) == ("a/1.avi", "a/2.avi")
@@ -78,6 +87,7 @@ def test_a_leak_is_refused_but_kept_in_an_official_split(tmp_path: Path) -> None
         (("train/a/1.mp4",), "has no folder test"),
         (("train/a/1.mp4", "test/b/1.mp4"), "have different classes"),
         (("train/a/1.txt", "test/a/1.txt"), "have different classes"),
+        (("train/a/1.mp4", "test/a/2.mp4"), "has one class"),
     ],
 )
 def test_incomplete_folders(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
@@ -92,20 +102,26 @@ def test_no_such_dataset(tmp_path: Path) -> None:
 
 
 def test_unchanged_files_are_not_hashed_again(tmp_path: Path) -> None:
-    write(tmp_path, "train/a/1.mp4", "test/a/2.mp4")
+    write(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "train/b/3.mp4", "test/b/4.mp4")
     config = DatasetConfig(root=str(tmp_path))
     first = list_dataset(config)
     marked = first.model_copy(
-        update={"videos": tuple(v.model_copy(update={"digest": "f" * 64}) for v in first.videos)}
+        update={
+            "videos": tuple(
+                v.model_copy(update={"digest": "f" * 64}) for v in first.videos if "/a/" in v.path
+            )
+        }
     )
     (tmp_path / "test/a/2.mp4").write_bytes(b"changed")
     again = list_dataset(config, known_files(marked))
-    assert again.videos[0].digest == "f" * 64
-    assert again.videos[1].digest not in {"f" * 64, first.videos[1].digest}
+    digests = {video.path: video.digest for video in again.videos}
+    (old,) = (video.digest for video in first.videos if video.path == "test/a/2.mp4")
+    assert digests["train/a/1.mp4"] == "f" * 64
+    assert digests["test/a/2.mp4"] not in {"f" * 64, old}
 
 
 def test_content_digest_follows_bytes_labels_and_subsets(tmp_path: Path) -> None:
-    write(tmp_path, "train/a/1.mp4", "test/a/2.mp4")
+    write(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "train/b/3.mp4", "test/b/4.mp4")
     config = DatasetConfig(root=str(tmp_path))
     first = list_dataset(config)
     (tmp_path / "train/a/1.mp4").touch()

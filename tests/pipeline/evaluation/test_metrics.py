@@ -70,7 +70,7 @@ def test_failed_videos_are_wrong_and_listed() -> None:
     assert (result.per_clip, result.top1, result.top5) == (50.0, 50.0, 50.0)
     assert result.failed_videos == ("c.avi", "d.avi")
     assert sum(map(sum, result.confusion)) == 2
-    assert "2 videos could not be decoded" in result.summary()
+    assert "2 test videos (50.0 %) could not be decoded" in result.summary()
 
 
 def test_a_diverged_student_is_an_error() -> None:
