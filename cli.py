@@ -312,7 +312,7 @@ def cache_verify(folder: Path, quick: bool, as_json: bool) -> None:
 
 @main.group()
 def frames() -> None:
-    """Make a frame store, the students' pixels."""
+    """Make and check a frame store, the students' pixels."""
 
 
 @frames.command("build", epilog=_examples("distinit frames build --videos clips/ --out frames"))
@@ -325,6 +325,19 @@ def frames_build(**options: Any) -> None:
     from distinit.stages.frames import build_frames as run
 
     _run_stage(FramesConfig, run, options)
+
+
+@frames.command("verify", epilog=_examples("distinit frames verify frames"))
+@click.argument("folder", metavar="STORE", type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="Files and sizes only, no checksums.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def frames_verify(folder: Path, quick: bool, as_json: bool) -> None:
+    """Check every byte of STORE (RGB or flow); exit code 1: anything is off, 3: unfinished."""
+    from distinit.stages.frames import verify_frames as run
+
+    result = run(folder, deep=not quick, progress=choose_progress(json_events=as_json))
+    _show(result, as_json)
+    sys.exit(result.exit_code)
 
 
 @main.group()

@@ -45,7 +45,7 @@ from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
 from distinit.pipeline.demo.footage import make_corpus
 from distinit.pipeline.demo.recipe import demo_clips
 from distinit.pipeline.extraction.streams import Streams
-from distinit.pipeline.frames.build import store_view
+from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import Answer
 from distinit.pipeline.teachers.registry import load_teacher

@@ -195,11 +195,12 @@ def safe_join(root: Path, relative: str) -> Path:
             remedy="do not use this folder; ask its sender for a clean copy",
         )
     joined = root / relative
-    if not joined.resolve().is_relative_to(root.resolve()):
+    real = Path(os.path.realpath(joined))  # Path.resolve raises for links in a circle
+    if not real.is_relative_to(os.path.realpath(root)):
         raise CacheCorruptError(
             "a link in the folder leads outside of it",
             expected=f"files below {root}",
-            found=f"{relative} -> {joined.resolve()}",
+            found=f"{relative} -> {real}",
             remedy="do not use this folder; ask its sender for a clean copy",
         )
     return joined

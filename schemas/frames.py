@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
-from distinit.schemas.base import Record, Sha256, VideoId
+from distinit.schemas.base import Record, Sha256, VideoId, sha256_of
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.video import DecodeConfig
 
 __all__ = [
+    "MAX_STORED_PIXELS",
+    "STORE_FORMAT_VERSION",
+    "BatchPlace",
     "FailedVideo",
     "FlowConfig",
     "FlowSpec",
@@ -21,6 +24,12 @@ __all__ = [
     "StoreCommit",
     "StoredVideo",
 ]
+
+STORE_FORMAT_VERSION = 2
+MAX_STORED_PIXELS = 1 << 24
+"""Of one frame: short edge 512 at an aspect ratio of 64."""
+_MAX_EDGE = 65_535  # of a JPEG
+_MAX_COUNT = 1 << 40  # frames, rows and bytes: sums of them stay within 64 bits
 
 
 class FrameGeometry(Record):
@@ -98,11 +107,15 @@ class StoredVideo(Record):
 
     video_id: VideoId
     digest: Sha256 = Field(description="sha256 of the video file's bytes")
-    first_frame: int = Field(ge=0, description="index of the first frame that lies in this file")
-    frame_count: int = Field(ge=0, description="frames in this file")
-    first_row: int = Field(ge=0, description="row of the first frame within this file")
-    height: int = Field(ge=1, description="pixels, as stored")
-    width: int = Field(ge=1, description="pixels, as stored")
+    first_frame: int = Field(
+        ge=0, le=_MAX_COUNT, description="index of the first frame that lies in this file"
+    )
+    frame_count: int = Field(ge=0, le=_MAX_COUNT, description="frames in this file")
+    first_row: int = Field(
+        ge=0, le=_MAX_COUNT, description="row of the first frame within this file"
+    )
+    height: int = Field(ge=1, le=_MAX_EDGE, description="pixels, as stored")
+    width: int = Field(ge=1, le=_MAX_EDGE, description="pixels, as stored")
     fps: float = Field(ge=0, description="mean frames per second of the source; 0 if unknown")
 
 
@@ -114,23 +127,61 @@ class FailedVideo(Record):
     error: str
 
 
-class StoreCommit(Record):
+class BatchPlace(Record):
+    """Where the columns of one record batch lie in the unit's file: bytes from its beginning.
+
+    What reads a store needs nothing of Arrow's own metadata, which a stranger may have written.
+    """
+
+    offsets: int = Field(ge=0, le=_MAX_COUNT, description="of ``jpeg``: int32, one more than rows")
+    jpegs: int = Field(ge=0, le=_MAX_COUNT, description="the bytes that the offsets count from")
+    checksums: int = Field(ge=0, le=_MAX_COUNT, description="of ``crc32c``: uint32, one a row")
+
+
+class _SealedRecord(Record):
+    """A record that knows its own digest: a flipped bit in a number is noticed."""
+
+    seal: Sha256 | Literal[""] = Field(
+        "", description="sha256 of the canonical JSON of the other fields"
+    )
+
+    def sealed(self) -> Self:
+        """The same with its seal."""
+        return self.model_copy(update={"seal": self._digest()})
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the seal is that of the other fields."""
+        return self.seal == self._digest()
+
+    def _digest(self) -> str:
+        return sha256_of(self.model_dump(mode="json", exclude={"seal"}))
+
+
+class StoreCommit(_SealedRecord):
     """``commits/unit-NNNNN.json`` of a frame store; written last."""
 
-    unit: int = Field(ge=0)
+    unit: int = Field(ge=0, le=_MAX_COUNT)
     files: dict[str, FileEntry] = Field(description="path relative to the store -> size, sha256")
-    videos: tuple[StoredVideo, ...]
+    videos: tuple[StoredVideo, ...] = Field(description="runs, in the order of their rows")
+    batches: tuple[BatchPlace, ...] = Field((), description="in order; 512 rows each but the last")
     failed: tuple[FailedVideo, ...] = ()
 
+    @property
+    def rows(self) -> int:
+        """Frames in the unit's file."""
+        return sum(run.frame_count for run in self.videos)
 
-class FrameStoreManifest(Record):
+
+class FrameStoreManifest(_SealedRecord):
     """``store.json``: the geometry of all frames in the store."""
 
     format: Literal["distinit-frame-store"] = "distinit-frame-store"
-    format_version: int = 1
+    format_version: int = STORE_FORMAT_VERSION
     geometry: FrameGeometry
     flow: FlowSpec | None = Field(None, description="of a flow store; None: RGB pictures")
     plan_digest: Sha256 = Field(description="of the unit plan that the files follow")
     units: tuple[int, ...] | None = Field(
-        None, description="units of the finished store; None while it is being written"
+        None,
+        description="units of the finished store, ascending; None while it is being written",
     )

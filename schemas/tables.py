@@ -73,5 +73,7 @@ STORE_SCHEMA = pa.schema(
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("frame_index", pa.int64(), nullable=False),
         pa.field("jpeg", pa.binary(), nullable=False),
+        # Of the video id (ASCII), the frame index (8 bytes, little-endian) and the JPEG, in turn.
+        pa.field("crc32c", pa.uint32(), nullable=False),
     ]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.failures import failure_lines
 from distinit.pipeline.extraction.probing import Prober, plan_videos
+from distinit.pipeline.extraction.refill import refill_store
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
-from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
@@ -27,7 +29,6 @@ from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import (
     ConfigError,
     CorpusError,
-    FrameStoreError,
     TeacherError,
     TooManyFailuresError,
 )
@@ -67,11 +68,13 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         name: _teacher_record(config, teacher, request.encoding)
         for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)
     }
-    with _open_cache(config, corpus, prober, records, progress) as writer:
+    with _open_cache(config, corpus, prober, records, progress) as writer, _store_lock(config):
         if config.retry_failed:
             _plan_failed_again(writer, corpus, prober, config)
         store = _open_store(config, writer)
         frames_done = _run(config, corpus, writer, teachers, progress)
+        if store is not None:
+            refill_store(writer, store, corpus, config.decode, progress)
         manifest = writer.finalise()
         if store is not None and manifest.complete:
             store.finalise(task.first_unit for task in writer.plan.tasks)
@@ -247,20 +250,16 @@ def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:
     return tasks
 
 
+def _store_lock(config: ExtractConfig) -> AbstractContextManager[object]:
+    return nullcontext() if config.frames is None else store_lock(Path(config.frames))
+
+
 def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter | None:
-    """The frame store, made or continued. Refuses one that could not be finished by this run."""
+    """The frame store, made or continued; units of it that are damaged are to be written again."""
     if config.frames is None:
         return None
     store = FrameStoreWriter(Path(config.frames), config.geometry, writer.plan.digest)
-    pending = {spec.task.first_unit for spec in writer.pending_tasks()}
-    missing = {t.first_unit for t in writer.plan.tasks} - pending - store.committed_units()
-    if missing:
-        raise FrameStoreError(
-            f"{counted(len(missing), 'unit')} of the cache done already, without the frames",
-            expected="--frames from the first extraction on",
-            remedy=f"leave --frames out here, then: distinit frames build --videos "
-            f"{config.videos} --out {config.frames}",
-        )
+    store.pending_units(task.first_unit for task in writer.plan.tasks)
     return store
 
 

@@ -18,6 +18,7 @@ from distinit.pipeline.evaluation.store import (
     flow_spec_of,
     geometry_of,
     refuse_other_range,
+    refuse_unusable,
     scored_videos,
     with_undecodable,
 )
@@ -35,7 +36,7 @@ from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
-from distinit.schemas.errors import DatasetError, RunMismatchError
+from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import (
     DatasetRecord,
@@ -45,7 +46,7 @@ from distinit.schemas.run import (
     StudentRecord,
 )
 from distinit.schemas.training import OptimizerConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["DATASET_NAME", "LOAD_REPORT_NAME", "FinetuneResult", "finetune"]
 
@@ -87,7 +88,7 @@ class FinetuneResult(Record):
         if self.left_out:
             lines.append(
                 f"  {counted(len(self.left_out), 'training video')} not decoded, left out: "
-                + ", ".join(self.left_out[:_SHOWN])
+                + ", ".join(one_line(path) for path in self.left_out[:_SHOWN])
             )
         return "\n".join([*lines, "", self.evaluation.summary(), "", f"student  {self.student}"])
 
@@ -119,6 +120,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
         store = flow_of(store, _flow_folder(config), config.clip.flow_range, progress)
     check_pixels(store, init.student, config.clip)
     dataset = with_undecodable(dataset, store)
+    refuse_unusable(dataset)
     _write(run.root / DATASET_NAME, dataset)
     student = _train(config, init, dataset, store, run, progress)
     save_student(run.root, student, _student_record(config, init, dataset, student.feature_dim))
@@ -204,12 +206,6 @@ def _train(
 def _train_videos(dataset: DatasetRecord, store: FrameStore) -> TrainVideos:
     by_digest = store.by_digest
     usable = [video for video in dataset.subset("train") if video.digest in by_digest]
-    if not usable:
-        raise DatasetError(
-            "no training video could be decoded",
-            found="; ".join(f"{p}: {e}" for p, e in list(dataset.undecodable.items())[:3]),
-            remedy="mend the videos",
-        )
     return TrainVideos(
         store=store,
         video_ids=tuple(by_digest[video.digest] for video in usable),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from pydantic import Field
 
 from distinit.pipeline.frames.build_flow import build_flow_store
+from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FlowConfig
@@ -40,10 +42,13 @@ class FlowResult(Record):
 
 
 def build_flow(config: FlowConfig, *, progress: Progress | None = None) -> FlowResult:
-    """Compute the flow of every frame of an RGB store; a second call goes on. Raises as
-    ``build_flow_store``."""
+    """Compute the flow of every frame of an RGB store; a second call goes on.
+
+    Raises LockedError while another process writes the flow store, and as ``build_flow_store``.
+    """
     began = time.monotonic()
-    store = build_flow_store(config, progress or NullProgress())
+    with store_lock(Path(config.out)):
+        store = build_flow_store(config, progress or NullProgress())
     return FlowResult(
         flow_store=config.out,
         videos=len(store.videos),

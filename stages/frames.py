@@ -10,14 +10,17 @@ from pydantic import Field
 from distinit.pipeline.corpus.listing import list_corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.frames.build import build_store
+from distinit.pipeline.frames.verify import verify_store
+from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FramesConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
-__all__ = ["FramesResult", "build_frames"]
+__all__ = ["FramesResult", "FramesVerification", "build_frames", "verify_frames"]
 
 _FAILURES_SHOWN = 10
+_PROBLEMS_SHOWN = 20
 
 
 class FramesResult(Record):
@@ -38,23 +41,84 @@ class FramesResult(Record):
         if self.failed:
             lines.append(f"{counted(len(self.failed), 'video')} failed, not in the store:")
             shown = list(self.failed.items())[:_FAILURES_SHOWN]
-            lines += [f"  {path}: {error}" for path, error in shown]
+            lines += [f"  {one_line(path)}: {one_line(error)}" for path, error in shown]
             if len(self.failed) > len(shown):
                 lines.append(f"  ... {len(self.failed) - len(shown)} more")
         return "\n".join([*lines, f"frames  {self.frames_store}"])
 
 
+class FramesVerification(Record):
+    """Every disagreement between the bytes of a frame store and its records."""
+
+    path: str
+    ok: bool = Field(description="no problem, and every unit of the store is there")
+    complete: bool = Field(description="every unit of the store is committed")
+    deep: bool
+    units: int
+    frames: int
+    bytes: int
+    problems: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: ok; 1: damaged; 3: nothing is wrong, but units are not written yet."""
+        if self.problems:
+            return 1
+        return 0 if self.complete else 3
+
+    def summary(self) -> str:
+        """The verdict, then the problems and what to do."""
+        checked = (
+            f"{counted(self.units, 'unit')}, {counted(self.frames, 'frame')}, "
+            f"{self.bytes / 1e6:.1f} MB"
+        )
+        how = "every byte agrees" if self.deep else "files and sizes agree (no checksums)"
+        if self.ok:
+            return f"ok: {checked}: {how}"
+        rerun = "rerun the command that wrote it (extract --frames, frames build, flow build)"
+        if not self.problems:
+            return f"INCOMPLETE: {checked}: {how}; the store is not finished\n  to do: {rerun}"
+        lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
+        lines += [f"  {one_line(problem)}" for problem in self.problems[:_PROBLEMS_SHOWN]]
+        if len(self.problems) > _PROBLEMS_SHOWN:
+            lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json has all)")
+        lines.append(
+            "  to do: fetch it again, or delete commits/unit-NNNNN.json of the damaged units and "
+            f"{rerun}: it does these units again"
+        )
+        return "\n".join(lines)
+
+
+def verify_frames(
+    path: Path, *, deep: bool, progress: Progress | None = None
+) -> FramesVerification:
+    """Check a frame store; damage is reported, not raised. Raises FrameStoreError where none is."""
+    progress = progress or NullProgress()
+    report = verify_store(path, deep=deep, progress=progress)
+    return FramesVerification(
+        path=str(path),
+        ok=report.complete and not report.problems,
+        complete=report.complete,
+        deep=deep,
+        units=report.units,
+        frames=report.frames,
+        bytes=report.bytes,
+        problems=report.problems,
+    )
+
+
 def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> FramesResult:
     """Decode every video of ``config`` into its frame store; a second call goes on.
 
-    Raises CorpusError, FrameStoreError for a store of other videos or another geometry, and
-    StorageError when the disk refuses.
+    Raises CorpusError, FrameStoreError for a store of other videos or another geometry,
+    LockedError while another process writes it, and StorageError when the disk refuses.
     """
     began = time.monotonic()
     progress = progress or NullProgress()
     corpus = list_corpus(config.videos, spool=Spool.of(config.spool), progress=progress)
     corpus.require_all()
-    store = build_store(corpus, Path(config.out), config.geometry, config.decode, progress)
+    with store_lock(Path(config.out)):
+        store = build_store(corpus, Path(config.out), config.geometry, config.decode, progress)
     return FramesResult(
         frames_store=config.out,
         videos=len(store.videos),

@@ -25,7 +25,7 @@ from distinit.pipeline.extraction.estimate import (
     estimate_total,
     logit_bytes,
 )
-from distinit.pipeline.frames.build import store_view
+from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH

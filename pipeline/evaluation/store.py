@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from distinit.pipeline.corpus.listing import list_files
@@ -10,14 +11,16 @@ from distinit.pipeline.evaluation.datasets import known_files
 from distinit.pipeline.evaluation.score import ScoredVideo
 from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.frames.build_flow import build_flow_store, flow_spec
+from distinit.pipeline.frames.commits import read_manifest
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.frames.writer import read_manifest
+from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.progress import Progress
-from distinit.schemas.errors import ConfigError, FrameStoreError
+from distinit.schemas.errors import ConfigError, DatasetError, FrameStoreError
 from distinit.schemas.frames import FlowConfig, FlowSpec, FrameGeometry
 from distinit.schemas.run import DatasetRecord
 from distinit.schemas.video import DecodeConfig
+from distinit.schemas.wording import one_line
 
 __all__ = [
     "dataset_store",
@@ -25,11 +28,13 @@ __all__ = [
     "flow_spec_of",
     "geometry_of",
     "refuse_other_range",
+    "refuse_unusable",
     "scored_videos",
     "with_undecodable",
 ]
 
 _DECODERS = 8  # at most; each is one ffmpeg process
+_SHOWN = 5
 _DEFAULT_HEIGHT = 128
 _CROP_SHARE = 7 / 8  # of the short edge, as 112 of 128
 
@@ -61,16 +66,18 @@ def dataset_store(
 ) -> FrameStore:
     """Open the frame store at ``frames``; build or finish it from the videos below ``root``.
 
-    Raises FrameStoreError for a finished store that lacks videos of the dataset, StorageError.
+    While another process writes it, wait: what it writes is what is needed. Raises FrameStoreError
+    for a finished store that lacks videos of the dataset or is damaged, LockedError where a
+    process on another host left its lock, StorageError.
     """
-    finished = StoreLayout(frames).manifest.is_file() and read_manifest(frames).units is not None
-    if finished:
-        store = FrameStore.open(frames)
-    else:
+
+    def build() -> FrameStore:
         paths = [video.path for video in dataset.videos]
         corpus = list_files(root, paths, known_files(dataset))
         decode = DecodeConfig(parallel_videos=min(_DECODERS, os.cpu_count() or 1))
-        store = build_store(corpus, frames, geometry_of(frames, crop), decode, progress)
+        return build_store(corpus, frames, geometry_of(frames, crop), decode, progress)
+
+    store = _opened_or_built(frames, build, progress)
     known = set(store.by_digest) | {video.digest for video in store.failed.values()}
     lacking = [video.path for video in dataset.videos if video.digest not in known]
     if lacking:
@@ -81,6 +88,31 @@ def dataset_store(
             remedy=f"build one of all videos: distinit frames build --videos {root} --out DIR",
         )
     return store
+
+
+def _opened_or_built(
+    folder: Path, build: Callable[[], FrameStore], progress: Progress
+) -> FrameStore:
+    """The finished store at ``folder``. ``build`` runs with its lock: if it is not there, and
+    nobody else built it in the meantime, or to do damaged units again."""
+    damage: FrameStoreError | None = None
+    if _is_finished(folder):
+        try:
+            return FrameStore.open(folder)
+        except FrameStoreError as error:
+            damage = error
+            progress.message(f"{one_line(error.problem)}: doing damaged units again")
+    with store_lock(folder).waiting(progress.message):
+        if damage is None and _is_finished(folder):
+            return FrameStore.open(folder)
+        try:
+            return build()
+        except FrameStoreError as error:
+            raise (damage or error) from error  # of a store that another command wrote
+
+
+def _is_finished(folder: Path) -> bool:
+    return StoreLayout(folder).manifest.is_file() and read_manifest(folder).units is not None
 
 
 def refuse_other_range(folder: Path, flow_range: float) -> None:
@@ -98,15 +130,14 @@ def refuse_other_range(folder: Path, flow_range: float) -> None:
 
 
 def flow_of(frames: FrameStore, folder: Path, flow_range: float, progress: Progress) -> FrameStore:
-    """Open the flow store of ``frames`` at ``folder``; build or finish it if need be.
+    """Open the flow store of ``frames`` at ``folder``; build or finish it if need be, or wait for
+    the process that does.
 
     Raises ConfigError where OpenCV is needed and missing, FrameStoreError for a finished store
     that is not of these frames, StorageError.
     """
-    finished = StoreLayout(folder).manifest.is_file() and read_manifest(folder).units is not None
-    if not finished:
-        return build_flow_store(_flow_config(frames.root, folder, flow_range), progress)
-    store = FrameStore.open(folder)
+    config = _flow_config(frames.root, folder, flow_range)
+    store = _opened_or_built(folder, lambda: build_flow_store(config, progress), progress)
     lacking = [digest for digest in frames.by_digest if digest not in store.by_digest]
     if lacking or store.channels != 2:
         raise FrameStoreError(
@@ -144,6 +175,31 @@ def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord
         if video.digest not in store.by_digest
     }
     return dataset.model_copy(update={"undecodable": undecodable})
+
+
+def refuse_unusable(dataset: DatasetRecord) -> None:
+    """Raise DatasetError if no test video could be decoded, or no training video of some class:
+    figures of such a run would say nothing, or nothing of that class."""
+    usable = [video for video in dataset.videos if video.path not in dataset.undecodable]
+    trained = {video.label for video in usable if video.subset == "train"}
+    untrained = [name for number, name in enumerate(dataset.classes) if number not in trained]
+    if len(untrained) == len(dataset.classes):
+        raise _undecodable("no training video could be decoded", dataset)
+    if untrained:
+        names = ", ".join(untrained[:_SHOWN]) + (" ..." if len(untrained) > _SHOWN else "")
+        raise _undecodable(f"no training video of class {names} could be decoded", dataset)
+    if all(video.subset == "train" for video in usable):
+        raise _undecodable("no test video could be decoded", dataset)
+
+
+def _undecodable(problem: str, dataset: DatasetRecord) -> DatasetError:
+    reasons = [f"{path}: {why}" for path, why in list(dataset.undecodable.items())[:3]]
+    return DatasetError(
+        problem,
+        expected="videos that can be decoded, of every class",
+        found="\n".join(reasons),
+        remedy="replace these videos, or leave the class out; then give another --out",
+    )
 
 
 def scored_videos(dataset: DatasetRecord, store: FrameStore) -> list[ScoredVideo]:

@@ -25,7 +25,7 @@ from distinit.pipeline.extraction.answers import Answers
 from distinit.pipeline.extraction.batches import Batch, Batcher
 from distinit.pipeline.extraction.sink import Sink
 from distinit.pipeline.extraction.streams import Streams
-from distinit.pipeline.frames.build import store_view
+from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH, Answer

@@ -24,11 +24,13 @@ _BLOCK_FRAMES = 64  # in memory at a time, of each unit
 
 
 def build_flow_store(config: FlowConfig, progress: Progress) -> FrameStore:
-    """Compute the flow of every frame of ``config.frames``, or finish what was begun before.
+    """Compute the flow of every frame of ``config.frames``, finish what was begun before, or
+    repair a store whose files are missing or cut short.
 
     Videos, units and frame counts are those of the RGB store, so that a frame's flow is found as
-    the frame is. Raises ConfigError without OpenCV; FrameStoreError if ``config.frames`` is no RGB
-    store or ``config.out`` holds another one; StorageError when the disk refuses.
+    the frame is. The caller holds ``store_lock`` of ``config.out``. Raises ConfigError without
+    OpenCV; FrameStoreError if ``config.frames`` is no RGB store or ``config.out`` holds another
+    one; StorageError when the disk refuses.
     """
     spec = flow_spec(config)
     source = FrameStore.open(Path(config.frames))
@@ -42,7 +44,7 @@ def build_flow_store(config: FlowConfig, progress: Progress) -> FrameStore:
     plan_digest = sha256_of(["flow of", manifest.plan_digest, manifest.geometry.record_digest()])
     writer = FrameStoreWriter(Path(config.out), manifest.geometry, plan_digest, spec)
     commits = {commit.unit: commit for commit in source.commits()}
-    pending = [unit for unit in sorted(commits) if unit not in writer.committed_units()]
+    pending = writer.pending_units(sorted(commits))
     frames = {unit: sum(run.frame_count for run in c.videos) for unit, c in commits.items()}
     left = sum(frames[unit] for unit in pending)
     progress.start("flow", sum(frames.values()), "frames", sum(frames.values()) - left)

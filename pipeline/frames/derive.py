@@ -21,14 +21,14 @@ from distinit.pipeline.derived import (
     new_column,
 )
 from distinit.pipeline.frames.commits import commits_key, read_commits
-from distinit.pipeline.frames.index import RunIndex
+from distinit.pipeline.frames.index import BATCH_PLACE, RunIndex
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import StoreCommit
 
 __all__ = ["open_run_index"]
 
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 65_536  # rows copied at a time
 
 Columns = Mapping[str, np.ndarray]
@@ -52,22 +52,33 @@ def _write(layout: StoreLayout, units: Sequence[int], key: str, folder: Path) ->
     raw_folder = folder / "raw"
     raw_folder.mkdir()
     raw = _empty_columns(raw_folder, read_commits(layout, units))
-    file_bytes_U = _fill(raw, read_commits(layout, units))
+    try:
+        file_bytes_U, batches_U = _fill(raw, read_commits(layout, units))
+    except ValueError as error:  # of numpy: more rows than a moment ago
+        raise _changed(layout) from error
     if commits_key(layout, units) != key:
-        raise FrameStoreError(
-            f"the commit records of the frame store {layout.root} changed while they were read",
-            remedy="run the same command again when nothing writes to the store",
-        )
+        raise _changed(layout)
     _write_sorted(folder, raw)
     _copy(folder, "failed_digests_F", raw["failed"], np.argsort(raw["failed"]))
     np.save(folder / "units_U.npy", np.array(units, np.int64), allow_pickle=False)
     np.save(folder / "file_bytes_U.npy", np.array(file_bytes_U, np.int64), allow_pickle=False)
+    batch_start_U = np.cumsum([0, *batches_U], dtype=np.int64)
+    np.save(folder / "batch_start_U.npy", batch_start_U, allow_pickle=False)
+    _copy(folder, "batches_B", raw["batches"], np.arange(batch_start_U[-1]))
     shutil.rmtree(raw_folder)
 
 
+def _changed(layout: StoreLayout) -> FrameStoreError:
+    return FrameStoreError(
+        f"the commit records of the frame store {layout.root} changed while they were read",
+        remedy="run the same command again when nothing writes to the store",
+    )
+
+
 def _empty_columns(folder: Path, commits: Iterable[StoreCommit]) -> dict[str, np.ndarray]:
-    """Columns for all runs [R] and all failed videos [F], as wide as their longest texts."""
-    rows = {"video_id": 0, "failed": 0}
+    """Columns for all runs [R], all batches [B] and all failed videos [F], as wide as their
+    longest texts."""
+    rows = {"video_id": 0, "batches": 0, "failed": 0}
     kinds = {name: values.dtype for name, values in _columns_of(_NO_COMMIT).items()}
     for commit in commits:
         part = _columns_of(commit)
@@ -79,20 +90,23 @@ def _empty_columns(folder: Path, commits: Iterable[StoreCommit]) -> dict[str, np
     }
 
 
-def _fill(columns: Columns, commits: Iterable[StoreCommit]) -> list[int]:
-    """Write what the commits say, one after the other; the size in bytes of each one's file."""
+def _fill(columns: Columns, commits: Iterable[StoreCommit]) -> tuple[list[int], list[int]]:
+    """Write what the commits say, one after the other; of each one's file the size in bytes, and
+    the number of batches."""
     at = dict.fromkeys(columns, 0)
-    sizes = []
+    sizes, batches = [], []
     for commit in commits:
         for name, values in _columns_of(commit).items():
             columns[name][at[name] : at[name] + len(values)] = values
             at[name] += len(values)
         sizes += [entry.size for entry in commit.files.values()]
-    return sizes
+        batches.append(len(commit.batches))
+    return sizes, batches
 
 
 def _columns_of(commit: StoreCommit) -> dict[str, np.ndarray]:
-    """Columns [R] of one commit's runs, and the digests [F] of videos that failed."""
+    """Columns [R] of one commit's runs, its batches [B], and the digests [F] of videos that
+    failed."""
     runs = commit.videos
     return {
         "video_id": np.array([run.video_id.encode() for run in runs], np.bytes_),
@@ -104,6 +118,9 @@ def _columns_of(commit: StoreCommit) -> dict[str, np.ndarray]:
         "frame_count": np.array([run.frame_count for run in runs], np.int64),
         "first_row": np.array([run.first_row for run in runs], np.int64),
         "unit": np.full(len(runs), commit.unit, np.int64),
+        "batches": np.array(
+            [tuple(place.model_dump().values()) for place in commit.batches], BATCH_PLACE
+        ),
         "failed": np.array([video.digest.encode() for video in commit.failed], np.bytes_),
     }
 

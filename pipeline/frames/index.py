@@ -11,8 +11,12 @@ import numpy as np
 
 from distinit.pipeline.derived import find_texts, map_column
 from distinit.schemas.errors import FrameStoreError
+from distinit.schemas.frames import BatchPlace
 
-__all__ = ["DigestMap", "RunIndex", "StoredVideoInfo", "VideoMap"]
+__all__ = ["BATCH_PLACE", "DigestMap", "RunIndex", "StoredVideoInfo", "VideoMap"]
+
+BATCH_PLACE = np.dtype([(name, np.int64) for name in BatchPlace.model_fields])
+"""Bytes from the beginning of a unit's file: see schemas.frames.BatchPlace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,10 @@ class RunIndex:
     first_row_R: np.ndarray  # int64, within the unit
     unit_R: np.ndarray  # int64
     failed_digests_F: np.ndarray  # bytes, sorted: of the videos that are not there
-    units_U: np.ndarray  # int64
+    units_U: np.ndarray  # int64, ascending
     file_bytes_U: np.ndarray  # int64: size of each unit's file
+    batch_start_U: np.ndarray  # int64 [U+1]: unit u has batches batch_start[u] .. [u+1]-1
+    batches_B: np.ndarray  # BATCH_PLACE: where the columns of each record batch lie
 
     @classmethod
     def open(cls, folder: Path) -> RunIndex:
@@ -68,6 +74,12 @@ class RunIndex:
             width=int(self.widths_V[number]),
             fps=float(self.fps_V[number]),
         )
+
+    def batches_of(self, unit: int) -> tuple[int, np.ndarray]:
+        """(size of a unit's file in bytes, BATCH_PLACE of each of its batches)."""
+        place = int(self.units_U.searchsorted(unit))
+        begin, end = self.batch_start_U[place], self.batch_start_U[place + 1]
+        return int(self.file_bytes_U[place]), self.batches_B[begin:end]
 
     def locate(self, number: int, frames_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(unit [N], row within the unit [N]) of frames of one video.

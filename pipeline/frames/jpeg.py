@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from distinit.schemas.errors import FrameStoreError
 
 __all__ = [
+    "check_header",
     "decode_frames",
     "decode_jpeg",
     "decode_planes",
@@ -23,6 +25,56 @@ __all__ = [
 
 _CPU = torch.device("cpu")
 _GREY, _RGB = 1, 3  # modes of torchvision's operators
+_PIXELS_PER_BYTE = 128  # at most: a block of one colour takes 6 bits
+_HEADERS_KEPT = 256
+_SOI, _SOF0, _SOS = b"\xff\xd8", 0xC0, 0xDA
+_IN_HEADER = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})  # tables, comments, APPn
+_FRAME = struct.Struct(">BHHB")  # bits, height, width, components
+
+_known_headers: dict[tuple[int, int, int], bytes] = {}
+"""The last header that was found right, by (height, width, components)."""
+
+
+def check_header(jpeg: bytes, height: int, width: int, components: int) -> None:
+    """Raise FrameStoreError unless ``jpeg`` begins as one baseline picture of this size.
+
+    Before anything decodes it: decoders allocate what a header asks for, and 1 kB can ask for
+    12.9 GB. The pictures of a store begin with the same bytes, so that one comparison is enough
+    for nearly all of them.
+    """
+    key = height, width, components
+    known = _known_headers.get(key)
+    if known is not None and jpeg.startswith(known):
+        header = len(known)
+    else:
+        header = _header_bytes(jpeg, key)
+        if len(_known_headers) >= _HEADERS_KEPT:
+            _known_headers.clear()
+        _known_headers[key] = jpeg[:header]
+    if height * width > _PIXELS_PER_BYTE * len(jpeg):
+        raise _unreadable(f"{len(jpeg)} bytes for {width}x{height} pixels")
+
+
+def _header_bytes(jpeg: bytes, wanted: tuple[int, int, int]) -> int:
+    """Length of the header, to the first scan. Raises FrameStoreError as ``check_header``."""
+    if not jpeg.startswith(_SOI):
+        raise _unreadable("no start of an image")
+    place, found = len(_SOI), None
+    while place + 4 <= len(jpeg) and jpeg[place] == 0xFF:
+        marker, length = jpeg[place + 1], int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        if marker == _SOS and found is not None:
+            return place + 2 + length
+        if marker == _SOF0 and found is None and len(jpeg) >= place + 4 + _FRAME.size:
+            bits, *found = _FRAME.unpack_from(jpeg, place + 4)
+            if bits != 8 or tuple(found) != wanted:
+                raise _unreadable(
+                    "a picture of {} x {} pixels in {} components ".format(*found)
+                    + "instead of {} x {} in {}".format(*wanted)
+                )
+        elif marker not in _IN_HEADER:
+            raise _unreadable(f"marker {marker:#x} in the header")
+        place += 2 + length
+    raise _unreadable("no whole header")
 
 
 def encode_jpeg(frame_HWC: np.ndarray, quality: int) -> bytes:
@@ -99,11 +151,12 @@ def _decoded_on_gpu(jpegs: Sequence[bytes], grey: bool, device: torch.device) ->
     return pictures
 
 
-def _unreadable(error: Exception) -> FrameStoreError:
+def _unreadable(found: Exception | str) -> FrameStoreError:
+    text = str(found)
     return FrameStoreError(
         "a stored frame is not a readable JPEG",
-        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        remedy="run `distinit frames verify` on the store and build it again",
+        found=text.splitlines()[0] if text else type(found).__name__,
+        remedy="`distinit frames verify` names the damaged units of a store and how to repair them",
     )
 
 

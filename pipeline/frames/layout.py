@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["StoreLayout"]
+from distinit.schemas.errors import FrameStoreError
+
+__all__ = ["ROWS_PER_BATCH", "StoreLayout"]
+
+# Every record batch but the last has this many rows, so that a reader finds a row's batch by
+# division. 512 JPEGs of 128x171 are some 4 MB: what a writer holds in memory.
+ROWS_PER_BATCH = 512
+
+_COMMIT = re.compile(r"unit-([0-9]{5,13})\.json")
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,11 @@ class StoreLayout:
         """Folder of the commit records."""
         return self.root / "commits"
 
+    @property
+    def lock(self) -> Path:
+        """Held by whoever writes; see ``pipeline/lock.py``."""
+        return self.root / ".lock"
+
     def unit_name(self, unit: int) -> str:
         """File name of a unit's frames, relative to the root."""
         return f"unit-{unit:05d}.arrow"
@@ -32,11 +46,26 @@ class StoreLayout:
         """File of a unit's frames."""
         return self.root / self.unit_name(unit)
 
+    def commit_name(self, unit: int) -> str:
+        """Path of a unit's commit record, relative to the root."""
+        return f"commits/unit-{unit:05d}.json"
+
     def commit(self, unit: int) -> Path:
         """Commit record of a unit."""
-        return self.commits / f"unit-{unit:05d}.json"
+        return self.root / self.commit_name(unit)
 
     def committed_units(self) -> frozenset[int]:
-        """Units with a commit record."""
-        numbers = (path.stem.removeprefix("unit-") for path in self.commits.glob("unit-*.json"))
-        return frozenset(int(number) for number in numbers if number.isdigit())
+        """Units with a commit record. Raises FrameStoreError where the folder cannot be read."""
+        try:
+            names = [path.name for path in self.commits.iterdir()]
+        except FileNotFoundError:
+            return frozenset()
+        except OSError as error:
+            raise FrameStoreError(
+                f"cannot read {self.commits}",
+                expected="the folder of the store's commit records",
+                found=error.strerror,
+            ) from error
+        matches = (_COMMIT.fullmatch(name) for name in names)
+        units = {int(match[1]): match.string for match in matches if match is not None}
+        return frozenset(u for u, name in units.items() if name == self.commit(u).name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import threading
@@ -12,27 +13,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from distinit.pipeline.frames.commits import check_size, commits_key, present_units, read_commits
+from distinit.pipeline.frames.commits import (
+    check_size,
+    commits_key,
+    damaged_unit,
+    present_units,
+    read_commits,
+    read_manifest,
+)
 from distinit.pipeline.frames.derive import open_run_index
 from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
-from distinit.pipeline.frames.jpeg import decode_frames
-from distinit.pipeline.frames.layout import StoreLayout
-from distinit.pipeline.frames.writer import ROWS_PER_BATCH, read_manifest
-from distinit.pipeline.storage import safe_join, sha256_file
+from distinit.pipeline.frames.jpeg import check_header, decode_frames
+from distinit.pipeline.frames.layout import ROWS_PER_BATCH, StoreLayout
+from distinit.pipeline.frames.rows import frame_checksum, video_checksum
+from distinit.pipeline.storage import open_regular
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FailedVideo, FrameGeometry, FrameStoreManifest, StoreCommit
-from distinit.schemas.tables import STORE_SCHEMA
 
 __all__ = ["FrameStore"]
 
 # Each open unit holds one file descriptor; well below the usual limit of 1024.
 MAX_OPEN_UNITS = 256
+_RGB = 3  # channels
+# No JPEG of a store is larger: tables and comments, and noise at the best quality.
+_TABLES, _PIXEL_BYTES = 1 << 16, 8
 # Of an Arrow binary column: where a row begins and ends.
 _OFFSETS = struct.Struct("<2i")
+_CHECKSUM = struct.Struct("<I")
 
 
 class FrameStore:
@@ -136,7 +146,8 @@ class FrameStore:
     def jpegs(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """The JPEG bytes of frames of one video, in the order asked for.
 
-        Raises FrameStoreError for an unknown video or frame.
+        Raises FrameStoreError for an unknown video or frame, for bytes that are not those that
+        were committed, and for pictures of another size.
         """
         number = self._index.number_of(video_id)
         if number < 0:
@@ -145,12 +156,25 @@ class FrameStore:
                 found=self.failed[video_id].error if video_id in self.failed else None,
                 remedy="build the store from the same videos",
             )
-        units_N, rows_N = self._index.locate(number, np.asarray(indices, np.int64))
+        frames_N = np.asarray(indices, np.int64)
+        units_N, rows_N = self._index.locate(number, frames_N)
         if self._pid != os.getpid():
             self._reset_handles()
-        pairs = zip(units_N.tolist(), rows_N.tolist(), strict=True)
+        height, width, components = self._picture_of(number)
+        video, max_bytes = video_checksum(video_id), _TABLES + _PIXEL_BYTES * height * width
+        places = zip(units_N.tolist(), rows_N.tolist(), frames_N.tolist(), strict=True)
         with self._lock:
-            return [self._unit(unit).jpeg(row) for unit, row in pairs]
+            jpegs = [self._unit(u).jpeg(row, video, frame, max_bytes) for u, row, frame in places]
+        for jpeg in jpegs:
+            check_header(jpeg, height, width, components)
+        return jpegs
+
+    def _picture_of(self, number: int) -> tuple[int, int, int]:
+        """(height, width, components) of the stored pictures of a video."""
+        height, width = int(self._index.heights_V[number]), int(self._index.widths_V[number])
+        if self.channels == _RGB:
+            return height, width, 3
+        return height * self.channels, width, 1  # planes lie one below the other, in grey
 
     def clip(self, video_id: str, indices: Sequence[int]) -> torch.Tensor:
         """uint8 [T, channels, height, width] of frames of one video, in the order asked for.
@@ -165,7 +189,7 @@ class FrameStore:
     @property
     def channels(self) -> int:
         """3 of an RGB store, 2 of a flow store."""
-        return 3 if self.manifest.flow is None else 2
+        return _RGB if self.manifest.flow is None else 2
 
     def pixels_digest(self) -> str:
         """Digest of what its pictures are: the geometry, and of a flow store how flow was made."""
@@ -184,81 +208,48 @@ class FrameStore:
             return self._units[unit]
         if len(self._units) >= MAX_OPEN_UNITS:
             self._units.popitem(last=False)
-        self._units[unit] = _UnitFile(StoreLayout(self.root).unit(unit))
+        path = StoreLayout(self.root).unit(unit)
+        self._units[unit] = _UnitFile(path, unit, *self._index.batches_of(unit))
         return self._units[unit]
-
-    def verify(self, *, deep: bool = True) -> tuple[str, ...]:
-        """Problems found, one line each: sizes, with ``deep`` also sha256 of every file."""
-        problems = []
-        for commit in self.commits():
-            try:
-                for entry in commit.files.values():
-                    check_size(StoreLayout(self.root), commit.unit, entry.size)
-            except FrameStoreError as error:
-                problems.append(f"unit {commit.unit}: {error.problem}")
-                continue
-            for name, entry in commit.files.items():
-                if deep and sha256_file(safe_join(self.root, name)) != entry.sha256:
-                    problems.append(f"unit {commit.unit}: {name} has other bytes than committed")
-        return tuple(problems)
 
 
 class _UnitFile:
     """One memory-mapped unit file; ``jpeg`` costs the same for every row.
 
-    Of a batch that was read, three numbers are kept in an array that is there from the start: an
-    object for each, made between the large blocks of decoded clips, would keep the allocator from
-    using those again.
+    Nothing is kept of a row or a batch that was read: objects made between the large blocks of
+    decoded clips would keep the allocator from using those again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            source = pa.memory_map(str(path))
-            self._reader = pa.ipc.open_file(source)
-            self._bytes = memoryview(source.read_buffer())
-        except (OSError, pa.ArrowInvalid) as error:
-            raise _damaged(path, str(error)) from error
-        if self._reader.schema != STORE_SCHEMA:
-            raise _damaged(path, f"columns {self._reader.schema.names}")
-        self._base = pa.py_buffer(self._bytes).address
-        # By batch: where its offsets and its JPEGs begin in the file, and its rows; 0: not read.
-        self._place_B3 = np.zeros((self._reader.num_record_batches, 3), np.int64)
+    def __init__(self, path: Path, unit: int, file_bytes: int, batches_B: np.ndarray) -> None:
+        self._path, self._unit = path, unit
+        self._batches_B = batches_B
+        self._bytes = self._mapped(file_bytes)
 
-    def jpeg(self, row: int) -> bytes:
+    def _mapped(self, file_bytes: int) -> mmap.mmap:
+        try:
+            descriptor = open_regular(self._path)
+            try:
+                if os.fstat(descriptor).st_size != file_bytes:
+                    raise self._damaged("another number of bytes than a moment ago")
+                return mmap.mmap(descriptor, file_bytes, access=mmap.ACCESS_READ)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._damaged(str(error.strerror)) from error
+
+    def jpeg(self, row: int, video: int, frame: int, max_bytes: int) -> bytes:
+        """The JPEG of a row. Raises FrameStoreError unless it has at most ``max_bytes``, and its
+        checksum says that it is ``frame`` of the video whose ``video_checksum`` is ``video``."""
         batch, inside = divmod(row, ROWS_PER_BATCH)
-        if not 0 <= batch < len(self._place_B3):
-            raise _damaged(self._path, f"no row {row}")
-        if self._place_B3[batch, 2] == 0:
-            self._place_B3[batch] = self._places(batch)
-        offsets, jpegs, rows = self._place_B3[batch].tolist()
-        if inside >= rows:
-            raise _damaged(self._path, f"no row {row}")
+        offsets, jpegs, checksums = self._batches_B.item(batch)
         first, end = _OFFSETS.unpack_from(self._bytes, offsets + inside * _OFFSETS.size // 2)
-        return self._bytes[jpegs + first : jpegs + end].tobytes()
+        (stored,) = _CHECKSUM.unpack_from(self._bytes, checksums + inside * _CHECKSUM.size)
+        # What lies outside of the file is empty: its checksum is another.
+        right = 0 <= first <= end <= first + max_bytes
+        jpeg = self._bytes[jpegs + first : jpegs + end] if right else b""
+        if frame_checksum(video, frame, jpeg) != stored:
+            raise self._damaged(f"another checksum in row {row}")
+        return jpeg
 
-    def _places(self, batch: int) -> tuple[int, int, int]:
-        try:
-            column = self._reader.get_batch(batch).column("jpeg")
-            column.validate(full=True)  # offsets of a foreign file could point anywhere
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _damaged(self._path, str(error)) from error
-        is_last = batch == len(self._place_B3) - 1
-        if column.null_count:
-            raise _damaged(self._path, f"batch {batch}: {len(column)} rows, some without a frame")
-        if len(column) != ROWS_PER_BATCH and not is_last:  # rows would be taken for others
-            raise _damaged(self._path, f"batch {batch}: {len(column)} rows, not {ROWS_PER_BATCH}")
-        _, *buffers = column.buffers()
-        offsets, jpegs = (-1 if b is None else b.address - self._base for b in buffers)
-        if not (0 <= offsets < len(self._bytes) and 0 <= jpegs < len(self._bytes)):
-            raise _damaged(self._path, f"batch {batch}: compressed or empty columns")
-        return offsets, jpegs, len(column)
-
-
-def _damaged(path: Path, found: str) -> FrameStoreError:
-    return FrameStoreError(
-        f"{path} is damaged",
-        expected="an Arrow file of JPEG frames",
-        found=found,
-        remedy="delete its commit record and run the same command again",
-    )
+    def _damaged(self, found: str) -> FrameStoreError:
+        return damaged_unit(self._path, self._unit, "the bytes that were committed", found)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from pydantic import ValidationError
 
+from distinit.pipeline.frames.commits import check_size, read_commit, read_manifest
 from distinit.pipeline.frames.jpeg import encode_jpeg, encode_planes
 from distinit.pipeline.frames.layout import StoreLayout
+from distinit.pipeline.frames.rows import RowFile, places_of, without_videos
+from distinit.pipeline.lock import WriterLock
+from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import (
     PARTIAL_SUFFIX,
-    atomic_write_bytes,
     fsync_dir,
     fsync_file,
+    refuse_links,
     sha256_file,
     storage_errors,
 )
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import (
+    MAX_STORED_PIXELS,
     FailedVideo,
     FlowSpec,
     FrameGeometry,
@@ -31,40 +32,38 @@ from distinit.schemas.frames import (
     StoredVideo,
 )
 from distinit.schemas.manifest import FileEntry
-from distinit.schemas.tables import STORE_SCHEMA
 
-__all__ = ["ROWS_PER_BATCH", "FrameStoreWriter", "UnitFrameWriter", "read_manifest"]
-
-# Every record batch but the last has this many rows, so that a reader finds a row's batch by
-# division. 512 JPEGs of 128x171 are some 4 MB: what a writer holds in memory.
-ROWS_PER_BATCH = 512
+__all__ = ["FrameStoreWriter", "UnitFrameWriter", "store_lock"]
 
 
-def read_manifest(root: Path) -> FrameStoreManifest:
-    """Read ``store.json``. Raises FrameStoreError if it is missing or not one of ours."""
-    path = StoreLayout(root).manifest
-    try:
-        return FrameStoreManifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise FrameStoreError(
-            f"{root} is no frame store",
-            expected=str(path),
-            found="no such file",
-            remedy="build one with `distinit frames`, or give another folder",
-        ) from None
-    except ValidationError as error:
-        raise FrameStoreError(
-            f"{path} cannot be read",
-            expected="a frame store manifest of format version 1",
-            found="; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()[:3]),
-            remedy="build the store again",
-        ) from error
+def store_lock(root: Path) -> WriterLock:
+    """The lock of the store at ``root``, to be held by whoever writes units of it.
+
+    Raises FrameStoreError where the folder holds links, or content that is no frame store.
+    """
+    layout = StoreLayout(root)
+    if root.is_dir() and not layout.manifest.exists():
+        strangers = sorted(
+            path.name
+            for path in root.iterdir()
+            if path.name != layout.lock.name and not path.name.endswith(PARTIAL_SUFFIX)
+        )
+        if strangers:
+            raise FrameStoreError(
+                f"{root} has content but no {layout.manifest.name}",
+                expected="an empty folder or a frame store",
+                found=", ".join(strangers[:5]),
+                remedy="choose another folder",
+            )
+    refuse_links(root, FrameStoreError)
+    return WriterLock(layout.lock)
 
 
 class FrameStoreWriter:
     """Creates a frame store or continues one of the same geometry and plan; ``flow``: of flow.
 
-    Picklable: several processes may write different units of one store.
+    One process holds ``store_lock`` for as long as anything is written. Picklable: several
+    processes, started by that one, may write different units of one store.
 
     Raises FrameStoreError if ``root`` holds a store of another geometry, plan or kind.
     """
@@ -92,19 +91,56 @@ class FrameStoreWriter:
                     f"the frame store {self._layout.root} was made with another {name}",
                     expected=wanted,
                     found=found,
-                    remedy="give another folder, or delete this one",
+                    remedy="give another folder, or delete this one; to repair it, run the command "
+                    "that wrote it again, with the same videos (extract --frames, frames build, "
+                    "flow build or finetune)",
                 )
 
     def _write_manifest(self, units: tuple[int, ...] | None) -> None:
         manifest = FrameStoreManifest(
             geometry=self.geometry, flow=self.flow, plan_digest=self.plan_digest, units=units
         )
-        text = manifest.model_dump_json(indent=2) + "\n"
-        atomic_write_bytes(self._layout.manifest, text.encode())
+        write_record(manifest.sealed(), self._layout.manifest)
 
     def committed_units(self) -> frozenset[int]:
-        """Units that are whole; the others are to be written."""
+        """Units with a commit record."""
         return self._layout.committed_units()
+
+    def pending_units(self, units: Iterable[int]) -> list[int]:
+        """Those of ``units`` that are not there whole, and are to be written (again).
+
+        The commit of a unit whose record is damaged, or whose file is missing or of another size,
+        is removed, as is what a killed writer has left. To be called by the holder of
+        ``store_lock``. Raises StorageError where something cannot be removed.
+        """
+        for path in self._layout.root.glob(f"unit-*{PARTIAL_SUFFIX}*"):
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
+        committed = self.committed_units()
+        pending = []
+        for unit in units:
+            if unit not in committed or not self._is_whole(unit):
+                self.remove_commit(unit)
+                pending.append(unit)
+        return pending
+
+    def _is_whole(self, unit: int) -> bool:
+        try:
+            (entry,) = self.read_commit(unit).files.values()
+            check_size(self._layout, unit, entry.size)
+        except FrameStoreError:
+            return False
+        return True
+
+    def read_commit(self, unit: int) -> StoreCommit:
+        """The record of a committed unit. Raises FrameStoreError where it is damaged."""
+        return read_commit(self._layout, unit)
+
+    def remove_commit(self, unit: int) -> None:
+        """From now on the unit is to be written again. Raises StorageError."""
+        path = self._layout.commit(unit)
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
 
     def open_unit(self, unit: int) -> UnitFrameWriter:
         """Begin a unit afresh; what a killed writer left of it is overwritten."""
@@ -123,8 +159,7 @@ class FrameStoreWriter:
                 f"the frame store {self._layout.root} is not finished",
                 expected=f"{len(wanted)} committed units",
                 found=f"{len(missing)} missing, the first is {missing[0]}",
-                remedy="run the command that writes it again; a target cache that was finished "
-                "without a frame store needs one built from its videos with `distinit frames`",
+                remedy="run the command that writes it again",
             )
         self._write_manifest(wanted)
 
@@ -144,7 +179,7 @@ class UnitFrameWriter:
         self._encode = encode_jpeg if flow is None else encode_planes
         self._quality = geometry.jpeg_quality if flow is None else flow.jpeg_quality
         self._path = layout.unit(unit)
-        self._rows = _RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
+        self._rows = RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
         self._dropped: set[str] = set()
         self._failed: dict[str, FailedVideo] = {}
         self._fps: dict[str, float] = {}
@@ -156,13 +191,7 @@ class UnitFrameWriter:
 
         Raises FrameStoreError for other arrays, StorageError when the disk refuses.
         """
-        right = frames_NHWC.ndim == 4 and frames_NHWC.shape[3] == self._channels
-        if frames_NHWC.dtype != np.uint8 or not right:
-            raise FrameStoreError(
-                f"frames of video {video_id} cannot be stored",
-                expected=f"uint8 [N, height, width, {self._channels}]",
-                found=f"{frames_NHWC.dtype} {list(frames_NHWC.shape)}",
-            )
+        self._check(video_id, frames_NHWC)
         count, height, width, _ = frames_NHWC.shape
         run = StoredVideo(
             video_id=video_id,
@@ -177,6 +206,23 @@ class UnitFrameWriter:
         jpegs = [self._encode(frame_HWC, self._quality) for frame_HWC in frames_NHWC]
         with storage_errors(self._path):
             self._rows.add(run, jpegs)
+
+    def _check(self, video_id: str, frames_NHWC: np.ndarray) -> None:
+        right = frames_NHWC.ndim == 4 and frames_NHWC.shape[3] == self._channels
+        if frames_NHWC.dtype != np.uint8 or not right:
+            raise FrameStoreError(
+                f"frames of video {video_id} cannot be stored",
+                expected=f"uint8 [N, height, width, {self._channels}]",
+                found=f"{frames_NHWC.dtype} {list(frames_NHWC.shape)}",
+            )
+        _, height, width, _ = frames_NHWC.shape
+        if height * width > MAX_STORED_PIXELS:
+            raise FrameStoreError(
+                f"frames of video {video_id} are too large to be stored",
+                expected=f"at most {MAX_STORED_PIXELS:,} pixels",
+                found=f"{width}x{height}",
+                remedy="leave the video out, or store frames of 128x171",
+            )
 
     def set_fps(self, video_id: str, fps: float) -> None:
         """Replace the rate given to ``append`` by the one that decoding found."""
@@ -199,8 +245,9 @@ class UnitFrameWriter:
         with storage_errors(self._path):
             self._rows.close()
             if self._dropped:
-                self._rows = _without(self._rows, self._dropped)
+                self._rows = without_videos(self._rows, self._dropped)
             fsync_file(self._rows.path)
+            batches = tuple(places_of(self._rows.path))
             self._layout.commit(self._unit).unlink(missing_ok=True)
             self._rows.path.replace(self._path)
             fsync_dir(self._path.parent)
@@ -212,10 +259,10 @@ class UnitFrameWriter:
                 run.model_copy(update={"fps": self._fps.get(run.video_id, run.fps)})
                 for run in self._rows.runs
             ),
+            batches=batches,
             failed=tuple(self._failed.values()),
-        )
-        text = commit.model_dump_json(indent=1) + "\n"
-        atomic_write_bytes(self._layout.commit(self._unit), text.encode())
+        ).sealed()
+        write_record(commit, self._layout.commit(self._unit), indent=1)
         return commit
 
     def abort(self) -> None:
@@ -227,97 +274,3 @@ class UnitFrameWriter:
 
     def __exit__(self, *_: object) -> None:
         self.abort()
-
-
-class _RowFile:
-    """An Arrow IPC file that grows by whole batches of ``ROWS_PER_BATCH`` rows."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = 0
-        self.runs: list[StoredVideo] = []
-        self._ids: list[str] = []
-        self._indices: list[int] = []
-        self._jpegs: list[bytes] = []
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # a writer that is still dying keeps its own file
-            self._file = path.open("wb")
-        self._ipc = pa.ipc.new_file(self._file, STORE_SCHEMA)
-
-    def add(self, run: StoredVideo, jpegs: Iterable[bytes]) -> None:
-        """Add the frames of ``run``, which begins at the present row."""
-        self._note(run)
-        for offset, jpeg in enumerate(jpegs):
-            self._ids.append(run.video_id)
-            self._indices.append(run.first_frame + offset)
-            self._jpegs.append(jpeg)
-            self.count += 1
-            if len(self._jpegs) == ROWS_PER_BATCH:
-                self._flush()
-
-    def _note(self, run: StoredVideo) -> None:
-        if run.frame_count == 0:
-            return
-        if self.runs and _continues(self.runs[-1], run):
-            count = self.runs[-1].frame_count + run.frame_count
-            self.runs[-1] = self.runs[-1].model_copy(update={"frame_count": count})
-        else:
-            self.runs.append(run)
-
-    def _flush(self) -> None:
-        columns: list[list[Any]] = [self._ids, self._indices, self._jpegs]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, STORE_SCHEMA, strict=True)]
-        self._ipc.write_batch(pa.record_batch(arrays, schema=STORE_SCHEMA))
-        for column in columns:
-            column.clear()
-
-    def close(self) -> None:
-        if self._file.closed:
-            return
-        try:
-            if self._jpegs:
-                self._flush()
-            self._ipc.close()
-        finally:
-            self._file.close()
-
-    def discard(self) -> None:
-        """Close without writing the rest, which a full disk would refuse, and remove the file."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self.path.unlink(missing_ok=True)
-
-
-def _continues(before: StoredVideo, run: StoredVideo) -> bool:
-    """Whether ``run`` is the next frames of the same video at the same size."""
-    return (
-        before.video_id == run.video_id
-        and before.first_frame + before.frame_count == run.first_frame
-        and (before.height, before.width) == (run.height, run.width)
-    )
-
-
-def _without(rows: _RowFile, dropped: set[str]) -> _RowFile:
-    """Copy a closed row file, leaving out the videos in ``dropped``; takes its place."""
-    kept = _RowFile(rows.path.with_name(rows.path.name + ".kept"))
-    with pa.memory_map(str(rows.path)) as source:
-        reader = pa.ipc.open_file(source)
-        for run in rows.runs:
-            if run.video_id not in dropped:
-                first_row = kept.count
-                kept.add(run.model_copy(update={"first_row": first_row}), _jpegs_of(reader, run))
-    kept.close()
-    kept.path.replace(rows.path)
-    kept.path = rows.path
-    return kept
-
-
-def _jpegs_of(reader: pa.ipc.RecordBatchFileReader, run: StoredVideo) -> Iterator[bytes]:
-    """The JPEGs of one run, one batch in memory at a time."""
-    end = run.first_row + run.frame_count
-    for batch in range(run.first_row // ROWS_PER_BATCH, -(-end // ROWS_PER_BATCH)):
-        start = batch * ROWS_PER_BATCH
-        column = reader.get_batch(batch).column("jpeg")
-        for row in range(max(run.first_row, start), min(end, start + ROWS_PER_BATCH)):
-            yield column[row - start].as_py()

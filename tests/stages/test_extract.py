@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,13 @@ import pytest
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import store_lock
 from distinit.schemas.errors import (
     CacheMismatchError,
     ConfigError,
     CorpusError,
     FrameStoreError,
+    LockedError,
     TooManyFailuresError,
 )
 from distinit.schemas.extract import ExtractConfig
@@ -246,12 +249,62 @@ def test_a_frame_store_of_another_cache_is_refused(corpus: Path, tmp_path: Path)
         run(corpus, tmp_path, cache=str(tmp_path / "other"), unit_rows=128)
 
 
-def test_frames_for_a_cache_that_was_made_without_them_need_their_own_command(
-    corpus: Path, tmp_path: Path
+def bytes_of(root: Path) -> dict[str, bytes]:
+    """Every file of a frame store; its lock says who wrote it last."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def test_frames_for_a_cache_that_was_made_without_them_need_no_teacher(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
     run(corpus, tmp_path, frames=None)
-    with pytest.raises(FrameStoreError, match="distinit frames build"):
+    assert run(corpus, tmp_path).frames_done == 0
+    assert bytes_of(tmp_path / "frames") == bytes_of(done[0] / "frames")
+
+
+def test_damaged_units_of_the_frame_store_are_done_again_by_the_same_command(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    store = tmp_path / "frames"
+    whole = bytes_of(store)
+    unit = sorted(store.glob("unit-*.arrow"))[1]
+    record = store / "commits" / f"{unit.stem}.json"
+    for number, damage in enumerate(
+        (
+            unit.unlink,
+            lambda: os.truncate(unit, 5_000),
+            record.unlink,
+            lambda: record.write_text("{}"),
+        )
+    ):
+        damage()
+        with pytest.raises(FrameStoreError, match=r"run the command that wrote the store again"):
+            FrameStore.open(store)
+        assert run(corpus, tmp_path).frames_done == 0, number
+        assert bytes_of(store) == whole, number
+
+
+def test_a_unit_that_cannot_be_decoded_as_before_is_not_taken(
+    corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    store = tmp_path / "frames"
+    sorted((store / "commits").iterdir())[1].unlink()
+    with pytest.raises(FrameStoreError, match="is decoded otherwise than when its targets"):
+        run(corpus, tmp_path, decode={"max_frames": 3})
+    with pytest.raises(FrameStoreError, match="is not finished"):
+        FrameStore.open(store)
+
+
+def test_one_process_writes_a_frame_store(corpus: Path, tmp_path: Path) -> None:
+    with (
+        store_lock(tmp_path / "frames"),
+        pytest.raises(LockedError, match=r"another process is writing .*frames"),
+    ):
         run(corpus, tmp_path)
+    assert run(corpus, tmp_path).complete
 
 
 def test_a_corpus_that_is_missing_or_empty_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import torchvision
 from safetensors.torch import load_file
 
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import store_lock
+from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.students.io import save_student
 from distinit.schemas.errors import (
@@ -36,6 +39,7 @@ from distinit.schemas.run import EvaluationResult, HeadRecord, StudentRecord
 from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
 from distinit.stages.evaluate import evaluate
 from distinit.stages.finetune import FinetuneResult, finetune
+from tests.pipeline.frames.conftest import alter
 
 TINY = StudentConfig(name="tiny_r2plus1d_10")
 CLIP = {"frames": 4, "crop": 32}
@@ -262,10 +266,88 @@ def test_a_store_without_the_datasets_videos_is_refused(
     tmp_path: Path,
     make_video: Callable[..., Path],
 ) -> None:
-    for subset, seed in (("train", 50), ("test", 51)):
-        make_video(tmp_path / "other" / subset / "a" / "x.mp4", seed=seed)
-    with pytest.raises(FrameStoreError, match="lacks 2 of 2 videos"):
+    for seed, folder in enumerate(("train/a", "train/b", "test/a", "test/b"), start=50):
+        make_video(tmp_path / "other" / folder / "x.mp4", seed=seed)
+    with pytest.raises(FrameStoreError, match="lacks 4 of 4 videos"):
         finetune(configure(tmp_path / "run", dataset={"root": str(tmp_path / "other")}))
+
+
+class Messages(NullProgress):
+    """Keeps what is said, and calls ``on_message``."""
+
+    def __init__(self, on_message: Callable[[str], None] = lambda _: None) -> None:
+        self.said: list[str] = []
+        self._on_message = on_message
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+        self._on_message(text)
+
+
+def test_a_store_that_another_process_writes_is_waited_for(
+    finished: object, configure: Callable[..., FinetuneConfig], frames: Path, tmp_path: Path
+) -> None:
+    """The other one finishes it: nothing is decoded twice."""
+    store = tmp_path / "store"
+    lock = store_lock(store)
+    lock.acquire()
+
+    def finish(text: str) -> None:
+        if text.startswith("waiting: another process is writing"):
+            shutil.copytree(
+                frames, store, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True
+            )
+            lock.release()
+
+    progress = Messages(finish)
+    finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
+    assert f"waiting: another process is writing {store} (pid {os.getpid()}" in str(progress.said)
+    assert (store / "unit-00000.arrow").stat().st_mtime_ns == (
+        frames / "unit-00000.arrow"
+    ).stat().st_mtime_ns  # copytree keeps times
+
+
+def test_a_finished_store_with_damaged_files_is_repaired(
+    finished: object, configure: Callable[..., FinetuneConfig], frames: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(frames, store)
+    (store / "unit-00002.arrow").unlink()
+    os.truncate(store / "unit-00003.arrow", 100)
+    progress = Messages()
+    finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
+    assert "unit-00002.arrow is not what was committed: doing damaged units again" in str(
+        progress.said
+    )
+    for path in frames.glob("*.arrow"):
+        assert (store / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("torn", "message"),
+    [
+        ("train/grey", "no training video of class grey could be decoded"),
+        ("train", "no training video could be decoded"),
+        ("test", "no test video could be decoded"),
+    ],
+)
+def test_classes_and_test_sets_of_which_nothing_decodes_are_refused_by_name(
+    dataset: Path,
+    configure: Callable[..., FinetuneConfig],
+    tmp_path: Path,
+    torn: str,
+    message: str,
+) -> None:
+    root = tmp_path / "dataset"
+    shutil.copytree(dataset, root)
+    for path in (root / torn).rglob("*.mp4"):
+        path.write_bytes(path.read_bytes()[:300] + path.name.encode() + str(path.parent).encode())
+    out = tmp_path / "run"
+    config = configure(out, dataset={"root": str(root)}, frames=str(tmp_path / "store"))
+    with pytest.raises(DatasetError, match=message):
+        finetune(config)
+    assert not (out / "result.json").exists()
+    assert not (out / "student.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -345,10 +427,7 @@ def test_a_student_of_flow_is_trained_and_scored_on_flow(
     )
     assert again == result.evaluation
     assert finetune(config) == result
-    manifest = flow.root / "store.json"
-    stored = json.loads(manifest.read_text())
-    stored["flow"]["opencv"] = "4.9.0"
-    manifest.write_text(json.dumps(stored))
+    alter(flow.root / "store.json", lambda record: record["flow"].update(opencv="4.9.0"))
     with pytest.raises(RunMismatchError, match=r"inputs\.opencv: \S+ there, 4\.9\.0 now"):
         finetune(config)
     # From a distilled student of flow the pixels follow, and a store that is there is used.

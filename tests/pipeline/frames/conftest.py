@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.schemas.base import sha256_of
 from distinit.schemas.frames import FrameGeometry
 
 DIGESTS = {"a": "aa" * 32, "b": "bb" * 32, "c": "cc" * 32}
@@ -19,6 +23,20 @@ def smooth_frames(count: int, *, first: int = 0, height: int = 32, width: int = 
     level_N = 2 * (first + np.arange(count))
     frames_NHW = level_N[:, None, None] + ramp_HW
     return np.repeat(frames_NHW[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def alter(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a sealed record as a stranger would: its seal fits what it says then."""
+    record = json.loads(path.read_text())
+    change(record)
+    record["seal"] = sha256_of({name: value for name, value in record.items() if name != "seal"})
+    path.write_text(json.dumps(record))
+
+
+def set_rows_per_batch(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Batches of few rows, for stores of few frames."""
+    for module in ("rows", "commits", "reader"):
+        monkeypatch.setattr(f"distinit.pipeline.frames.{module}.ROWS_PER_BATCH", rows)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FrameGeometry
-from tests.pipeline.frames.conftest import DIGESTS, smooth_frames
+from tests.pipeline.frames.conftest import DIGESTS, alter, smooth_frames
 
 
 def derived() -> list[Path]:
@@ -64,7 +64,7 @@ def test_a_copy_derives_its_index_where_there_is_none(store_root: Path) -> None:
     assert copy.copy(store).videos["b"].frame_count == 12
     shutil.rmtree(derived()[0])
     path = store_root / "commits" / "unit-00001.json"
-    path.write_text(path.read_text().replace('"fps": 25.0', '"fps": 24.0'))
+    alter(path, lambda record: record["videos"][0].update(fps=24.0))
     with pytest.raises(FrameStoreError, match="changed while they were read"):
         copy.copy(store)
     assert derived() == []

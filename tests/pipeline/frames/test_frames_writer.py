@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from distinit.pipeline.frames import writer as writer_module
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FrameGeometry, StoredVideo
 from distinit.schemas.tables import STORE_SCHEMA
-from tests.pipeline.frames.conftest import DIGESTS, smooth_frames
+from tests.pipeline.frames.conftest import DIGESTS, set_rows_per_batch, smooth_frames
 
 
 def names(root: Path) -> list[str]:
@@ -54,7 +55,7 @@ def test_commit_lists_runs_sizes_and_hashes(writer: FrameStoreWriter, tmp_path: 
 def test_table_has_the_published_columns_in_full_batches(
     writer: FrameStoreWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "ROWS_PER_BATCH", 4)
+    set_rows_per_batch(monkeypatch, 4)
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(10), 10.0)
         unit.commit()
@@ -66,13 +67,17 @@ def test_table_has_the_published_columns_in_full_batches(
     assert sizes == [4, 4, 2]
     assert table["frame_index"].to_pylist() == list(range(10))
     assert set(table["video_id"].to_pylist()) == {"a"}
+    said = [
+        google_crc32c.value(b"a" + struct.pack("<q", frame) + jpeg)
+        for frame, jpeg in enumerate(table["jpeg"].to_pylist())
+    ]
+    assert table["crc32c"].to_pylist() == said
 
 
 def test_failed_video_leaves_no_row_and_is_recorded(
     writer: FrameStoreWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "ROWS_PER_BATCH", 4)
-    monkeypatch.setattr("distinit.pipeline.frames.reader.ROWS_PER_BATCH", 4)
+    set_rows_per_batch(monkeypatch, 4)
     with writer.open_unit(0) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(3), 10.0)
         unit.append("b", DIGESTS["b"], 0, smooth_frames(6), 10.0)

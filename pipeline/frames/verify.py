@@ -1,0 +1,121 @@
+"""Is a frame store what its records say? Every flipped bit, missing or extra file is found."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distinit.pipeline.frames.commits import check_size, read_commit, read_manifest
+from distinit.pipeline.frames.layout import StoreLayout
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.storage import sha256_file
+from distinit.schemas.errors import DistInitError, FrameStoreError
+from distinit.schemas.frames import StoreCommit
+
+__all__ = ["StoreReport", "verify_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """What was found. ``problems``: one line each; ``complete``: no unit is waited for."""
+
+    complete: bool
+    units: int = 0
+    frames: int = 0
+    bytes: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def verify_store(root: Path, *, deep: bool, progress: Progress) -> StoreReport:
+    """Compare the files of a store with its records: names and sizes, with ``deep`` every byte.
+
+    Raises FrameStoreError where there is no frame store.
+    """
+    layout = StoreLayout(root)
+    if not os.path.lexists(layout.manifest):
+        read_manifest(root)  # says what is expected
+    try:
+        manifest = read_manifest(root)
+        committed = layout.committed_units()
+    except FrameStoreError as error:
+        return StoreReport(complete=False, problems=(_line("store.json", error),))
+    units = sorted(committed) if manifest.units is None else manifest.units
+    there = [unit for unit in units if unit in committed]
+    report = StoreReport(complete=manifest.units is not None and len(there) == len(units))
+    problems = list(_strangers(layout, committed))
+    progress.start("verify", len(there), "units")
+    whole = []
+    for unit in there:
+        try:
+            commit = _check_unit(layout, unit, deep=deep)
+        except (DistInitError, OSError) as error:
+            problems.append(_line(f"unit {unit}", error))
+        else:
+            whole.append(commit)
+        progress.advance()
+    progress.finish()
+    if not problems:
+        problems += _check_rows(root, whole, deep=deep)
+    return replace(
+        report,
+        units=len(whole),
+        frames=sum(commit.rows for commit in whole),
+        bytes=sum(entry.size for commit in whole for entry in commit.files.values()),
+        problems=tuple(problems),
+    )
+
+
+def _check_unit(layout: StoreLayout, unit: int, *, deep: bool) -> StoreCommit:
+    """The unit's commit. Raises FrameStoreError or OSError where its file is another."""
+    commit = read_commit(layout, unit)
+    (entry,) = commit.files.values()
+    check_size(layout, unit, entry.size)
+    if deep and sha256_file(layout.unit(unit)) != entry.sha256:
+        raise FrameStoreError(f"{layout.unit_name(unit)} has other bytes than committed")
+    return commit
+
+
+def _check_rows(root: Path, commits: Sequence[StoreCommit], *, deep: bool) -> Iterator[str]:
+    """Read the store as students do: every frame of every video, where ``deep``."""
+    try:
+        store = FrameStore.open(root, allow_incomplete=True)
+    except DistInitError as error:
+        yield _line("the store", error)
+        return
+    for run in (run for commit in commits for run in commit.videos if deep):
+        for frame in range(run.first_frame, run.first_frame + run.frame_count):
+            try:
+                store.jpegs(run.video_id, [frame])
+            except FrameStoreError as error:
+                yield _line(f"video {run.video_id}, frame {frame}", error)
+                break
+
+
+def _strangers(layout: StoreLayout, committed: frozenset[int]) -> Iterator[str]:
+    """Links, special files, and files that no record speaks of."""
+    known = {layout.manifest.name, layout.lock.name}
+    known |= {layout.unit_name(unit) for unit in committed}
+    known |= {layout.commit_name(unit) for unit in committed}
+    for folder, _, _ in os.walk(layout.root):
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                name = Path(entry.path).relative_to(layout.root).as_posix()
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    if name != layout.commits.name:
+                        yield f"{name}: a folder that is not part of a frame store"
+                elif not stat.S_ISREG(mode):
+                    yield f"{name}: a link or a special file"
+                elif name not in known:
+                    yield f"{name}: not part of the store, or left by a writer that was killed"
+
+
+def _line(what: str, error: Exception) -> str:
+    if not isinstance(error, DistInitError):
+        return f"{what}: {error}"
+    found = "" if error.found is None else f" (found: {error.found})"
+    return f"{what}: {error.problem}{found}"
