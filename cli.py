@@ -297,17 +297,40 @@ def cache_info(folder: Path, as_json: bool) -> None:
     _show(run(folder), as_json)
 
 
-@cache.command("verify", epilog=_examples("distinit cache verify cache"))
+@cache.command(
+    "verify",
+    epilog=_examples(
+        "distinit cache verify cache",
+        "distinit cache verify cache --expect DIGEST",
+        "distinit cache verify cache --repair",
+    ),
+)
 @click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
 @click.option("--quick", is_flag=True, help="Files and sizes only, no checksums.")
+@click.option(
+    "--expect", metavar="DIGEST", help="The content digest that its sender published of it."
+)
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Give damaged units back to the next extraction, which then does them again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def cache_verify(folder: Path, quick: bool, as_json: bool) -> None:
-    """Check every byte of CACHE against its records; exit code 1 if anything is off."""
+def cache_verify(
+    folder: Path, quick: bool, expect: str | None, repair: bool, as_json: bool
+) -> None:
+    """Check every byte of CACHE against its records.
+
+    Exit code 0: all is well. 1: damaged, or not the cache that is expected. 3: not complete.
+    """
     from distinit.stages.cache import cache_verify as run
 
-    result = run(folder, deep=not quick, progress=choose_progress(json_events=as_json))
+    if quick and repair:
+        raise click.UsageError("--repair reads every byte: leave --quick out")
+    progress = choose_progress(json_events=as_json)
+    result = run(folder, deep=not quick, expect=expect, repair=repair, progress=progress)
     _show(result, as_json)
-    sys.exit(0 if result.ok else 1)
+    sys.exit(result.exit_code)
 
 
 @main.group()

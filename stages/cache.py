@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import Field
 
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.cache.repair import repair_cache
+from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
-from distinit.schemas.errors import CacheError
+from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["CacheInfo", "CacheVerification", "cache_info", "cache_verify"]
 
 _PROBLEMS_SHOWN = 20
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class CacheInfo(Record):
@@ -67,27 +70,67 @@ class CacheVerification(Record):
     """Every disagreement between the bytes and the records."""
 
     path: str
-    ok: bool
+    ok: bool = Field(description="complete, nothing wrong, and the digest that was expected")
+    complete: bool
     deep: bool
+    content_digest: str = Field(
+        description="recomputed from the records; empty where the cache is not complete"
+    )
+    expected_digest: str | None = Field(None, description="what --expect asked for")
     files: int
     rows: int
     bytes: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    returned_units: tuple[str, ...] = Field(
+        (), description="units that --repair gave back to the next extraction"
+    )
+
+    @property
+    def exit_code(self) -> int:
+        """0: ok. 1: damaged, or another cache than expected. 3: not complete (yet, or again)."""
+        if self.ok:
+            return 0
+        unfinished = not self.complete and not self.problems
+        return 3 if unfinished or self.returned_units else 1
 
     def summary(self) -> str:
-        """The verdict, then the problems."""
+        """The verdict, then the problems, then what to do."""
         checked = (
             f"{counted(self.files, 'file')}, {counted(self.rows, 'row')}, {self.bytes / 1e6:.1f} MB"
         )
-        if self.ok:
-            how = "every byte agrees" if self.deep else "files and sizes agree (no checksums)"
-            return f"ok: {checked}: {how}"
-        lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
-        lines += [f"  {problem}" for problem in self.problems[:_PROBLEMS_SHOWN]]
-        if len(self.problems) > _PROBLEMS_SHOWN:
-            lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json has all)")
-        lines.append("  to do: do not train from it; fetch it again, or ask its sender for a copy")
+        agrees = "every byte agrees" if self.deep else "files and sizes agree (no checksums)"
+        again = "run the same `distinit extract` again"
+        if self.problems:
+            lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
+            lines += self._some(self.problems)
+        elif not self.complete:
+            lines = [f"INCOMPLETE: {checked}: {agrees} as far as it goes", f"  to do: {again}"]
+        elif not self.ok:
+            lines = [f"ANOTHER CACHE: {checked}: {agrees}"]
+        else:
+            lines = [f"ok: {checked}: {agrees}"]
+        lines += [f"  digest    {self.content_digest}"] if self.content_digest else []
+        if self.expected_digest not in (None, self.content_digest):
+            lines.append(f"  expected  {self.expected_digest}")
+        lines += [f"  note: {note}" for note in self.notes]
+        if self.returned_units:
+            lines += [f"repaired as far as possible: {again} for"]
+            lines += self._some(self.returned_units)
+        elif self.problems:
+            lines += [
+                "  to do: do not train from it. Fetch it again, or ask its sender for a copy; or, "
+                "with its",
+                f"         videos at hand: distinit cache verify {one_line(self.path)} --repair, "
+                "then the same `distinit extract`",
+            ]
         return "\n".join(lines)
+
+    @staticmethod
+    def _some(texts: tuple[str, ...]) -> list[str]:
+        lines = [f"  {text}" for text in texts[:_PROBLEMS_SHOWN]]
+        more = len(texts) - _PROBLEMS_SHOWN
+        return [*lines, f"  ... {more} more (--json has all)"] if more > 0 else lines
 
 
 def cache_info(path: Path) -> CacheInfo:
@@ -111,8 +154,33 @@ def cache_info(path: Path) -> CacheInfo:
     )
 
 
-def cache_verify(path: Path, *, deep: bool, progress: Progress | None = None) -> CacheVerification:
-    """Check a cache; damage is reported, not raised. Raises CacheError where there is none."""
+def cache_verify(
+    path: Path,
+    *,
+    deep: bool,
+    expect: str | None = None,
+    repair: bool = False,
+    progress: Progress | None = None,
+) -> CacheVerification:
+    """Check a cache; damage is reported, not raised.
+
+    Args:
+        path: Folder of the cache.
+        deep: Read every byte.
+        expect: The content digest that its sender published.
+        repair: Give damaged units back to the next extraction; reads every byte too.
+        progress: Shows the units of a deep check.
+
+    Raises:
+        CacheError: There is no cache, or one that holds links is to be repaired.
+        ConfigError: ``expect`` is no digest.
+    """
+    if expect is not None and not _DIGEST.fullmatch(expect):
+        raise ConfigError(
+            "this is no content digest",
+            expected="64 hexadecimal digits, as `distinit cache info` shows them",
+            found=expect[:80],
+        )
     if not (path / "manifest.json").is_file():
         raise CacheError(
             f"{path} is no target cache",
@@ -129,14 +197,30 @@ def cache_verify(path: Path, *, deep: bool, progress: Progress | None = None) ->
             started = True
         progress.advance()
 
-    report = verify_cache(path, deep=deep, on_unit=on_unit)
+    if repair:
+        report = repair_cache(path, on_unit=on_unit)
+    else:
+        report = verify_cache(path, deep=deep, on_unit=on_unit)
     progress.finish()
+    return _verification(path, report, expect, repair)
+
+
+def _verification(
+    path: Path, report: VerifyReport, expect: str | None, repair: bool
+) -> CacheVerification:
+    as_expected = expect in (None, report.content_digest)
+    returned = report.damaged_units if repair else ()
     return CacheVerification(
         path=str(path),
-        ok=report.ok,
+        ok=report.ok and report.complete and as_expected,
+        complete=report.complete and not returned,
         deep=report.deep,
+        content_digest=report.content_digest,
+        expected_digest=expect,
         files=report.files,
         rows=report.rows,
         bytes=report.bytes,
         problems=report.problems,
+        notes=report.notes,
+        returned_units=tuple(f"unit {unit} of teacher {name}" for name, unit in returned),
     )

@@ -18,7 +18,13 @@ from distinit.pipeline.cache.plan import INNER_ROWS
 from distinit.pipeline.storage import atomic_write_bytes, storage_errors
 from distinit.schemas.errors import CacheCorruptError
 
-__all__ = ["array_metadata", "check_array", "encode_shard", "write_array_metadata"]
+__all__ = [
+    "array_metadata",
+    "check_array",
+    "encode_shard",
+    "metadata_bytes",
+    "write_array_metadata",
+]
 
 
 def array_metadata(spec: ArraySpec, rows: int, capacity: int) -> dict[str, Any]:
@@ -49,10 +55,14 @@ def array_metadata(spec: ArraySpec, rows: int, capacity: int) -> dict[str, Any]:
     }
 
 
+def metadata_bytes(spec: ArraySpec, rows: int, capacity: int) -> bytes:
+    """``zarr.json`` as it is written."""
+    return (json.dumps(array_metadata(spec, rows, capacity), indent=2) + "\n").encode()
+
+
 def write_array_metadata(folder: Path, spec: ArraySpec, rows: int, capacity: int) -> None:
     """Create an array, or grow one: only ``zarr.json`` is written, shards stay as they are."""
-    path = folder / "zarr.json"
-    data = (json.dumps(array_metadata(spec, rows, capacity), indent=2) + "\n").encode()
+    path, data = folder / "zarr.json", metadata_bytes(spec, rows, capacity)
     if not path.exists() or path.read_bytes() != data:
         atomic_write_bytes(path, data)
 

@@ -1,60 +1,80 @@
-"""What a receiving team reads first: README.md, croissant.json and the checksums."""
+"""What a receiving team reads first: README.md, croissant.json and the checksums.
+
+Their texts follow from the records alone, and verification compares them: a change of wording
+belongs to a change of the format version.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.records import expected_files
 from distinit.pipeline.cache.state import CacheState
-from distinit.pipeline.storage import PARTIAL_SUFFIX, atomic_write_bytes, sha256_file
+from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA, VIDEOS_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["checksum_lines", "published_files", "write_cards"]
+__all__ = [
+    "checksum_lines",
+    "croissant_text",
+    "names_of_units",
+    "published_names",
+    "readme_text",
+    "write_cards",
+]
 
-_PRIVATE = {".lock", ".fence", ".staging"}
+_FIXED = ("README.md", "croissant.json", "manifest.json", "plan.parquet", "videos.parquet")
 
 
 def write_cards(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> None:
     """Write README.md and croissant.json, then the checksums of every published file."""
-    atomic_write_bytes(layout.readme, _readme(manifest, state).encode())
-    atomic_write_bytes(layout.croissant, _croissant(layout, manifest, state).encode())
-    # The commits know the digests of the large files: nothing is hashed a second time.
+    atomic_write_bytes(layout.readme, readme_text(manifest, state).encode())
+    atomic_write_bytes(layout.croissant, croissant_text(layout, manifest, state).encode())
+    # The commits know the digests of the large files: nothing is hashed a second time, and one
+    # that got lost stays on the list.
     known = {
         relative: entry.sha256
         for commits in state.commits.values()
         for commit in commits.values()
         for relative, entry in commit.files.items()
     }
-    atomic_write_bytes(layout.checksums, checksum_lines(layout, known).encode())
+    lines = checksum_lines(layout, published_names(layout, state), known)
+    atomic_write_bytes(layout.checksums, lines.encode())
 
 
-def published_files(layout: CacheLayout) -> tuple[str, ...]:
-    """Relative paths of all files but the checksums themselves and a writer's private ones."""
-    found = []
-    for folder, folders, names in layout.root.walk():
-        if folder == layout.root:
-            folders[:] = [name for name in folders if name not in _PRIVATE]
-            names = [n for n in names if n not in _PRIVATE and n != layout.checksums.name]
-        found += [layout.relative(folder / name) for name in names]
-        # A link to a folder is not walked: list it, so that verification sees it.
-        found += [layout.relative(folder / n) for n in folders if (folder / n).is_symlink()]
-    return tuple(sorted(found))
+def published_names(layout: CacheLayout, state: CacheState) -> tuple[str, ...]:
+    """All files of a complete cache but the checksums: what is to be there, not what is."""
+    return tuple(sorted({*_FIXED, *names_of_units(layout, state)}))
 
 
-def checksum_lines(layout: CacheLayout, known: dict[str, str]) -> str:
+def names_of_units(layout: CacheLayout, state: CacheState) -> set[str]:
+    """The files of all teachers and of what they have committed."""
+    names = set()
+    for name, record in state.records.items():
+        names.add(layout.relative(layout.teacher_record(name)))
+        for spec in array_specs(record.encoding, record.identity.classes):
+            names.add(layout.relative(layout.array_metadata(name, spec.name)))
+        for unit, commit in state.commits[name].items():
+            names.add(layout.relative(layout.commit(name, unit)))
+            names |= expected_files(layout, record, unit, commit.rows).keys()
+    return names
+
+
+def checksum_lines(layout: CacheLayout, names: Iterable[str], known: Mapping[str, str]) -> str:
     """The text of manifest-sha256.txt: sha256, two spaces, path; ``known`` digests are reused."""
-    files = [name for name in published_files(layout) if not name.endswith(PARTIAL_SUFFIX)]
-    lines = [f"{known.get(name) or sha256_file(layout.root / name)}  {name}\n" for name in files]
-    return "".join(lines)
+    return "".join(f"{known.get(n) or sha256_file(layout.root / n)}  {n}\n" for n in names)
 
 
-def _readme(manifest: CacheManifest, state: CacheState) -> str:
+def readme_text(manifest: CacheManifest, state: CacheState) -> str:
+    """README.md: the card for people."""
     corpus, space = manifest.corpus, manifest.row_space
     sampling = manifest.sampling.model_dump(exclude_defaults=True) or "all frames"
     teachers = "\n".join(_teacher_line(record) for record in state.records.values())
@@ -91,7 +111,11 @@ models. It holds no pixels and executes nothing when opened.
 ## Check and use
 
     sha256sum -c manifest-sha256.txt
-    distinit cache verify .
+    distinit cache verify . --expect {manifest.content_digest}
+
+The content digest is what to publish beside a cache, and what to compare: everything else in this
+folder, the checksums included, could have been replaced together. Take it from where the cache was
+announced, not from this file.
 
     from distinit.pipeline.cache import TargetCache
     cache = TargetCache.open(".")
@@ -112,8 +136,8 @@ def _teacher_line(record: TeacherRecord) -> str:
     )
 
 
-def _croissant(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> str:
-    """MLCommons Croissant 1.0: the tables as record sets."""
+def croissant_text(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> str:
+    """croissant.json, MLCommons Croissant 1.0: the tables as record sets."""
     distribution: list[dict[str, Any]] = [
         _file_object(layout.videos, "videos.parquet"),
         _file_set("frames-files", "frames/unit-*.parquet"),

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distinit.pipeline.cache.cards import published_files
 from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedVideo, UnitPlan, choose_capacity, plan_units
 from distinit.pipeline.cache.records import read_teacher
 from distinit.pipeline.cache.state import summary_of
 from distinit.pipeline.cache.tables import plan_of, plan_table, read_table, write_table
+from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import PARTIAL_SUFFIX
 from distinit.schemas.base import differences
@@ -85,7 +85,7 @@ def create_cache(
 def sweep(layout: CacheLayout) -> None:
     """Remove what a killed writer left half-written; the lock says that none is alive."""
     shutil.rmtree(layout.staging, ignore_errors=True)
-    for name in published_files(layout):
+    for name in list_tree(layout).files:
         if name.endswith(PARTIAL_SUFFIX):
             (layout.root / name).unlink(missing_ok=True)
 

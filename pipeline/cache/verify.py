@@ -10,36 +10,56 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from distinit.pipeline.cache.cards import published_files
-from distinit.pipeline.cache.digest import corpus_digest
-from distinit.pipeline.cache.encoding import array_specs
+from distinit.pipeline.cache.arrays import metadata_bytes
+from distinit.pipeline.cache.cards import names_of_units, published_names
+from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.cache.records import expected_files
-from distinit.pipeline.cache.state import CacheState
-from distinit.pipeline.cache.tables import read_table, videos_table
+from distinit.pipeline.cache.opening import read_sound_plan
+from distinit.pipeline.cache.plan import UnitPlan
+from distinit.pipeline.cache.records import (
+    expected_files,
+    read_commit,
+    read_manifest,
+    read_teacher,
+)
+from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
+from distinit.pipeline.cache.tree import Tree, list_tree
 from distinit.pipeline.cache.unit_check import UnitChecker
-from distinit.pipeline.storage import safe_join, sha256_file
+from distinit.pipeline.cache.whole_check import checksum_problems, missing_rows, record_problems
+from distinit.pipeline.storage import read_bounded, sha256_file
 from distinit.schemas.errors import DistInitError
-from distinit.schemas.manifest import FileEntry
-from distinit.schemas.tables import VIDEOS_SCHEMA
+from distinit.schemas.manifest import CacheManifest, FileEntry, PlanSummary, UnitCommit
+from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.wording import one_line
 
 __all__ = ["VerifyReport", "verify_cache"]
 
-_FIXED = ("README.md", "croissant.json", "manifest.json", "plan.parquet", "videos.parquet")
+_MAX_METADATA_BYTES = 1 << 20  # a zarr.json takes some 1,200
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What verification found; ``ok`` without problems."""
+    """What verification found.
+
+    Attributes:
+        problems: One line each, safe to print; none for a cache that is what its records say.
+        notes: What is no damage, but should be known.
+        damaged_units: (teacher, unit) that ``repair_cache`` can have done again.
+        content_digest: As recomputed from the records; "" where the cache is not complete.
+    """
 
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    damaged_units: tuple[tuple[str, int], ...]
     files: int
     rows: int
     bytes: int
     deep: bool
+    complete: bool
+    content_digest: str
 
     @property
     def ok(self) -> bool:
@@ -65,31 +85,35 @@ class _Verification:
     deep: bool
     on_unit: Callable[[int, int], None] | None
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     hashed: dict[str, str] = field(default_factory=dict)  # relative path -> sha256 as found
-    damaged: set[str] = field(default_factory=set)  # committed files that are not as committed
+    damaged: set[str] = field(default_factory=set)  # files that are not as committed
+    damaged_units: set[tuple[str, int]] = field(default_factory=set)
+    whole: bool = True  # every record could be read
 
     def run(self) -> VerifyReport:
-        rows = 0
-        files = published_files(self.layout)
-        for name in files:
-            with self._collect():
-                safe_join(self.layout.root, name)
-        with self._collect():
-            cache = TargetCache.open(self.layout.root, allow_incomplete=True)
-            state = cache.read_state()
-            rows = sum(state.unit_rows.values())
-            self._check_records(cache, state)
-            self._check_files(cache, state, files)
-            if self.deep:
-                self._check_units(state)
-        if self.layout.checksums.exists():
-            self._check_checksums(files)
-        size = sum(path.stat().st_size for name in files if (path := self._path(name)).exists())
-        unique = tuple(dict.fromkeys(self.problems))
-        return VerifyReport(unique, len(files), rows, size, self.deep)
-
-    def _path(self, name: str) -> Path:
-        return self.layout.root / name
+        tree = list_tree(self.layout)
+        self.problems += [f"{name}: a link or a special file" for name in tree.odd]
+        manifest, state, digest = None, None, ""
+        if tree.odd:  # a pipe would be waited for, a link read
+            self.notes.append("nothing was read: remove the links and special files first")
+        else:
+            manifest = self._attempt(partial(read_manifest, self.layout))
+        if manifest is not None:
+            self._check_private(tree, manifest)
+            state, digest = self._check_cache(tree, manifest)
+        size = sum((self.layout.root / name).lstat().st_size for name in tree.files)
+        return VerifyReport(
+            problems=tuple(one_line(text) for text in dict.fromkeys(self.problems)),
+            notes=tuple(one_line(text) for text in self.notes),
+            damaged_units=tuple(sorted(self.damaged_units)),
+            files=len(tree.files),
+            rows=sum(state.unit_rows.values()) if state is not None else 0,
+            bytes=size,
+            deep=self.deep,
+            complete=manifest is not None and manifest.complete,
+            content_digest=digest,
+        )
 
     @contextmanager
     def _collect(self) -> Iterator[None]:
@@ -97,82 +121,151 @@ class _Verification:
         try:
             yield
         except DistInitError as error:
-            self.problems.append(str(error))
+            self.problems.append(_in_one_line(error))
         except OSError as error:
             self.problems.append(f"{error.filename}: {error.strerror}")
 
-    def _expect(self, holds: bool, problem: str) -> None:
-        if not holds:
-            self.problems.append(problem)
-
-    def _check_records(self, cache: TargetCache, state: CacheState) -> None:
-        manifest = cache.manifest
-        self._expect(
-            manifest.complete or not self.layout.checksums.exists(),
-            "manifest.json says incomplete, but manifest-sha256.txt exists",
-        )
-        if not manifest.complete:
-            return
-        self._expect(state.complete, "manifest.json says complete, but units are missing")
-        found = state.content_digest(manifest.sampling)
-        self._expect(
-            found == manifest.content_digest,
-            f"manifest.json: content digest {manifest.content_digest}, recomputed {found}",
-        )
-        self._expect(
-            manifest.corpus.digest == corpus_digest(v.digest for v in state.plan.latest.values()),
-            "manifest.json: the corpus digest is not that of the planned videos",
-        )
-        self._check_counts(cache, state)
+    def _attempt[T](self, read: Callable[[], T]) -> T | None:
+        """The record that ``read`` gives; None, and a problem, where it cannot."""
         with self._collect():
-            stored = read_table(self.layout.videos, VIDEOS_SCHEMA)
-            wanted = videos_table(state.plan, state.outcomes)
-            self._expect(stored.equals(wanted), "videos.parquet contradicts the commit records")
+            return read()
+        self.whole = False
+        return None
 
-    def _check_counts(self, cache: TargetCache, state: CacheState) -> None:
-        outcomes = state.outcomes.values()
-        corpus = cache.manifest.corpus
-        counts = {
-            "videos": (corpus.videos, len(state.plan.latest)),
-            "failed": (corpus.failed, sum(o.status == "failed" for o in outcomes)),
-            "frames": (corpus.frames, sum(o.frame_count for o in outcomes if o.status == "ok")),
-            "rows": (cache.manifest.row_space.rows, sum(state.unit_rows.values())),
-        }
-        for name, (said, counted) in counts.items():
-            self._expect(said == counted, f"manifest.json: {said} {name}, counted {counted}")
-        for name, summary in cache.manifest.teachers.items():
-            committed = len(state.commits[name])
-            self._expect(
-                summary.units_committed == committed,
-                f"manifest.json: {summary.units_committed} units of {name}, counted {committed}",
+    def _check_private(self, tree: Tree, manifest: CacheManifest) -> None:
+        """What a writer leaves behind is no part of a complete cache; its lock may lie there."""
+        for name in tree.private:
+            if name.startswith(f"{self.layout.staging.name}/") and manifest.complete:
+                self.problems.append(f"{name}: left behind by a writer, not part of the cache")
+            elif name != self.layout.lock.name or (self.layout.root / name).lstat().st_size:
+                self.notes.append(f"{name}: a writer is at work on this cache, or was killed")
+
+    def _check_cache(self, tree: Tree, manifest: CacheManifest) -> tuple[CacheState | None, str]:
+        """The state as far as it can be read, and its content digest."""
+        records = self._read_teachers(manifest)
+        pair = self._attempt(partial(read_sound_plan, self.layout, manifest))
+        if pair is None:
+            return None, ""
+        plan, pinned = pair
+        state = self._read_state(manifest, plan, records)
+        self._check_files(tree, manifest, state)
+        if self.deep:
+            self._check_units(state)
+        return state, self._check_whole(manifest, state, pinned)
+
+    def _check_whole(self, manifest: CacheManifest, state: CacheState, pinned: PlanSummary) -> str:
+        """What only a cache whose records can all be read can be checked for."""
+        if not manifest.complete:
+            if self.layout.checksums.exists():
+                self.problems.append("manifest-sha256.txt: beside a manifest that says incomplete")
+            return ""
+        if not self.whole:  # nothing can be said of sums over all records
+            return ""
+        names = published_names(self.layout, state)
+        with self._collect():
+            self.problems += checksum_problems(
+                self.layout, names, self._hash if self.deep else None, self.damaged
             )
+        if not state.complete:
+            self.problems.append("manifest.json: says complete, but videos or units are missing")
+            return ""
+        found, problems = record_problems(self.layout, manifest, state, pinned)
+        self.problems += problems
+        return found
 
-    def _check_files(self, cache: TargetCache, state: CacheState, files: tuple[str, ...]) -> None:
-        committed: dict[str, FileEntry] = {}
-        wanted = set(_FIXED) if cache.manifest.complete else set()
-        for name, record in state.records.items():
-            wanted.add(self.layout.relative(self.layout.teacher_record(name)))
-            for spec in array_specs(record.encoding, record.identity.classes):
-                wanted.add(self.layout.relative(self.layout.array_metadata(name, spec.name)))
-            for unit, commit in state.commits[name].items():
-                wanted.add(self.layout.relative(self.layout.commit(name, unit)))
-                wanted |= expected_files(self.layout, record, unit, commit.rows).keys()
-                for path, entry in commit.files.items():
-                    same = committed.setdefault(path, entry) == entry
-                    self._expect(same, f"{path}: two commit records disagree on it")
-        missing = sorted(wanted - set(files))
-        self.problems += [f"{name}: missing" for name in missing]
-        self.damaged |= set(missing)
-        if cache.manifest.complete:
-            extra = sorted(set(files) - wanted)
+    def _read_teachers(self, manifest: CacheManifest) -> dict[str, TeacherRecord]:
+        records = {}
+        for name, summary in manifest.teachers.items():
+            record = self._attempt(partial(read_teacher, self.layout, name))
+            if record is None:
+                continue
+            records[name] = record
+            if summary_of(record, summary.units_committed) != summary:
+                self.problems.append(f"teachers/{name}/teacher.json: not as manifest.json says")
+        return records
+
+    def _read_state(
+        self, manifest: CacheManifest, plan: UnitPlan, records: dict[str, TeacherRecord]
+    ) -> CacheState:
+        """The commit records that can be read."""
+        commits: dict[str, dict[int, UnitCommit]] = {}
+        for name, record in records.items():
+            commits[name] = {}
+            units = self._attempt(partial(committed_units, self.layout, name, plan.units)) or []
+            if manifest.complete:
+                self._report_missing(name, set(range(plan.units)) - set(units))
+            for unit in units:
+                commit = self._attempt(partial(read_commit, self.layout, record, unit))
+                if commit is None:
+                    self.damaged_units.add((name, unit))
+                else:
+                    commits[name][unit] = commit
+        return CacheState(plan, records, commits)
+
+    def _report_missing(self, teacher_id: str, units: set[int]) -> None:
+        for unit in sorted(units):
+            name = self.layout.relative(self.layout.commit(teacher_id, unit))
+            self.whole = False
+            self.damaged_units.add((teacher_id, unit))
+            self.problems.append(f"{name}: missing")
+
+    def _check_files(self, tree: Tree, manifest: CacheManifest, state: CacheState) -> None:
+        """Every file of the records is there as it was committed, and no other."""
+        complete = manifest.complete
+        wanted = set(published_names(self.layout, state)) if complete else set()
+        wanted |= names_of_units(self.layout, state)
+        present = set(tree.files)
+        self.damaged |= wanted - present
+        self.problems += [f"{name}: missing" for name in sorted(wanted - present)]
+        if complete:
+            extra = [name for name in sorted(present - wanted) if not self._may_be(name, state)]
             self.problems += [f"{name}: not part of the cache" for name in extra]
+        for name, record in state.records.items():
+            for spec in array_specs(record.encoding, record.identity.classes) if complete else ():
+                self._check_array(name, spec, state.plan)
+        committed: dict[str, FileEntry] = {}
+        for commits in state.commits.values():
+            for commit in commits.values():
+                for name, entry in commit.files.items():
+                    if committed.setdefault(name, entry) != entry:
+                        self.problems.append(f"{name}: two commit records disagree on it")
         for name, entry in committed.items():
-            if name not in missing:
+            if name not in self.damaged:
                 with self._collect():
                     self._check_entry(name, entry)
+        self.damaged_units |= {
+            (teacher, unit)
+            for teacher, commits in state.commits.items()
+            for unit, commit in commits.items()
+            if self.damaged & commit.files.keys()
+        }
+
+    def _may_be(self, name: str, state: CacheState) -> bool:
+        """Whether a file may belong to a teacher or unit of which the record cannot be read."""
+        teacher = name.split("/")[1] if name.startswith("teachers/") else ""
+        if teacher and teacher not in state.records:
+            return not self.whole
+        for lost, unit in self.damaged_units:
+            record = state.records[lost]
+            if name == self.layout.relative(self.layout.commit(lost, unit)):
+                return True
+            if name in expected_files(self.layout, record, unit, rows=1):
+                return True
+        return False
+
+    def _check_array(self, teacher_id: str, spec: ArraySpec, plan: UnitPlan) -> None:
+        """zarr.json is, byte for byte, what was written: readers disagree on anything else."""
+        path = self.layout.array_metadata(teacher_id, spec.name)
+        name = self.layout.relative(path)
+        if name in self.damaged:
+            return
+        with self._collect():
+            rows = plan.units * plan.capacity
+            if read_bounded(path, _MAX_METADATA_BYTES) != metadata_bytes(spec, rows, plan.capacity):
+                self.problems.append(f"{name}: describes another array than the manifest")
 
     def _check_entry(self, name: str, entry: FileEntry) -> None:
-        size = self._path(name).stat().st_size
+        size = (self.layout.root / name).lstat().st_size
         found = self._hash(name) if self.deep else entry.sha256
         if (size, found) != (entry.size, entry.sha256):
             self.damaged.add(name)
@@ -183,48 +276,28 @@ class _Verification:
 
     def _hash(self, name: str) -> str:
         if name not in self.hashed:
-            self.hashed[name] = sha256_file(self._path(name))
+            self.hashed[name] = sha256_file(self.layout.root / name)
         return self.hashed[name]
-
-    def _check_checksums(self, files: tuple[str, ...]) -> None:
-        """manifest-sha256.txt must be, byte for byte, what hashing the files gives."""
-        with self._collect():
-            try:
-                lines = self.layout.checksums.read_text("utf-8").splitlines(keepends=True)
-            except ValueError:
-                self.problems.append("manifest-sha256.txt: not a text")
-                return
-            listed = {line[66:-1]: line for line in lines}
-            in_order = list(listed) == list(files) and len(lines) == len(listed)
-            self._expect(in_order, "manifest-sha256.txt: lists other files than the cache has")
-            for name in files if self.deep else ():
-                if name in listed and self._path(name).is_file():
-                    wanted = f"{self._hash(name)}  {name}\n"
-                    self._expect(listed[name] == wanted, f"{name}: not as manifest-sha256.txt says")
 
     def _check_units(self, state: CacheState) -> None:
         checker = UnitChecker(self.layout, state)
         for unit in range(state.plan.units):
             for name, commits in state.commits.items():
                 # Files that fail their sha256 are reported; their content says nothing more.
-                if unit in commits and not self.damaged & commits[unit].files.keys():
+                if unit in commits and (name, unit) not in self.damaged_units:
+                    before = len(self.problems)
                     with self._collect():
                         self.problems += checker.check(name, unit)
+                    if len(self.problems) > before:
+                        self.damaged_units.add((name, unit))
             if self.on_unit is not None:
                 self.on_unit(unit + 1, state.plan.units)
-        if not self.damaged:
-            self.problems += _missing_rows(state, checker.rows_of_video)
+        if not self.damaged_units:
+            self.problems += missing_rows(state, checker.rows_of_video)
 
 
-def _missing_rows(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:
-    """Videos whose rows and outcome do not fit: a failed one has none."""
-    problems = []
-    latest = state.plan.latest
-    for video_id, outcome in state.outcomes.items():
-        rows = rows_of_video.get(video_id, 0)
-        limit = latest[video_id].reserved_rows if outcome.status == "ok" else 0
-        if rows > min(limit, outcome.frame_count) or (limit and outcome.frame_count and not rows):
-            problems.append(
-                f"video {video_id}: {rows} rows, {outcome.status}, {outcome.frame_count} frames"
-            )
-    return problems
+def _in_one_line(error: DistInitError) -> str:
+    details = [("expected", error.expected), ("found", error.found)]
+    return "; ".join(
+        [error.problem, *(f"{label} {text}" for label, text in details if text is not None)]
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distinit.pipeline.cache.arrays import encode_shard
-from distinit.pipeline.cache.cards import checksum_lines, published_files
+from distinit.pipeline.cache.cards import checksum_lines
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import entry_of
+from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.schemas.manifest import UnitCommit
 
@@ -31,7 +34,7 @@ def resign(root: Path) -> None:
         commit = json.loads(path.read_text())
         commit["files"] = {n: entry_of(root / n).model_dump() for n in commit["files"]}
         path.write_text(UnitCommit.model_validate(commit).resealed().model_dump_json())
-    layout.checksums.write_text(checksum_lines(layout, {}))
+    layout.checksums.write_text(checksum_lines(layout, list_tree(layout).files, {}))
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -44,6 +47,10 @@ def test_a_sound_cache_has_no_problems(cache_root: Path, deep: bool) -> None:
     report = verify_cache(cache_root, deep=deep, on_unit=lambda a, b: units.append((a, b)))
     assert report.problems == ()
     assert report.ok
+    assert report.complete
+    said = json.loads((cache_root / "manifest.json").read_text())["content_digest"]
+    assert report.content_digest == said
+    assert report.notes == ()
     assert report.rows == 279
     files = [p for p in cache_root.rglob("*") if p.is_file()]
     assert report.files == len(files) - 2  # without .lock and manifest-sha256.txt
@@ -70,6 +77,7 @@ def test_an_incomplete_cache_verifies(
     report = verify_cache(tmp_path / "c")
     assert report.problems == ()
     assert report.rows > 0
+    assert (report.complete, report.content_digest) == (False, "")
     (tmp_path / "c" / "frames" / "unit-00000.parquet").unlink()
     assert not verify_cache(tmp_path / "c", deep=False).ok
 
@@ -81,7 +89,7 @@ def test_an_incomplete_cache_verifies(
 )
 @given(data=st.data())
 def test_any_flipped_bit_is_found(cache_root: Path, data: st.DataObject) -> None:
-    names = [*published_files(CacheLayout(cache_root)), "manifest-sha256.txt"]
+    names = [*list_tree(CacheLayout(cache_root)).files, "manifest-sha256.txt"]
     path = cache_root / data.draw(st.sampled_from(names))
     good = path.read_bytes()
     place = data.draw(st.integers(0, len(good) - 1))
@@ -199,16 +207,187 @@ def test_confidence_that_does_not_follow_is_found(
     assert any(f"confidence of row {row}" in p for p in verify_cache(cache_root).problems)
 
 
-def test_extra_files_and_links_are_found(cache_root: Path, tmp_path: Path) -> None:
+def test_extra_files_are_found(cache_root: Path) -> None:
     (cache_root / "teachers/alpha/notes.txt").write_text("hello")
     (cache_root / "frames/unit-00009.parquet.partial").write_text("half")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (cache_root / "link").symlink_to(outside)
-    problems = "\n".join(verify_cache(cache_root, deep=False).problems)
-    assert "teachers/alpha/notes.txt: not part of the cache" in problems
-    assert "unit-00009.parquet.partial: not part of the cache" in problems
-    assert "a link in the folder leads outside of it" in problems
+    (cache_root / "frames/.lock").touch()
+    assert set(verify_cache(cache_root, deep=False).problems) == {
+        "teachers/alpha/notes.txt: not part of the cache",
+        "frames/unit-00009.parquet.partial: not part of the cache",
+        "frames/.lock: not part of the cache",
+    }
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "plan.parquet",
+        "manifest-sha256.txt",
+        "frames/unit-00001.parquet",
+        "teachers/alpha/logits/c/1/0",
+        "teachers/alpha/commits/unit-00001.json",
+        ".lock",
+        ".fence",
+        ".staging",
+        "more",
+    ],
+)
+def test_links_and_pipes_are_found_and_not_read(
+    cache_root: Path, tmp_path: Path, name: str, deep: bool
+) -> None:
+    path = cache_root / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path)
+    report = verify_cache(cache_root, deep=deep)
+    assert report.problems == (f"{name}: a link or a special file",)
+    assert report.notes == ("nothing was read: remove the links and special files first",)
+    path.unlink()
+    os.mkfifo(path)
+    assert verify_cache(cache_root, deep=deep).problems == report.problems
+
+
+def test_what_a_writer_left_behind_is_told(cache_root: Path) -> None:
+    (cache_root / ".staging/unit-00001.7-ab").mkdir(parents=True)
+    assert verify_cache(cache_root, deep=False).problems == ()
+    (cache_root / ".staging/unit-00001.7-ab/frames.parquet").write_text("half")
+    (cache_root / ".fence").write_text("token")
+    report = verify_cache(cache_root, deep=False)
+    assert report.problems == (
+        ".staging/unit-00001.7-ab/frames.parquet: left behind by a writer, not part of the cache",
+    )
+    assert report.notes == (".fence: a writer is at work on this cache, or was killed",)
+
+
+def lines_of(root: Path) -> list[bytes]:
+    return (root / "manifest-sha256.txt").read_bytes().splitlines(keepends=True)
+
+
+FOREIGN = "manifest-sha256.txt: has lines that `sha256sum` did not write"
+OTHERS = "manifest-sha256.txt: lists other files than the cache has, or in another order"
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda lines: [line.replace(b"\n", b"\r\n") for line in lines], FOREIGN),
+        (lambda lines: [lines[0].upper(), *lines[1:]], FOREIGN),
+        (lambda lines: [*lines, b"\n"], FOREIGN),
+        (lambda lines: [*lines[:-1], lines[-1].rstrip()], FOREIGN),
+        (lambda lines: [lines[0].replace(b"  ", b" *"), *lines[1:]], FOREIGN),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], OTHERS),
+        (lambda lines: [lines[0], *lines], OTHERS),
+        (lambda lines: lines[1:], OTHERS),
+        (lambda lines: [*lines, b"0" * 64 + b"  zzz\n"], OTHERS),
+    ],
+)
+def test_another_form_of_the_checksums_is_found(
+    cache_root: Path,
+    change: Callable[[list[bytes]], list[bytes]],
+    problem: str,
+    deep: bool,
+) -> None:
+    (cache_root / "manifest-sha256.txt").write_bytes(b"".join(change(lines_of(cache_root))))
+    assert verify_cache(cache_root, deep=deep).problems == (problem,)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_missing_checksums_are_found(cache_root: Path, deep: bool) -> None:
+    (cache_root / "manifest-sha256.txt").unlink()
+    assert verify_cache(cache_root, deep=deep).problems == ("manifest-sha256.txt: missing",)
+
+
+def test_a_fidelity_that_the_commits_do_not_give_is_found(cache_root: Path) -> None:
+    path = cache_root / "teachers/alpha/teacher.json"
+    record = json.loads(path.read_text())
+    record["fidelity"]["mean_kl_nats"] *= 2
+    path.write_text(json.dumps(record))
+    resign(cache_root)
+    assert verify_cache(cache_root, deep=False).problems == (
+        "teachers/alpha/teacher.json: fidelity is not that of the commits",
+        "README.md: is not what follows from the records",
+    )
+
+
+def test_teachers_that_disagree_on_a_video_are_found(cache_root: Path) -> None:
+    path = cache_root / "teachers/beta/commits/unit-00000.json"
+    commit = json.loads(path.read_text())
+    commit["videos"][0]["duration_seconds"] += 1
+    path.write_text(json.dumps(commit))
+    resign(cache_root)
+    problems = verify_cache(cache_root, deep=False).problems
+    assert "unit-00000 of beta: rows or videos are not those of alpha" in problems
+
+
+def test_a_unit_that_decides_other_videos_is_found(cache_root: Path) -> None:
+    for teacher in ("alpha", "beta"):
+        path = cache_root / f"teachers/{teacher}/commits/unit-00000.json"
+        commit = json.loads(path.read_text())
+        commit["videos"].append(commit["videos"][0])
+        path.write_text(json.dumps(commit))
+    resign(cache_root)
+    problems = verify_cache(cache_root, deep=False).problems
+    assert "unit-00000 of alpha: decides other videos than the plan says" in problems
+
+
+@pytest.mark.parametrize("name", ["README.md", "croissant.json"])
+def test_an_edited_and_signed_card_is_found(cache_root: Path, name: str) -> None:
+    with (cache_root / name).open("a") as file:
+        file.write("Trust me.\n")
+    resign(cache_root)
+    problem = f"{name}: is not what follows from the records"
+    assert verify_cache(cache_root, deep=False).problems == (problem,)
+
+
+def test_doubled_rows_of_videos_are_found(cache_root: Path) -> None:
+    path = cache_root / "videos.parquet"
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    resign(cache_root)
+    problems = verify_cache(cache_root, deep=False).problems
+    assert "videos.parquet: contradicts the commit records" in problems
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "teachers/alpha/teacher.json",
+        "teachers/alpha/logits/zarr.json",
+        "teachers/alpha/commits/unit-00001.json",
+        "croissant.json",
+    ],
+)
+def test_doubled_keys_are_found(cache_root: Path, name: str) -> None:
+    path = cache_root / name
+    text = path.read_text()
+    key, value = next(iter(json.loads(text).items()))
+    path.write_text(text.replace("{", "{" + f"{json.dumps(key)}: {json.dumps(value)}, ", 1))
+    layout = CacheLayout(cache_root)
+    layout.checksums.write_text(checksum_lines(layout, list_tree(layout).files, {}))
+    assert any(Path(name).name in p for p in verify_cache(cache_root, deep=False).problems)
+
+
+def test_one_damaged_part_does_not_hide_the_others(cache_root: Path) -> None:
+    (cache_root / "teachers/alpha/commits/unit-00001.json").write_text("{}")
+    (cache_root / "teachers/beta/logits/c/2/0").unlink()
+    (cache_root / "notes.txt").touch()
+    report = verify_cache(cache_root)
+    assert report.damaged_units == (("alpha", 1), ("beta", 2))
+    assert len(report.problems) == 3
+    assert "unit-00001.json is not a valid UnitCommit" in report.problems[0]
+    assert report.problems[1:] == (
+        "teachers/beta/logits/c/2/0: missing",
+        "notes.txt: not part of the cache",
+    )
+
+
+def test_problems_are_safe_to_print(cache_root: Path) -> None:
+    (cache_root / "x\nok: every byte agrees\x1b[2J").touch()
+    (problem,) = verify_cache(cache_root).problems
+    assert problem == "x\\nok: every byte agrees\\x1b[2J: not part of the cache"
 
 
 def test_a_folder_that_is_no_cache(tmp_path: Path) -> None:

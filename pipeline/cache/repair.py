@@ -1,0 +1,47 @@
+"""Give damaged units of a cache back to the work that is to be done, after a look at every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distinit.pipeline.cache.damage import forget_units, teachers_without
+from distinit.pipeline.cache.fence import lower_fence, raise_fence
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.lock import CacheLock
+from distinit.pipeline.cache.records import read_manifest
+from distinit.pipeline.cache.verify import VerifyReport, verify_cache
+from distinit.pipeline.records import write_record
+from distinit.pipeline.storage import refuse_links
+from distinit.schemas.errors import CacheError
+
+__all__ = ["repair_cache"]
+
+
+def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = None) -> VerifyReport:
+    """Verify deeply, and remove the commit records of units that are damaged.
+
+    The same extraction does these units again, and writes all that follows from records afresh.
+    The report tells what was found before.
+
+    Raises:
+        CacheLockedError: Another process writes the cache.
+        CacheError: The folder holds links.
+        StorageError: It cannot be written to.
+    """
+    layout = CacheLayout(root.resolve())
+    refuse_links(layout.root, CacheError)
+    with CacheLock(layout.lock):
+        raise_fence(layout.fence)
+        try:
+            report = verify_cache(root, on_unit=on_unit)
+            if report.damaged_units:
+                manifest = read_manifest(layout)
+                teachers = teachers_without(manifest, report.damaged_units)
+                unfinished = {"complete": False, "content_digest": "", "teachers": teachers}
+                write_record(manifest.model_copy(update=unfinished), layout.manifest)
+                layout.checksums.unlink(missing_ok=True)
+                forget_units(layout, report.damaged_units)
+        finally:
+            lower_fence(layout.fence)
+    return report
