@@ -196,6 +196,7 @@ def _command(*examples: str) -> Callable[[_Command], click.Command]:
 @click.option("--hwaccel", "decode__hwaccel", metavar="none|cuda", help="What decodes.")
 @click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
 @click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
+@click.option("--keep-gone", is_flag=True, default=None, help="Train on removed videos too.")
 @_sampling_options
 @_stage_options
 def extract(

@@ -77,3 +77,7 @@ class ExtractConfig(Record):
         1.0, ge=0, le=1, description="largest share of failed videos before the run ends in error"
     )
     retry_failed: bool = Field(False, description="try videos again that failed before")
+    keep_gone: bool = Field(
+        False,
+        description="videos that the cache knows and ``videos`` no longer holds stay in training",
+    )

@@ -36,10 +36,18 @@ MAX_UNITS = 10_000_000
 class CorpusSummary(Record):
     """Which videos the cache speaks of."""
 
-    digest: Sha256 = Field(description="sha256 over the sorted content digests of all videos")
-    videos: int = Field(ge=0)
-    failed: int = Field(ge=0)
-    frames: int = Field(ge=0, description="decoded frames of the videos that are ok")
+    digest: Sha256 = Field(
+        description="sha256 over the sorted content digests of all videos, gone ones too"
+    )
+    videos: int = Field(ge=0, description="that the corpus has, failed ones too")
+    failed: int = Field(ge=0, description="of those")
+    frames: int = Field(ge=0, description="decoded frames of those that are ok")
+    gone: int = Field(
+        0,
+        ge=0,
+        description="further videos, which the corpus had in earlier runs: their rows are kept, "
+        "and not trained on",
+    )
 
 
 class RowSpace(Record):
@@ -62,8 +70,8 @@ class PlanSummary(Record):
 
     digest: Sha256 = Field(description="over all columns of the plan, its capacity and base size")
     rows_digest: Sha256 = Field(
-        description="the same without path, size_bytes and mtime_ns, which say where the videos "
-        "were: the same videos give the same again"
+        description="the same without path, size_bytes, mtime_ns and in_corpus, which say where "
+        "the videos are: the same videos give the same again"
     )
     next_digest: Sha256 | Literal[""] = Field(
         "", description="of the plan that a writer is putting in its place; empty when it is done"
@@ -112,8 +120,9 @@ class VideoOutcome(Record):
     """What became of one video in one extraction."""
 
     video_id: VideoId
-    status: Literal["ok", "failed", "spilled"] = Field(
-        description="spilled: more rows than planned; its rows lie in a later unit"
+    status: Literal["ok", "failed", "spilled", "gone"] = Field(
+        description="spilled: more rows than planned; its rows lie in a later unit. gone: it was "
+        "removed from the corpus before it was decoded"
     )
     frame_count: int = Field(ge=0, description="decoded frames; 0 when failed")
     width: int = Field(ge=0, description="pixels, after rotation")
@@ -150,6 +159,11 @@ class UnitCommit(Record):
         description="videos whose reserved rows end in this unit"
     )
     fidelity: FidelitySums | None = Field(None, description="None for feature teachers")
+    unanswered: tuple[VideoId, ...] = Field(
+        (),
+        description="videos that were gone when this teacher came: it never saw them. Their rows "
+        "are NaN; they count as missing once the corpus has the videos again",
+    )
     record_sha256: Sha256 = Field(
         description="over the other fields of this record: nothing else would tell that one of "
         "them was damaged while the cache has no list of checksums yet"

@@ -22,8 +22,9 @@ VIDEOS_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("frame_count", pa.int64(), nullable=False),  # decoded, not announced
         pa.field("duration_seconds", pa.float64(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # ok | failed
+        pa.field("status", pa.string(), nullable=False),  # ok | failed | gone
         pa.field("error", pa.string()),
+        pa.field("in_corpus", pa.bool_(), nullable=False),  # false: not to be trained on
     ]
 )
 
@@ -39,6 +40,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("first_row", pa.int64(), nullable=False),
         pa.field("reserved_rows", pa.int64(), nullable=False),
         pa.field("task", pa.int64(), nullable=False),  # first unit of the task that decodes it
+        pa.field("in_corpus", pa.bool_(), nullable=False),
     ]
 )
 

@@ -247,6 +247,10 @@ class TeacherRecord(Record):
     fingerprint: Sha256
     identity: TeacherIdentity
     encoding: Encoding
+    name: Name = Field("", description="as --teacher named it")
+    weights_file: Name | None = Field(
+        None, description="name of the file that --weights gave, without its folder"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass"
     )

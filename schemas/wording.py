@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ["counted", "one_line", "printable", "printable_json"]
+__all__ = ["counted", "one_line", "printable", "printable_json", "shell_line"]
 
 # Cc: control characters (escape sequences begin with one). Cf: formatting, bidirectional overrides
 # among it. Cs: lone surrogates, which no terminal encoding can hold. Zl, Zp: further line breaks.
@@ -42,6 +45,18 @@ def printable_json(text: str) -> str:
         json.dumps(c)[1:-1] if c > "\x7e" and unicodedata.category(c) in _ESCAPED_CATEGORIES else c
         for c in text
     )
+
+
+def shell_line(arguments: Iterable[str]) -> str:
+    """A command for a shell; what could act on a terminal is escaped, as bash and zsh read it."""
+    return " ".join(_quoted(argument) for argument in arguments)
+
+
+def _quoted(argument: str) -> str:
+    if one_line(argument) == argument:
+        return shlex.quote(argument)
+    text = argument.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + re.sub(r"\\udc([0-9a-f]{2})", r"\\x\1", one_line(text)) + "'"
 
 
 def _escaped(character: str) -> str:

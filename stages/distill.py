@@ -111,7 +111,8 @@ def _open_run(config: DistillConfig, task: DistillTask) -> RunDirectory:
 def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
     videos = task.videos
     failed = f"; {counted(videos.failed, 'failed one')} left out" if videos.failed else ""
-    progress.message(f"{counted(len(videos.cache_ids), 'video')}{failed}")
+    gone = f"; {counted(videos.gone, 'video')} of earlier runs left out" if videos.gone else ""
+    progress.message(f"{counted(len(videos.cache_ids), 'video')}{failed}{gone}")
     for reader in task.readers:
         wanted, threshold = reader.config, reader.threshold_nats
         kept = "" if threshold == float("inf") else f", entropy at most {threshold:.3f} nats"

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
+from distinit.pipeline.cache.completion import ExtractCommand, missing_lines
+from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.compute.executor import Executor
 from distinit.pipeline.compute.in_process import InProcessExecutor
 from distinit.pipeline.compute.ray_actors import RayExecutor
-from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.corpus.listing import Corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.failures import failure_lines
@@ -28,14 +29,19 @@ from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import (
     ConfigError,
-    CorpusError,
     TeacherError,
     TooManyFailuresError,
 )
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
-from distinit.schemas.teacher import TeacherIdentity, TeacherRecord, identity_differences
+from distinit.schemas.teacher import (
+    TeacherIdentity,
+    TeacherRecord,
+    TeacherRequest,
+    identity_differences,
+)
 from distinit.schemas.wording import counted
+from distinit.stages.extract_corpus import TodaysCorpus, list_todays_corpus
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
@@ -53,24 +59,20 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     began = time.monotonic()
     progress = progress or NullProgress()
     asked, config = config, _anchored(config)
-    root = Path(config.cache)
     _check_precision(config)
     prober = Prober(config.decode)
-    spool = Spool.of(config.spool)
-    corpus = list_corpus(
-        config.videos, _known_files(root), spool=spool, look=prober.look, progress=progress
-    )
-    for path, reason in corpus.unavailable.items():
-        progress.message(f"failed: {path}: {reason}")
+    today = list_todays_corpus(config, Spool.of(config.spool), prober, progress)
+    corpus = today.corpus
     # A driver of Ray workers may have no GPU: it only needs to know who the teachers are.
     teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     records = {
-        name: _teacher_record(config, teacher, request.encoding)
+        name: _teacher_record(config, teacher, request)
         for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)
     }
-    with _open_cache(config, corpus, prober, records, progress) as writer, _store_lock(config):
-        if config.retry_failed:
-            _plan_failed_again(writer, corpus, prober, config)
+    with _open_cache(config, today, prober, records, progress) as writer, _store_lock(config):
+        today.enter(writer)
+        again = today.again(writer, retry_failed=config.retry_failed)
+        writer.replan(list(plan_videos(prober, corpus.source, again, config.sampling)))
         store = _open_store(config, writer)
         frames_done = _run(config, corpus, writer, teachers, progress)
         if store is not None:
@@ -78,7 +80,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         manifest = writer.finalise()
         if store is not None and manifest.complete:
             store.finalise(task.first_unit for task in writer.plan.tasks)
-        result = _result(asked, corpus, writer, manifest, frames_done, time.monotonic() - began)
+        result = _result(asked, today, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
 
@@ -92,19 +94,6 @@ def _anchored(config: ExtractConfig) -> ExtractConfig:
     teachers = tuple(t.model_copy(update={"weights": absolute(t.weights)}) for t in config.teachers)
     paths = {"cache": absolute(config.cache), "frames": absolute(config.frames)}
     return config.model_copy(update={"teachers": teachers, **paths})
-
-
-def _known_files(root: Path) -> dict[str, VideoFile]:
-    """Files that the cache knows: unchanged ones need not be hashed again."""
-    plan = read_cache_plan(root)
-    if plan is None:
-        return {}
-    return {
-        entry.path: VideoFile(
-            entry.video_id, entry.path, entry.digest, entry.size_bytes, entry.mtime_ns
-        )
-        for entry in plan.latest.values()
-    }
 
 
 def _check_precision(config: ExtractConfig) -> None:
@@ -133,39 +122,35 @@ def _load_teachers(config: ExtractConfig, device: str) -> dict[str, Teacher]:
     return loaded
 
 
-def _teacher_record(config: ExtractConfig, teacher: Teacher, encoding: str) -> TeacherRecord:
+def _teacher_record(
+    config: ExtractConfig, teacher: Teacher, request: TeacherRequest
+) -> TeacherRecord:
     return TeacherRecord(
         id=teacher.id,
         fingerprint=teacher.identity.fingerprint,
         identity=teacher.identity,
-        encoding=encoding,
+        encoding=request.encoding,
         precision=config.precision,
         batch_size=config.batch_size,
         compiled=config.compile,
         device=config.device if config.compute.workers else teacher.device,
         software={**software_versions(), "ffmpeg": find_ffmpeg().version},
+        name=request.name,
+        weights_file=None if request.weights is None else Path(request.weights).name,
     )
 
 
 def _open_cache(
     config: ExtractConfig,
-    corpus: Corpus,
+    today: TodaysCorpus,
     prober: Prober,
     records: Mapping[str, TeacherRecord],
     progress: Progress,
 ) -> CacheWriter:
-    plan = read_cache_plan(Path(config.cache))
-    planned = set() if plan is None else set(plan.latest)
-    if planned and planned.isdisjoint(file.video_id for file in corpus.files):
-        progress.message(
-            f"warning: {counted(len(corpus.files), 'video')} given, none of them among the "
-            f"{len(planned)} of the cache {config.cache}; they are added to it. Is --cache the one "
-            "you meant?"
-        )
-    fresh = [file for file in corpus.files if file.video_id not in planned]
+    fresh = today.fresh
     progress.start("probe", len(fresh), "videos")
     videos = []
-    for video in plan_videos(prober, corpus.source, fresh, config.sampling):
+    for video in plan_videos(prober, today.corpus.source, fresh, config.sampling):
         videos.append(video)
         progress.advance()
     progress.finish()
@@ -187,14 +172,6 @@ def _tell_repairs(repairs: Sequence[str], progress: Progress) -> None:
         progress.message(f"repair: ... {len(repairs) - _REPAIRS_SHOWN} more")
 
 
-def _plan_failed_again(
-    writer: CacheWriter, corpus: Corpus, prober: Prober, config: ExtractConfig
-) -> None:
-    failed = {entry.video_id for entry, _ in writer.failed_videos()}
-    files = [file for file in corpus.files if file.video_id in failed]
-    writer.replan(list(plan_videos(prober, corpus.source, files, config.sampling)))
-
-
 def _run(
     config: ExtractConfig,
     corpus: Corpus,
@@ -205,7 +182,9 @@ def _run(
     """Run all pending tasks, then those of videos that turned out longer than planned."""
     executor: Executor | None = None
     frames_done = 0
-    allowed = int(config.max_failed * len(writer.plan.latest)) - len(writer.failed_videos())
+    failed = len(writer.failed_videos()) + len(corpus.unavailable)
+    here = sum(entry.in_corpus for entry in writer.plan.latest.values()) + len(corpus.unavailable)
+    allowed = int(config.max_failed * here) - failed
     try:
         while tasks := _tasks(writer, corpus):
             spec = _worker_spec(config, corpus, writer)
@@ -230,23 +209,12 @@ def _run(
 
 
 def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:
-    """What is pending, with the paths that the videos have today: content is what counts.
-
-    Raises CorpusError if a pending video is no longer in the corpus.
-    """
+    """What is pending, with the paths that the videos have today: content is what counts."""
     paths = {file.video_id: file.path for file in corpus.files}
-    tasks, missing = [], []
+    tasks = []
     for spec in writer.pending_tasks():
-        missing += [v.path for v in spec.videos if v.video_id not in paths]
         videos = tuple(replace(v, path=paths.get(v.video_id, v.path)) for v in spec.task.videos)
         tasks.append(ExtractionTask(replace(spec, task=replace(spec.task, videos=videos))))
-    if missing:
-        raise CorpusError(
-            f"{counted(len(missing), 'video')} that the cache waits for: not in {corpus.root}",
-            expected="the videos that the extraction began with (and more, if you like)",
-            found="missing: " + ", ".join(sorted(missing)[:5]),
-            remedy="bring them back, or start a new cache without them",
-        )
     return tasks
 
 
@@ -308,18 +276,21 @@ def _same_teachers(
 
 def _result(
     config: ExtractConfig,
-    corpus: Corpus,
+    today: TodaysCorpus,
     writer: CacheWriter,
     manifest: CacheManifest,
     frames_done: int,
     seconds: float,
 ) -> ExtractResult:
-    unavailable = tuple(FailedVideo(path=p, error=why) for p, why in corpus.unavailable.items())
+    unread = today.corpus.unavailable
+    unavailable = tuple(FailedVideo(path=path, error=why) for path, why in unread.items())
     return ExtractResult(
         cache=config.cache,
         frames_store=config.frames,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
+        missing=_missing(config, writer),
+        corpus=today.report,
         videos=manifest.corpus.videos + len(unavailable),
         frames=manifest.corpus.frames,
         rows=manifest.row_space.rows,
@@ -340,6 +311,22 @@ def _result(
         frames_done=frames_done,
         seconds=round(seconds, 2),
     )
+
+
+def _missing(config: ExtractConfig, writer: CacheWriter) -> tuple[str, ...]:
+    """What the cache still lacks, and the commands that complete it; empty if it is complete."""
+    state = writer.state()
+    lacking = {name: count for name in state.commits if (count := state.lacking(name))}
+    decode = config.decode.model_dump(mode="json", exclude_defaults=True)
+    further = [] if config.frames is None else ["--frames", config.frames]
+    for name, value in decode.items():
+        further += ["--set", f"decode.{name}={value}"]
+    run = ExtractCommand(config.cache, config.sampling, config.videos, tuple(further))
+    lines = missing_lines(lacking, writer.records, run)
+    if not lines and state.waiting:
+        command = run.for_teacher(next(iter(writer.records.values())))
+        lines = [f"{counted(state.waiting, 'video')} to be decoded again; run: {command}"]
+    return tuple(lines)
 
 
 def _check_failures(config: ExtractConfig, result: ExtractResult) -> None:

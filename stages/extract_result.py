@@ -6,8 +6,9 @@ from pydantic import Field
 
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.schemas.base import Record
+from distinit.schemas.corpus import CorpusReport
 from distinit.schemas.teacher import FidelityReport
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["ExtractResult", "FailedVideo"]
 
@@ -26,13 +27,17 @@ class ExtractResult(Record):
     frames_store: str | None
     content_digest: str
     complete: bool = Field(description="every video is decided; failed ones are listed")
-    videos: int
+    missing: tuple[str, ...] = Field(
+        (), description="what a cache that is not complete lacks, and the commands to run"
+    )
+    corpus: CorpusReport = Field(description="what is new, changed and gone")
+    videos: int = Field(description="of the corpus, failed ones too")
     frames: int = Field(description="decoded frames of the videos that are ok")
     rows: int
     failed: tuple[FailedVideo, ...]
     unavailable: int = Field(
-        description="of the failed: URLs that could not be fetched. The cache does not know them; "
-        "the same command tries them again"
+        description="of the failed: files that cannot be read, and URLs that cannot be fetched. "
+        "The cache does not know them; the same command tries them again"
     )
     decoder_errors: dict[str, int] = Field(description="path -> number, of damaged videos")
     teachers: tuple[str, ...]
@@ -51,6 +56,7 @@ class ExtractResult(Record):
             f"{counted(self.rows, 'row')}, "
             f"teachers: {', '.join(self.teachers)}",
             f"this run: {counted(self.frames_done, 'frame')} in {self.seconds:.1f} s",
+            *self.corpus.lines()[1:],
         ]
         lines += [
             f"{name} stored as {self.encodings[name]} lost: {loss}"
@@ -61,13 +67,15 @@ class ExtractResult(Record):
             lines += failure_lines((video.path, video.error) for video in self.failed)
         if self.unavailable:
             lines.append(
-                f"{self.unavailable} of them could not be fetched: the same command tries again"
+                f"{self.unavailable} of them could not be read or fetched: the same command tries "
+                "again"
             )
         lines += damage_lines(self.decoder_errors)
-        lines += ["", f"cache   {self.cache}"]
+        lines += ["", f"cache   {one_line(self.cache)}"]
         if self.frames_store is not None:
-            lines.append(f"frames  {self.frames_store}")
+            lines.append(f"frames  {one_line(self.frames_store)}")
+        if not self.complete:
+            return "\n".join([*lines, *(f"NOT COMPLETE: {line}" for line in self.missing)])
         lines.append(f"digest  {self.content_digest}")
-        frames = self.frames_store or "FRAMES"
-        audit = f"distinit audit {self.cache} --frames {frames} --out REPORT"
-        return "\n".join([*lines, "", f"next: {audit}"])
+        audit = ["distinit", "audit", self.cache, "--frames", self.frames_store or "FRAMES"]
+        return "\n".join([*lines, "", f"next: {shell_line([*audit, '--out', 'REPORT'])}"])

@@ -203,6 +203,8 @@ def _record_set(name: str, source: str, schema: pa.Schema, kind: str) -> dict[st
 def _data_type(kind: pa.DataType) -> str:
     if pa.types.is_string(kind):
         return "sc:Text"
+    if pa.types.is_boolean(kind):
+        return "sc:Boolean"
     return "sc:Float" if pa.types.is_floating(kind) else "sc:Integer"
 
 

@@ -17,7 +17,12 @@ from distinit.schemas.video import SamplingConfig
 __all__ = ["content_digest", "corpus_digest", "plan_summary", "unit_content_sha256"]
 
 _BLOCK_ROWS = 4_096  # bounds the copies made while hashing
-_WHEREABOUTS = ("path", "size_bytes", "mtime_ns")  # columns of a plan that decide no row
+_WHEREABOUTS = (
+    "path",
+    "size_bytes",
+    "mtime_ns",
+    "in_corpus",
+)  # columns of a plan that decide no row
 
 
 def corpus_digest(digests: Iterable[str]) -> str:
@@ -93,10 +98,11 @@ def content_digest(
         sampling: Which frames became rows.
         capacity: Rows of a unit.
         videos: Rows of ``videos.parquet``; what differs between machines (path, error text,
-            announced duration) is left out.
+            announced duration) is left out. Which of them the corpus has counts: it decides
+            what is trained on.
         teachers: id -> (fingerprint, encoding, {unit: content_sha256}).
     """
-    kept = ("video_id", "digest", "status", "frame_count", "width", "height")
+    kept = ("video_id", "digest", "status", "frame_count", "width", "height", "in_corpus")
     records = sorted(
         ({key: video[key] for key in kept} for video in videos), key=lambda v: str(v["video_id"])
     )

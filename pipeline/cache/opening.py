@@ -172,7 +172,7 @@ def _check_ids(layout: CacheLayout, table: pa.Table) -> None:
 def _check_against_manifest(layout: CacheLayout, plan: UnitPlan, manifest: CacheManifest) -> None:
     digests = [entry.digest for entry in plan.latest.values()]
     space, corpus = manifest.row_space, manifest.corpus
-    said = (space.capacity, space.units, corpus.videos, corpus.digest)
+    said = (space.capacity, space.units, corpus.videos + corpus.gone, corpus.digest)
     found = (plan.capacity, plan.units, len(digests), corpus_digest(digests))
     if said != found:
         text = "{1} units of {0} rows, {2} videos, corpus digest {3}"

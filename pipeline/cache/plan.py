@@ -7,8 +7,8 @@ longer than a unit starts a fresh unit and spans consecutive ones, all of one ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -68,6 +68,7 @@ class PlannedRows:
     probed_fps: float = 0.0
     size_bytes: int = 0
     mtime_ns: int = 0
+    in_corpus: bool = True  # False: the corpus no longer has it; its rows stay where they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,22 @@ class UnitPlan:
         base = self.entries[: self.base_videos]
         rows = [[v.video_id, v.digest, v.first_row, v.reserved_rows] for v in base]
         return sha256_of({"capacity": self.capacity, "videos": rows})
+
+    def updated(self, latest: Mapping[str, PlannedRows]) -> UnitPlan:
+        """The same rows, with what ``latest`` says by id of where videos are today, and whether."""
+
+        def today(entry: PlannedRows) -> PlannedRows:
+            now = latest[entry.video_id]
+            return replace(
+                entry,
+                path=now.path,
+                size_bytes=now.size_bytes,
+                mtime_ns=now.mtime_ns,
+                in_corpus=now.in_corpus,
+            )
+
+        tasks = (replace(task, videos=tuple(map(today, task.videos))) for task in self.tasks)
+        return UnitPlan(self.capacity, tuple(tasks), self.base_videos)
 
     def last_unit(self, video: PlannedRows) -> int:
         """The unit in which the reservation of ``video`` ends."""

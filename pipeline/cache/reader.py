@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distinit.pipeline.cache.arrays import check_array
+from distinit.pipeline.cache.completion import ExtractCommand, lacking_units, missing_lines
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
@@ -58,13 +59,7 @@ class TargetCache:
         layout = CacheLayout(Path(path).resolve())
         manifest = read_manifest(layout)
         if not manifest.complete and not allow_incomplete:
-            done = {name: t.units_committed for name, t in manifest.teachers.items()}
-            raise CacheError(
-                f"the cache {layout.root} is not complete",
-                expected=f"{manifest.row_space.units} units of every teacher",
-                found=f"units when it was last closed: {done or 'none'}",
-                remedy="run the same `distinit extract` again: it continues where it stopped",
-            )
+            raise _not_complete(layout, manifest)
         cache = cls(layout, manifest)
         for name in manifest.teachers:
             cache._check_teacher(name)
@@ -175,6 +170,18 @@ class TargetCache:
     def __getstate__(self) -> dict[str, Any]:
         _ = self.index  # built and checked once, here, not in every process
         return {"layout": self.layout, "manifest": self.manifest, "_key": self._key}
+
+
+def _not_complete(layout: CacheLayout, manifest: CacheManifest) -> CacheError:
+    records = {name: read_teacher(layout, name) for name in manifest.teachers}
+    run = ExtractCommand(str(layout.root), manifest.sampling)
+    lines = missing_lines(lacking_units(layout, manifest), records, run)
+    return CacheError(
+        f"the cache {layout.root} is not complete",
+        expected=f"{manifest.row_space.units} units of every teacher",
+        found="\n".join(lines) or "an extraction that was not finished",
+        remedy="run the same `distinit extract` again: it continues where it stopped",
+    )
 
 
 class TeacherTargets:

@@ -60,21 +60,41 @@ class CacheState:
         return {video_id: found[key] for video_id, key in keys.items() if key in found}
 
     @property
+    def corpus_outcomes(self) -> dict[str, VideoOutcome]:
+        """``outcomes`` of the videos that the corpus has; the others are not trained on."""
+        latest = self.plan.latest
+        return {v: o for v, o in self.outcomes.items() if latest[v].in_corpus}
+
+    @property
     def decoder_errors(self) -> dict[str, int]:
         """Path -> complaints of the decoder, of videos that are whole although it complained."""
-        found = sorted(self.outcomes.items())
+        found = sorted(self.corpus_outcomes.items())
         return {self.plan.latest[v].path: o.decoder_errors for v, o in found if o.decoder_errors}
+
+    @property
+    def unanswered(self) -> frozenset[str]:
+        """Videos that some teacher has never seen, although others have."""
+        commits = (c for of_teacher in self.commits.values() for c in of_teacher.values())
+        return frozenset(video_id for commit in commits for video_id in commit.unanswered)
+
+    def lacking(self, teacher_id: str) -> int:
+        """Units that a teacher has not committed, or not with all videos of the corpus."""
+        wanted = {v for v, entry in self.plan.latest.items() if entry.in_corpus}
+        commits = self.commits[teacher_id]
+        whole = [u for u, commit in commits.items() if wanted.isdisjoint(commit.unanswered)]
+        return self.plan.units - len(whole)
+
+    @property
+    def waiting(self) -> int:
+        """Videos that no teacher has decided yet, or that wait for more rows."""
+        decided = [v for v, outcome in self.outcomes.items() if outcome.status != "spilled"]
+        return len(self.plan.latest) - len(decided)
 
     @property
     def complete(self) -> bool:
         """Every unit of every teacher is committed, and no video still waits for rows."""
-        units = set(range(self.plan.units))
-        decided = {v for v, outcome in self.outcomes.items() if outcome.status != "spilled"}
-        return (
-            bool(self.commits)
-            and all(commits.keys() == units for commits in self.commits.values())
-            and decided == self.plan.latest.keys()
-        )
+        whole = all(self.lacking(teacher_id) == 0 for teacher_id in self.commits)
+        return bool(self.commits) and whole and self.waiting == 0
 
     def content_digest(
         self, sampling: SamplingConfig, teachers: Collection[str] | None = None
@@ -185,14 +205,16 @@ def manifest_of(
     state: CacheState, sampling: SamplingConfig, plan: PlanSummary, *, complete: bool
 ) -> CacheManifest:
     """What ``manifest.json`` says of a cache in this state."""
-    outcomes = state.outcomes.values()
+    outcomes = state.corpus_outcomes.values()
     videos = state.plan.latest.values()
+    here = sum(video.in_corpus for video in videos)
     return CacheManifest(
         corpus=CorpusSummary(
             digest=corpus_digest(video.digest for video in videos),
-            videos=len(videos),
+            videos=here,
             failed=sum(o.status == "failed" for o in outcomes),
             frames=sum(o.frame_count for o in outcomes if o.status == "ok"),
+            gone=len(videos) - here,
         ),
         sampling=sampling,
         row_space=RowSpace(

@@ -169,6 +169,11 @@ def videos_table(plan: UnitPlan, outcomes: dict[str, VideoOutcome]) -> pa.Table:
         if outcome is None or outcome.status == "spilled":
             continue  # not decided yet
         rows.append(
-            {**outcome.model_dump(mode="python"), "path": entry.path, "digest": entry.digest}
+            {
+                **outcome.model_dump(mode="python"),
+                "path": entry.path,
+                "digest": entry.digest,
+                "in_corpus": entry.in_corpus,
+            }
         )
     return pa.Table.from_pylist(rows, schema=VIDEOS_SCHEMA)

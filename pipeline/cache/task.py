@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.fence import behind_fence
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.plan import PlannedRows, UnitTask
 from distinit.pipeline.cache.records import entry_of
-from distinit.pipeline.cache.tables import read_table
+from distinit.pipeline.cache.tables import column, read_table
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
@@ -27,6 +28,8 @@ from distinit.schemas.tables import FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["TaskSpec", "TaskWriter", "open_task"]
+
+_FRAME_COLUMNS = ("frame_index", "pts", "perceptual_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class TaskSpec:
     frames are settled and this pass must meet the very same ones. Empty for a first pass.
     ``known_frames``: that commit's frames table of each unit.
     ``superseded``: videos that got other rows later; those of this task are theirs no more.
+    ``gone``: videos of the task that the corpus no longer has.
     """
 
     root: Path
@@ -49,10 +53,20 @@ class TaskSpec:
     cannot_spill: frozenset[str] = frozenset()
     known_frames: Mapping[int, FileEntry] = field(default_factory=dict)
     superseded: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
 
     @property
     def videos(self) -> tuple[PlannedRows, ...]:
-        """The videos to decode, in row order: without those that have no rows here."""
+        """The videos to decode, in row order: without those that are gone or have no rows here."""
+        return tuple(v for v in self._with_rows if v.video_id not in self.gone)
+
+    @property
+    def unanswered(self) -> tuple[PlannedRows, ...]:
+        """Videos with rows of other teachers that are gone: these teachers never see them."""
+        return tuple(v for v in self._with_rows if self.known and v.video_id in self.gone)
+
+    @property
+    def _with_rows(self) -> tuple[PlannedRows, ...]:
         if not self.known:
             return tuple(v for v in self.task.videos if v.video_id not in self.superseded)
         decoded = {outcome.video_id for outcome in self.known if outcome.status == "ok"}
@@ -80,7 +94,7 @@ class TaskWriter:
         self._rows: dict[str, int] = {}  # rows added so far
         self._last_index: dict[str, int] = {}
         self._spilled: set[str] = set()
-        self._outcomes: dict[str, VideoOutcome] = {}
+        self._outcomes: dict[str, VideoOutcome] = {}  # of the videos to decode
         self._staged: dict[int, StagedUnit] = {}
         self._buffer: UnitBuffer | None = None
 
@@ -191,6 +205,7 @@ class TaskWriter:
                 found=f"nothing for {sorted(missing)[:3]}",
             )
         with storage_errors(self._layout.root):
+            self._place_unanswered()
             self._stage_buffer()
             for unit in self.spec.task.unit_range:
                 if unit not in self._staged:
@@ -237,7 +252,21 @@ class TaskWriter:
     def _new_buffer(self, unit: int) -> UnitBuffer:
         return UnitBuffer(unit, self.spec.capacity, self.spec.teachers)
 
-    def _place(self, row: int, frames: FrameRows, logits: Mapping[str, np.ndarray]) -> None:
+    def _place_unanswered(self) -> None:
+        """Rows of videos that are gone, as the other teachers saw them, without an answer."""
+        for video in self.spec.unanswered:
+            for unit in self.spec.task.unit_range:
+                stored = read_table(self._layout.frames(unit), FRAMES_SCHEMA)
+                mine = stored.filter(pc.equal(stored.column("video_id"), video.video_id))
+                if mine.num_rows:
+                    frames = FrameRows(
+                        video.video_id,
+                        mine.column("time_base")[0].as_py(),
+                        *(column(mine, name) for name in _FRAME_COLUMNS),
+                    )
+                    self._place(int(column(mine, "row")[0]), frames, None)
+
+    def _place(self, row: int, frames: FrameRows, logits: Mapping[str, np.ndarray] | None) -> None:
         """Cut rows where units end; a unit that is left behind goes to disk."""
         capacity, start = self.spec.capacity, 0
         while start < len(frames):
@@ -246,7 +275,7 @@ class TaskWriter:
                 self._stage_buffer()
                 self._buffer = self._new_buffer(unit)
             stop = min(len(frames), start + capacity - inside)
-            part = {name: values[start:stop] for name, values in logits.items()}
+            part = logits and {name: values[start:stop] for name, values in logits.items()}
             self._buffer.put(inside, frames[start:stop], part)
             start = stop
 
@@ -316,8 +345,9 @@ class TaskWriter:
         return tuple(s.name for s in array_specs(record.encoding, record.identity.classes))
 
     def _write_commits(self) -> tuple[UnitCommit, ...]:
+        outcomes = {v: _gone(v) for v in self.spec.gone}
+        outcomes |= {v: _superseded(v) for v in self.spec.superseded} | self._outcomes
         # What is known stays as it is: the teachers of a unit must not disagree on its videos.
-        outcomes = {v: _superseded(v) for v in self.spec.superseded} | self._outcomes
         outcomes |= {outcome.video_id: outcome for outcome in self.spec.known}
         commits = []
         for unit, staged in sorted(self._staged.items()):
@@ -336,6 +366,7 @@ class TaskWriter:
                     content_sha256=teacher.content_sha256,
                     videos=tuple(outcomes[v.video_id] for v in ending),
                     fidelity=teacher.fidelity,
+                    unanswered=tuple(video.video_id for video in self.spec.unanswered),
                 )
                 write_record(commit, self._layout.commit(record.id, unit))
                 commits.append(commit)
@@ -344,6 +375,18 @@ class TaskWriter:
     def _ends_in(self, video: PlannedRows, unit: int) -> bool:
         last_row = video.first_row + max(video.reserved_rows, 1) - 1
         return last_row // self.spec.capacity == unit
+
+
+def _gone(video_id: str) -> VideoOutcome:
+    return VideoOutcome(
+        video_id=video_id,
+        status="gone",
+        frame_count=0,
+        width=0,
+        height=0,
+        duration_seconds=0.0,
+        error="removed from the corpus before it was decoded",
+    )
 
 
 def _move(staged: Path, final: Path) -> None:

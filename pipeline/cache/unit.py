@@ -101,6 +101,13 @@ class _TeacherRows:
         stored_NC = decode(encoded, encoding, classes, confidence.log_z)
         self.fidelity.put(rows, fidelity_of(logits_NC, stored_NC))
 
+    def put_unanswered(self, rows: slice) -> None:
+        """NaN wherever there is a float, and no class: this teacher never saw these frames."""
+        for values in (*self.arrays.values(), *self.confidence.values()):
+            values[rows] = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        if self.confidence:
+            self.confidence["top1_class"][rows] = -1
+
     def clear(self, rows: slice) -> None:
         for values in self.arrays.values():
             values[rows] = 0
@@ -108,7 +115,9 @@ class _TeacherRows:
     def fidelity_sums(self, used: np.ndarray) -> FidelitySums | None:
         if not self.confidence:
             return None
-        return sums_of(self.fidelity, self.confidence["entropy_nats"], used)
+        entropy_nats = self.confidence["entropy_nats"]
+        answered = used[~np.isnan(entropy_nats[used])]
+        return sums_of(self.fidelity, entropy_nats, answered)
 
     def confidence_table(self, row_N: np.ndarray, used: np.ndarray) -> pa.Table:
         if not self.confidence:
@@ -130,11 +139,19 @@ class UnitBuffer:
         self._hash = np.zeros(capacity, np.uint64)
         self._teachers = {record.id: _TeacherRows(record, capacity) for record in teachers}
 
-    def put(self, first_row: int, frames: FrameRows, logits: Mapping[str, np.ndarray]) -> None:
-        """Place consecutive rows from ``first_row`` (0-based in this unit) on."""
+    def put(
+        self, first_row: int, frames: FrameRows, logits: Mapping[str, np.ndarray] | None
+    ) -> None:
+        """Place consecutive rows from ``first_row`` (0-based in this unit) on.
+
+        Without ``logits`` they are rows of a video that these teachers never see.
+        """
         rows = slice(first_row, first_row + len(frames))
         for teacher_id, teacher in self._teachers.items():
-            teacher.put(rows, logits[teacher_id])
+            if logits is None:
+                teacher.put_unanswered(rows)
+            else:
+                teacher.put(rows, logits[teacher_id])
         key = (frames.video_id, frames.time_base)
         if key not in self._videos:
             self._videos.append(key)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distinit.pipeline.cache.confidence import confidence_of
 from distinit.pipeline.cache.digest import unit_content_sha256
@@ -15,6 +16,7 @@ from distinit.pipeline.cache.plan import INNER_ROWS, PlannedRows
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.tables import column, read_table
+from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord, parse_encoding
 
@@ -62,7 +64,8 @@ class UnitChecker:
             problems.append(f"{where}: content digest differs from the commit record")
         problems += _check_unused(arrays, used_N, where)
         if not is_features:
-            problems += _check_confidence(record, confidence, arrays, used_N, where)
+            unanswered_N = _unanswered(frames, confidence, commit)
+            problems += _check_confidence(record, confidence, arrays, used_N, unanswered_N, where)
         return problems
 
     def _empty_arrays(self, record: TeacherRecord) -> dict[str, np.ndarray]:
@@ -126,11 +129,20 @@ def _check_unused(arrays: dict[str, np.ndarray], used_N: np.ndarray, where: str)
     return []
 
 
+def _unanswered(frames: pa.Table, confidence: pa.Table, commit: UnitCommit) -> np.ndarray:
+    """bool [N]: rows of videos that this teacher never saw, and says so."""
+    named = pa.array(commit.unanswered, pa.string())
+    named_N = pc.is_in(frames.column("video_id"), named).to_numpy()
+    unanswered_N: np.ndarray = named_N & np.isnan(column(confidence, "log_z"))
+    return unanswered_N
+
+
 def _check_confidence(
     record: TeacherRecord,
     confidence: pa.Table,
     arrays: dict[str, np.ndarray],
     used_N: np.ndarray,
+    unanswered_N: np.ndarray,
     where: str,
 ) -> list[str]:
     columns = {name: column(confidence, name) for name in confidence.schema.names}
@@ -138,7 +150,7 @@ def _check_confidence(
         part = slice(start, start + _BLOCK_ROWS)
         stored = {name: values[used_N[part]] for name, values in arrays.items()}
         block = {name: values[part] for name, values in columns.items()}
-        wrong = _implausible(record, stored, block)
+        wrong = _implausible(record, stored, block) & ~unanswered_N[part]
         if wrong.any():
             row = int(block["row"][wrong][0])
             return [f"{where}: confidence of row {row} does not follow from its targets"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +96,7 @@ class CacheWriter:
         self._lock = lock
         self._fence = fence
         self._wanted = tuple(wanted)
+        self._absent: frozenset[str] = frozenset()
 
     @classmethod
     def create_or_open(
@@ -153,6 +154,36 @@ class CacheWriter:
             raise
         return writer
 
+    def set_corpus(self, latest: Mapping[str, PlannedRows], absent: Collection[str]) -> None:
+        """What the corpus of this run says of the planned videos.
+
+        Args:
+            latest: Every planned video by id, with today's path, size, modification time and
+                ``in_corpus``.
+            absent: Ids of those that this run cannot decode.
+        """
+        self._absent = frozenset(absent)
+        plan = self.plan.updated(latest)
+        if plan != self.plan:
+            self._mark_incomplete()
+            self._put_plan(plan)
+        self._forget_unanswered()
+
+    def _forget_unanswered(self) -> None:
+        """Units that wanted teachers did while some of their videos were gone are due again."""
+        back = {v for v, entry in self.plan.latest.items() if entry.in_corpus} - self._absent
+        commits = self.state().commits
+        units = {
+            (name, unit)
+            for name in self._wanted
+            for unit, commit in commits[name].items()
+            if not back.isdisjoint(commit.unanswered)
+        }
+        if units:
+            self._mark_incomplete()
+            self._change(teachers=teachers_without(self.manifest, units))
+            forget_units(self.layout, units)
+
     def pending_tasks(self) -> tuple[TaskSpec, ...]:
         """What is still to be written for the wanted teachers, in unit order."""
         committed = {name: self.layout.committed_units(name) for name in self.records}
@@ -177,6 +208,7 @@ class CacheWriter:
                 superseded=frozenset(
                     v.video_id for v in task.videos if latest[v.video_id] is not v
                 ),
+                gone=self._absent.intersection(v.video_id for v in task.videos),
             )
             specs.append(self._with_known(spec, have[0]) if have else spec)
         if specs:
@@ -199,23 +231,23 @@ class CacheWriter:
         return read_state(self.layout, self.plan, self.records, self._read)
 
     def failed_videos(self) -> tuple[tuple[PlannedRows, VideoOutcome], ...]:
-        """Videos that failed, with the outcome that says why; see ``replan``."""
+        """Videos of the corpus that failed, with the outcome that says why; see ``replan``."""
         latest = self.plan.latest
-        outcomes = self.state().outcomes
-        return tuple((latest[v], o) for v, o in sorted(outcomes.items()) if o.status == "failed")
+        outcomes = sorted(self.state().corpus_outcomes.items())
+        return tuple((latest[v], o) for v, o in outcomes if o.status == "failed")
 
     def replan(self, videos: Sequence[PlannedVideo]) -> None:
-        """Give decided videos (failed or spilled) fresh rows at the end.
+        """Give decided videos (failed, spilled or gone) fresh rows at the end.
 
         Raises CacheError for a video that is still pending or already stored.
         """
         outcomes = self.state().outcomes
         for video in videos:
             status = outcomes[video.video_id].status if video.video_id in outcomes else "pending"
-            if status not in ("failed", "spilled"):
+            if status not in ("failed", "spilled", "gone"):
                 raise CacheError(
                     f"video {video.video_id} cannot be planned again",
-                    expected="a video that failed, or had more frames than planned",
+                    expected="a video that failed, was gone, or had more frames than planned",
                     found=status,
                 )
         self._extend(videos)
@@ -327,8 +359,10 @@ class CacheWriter:
         write_table(table, self.layout.plan)
         self.plan, self._plan_summary = plan, summary
         self._size_arrays()
-        digest = corpus_digest(v.digest for v in plan.latest.values())
-        corpus = {"digest": digest, "videos": len(plan.latest)}
+        latest = plan.latest.values()
+        here = sum(entry.in_corpus for entry in latest)
+        digest = corpus_digest(entry.digest for entry in latest)
+        corpus = {"digest": digest, "videos": here, "gone": len(latest) - here}
         self._change(
             plan=summary,
             corpus=self.manifest.corpus.model_copy(update=corpus),

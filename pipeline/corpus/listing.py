@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from distinit.pipeline.corpus.folder import (
+    VIDEO_EXTENSIONS,
+    LeftOut,
+    is_video,
+    left_out_of,
+    walk_folder,
+)
 from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
+from distinit.pipeline.corpus.local import hash_local
 from distinit.pipeline.corpus.remote import find_remote, is_url, public_url
 from distinit.pipeline.corpus.source import VideoFile, VideoSource, hash_remote
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.progress import Progress
-from distinit.pipeline.storage import sha256_file
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.errors import CorpusError
 
 __all__ = [
     "VIDEO_EXTENSIONS",
     "Corpus",
+    "Duplicate",
     "FoundVideos",
     "VideoFile",
     "find_videos",
@@ -29,20 +36,33 @@ __all__ = [
     "list_files",
 ]
 
-_EXTENSIONS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
-VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 _ID_DIGITS = 16
-_HASH_THREADS = 4
 _SHOWN = 5
+_NOT_TEXT = "its name is not UTF-8 text: rename it"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundVideos:
-    """Sorted paths below ``root``, nothing of which was read yet; ``urls`` as in VideoSource."""
+    """Sorted paths below ``root``, nothing of which was read yet; ``urls`` as in VideoSource.
+
+    ``repeated``: paths that a list names again, once for each time. ``refused``: names that
+    cannot be stored, escaped, and why.
+    """
 
     root: Path
     paths: tuple[str, ...]
     urls: Mapping[str, str]
+    repeated: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """``path`` holds the bytes of the video ``of``, or is ``of`` named once more."""
+
+    path: str
+    of: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +73,17 @@ class Corpus:
     files: tuple[VideoFile, ...]
     source: VideoSource
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    """URLs that could not be fetched, and why: videos without an identity."""
+    """Files and URLs that cannot be read, and why: videos without an identity."""
+    duplicates: tuple[Duplicate, ...] = ()
+    """Further names of ``files``, sorted by path."""
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def require_all(self) -> None:
-        """Raises CorpusError if some URLs could not be fetched."""
+        """Raises CorpusError if some videos cannot be read or fetched."""
         if self.unavailable:
             raise CorpusError(
-                f"{len(self.unavailable)} of the listed URLs cannot be fetched",
-                expected="a video behind every URL",
+                f"{len(self.unavailable)} of the videos cannot be read or fetched",
+                expected="a readable video behind every name",
                 found=_first(f"{path} ({why})" for path, why in self.unavailable.items()),
                 remedy="check them, the credentials and the network, or leave them out",
             )
@@ -81,57 +104,71 @@ def list_corpus(
     twice is entered once. Lists (see ``read_list``): paths, absolute or relative to the list's
     folder, and URLs, any extension. URLs: a video, or a folder of an object store.
 
-    A video's id is the first 16 hex digits of the sha256 of its bytes; further files with the
-    same bytes get ``-1``, ``-2``, ... in the order of their paths. ``known`` maps paths to
-    what an earlier listing found: where size and modification time agree, the file is not
-    hashed again.
+    A video's id is the first 16 hex digits of the sha256 of its bytes. Files of the same bytes
+    are one video, under the path that ``known`` has for it or else the first; the others are
+    ``duplicates``. Other bytes whose digest begins alike get ``-1``, ``-2``, ...
 
     Args:
         source: The folder, list or URL.
-        known: What an earlier listing found, by path.
+        known: What an earlier listing found, by path: where size and modification time agree,
+            the file is not hashed again.
         spool: Where remote videos wait; None takes the default one.
         look: Called with the digest and the path of each remote video while it is here.
         progress: Shows how far the remote videos are.
 
-    A URL that cannot be fetched is in ``unavailable``, unless ``known`` has it. Raises
-    CorpusError when the source is missing, empty, or holds unreadable files, or when none of its
-    URLs can be fetched.
+    A file that cannot be read is in ``unavailable``, a URL that cannot be fetched too unless
+    ``known`` has it. Raises CorpusError when the source is missing or empty, or when none of its
+    videos can be had.
     """
     found = find_videos(source)
     videos = VideoSource(found.root, found.urls, spool or Spool.of(SpoolConfig()))
     known = known or {}
-    local = _hash_local(found.root, [path for path in found.paths if path not in found.urls], known)
-    remote, unavailable = hash_remote(videos, known, look, progress)
-    return Corpus(found.root, tuple(_with_ids([*local, *remote])), videos, unavailable)
+    paths = [path for path in found.paths if path not in found.urls]
+    local, unreadable = hash_local(found.root, paths, known)
+    remote, unreachable = hash_remote(videos, known, look, progress, alone=not local)
+    unavailable = dict(sorted({**found.refused, **unreadable, **unreachable}.items()))
+    if not (local or remote):
+        raise _cannot_be_read(found.root, unavailable)
+    files, copies = _one_each(found.root, [*local, *remote], known)
+    copies += [Duplicate(path, path) for path in found.repeated]
+    copies.sort(key=lambda copy: (copy.path, copy.of))
+    return Corpus(
+        found.root, tuple(_with_ids(files)), videos, unavailable, tuple(copies), found.left_out
+    )
 
 
 def list_files(
     root: Path, paths: Sequence[str], known: Mapping[str, VideoFile] | None = None
 ) -> Corpus:
-    """As ``list_corpus``, for paths that are known already: relative to ``root``, or absolute.
+    """Named files, relative to ``root`` or absolute, each of them a video of its own.
 
-    Raises CorpusError for unreadable files.
+    Unlike ``list_corpus``, files of the same bytes stay apart (a dataset may label them twice):
+    they get the ids ``-1``, ``-2``, ... in the order of their paths. Raises CorpusError for files
+    that cannot be read.
     """
-    local = _hash_local(root, paths, known or {})
-    return Corpus(root, tuple(_with_ids(local)), VideoSource(root))
+    files, problems = hash_local(root, paths, known or {})
+    problems |= {_escaped(path): _NOT_TEXT for path in paths if not _is_text(path)}
+    if problems:
+        raise _cannot_be_read(root, problems)
+    return Corpus(root, tuple(_with_ids(files)), VideoSource(root))
 
 
 def find_videos(source: str) -> FoundVideos:
     """What ``list_corpus`` would list, without reading any video. Raises CorpusError."""
     if is_url(source):
-        return _found(Path(), [source] if _is_video(source) else _remote_folder(source), source)
+        return _found_remote(source)
     path = Path(source)
     try:
         mode = path.stat().st_mode
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CorpusError(
             f"cannot open the videos {source}",
             expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
-            found=error.strerror,
+            found=error.strerror if isinstance(error, OSError) else error,
             remedy="check the path",
         ) from error
     if stat.S_ISDIR(mode):
-        return FoundVideos(path, tuple(_files_of_folder(path)), {})
+        return _found_folder(path)
     if path.suffix.lower() in LIST_FORMATS:
         return _found(path.parent, read_list(path), source)
     raise CorpusError(
@@ -142,20 +179,44 @@ def find_videos(source: str) -> FoundVideos:
     )
 
 
-def _found(root: Path, entries: Sequence[str], source: str) -> FoundVideos:
+def _found_folder(root: Path) -> FoundVideos:
+    listing = walk_folder(root)
+    if not listing.paths:
+        raise _no_videos(str(root), listing.left_out)
+    texts = tuple(path for path in listing.paths if _is_text(path))
+    refused = {_escaped(path): _NOT_TEXT for path in listing.paths if not _is_text(path)}
+    return FoundVideos(root, texts, {}, refused=refused, left_out=listing.left_out)
+
+
+def _found_remote(url: str) -> FoundVideos:
+    if is_video(public_url(url)):
+        return _found(Path(), [url], url)
+    listed = find_remote(url)
+    left_out = left_out_of([public_url(u) for u in listed if not is_video(public_url(u))])
+    videos = [found for found in listed if is_video(public_url(found))]
+    return replace(_found(Path(), videos, url, left_out), left_out=left_out)
+
+
+def _found(
+    root: Path, entries: Sequence[str], source: str, left_out: LeftOut | None = None
+) -> FoundVideos:
     """Paths as they are stored; URLs without credentials, and the way back to them."""
     urls: dict[str, str] = {}
-    paths: set[str] = set()
-    for entry in sorted(set(entries)):
+    paths: Counter[str] = Counter()
+    again: list[str] = []
+    for entry, times in sorted(Counter(entries).items()):
         if not is_url(entry):
-            paths.add(_below(root, Path(entry)))
+            paths[_below(root, Path(entry))] += times
         elif entry.startswith("file://"):
-            paths.add(_below(root, Path(entry.removeprefix("file://"))))
+            paths[_below(root, Path(entry.removeprefix("file://")))] += times
         else:
-            urls[_unused(public_url(entry), urls)] = entry
+            name = _unused(public_url(entry), urls)
+            urls[name] = entry
+            again += [name] * (times - 1)
     if not (paths or urls):
-        raise _no_videos(public_url(source) if is_url(source) else source)
-    return FoundVideos(root, tuple(sorted(paths | urls.keys())), urls)
+        raise _no_videos(public_url(source) if is_url(source) else source, left_out or LeftOut())
+    again += [path for path, times in paths.items() for _ in range(times - 1)]
+    return FoundVideos(root, tuple(sorted(paths.keys() | urls.keys())), urls, tuple(again))
 
 
 def _unused(name: str, taken: Collection[str]) -> str:
@@ -164,27 +225,33 @@ def _unused(name: str, taken: Collection[str]) -> str:
     return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
-def _remote_folder(url: str) -> list[str]:
-    return [found for found in find_remote(url) if _is_video(found)]
+def _one_each(
+    root: Path, files: Sequence[VideoFile], known: Mapping[str, VideoFile]
+) -> tuple[list[VideoFile], list[Duplicate]]:
+    """One file for each content, and the others."""
+    kept: list[VideoFile] = []
+    copies: list[Duplicate] = []
+    ordered = sorted(files, key=lambda file: (file.digest, file.path))
+    for _, same in groupby(ordered, key=lambda file: file.digest):
+        group = list(same)
+        first = group[0] if len(group) == 1 else _named_best(root, group, known)
+        kept.append(first)
+        copies += [Duplicate(other.path, first.path) for other in group if other is not first]
+    return kept, copies
 
 
-def _is_video(name: str) -> bool:
-    return PurePosixPath(public_url(name)).suffix.lower() in VIDEO_EXTENSIONS
+def _named_best(
+    root: Path, group: Sequence[VideoFile], known: Mapping[str, VideoFile]
+) -> VideoFile:
+    """The name that it had before (names should not jump), else no URL, no detour, the first."""
 
+    def rank(file: VideoFile) -> tuple[bool, bool, bool]:
+        before = known.get(file.path)
+        renamed = before is None or before.digest != file.digest
+        path = Path(file.path)
+        return renamed, is_url(file.path), ".." in path.parts or (root / path).is_symlink()
 
-def _hash_local(
-    root: Path, paths: Sequence[str], known: Mapping[str, VideoFile]
-) -> list[VideoFile]:
-    _refuse_odd_names(paths)
-    stats = _stat_all(root, paths)
-    with ThreadPoolExecutor(_HASH_THREADS) as threads:
-        digests = threads.map(
-            lambda path: _digest(root / path, stats[path], known.get(path)), paths
-        )
-        return [
-            VideoFile("", path, digest, stats[path].st_size, stats[path].st_mtime_ns)
-            for path, digest in zip(paths, digests, strict=True)
-        ]
+    return min(group, key=rank)
 
 
 def _with_ids(files: Iterable[VideoFile]) -> Iterator[VideoFile]:
@@ -194,52 +261,23 @@ def _with_ids(files: Iterable[VideoFile]) -> Iterator[VideoFile]:
             yield replace(file, video_id=f"{prefix}-{number}" if number else prefix)
 
 
-def _files_of_folder(root: Path) -> list[str]:
-    paths = sorted(_walk(root, root, set()))
-    if not paths:
-        raise _no_videos(str(root))
-    return paths
-
-
-def _no_videos(source: str) -> CorpusError:
+def _no_videos(source: str, left_out: LeftOut) -> CorpusError:
+    others = ", ".join(f"{kind} {number}" for kind, number in left_out.others.items())
     return CorpusError(
         f"no videos in {source}",
         expected="files with one of the extensions " + " ".join(sorted(VIDEO_EXTENSIONS)),
+        found=f"files with other extensions: {others}" if others else None,
         remedy="check the folder, or name files of other extensions in a .txt list",
     )
 
 
-def _walk(root: Path, folder: Path, entered: set[tuple[int, int]]) -> Iterator[str]:
-    """Relative paths of the videos below ``folder``; each real folder is entered once."""
-    try:
-        here = folder.stat()
-        if (here.st_dev, here.st_ino) in entered:
-            return
-        entered.add((here.st_dev, here.st_ino))
-        with os.scandir(folder) as entries:
-            # Links last: what can be reached without one is called by that name.
-            listed = sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
-    except OSError as error:
-        raise CorpusError(
-            f"cannot read the folder {folder}",
-            found=error.strerror,
-            remedy="change its permissions, or leave it out",
-        ) from error
-    for entry in listed:
-        path = Path(entry.path)
-        if entry.name.startswith("."):
-            continue
-        if _leads_to_folder(entry):
-            yield from _walk(root, path, entered)
-        elif path.suffix.lower() in VIDEO_EXTENSIONS:
-            yield path.relative_to(root).as_posix()
-
-
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+def _cannot_be_read(root: Path, problems: Mapping[str, str]) -> CorpusError:
+    return CorpusError(
+        f"{len(problems)} of the listed videos cannot be read",
+        expected=f"readable files below {root}",
+        found=_first(f"{path} ({why})" for path, why in problems.items()),
+        remedy="restore these files or make them readable, or leave them out",
+    )
 
 
 def _below(root: Path, path: Path) -> str:
@@ -250,18 +288,8 @@ def _below(root: Path, path: Path) -> str:
         return path.as_posix()
 
 
-def _refuse_odd_names(paths: Iterable[str]) -> None:
-    """Paths become records in JSON and Parquet, so they must be text."""
-    odd = [path for path in paths if not _is_text(path)]
-    if odd:
-        raise CorpusError(
-            "some file names are not UTF-8 text",
-            found=_first(ascii(path) for path in odd),
-            remedy="rename these files",
-        )
-
-
 def _is_text(path: str) -> bool:
+    """Paths become records in JSON and Parquet, so they must be text."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -269,42 +297,8 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _stat_all(root: Path, paths: Iterable[str]) -> dict[str, os.stat_result]:
-    stats: dict[str, os.stat_result] = {}
-    problems: list[str] = []
-    for path in paths:
-        try:
-            found = (root / path).stat()
-        except OSError as error:
-            problems.append(f"{path} ({error.strerror})")
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            problems.append(f"{path} (not a regular file)")
-        elif not os.access(root / path, os.R_OK):
-            problems.append(f"{path} (no permission to read it)")
-        stats[path] = found
-    if problems:
-        raise CorpusError(
-            f"{len(problems)} of the listed videos cannot be read",
-            expected=f"readable files below {root}",
-            found=_first(problems),
-            remedy="restore these files or make them readable, or leave them out",
-        )
-    return stats
-
-
-def _digest(path: Path, found: os.stat_result, known: VideoFile | None) -> str:
-    same = (found.st_size, found.st_mtime_ns)
-    if known is not None and (known.size_bytes, known.mtime_ns) == same:
-        return known.digest
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise CorpusError(
-            f"cannot read {path}",
-            found=error.strerror,
-            remedy="make the file readable, or leave it out",
-        ) from error
+def _escaped(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _first(names: Iterable[str]) -> str:

@@ -74,12 +74,15 @@ def hash_remote(
     known: Mapping[str, VideoFile],
     look: Callable[[str, Path], None] | None = None,
     progress: Progress | None = None,
+    *,
+    alone: bool = True,
 ) -> tuple[list[VideoFile], dict[str, str]]:
     """Fetch every remote video of ``source`` once, unless ``known`` has its version already.
 
     Returns the videos, without an id, and of those that cannot be had (and are not known) the
     reasons, by path. ``look`` sees digest and path of each while it is here. Raises CorpusError
-    when none can be had; of many videos the first few decide that.
+    when none can be had; of many videos the first few decide that. Not ``alone``: there are
+    videos from elsewhere too, and a few that cannot be had are no reason to give up.
     """
     problems: dict[str, str] = {}
     files: list[VideoFile] = []
@@ -103,7 +106,8 @@ def hash_remote(
                     files.append(found)
                 else:
                     problems[path] = found
-                if len(problems) == min(_GIVE_UP, len(futures)) and not files:
+                enough = min(_GIVE_UP, len(futures)) if alone else _GIVE_UP
+                if len(problems) == enough and not files:
                     raise _nothing_comes(problems, len(futures))
                 progress.advance(1, failed=len(problems))
         finally:

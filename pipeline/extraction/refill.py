@@ -67,7 +67,7 @@ def _videos_of(
     failed, gone = [], []
     for entry in entries:
         outcome = outcomes[entry.video_id]
-        if outcome.status == "failed":
+        if outcome.status in ("failed", "gone"):
             error = outcome.error or ""
             failed.append(FailedVideo(video_id=entry.video_id, digest=entry.digest, error=error))
         elif outcome.status != "spilled":  # the frames of a spilled one come with a later unit

@@ -17,7 +17,7 @@ from distinit.schemas.errors import FrameStoreError
 
 __all__ = ["MatchedVideos", "VideoIds", "match_videos"]
 
-_COLUMNS = ("video_id", "path", "digest", "status", "frame_count")
+_COLUMNS = ("video_id", "path", "digest", "status", "frame_count", "in_corpus")
 _PATHS_SHOWN = 3
 
 
@@ -54,6 +54,8 @@ class MatchedVideos:
     frame_count_V: NDArray[np.int64]
     failed: int
     """Videos that failed in the cache or in the store."""
+    gone: int = 0
+    """Videos that the corpus of the cache no longer has."""
 
     @property
     def cache_number_V(self) -> NDArray[np.int32]:  # noqa: N802
@@ -94,6 +96,7 @@ def match_videos(cache: TargetCache, store: FrameStore) -> MatchedVideos:
         store_ids=VideoIds(store.video_ids, store_number_V[order_V]),
         frame_count_V=frame_count_V[order_V],
         failed=sum(block.failed for block in blocks),
+        gone=sum(block.gone for block in blocks),
     )
 
 
@@ -102,6 +105,7 @@ class _Block:
     """What some thousand videos of the cache came to."""
 
     failed: int
+    gone: int
     good: int
     """Whole videos with frames; K of them are in the store."""
     absent: int
@@ -117,6 +121,8 @@ def _match_block(cache: TargetCache, store: FrameStore, videos: pa.RecordBatch) 
     digest_N = _bytes(videos["digest"])
     whole_N = np.array(videos["status"].to_pylist()) == "ok"
     whole_N &= ~find_texts(store.failed_digests, digest_N)[1]
+    here_N = videos["in_corpus"].to_numpy(zero_copy_only=False)
+    whole_N, failed = whole_N & here_N, int((~whole_N & here_N).sum())
     count_N = videos["frame_count"].to_numpy()
     good_N = whole_N & (count_N > 0)
     number_N = store.numbers_of(digest_N)
@@ -129,7 +135,8 @@ def _match_block(cache: TargetCache, store: FrameStore, videos: pa.RecordBatch) 
         row = int(np.flatnonzero(there_N)[at])
         differing = (videos["path"][row].as_py(), int(count_K[at]), int(stored_K[at]))
     return _Block(
-        failed=len(whole_N) - int(whole_N.sum()),
+        failed=failed,
+        gone=len(here_N) - int(here_N.sum()),
         good=int(good_N.sum()),
         absent=int(absent_N.sum()),
         absent_paths=videos["path"].filter(pa.array(absent_N))[:_PATHS_SHOWN].to_pylist(),

@@ -19,8 +19,8 @@ __all__ = ["DecodeOutputs", "decode_command", "demux_command"]
 # Containers that hold media and nothing else. Left out on purpose: concat, hls, dash, image
 # sequences, lavfi and other inputs that are scripts, or that open files or URLs of their own.
 _CONTAINERS = (
-    "3g2,3gp,asf,av1,avi,dirac,dv,flv,gif,h261,h263,h264,hevc,ivf,live_flv,m4a,m4v,"
-    "matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,webm,wtv,"
+    "3g2,3gp,asf,av1,avi,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,live_flv,m4a,m4v,"
+    "matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,vc1,vvc,webm,wtv,"
     "yuv4mpegpipe"
 )
 # Attached pictures (cover art) are not video: capital V leaves them out.

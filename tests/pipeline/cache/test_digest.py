@@ -22,6 +22,7 @@ VIDEO = {
     "height": 5,
     "duration_seconds": 1.0,
     "error": None,
+    "in_corpus": True,
 }
 TEACHERS = {"t": ("fingerprint", "float16", {0: "u0", 1: "u1"})}
 
@@ -36,7 +37,9 @@ def test_what_differs_between_machines_does_not_count(key: str) -> None:
     assert digest(**{key: "other"}) == digest()
 
 
-@pytest.mark.parametrize("key", ["video_id", "digest", "status", "frame_count", "width", "height"])
+@pytest.mark.parametrize(
+    "key", ["video_id", "digest", "status", "frame_count", "width", "height", "in_corpus"]
+)
 def test_what_a_video_is_counts(key: str) -> None:
     assert digest(**{key: "other"}) != digest()
 

@@ -37,6 +37,7 @@ def test_manifest_of_a_complete_cache(
         "videos": 6,
         "failed": 1,
         "frames": 279,
+        "gone": 0,
     }
     assert manifest["row_space"] == {"capacity": 64, "units": 7, "rows": 279}
     assert manifest["teachers"]["beta"]["units_committed"] == 7

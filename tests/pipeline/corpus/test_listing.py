@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinit.pipeline.corpus import VIDEO_EXTENSIONS, VideoFile, list_corpus
-from distinit.pipeline.corpus import listing as listing_module
+from distinit.pipeline.corpus import local as local_module
+from distinit.pipeline.corpus.listing import Duplicate
+from distinit.schemas.corpus import left_out_lines
 from distinit.schemas.errors import CorpusError
 
 
@@ -42,17 +44,35 @@ def test_folder(tmp_path: Path) -> None:
         assert file.mtime_ns == (tmp_path / file.path).stat().st_mtime_ns
 
 
-def test_same_bytes_get_numbered_ids(tmp_path: Path) -> None:
+def test_files_of_the_same_bytes_are_one_video_and_the_copies_are_told(tmp_path: Path) -> None:
     for name in ("c.mp4", "a.mp4", "b/x.avi"):
         digest = put(tmp_path / name, b"same")
     other = put(tmp_path / "o.mp4", b"other")
     corpus = list_corpus(str(tmp_path))
     assert {f.path: f.video_id for f in corpus.files} == {
         "a.mp4": digest[:16],
-        "b/x.avi": f"{digest[:16]}-1",
-        "c.mp4": f"{digest[:16]}-2",
         "o.mp4": other[:16],
     }
+    assert corpus.duplicates == (Duplicate("b/x.avi", "a.mp4"), Duplicate("c.mp4", "a.mp4"))
+
+
+def test_a_copy_of_a_known_video_does_not_rename_it(tmp_path: Path) -> None:
+    put(tmp_path / "b.mp4", b"same")
+    known = {file.path: file for file in list_corpus(str(tmp_path)).files}
+    put(tmp_path / "a.mp4", b"same")
+    corpus = list_corpus(str(tmp_path), known)
+    assert [file.path for file in corpus.files] == ["b.mp4"]
+    assert corpus.duplicates == (Duplicate("a.mp4", "b.mp4"),)
+
+
+def test_spellings_of_one_path_are_one_video(tmp_path: Path) -> None:
+    put(tmp_path / "d/a.mp4")
+    names = ("d/a.mp4", "./d/a.mp4", "d/../d/a.mp4", f"{tmp_path}/d/a.mp4", "d/a.mp4")
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    corpus = list_corpus(str(tmp_path / "list.txt"))
+    assert [file.path for file in corpus.files] == ["d/a.mp4"]
+    again = [Duplicate("d/a.mp4", "d/a.mp4")] * 3
+    assert corpus.duplicates == (Duplicate("d/../d/a.mp4", "d/a.mp4"), *again)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=12))
@@ -63,7 +83,7 @@ def test_ids_are_unique_and_do_not_depend_on_order(
     for number, content in enumerate(contents):
         put(root / f"{number:02}.mp4", content)
     files = list_corpus(str(root)).files
-    assert len({file.video_id for file in files}) == len(contents)
+    assert len({file.video_id for file in files}) == len(files) == len(set(contents))
     names = [f"{number:02}.mp4" for number in range(len(contents))]
     (root / "list.txt").write_text("\n".join(reversed(names)))
     assert list_corpus(str(root / "list.txt")).files == files
@@ -79,7 +99,8 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (root / "more").symlink_to(tmp_path / "elsewhere")
     (root / "c.mp4").symlink_to(root / "real/a.mp4")
     corpus = list_corpus(str(root))
-    assert sorted(file.path for file in corpus.files) == ["c.mp4", "more/b.mp4", "real/a.mp4"]
+    assert sorted(file.path for file in corpus.files) == ["more/b.mp4", "real/a.mp4"]
+    assert corpus.duplicates == (Duplicate("c.mp4", "real/a.mp4"),)
 
 
 def test_list_file(tmp_path: Path) -> None:
@@ -106,13 +127,13 @@ def test_known_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.Monk
     os.utime(tmp_path / "b.mp4", ns=(1, 1))
     put(tmp_path / "c.mp4", b"longer than before")
     read: list[str] = []
-    sha256_file = listing_module.sha256_file
+    sha256_file = local_module.sha256_file
 
     def counting(path: Path) -> str:
         read.append(path.name)
         return sha256_file(path)
 
-    monkeypatch.setattr(listing_module, "sha256_file", counting)
+    monkeypatch.setattr(local_module, "sha256_file", counting)
     again = list_corpus(str(tmp_path), {file.path: file for file in first.files})
     assert sorted(read) == ["b.mp4", "c.mp4"]
     digests = {file.path: file.digest for file in again.files}
@@ -154,33 +175,79 @@ def test_an_empty_list(tmp_path: Path, content: bytes) -> None:
         list_corpus(str(tmp_path / "list.txt"))
 
 
-def test_missing_entries_are_named_together(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_with_a_reason_and_ends_nothing(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
     (tmp_path / "d.mp4").mkdir()
-    names = ["a.mp4", "d.mp4", *(f"gone{n}.mp4" for n in range(7))]
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    names = ["a.mp4", "d.mp4", "pipe.mp4", "link.mp4", "gone.mp4", "long" * 100, "a\0b.mp4"]
     (tmp_path / "list.txt").write_text("\n".join(names))
-    with pytest.raises(CorpusError, match="8 of the listed videos cannot be read") as caught:
-        list_corpus(str(tmp_path / "list.txt"))
-    text = str(caught.value)
-    assert "d.mp4 (not a regular file)" in text
-    assert "gone3.mp4 (No such file or directory)" in text
-    assert text.count("gone") == 4
-    assert "and 3 more" in text
+    corpus = list_corpus(str(tmp_path / "list.txt"))
+    assert [file.path for file in corpus.files] == ["a.mp4"]
+    assert corpus.unavailable == {
+        "a\0b.mp4": "embedded null byte",
+        "d.mp4": "not a regular file",
+        "gone.mp4": "there is no such file",
+        "link.mp4": "there is no such file",
+        "long" * 100: "File name too long",
+        "pipe.mp4": "not a regular file",
+    }
+    with pytest.raises(CorpusError, match="6 of the videos cannot be read") as caught:
+        corpus.require_all()
+    assert "gone.mp4 (there is no such file)" in str(caught.value)
+    assert "and 1 more" in str(caught.value)
 
 
-def test_dangling_links_and_pipes_are_told(tmp_path: Path) -> None:
+def test_if_nothing_can_be_read_there_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
     os.mkfifo(tmp_path / "b.mp4")
     with pytest.raises(CorpusError, match="2 of the listed videos cannot be read"):
         list_corpus(str(tmp_path))
 
 
-def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_while_it_is_hashed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        put(tmp_path / name)
+    sha256_file = local_module.sha256_file
+
+    def vanishing(path: Path) -> str:
+        if path.name == "b.mp4":
+            path.unlink()
+        return sha256_file(path)
+
+    monkeypatch.setattr(local_module, "sha256_file", vanishing)
+    corpus = list_corpus(str(tmp_path))
+    assert [file.path for file in corpus.files] == ["a.mp4"]
+    assert corpus.unavailable == {"b.mp4": "there is no such file"}
+
+
+def test_names_that_are_not_text_are_told_escaped(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.mp4")).write_bytes(b"x")
-    with pytest.raises(CorpusError, match="some file names are not UTF-8") as caught:
-        list_corpus(str(tmp_path))
-    assert "\\udcff" in str(caught.value)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4")).write_bytes(b"x")
+    corpus = list_corpus(str(tmp_path))
+    assert [file.path for file in corpus.files] == ["a.mp4"]
+    assert corpus.unavailable == {"b\\udcff.mp4": "its name is not UTF-8 text: rename it"}
+
+
+def test_what_a_folder_leaves_out_is_counted(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.txt", "c/d.TXT", "e.jpg", "README", ".f.mp4", ".g.txt", ".h/i.mp4"):
+        put(tmp_path / name)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/j.\xff")).write_bytes(b"x")
+    corpus = list_corpus(str(tmp_path))
+    assert [file.path for file in corpus.files] == ["a.mp4"]
+    assert list(corpus.left_out.others.items()) == [
+        (".txt", 2),
+        (".\\udcff", 1),
+        (".jpg", 1),
+        ("none", 1),
+    ]
+    assert corpus.left_out.hidden == {".mp4": 1, "folder": 1}
+    assert left_out_lines(corpus.left_out.others, corpus.left_out.hidden) == [
+        "5 files with other extensions left out: .txt 2, .\\udcff 1, .jpg 1, none 1",
+        "hidden ones left out: .mp4 1, folder 1",
+    ]
 
 
 def test_a_list_that_is_not_text(tmp_path: Path) -> None:
@@ -192,9 +259,9 @@ def test_a_list_that_is_not_text(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_unreadable_files_and_folders(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
+    put(tmp_path / "b.mp4")
     (tmp_path / "a.mp4").chmod(0)
-    with pytest.raises(CorpusError, match="no permission"):
-        list_corpus(str(tmp_path))
+    assert list_corpus(str(tmp_path)).unavailable == {"a.mp4": "no permission to read it"}
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(CorpusError, match="cannot read the folder"):
         list_corpus(str(tmp_path))

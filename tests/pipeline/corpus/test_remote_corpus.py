@@ -14,7 +14,7 @@ import pytest
 
 from distinit.pipeline.corpus import list_corpus
 from distinit.pipeline.corpus import spool as spool_module
-from distinit.pipeline.corpus.listing import find_videos
+from distinit.pipeline.corpus.listing import Duplicate, find_videos
 from distinit.pipeline.corpus.remote import is_url, public_url
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.progress import NullProgress
@@ -51,10 +51,10 @@ def test_local_paths_and_urls_mix_and_are_known_by_their_bytes(web, tmp_path: Pa
     by_path = {file.path: (file.video_id, file.size_bytes) for file in corpus.files}
     assert by_path == {
         "here.mp4": (same[:16], 4),
-        web.url("/v/a.mp4"): (f"{same[:16]}-1", 4),
         web.url("/v/b 猫.mkv"): (other[:16], 5),
         "abs.mp4": (third[:16], 5),
     }
+    assert corpus.duplicates == (Duplicate(web.url("/v/a.mp4"), "here.mp4"),)
     assert "SECRET" not in repr(corpus)
     for file in corpus.files:
         with corpus.source.open(file.path, file.digest) as path:
@@ -127,7 +127,7 @@ def test_what_cannot_be_fetched_is_told_by_name_without_secrets(web, tmp_path: P
     assert (web.gets["/shut.mp4"], web.gets["/ill.mp4"]) == (1, 4), "403 is final, 500 is not"
     with pytest.raises(CorpusError) as refused:
         corpus.require_all()
-    assert str(refused.value).startswith("4 of the listed URLs cannot be fetched")
+    assert str(refused.value).startswith("4 of the videos cannot be read or fetched")
     assert "SECRET" not in str(refused.value)
 
 

@@ -1,0 +1,79 @@
+"""Today's corpus against the one that a cache was made of. Videos are known by their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.corpus.listing import Corpus
+from distinit.schemas.corpus import CorpusReport, Names
+
+__all__ = ["absent_videos", "corpus_report", "planned_today"]
+
+
+def corpus_report(
+    source: str, corpus: Corpus, latest: Mapping[str, PlannedRows], *, keep_gone: bool
+) -> CorpusReport:
+    """What is new, changed, gone, renamed or there twice.
+
+    Args:
+        source: What the corpus was listed from.
+        corpus: What it holds now.
+        latest: The videos that the cache has planned, by id.
+        keep_gone: Whether videos that are gone stay in training.
+    """
+    earlier = [latest[video_id] for video_id in absent_videos(corpus, latest)]
+    read_paths = _read_paths(corpus)
+    replaced = {entry.path for entry in earlier if entry.path in read_paths}
+    known = [(latest[f.video_id], f) for f in corpus.files if f.video_id in latest]
+    names = {file.path for file in corpus.files if file.video_id not in latest}
+    return CorpusReport(
+        source=source,
+        videos=len(corpus.files) + len(corpus.unavailable),
+        new=Names.of(names - replaced),
+        changed=Names.of(replaced),
+        gone=Names.of(entry.path for entry in earlier if entry.path not in read_paths),
+        returned=Names.of(file.path for before, file in known if not before.in_corpus),
+        renamed=Names.of(
+            f"{before.path} -> {file.path}" for before, file in known if before.path != file.path
+        ),
+        duplicate=Names.of(
+            f"{copy.path} (named again)" if copy.path == copy.of else f"{copy.path} = {copy.of}"
+            for copy in corpus.duplicates
+        ),
+        unreadable=Names.of(f"{path} ({why})" for path, why in corpus.unavailable.items()),
+        keep_gone=keep_gone,
+        left_out=dict(corpus.left_out.others),
+        hidden_left_out=dict(corpus.left_out.hidden),
+    )
+
+
+def absent_videos(corpus: Corpus, latest: Mapping[str, PlannedRows]) -> frozenset[str]:
+    """Ids of the planned videos whose bytes the corpus no longer has."""
+    return frozenset(latest.keys() - {file.video_id for file in corpus.files})
+
+
+def planned_today(
+    corpus: Corpus, latest: Mapping[str, PlannedRows], kept: Collection[str]
+) -> dict[str, PlannedRows]:
+    """The planned videos with today's paths; in the corpus are those it holds, and ``kept``."""
+    files = {file.video_id: file for file in corpus.files}
+    today = {}
+    for video_id, entry in latest.items():
+        if (file := files.get(video_id)) is None:
+            today[video_id] = replace(entry, in_corpus=video_id in kept)
+        else:
+            today[video_id] = replace(
+                entry,
+                path=file.path,
+                size_bytes=file.size_bytes,
+                mtime_ns=file.mtime_ns,
+                in_corpus=True,
+            )
+    return today
+
+
+def _read_paths(corpus: Corpus) -> set[str]:
+    """Every name under which the corpus could read a video."""
+    return {file.path for file in corpus.files} | {copy.path for copy in corpus.duplicates}

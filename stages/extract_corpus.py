@@ -1,0 +1,101 @@
+"""The corpus of an extraction: what it holds now, and what the cache knows of earlier runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.cache.records import read_manifest
+from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
+from distinit.pipeline.corpus.changes import absent_videos, corpus_report, planned_today
+from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.corpus.spool import Spool
+from distinit.pipeline.extraction.probing import Prober
+from distinit.pipeline.progress import Progress
+from distinit.schemas.corpus import CorpusReport
+from distinit.schemas.errors import CorpusError
+from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.wording import counted, one_line
+
+__all__ = ["TodaysCorpus", "list_todays_corpus"]
+
+
+@dataclass(frozen=True, slots=True)
+class TodaysCorpus:
+    """``planned``: the videos of the cache as it was found, by id."""
+
+    corpus: Corpus
+    planned: dict[str, PlannedRows]
+    report: CorpusReport
+
+    @property
+    def fresh(self) -> list[VideoFile]:
+        """Videos that the cache does not know."""
+        return [file for file in self.corpus.files if file.video_id not in self.planned]
+
+    def enter(self, writer: CacheWriter) -> None:
+        """Tell the cache which of its videos are there, and where."""
+        latest = writer.plan.latest
+        absent = absent_videos(self.corpus, latest)
+        kept: frozenset[str] = frozenset()
+        if self.report.keep_gone and absent:
+            state = writer.state()
+            seen = {v for v, outcome in state.outcomes.items() if outcome.status == "ok"}
+            kept = absent & (seen - state.unanswered)
+        writer.set_corpus(planned_today(self.corpus, latest, kept), absent)
+
+    def again(self, writer: CacheWriter, *, retry_failed: bool) -> list[VideoFile]:
+        """Videos that want rows once more: they have come back before they were ever decoded, or
+        failed and are to be tried again."""
+        wanted = {"gone", "failed"} if retry_failed else {"gone"}
+        outcomes = writer.state().outcomes
+        decided = {v for v, outcome in outcomes.items() if outcome.status in wanted}
+        return [file for file in self.corpus.files if file.video_id in decided]
+
+
+def list_todays_corpus(
+    config: ExtractConfig, spool: Spool, prober: Prober, progress: Progress
+) -> TodaysCorpus:
+    """List the corpus, compare it with the cache and say what has changed.
+
+    Raises CorpusError: as ``list_corpus``, and for videos among which there is none of an
+    unfinished cache. CacheError for a cache that cannot be read.
+    """
+    root = Path(config.cache)
+    plan = read_cache_plan(root)
+    planned = {} if plan is None else plan.latest
+    known = {
+        entry.path: VideoFile(
+            entry.video_id, entry.path, entry.digest, entry.size_bytes, entry.mtime_ns
+        )
+        # Of two videos that had one path in turn, the one that was there last.
+        for entry in sorted(planned.values(), key=lambda entry: entry.in_corpus)
+    }
+    corpus = list_corpus(config.videos, known, spool=spool, look=prober.look, progress=progress)
+    report = corpus_report(config.videos, corpus, planned, keep_gone=config.keep_gone)
+    progress.message("\n".join(report.lines()))
+    if planned and len(absent_videos(corpus, planned)) == len(planned):
+        _none_is_here(config, corpus, len(planned), progress)
+    for path, reason in corpus.unavailable.items():
+        progress.message(f"failed: {one_line(path)}: {one_line(reason)}")
+    return TodaysCorpus(corpus, planned, report)
+
+
+def _none_is_here(config: ExtractConfig, corpus: Corpus, planned: int, progress: Progress) -> None:
+    """Refuse another corpus for an unfinished cache; warn where the cache is finished."""
+    if not read_manifest(CacheLayout(Path(config.cache))).complete:
+        raise CorpusError(
+            f"none of the {counted(planned, 'video')} of the unfinished cache {config.cache} is "
+            f"in {config.videos}",
+            expected="the videos that the extraction began with, or some of them",
+            found=counted(len(corpus.files), "other video"),
+            remedy="give their folder, or start a new cache",
+        )
+    progress.message(
+        f"warning: {counted(len(corpus.files), 'video')} given, none of them among the "
+        f"{planned} of the cache {one_line(config.cache)}; they are added to it"
+        + ("" if config.keep_gone else ", and those are left out of training")
+        + ". Is --cache the one you meant?"
+    )
