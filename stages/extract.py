@@ -316,13 +316,12 @@ def _result(
 def _missing(config: ExtractConfig, writer: CacheWriter) -> tuple[str, ...]:
     """What the cache still lacks, and the commands that complete it; empty if it is complete."""
     state = writer.state()
-    lacking = {name: count for name in state.commits if (count := state.lacking(name))}
     decode = config.decode.model_dump(mode="json", exclude_defaults=True)
     further = [] if config.frames is None else ["--frames", config.frames]
     for name, value in decode.items():
         further += ["--set", f"decode.{name}={value}"]
     run = ExtractCommand(config.cache, config.sampling, config.videos, tuple(further))
-    lines = missing_lines(lacking, writer.records, run)
+    lines = missing_lines(state.lacking, writer.records, run)
     if not lines and state.waiting:
         command = run.for_teacher(next(iter(writer.records.values())))
         lines = [f"{counted(state.waiting, 'video')} to be decoded again; run: {command}"]

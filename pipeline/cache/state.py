@@ -77,12 +77,23 @@ class CacheState:
         commits = (c for of_teacher in self.commits.values() for c in of_teacher.values())
         return frozenset(video_id for commit in commits for video_id in commit.unanswered)
 
-    def lacking(self, teacher_id: str) -> int:
-        """Units that a teacher has not committed, or not with all videos of the corpus."""
-        wanted = {v for v, entry in self.plan.latest.items() if entry.in_corpus}
-        commits = self.commits[teacher_id]
-        whole = [u for u, commit in commits.items() if wanted.isdisjoint(commit.unanswered)]
-        return self.plan.units - len(whole)
+    def unanswered_units(self, video_ids: Collection[str]) -> set[tuple[str, int]]:
+        """(teacher, unit) where a teacher has never seen one of these videos."""
+        return {
+            (name, unit)
+            for name, commits in self.commits.items()
+            for unit, commit in commits.items()
+            if any(video_id in video_ids for video_id in commit.unanswered)
+        }
+
+    @property
+    def lacking(self) -> dict[str, int]:
+        """Teacher -> units that it has not committed, or not with all videos of the corpus."""
+        here = {v for v, entry in self.plan.latest.items() if entry.in_corpus}
+        lacking = {name: self.plan.units - len(c) for name, c in self.commits.items()}
+        for name, _ in self.unanswered_units(here):
+            lacking[name] += 1
+        return {name: count for name, count in lacking.items() if count}
 
     @property
     def waiting(self) -> int:
@@ -93,8 +104,7 @@ class CacheState:
     @property
     def complete(self) -> bool:
         """Every unit of every teacher is committed, and no video still waits for rows."""
-        whole = all(self.lacking(teacher_id) == 0 for teacher_id in self.commits)
-        return bool(self.commits) and whole and self.waiting == 0
+        return bool(self.commits) and not self.lacking and self.waiting == 0
 
     def content_digest(
         self, sampling: SamplingConfig, teachers: Collection[str] | None = None

@@ -172,14 +172,8 @@ class CacheWriter:
     def _forget_unanswered(self) -> None:
         """Units that wanted teachers did while some of their videos were gone are due again."""
         back = {v for v, entry in self.plan.latest.items() if entry.in_corpus} - self._absent
-        commits = self.state().commits
-        units = {
-            (name, unit)
-            for name in self._wanted
-            for unit, commit in commits[name].items()
-            if not back.isdisjoint(commit.unanswered)
-        }
-        if units:
+        due = self.state().unanswered_units(back)
+        if units := {(name, unit) for name, unit in due if name in self._wanted}:
             self._mark_incomplete()
             self._change(teachers=teachers_without(self.manifest, units))
             forget_units(self.layout, units)

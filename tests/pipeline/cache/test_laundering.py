@@ -31,6 +31,7 @@ def change_plan(root: Path, column: str) -> None:
         "digest": "0" * 64,
         "reserved_rows": 29,
         "probed_fps": 30.0,
+        "in_corpus": False,
     }
     values[at] = changed.get(column, values[at] + 1 if column not in changed else None)
     field = PLAN_SCHEMA.field(column)
