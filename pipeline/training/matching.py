@@ -120,12 +120,13 @@ class _Block:
 def _match_block(cache: TargetCache, store: FrameStore, videos: pa.RecordBatch) -> _Block:
     digest_N = _bytes(videos["digest"])
     whole_N = np.array(videos["status"].to_pylist()) == "ok"
-    whole_N &= ~find_texts(store.failed_digests, digest_N)[1]
+    number_N = store.numbers_of(digest_N)
+    # A video that failed at first, and was tried again, is there all the same.
+    whole_N &= (number_N >= 0) | ~find_texts(store.failed_digests, digest_N)[1]
     here_N = videos["in_corpus"].to_numpy(zero_copy_only=False)
     whole_N, failed = whole_N & here_N, int((~whole_N & here_N).sum())
     count_N = videos["frame_count"].to_numpy()
     good_N = whole_N & (count_N > 0)
-    number_N = store.numbers_of(digest_N)
     absent_N, there_N = good_N & (number_N < 0), good_N & (number_N >= 0)
     store_number_K, count_K = number_N[there_N], count_N[there_N]
     stored_K = store.frame_counts[store_number_K]

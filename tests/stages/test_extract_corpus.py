@@ -93,6 +93,14 @@ def test_removed_videos_leave_training_and_come_back_with_the_same_digest(home: 
     assert (back.frames_done, back.content_digest) == (0, first.content_digest)
 
 
+def test_a_video_that_failed_at_first_is_trained_on_once_it_is_whole(home: Path) -> None:
+    store = str(home / "frames")
+    run(home, frames=store, decode={"max_frames": 12})
+    run(home, frames=store, retry_failed=True)
+    cache = TargetCache.open(home / "cache")
+    assert sorted(match_videos(cache, FrameStore.open(store)).frame_count_V) == [9, 11, 13]
+
+
 def test_a_renamed_video_has_todays_path_and_the_same_digest(home: Path) -> None:
     first = run(home)
     (home / "v/b.mp4").rename(home / "v/z.mp4")
