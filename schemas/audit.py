@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.teacher import AnswerReport, TeacherRecord
 from distinit.schemas.wording import counted
 
 __all__ = [
@@ -116,6 +116,7 @@ class TeacherAudit(Record):
 
     record: TeacherRecord
     confidence: ConfidenceAudit | None = Field(description="None: features or no frames")
+    answers: AnswerReport | None = Field(None, description="None: features or no frames")
 
 
 class FailureRow(Record):
@@ -148,6 +149,8 @@ class AuditResult(Record):
         ]
         for teacher in self.teachers:
             lines += ["", f"teacher {teacher.record.id}: {_summary_of(teacher.confidence)}"]
+            if teacher.answers is not None:
+                lines += [f"  warning: {warning}" for warning in teacher.answers.warnings]
         return "\n".join([*lines, "", f"report  {self.report}"])
 
 

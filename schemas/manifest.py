@@ -15,6 +15,7 @@ __all__ = [
     "CACHE_FORMAT_VERSION",
     "MAX_CAPACITY",
     "MAX_UNITS",
+    "AnswerSums",
     "CacheManifest",
     "CorpusSummary",
     "FidelitySums",
@@ -147,6 +148,17 @@ class FidelitySums(Record):
     )
 
 
+class AnswerSums(Record):
+    """Additive parts of an AnswerReport, over the used rows of one unit."""
+
+    frames: int = Field(0, ge=0)
+    entropy_nats_sum: float = Field(0.0, ge=0)
+    ties: int = Field(0, ge=0, description="frames whose two largest logits are equal")
+    flat: int = Field(0, ge=0, description="frames whose logits are all equal")
+    top_class: int = Field(0, ge=0, description="most often the most probable class of a frame")
+    top_class_frames: int = Field(0, ge=0, description="how often")
+
+
 class UnitCommit(Record):
     """``teachers/<id>/commits/unit-NNNNN.json``: written last; its presence is the truth."""
 
@@ -164,6 +176,7 @@ class UnitCommit(Record):
         description="videos that were gone when this teacher came: it never saw them. Their rows "
         "are NaN; they count as missing once the corpus has the videos again",
     )
+    answers: AnswerSums | None = Field(None, description="None for feature teachers")
     record_sha256: Sha256 = Field(
         description="over the other fields of this record: nothing else would tell that one of "
         "them was damaged while the cache has no list of checksums yet"

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, field_validator
 
 from distinit.schemas.base import Name, Record, Sha256, differences, flatten, sha256_of
+from distinit.schemas.wording import one_line
 
 __all__ = [
     "MAX_CLASSES",
     "PROBE_SUMS",
     "TEACHER_ID_PATTERN",
+    "AnswerReport",
     "Encoding",
     "FidelityReport",
     "PreprocessSpec",
@@ -32,6 +34,11 @@ _PROBE_TOLERANCE = 5e-3
 _PROBE_TOLERANCE_HALF = 0.2
 """Of the spread of the answer: above what machines differ by, below what edits change. Decision
 record 21 has the figures; the second one for networks that compute in 16 bits by themselves."""
+
+_UNINFORMATIVE = 0.99
+"""Share of the highest possible entropy, or of all frames with one top class."""
+_WORTH_SAYING = 0.01
+_MANY_FRAMES = 100
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """What may name a folder under ``teachers/``."""
@@ -238,6 +245,45 @@ class FidelityReport(Record):
             f"stored targets {self.mean_entropy_error_nats:.2g} nats off; top-1 kept "
             f"{self.top1_agreement:.2%}; filter flips {self.filter_flips:.2%}"
         )
+
+
+class AnswerReport(Record):
+    """Whether a teacher tells the frames of a corpus apart."""
+
+    frames: int = Field(ge=1, description="rows of the cache")
+    mean_entropy_nats: float = Field(ge=0)
+    highest_possible_nats: float = Field(ge=0, description="ln(classes)")
+    tied_fraction: float = Field(
+        ge=0, le=1, description="share of frames whose two largest logits are equal"
+    )
+    flat_fraction: float = Field(ge=0, le=1, description="share whose logits are all equal")
+    top_class: int = Field(ge=0, description="most often the most probable class of a frame")
+    top_class_name: str = Field("", description="empty: the teacher names no classes")
+    top_class_fraction: float = Field(ge=0, le=1, description="how often, at least")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the targets say little, a phrase each; empty for an informative teacher."""
+        said = []
+        if self.mean_entropy_nats >= _UNINFORMATIVE * self.highest_possible_nats:
+            said.append(
+                f"mean entropy {self.mean_entropy_nats:.3f} of at most "
+                f"{self.highest_possible_nats:.3f} nats: its targets say next to nothing"
+            )
+        if self.flat_fraction >= _WORTH_SAYING:
+            said.append(f"all logits equal for {self.flat_fraction:.1%} of the frames")
+        elif self.tied_fraction >= _WORTH_SAYING:
+            said.append(
+                f"a tie at the top for {self.tied_fraction:.1%} of the frames: the class with the "
+                "lower number counts"
+            )
+        if self.top_class_fraction >= _UNINFORMATIVE and self.frames >= _MANY_FRAMES:
+            label = f" ({one_line(self.top_class_name)})" if self.top_class_name else ""
+            said.append(
+                f"class {self.top_class}{label} is the most probable one for "
+                f"{self.top_class_fraction:.1%} of the frames"
+            )
+        return said
 
 
 class TeacherRecord(Record):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from distinit.pipeline.cache.answers import answer_report
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.frames.jpeg import decode_jpeg
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
@@ -26,6 +28,7 @@ from distinit.schemas.audit import (
     TeacherAudit,
 )
 from distinit.schemas.errors import FrameStoreError
+from distinit.schemas.teacher import AnswerReport, TeacherRecord
 
 __all__ = ["audit"]
 
@@ -74,8 +77,17 @@ def _audit_teacher(
     progress.finish()
     if scan.frames == 0:
         return TeacherAudit(record=record, confidence=None)
-    confidence = summarise(scan, names, record.identity.label_names, config)
-    return TeacherAudit(record=record, confidence=confidence)
+    return TeacherAudit(
+        record=record,
+        confidence=summarise(scan, names, record.identity.label_names, config),
+        answers=_answers(cache, record),
+    )
+
+
+def _answers(cache: TargetCache, record: TeacherRecord) -> AnswerReport | None:
+    units = sorted(cache.layout.committed_units(record.id))
+    sums = (read_commit(cache.layout, record, unit).answers for unit in units)
+    return answer_report(sums, record.identity)
 
 
 def _rgb_store(folder: str) -> FrameStore:

@@ -21,6 +21,7 @@ from distinit.schemas.wording import counted
 __all__ = ["DistillResult", "distill"]
 
 LOCATIONS = frozenset({"cache", "frames"})
+TIES_WORTH_SAYING = 0.01
 
 
 class DistillResult(Record):
@@ -120,5 +121,12 @@ def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
         progress.message(
             f"teacher {reader.teacher.id}: {wanted.loss} on {wanted.pick} frames{kept}{mirror}"
         )
+        tied, below = reader.threshold_shares()
+        if tied >= TIES_WORTH_SAYING:
+            progress.message(
+                f"warning: teacher {reader.teacher.id}: {tied:.0%} of all frames have exactly the "
+                f"threshold's entropy, {threshold:.3f} nats; all of these count: "
+                f"{below:.0%} of the frames are kept"
+            )
     if task.config.combine == "mean":
         progress.message(f"one head learns the mean of {len(task.readers)} teachers")

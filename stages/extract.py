@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from distinit.pipeline.cache.answers import answer_report
 from distinit.pipeline.cache.completion import ExtractCommand, missing_lines
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.compute.executor import Executor
@@ -35,6 +36,7 @@ from distinit.schemas.errors import (
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import (
+    AnswerReport,
     TeacherIdentity,
     TeacherRecord,
     TeacherRequest,
@@ -308,6 +310,7 @@ def _result(
             for name, record in writer.records.items()
             if record.fidelity is not None
         },
+        answers=_answers(writer),
         frames_done=frames_done,
         seconds=round(seconds, 2),
     )
@@ -326,6 +329,15 @@ def _missing(config: ExtractConfig, writer: CacheWriter) -> tuple[str, ...]:
         command = run.for_teacher(next(iter(writer.records.values())))
         lines = [f"{counted(state.waiting, 'video')} to be decoded again; run: {command}"]
     return tuple(lines)
+
+
+def _answers(writer: CacheWriter) -> dict[str, AnswerReport]:
+    commits = writer.state().commits
+    reports = {
+        name: answer_report((c.answers for c in commits[name].values()), record.identity)
+        for name, record in writer.records.items()
+    }
+    return {name: report for name, report in reports.items() if report is not None}
 
 
 def _check_failures(config: ExtractConfig, result: ExtractResult) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.schemas.base import Record
 from distinit.schemas.corpus import CorpusReport
-from distinit.schemas.teacher import FidelityReport
+from distinit.schemas.teacher import AnswerReport, FidelityReport
 from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["ExtractResult", "FailedVideo"]
@@ -45,6 +45,10 @@ class ExtractResult(Record):
     encoding_losses: dict[str, FidelityReport] = Field(
         description="what the stored form of each teacher's logits lost, over the whole cache"
     )
+    answers: dict[str, AnswerReport] = Field(
+        {},
+        description="whether each teacher of logits tells the frames apart, over the whole cache",
+    )
     frames_done: int = Field(description="decoded by this run; the rest was there already")
     seconds: float
 
@@ -61,6 +65,11 @@ class ExtractResult(Record):
         lines += [
             f"{name} stored as {self.encodings[name]} lost: {loss}"
             for name, loss in self.encoding_losses.items()
+        ]
+        lines += [
+            f"warning: teacher {name}: {warning}"
+            for name, report in self.answers.items()
+            for warning in report.warnings
         ]
         if self.failed:
             lines += ["", f"{counted(len(self.failed), 'video')} failed, not in the cache:"]

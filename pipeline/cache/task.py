@@ -367,6 +367,7 @@ class TaskWriter:
                     videos=tuple(outcomes[v.video_id] for v in ending),
                     fidelity=teacher.fidelity,
                     unanswered=tuple(video.video_id for video in self.spec.unanswered),
+                    answers=teacher.answers,
                 )
                 write_record(commit, self._layout.commit(record.id, unit))
                 commits.append(commit)

@@ -72,6 +72,8 @@ def _teacher_section(teacher: TeacherAudit, pictures: TeacherPictures | None) ->
             else "The cache holds no frame of this teacher."
         )
         return element("section", *parts, element("p", why))
+    warnings = () if teacher.answers is None else teacher.answers.warnings
+    parts += [element("p", element("strong", "Warning: "), text) for text in warnings]
     return element("section", *parts, *_confidence_parts(teacher.confidence, pictures))
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "entropy_threshold",
     "quantile",
     "select_frames",
+    "threshold_shares",
 ]
 
 Bools = NDArray[np.bool_]
@@ -106,6 +107,21 @@ def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
     return quantile(entropies, config.keep_fraction)
 
 
+def threshold_shares(entropies: Floats, threshold_nats: float) -> tuple[float, float]:
+    """Shares of the frames whose entropy is exactly the threshold, and at most that.
+
+    ``entropies``: as ``entropy_threshold``, fp32; so are the comparisons. (0, 0) without a frame.
+    """
+    threshold = np.float32(threshold_nats)
+    at = kept = frames = 0
+    for start in range(0, len(entropies), _BLOCK_ROWS):
+        block = np.asarray(entropies[start : start + _BLOCK_ROWS], np.float32)
+        at += int((block == threshold).sum())
+        kept += int((block <= threshold).sum())
+        frames += int((~np.isnan(block)).sum())
+    return at / max(frames, 1), kept / max(frames, 1)
+
+
 def quantile(values_N: Floats, fraction: float) -> float:
     """``np.quantile`` of what is not NaN, exactly, of fp32 values that may be memory-mapped.
 
@@ -172,6 +188,12 @@ class TargetReader:
             if self._filters
             else float("inf")
         )
+
+    def threshold_shares(self) -> tuple[float, float]:
+        """See the function; (0, 1) without a filter."""
+        if not self._filters:
+            return 0.0, 1.0
+        return threshold_shares(self._targets.entropy_nats, self.threshold_nats)
 
     def read(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> ClipTargets:
         """Targets of N clips; ``rows_NT`` are their frames' rows, -1 where there is none.

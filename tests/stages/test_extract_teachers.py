@@ -15,9 +15,13 @@ from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.teachers.registry import load_teacher
+from distinit.schemas.audit import AuditConfig
+from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import CacheMismatchError, TeacherError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.teacher import TeacherRequest
+from distinit.stages.audit import audit
+from distinit.stages.distill import distill
 from distinit.stages.extract import _same_teachers, extract
 
 PLUGIN = """
@@ -200,3 +204,35 @@ def test_a_teacher_added_later_does_not_meet_a_video_that_failed_before(
     assert (result.complete, result.rows, result.frames_done) == (True, 24, 24)
     assert [video.path for video in result.failed] == ["b.mp4"]
     assert verify_cache(root).problems == ()
+
+
+def test_a_teacher_that_says_nothing_is_told_by_extract_audit_and_distill(
+    footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    plugin.write(NETWORK.replace("flatten(1)", "flatten(1) * 0 + 3"))
+    root, frames = tmp_path / "cache", tmp_path / "frames"
+    result = extract(config_of(footage, root, REQUEST, frames=str(frames)))
+    said = "all logits equal for 100.0% of the frames"
+    assert f"warning: teacher made: {said}" in result.summary().splitlines()
+    assert result.answers["made"].flat_fraction == 1.0
+    report = audit(AuditConfig(cache=str(root), out=str(tmp_path / "report")))
+    assert f"  warning: {said}" in report.summary().splitlines()
+    assert said in (tmp_path / "report" / "report.html").read_text()
+    config = DistillConfig.model_validate(
+        {
+            "cache": str(root),
+            "frames": str(frames),
+            "out": str(tmp_path / "run"),
+            "student": {"name": "tiny_r2plus1d_10"},
+            "clip": {"frames": 4, "crop": 32},
+            "targets": [{"filter": {"keep_fraction": 0.5}}],
+            "optimizer": {"epochs": 1, "clips_per_epoch": 4},
+            "runtime": {"batch_size": 4, "loader_workers": 0},
+        }
+    )
+    lines = Lines()
+    distill(config, progress=lines)
+    assert (
+        "warning: teacher made: 100% of all frames have exactly the threshold's entropy, 2.485 "
+        "nats; all of these count: 100% of the frames are kept"
+    ) in lines.said

@@ -19,6 +19,7 @@ from distinit.pipeline.training.targets import (
     entropy_threshold,
     quantile,
     select_frames,
+    threshold_shares,
 )
 from distinit.schemas.distill import FilterConfig, TargetConfig
 
@@ -259,3 +260,11 @@ def test_the_filter_judges_a_flipped_clip_by_the_flipped_frame(pick: str) -> Non
     found = some.read(one, uniform, FLIP).confident_B.tolist()
     assert found == [False, True, True, False]
     assert some.confident(one, uniform, FLIP).tolist() == found
+
+
+def test_shares_at_and_below_a_threshold() -> None:
+    entropies = np.array([0.1, 0.3, np.nan, 0.3, 0.7, np.nan], np.float32)
+    assert threshold_shares(entropies, 0.3) == (0.5, 0.75)
+    assert threshold_shares(entropies, float(np.float32(0.3))) == (0.5, 0.75)
+    assert threshold_shares(entropies, 0.2) == (0.0, 0.25)
+    assert threshold_shares(np.full(3, np.nan, np.float32), 0.2) == (0.0, 0.0)
