@@ -18,9 +18,11 @@ __all__ = [
     "DatasetVideo",
     "EvaluationResult",
     "HeadRecord",
+    "LeftOut",
     "LoadReport",
     "RunRecord",
     "StudentRecord",
+    "TargetShare",
 ]
 
 
@@ -86,6 +88,24 @@ class CheckpointRecord(Record):
     window: dict[str, float] = Field(description="figures summed since the last metric line")
     window_steps: int = Field(ge=0, le=MAX_STEPS, description="steps in the window")
     files: dict[str, FileEntry]
+
+
+class LeftOut(Record):
+    """Videos of a target cache that a student does not learn from, by reason."""
+
+    failed: int = Field(0, ge=0, description="could not be decoded, for the cache or the store")
+    gone: int = Field(0, ge=0, description="no longer in the corpus of the cache")
+    not_in_store: int = Field(0, ge=0, description="by content")
+    other_frame_count: int = Field(0, ge=0, description="in the frame store than in the cache")
+    without_targets: int = Field(0, ge=0, description="no frame has a row of the teachers used")
+    examples: tuple[str, ...] = Field((), description="path and reason of some; not of failed and gone ones")
+
+
+class TargetShare(Record):
+    """How many of the clips a head was trained with had something to teach it."""
+
+    with_target: float = Field(ge=0, le=1, description="clips with a frame the teacher has seen")
+    kept: float = Field(ge=0, le=1, description="of all clips: those that the filter keeps")
 
 
 class DatasetVideo(Record):

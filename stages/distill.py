@@ -7,15 +7,23 @@ from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.students.io import save_student
 from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
+from distinit.pipeline.training.taught import (
+    left_out_lines,
+    refuse_empty_filters,
+    share_lines,
+    target_shares,
+)
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.run import StudentRecord
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.run import LeftOut, StudentRecord, TargetShare
 from distinit.schemas.wording import counted
 
 __all__ = ["DistillResult", "distill"]
@@ -37,6 +45,18 @@ class DistillResult(Record):
     clips: int = Field(description="clips seen, over all epochs")
     seconds: float = Field(description="of the process that finished the run")
     bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
+    targets: dict[str, TargetShare] = Field(
+        default_factory=dict, description="by head: how many of the clips had something to teach"
+    )
+    left_out: LeftOut = Field(
+        default_factory=LeftOut, description="videos of the cache that were not trained on"
+    )
+    absent_teachers: tuple[str, ...] = Field(
+        (), description="of the cache, without a folder in this copy of it"
+    )
+    incomplete_teachers: dict[str, tuple[int, int]] = Field(
+        default_factory=dict, description="used ones: units that are there, and planned ones"
+    )
 
     def summary(self) -> str:
         """What was trained, where it lies, and what to type next."""
@@ -46,6 +66,8 @@ class DistillResult(Record):
             f"{counted(self.clips, 'clip')} of {counted(self.videos, 'video')}{rate}; "
             f"loss {self.loss:.4f}",
             *([self.bottleneck] if self.bottleneck else []),
+            *share_lines(self.targets),
+            *left_out_lines(self.left_out),
             "",
             f"student  {self.student}",
             f"curve    {Path(self.out) / 'loss.png'}",
@@ -65,8 +87,12 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     StorageError, ComputeError.
     """
     progress = progress or NullProgress()
+    _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
     task = open_distill_task(config)
-    run = _open_run(config, task)
+    refuse_empty_filters(task.readers, config.combine_filters)
+    state = task.cache.read_state()
+    cache_digest = task.cache.checked_digest(state)
+    run = _open_run(config, task, state)
     finished = run.read_result(DistillResult)
     if finished is not None:
         progress.message(f"{run.root} is finished already; nothing to do")
@@ -80,13 +106,13 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         feature_dim=outcome.student.feature_dim,
         heads=task.heads,
         trained_by="distill",
-        cache_digest=task.cache.manifest.content_digest,
+        cache_digest=cache_digest,
         config=config.model_dump(mode="json"),
     )
     result = DistillResult(
         out=str(run.root),
         student=str(save_student(run.root, outcome.student, record)),
-        cache_digest=task.cache.manifest.content_digest,
+        cache_digest=cache_digest,
         videos=len(task.videos.cache_ids),
         loss=outcome.loss,
         epochs=config.optimizer.epochs,
@@ -94,26 +120,65 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         clips=outcome.global_steps * settings.global_batch,
         seconds=outcome.seconds,
         bottleneck=outcome.bottleneck,
+        targets=target_shares(run.read_metrics(), [head.name for head in task.heads]),
+        left_out=task.videos.left_out,
+        absent_teachers=task.cache.absent_teachers,
+        incomplete_teachers=_incomplete(task),
     )
     run.write_result(result)
     return result
 
 
-def _open_run(config: DistillConfig, task: DistillTask) -> RunDirectory:
+def _refuse_inside(out: Path, *inputs: Path) -> None:
+    """Raise ConfigError if the run would be written into what it reads."""
+    for folder in inputs:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"the run directory {out} lies inside {folder}, which is only read",
+                expected="a folder of its own",
+                remedy="choose another --out",
+            )
+
+
+def _open_run(config: DistillConfig, task: DistillTask, state: CacheState) -> RunDirectory:
     inputs = {
         # Of what is used alone: another teacher may be added to the cache in the meantime.
-        "targets": task.cache.digest_of(task.teachers),
+        "targets": task.cache.digest_of(task.teachers, state),
         "frames": task.store.pixels_digest(),
     }
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
     return open_run(Path(config.out), "distill", config, inputs, LOCATIONS)
 
 
+def _incomplete(task: DistillTask) -> dict[str, tuple[int, int]]:
+    """Teachers that are used and have not written all units: (units there, units planned)."""
+    readers = {reader.teacher.id: reader.committed_U for reader in task.readers}
+    return {
+        name: (int(committed_U.sum()), len(committed_U))
+        for name, committed_U in readers.items()
+        if not committed_U.all()
+    }
+
+
+def _lines_on_teachers(task: DistillTask) -> list[str]:
+    lines = []
+    if absent := task.cache.absent_teachers:
+        lines.append(
+            f"note: the cache names {counted(len(absent), 'more teacher')} whose folder is not in "
+            f"this copy: {', '.join(absent)}"
+        )
+    if not task.cache.manifest.complete:
+        lines.append("note: the cache is not complete: the student learns from what is there")
+    for name, (there, planned) in _incomplete(task).items():
+        lines.append(f"note: teacher {name} has {there} of {counted(planned, 'unit')}")
+    return lines
+
+
 def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
     videos = task.videos
-    failed = f"; {counted(videos.failed, 'failed one')} left out" if videos.failed else ""
-    gone = f"; {counted(videos.gone, 'video')} of earlier runs left out" if videos.gone else ""
-    progress.message(f"{counted(len(videos.cache_ids), 'video')}{failed}{gone}")
+    progress.message(f"{counted(len(videos.cache_ids), 'video')} to learn from")
+    for line in (*left_out_lines(videos.left_out), *_lines_on_teachers(task)):
+        progress.message(line)
     for reader in task.readers:
         wanted, threshold = reader.config, reader.threshold_nats
         kept = "" if threshold == float("inf") else f", entropy at most {threshold:.3f} nats"

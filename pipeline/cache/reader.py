@@ -43,25 +43,45 @@ _OPEN_SHARDS = 256  # per teacher and process: well below the usual limit of 1,0
 class TargetCache:
     """A cache open for reading. Picklable, and safe to use in forked processes."""
 
-    def __init__(self, layout: CacheLayout, manifest: CacheManifest, key: str = "") -> None:
+    def __init__(
+        self,
+        layout: CacheLayout,
+        manifest: CacheManifest,
+        key: str = "",
+        absent_teachers: tuple[str, ...] = (),
+    ) -> None:
         self.layout = layout
         self.manifest = manifest
+        self.absent_teachers = absent_teachers
+        """Teachers of the manifest whose folder was not copied along."""
         self._key = key
 
     @classmethod
-    def open(cls, path: str | Path, *, allow_incomplete: bool = False) -> TargetCache:
+    def open(
+        cls, path: str | Path, *, allow_incomplete: bool = False, allow_absent: bool = False
+    ) -> TargetCache:
         """Open the cache in folder ``path``; reads a few small files.
+
+        ``allow_absent``: teachers without a folder are left out, as ``absent_teachers``.
 
         Raises:
             CacheCorruptError: No cache, of another format version, or records that disagree.
-            CacheError: It is not complete (unless ``allow_incomplete``).
+            CacheError: It is not complete (unless ``allow_incomplete``), or it holds none of its
+                teachers.
         """
         layout = CacheLayout(Path(path).resolve())
         manifest = read_manifest(layout)
         if not manifest.complete and not allow_incomplete:
             raise _not_complete(layout, manifest)
-        cache = cls(layout, manifest)
-        for name in manifest.teachers:
+        absent = [n for n in manifest.teachers if allow_absent and not layout.teacher(n).is_dir()]
+        cache = cls(layout, manifest, absent_teachers=tuple(absent))
+        if absent and not cache.teachers:
+            raise CacheError(
+                f"{layout.root} holds none of its teachers",
+                expected=f"folders below teachers/: {', '.join(absent)}",
+                remedy="copy the folder of a teacher at least",
+            )
+        for name in cache.teachers:
             cache._check_teacher(name)
         return cache
 
@@ -89,8 +109,9 @@ class TargetCache:
 
     @cached_property
     def teachers(self) -> dict[str, TeacherRecord]:
-        """Records of all teachers, by id."""
-        return {name: read_teacher(self.layout, name) for name in self.manifest.teachers}
+        """Records of all teachers that are here, by id."""
+        here = [name for name in self.manifest.teachers if name not in self.absent_teachers]
+        return {name: read_teacher(self.layout, name) for name in here}
 
     @cached_property
     def videos(self) -> pa.Table:
@@ -132,16 +153,32 @@ class TargetCache:
                 remedy="run the same `distinit extract` again, or restore the cache from a copy",
             )
 
-    def digest_of(self, teacher_ids: Collection[str]) -> str:
-        """``content_digest`` of a cache that held these teachers alone.
+    def digest_of(self, teacher_ids: Collection[str], state: CacheState | None = None) -> str:
+        """``content_digest`` of a cache that held these teachers alone, by its commit records.
 
-        It stays as it is when another teacher is added. Raises CacheError for a teacher that is
-        not in the cache, CacheCorruptError for damaged commit records.
+        It stays as it is when another teacher is added. ``state``: if it has been read already.
+        Raises CacheError for a teacher that is not in the cache, CacheCorruptError for damaged
+        commit records.
         """
         wanted = {self._known(name).id for name in teacher_ids}
-        if wanted == set(self.manifest.teachers) and self.manifest.content_digest:
-            return self.manifest.content_digest
-        return self.read_state().content_digest(self.manifest.sampling, wanted)
+        return (state or self.read_state()).content_digest(self.manifest.sampling, wanted)
+
+    def checked_digest(self, state: CacheState) -> str:
+        """``content_digest`` by the commit records: what was read, not what is claimed.
+
+        Raises CacheCorruptError if the manifest claims another. Where teachers are absent there is
+        nothing to compare: it is the digest of those that are here.
+        """
+        found, claimed = self.digest_of(self.teachers, state), self.manifest.content_digest
+        if claimed and not self.absent_teachers and found != claimed:
+            raise CacheCorruptError(
+                "the manifest claims another content than the commit records have",
+                expected=f"content_digest {claimed}",
+                found=f"content_digest {found}",
+                remedy=f"run `distinit cache verify {self.layout.root}`, then the same `distinit "
+                "extract` again, or restore the cache from a copy",
+            )
+        return found
 
     def targets(self, teacher_id: str) -> TeacherTargets:
         """Targets of one teacher. Raises CacheError for a teacher that is not in the cache."""
@@ -158,6 +195,13 @@ class TargetCache:
         return zarr.open_array(folder, mode="r", config={"read_missing_chunks": False})
 
     def _known(self, teacher_id: str) -> TeacherRecord:
+        if teacher_id in self.absent_teachers:
+            raise CacheError(
+                f"the folder of teacher {teacher_id} is not in this copy of the cache",
+                expected=f"a folder teachers/{teacher_id}",
+                found=f"only {', '.join(self.teachers)}",
+                remedy="copy it too, or take another teacher",
+            )
         if teacher_id not in self.teachers:
             raise CacheError(
                 f"the cache has no teacher {teacher_id!r}",
@@ -169,7 +213,8 @@ class TargetCache:
 
     def __getstate__(self) -> dict[str, Any]:
         _ = self.index  # built and checked once, here, not in every process
-        return {"layout": self.layout, "manifest": self.manifest, "_key": self._key}
+        kept = ("layout", "manifest", "absent_teachers", "_key")
+        return {name: getattr(self, name) for name in kept}
 
 
 def _not_complete(layout: CacheLayout, manifest: CacheManifest) -> CacheError:
@@ -218,8 +263,14 @@ class TeacherTargets:
             return None
         return self.cache.index.teacher_column(self.record.id, "log_z")
 
+    @property
+    def unit_rows(self) -> int:
+        """Rows of one unit."""
+        return self.cache.manifest.row_space.capacity
+
     @cached_property
-    def _committed(self) -> np.ndarray:
+    def committed_units(self) -> np.ndarray:
+        """bool [units]: which units this teacher has written."""
         return self.cache.index.committed(self.record.id)
 
     def logits(self, rows: np.ndarray) -> np.ndarray:
@@ -253,7 +304,7 @@ class TeacherTargets:
                 remedy="leave frames without a row out before asking for targets",
             )
         unit_N = rows_N // space.capacity
-        unwritten = (index.video_number[rows_N] < 0) | ~self._committed[unit_N]
+        unwritten = (index.video_number[rows_N] < 0) | ~self.committed_units[unit_N]
         if unwritten.any():
             raise CacheCorruptError(
                 f"teacher {self.record.id} never wrote a row that is asked for",

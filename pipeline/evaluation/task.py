@@ -16,6 +16,7 @@ from distinit.pipeline.evaluation.score import LABELS_HEAD
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.clips import read_clips
+from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.sampling import ClipSampler
 from distinit.pipeline.training.task import Batch, TrainingSettings
 
@@ -74,3 +75,6 @@ class FinetuneTask:
         logits_BC, label_B = outputs[LABELS_HEAD], targets[LABELS_HEAD]
         accuracy = 100 * (logits_BC.argmax(dim=1) == label_B).float().mean()
         return cross_entropy(logits_BC, label_B), {"accuracy": accuracy}
+
+    def check_progress(self, lines: Sequence[MetricLine]) -> None:
+        """See Task: every clip has a label."""

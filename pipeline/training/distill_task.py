@@ -16,11 +16,20 @@ from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
 from distinit.pipeline.training.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
-from distinit.pipeline.training.losses import clip_weights, soft_losses
+from distinit.pipeline.training.losses import clip_weights, mean_over_targets, soft_losses
 from distinit.pipeline.training.matching import MatchedVideos, match_videos
+from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.sampling import ClipChoices, ClipSampler
+from distinit.pipeline.training.target_frames import TargetFrames
 from distinit.pipeline.training.targets import ClipTargets, TargetReader
 from distinit.pipeline.training.task import Batch
+from distinit.pipeline.training.taught import (
+    KEPT,
+    WITH_TARGET,
+    are_telling,
+    refuse_untaught,
+    target_shares,
+)
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import HeadRecord
@@ -41,12 +50,14 @@ class DistillTask:
         store: FrameStore,
         videos: MatchedVideos,
         readers: Sequence[TargetReader],
+        target_frames: TargetFrames,
     ) -> None:
         self.config = config
         self.cache = cache
         self.store = store
         self.videos = videos
         self.readers = tuple(readers)
+        self._target_frames = target_frames
         # (head, what it learns, the weight of its loss)
         self._lessons: tuple[tuple[str, TargetConfig, float], ...] = tuple(
             (reader.teacher.id, reader.config, reader.config.weight) for reader in self.readers
@@ -58,7 +69,18 @@ class DistillTask:
             config.clip,
             config.optimizer.clips_per_epoch,
             config.runtime.seed,
+            self._starts,
         )
+
+    def _starts(
+        self,
+        video_N: NDArray[np.int64],
+        uniform_N: NDArray[np.float64],
+        frame_counts_N: NDArray[np.int64],
+        frames: int,
+    ) -> NDArray[np.int64]:
+        numbers_N = self.videos.cache_number_V[video_N]
+        return self._target_frames.starts(numbers_N, frame_counts_N, uniform_N, frames)
 
     @property
     def heads(self) -> tuple[HeadRecord, ...]:
@@ -113,7 +135,8 @@ class DistillTask:
         rows_NT = self._rows(choices)
         uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
         confident = [r.confident(rows_NT, uniform_NT, choices.flip_N) for r in self.readers]
-        weights = self._weights(confident, rows_NT)
+        present = [(reader.written(rows_NT) >= 0).any(axis=1) for reader in self.readers]
+        weights = clip_weights(confident, present, self.config.combine_filters)
         return np.any([weight_N > 0 for weight_N in weights], axis=0)
 
     def load(self, epoch: int, samples_B: NDArray[np.int64]) -> Batch:
@@ -137,22 +160,20 @@ class DistillTask:
         read: list[ClipTargets] = [
             reader.read(rows_BT, uniform_BT, choices.flip_N) for reader in self.readers
         ]
-        weights = self._weights([targets.confident_B for targets in read], rows_BT)
+        present = [targets.present_B for targets in read]
+        confident = [targets.confident_B for targets in read]
+        weights = clip_weights(confident, present, self.config.combine_filters)
         if self.config.combine == "mean":
             said = [targets.target_BC for targets in read]
             mean_BC, kept_B = mean_target(self.config.targets, said, weights)
-            return {f"target/{MEAN_HEAD}": mean_BC, f"weight/{MEAN_HEAD}": kept_B}
-        tensors = {}
+            any_B = np.any(present, axis=0)
+            return _tensors(MEAN_HEAD, mean_BC, kept_B, any_B)
+        tensors: dict[str, Tensor] = {}
         for reader, targets, weight_B in zip(self.readers, read, weights, strict=True):
-            tensors[f"target/{reader.teacher.id}"] = targets.target_BC
-            tensors[f"weight/{reader.teacher.id}"] = torch.from_numpy(weight_B)
+            kept_B = torch.from_numpy(weight_B)
+            name = reader.teacher.id
+            tensors |= _tensors(name, targets.target_BC, kept_B, targets.present_B)
         return tensors
-
-    def _weights(
-        self, confident: Sequence[NDArray[np.bool_]], rows_BT: NDArray[np.int64]
-    ) -> list[NDArray[np.float32]]:
-        present_B = (rows_BT >= 0).any(axis=1)
-        return clip_weights(confident, present_B, self.config.combine_filters)
 
     def _rows(self, choices: ClipChoices) -> NDArray[np.int64]:
         """Cache rows [N, T] of the clips' frames, -1 where the cache has none."""
@@ -162,21 +183,43 @@ class DistillTask:
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum over the heads of their mean loss; a clip of weight zero counts as zero.
+        """Sum over the heads of their mean loss over the clips with a target.
 
-        Figures: ``loss/<head>`` (before its weight) and ``kept/<head>``, the share of clips.
+        A clip that the filter drops counts as zero (paper section 3); one without a target does
+        not count. Figures: ``loss/<head>`` (before its weight), and of all clips the shares with a
+        target, ``with_target/<head>``, and with a weight, ``kept/<head>``.
         """
         total = torch.zeros((), device=next(iter(outputs.values())).device)
         figures: dict[str, Tensor] = {}
         for name, wanted, factor in self._lessons:
-            weight_B = targets[f"weight/{name}"]
+            weight_B, present_B = targets[f"weight/{name}"], targets[f"present/{name}"]
             loss_B = soft_losses(
                 wanted.loss, outputs[name], targets[f"target/{name}"], wanted.temperature
             )
-            mean = (weight_B * loss_B).mean()
+            mean = mean_over_targets(weight_B * loss_B, present_B)
             total = total + factor * mean
-            figures |= {f"loss/{name}": mean, f"kept/{name}": weight_B.mean()}
+            figures |= {
+                f"loss/{name}": mean,
+                f"{WITH_TARGET}{name}": present_B.mean(),
+                f"{KEPT}{name}": weight_B.mean(),
+            }
         return total, figures
+
+    def check_progress(self, lines: Sequence[MetricLine]) -> None:
+        """See Task. Raises ConfigError if no clip so far has had a weight for some head."""
+        if not are_telling(lines):
+            return
+        heads = [head.name for head in self.heads]
+        shares = target_shares(lines, heads)
+        for reader, head in zip(self.readers, heads, strict=False):
+            refuse_untaught(reader, shares.get(head))
+
+
+def _tensors(
+    name: str, target_BC: Tensor, weight_B: Tensor, present_B: NDArray[np.bool_]
+) -> dict[str, Tensor]:
+    present = torch.from_numpy(present_B.astype(np.float32))
+    return {f"target/{name}": target_BC, f"weight/{name}": weight_B, f"present/{name}": present}
 
 
 def _flip_statement(mirrored: Sequence[bool]) -> str:
@@ -194,10 +237,12 @@ def _flip_statement(mirrored: Sequence[bool]) -> str:
 def open_distill_task(config: DistillConfig) -> DistillTask:
     """Open cache and frame store, and check all that can be checked before training.
 
+    A cache that is not complete, or of which a teacher is absent, is used for what is there.
+
     Raises ConfigError, CacheError, FrameStoreError.
     """
     check_clip(config.student, config.clip)
-    cache = TargetCache.open(config.cache)
+    cache = TargetCache.open(config.cache, allow_incomplete=True, allow_absent=True)
     readers = [_reader(cache, config, target) for target in config.targets]
     names = [reader.teacher.id for reader in readers]
     if len(set(names)) < len(names):
@@ -209,11 +254,13 @@ def open_distill_task(config: DistillConfig) -> DistillTask:
         )
     store = FrameStore.open(Path(config.frames))
     check_pixels(store, config.student, config.clip)
-    videos = match_videos(cache, store)
+    committed_U = np.any([reader.committed_U for reader in readers], axis=0)
+    frames = TargetFrames(cache.index, cache.manifest.row_space.capacity, committed_U)
+    videos = match_videos(cache, store, frames)
     small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop
     too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
     check_crop(store, too_small, config.clip.crop)
-    task = DistillTask(config, cache, store, videos, readers)
+    task = DistillTask(config, cache, store, videos, readers, frames)
     _ = task.heads  # refuses a mean over different label spaces
     return task
 

@@ -180,6 +180,7 @@ class _Fit:
         progress: Progress,
     ) -> None:
         self._task, self._settings, self._collective = task, settings, collective
+        self._run = run
         self._stepper = Stepper(task.build(), task, settings, collective, device)
         self._store = _checkpoints(run, settings)
         self._epoch = self._step = self._global_step = 0
@@ -190,6 +191,7 @@ class _Fit:
         self._saved_step = self._global_step
         self._saved_seconds = time.monotonic()
         self._shown = False
+        self._checked_epochs: set[int] = set()
 
     def _resume(self, device: torch.device, progress: Progress) -> None:
         stepper = self._stepper
@@ -206,6 +208,7 @@ class _Fit:
     def run(self) -> None:
         """Train from where it stands to the end."""
         epochs = self._settings.optimizer.epochs
+        self._checked_epochs = {self._epoch, epochs - 1}
         try:
             for epoch in range(self._epoch, epochs):
                 self._run_epoch(epoch)
@@ -235,6 +238,8 @@ class _Fit:
         ) as batches:
             for step in range(self._step, steps):
                 self._run_step(batches, epoch, step, steps)
+        if self._watcher is not None and epoch in self._checked_epochs:
+            self._task.check_progress(self._run.read_metrics())
 
     def _run_step(self, batches: _Batches, epoch: int, step: int, steps: int) -> None:
         rate = learning_rate(

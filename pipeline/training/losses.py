@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["clip_weights", "soft_losses"]
+__all__ = ["clip_weights", "mean_over_targets", "soft_losses"]
 
 Loss = Literal["cross_entropy", "kl", "mse", "cosine"]
 
@@ -39,17 +39,28 @@ def soft_losses(kind: Loss, outputs_BC: Tensor, target_BC: Tensor, temperature: 
 
 def clip_weights(
     confident: Sequence[NDArray[np.bool_]],
-    present_B: NDArray[np.bool_],
+    present: Sequence[NDArray[np.bool_]],
     combine: Literal["any", "all", "per_teacher"],
 ) -> list[NDArray[np.float32]]:
     """Weight [B] of each clip for each teacher, 0 or 1.
 
     ``confident`` by teacher; any, all: one verdict for all teachers. A clip without a target
-    (``present_B``) has weight 0 in any case.
+    (``present``, by teacher) has weight 0 in any case.
     """
     if combine == "per_teacher":
         verdicts = list(confident)
     else:
         merge = np.any if combine == "any" else np.all
         verdicts = [merge(np.stack(confident), axis=0)] * len(confident)
-    return [(verdict_B & present_B).astype(np.float32) for verdict_B in verdicts]
+    return [
+        (verdict_B & present_B).astype(np.float32)
+        for verdict_B, present_B in zip(verdicts, present, strict=True)
+    ]
+
+
+def mean_over_targets(values_B: Tensor, present_B: Tensor) -> Tensor:
+    """Mean of ``values_B`` over the clips with a target (``present_B``, 0 or 1); 0 without any.
+
+    Values of the others must be 0. Exactly ``values_B.mean()`` where every clip has a target.
+    """
+    return values_B.mean() * (len(present_B) / present_B.sum().clamp(min=1))

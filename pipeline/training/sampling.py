@@ -7,7 +7,7 @@ of workers and loader threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -125,16 +125,31 @@ class ClipChoices:
     flip_N: NDArray[np.bool_]
 
 
+Starts = Callable[[Ints, Floats, Ints, int], Ints]
+"""First frames [N] of clips: of videos [N], uniform numbers [N], frame counts [N], clip length."""
+
+
+def _any_start(_video_N: Ints, uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
+    return clip_starts(uniform_N, frame_counts_N, frames)
+
+
 class ClipSampler:
     """Draws the clips of each epoch from videos with known frame counts."""
 
     def __init__(
-        self, frame_counts: Sequence[int] | Ints, clip: ClipConfig, clips: int | None, seed: int
+        self,
+        frame_counts: Sequence[int] | Ints,
+        clip: ClipConfig,
+        clips: int | None,
+        seed: int,
+        starts: Starts = _any_start,
     ):
-        """``clips``: clips in one epoch; None takes one a video."""
+        """``clips``: clips in one epoch; None takes one a video. ``starts``: where clips may
+        begin."""
         self._frame_counts_V = np.asarray(frame_counts, np.int64)
         self._clip = clip
         self._seed = seed
+        self._starts = starts
         self.clips = len(self._frame_counts_V) if clips is None else clips
 
     def order(self, epoch: int) -> Ints:
@@ -146,7 +161,7 @@ class ClipSampler:
         video_N = clip_videos(self._seed, epoch, len(self._frame_counts_V), samples_N, self.clips)
         uniform = uniforms(self._seed, epoch, Purpose.CLIP, samples_N, 4)
         counts_N = self._frame_counts_V[video_N]
-        start_N = clip_starts(uniform[:, 0], counts_N, self._clip.frames)
+        start_N = self._starts(video_N, uniform[:, 0], counts_N, self._clip.frames)
         return ClipChoices(
             video_N=video_N,
             frames_NT=clip_frames(start_N, counts_N, self._clip.frames),

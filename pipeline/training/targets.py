@@ -43,6 +43,8 @@ class ClipTargets:
     target_BC: Tensor
     """fp32; probabilities for cross_entropy and kl, logits for mse and cosine and for a reader that
     gives logits; 0 without frames."""
+    present_B: Bools
+    """The clip has a target: a frame that the teacher has seen."""
     confident_B: Bools
     """The clip has a target, and its entropy is at most the threshold."""
 
@@ -183,6 +185,12 @@ class TargetReader:
         distribution = config.loss in {"cross_entropy", "kl"} and not as_logits
         self._temperature = config.temperature if distribution else None
         self._filters = config.filter != FilterConfig()
+        self.committed_U: Bools = targets.committed_units
+        """Units of the cache from which targets can be read."""
+        if mirrored is not None:
+            self.committed_U = self.committed_U & mirrored.committed_units
+        self._is_whole = bool(self.committed_U.all())
+        self._unit_rows = targets.unit_rows
         self.threshold_nats = (
             entropy_threshold(config.filter, targets.entropy_nats)
             if self._filters
@@ -198,9 +206,10 @@ class TargetReader:
     def read(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> ClipTargets:
         """Targets of N clips; ``rows_NT`` are their frames' rows, -1 where there is none.
 
-        ``flip_N``: clips whose pixels are mirrored; None: none of them.
-        Raises CacheCorruptError for rows that were never written.
+        ``flip_N``: clips whose pixels are mirrored; None: none of them. Rows that an incomplete
+        teacher has not written count as absent. Raises CacheCorruptError for damaged targets.
         """
+        rows_NT = self.written(rows_NT)
         selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
         clip_M = np.nonzero(selected_NT)[0]
         flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
@@ -208,13 +217,34 @@ class TargetReader:
         target_NC = self._average(logits_MC, clip_M, len(rows_NT), self._temperature)
         target_NC[~selected_NT.any(axis=1)] = 0  # no frames, no distribution
         confident_N = self._confident(rows_NT, selected_NT, flip_N, logits_MC)
-        return ClipTargets(target_NC, confident_N)
+        return ClipTargets(target_NC, selected_NT.any(axis=1), confident_N)
 
     def confident(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> Bools:
         """``read(...).confident_B`` alone; reads no logits where stored entropies decide."""
+        rows_NT = self.written(rows_NT)
         selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
         flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
         return self._confident(rows_NT, selected_NT, flip_N, None)
+
+    def written(self, rows_NT: Ints) -> Ints:
+        """``rows_NT`` with -1 in place of the rows that this teacher has not written."""
+        if self._is_whole:
+            return rows_NT
+        unit_NT = np.maximum(rows_NT, 0) // self._unit_rows
+        return np.where((rows_NT >= 0) & self.committed_U[unit_NT], rows_NT, -1)
+
+    def surest_entropy_nats(self) -> float | None:
+        """The lowest entropy of a stored frame, where no clip's target can have a lower one; None
+        where it can: the mean of several frames' logits may be surer than each of them."""
+        if self.config.filter.max_entropy_nats is None:
+            return None  # a fraction of the frames is kept
+        several = self.config.pick == "all" or (
+            self.config.pick in {"uniform", "k_random"} and self.config.k > 1
+        )
+        if several and self.config.average == "logits":
+            return None
+        read = [t for t in (self._targets, self._mirrored) if t is not None]
+        return min(quantile(targets.entropy_nats, 0.0) for targets in read)
 
     def _logits(self, rows_M: Ints, flip_M: Bools) -> Floats:
         """What was said of frames [M, C]: of mirrored ones where ``flip_M``, if that is stored."""

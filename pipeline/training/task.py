@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.clips import StoredClips
+from distinit.pipeline.training.metrics import MetricLine
 from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
 
 __all__ = ["Batch", "Task", "TrainingSettings"]
@@ -50,6 +51,12 @@ class Task(Protocol):
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss over the batch (a scalar), and scalar figures to report beside it."""
+
+    def check_progress(self, lines: Sequence[MetricLine]) -> None:
+        """Raise a DistInitError if, by the metric lines so far, training on would be in vain.
+
+        Called at the end of every epoch.
+        """
 
 
 @dataclass(frozen=True, slots=True)

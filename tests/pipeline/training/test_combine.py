@@ -64,7 +64,7 @@ def test_logits_are_averaged_before_the_softmax(
     found = task.load(0, SAMPLES).targets
     logits = said(task, toys)
     expected = softmax(0.75 * logits["alpha"] + 0.25 * logits["gamma"], axis=1)
-    assert found.keys() == {"target/mean", "weight/mean"}
+    assert found.keys() == {"target/mean", "weight/mean", "present/mean"}
     assert np.abs(found["target/mean"].numpy() - expected).max() < 1e-6
     assert found["weight/mean"].tolist() == [1.0] * 60
 
@@ -132,7 +132,7 @@ def test_one_head_carries_the_loss_and_names_its_teachers(
     loss, figures = task.loss({"mean": output}, batch)
     expected = -(batch["target/mean"] * output.log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    assert figures.keys() == {"loss/mean", "kept/mean"}
+    assert figures.keys() == {"loss/mean", "with_target/mean", "kept/mean"}
 
 
 def test_other_label_spaces_are_refused(stored: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
-from distinit.pipeline.training.sampling import ClipSampler
+from distinit.pipeline.training.sampling import ClipSampler, Purpose, uniforms
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
 
@@ -33,16 +33,22 @@ TWO = [{"teacher": "alpha"}, {"teacher": "beta", "pick": "all", "weight": 0.5}]
 
 
 def expected_batch(
-    task: DistillTask, toys: ModuleType, samples: np.ndarray
+    task: DistillTask, toys: ModuleType, samples: np.ndarray, every: int = 1
 ) -> list[tuple[str, list[int]]]:
-    """(cache video id, frames) of each sample, from the sampler alone."""
+    """(cache video id, frames) of each sample, from the sampler and by trying every start."""
     cfg = task.config
-    sampler = ClipSampler(task.videos.frame_count_V, cfg.clip, 60, cfg.runtime.seed)
-    choices = sampler.choices(0, samples)
-    return [
-        (task.videos.cache_ids[v], f.tolist())
-        for v, f in zip(choices.video_N, choices.frames_NT, strict=True)
-    ]
+    counts_V, length = task.videos.frame_count_V, cfg.clip.frames
+    choices = ClipSampler(counts_V, cfg.clip, 60, cfg.runtime.seed).choices(0, samples)
+    uniform_N = uniforms(cfg.runtime.seed, 0, Purpose.CLIP, samples, 4)[:, 0]
+    found = []
+    for v, uniform in zip(choices.video_N.tolist(), uniform_N.tolist(), strict=True):
+        clips = [
+            [f % int(counts_V[v]) for f in range(start, start + length)]
+            for start in range(max(1, int(counts_V[v]) - length + 1))
+        ]
+        allowed = [clip for clip in clips if any(f % every == 0 for f in clip)]
+        found.append((task.videos.cache_ids[v], allowed[int(uniform * len(allowed))]))
+    return found
 
 
 def test_failed_videos_are_left_out_and_matching_is_by_content(
@@ -53,7 +59,7 @@ def test_failed_videos_are_left_out_and_matching_is_by_content(
     assert tuple(task.videos.cache_ids) == tuple(toys.video_id_of(n) for n in names)
     assert tuple(task.videos.store_ids) == tuple(f"store-{n}" for n in names)
     assert task.videos.frame_count_V.tolist() == [toys.FRAMES[n] for n in names]
-    assert task.videos.failed == 1
+    assert task.videos.left_out.failed == 1
 
 
 def test_cached_loss_equals_the_loss_of_running_the_teachers_online(
@@ -101,16 +107,13 @@ def test_targets_stay_inside_the_clip_where_rows_are_sparse(stored: Path, toys: 
     samples = np.arange(60)
     batch = task.load(0, samples)
     weights = batch.targets["weight/alpha"].tolist()
-    for i, (video, frames) in enumerate(expected_batch(task, toys, samples)):
+    for i, (video, frames) in enumerate(expected_batch(task, toys, samples, every=9)):
         cached = [f for f in frames if f % 9 == 0]
-        assert weights[i] == (1.0 if cached else 0.0)
+        assert cached
+        assert weights[i] == batch.targets["present/alpha"][i] == 1
         target = batch.targets["target/alpha"][i].numpy()
-        if not cached:
-            assert (target == 0).all()
-            continue
         choices = [softmax(toys.logits_of(video, "alpha", f)) for f in cached]
         assert min(np.abs(target - choice).max() for choice in choices) < 1e-6
-    assert 0 < sum(weights) < 60
 
 
 def test_filter_gives_zero_weight_by_the_stored_entropy(stored: Path, toys: ModuleType) -> None:
@@ -199,17 +202,31 @@ def test_mistakes_are_named_before_training(
         open_distill_task(config(stored, **changes))
 
 
-def test_a_store_without_the_videos_or_with_other_frames(
+def test_videos_that_the_store_lacks_or_holds_otherwise_are_left_out(
     stored: Path, toys: ModuleType, tmp_path: Path
 ) -> None:
     good = {name: count for name, count in toys.FRAMES.items() if name != "bad"}
-    toys.write_frames(tmp_path / "less", {n: c for n, c in good.items() if n != "c"})
-    with pytest.raises(FrameStoreError, match=r"absent: c\.mp4"):
-        open_distill_task(config(stored, frames=str(tmp_path / "less")))
-    toys.write_frames(tmp_path / "other", good | {"c": 19})
-    with pytest.raises(FrameStoreError, match=r"disagree on c\.mp4") as caught:
-        open_distill_task(config(stored, frames=str(tmp_path / "other")))
-    assert (caught.value.expected, caught.value.found) == ("20 frames", "19 frames")
+    toys.write_frames(tmp_path, {n: c for n, c in good.items() if n != "c"} | {"a": 11})
+    task = open_distill_task(config(stored, frames=str(tmp_path)))
+    assert sorted(task.videos.store_ids) == ["store-b", "store-d", "store-short"]
+    assert (task.load(0, np.arange(60)).targets["weight/alpha"] == 1).all()
+
+
+def test_the_loss_is_the_mean_over_clips_with_a_target(stored: Path) -> None:
+    task = open_distill_task(config(stored, targets=[{"pick": "center"}]))
+    targets = dict(task.load(0, np.arange(8)).targets)
+    outputs = {"alpha": torch.randn(8, 7, generator=torch.Generator().manual_seed(0))}
+    whole, figures = task.loss(outputs, targets)
+    assert (figures["with_target/alpha"].item(), figures["kept/alpha"].item()) == (1, 1)
+    # As if the last six clips had no target: the loss is that of the first two alone.
+    for name in ("target", "weight", "present"):
+        targets[f"{name}/alpha"] = targets[f"{name}/alpha"].clone()
+        targets[f"{name}/alpha"][2:] = 0
+    few, figures = task.loss(outputs, targets)
+    first = {name: tensor[:2] for name, tensor in targets.items()}
+    assert few.item() == pytest.approx(task.loss({"alpha": outputs["alpha"][:2]}, first)[0].item())
+    assert (figures["with_target/alpha"].item(), figures["kept/alpha"].item()) == (0.25, 0.25)
+    assert whole.item() != few.item()
 
 
 def test_flipped_clips_learn_what_the_teacher_said_of_mirrored_frames(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distinit.pipeline.training.losses import clip_weights, soft_losses
+from distinit.pipeline.training.losses import clip_weights, mean_over_targets, soft_losses
 
 TARGET = torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64)
 OUTPUT = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
@@ -64,10 +64,26 @@ ALL = np.ones(4, bool)
     ],
 )
 def test_combining_filters(combine: str, expected: list[list[int]]) -> None:
-    weights = clip_weights([A, B], ALL, combine)  # type: ignore[arg-type]
+    weights = clip_weights([A, B], [ALL, ALL], combine)  # type: ignore[arg-type]
     assert [w.tolist() for w in weights] == expected
 
 
 def test_a_clip_without_targets_never_counts() -> None:
     present = np.array([0, 1, 1, 1], bool)
-    assert clip_weights([A, B], present, "any")[1].tolist() == [0, 1, 1, 0]
+    assert clip_weights([A, B], [ALL, present], "any")[1].tolist() == [0, 1, 1, 0]
+    assert clip_weights([A, B], [ALL, present], "any")[0].tolist() == [1, 1, 1, 0]
+
+
+def test_the_mean_is_over_clips_with_a_target() -> None:
+    values = torch.tensor([0.1, 0.7, 0.0, 0.3], requires_grad=True)
+    whole = mean_over_targets(values, torch.ones(4))
+    assert whole.item() == values.mean().item(), "bit by bit"
+    # The last clip has no target; the third has one, which the filter drops.
+    present = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    weight = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    mean = mean_over_targets(weight * values, present)
+    mean.backward()
+    assert mean.item() == pytest.approx(0.8 / 3)
+    assert values.grad is not None
+    assert values.grad.tolist() == pytest.approx([1 / 3, 1 / 3, 0, 0])
+    assert mean_over_targets(torch.zeros(4), torch.zeros(4)).item() == 0

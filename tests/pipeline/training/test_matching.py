@@ -12,7 +12,9 @@ from distinit.pipeline.cache import tables
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.matching import VideoIds, match_videos
-from distinit.schemas.errors import FrameStoreError
+from distinit.pipeline.training.target_frames import TargetFrames
+from distinit.schemas.errors import CacheError, FrameStoreError
+from distinit.schemas.run import LeftOut
 
 
 def test_numbers_point_into_cache_and_store(stored: Path, toys: ModuleType) -> None:
@@ -25,23 +27,37 @@ def test_numbers_point_into_cache_and_store(stored: Path, toys: ModuleType) -> N
         video_id.encode() for video_id in videos.cache_ids
     ]
     assert videos.frame_count_V.tolist() == [toys.FRAMES[name] for name in names]
-    assert videos.failed == 1
+    assert videos.left_out.failed == 1
 
 
-def test_a_video_that_the_store_lacks(stored: Path, toys: ModuleType, tmp_path: Path) -> None:
-    toys.write_frames(tmp_path, {"a": toys.FRAMES["a"]})
-    with pytest.raises(FrameStoreError, match="does not hold the videos") as caught:
-        match_videos(TargetCache.open(stored / "one"), FrameStore.open(tmp_path))
-    assert caught.value.expected == "the 5 good videos of the cache, by content"
-    assert str(caught.value.found).startswith("1 of them; absent: ")
-
-
-def test_a_video_with_another_frame_count(stored: Path, toys: ModuleType, tmp_path: Path) -> None:
-    frames = {n: f for n, f in toys.FRAMES.items() if n != "bad"}
+def test_what_does_not_match_is_left_out_and_counted(
+    stored: Path, toys: ModuleType, tmp_path: Path
+) -> None:
+    frames = {n: f for n, f in toys.FRAMES.items() if n not in ("bad", "d")}
     toys.write_frames(tmp_path, frames | {"c": frames["c"] - 1})
-    with pytest.raises(FrameStoreError, match=r"disagree on c\.mp4") as caught:
-        match_videos(TargetCache.open(stored / "one"), FrameStore.open(tmp_path))
-    assert (caught.value.expected, caught.value.found) == ("20 frames", "19 frames")
+    videos = match_videos(TargetCache.open(stored / "one"), FrameStore.open(tmp_path))
+    assert sorted(videos.store_ids) == ["store-a", "store-b", "store-short"]
+    assert videos.left_out == LeftOut(
+        failed=1,
+        not_in_store=1,
+        other_frame_count=1,
+        examples=(
+            "d.mp4 (not in the frame store)",
+            "c.mp4 (another number of frames in the frame store)",
+        ),
+    )
+
+
+def test_nothing_left_is_an_error(stored: Path, toys: ModuleType, tmp_path: Path) -> None:
+    toys.write_frames(tmp_path, {"another": 3})
+    cache = TargetCache.open(stored / "one")
+    with pytest.raises(FrameStoreError, match="does not hold the videos") as caught:
+        match_videos(cache, FrameStore.open(tmp_path))
+    assert "b.mp4 (not in the frame store)" in str(caught.value.found)
+    nothing = TargetFrames(cache.index, 64, np.zeros(1, np.bool_))
+    with pytest.raises(CacheError, match=r"no video of the cache .* has a target") as mute:
+        match_videos(cache, FrameStore.open(stored / "frames"), nothing)
+    assert "(no frame with a target)" in str(mute.value.found)
 
 
 def test_a_video_costs_16_bytes_and_no_object(stored: Path) -> None:
@@ -68,4 +84,4 @@ def test_videos_are_matched_block_by_block(
     assert list(blocks.cache_ids) == list(whole.cache_ids)
     assert list(blocks.store_ids) == list(whole.store_ids)
     assert blocks.frame_count_V.tolist() == whole.frame_count_V.tolist()
-    assert blocks.failed == whole.failed == 1
+    assert blocks.left_out.failed == whole.left_out.failed == 1

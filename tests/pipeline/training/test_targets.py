@@ -133,6 +133,8 @@ class Stored:
         p = torch.softmax(torch.from_numpy(LOGITS), dim=1)
         self.entropy_nats = entropy_nats(p).float().numpy()
         self.reads = 0
+        self.committed_units = np.ones(2, np.bool_)
+        self.unit_rows = 2
 
     def logits(self, rows: np.ndarray) -> np.ndarray:
         self.reads += 1
@@ -268,3 +270,36 @@ def test_shares_at_and_below_a_threshold() -> None:
     assert threshold_shares(entropies, float(np.float32(0.3))) == (0.5, 0.75)
     assert threshold_shares(entropies, 0.2) == (0.0, 0.25)
     assert threshold_shares(np.full(3, np.nan, np.float32), 0.2) == (0.0, 0.0)
+
+
+def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
+    stored = Stored()
+    stored.committed_units = np.array([True, False])  # rows 0 and 1 of four
+    target = TargetConfig.model_validate({"pick": "center"})
+    given = TargetReader(target, stored)  # type: ignore[arg-type]
+    rows = np.array([[0, 2], [2, 1], [3, 3], [-1, -1]])
+    assert given.written(rows).tolist() == [[0, -1], [-1, 1], [-1, -1], [-1, -1]]
+    found = given.read(rows, EVEN)
+    assert found.present_B.tolist() == found.confident_B.tolist() == [True, True, False, False]
+    expected = torch.softmax(torch.from_numpy(LOGITS[[0, 1]]), dim=1)
+    assert torch.equal(found.target_BC[:2], expected)
+    assert not found.target_BC[2:].any()
+    assert given.confident(rows, EVEN).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({}, False),
+        ({"filter": {"keep_fraction": 0.5}}, False),
+        ({"filter": {"max_entropy_nats": 0.1}}, True),
+        ({"pick": "all", "filter": {"max_entropy_nats": 0.1}}, False),
+        ({"pick": "k_random", "k": 2, "filter": {"max_entropy_nats": 0.1}}, False),
+        ({"pick": "all", "average": "probabilities", "filter": {"max_entropy_nats": 0.1}}, True),
+    ],
+)
+def test_the_surest_frame_is_told_where_no_clip_can_be_surer(
+    config: dict[str, Any], told: bool
+) -> None:
+    given, stored = reader(**config)
+    assert given.surest_entropy_nats() == (float(stored.entropy_nats.min()) if told else None)

@@ -1,0 +1,216 @@
+"""Caches that are not whole, clips without targets: used for what is there, and said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distinit.pipeline.progress import NullProgress
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import (
+    CacheCorruptError,
+    CacheError,
+    ConfigError,
+    DistInitError,
+)
+from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.run import StudentRecord, TargetShare
+from distinit.stages.distill import DistillResult, distill
+from distinit.stages.extract import extract
+
+
+class Messages(NullProgress):
+    """Progress that keeps the messages."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def extracted(corpus: Path, root: Path, **changes: Any) -> Path:
+    values: dict[str, Any] = {
+        "videos": str(corpus),
+        "teachers": [{"name": "null", "id": "one"}, {"name": "null", "id": "two"}],
+        "cache": str(root / "cache"),
+        "frames": str(root / "frames"),
+        "unit_rows": 64,
+    }
+    values["teachers"][1]["resize"] = "fast"
+    extract(ExtractConfig.model_validate(values | changes))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two teachers' targets of five videos, in several units."""
+    return extracted(corpus, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "copy")
+
+
+def trained(root: Path, out: str = "run", **changes: Any) -> tuple[DistillResult, list[str]]:
+    values: dict[str, Any] = {
+        "cache": str(root / "cache"),
+        "frames": str(root / "frames"),
+        "out": str(root / out),
+        "student": {"name": "tiny_r2plus1d_10"},
+        "clip": {"frames": 4, "crop": 32},
+        "optimizer": {"clips_per_epoch": 16, "epochs": 1},
+        "runtime": {"batch_size": 4, "device": "cpu"},
+        "targets": [{"teacher": "one"}],
+    }
+    messages = Messages()
+    result = distill(DistillConfig.model_validate(values | changes), progress=messages)
+    return result, messages.texts
+
+
+def manifest_of(root: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((root / "cache" / "manifest.json").read_text())
+    return stored
+
+
+def write_manifest(root: Path, **values: Any) -> None:
+    path = root / "cache" / "manifest.json"
+    path.write_text(json.dumps(manifest_of(root) | values))
+
+
+def record_of(root: Path) -> StudentRecord:
+    return StudentRecord.model_validate_json((root / "run" / "student.json").read_bytes())
+
+
+EVERY = TargetShare(with_target=1, kept=1)
+
+
+def test_the_whole_cache_leaves_nothing_to_say(copy: Path) -> None:
+    result, messages = trained(copy)
+    assert (result.targets, result.absent_teachers) == ({"one": EVERY}, ())
+    assert (result.left_out.failed, result.incomplete_teachers) == (2, {})
+    assert "one: 100.0% of the clips had a target" in result.summary()
+    assert "left out: 2 failed" in messages
+    digest = manifest_of(copy)["content_digest"]
+    assert result.cache_digest == record_of(copy).cache_digest == digest
+
+
+def test_a_digest_that_is_only_claimed_is_refused(copy: Path) -> None:
+    real = manifest_of(copy)["content_digest"]
+    write_manifest(copy, content_digest="0" * 64)
+    with pytest.raises(CacheCorruptError, match="claims another content") as caught:
+        trained(copy)
+    assert caught.value.found == f"content_digest {real}"
+    assert not (copy / "run").exists()
+    write_manifest(copy, content_digest=real)
+    commit = min((copy / "cache" / "teachers" / "two" / "commits").iterdir())
+    commit.unlink()  # of a teacher that is not even used
+    with pytest.raises(CacheCorruptError, match="claims another content"):
+        trained(copy)
+
+
+def test_one_of_two_teachers_folders_is_enough(copy: Path) -> None:
+    shutil.rmtree(copy / "cache" / "teachers" / "two")
+    result, messages = trained(copy, targets=[{}])
+    assert result.targets == {"one": EVERY}
+    assert result.absent_teachers == ("two",)
+    assert any("1 more teacher whose folder is not in this copy: two" in m for m in messages)
+    # What was read, not what the manifest says of both.
+    claimed = manifest_of(copy)["content_digest"]
+    assert record_of(copy).cache_digest == result.cache_digest != claimed
+    with pytest.raises(CacheError, match="folder of teacher two is not in this copy"):
+        trained(copy, targets=[{"teacher": "two"}])
+    shutil.rmtree(copy / "cache" / "teachers" / "one")
+    with pytest.raises(CacheError, match="none of its teachers"):
+        trained(copy)
+
+
+def incomplete(root: Path, teacher: str, units: int) -> int:
+    """As if the extraction of a teacher had been stopped after some units; the units planned."""
+    commits = sorted((root / "cache" / "teachers" / teacher / "commits").iterdir())
+    for commit in commits[units:]:
+        commit.unlink()
+    teachers = manifest_of(root)["teachers"]
+    teachers[teacher]["units_committed"] = units
+    write_manifest(root, complete=False, content_digest="", teachers=teachers)
+    return len(commits)
+
+
+def test_an_incomplete_teacher_teaches_what_it_has_seen(copy: Path) -> None:
+    planned = incomplete(copy, "two", 1)
+    assert planned > 2
+    result, messages = trained(copy, "alone", targets=[{"teacher": "two"}])
+    assert result.targets == {"two": EVERY}
+    assert result.incomplete_teachers == {"two": (1, planned)}
+    assert 0 < result.videos < 5
+    assert result.left_out.without_targets == 5 - result.videos
+    assert f"note: teacher two has 1 of {planned} units" in messages
+    # Beside a complete one its clips without a target do not count.
+    both, messages = trained(copy, targets=[{"teacher": "one"}, {"teacher": "two"}])
+    assert both.videos == 5
+    assert both.targets["one"] == EVERY
+    share = both.targets["two"]
+    assert 0 < share.with_target == share.kept < 1
+    assert "of the clips had a target" in both.summary()
+    assert len(record_of(copy).cache_digest or "") == 64
+    # A complete teacher of an incomplete cache is whole.
+    one, messages = trained(copy, "one")
+    assert one.incomplete_teachers == {}
+    assert "note: the cache is not complete: the student learns from what is there" in messages
+
+
+def test_a_teacher_without_any_unit_is_an_error(copy: Path) -> None:
+    incomplete(copy, "two", 0)
+    with pytest.raises(DistInitError, match="has a target"):
+        trained(copy, targets=[{"teacher": "two"}])
+
+
+def test_more_videos_than_the_store_are_left_out(copy: Path, corpus: Path, tmp_path: Path) -> None:
+    few = shutil.copytree(corpus / "b", tmp_path / "few")
+    extracted(few, tmp_path / "other")
+    (tmp_path / "other" / "cache").rename(tmp_path / "unused")
+    shutil.copytree(copy / "cache", tmp_path / "other" / "cache")
+    result, messages = trained(tmp_path / "other")
+    assert (result.videos, result.left_out.not_in_store) == (2, 3)
+    (line,) = [text for text in messages if text.startswith("left out")]
+    assert line.startswith("left out: 2 failed, 3 not in the frame store; ")
+    assert "; a.mp4 (not in the frame store)" in line
+    assert line in result.summary()
+
+
+@pytest.mark.parametrize("sampling", [{"mode": "stride", "stride": 16}, {"mode": "fps", "fps": 1}])
+def test_every_clip_of_a_sparse_cache_has_a_target(
+    corpus: Path, tmp_path: Path, sampling: dict[str, Any]
+) -> None:
+    extracted(corpus, tmp_path, sampling=sampling)
+    result, _ = trained(tmp_path)
+    assert result.targets == {"one": EVERY}
+    assert result.loss > 0.5, "it does not shrink with the rows"
+
+
+def test_a_filter_that_keeps_nothing_is_an_error_before_training(copy: Path) -> None:
+    target = {"teacher": "one", "filter": {"max_entropy_nats": 1e-9}}
+    with pytest.raises(ConfigError, match="filter of teacher one keeps no clip") as caught:
+        trained(copy, targets=[target])
+    assert "for the surest frame of the cache" in str(caught.value.found)
+    assert not (copy / "run").exists()
+
+
+def test_no_clip_kept_is_an_error_when_it_is_known(copy: Path) -> None:
+    """The mean of several frames' logits may be surer than each frame: training tells."""
+    target = {"teacher": "one", "pick": "all", "filter": {"max_entropy_nats": 1e-9}}
+    with pytest.raises(ConfigError, match="dropped every clip"):
+        trained(copy, targets=[target])
+    assert not (copy / "run" / "result.json").exists()
+
+
+def test_a_run_does_not_lie_in_what_it_reads(copy: Path) -> None:
+    for out in ("cache/run", "frames", "cache/teachers/x"):
+        with pytest.raises(ConfigError, match="lies inside"):
+            trained(copy, out)
+    assert not (copy / "cache" / "run").exists()
