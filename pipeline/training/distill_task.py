@@ -308,7 +308,7 @@ def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:
     """Raise ConfigError unless ``mirrored`` is ``plain`` over mirrored frames."""
     flipped = plain.identity.preprocessing.model_copy(update={"flip": True})
     wanted = plain.identity.model_copy(update={"preprocessing": flipped})
-    if plain.identity.preprocessing.flip or mirrored.identity != wanted:
+    if plain.identity.preprocessing.flip or mirrored.fingerprint != wanted.fingerprint:
         raise ConfigError(
             f"teacher {mirrored.id} is not {plain.id} over mirrored frames",
             expected="the same weights and preprocessing, extracted with flip: true",
