@@ -141,7 +141,7 @@ class _Window:
 
     figures: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
 
     def add(self, figures: dict[str, Tensor]) -> None:
         """Count one step."""

@@ -32,11 +32,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def seconds_to_end(pid: int) -> float:
-    began = time.monotonic()
-    while alive(pid) and time.monotonic() - began < 20:
+def ends(pid: int) -> bool:
+    """Whether it ends; a busy machine may take its time."""
+    deadline = time.monotonic() + 120
+    while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return time.monotonic() - began
+    return not alive(pid)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
@@ -54,8 +55,8 @@ def test_what_was_started_under_watch_ends_with_its_owner_and_nothing_else(how: 
         owner.stdout.close()
     try:
         assert how == "done" or lived == [True, True, True]
-        assert seconds_to_end(shell) < 10
-        assert seconds_to_end(sleep) < 10
+        assert ends(shell)
+        assert ends(sleep)
         assert alive(before)  # not ours to end
     finally:
         os.kill(before, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from distinit.pipeline.training import loader, loop, step_time
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.step_time import PARTS, StepClock, bottleneck
@@ -38,11 +38,33 @@ def test_parts_are_percentages_of_the_window_and_start_anew() -> None:
     assert set(clock.take(1.0).values()) == {0.0}
 
 
-def test_measured_time_is_the_body_s() -> None:
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    monotonic = perf_counter
+
+
+@pytest.fixture
+def time_told(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock in place of the machine's, for all that measures a step."""
+    told = Clock()
+    for module in (step_time, loader, loop):
+        monkeypatch.setattr(module, "time", told)
+    return told
+
+
+def test_measured_time_is_the_body_s(time_told: Clock) -> None:
     clock = StepClock(CPU)
     with clock.measure("forward"):
-        time.sleep(0.02)
-    assert 20 <= clock.take(0.1)["forward_percent"] < 100
+        time_told.now += 2
+    time_told.now += 1
+    assert clock.take(10.0)["forward_percent"] == 20
 
 
 def test_waiting_while_the_device_is_busy_is_no_data_wait() -> None:
@@ -81,23 +103,40 @@ def test_the_line_names_the_largest_part(lines: list[dict[str, float]], says: st
     assert bottleneck(lines, 3) == says
 
 
-def test_a_run_with_a_slow_loader_says_so(toys: ModuleType, run: RunDirectory) -> None:
+def test_a_run_with_a_slow_loader_says_so(
+    toys: ModuleType, run: RunDirectory, time_told: Clock
+) -> None:
+    """Of ten seconds a step, seven go into loading and two into the forward pass."""
     task = toys.ToyTask()
-    load = task.load
+    load, loss = task.load, task.loss
 
-    def slow(epoch: int, samples: np.ndarray) -> Any:
-        time.sleep(0.1)
+    def slow_load(epoch: int, samples: np.ndarray) -> Any:
+        time_told.now += 7
         return load(epoch, samples)
 
-    task.load = slow
+    def slow_loss(*given: Any) -> Any:
+        time_told.now += 2
+        return loss(*given)
+
+    def keep_time(amount: float = 1, **figures: Any) -> None:
+        time_told.now += 1
+
+    task.load, task.loss = slow_load, slow_loss
     recorder = toys.Recorder()
+    recorder.advance = keep_time
     settings = toys.make_settings({"epochs": 1}, {"loader_workers": 0})
     outcome = train(lambda: task, settings, run, recorder)
-    assert outcome.bottleneck.startswith("bottleneck: data wait ")
-    assert outcome.bottleneck.endswith("(raise runtime.loader_workers (now 0))")
+    assert outcome.bottleneck == (
+        "bottleneck: data wait 70 % of the step (raise runtime.loader_workers (now 0))"
+    )
     assert outcome.bottleneck not in recorder.messages, "the summary says it"
-    for metrics in run.read_metrics():
-        shares = [metrics[f"{part}_percent"] for part in PARTS]
-        assert min(shares) > 0
-        assert sum(shares) <= 100.001
-        assert metrics["data_wait_percent"] > 50
+    first, *others = run.read_metrics()
+    assert len(others) == 3
+    for metrics in others:
+        shares = {part: metrics[f"{part}_percent"] for part in PARTS}
+        assert shares == {**dict.fromkeys(PARTS, 0), "data_wait": 70, "forward": 20}
+        assert metrics["clips_per_second"] == 0.4
+    assert (first["data_wait_percent"], first["clips_per_second"]) == (
+        pytest.approx(700 / 9),
+        pytest.approx(4 / 9),
+    )

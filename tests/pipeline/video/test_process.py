@@ -21,19 +21,17 @@ CONFIG = DecodeConfig(deadline_seconds=60, stall_seconds=30)
 SOURCE = {"source": View.source()}
 
 
-def run_into(path: Path, reason: str, config: DecodeConfig) -> float:
-    """Seconds until decoding fails for ``reason``."""
-    started = time.monotonic()
+def run_into(path: Path, reason: str, config: DecodeConfig) -> None:
+    """Decoding fails for ``reason``."""
     with pytest.raises(DecodeError, match=reason), open_video(path, SOURCE, config) as stream:
         list(stream)
-    return time.monotonic() - started
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
 def test_deadline(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mp4", frames=100, rate=5)
     config = CONFIG.model_copy(update={"deadline_seconds": 1.5})
-    assert 1.5 <= run_into(path, r"took longer than deadline_seconds=1\.5", config) < 8
+    run_into(path, r"took longer than deadline_seconds=1\.5", config)
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
@@ -41,7 +39,7 @@ def test_stall(tmp_path: Path, make_video: Any) -> None:
     args = ("-c:v", "mpeg4", "-vf", "setpts=PTS*200")
     path = make_video(tmp_path / "a.mkv", frames=4, rate=10, args=(*args, "-fps_mode", "vfr"))
     config = CONFIG.model_copy(update={"stall_seconds": 1.5})
-    assert 1.5 <= run_into(path, r"stalled: no data for stall_seconds=1\.5", config) < 8
+    run_into(path, r"stalled: no data for stall_seconds=1\.5", config)
 
 
 def test_a_busy_reader_is_no_stall(tmp_path: Path, make_video: Any) -> None:
