@@ -67,8 +67,8 @@ def match_videos(
 ) -> MatchedVideos:
     """Match by content digest; an id or a path alone proves nothing.
 
-    What the cache's corpus no longer has, what is not in the store, has another number of frames there, or has no frame among ``targets``
-    (None: any row will do) is left out, and counted.
+    What the cache's corpus no longer has, is not in the store, has another number of frames
+    there, or has no frame among ``targets`` (None: any row will do) is left out, and counted.
 
     Raises FrameStoreError or CacheError if nothing is left.
     """
