@@ -98,9 +98,7 @@ class LeftOut(Record):
     not_in_store: int = Field(0, ge=0, description="by content")
     other_frame_count: int = Field(0, ge=0, description="in the frame store than in the cache")
     without_targets: int = Field(0, ge=0, description="no frame has a row of the teachers used")
-    examples: tuple[str, ...] = Field(
-        (), description="path and reason of some; not of failed and gone ones"
-    )
+    examples: tuple[str, ...] = Field((), description="path and reason of some")
 
 
 class TargetShare(Record):
