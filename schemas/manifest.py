@@ -25,6 +25,7 @@ __all__ = [
     "TeacherSummary",
     "UnitCommit",
     "VideoOutcome",
+    "failed_outcome",
 ]
 
 CACHE_FORMAT_VERSION = 1
@@ -135,6 +136,19 @@ class VideoOutcome(Record):
     )
 
 
+def failed_outcome(video_id: str, reason: str) -> VideoOutcome:
+    """The outcome of a video that is not in the cache."""
+    return VideoOutcome(
+        video_id=video_id,
+        status="failed",
+        frame_count=0,
+        width=0,
+        height=0,
+        duration_seconds=0.0,
+        error=reason,
+    )
+
+
 class FidelitySums(Record):
     """Additive parts of a FidelityReport, over the used rows of one unit."""
 
@@ -175,6 +189,11 @@ class UnitCommit(Record):
         (),
         description="videos that were gone when this teacher came: it never saw them. Their rows "
         "are NaN; they count as missing once the corpus has the videos again",
+    )
+    refused: dict[VideoId, str] = Field(
+        {},
+        description="videos of other teachers that this one has no usable answer for, and why: "
+        "its rows of them are NaN, and they count as failed for the whole cache",
     )
     answers: AnswerSums | None = Field(None, description="None for feature teachers")
     record_sha256: Sha256 = Field(

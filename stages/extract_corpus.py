@@ -50,7 +50,7 @@ class TodaysCorpus:
         """Videos that want rows once more: they have come back before they were ever decoded, or
         failed and are to be tried again."""
         wanted = {"gone", "failed"} if retry_failed else {"gone"}
-        outcomes = writer.state().outcomes
+        outcomes = writer.state().decoded  # what has rows of other teachers keeps them
         decided = {v for v, outcome in outcomes.items() if outcome.status in wanted}
         return [file for file in self.corpus.files if file.video_id in decided]
 

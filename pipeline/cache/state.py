@@ -21,6 +21,7 @@ from distinit.schemas.manifest import (
     TeacherSummary,
     UnitCommit,
     VideoOutcome,
+    failed_outcome,
 )
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
@@ -51,7 +52,22 @@ class CacheState:
 
     @property
     def outcomes(self) -> dict[str, VideoOutcome]:
-        """What became of each video whose latest planned rows are committed."""
+        """What became of each video whose latest planned rows are committed.
+
+        A video is in the cache for all of its teachers or for none: one that a later teacher has
+        no usable answer for has failed, whatever rows of it the others have.
+        """
+        refused = {
+            video_id: failed_outcome(video_id, reason)
+            for commits in self.commits.values()
+            for commit in commits.values()
+            for video_id, reason in commit.refused.items()
+        }
+        return {v: refused.get(v, outcome) for v, outcome in self.decoded.items()}
+
+    @property
+    def decoded(self) -> dict[str, VideoOutcome]:
+        """``outcomes`` as decoding and the first teachers gave them: what has rows."""
         found: dict[tuple[int, str], VideoOutcome] = {}
         for commits in self.commits.values():
             for unit, commit in commits.items():

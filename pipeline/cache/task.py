@@ -95,6 +95,7 @@ class TaskWriter:
         self._last_index: dict[str, int] = {}
         self._spilled: set[str] = set()
         self._outcomes: dict[str, VideoOutcome] = {}  # of the videos to decode
+        self._refused: dict[str, str] = {}  # reason
         self._staged: dict[int, StagedUnit] = {}
         self._buffer: UnitBuffer | None = None
 
@@ -187,6 +188,20 @@ class TaskWriter:
         self._outcomes[video_id] = failed
         return failed
 
+    def refuse_video(self, outcome: VideoOutcome) -> VideoOutcome:
+        """Record that a teacher has no usable answer for a video, which fails.
+
+        Where other teachers have it already, its rows stay, with NaN for these teachers.
+        """
+        known = {before.video_id: before for before in self.spec.known}
+        if outcome.video_id not in known:
+            return self.fail_video(outcome)
+        video_id = self._open_video(outcome.video_id)
+        self._drop_rows(self._videos[video_id])
+        self._refused[video_id] = outcome.error or ""
+        self._outcomes[video_id] = known[video_id]
+        return outcome
+
     def commit(self) -> tuple[UnitCommit, ...]:
         """Publish all units of the task; their commit records come last.
 
@@ -253,8 +268,9 @@ class TaskWriter:
         return UnitBuffer(unit, self.spec.capacity, self.spec.teachers)
 
     def _place_unanswered(self) -> None:
-        """Rows of videos that are gone, as the other teachers saw them, without an answer."""
-        for video in self.spec.unanswered:
+        """Rows of videos as the other teachers saw them, without an answer of these."""
+        refused = (self._videos[video_id] for video_id in self._refused)
+        for video in (*self.spec.unanswered, *refused):
             for unit in self.spec.task.unit_range:
                 stored = read_table(self._layout.frames(unit), FRAMES_SCHEMA)
                 mine = stored.filter(pc.equal(stored.column("video_id"), video.video_id))
@@ -367,6 +383,7 @@ class TaskWriter:
                     videos=tuple(outcomes[v.video_id] for v in ending),
                     fidelity=teacher.fidelity,
                     unanswered=tuple(video.video_id for video in self.spec.unanswered),
+                    refused=self._refused,
                     answers=teacher.answers,
                 )
                 write_record(commit, self._layout.commit(record.id, unit))

@@ -130,8 +130,8 @@ def _check_unused(arrays: dict[str, np.ndarray], used_N: np.ndarray, where: str)
 
 
 def _unanswered(frames: pa.Table, confidence: pa.Table, commit: UnitCommit) -> np.ndarray:
-    """bool [N]: rows of videos that this teacher never saw, and says so."""
-    named = pa.array(commit.unanswered, pa.string())
+    """bool [N]: rows of videos that this teacher never saw, or has no answer for, and says so."""
+    named = pa.array([*commit.unanswered, *commit.refused], pa.string())
     named_N = pc.is_in(frames.column("video_id"), named).to_numpy()
     unanswered_N: np.ndarray = named_N & np.isnan(column(confidence, "log_z"))
     return unanswered_N

@@ -118,7 +118,7 @@ def missing_rows(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:
     """Videos whose rows and outcome do not fit: a failed one has none."""
     problems = []
     latest = state.plan.latest
-    for video_id, outcome in state.outcomes.items():
+    for video_id, outcome in state.decoded.items():
         rows = rows_of_video.get(video_id, 0)
         limit = latest[video_id].reserved_rows if outcome.status == "ok" else 0
         if rows > min(limit, outcome.frame_count) or (limit and outcome.frame_count and not rows):

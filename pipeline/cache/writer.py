@@ -235,7 +235,7 @@ class CacheWriter:
 
         Raises CacheError for a video that is still pending or already stored.
         """
-        outcomes = self.state().outcomes
+        outcomes = self.state().decoded
         for video in videos:
             status = outcomes[video.video_id].status if video.video_id in outcomes else "pending"
             if status not in ("failed", "spilled", "gone"):

@@ -63,6 +63,10 @@ class Sink:
         """Queue the removal of everything that a failed video has left."""
         self._submit(self._decide, self._writer.fail_video, video, outcome)
 
+    def refuse(self, video: PlannedRows, outcome: VideoOutcome) -> None:
+        """As ``fail``, of a video that a teacher has no usable answer for."""
+        self._submit(self._decide, self._writer.refuse_video, video, outcome)
+
     def _decide(
         self,
         decide: Callable[[VideoOutcome], VideoOutcome],

@@ -247,7 +247,7 @@ class ExtractionWorker:
             sink.fail(video, outcome)
         except TargetError as error:
             outcome = _failed(video, error.problem)
-            sink.fail(video, outcome)
+            sink.refuse(video, outcome)
         yield Note(video.video_id, outcome=outcome)
 
     def _submit(self, batch: Batch, views: Mapping[str, str]) -> dict[str, Answer]:

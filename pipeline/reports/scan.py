@@ -170,10 +170,12 @@ def read_units(
                 f"{(numbers < 0).sum()} unknown videos",
                 remedy="run `distinit cache verify` and extract the damaged units again",
             )
+        entropy_N = column(confidence, "entropy_nats")
+        said_N = ~np.isnan(entropy_N)  # the teacher has no answer for the other rows
         yield ConfidenceRows(
-            video_N=numbers[ids.indices.to_numpy()],
-            frame_index_N=column(frames, "frame_index"),
-            entropy_N=column(confidence, "entropy_nats"),
-            top1_class_N=column(confidence, "top1_class"),
-            top1_probability_N=column(confidence, "top1_probability"),
+            video_N=numbers[ids.indices.to_numpy()][said_N],
+            frame_index_N=column(frames, "frame_index")[said_N],
+            entropy_N=entropy_N[said_N],
+            top1_class_N=column(confidence, "top1_class")[said_N],
+            top1_probability_N=column(confidence, "top1_probability")[said_N],
         )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress
@@ -236,3 +237,32 @@ def test_a_teacher_that_says_nothing_is_told_by_extract_audit_and_distill(
         "warning: teacher made: 100% of all frames have exactly the threshold's entropy, 2.485 "
         "nats; all of these count: 100% of the frames are kept"
     ) in lines.said
+
+
+@pytest.mark.parametrize("target", ["logits", "features"])
+def test_a_later_teacher_without_an_answer_takes_the_video_out_for_all(
+    target: str, footage: Path, tmp_path: Path, plugin: Folder
+) -> None:
+    """As in one pass, or in the other order; what the first teacher has written stays."""
+    plugin.write(FUSSY.replace("BAD", "torch.nan"))
+    root, null = tmp_path / "cache", TeacherRequest(name="null")
+    later = REQUEST.model_copy(update={"target": target})
+    assert extract(config_of(footage, root, null)).rows == 44
+    result = extract(config_of(footage, root, later))
+    assert (result.complete, result.frames) == (True, 24)
+    (failed,) = result.failed
+    assert (failed.path, failed.error[:35]) == ("b.mp4", "teacher made gave NaN: frame 17; ch")
+    assert verify_cache(root).problems == ()
+    status = {row["path"]: row["status"] for row in TargetCache.open(root).videos.to_pylist()}
+    assert status == {"a.mp4": "ok", "b.mp4": "failed", "c.mp4": "ok"}
+    state = TargetCache.open(root).read_state()
+    assert {v.status for v in state.commits["null"][0].videos} == {"ok"}
+    assert list(state.commits["made"][0].refused.values()) == [failed.error]
+    audit(AuditConfig(cache=str(root), out=str(tmp_path / "report")))
+    for request in (null, later):
+        again = extract(config_of(footage, root, request, retry_failed=True))
+        assert (again.frames_done, again.complete, len(again.failed)) == (0, True, 1)
+    assert again.content_digest == result.content_digest
+    third = TeacherRequest(name="null", id="third")
+    assert extract(config_of(footage, root, third)).complete
+    assert verify_cache(root).problems == ()
