@@ -201,6 +201,13 @@ def _run(
             )
             frames_done += ran.frames
             allowed -= ran.failed
+            if ran.broken_teacher:
+                raise TooManyFailuresError(
+                    "a teacher has no usable answer for most videos; what is good is committed",
+                    expected="a teacher that answers for most of them",
+                    found=ran.broken_teacher,
+                    remedy="look at this teacher; the same command goes on from here",
+                )
             if ran.gave_up:
                 break
             writer.replan_spilled()

@@ -12,6 +12,8 @@ from distinit.pipeline.progress import Progress
 
 __all__ = ["TasksRun", "run_tasks"]
 
+_MANY_UNANSWERED = 10  # videos; fewer are no verdict on a teacher
+
 
 @dataclass(frozen=True, slots=True)
 class TasksRun:
@@ -20,6 +22,8 @@ class TasksRun:
     frames: int
     failed: int
     gave_up: bool
+    broken_teacher: str = ""
+    """Why most videos have no usable answer; empty if they do. Then it gave up, too."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class _Tally:
     units: int = 0
     frames: int = 0
     failed: set[str] = field(default_factory=set)
+    unanswered: dict[str, str] = field(default_factory=dict)  # reason
     said: set[str] = field(default_factory=set)
     _videos: int = 0  # of tasks that are done
     _under_way: dict[str, Note] = field(default_factory=dict)  # what is known of a task's videos
@@ -47,7 +52,17 @@ class _Tally:
         self.frames += frames - known.frames
         if _failed(note):
             self.failed.add(note.video_id)
+        if note.outcome is not None and note.unanswered:
+            self.unanswered[note.video_id] = note.outcome.error or ""
         return frames - known.frames
+
+    @property
+    def broken_teacher(self) -> str:
+        """A reason, once most videos, and not only a few, have no usable answer."""
+        count = len(self.unanswered)
+        if count < _MANY_UNANSWERED or 2 * count <= self.videos:
+            return ""
+        return f"{count} of {self.videos} videos: {next(iter(self.unanswered.values()))}"
 
     def finish(self, task: ExtractionTask) -> None:
         """Count a task that is done."""
@@ -66,8 +81,8 @@ def run_tasks(
 ) -> TasksRun:
     """Run ``tasks`` to their end. Raises what a worker raises.
 
-    When more than ``failures_allowed`` videos have failed, no more tasks begin; those under way
-    end and are committed.
+    When more than ``failures_allowed`` videos have failed, or a teacher has no usable answer for
+    most of them, no more tasks begin; those under way end and are committed.
     """
     videos = [video for task in tasks for video in task.spec.videos]
     units = sum(task.spec.task.units for task in tasks)
@@ -87,11 +102,13 @@ def run_tasks(
             else:
                 tally.finish(event.task)
                 show(0)
-            if len(tally.failed) > failures_allowed:
+            if len(tally.failed) > failures_allowed or tally.broken_teacher:
                 executor.drain()
     finally:
         progress.finish()
-    return TasksRun(tally.frames, len(tally.failed), len(tally.failed) > failures_allowed)
+    broken = tally.broken_teacher
+    gave_up = len(tally.failed) > failures_allowed or bool(broken)
+    return TasksRun(tally.frames, len(tally.failed), gave_up, broken)
 
 
 def _failed(note: Note) -> bool:

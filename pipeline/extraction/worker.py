@@ -32,7 +32,7 @@ from distinit.pipeline.teachers.forward import CPU_BATCH, Answer
 from distinit.pipeline.video.decode import VideoStream, open_video, usable_decode
 from distinit.schemas.errors import DecodeError, DecodeKilledError, TargetError
 from distinit.schemas.frames import FrameGeometry
-from distinit.schemas.manifest import UnitCommit, VideoOutcome
+from distinit.schemas.manifest import UnitCommit, VideoOutcome, failed_outcome
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
 __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
@@ -72,12 +72,14 @@ class Note:
     """Progress: ``frames`` more rows of ``video_id``; ``outcome`` when it is through.
 
     ``message``: something to tell people, which concerns no video; then ``video_id`` is empty.
+    ``unanswered``: it failed because a teacher has no usable answer for it.
     """
 
     video_id: str
     frames: int = 0
     outcome: VideoOutcome | None = None
     message: str = ""
+    unanswered: bool = False
 
 
 class ExtractionWorker:
@@ -222,7 +224,7 @@ class ExtractionWorker:
     ) -> Iterator[Note]:
         views = self._views_of(task)
         batches = Batcher(self._spec.sampling, video, self._batch_size, set(views.values()))
-        answers = Answers(sink, video, task.spec.teachers)
+        answers, unanswered = Answers(sink, video, task.spec.teachers), False
         try:
             if isinstance(stream, DecodeError):
                 raise stream
@@ -243,12 +245,13 @@ class ExtractionWorker:
                 if killed[video.video_id] < _DECODE_TRIES:
                     raise
             reason = self._spec.source.reason(video.path, video.digest, error)
-            outcome = _failed(video, reason)
+            outcome = failed_outcome(video.video_id, reason)
             sink.fail(video, outcome)
         except TargetError as error:
-            outcome = _failed(video, error.problem)
+            unanswered = True
+            outcome = failed_outcome(video.video_id, error.problem)
             sink.refuse(video, outcome)
-        yield Note(video.video_id, outcome=outcome)
+        yield Note(video.video_id, outcome=outcome, unanswered=unanswered)
 
     def _submit(self, batch: Batch, views: Mapping[str, str]) -> dict[str, Answer]:
         return {
@@ -268,16 +271,4 @@ def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
         height=summary.height,
         duration_seconds=summary.duration_seconds,
         decoder_errors=summary.decoder_errors,
-    )
-
-
-def _failed(video: PlannedRows, reason: str) -> VideoOutcome:
-    return VideoOutcome(
-        video_id=video.video_id,
-        status="failed",
-        frame_count=0,
-        width=0,
-        height=0,
-        duration_seconds=0.0,
-        error=reason,
     )

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.task import TaskSpec, TaskWriter, open_task
+from distinit.pipeline.cache.verify import verify_cache
 from distinit.schemas.errors import CacheError, TeacherError
+from distinit.schemas.manifest import failed_outcome
 
 
 @pytest.fixture
@@ -146,3 +149,70 @@ def test_a_teacher_that_gives_nan_stops_the_task(specs: list[TaskSpec], kit: Mod
     logits["beta"][1, 2] = np.nan
     with open_task(spec) as task, pytest.raises(TeacherError, match="gave NaN"):
         task.add(spec.videos[0], index_N, index_N, "1/25", np.zeros(2, np.uint64), logits)
+
+
+def run_refusing(spec: TaskSpec, corpus: Any, kit: ModuleType, refused: set[str]) -> None:
+    """As ``kit.run_task``, but for some videos the answers end in the middle, unusable."""
+    with open_task(spec) as task:
+        for video in spec.videos:
+            name = corpus.name_of(video)
+            frames = corpus.frames[name]
+            shown = frames // 2 + 1 if name in refused else frames
+            for start in range(0, shown, 10):
+                index_N = np.arange(start, min(start + 10, shown))
+                logits = {t.id: kit.logits_of(video.video_id, t, index_N) for t in spec.teachers}
+                hash_N = kit.hash_of(video.video_id, index_N)
+                task.add(video, index_N, index_N * 512, "1/12800", hash_N, logits)
+            outcome = kit.outcome_of(video.video_id, frames)
+            if name in refused:
+                failed = failed_outcome(video.video_id, "teacher beta gave NaN: frame 3")
+                assert task.refuse_video(failed) == failed
+            elif name in corpus.broken:
+                task.fail_video(outcome)
+            else:
+                task.finish_video(outcome)
+        task.commit()
+
+
+@pytest.mark.parametrize("target", ["logits", "features"])
+@pytest.mark.parametrize("encoding", ["float16", "int8"])
+def test_a_video_without_answers_of_a_later_teacher_is_out_for_all(
+    target: str, encoding: str, tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+) -> None:
+    """One within a unit, and one that spans three."""
+    root, refused = tmp_path / "cache", {"a", "c"}
+    first, later = teachers[0], kit.make_teacher("beta", encoding=encoding, target=target)
+    before = kit.run_all(root, corpus, [first])
+    with kit.open_writer(root, corpus, [later]) as writer:
+        for spec in writer.pending_tasks():
+            run_refusing(spec, corpus, kit, refused)
+        manifest = writer.finalise()
+        state = writer.state()
+        with pytest.raises(CacheError, match="cannot be planned again"):
+            writer.replan([v for v in corpus.planned if corpus.name_of(v) == "a"])
+    assert (manifest.complete, manifest.corpus.failed) == (True, 3)
+    assert manifest.row_space == before.row_space
+    failed = {v for v, outcome in state.outcomes.items() if outcome.status == "failed"}
+    assert failed == {corpus.id_of(name) for name in ("a", "c", "bad")}
+    assert state.outcomes[corpus.id_of("a")].error == "teacher beta gave NaN: frame 3"
+    assert state.decoded[corpus.id_of("c")].frame_count == 150
+    assert verify_cache(root).problems == ()
+    cache = TargetCache.open(root)
+    rows = cache.index.rows_of(corpus.id_of("b"), [0, 29])
+    said = kit.logits_of(corpus.id_of("b"), first, np.array([0, 29]))
+    assert np.allclose(cache.targets("alpha").logits(rows), said, atol=0.01)
+    assert np.isfinite(cache.targets("beta").logits(rows)).all()
+    gone = cache.index.rows_of(corpus.id_of("c"), range(150))
+    assert np.isnan(cache.targets("beta").logits(gone)).all()
+    assert np.isfinite(cache.targets("alpha").logits(gone)).all()
+
+
+def test_a_video_without_answers_of_a_first_teacher_fails(
+    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+) -> None:
+    with kit.open_writer(tmp_path / "cache", corpus, teachers) as writer:
+        for spec in writer.pending_tasks():
+            run_refusing(spec, corpus, kit, {"a", "c"})
+        manifest = writer.finalise()
+    assert (manifest.complete, manifest.corpus.failed, manifest.row_space.rows) == (True, 3, 99)
+    assert verify_cache(tmp_path / "cache").problems == ()

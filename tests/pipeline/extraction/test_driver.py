@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from distinit.pipeline.cache.plan import PlannedRows, UnitTask
 from distinit.pipeline.cache.task import TaskSpec
 from distinit.pipeline.compute.executor import Event, Finished, Progressed
@@ -15,7 +17,7 @@ from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
 from distinit.pipeline.progress import Figure, JsonProgress, NullProgress
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.manifest import VideoOutcome, failed_outcome
 from distinit.stages.extract import extract
 
 
@@ -104,3 +106,48 @@ def test_videos_that_begin_again_after_a_death_count_once() -> None:
     assert progress.messages == ["failed: bad.mp4: torn"]
     assert progress.shown[-1] == {"videos": (3, 3), "units": (1, 1), "failed": 1}
     assert all(figures["videos"] <= (3, 3) for figures in progress.shown)  # type: ignore[operator]
+
+
+class FindsNoAnswers(BeginsAgain):
+    """A worker that gets through ``videos``; those in capitals have no usable answer."""
+
+    def __init__(self, videos: str) -> None:
+        self.videos = videos
+        self.drained = 0
+
+    def run[TaskT, ResultT](
+        self, factory: Any, tasks: Sequence[TaskT], on_death: Any
+    ) -> Iterator[Event[TaskT, ResultT]]:
+        (task,) = tasks
+        for number, video in enumerate(self.videos):
+            name = f"{video}{number}"
+            failed = failed_outcome(name, "teacher t gave NaN: frame 3; check its weights")
+            yield Progressed(task, Note(name))
+            if video.isupper():
+                yield Progressed(task, Note(name, outcome=failed, unanswered=True))
+            else:
+                yield Progressed(task, Note(name, outcome=outcome(name)))
+
+    def drain(self) -> None:
+        self.drained += 1
+
+
+@pytest.mark.parametrize(
+    ("videos", "broken"),
+    [
+        ("A" * 9, ""),
+        ("A" * 10, "10 of 10 videos: teacher t gave NaN: frame 3; check its weights"),
+        ("a" * 10 + "A" * 10, ""),
+        ("A" * 10 + "a" * 9, "10 of 19 videos: teacher t gave NaN: frame 3; check its weights"),
+    ],
+)
+def test_a_teacher_without_answers_for_most_videos_ends_the_run(videos: str, broken: str) -> None:
+    executor = FindsNoAnswers(videos)
+    planned = tuple(
+        PlannedRows(f"{video}{at}", f"{at}.mp4", "0", at, 8, 8) for at, video in enumerate(videos)
+    )
+    task = ExtractionTask(TaskSpec(Path("cache"), 64, UnitTask(0, 1, planned), (), "fence"))
+    ran = run_tasks(executor, ExtractionWorker, [task], 2, 100, NullProgress())  # type: ignore[arg-type]
+    assert ran.broken_teacher == broken
+    assert ran.gave_up == bool(broken)
+    assert (executor.drained > 0) == bool(broken)
