@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from distinit.schemas.errors import FrameStoreError
 
 __all__ = [
-    "check_header",
+    "check_headers",
     "decode_frames",
     "decode_jpeg",
     "decode_planes",
@@ -35,28 +35,28 @@ _known_headers: dict[tuple[int, int, int], bytes] = {}
 """The last header that was found right, by (height, width, components)."""
 
 
-def check_header(jpeg: bytes, height: int, width: int, components: int) -> None:
-    """Raise FrameStoreError unless ``jpeg`` begins as one baseline picture of this size.
+def check_headers(jpegs: Sequence[bytes], height: int, width: int, components: int) -> None:
+    """Raise FrameStoreError unless each begins as one baseline picture of this size.
 
-    Before anything decodes it: decoders allocate what a header asks for, and 1 kB can ask for
+    Before anything decodes them: decoders allocate what a header asks for, and 1 kB can ask for
     12.9 GB. The pictures of a store begin with the same bytes, so that one comparison is enough
     for nearly all of them.
     """
     key = height, width, components
     known = _known_headers.get(key)
-    if known is not None and jpeg.startswith(known):
-        header = len(known)
-    else:
-        header = _header_bytes(jpeg, key)
-        if len(_known_headers) >= _HEADERS_KEPT:
-            _known_headers.clear()
-        _known_headers[key] = jpeg[:header]
-    if height * width > _PIXELS_PER_BYTE * len(jpeg):
-        raise _unreadable(f"{len(jpeg)} bytes for {width}x{height} pixels")
+    least_bytes = height * width / _PIXELS_PER_BYTE
+    for jpeg in jpegs:
+        if known is None or not jpeg.startswith(known):
+            known = jpeg[: _header_bytes(jpeg, key)]
+            if len(_known_headers) >= _HEADERS_KEPT:
+                _known_headers.clear()
+            _known_headers[key] = known
+        if len(jpeg) < least_bytes:
+            raise _unreadable(f"{len(jpeg)} bytes for {width}x{height} pixels")
 
 
 def _header_bytes(jpeg: bytes, wanted: tuple[int, int, int]) -> int:
-    """Length of the header, to the first scan. Raises FrameStoreError as ``check_header``."""
+    """Length of the header, to the first scan. Raises FrameStoreError as ``check_headers``."""
     if not jpeg.startswith(_SOI):
         raise _unreadable("no start of an image")
     place, found = len(_SOI), None

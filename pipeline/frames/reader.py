@@ -25,7 +25,7 @@ from distinit.pipeline.frames.commits import (
 )
 from distinit.pipeline.frames.derive import open_run_index
 from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
-from distinit.pipeline.frames.jpeg import check_header, decode_frames
+from distinit.pipeline.frames.jpeg import check_headers, decode_frames
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH, StoreLayout
 from distinit.pipeline.frames.rows import frame_checksum, video_checksum
 from distinit.pipeline.storage import open_regular
@@ -165,8 +165,7 @@ class FrameStore:
         places = zip(units_N.tolist(), rows_N.tolist(), frames_N.tolist(), strict=True)
         with self._lock:
             jpegs = [self._unit(u).jpeg(row, video, frame, max_bytes) for u, row, frame in places]
-        for jpeg in jpegs:
-            check_header(jpeg, height, width, components)
+        check_headers(jpegs, height, width, components)
         return jpegs
 
     def _picture_of(self, number: int) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from distinit.schemas.tables import STORE_SCHEMA
 __all__ = ["RowFile", "frame_checksum", "places_of", "video_checksum", "without_videos"]
 
 _FRAME_BYTES = 8
+_extend = google_crc32c.extend  # looked up once: it is called twice a frame
 
 
 def video_checksum(video_id: str) -> int:
@@ -31,8 +32,9 @@ def frame_checksum(video: int, frame: int, jpeg: bytes) -> int:
 
     ``video`` is that of ``video_checksum``.
     """
-    begun = google_crc32c.extend(video, frame.to_bytes(_FRAME_BYTES, "little"))
-    return int(google_crc32c.extend(begun, jpeg))
+    begun = _extend(video, frame.to_bytes(_FRAME_BYTES, "little"))
+    checksum: int = _extend(begun, jpeg)
+    return checksum
 
 
 class RowFile:
