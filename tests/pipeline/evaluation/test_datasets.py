@@ -128,3 +128,33 @@ def test_content_digest_follows_bytes_labels_and_subsets(tmp_path: Path) -> None
     assert list_dataset(config).content_digest() == first.content_digest()
     (tmp_path / "train/a/1.mp4").write_bytes(b"else")
     assert list_dataset(config).content_digest() != first.content_digest()
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        ("c/1.mp4,c,test", "not in train: c; not in test: none"),
+        ("c/1.mp4,c,train", "not in train: none; not in test: c"),
+    ],
+)
+def test_a_class_in_one_subset_of_a_csv_is_refused_by_name(
+    tmp_path: Path, extra: str, found: str
+) -> None:
+    names = {"a/1.mp4": "train", "a/2.mp4": "test", "b/1.mp4": "train", "b/2.mp4": "test"}
+    write(tmp_path, *names, "c/1.mp4")
+    lines = [f"{name},{name[0]},{subset}" for name, subset in names.items()]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,split", *lines, extra]))
+    config = DatasetConfig(root=str(tmp_path), splits=str(tmp_path / "mine.csv"))
+    with pytest.raises(DatasetError, match="have different classes") as raised:
+        list_dataset(config)
+    assert raised.value.found == found
+
+
+def test_a_class_of_which_no_video_is_used_is_no_class(tmp_path: Path) -> None:
+    names = {"a/1.mp4": "train", "a/2.mp4": "test", "b/1.mp4": "train", "b/2.mp4": "test"}
+    write(tmp_path, *names)
+    lines = [f"{name},{name[0]},{subset}" for name, subset in names.items()]
+    lines.append("c/1.mp4,c,unused")
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,split", *lines]))
+    config = DatasetConfig(root=str(tmp_path), splits=str(tmp_path / "mine.csv"))
+    assert list_dataset(config).classes == ("a", "b")

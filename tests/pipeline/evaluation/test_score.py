@@ -15,6 +15,7 @@ from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.students.base import as_backbone
 from distinit.pipeline.students.heads import Student
+from distinit.schemas.errors import DatasetError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.run import EvaluationResult
 from distinit.schemas.training import ClipConfig
@@ -103,3 +104,8 @@ def test_a_video_that_failed_counts_as_wrong(store: FrameStore) -> None:
 def test_the_batch_size_changes_nothing(store: FrameStore) -> None:
     labels: dict[str, int | None] = {"bright": 1, "dark": 1, "turns": 0}
     assert score(store, labels, "dense-s1", 1) == score(store, labels, "dense-s1", 64)
+
+
+def test_a_test_set_without_a_decodable_video_is_an_error(store: FrameStore) -> None:
+    with pytest.raises(DatasetError, match="no test video could be decoded"):
+        score(store, {"torn": 0, "also torn": 1}, "vmz-1")

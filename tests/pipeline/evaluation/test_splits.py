@@ -111,3 +111,59 @@ def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         read_splits(tmp_path / "mine.csv", 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (UCF | {"trainlist01.txt": ".\n"}, "trainlist01.txt, line 1"),
+        (UCF | {"trainlist01.txt": "/ 1\n"}, "trainlist01.txt, line 1"),
+        (UCF | {"trainlist01.txt": "Typing/../../x.avi 1\n"}, "trainlist01.txt, line 1"),
+        (UCF | {"classInd.txt": "\u00b2 Typing\n"}, "classInd.txt, line 1"),
+        (UCF | {"classInd.txt": "1 Typing\n1 Archery\n"}, "classInd.txt, line 2"),
+        (UCF | {"classInd.txt": "1 Typing\n2 Typing\n"}, "classInd.txt, line 2"),
+        (UCF | {"classInd.txt": "1 Typ\0ing\n"}, "classInd.txt, line 1"),
+        (UCF | {"classInd.txt": "1 " + "x" * 10_000}, "classInd.txt, line 1"),
+    ],
+)
+def test_hostile_lists(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_splits(write(tmp_path, files), 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"path,label,split\na,b\xff,train\n", "cannot be read"),
+        (b"path,label,split\na,b\0,train\n", "line 2"),
+        (b"path,label,split\n../a,b,train\n", "line 2"),
+        (b"path,label,split\nx/../../a,b,train\n", "line 2"),
+        (b"path,label,split\n.,b,train\n", "line 2"),
+        (b'path,label,split\n\n"a,b,train\n', "unexpected end of data"),
+        (b"path,label,split\n" + b"x" * 200_000 + b",b,train\n", "line 2"),
+        (b"a,b,train\n" * 100_000, "no column"),
+        (b"path,label,split\n" + b"a,b,train\n" * 100_000, "name a video twice"),
+    ],
+)
+def test_hostile_csv(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "mine.csv").write_bytes(data)
+    with pytest.raises(DatasetError, match=message):
+        read_splits(tmp_path / "mine.csv", 1)
+
+
+def test_a_list_that_is_no_file_or_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distinit.pipeline.evaluation.splits._MAX_LIST_BYTES", 100)
+    write(tmp_path, UCF)
+    (tmp_path / "classInd.txt").write_bytes(bytes(101))
+    with pytest.raises(DatasetError, match=r"classInd\.txt cannot be read"):
+        read_splits(tmp_path, 1)
+
+
+def test_official_lists_with_a_byte_order_mark(tmp_path: Path) -> None:
+    marked = {name: "\ufeff" + text for name, text in UCF.items()}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "marked").mkdir()
+    plain = read_splits(write(tmp_path / "plain", UCF), 1)
+    assert read_splits(write(tmp_path / "marked", marked), 1) == plain
