@@ -33,6 +33,9 @@ _videos_option = click.option(
 _teacher_option = click.option(
     "--teacher", "names", multiple=True, metavar="NAME", help="Repeat for several."
 )
+_damaged_option = click.option(
+    "--damaged", "decode__damaged", metavar="keep|fail", help="Videos that lack frames."
+)
 _weights_option = click.option(
     "--weights", multiple=True, metavar="FILE", help="Of the teachers, in their order."
 )
@@ -194,6 +197,7 @@ def _command(*examples: str) -> Callable[[_Command], click.Command]:
 @click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help="A cluster.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
 @click.option("--hwaccel", "decode__hwaccel", metavar="none|cuda", help="What decodes.")
+@_damaged_option
 @click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
 @click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
 @click.option("--keep-gone", is_flag=True, default=None, help="Train on removed videos too.")
@@ -342,6 +346,7 @@ def frames() -> None:
 @frames.command("build", epilog=_examples("distinit frames build --videos clips/ --out frames"))
 @_videos_option
 @click.option("--out", metavar="DIR", help="Folder of the frame store.")
+@_damaged_option
 @_stage_options
 def frames_build(**options: Any) -> None:
     """Videos -> frame store, for those who received a cache without pixels."""

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_STORED_PIXELS",
     "STORE_FORMAT_VERSION",
     "BatchPlace",
+    "DamagedVideo",
     "FailedVideo",
     "FlowConfig",
     "FlowSpec",
@@ -127,6 +128,14 @@ class FailedVideo(Record):
     error: str
 
 
+class DamagedVideo(Record):
+    """A video that is stored although something is wrong with it."""
+
+    video_id: VideoId
+    digest: Sha256 = Field(description="sha256 of the video file's bytes")
+    damage: str = Field(description="what: frames that are missing, or errors within pictures")
+
+
 class BatchPlace(Record):
     """Where the columns of one record batch lie in the unit's file: bytes from its beginning.
 
@@ -166,6 +175,7 @@ class StoreCommit(_SealedRecord):
     videos: tuple[StoredVideo, ...] = Field(description="runs, in the order of their rows")
     batches: tuple[BatchPlace, ...] = Field((), description="in order; 512 rows each but the last")
     failed: tuple[FailedVideo, ...] = ()
+    damaged: tuple[DamagedVideo, ...] = ()
 
     @property
     def rows(self) -> int:

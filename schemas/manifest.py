@@ -28,7 +28,7 @@ __all__ = [
     "failed_outcome",
 ]
 
-CACHE_FORMAT_VERSION = 1
+CACHE_FORMAT_VERSION = 2
 
 MAX_CAPACITY = 1 << 20
 """Most rows of one unit; what is planned has at most 32,768."""
@@ -43,6 +43,7 @@ class CorpusSummary(Record):
     )
     videos: int = Field(ge=0, description="that the corpus has, failed ones too")
     failed: int = Field(ge=0, description="of those")
+    damaged: int = Field(0, ge=0, description="of those: they are ok, but may lack frames")
     frames: int = Field(ge=0, description="decoded frames of those that are ok")
     gone: int = Field(
         0,
@@ -131,9 +132,23 @@ class VideoOutcome(Record):
     height: int = Field(ge=0, description="pixels, after rotation")
     duration_seconds: float = Field(ge=0)
     error: str | None = None
-    decoder_errors: int = Field(
-        0, ge=0, description="ffmpeg's complaints about a video that is ok: damage within pictures"
+    rows: int = Field(
+        0, ge=0, description="frames of it that become rows; rows it has, unless it is spilled"
     )
+    decoder_errors: int = Field(
+        0, ge=0, description="errors that ffmpeg reported of a video that is ok; 1000: or more"
+    )
+    damage: str | None = Field(
+        None, description="what is wrong with a video that is ok; None if nothing is"
+    )
+    concealed: bool = Field(
+        False, description="the damage lies within pictures: no frame is missing"
+    )
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it is in the cache although frames are missing, or may be."""
+        return self.status == "ok" and self.damage is not None and not self.concealed
 
 
 def failed_outcome(video_id: str, reason: str) -> VideoOutcome:

@@ -23,8 +23,9 @@ VIDEOS_SCHEMA = pa.schema(
         pa.field("frame_count", pa.int64(), nullable=False),  # decoded, not announced
         pa.field("duration_seconds", pa.float64(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # ok | failed | gone
-        pa.field("error", pa.string()),
+        pa.field("error", pa.string()),  # why it failed
         pa.field("in_corpus", pa.bool_(), nullable=False),  # false: not to be trained on
+        pa.field("damage", pa.string()),  # what is wrong with a video that is ok
     ]
 )
 

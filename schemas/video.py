@@ -15,11 +15,23 @@ class SamplingConfig(Record):
     """Which decoded frames become rows of the cache (the frame store keeps all of them)."""
 
     mode: Literal["all", "stride", "fps", "per_video"] = Field(
-        "all", description="all frames; every N-th; N per second; K evenly spaced per video"
+        "all",
+        description="all frames; every N-th; at most N per second of presentation time; K per "
+        "video, evenly spaced over the frames that are shown",
     )
     stride: int = Field(1, ge=1, description="frames from one row to the next (mode stride)")
-    fps: float | None = Field(None, gt=0, description="rows per second of video (mode fps)")
-    per_video: int | None = Field(None, ge=1, description="rows per video (mode per_video)")
+    fps: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="rows per second (mode fps): of each slot of 1/fps seconds from the first "
+        "frame on, the first frame that is shown in it",
+    )
+    per_video: int | None = Field(
+        None,
+        ge=1,
+        description="rows per video, or as many as it has frames (mode per_video)",
+    )
 
     @model_validator(mode="after")
     def _matching_value(self) -> SamplingConfig:
@@ -57,6 +69,11 @@ class DecodeConfig(Record):
     )
     max_memory_mib: int = Field(
         4096, ge=64, description="address-space-independent resident limit of one ffmpeg, MiB"
+    )
+    damaged: Literal["keep", "fail"] = Field(
+        "keep",
+        description="what becomes of a video that lost frames, or may have: kept, with what is "
+        "missing in videos.parquet, or failed",
     )
     hwaccel: Literal["none", "cuda"] = Field(
         "none",

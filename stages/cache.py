@@ -33,6 +33,7 @@ class CacheInfo(Record):
     corpus_digest: str
     videos: int
     failed: int
+    damaged: int = Field(description="in the cache although frames are missing, or may be")
     frames: int
     rows: int
     units: int
@@ -47,7 +48,7 @@ class CacheInfo(Record):
         lines = [
             f"cache     {self.path} ({state})",
             f"digest    {self.content_digest or '-'}",
-            f"videos    {self.videos}, of which {self.failed} failed",
+            f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged",
             f"frames    {self.frames} decoded, {self.rows} rows ({sampling})",
             f"units     {self.units} of {self.capacity} rows",
         ]
@@ -145,6 +146,7 @@ def cache_info(path: Path) -> CacheInfo:
         corpus_digest=manifest.corpus.digest,
         videos=manifest.corpus.videos,
         failed=manifest.corpus.failed,
+        damaged=manifest.corpus.damaged,
         frames=manifest.corpus.frames,
         rows=manifest.row_space.rows,
         units=manifest.row_space.units,

@@ -62,7 +62,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     progress = progress or NullProgress()
     asked, config = config, _anchored(config)
     _check_precision(config)
-    prober = Prober(config.decode)
+    prober = Prober(config.decode, config.sampling)
     today = list_todays_corpus(config, Spool.of(config.spool), prober, progress)
     corpus = today.corpus
     # A driver of Ray workers may have no GPU: it only needs to know who the teachers are.
@@ -74,7 +74,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     with _open_cache(config, today, prober, records, progress) as writer, _store_lock(config):
         today.enter(writer)
         again = today.again(writer, retry_failed=config.retry_failed)
-        writer.replan(list(plan_videos(prober, corpus.source, again, config.sampling)))
+        writer.replan(list(plan_videos(prober, corpus.source, again)))
         store = _open_store(config, writer)
         frames_done = _run(config, corpus, writer, teachers, progress)
         if store is not None:
@@ -152,7 +152,7 @@ def _open_cache(
     fresh = today.fresh
     progress.start("probe", len(fresh), "videos")
     videos = []
-    for video in plan_videos(prober, today.corpus.source, fresh, config.sampling):
+    for video in plan_videos(prober, today.corpus.source, fresh):
         videos.append(video)
         progress.advance()
     progress.finish()
@@ -291,6 +291,7 @@ def _result(
     frames_done: int,
     seconds: float,
 ) -> ExtractResult:
+    damage = writer.state().damage
     unread = today.corpus.unavailable
     unavailable = tuple(FailedVideo(path=path, error=why) for path, why in unread.items())
     return ExtractResult(
@@ -309,7 +310,9 @@ def _result(
         )
         + unavailable,
         unavailable=len(unavailable),
-        decoder_errors=writer.state().decoder_errors,
+        damaged={path: o.damage or "" for path, o in damage.items() if not o.concealed},
+        concealed={path: o.damage or "" for path, o in damage.items() if o.concealed},
+        decoder_errors={path: o.decoder_errors for path, o in damage.items() if o.decoder_errors},
         teachers=tuple(manifest.teachers),
         encodings={name: record.encoding for name, record in writer.records.items()},
         encoding_losses={

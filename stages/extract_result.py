@@ -39,7 +39,15 @@ class ExtractResult(Record):
         description="of the failed: files that cannot be read, and URLs that cannot be fetched. "
         "The cache does not know them; the same command tries them again"
     )
-    decoder_errors: dict[str, int] = Field(description="path -> number, of damaged videos")
+    damaged: dict[str, str] = Field(
+        description="path -> what is missing, of videos that are in the cache all the same"
+    )
+    concealed: dict[str, str] = Field(
+        description="path -> errors, of videos with all frames that are damaged within pictures"
+    )
+    decoder_errors: dict[str, int] = Field(
+        description="path -> number, of all of these; 1000: or more"
+    )
     teachers: tuple[str, ...]
     encodings: dict[str, str] = Field(description="of each teacher")
     encoding_losses: dict[str, FidelityReport] = Field(
@@ -55,8 +63,10 @@ class ExtractResult(Record):
     def summary(self) -> str:
         """Counts, failures with reasons, paths, and what to type next."""
         ok = self.videos - len(self.failed)
+        damaged = f" ({len(self.damaged)} damaged)" if self.damaged else ""
         lines = [
-            f"{ok} of {counted(self.videos, 'video')}, {counted(self.frames, 'frame')}, "
+            f"{ok} of {counted(self.videos, 'video')}{damaged}, "
+            f"{counted(self.frames, 'frame')}, "
             f"{counted(self.rows, 'row')}, "
             f"teachers: {', '.join(self.teachers)}",
             f"this run: {counted(self.frames_done, 'frame')} in {self.seconds:.1f} s",
@@ -79,7 +89,7 @@ class ExtractResult(Record):
                 f"{self.unavailable} of them could not be read or fetched: the same command tries "
                 "again"
             )
-        lines += damage_lines(self.decoder_errors)
+        lines += damage_lines(self.damaged, self.concealed)
         lines += ["", f"cache   {one_line(self.cache)}"]
         if self.frames_store is not None:
             lines.append(f"frames  {one_line(self.frames_store)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 from pydantic import Field
@@ -30,6 +32,9 @@ class FramesResult(Record):
     videos: int
     frames: int
     failed: dict[str, str] = Field(description="path -> reason; these are not in the store")
+    damaged: dict[str, str] = Field(
+        description="path -> what is wrong, of videos that are in the store all the same"
+    )
     seconds: float
 
     def summary(self) -> str:
@@ -40,10 +45,10 @@ class FramesResult(Record):
         ]
         if self.failed:
             lines.append(f"{counted(len(self.failed), 'video')} failed, not in the store:")
-            shown = list(self.failed.items())[:_FAILURES_SHOWN]
-            lines += [f"  {one_line(path)}: {one_line(error)}" for path, error in shown]
-            if len(self.failed) > len(shown):
-                lines.append(f"  ... {len(self.failed) - len(shown)} more")
+            lines += _shown(self.failed)
+        if self.damaged:
+            lines.append(f"{counted(len(self.damaged), 'video')} damaged, but in the store:")
+            lines += _shown(self.damaged)
         return "\n".join([*lines, f"frames  {self.frames_store}"])
 
 
@@ -107,6 +112,13 @@ def verify_frames(
     )
 
 
+def _shown(reasons: Mapping[str, str]) -> list[str]:
+    lines = [f"  {one_line(p)}: {why}" for p, why in islice(reasons.items(), _FAILURES_SHOWN)]
+    if len(reasons) > len(lines):
+        lines.append(f"  ... {len(reasons) - len(lines)} more; --json lists all")
+    return lines
+
+
 def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> FramesResult:
     """Decode every video of ``config`` into its frame store; a second call goes on.
 
@@ -127,6 +139,11 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
             file.path: store.failed[file.video_id].error
             for file in corpus.files
             if file.video_id in store.failed
+        },
+        damaged={
+            file.path: store.damage[file.video_id]
+            for file in corpus.files
+            if file.video_id in store.damage
         },
         seconds=round(time.monotonic() - began, 2),
     )

@@ -87,7 +87,7 @@ models. It holds no pixels and executes nothing when opened.
 |---|---|
 | content digest | `{manifest.content_digest}` |
 | format version | {manifest.format_version} |
-| videos | {corpus.videos}, of which {corpus.failed} failed |
+| videos | {corpus.videos}, of which {corpus.failed} failed, {corpus.damaged} damaged |
 | frames decoded | {corpus.frames} |
 | rows | {space.rows} in {space.units} units of {space.capacity} |
 | sampling | {sampling} |
@@ -99,7 +99,8 @@ models. It holds no pixels and executes nothing when opened.
 
 ## Files
 
-- `videos.parquet`: every video with its sha256, size, decoded frame count and status
+- `videos.parquet`: every video with its sha256, size, decoded frame count and status, and what is
+  missing of damaged ones
 - `frames/unit-*.parquet`: which frame of which video each row is, with pts and a perceptual hash
 - `teachers/<id>/logits`: Zarr v3 array, one row a frame; unused rows are zero or absent, so take
   the rows that `frames/` lists and no others

@@ -11,11 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import numpy as np
-
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, ConfigError
-from distinit.schemas.video import SamplingConfig
 
 __all__ = [
     "INNER_ROWS",
@@ -26,8 +23,6 @@ __all__ = [
     "choose_capacity",
     "extend_plan",
     "plan_units",
-    "sampled_in_block",
-    "sampled_indices",
     "tasks_of_entries",
 ]
 
@@ -224,38 +219,3 @@ def tasks_of_entries(
             )
         expected_unit = task.unit_range.stop
     return tasks
-
-
-def sampled_in_block(
-    config: SamplingConfig, first_index: int, frames: int, probed_frames: int, fps: float
-) -> np.ndarray:
-    """Which of the frames ``first_index .. first_index + frames - 1`` become rows.
-
-    Args:
-        config: The sampling.
-        first_index: 0-based index of the block's first frame in its video.
-        frames: Frames in the block.
-        probed_frames: Frames that the probe announced (mode per_video spreads over them).
-        fps: Frames per second that the probe announced (mode fps).
-
-    Returns:
-        Frame indices, int64, ascending. They do not depend on how a video is cut into blocks.
-    """
-    index_N = np.arange(first_index, first_index + frames, dtype=np.int64)
-    if config.mode == "stride":
-        index_N = index_N[index_N % config.stride == 0]
-    elif config.mode == "fps" and config.fps is not None and fps > config.fps:
-        slot = np.floor(index_N * (config.fps / fps))
-        before = np.floor((index_N - 1) * (config.fps / fps))
-        index_N = index_N[slot > before]
-    elif config.mode == "per_video" and config.per_video is not None:
-        wanted = np.arange(min(config.per_video, probed_frames), dtype=np.int64)
-        # The middles of equal parts, in integers: no rounding to differ between machines.
-        middles = (2 * wanted + 1) * probed_frames // (2 * max(len(wanted), 1))
-        index_N = index_N[np.isin(index_N, middles)]
-    return index_N
-
-
-def sampled_indices(config: SamplingConfig, frame_count: int, fps: float) -> np.ndarray:
-    """Frame indices (int64, ascending) that become rows of a video of ``frame_count`` frames."""
-    return sampled_in_block(config, 0, frame_count, frame_count, fps)

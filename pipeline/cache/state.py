@@ -82,10 +82,10 @@ class CacheState:
         return {v: o for v, o in self.outcomes.items() if latest[v].in_corpus}
 
     @property
-    def decoder_errors(self) -> dict[str, int]:
-        """Path -> complaints of the decoder, of videos that are whole although it complained."""
+    def damage(self) -> dict[str, VideoOutcome]:
+        """Path -> outcome, of videos that are in the cache although something is wrong."""
         found = sorted(self.corpus_outcomes.items())
-        return {self.plan.latest[v].path: o.decoder_errors for v, o in found if o.decoder_errors}
+        return {self.plan.latest[v].path: o for v, o in found if o.status == "ok" and o.damage}
 
     @property
     def unanswered(self) -> frozenset[str]:
@@ -239,6 +239,7 @@ def manifest_of(
             digest=corpus_digest(video.digest for video in videos),
             videos=here,
             failed=sum(o.status == "failed" for o in outcomes),
+            damaged=sum(o.is_damaged for o in outcomes),
             frames=sum(o.frame_count for o in outcomes if o.status == "ok"),
             gone=len(videos) - here,
         ),

@@ -23,7 +23,7 @@ from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
 from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
-from distinit.schemas.manifest import FileEntry, UnitCommit, VideoOutcome
+from distinit.schemas.manifest import FileEntry, UnitCommit, VideoOutcome, failed_outcome
 from distinit.schemas.tables import FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
@@ -92,6 +92,7 @@ class TaskWriter:
         self._staging = self._layout.staging / name
         self._videos = {video.video_id: video for video in spec.videos}
         self._rows: dict[str, int] = {}  # rows added so far
+        self._wanted: dict[str, int] = {}  # likewise, with those that had no place
         self._last_index: dict[str, int] = {}
         self._spilled: set[str] = set()
         self._outcomes: dict[str, VideoOutcome] = {}  # of the videos to decode
@@ -146,6 +147,7 @@ class TaskWriter:
             np.asarray(hash_N, np.uint64),
         )
         self._check(video, frames, logits)
+        self._wanted[video.video_id] = self._wanted.get(video.video_id, 0) + len(frames)
         if video.video_id in self._spilled:
             return False
         done = self._rows.get(video.video_id, 0)
@@ -159,13 +161,23 @@ class TaskWriter:
             self._last_index[video.video_id] = int(frames.frame_index[-1])
         return True
 
+    def restart_video(self, video: PlannedRows) -> None:
+        """Give up the rows of a video that is not finished: all of them are added once more."""
+        self._open_video(video.video_id)
+        self._drop_rows(video)
+        self._spilled.discard(video.video_id)
+        self._wanted.pop(video.video_id, None)
+        self._last_index.pop(video.video_id, None)
+
     def finish_video(self, outcome: VideoOutcome) -> VideoOutcome:
         """Record that a video was decoded to its end; returns the outcome as it is recorded.
 
+        Its ``rows`` are those that were added here, whether or not they had a place.
         A video with more rows than reserved becomes ``spilled``, to be planned again. One that
         did so twice becomes ``failed``: its decoding does not repeat itself.
         """
         video_id = self._open_video(outcome.video_id)
+        outcome = outcome.model_copy(update={"rows": self._wanted.get(video_id, 0)})
         if video_id in self._spilled:
             if video_id in self.spec.cannot_spill:
                 return self.fail_video(
@@ -183,8 +195,7 @@ class TaskWriter:
         """Record that a video failed; its rows of this task are given up."""
         video_id = self._open_video(outcome.video_id)
         self._drop_rows(self._videos[video_id])
-        nothing = {"status": "failed", "frame_count": 0, "width": 0, "height": 0}
-        failed = outcome.model_copy(update={**nothing, "duration_seconds": 0.0})
+        failed = failed_outcome(video_id, outcome.error or "")
         self._outcomes[video_id] = failed
         return failed
 
@@ -416,15 +427,8 @@ def _move(staged: Path, final: Path) -> None:
 
 
 def _superseded(video_id: str) -> VideoOutcome:
-    return VideoOutcome(
-        video_id=video_id,
-        status="failed",
-        frame_count=0,
-        width=0,
-        height=0,
-        duration_seconds=0.0,
-        error="it was planned again: its rows lie in a later unit",
-    )
+    why = "it was planned again: its rows lie in a later unit"
+    return failed_outcome(video_id, why)
 
 
 def _mismatch(video_id: str, before: VideoOutcome, now: VideoOutcome) -> CacheMismatchError:

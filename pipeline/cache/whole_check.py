@@ -115,14 +115,13 @@ def checksum_problems(
 
 
 def missing_rows(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:
-    """Videos whose rows and outcome do not fit: a failed one has none."""
+    """Videos that have other rows than their outcome says: a failed one has none."""
     problems = []
-    latest = state.plan.latest
     for video_id, outcome in state.decoded.items():
-        rows = rows_of_video.get(video_id, 0)
-        limit = latest[video_id].reserved_rows if outcome.status == "ok" else 0
-        if rows > min(limit, outcome.frame_count) or (limit and outcome.frame_count and not rows):
+        rows, wanted = rows_of_video.get(video_id, 0), outcome.rows
+        if rows != (wanted if outcome.status == "ok" else 0) or wanted > outcome.frame_count:
             problems.append(
-                f"video {video_id}: {rows} rows, {outcome.status}, {outcome.frame_count} frames"
+                f"video {video_id}: {rows} rows, {outcome.status}, {wanted} rows of "
+                f"{outcome.frame_count} frames recorded"
             )
     return problems

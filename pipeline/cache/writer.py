@@ -34,7 +34,6 @@ from distinit.pipeline.cache.plan import (
     PlannedVideo,
     UnitPlan,
     extend_plan,
-    sampled_indices,
 )
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.state import CacheState, CommitReader, manifest_of, read_state
@@ -260,7 +259,6 @@ class CacheWriter:
         return len(spilled)
 
     def _with_true_count(self, entry: PlannedRows, outcome: VideoOutcome) -> PlannedVideo:
-        rows = len(sampled_indices(self.manifest.sampling, outcome.frame_count, entry.probed_fps))
         return PlannedVideo(
             video_id=entry.video_id,
             path=entry.path,
@@ -268,7 +266,7 @@ class CacheWriter:
             size_bytes=entry.size_bytes,
             mtime_ns=entry.mtime_ns,
             probed_frames=outcome.frame_count,
-            rows=rows,
+            rows=outcome.rows,
             probed_fps=entry.probed_fps,
         )
 

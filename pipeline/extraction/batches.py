@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
-from distinit.pipeline.cache.plan import PlannedRows, sampled_in_block
+from distinit.pipeline.extraction.sampling import Sampler
 from distinit.pipeline.video.decode import FrameBlock
 from distinit.schemas.video import SamplingConfig
 
@@ -67,23 +68,17 @@ class Batcher:
     """
 
     def __init__(
-        self, sampling: SamplingConfig, video: PlannedRows, size: int, views: Collection[str]
+        self, sampling: SamplingConfig, frames: int, size: int, views: Collection[str]
     ) -> None:
-        self._sampling = sampling
-        self._video = video
+        """``frames``: how many the video has, as far as is known (mode per_video)."""
+        self._sampler = Sampler(sampling, frames)
         self._size = size
         self._views = views
         self._held: list[Batch] = []
 
-    def push(self, block: FrameBlock) -> Iterator[Batch]:
-        """Add a block; yield the batches that are full now."""
-        keep_N = sampled_in_block(
-            self._sampling,
-            block.first_index,
-            len(block.pts_N),
-            self._video.probed_frames,
-            self._video.probed_fps,
-        )
+    def push(self, block: FrameBlock, time_base: str) -> Iterator[Batch]:
+        """Add the next block of the video; yield the batches that are full now."""
+        keep_N = self._sampler.pick(block.pts_N, Fraction(time_base))
         if len(keep_N) == 0:
             return
         self._held.append(Batch.of(block, keep_N, self._views))

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distinit.pipeline.cache.plan import sampled_indices
 from distinit.pipeline.corpus.source import VideoSource
-from distinit.pipeline.extraction.probing import frames_per_second
+from distinit.pipeline.extraction.probing import announced_by
 from distinit.pipeline.frames.jpeg import encode_jpeg
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.video.decode import VideoStream, open_video
-from distinit.pipeline.video.probe import probe_video
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig, SamplingConfig
@@ -80,11 +78,10 @@ def look_at(
 def _probed(source: VideoSource, path: str, decode: DecodeConfig, sampling: SamplingConfig) -> Look:
     try:
         with source.open(path, None) as file:
-            probe = probe_video(file, decode)
+            announced = announced_by(file, decode, sampling)
     except DecodeError:
         return Look()
-    rows = len(sampled_indices(sampling, probe.packets, frames_per_second(probe)))
-    return Look(probe.packets, rows)
+    return Look() if announced is None else Look(announced.frames, announced.rows)
 
 
 def _decode_until(deadline: float, stream: VideoStream, look: Look) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["damage_lines", "failure_lines"]
 
@@ -13,18 +13,25 @@ _SHOWN = 3  # of each reason
 _QUARANTINED = "quarantined"  # how ``quarantine`` begins its verdict
 
 
-def damage_lines(decoder_errors: Mapping[str, int]) -> list[str]:
-    """Lines about videos that are in the cache although ffmpeg complained, the worst first."""
-    if not decoder_errors:
-        return []
-    worst = sorted(decoder_errors.items(), key=lambda item: (-item[1], item[0]))
-    lines = [
-        f"{counted(len(worst), 'video')} with all frames, some of them damaged where the decoder "
-        "conceals it:"
+def damage_lines(damaged: Mapping[str, str], concealed: Mapping[str, str]) -> list[str]:
+    """Lines about videos that are used although something is wrong: path -> what.
+
+    ``damaged``: frames are missing, or may be. ``concealed``: within pictures only.
+    """
+    return [
+        *_listed(damaged, "kept although frames are missing or may be"),
+        *_listed(concealed, "with all frames, some of them damaged where the decoder conceals it"),
     ]
-    lines += [f"  {path}: {counted(count, 'decoder error')}" for path, count in worst[:_SHOWN]]
-    if len(worst) > _SHOWN:
-        lines.append(f"  ... {len(worst) - _SHOWN} more; --json lists all")
+
+
+def _listed(found: Mapping[str, str], how: str) -> list[str]:
+    if not found:
+        return []
+    lines = [f"{counted(len(found), 'video')} {how}:"]
+    shown = sorted(found.items())[:_SHOWN]
+    lines += [f"  {one_line(path)}: {what}" for path, what in shown]
+    if len(found) > len(shown):
+        lines.append(f"  ... {len(found) - len(shown)} more; --json lists all")
     return lines
 
 
@@ -40,7 +47,7 @@ def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
     for reason, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         lines.append(f"  {len(members)} x {reason}")
         for path, error in members[:_SHOWN]:
-            lines.append(f"      {path}{error[len(reason) :]}")
+            lines.append(f"      {one_line(path + error[len(reason) :])}")
         if len(members) > _SHOWN:
             lines.append(f"      ... {len(members) - _SHOWN} more in videos.parquet")
     if _QUARANTINED in groups:

@@ -7,46 +7,55 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from distinit.pipeline.cache.plan import PlannedVideo, sampled_indices
+from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.corpus.source import VideoFile, VideoSource
+from distinit.pipeline.extraction.sampling import count_rows
 from distinit.pipeline.video.probe import VideoProbe, probe_video
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
-__all__ = ["Prober", "frames_per_second", "plan_videos"]
+__all__ = ["Announced", "Prober", "announced_by", "plan_videos"]
 
 _PROBE_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a video's packets announce: frames that are shown, their mean rate, and rows."""
+
+    frames: int
+    fps: float
+    rows: int
 
 
 class Prober:
     """Probes videos; what was probed while it was at hand (``look``) is not probed again."""
 
-    def __init__(self, decode: DecodeConfig) -> None:
+    def __init__(self, decode: DecodeConfig, sampling: SamplingConfig) -> None:
         self._decode = decode
-        self._seen: dict[str, VideoProbe | None] = {}
+        self._sampling = sampling
+        self._seen: dict[str, Announced | None] = {}
 
     def look(self, digest: str, path: Path) -> None:
         """Probe a remote video now that it lies at ``path``: it may be gone later."""
-        try:
-            self._seen[digest] = _probe(path, self._decode)
-        except DecodeError:
-            self._seen[digest] = None
+        self._seen[digest] = announced_by(path, self._decode, self._sampling)
 
-    def probe(self, source: VideoSource, file: VideoFile) -> VideoProbe | None:
-        """What ``file`` holds, None if it cannot be probed; decoding it says why."""
+    def probe(self, source: VideoSource, file: VideoFile) -> Announced | None:
+        """What ``file`` announces, None if it cannot be probed; decoding it says why."""
         if file.digest in self._seen:
             return self._seen[file.digest]
         try:
             with source.open(file.path, file.digest) as path:
-                return _probe(path, self._decode)
+                return announced_by(path, self._decode, self._sampling)
         except DecodeError:
             return None
 
 
 def plan_videos(
-    prober: Prober, source: VideoSource, files: Iterable[VideoFile], sampling: SamplingConfig
+    prober: Prober, source: VideoSource, files: Iterable[VideoFile]
 ) -> Iterator[PlannedVideo]:
     """Probe ``files`` (several at once) and say how many rows each will want, in order.
 
@@ -54,15 +63,20 @@ def plan_videos(
     """
 
     def plan(file: VideoFile) -> PlannedVideo:
-        probe = prober.probe(source, file)
-        if probe is None:
-            return _planned(file, 0, 0.0, 0)
-        fps = frames_per_second(probe)
-        rows = len(sampled_indices(sampling, probe.packets, fps))
-        return _planned(file, probe.packets, fps, rows)
+        return _planned(file, prober.probe(source, file) or Announced(0, 0.0, 0))
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         yield from pool.map(plan, files)
+
+
+def announced_by(path: Path, decode: DecodeConfig, sampling: SamplingConfig) -> Announced | None:
+    """Frames, rate and rows that the video at ``path`` announces; None if it cannot be probed."""
+    try:
+        probe = _probe(path, decode)
+    except DecodeError:
+        return None
+    rows = count_rows(sampling, probe.pts_N, probe.time_base)
+    return Announced(probe.packets, _mean_rate(probe), rows)
 
 
 def _probe(path: Path, decode: DecodeConfig) -> VideoProbe:
@@ -73,21 +87,21 @@ def _probe(path: Path, decode: DecodeConfig) -> VideoProbe:
     return probe_video(path, decode)
 
 
-def _planned(file: VideoFile, frames: int, fps: float, rows: int) -> PlannedVideo:
+def _planned(file: VideoFile, announced: Announced) -> PlannedVideo:
     return PlannedVideo(
         video_id=file.video_id,
         path=file.path,
         digest=file.digest,
         size_bytes=file.size_bytes,
         mtime_ns=file.mtime_ns,
-        probed_frames=frames,
-        rows=rows,
-        probed_fps=fps,
+        probed_frames=announced.frames,
+        rows=announced.rows,
+        probed_fps=announced.fps,
     )
 
 
-def frames_per_second(probe: VideoProbe) -> float:
-    """Mean rate of a video; 0 if its timestamps do not say."""
+def _mean_rate(probe: VideoProbe) -> float:
+    """Frames per second; 0 if the timestamps do not say."""
     if probe.duration_seconds <= 0 or not math.isfinite(probe.duration_seconds):
         return 0.0
     return probe.packets / probe.duration_seconds

@@ -55,8 +55,12 @@ class Sink:
             self._writer.add, video, batch.index_N, batch.pts_N, time_base, batch.hash_N, logits
         )
 
+    def restart(self, video: PlannedRows) -> None:
+        """Queue the removal of a video's rows: they come once more. Its pictures stay."""
+        self._submit(self._writer.restart_video, video)
+
     def finish(self, video: PlannedRows, outcome: VideoOutcome) -> None:
-        """Queue the end of a video that is whole."""
+        """Queue the end of a video that was decoded."""
         self._submit(self._decide, self._writer.finish_video, video, outcome)
 
     def fail(self, video: PlannedRows, outcome: VideoOutcome) -> None:
@@ -74,9 +78,12 @@ class Sink:
         outcome: VideoOutcome,
     ) -> None:
         recorded = decide(outcome)
-        if self._store is None or recorded.status == "ok":
+        if self._store is None:
             return
-        if recorded.status == "failed":
+        if recorded.status == "ok":
+            if recorded.damage:
+                self._store.note_damage(video.video_id, video.digest, recorded.damage)
+        elif recorded.status == "failed":
             self._store.fail_video(video.video_id, video.digest, recorded.error or "")
         else:  # spilled: its frames come again with a later unit
             self._store.discard_video(video.video_id)

@@ -66,6 +66,11 @@ class ExtractionTask:
         """Path, relative to the corpus, of one of the task's videos."""
         return next(v.path for v in self.spec.task.videos if v.video_id == video_id)
 
+    def frames_of(self, video: PlannedRows) -> int:
+        """Frames of one of the task's videos: as counted by another teacher's pass, or probed."""
+        known = (o.frame_count for o in self.spec.known if o.video_id == video.video_id)
+        return next(known, video.probed_frames)
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -222,22 +227,16 @@ class ExtractionWorker:
         sink: Sink,
         killed: Counter[str],
     ) -> Iterator[Note]:
-        views = self._views_of(task)
-        batches = Batcher(self._spec.sampling, video, self._batch_size, set(views.values()))
-        answers, unanswered = Answers(sink, video, task.spec.teachers), False
+        unanswered = False
         try:
             if isinstance(stream, DecodeError):
                 raise stream
-            for block in stream:
-                if _STORE_VIEW in block.views:
-                    sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
-                for batch in batches.push(block):
-                    answers.add(batch, stream.time_base, self._submit(batch, views))
-                yield Note(video.video_id, frames=len(block.pts_N))
-            for batch in batches.rest():
-                answers.add(batch, stream.time_base, self._submit(batch, views))
-            answers.drain()
-            outcome = _decoded(video, stream)
+            frames = task.frames_of(video)
+            outcome = yield from self._decode_once(task, video, stream, sink, frames)
+            if self._spec.sampling.mode == "per_video" and outcome.frame_count != frames:
+                outcome = yield from self._decode_again(
+                    task, video, stream.path, sink, outcome.frame_count
+                )
             sink.finish(video, outcome)
         except DecodeError as error:
             if isinstance(error, DecodeKilledError):
@@ -253,6 +252,49 @@ class ExtractionWorker:
             sink.refuse(video, outcome)
         yield Note(video.video_id, outcome=outcome, unanswered=unanswered)
 
+    def _decode_once(
+        self,
+        task: ExtractionTask,
+        video: PlannedRows,
+        stream: VideoStream,
+        sink: Sink,
+        frames: int,
+        *,
+        again: bool = False,
+    ) -> Generator[Note, None, VideoOutcome]:
+        """Rows and pictures of one stream; ``frames``: how many it has, as far as is known.
+
+        ``again``: its frames are counted already.
+        """
+        views = self._views_of(task)
+        batches = Batcher(self._spec.sampling, frames, self._batch_size, set(views.values()))
+        answers = Answers(sink, video, task.spec.teachers)
+        for block in stream:
+            if _STORE_VIEW in block.views:
+                sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
+            for batch in batches.push(block, stream.time_base):
+                answers.add(batch, stream.time_base, self._submit(batch, views))
+            yield Note(video.video_id, frames=0 if again else len(block.pts_N))
+        for batch in batches.rest():
+            answers.add(batch, stream.time_base, self._submit(batch, views))
+        answers.drain()
+        return _decoded(video, stream)
+
+    def _decode_again(
+        self, task: ExtractionTask, video: PlannedRows, path: Path, sink: Sink, frames: int
+    ) -> Generator[Note, None, VideoOutcome]:
+        """The rows once more, spread over the ``frames`` that came and not those announced.
+
+        The pictures are stored already.
+        """
+        sink.restart(video)
+        views = {name: self._views[name] for name in self._views_of(task).values()}
+        with open_video(path, views, self._decode, block_frames=self._batch_size) as stream:
+            outcome = yield from self._decode_once(task, video, stream, sink, frames, again=True)
+        if outcome.frame_count != frames:
+            raise DecodeError("each decoding of it gives another number of frames")
+        return outcome
+
     def _submit(self, batch: Batch, views: Mapping[str, str]) -> dict[str, Answer]:
         return {
             name: self._teachers[name].submit(batch.views[view]) for name, view in views.items()
@@ -263,6 +305,7 @@ def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
     summary = stream.summary
     if summary is None:
         raise RuntimeError("a stream without a summary is not exhausted")
+    damage = summary.damage
     return VideoOutcome(
         video_id=video.video_id,
         status="ok",
@@ -271,4 +314,6 @@ def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
         height=summary.height,
         duration_seconds=summary.duration_seconds,
         decoder_errors=summary.decoder_errors,
+        damage=None if damage is None else damage.text,
+        concealed=damage is not None and damage.concealed,
     )

@@ -88,6 +88,8 @@ def _build_unit(
                 unit.append(run.video_id, run.digest, first, levels_NHW2, run.fps)
         for failed in commit.failed:
             unit.fail_video(failed.video_id, failed.digest, failed.error)
+        for damaged in commit.damaged:
+            unit.note_damage(damaged.video_id, damaged.digest, damaged.damage)
         unit.commit()
     return commit.unit
 

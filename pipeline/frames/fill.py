@@ -117,6 +117,9 @@ class _Filler:
                 frames.append(file.video_id, file.digest, block.first_index, small, 0.0)
                 if self._stopping.is_set():
                     return
-            if fps is None and stream.summary is not None:
-                fps = stream.summary.fps
-            frames.set_fps(file.video_id, fps or 0.0)
+            summary = stream.summary
+        if summary is None:
+            raise RuntimeError("a stream without a summary is not exhausted")
+        frames.set_fps(file.video_id, summary.fps if fps is None else fps)
+        if summary.damage is not None:
+            frames.note_damage(file.video_id, file.digest, summary.damage.text)

@@ -108,6 +108,11 @@ class FrameStore:
         """Every video that could not be decoded, by its id; reads the commit records again."""
         return {video.video_id: video for commit in self.commits() for video in commit.failed}
 
+    @cached_property
+    def damage(self) -> Mapping[str, str]:
+        """What is wrong with videos that are stored, by their id; reads the commits again."""
+        return {video.video_id: video.damage for c in self.commits() for video in c.damaged}
+
     @property
     def failed_digests(self) -> np.ndarray:
         """Digests (bytes [F], sorted) of the videos that could not be decoded."""

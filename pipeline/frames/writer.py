@@ -24,6 +24,7 @@ from distinit.pipeline.storage import (
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import (
     MAX_STORED_PIXELS,
+    DamagedVideo,
     FailedVideo,
     FlowSpec,
     FrameGeometry,
@@ -182,6 +183,7 @@ class UnitFrameWriter:
         self._rows = RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
         self._dropped: set[str] = set()
         self._failed: dict[str, FailedVideo] = {}
+        self._damaged: dict[str, DamagedVideo] = {}
         self._fps: dict[str, float] = {}
 
     def append(
@@ -228,6 +230,10 @@ class UnitFrameWriter:
         """Replace the rate given to ``append`` by the one that decoding found."""
         self._fps[video_id] = fps
 
+    def note_damage(self, video_id: str, digest: str, damage: str) -> None:
+        """Record what is wrong with a video whose frames are stored."""
+        self._damaged[video_id] = DamagedVideo(video_id=video_id, digest=digest, damage=damage)
+
     def discard_video(self, video_id: str) -> None:
         """Drop all frames of a video from this unit, earlier and later ones."""
         self._dropped.add(video_id)
@@ -261,6 +267,7 @@ class UnitFrameWriter:
             ),
             batches=batches,
             failed=tuple(self._failed.values()),
+            damaged=tuple(self._damaged.values()),
         ).sealed()
         write_record(commit, self._layout.commit(self._unit), indent=1)
         return commit

@@ -24,7 +24,7 @@ _CONTAINERS = (
     "yuv4mpegpipe"
 )
 # Attached pictures (cover art) are not video: capital V leaves them out.
-_VIDEO = "V:0"
+_VIDEOS = "V"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +44,24 @@ def decode_command(
     views: Mapping[str, View],
     config: DecodeConfig,
     outputs: DecodeOutputs,
+    film: int = 0,
 ) -> list[str]:
-    """Decode the first video stream once, into all views, thumbnails and the frame index.
+    """Decode the video stream number ``film`` once, into all views, thumbnails and the frame index.
 
     The index comes in two outputs. framecrc tells the size after rotation, the time base and
     the durations, but its muxer bends timestamps that run backwards; the metadata filter
-    prints those of the frames themselves. A third output lists the packets, to compare.
+    prints those of the frames themselves. A third output, the first on the command line, lists
+    the packets of all video streams, to compare.
     """
     options: dict[str, object] = {"threads": config.threads, "max_pixels": config.max_pixels}
     if config.hwaccel != "none":
         options["hwaccel"] = config.hwaccel
-    video = _open(path, options)[_VIDEO]
+    source = _open(path, options)
+    video = source[f"{_VIDEOS}:{film}"]
     timestamps = outputs.timestamps.replace(":", r"\:")
     stamp = f"metadata=mode=print:file='{timestamps}':direct=1"
     made = [
-        _packet_list(video, outputs.packets),
+        _packet_list(source[_VIDEOS], outputs.packets),
         video.output(
             outputs.frames,
             **_passthrough(ffmpeg),
@@ -76,8 +79,8 @@ def decode_command(
 
 
 def demux_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
-    """List the packets of the first video stream; decode nothing."""
-    return _compile(ffmpeg, [_packet_list(_open(path, {})[_VIDEO], output)])
+    """List the packets of every video stream; decode nothing."""
+    return _compile(ffmpeg, [_packet_list(_open(path, {})[_VIDEOS], output)])
 
 
 def demux_all_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:

@@ -1,15 +1,18 @@
-"""What a file's own bytes say about its end, where ffmpeg does not tell.
+"""What a file's own bytes say about its end and its holes, where ffmpeg does not tell.
 
 ffmpeg demuxes a truncated AVI, ASF (wmv), GIF, Ogg or MPEG-TS without a word. The first three
 say in a fixed place how long they are or where they end; the last two are made of packets of a
 known length, and a cut rarely falls between two. An MPEG program stream (mpg) tells nothing.
+Nor does ffmpeg say that packets of an ASF were overwritten, or that an AVI is shorter than
+its header says.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ["missing_end"]
+__all__ = ["asf_holes", "avi_ticks", "missing_end"]
 
 _HEAD_BYTES = 64 << 10
 _TS_PACKET_BYTES = 188
@@ -17,7 +20,10 @@ _OGG_PAGE_BYTES = 65307  # the longest there can be
 _UNKNOWN_RIFF = 0xFFFFFFFF
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA_HEADER_BYTES = 50
 _ASF_BROADCAST = 1
+_ASF_PACKET_START = b"\x82\0\0"  # error correction data of two bytes: what every writer uses
 
 
 def missing_end(path: Path) -> str | None:
@@ -41,6 +47,57 @@ def missing_end(path: Path) -> str | None:
     if _is_transport_stream(head) and size % _TS_PACKET_BYTES:
         return "it ends within a transport packet"
     return None
+
+
+def avi_ticks(path: Path) -> int | None:
+    """How long the first video stream is as the header of an AVI says; None if it does not.
+
+    In units of the stream's time base, of which each entry takes one: those that have no bytes
+    and repeat the frame before as well. Raises OSError.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head[:4] != b"RIFF" or head[8:12] != b"AVI ":
+        return None
+    at = 12
+    while at + 12 <= len(head) and head[at + 8 : at + 12] != b"movi":
+        name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+        if name == b"strh" and head[at + 8 : at + 12] == b"vids":
+            return int.from_bytes(head[at + 40 : at + 44], "little") or None
+        at += 12 if name == b"LIST" else 8 + size + size % 2
+    return None
+
+
+def asf_holes(path: Path) -> str | None:
+    """Why packets of an ASF cannot be read, or None: each begins with the same three bytes.
+
+    Reads 3 bytes a packet. Raises OSError.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        if head[:16] != _ASF_HEADER:
+            return None
+        start = int.from_bytes(head[16:24], "little")
+        packet_bytes = _asf_packet_bytes(head)
+        object_head = os.pread(file.fileno(), 24, start)
+        if object_head[:16] != _ASF_DATA or packet_bytes < 1:
+            return None
+        stop = start + int.from_bytes(object_head[16:24], "little")
+        first = start + _ASF_DATA_HEADER_BYTES
+        starts = range(first, min(stop, path.stat().st_size), packet_bytes)
+        found = [os.pread(file.fileno(), 3, at) == _ASF_PACKET_START for at in starts]
+    if not found or not found[0] or all(found):
+        return None  # a writer of another kind, or no hole
+    return f"{found.count(False)} of {len(found)} ASF packets have no header"
+
+
+def _asf_packet_bytes(head: bytes) -> int:
+    """The size that all packets have; 0 if it is not known or packets are larger than 64 KiB."""
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 100:
+        return 0
+    least, most = (int.from_bytes(head[at + o : at + o + 4], "little") for o in (92, 96))
+    return least if least == most and least <= _HEAD_BYTES else 0
 
 
 def _ends_in_page(tail: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Decoding a whole video in one ffmpeg process: frames, timestamps, hashes; all or an error."""
+"""Decoding a video in one ffmpeg process: frames, timestamps, hashes, and what is missing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,29 @@ import numpy as np
 from distinit.pipeline.video.binary import FFmpeg, find_ffmpeg, supports_cuda
 from distinit.pipeline.video.blocks import FrameBlock, FrameReader
 from distinit.pipeline.video.command import DecodeOutputs, decode_command
+from distinit.pipeline.video.container import avi_ticks
 from distinit.pipeline.video.hashing import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, perceptual_hash
-from distinit.pipeline.video.index import PacketTable, TimestampList
+from distinit.pipeline.video.index import PacketTable, StreamTables, TimestampList
 from distinit.pipeline.video.pipes import Pipe
 from distinit.pipeline.video.probe import (
+    broken_file,
     check_ended,
     check_file,
     check_size,
-    check_whole,
+    damaged_error,
     decode_error,
+    find_film,
     too_many_frames,
 )
 from distinit.pipeline.video.process import FFmpegProcess
-from distinit.pipeline.video.verdict import FFmpegLog, no_frames_reason, read_log
+from distinit.pipeline.video.verdict import (
+    MOST_COUNTED,
+    Damage,
+    FFmpegLog,
+    find_damage,
+    no_frames_reason,
+    read_log,
+)
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
@@ -44,7 +54,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DecodeSummary:
-    """What a completely decoded video turned out to be. Size is after rotation, pixels."""
+    """What a decoded video turned out to be. Size is after rotation, pixels.
+
+    ``damage``: what is wrong with it, None if nothing is; see ``verdict.Damage``.
+    """
 
     frame_count: int
     width: int
@@ -53,6 +66,7 @@ class DecodeSummary:
     duration_seconds: float
     fps: float
     decoder_errors: int = 0
+    damage: Damage | None = None
 
 
 def open_video(
@@ -96,9 +110,10 @@ def _tell_once(message: str) -> None:
 class VideoStream:
     """Iterator over the FrameBlocks of one video; ``summary`` is set when it is exhausted.
 
-    Exhaustion without an exception means: the video is whole (``verdict``) and every frame was
-    delivered. Raises DecodeError otherwise, perhaps after some blocks; what was delivered
-    before must then be discarded. Leaving the ``with`` block ends ffmpeg at any time.
+    Exhaustion without an exception means: every frame that ffmpeg can decode was delivered, and
+    the summary says whether frames are missing (``verdict``). Raises DecodeError otherwise,
+    perhaps after some blocks; what was delivered before must then be discarded. Leaving the
+    ``with`` block ends ffmpeg at any time.
     """
 
     def __init__(
@@ -110,12 +125,13 @@ class VideoStream:
         block_frames: int,
     ) -> None:
         self.summary: DecodeSummary | None = None
+        self.path = path
         self._ffmpeg = ffmpeg
-        self._path = path
         self._views = dict(views)
         self._config = config
         self._block_frames = block_frames
-        self._packets = PacketTable()
+        self._film = 0
+        self._packets = StreamTables()
         self._frames = PacketTable()
         self._pts = TimestampList()
         self._readers: dict[str, FrameReader] = {}
@@ -123,16 +139,17 @@ class VideoStream:
         self._delivered = 0
         self._reading: bool | None = None  # None: it was not looked yet; False: no frame came
         self._process: FFmpegProcess | None = None
+        self._closed = False
+        self._replacing = threading.Lock()  # of the process, while another thread may close
         self._blocks: Iterator[FrameBlock] | None = None
 
     def __enter__(self) -> Self:
-        self._process = FFmpegProcess(self._config)
         try:
-            self._start(self._process)
+            self._launch(film=0)
         except BaseException:
             self.close()
             raise
-        self._blocks = self._decoded(self._process)
+        self._blocks = self._decoded()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,9 +166,7 @@ class VideoStream:
     @property
     def pid(self) -> int:
         """Process id of the ffmpeg that decodes."""
-        if self._process is None:
-            raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
-        return self._process.pid
+        return self._running().pid
 
     @property
     def time_base(self) -> str:
@@ -160,8 +175,23 @@ class VideoStream:
 
     def close(self) -> None:
         """End ffmpeg, if it still runs, and the threads that read from it."""
-        if self._process is not None:
-            self._process.close()
+        with self._replacing:
+            self._closed = True
+            if self._process is not None:
+                self._process.close()
+
+    def _launch(self, film: int) -> None:
+        """Start ffmpeg, instead of one that decodes another stream."""
+        with self._replacing:
+            if self._closed:
+                raise decode_error(self.path, "closed while it was being opened")
+            if self._process is not None:
+                self._process.close()
+            self._film = film
+            self._packets, self._frames = StreamTables(), PacketTable()
+            self._pts = TimestampList()
+            self._process = FFmpegProcess(self._config)
+            self._start(self._process)
 
     def _start(self, process: FFmpegProcess) -> None:
         packets, frames, timestamps, thumbnails = (process.new_pipe() for _ in range(4))
@@ -175,7 +205,9 @@ class VideoStream:
         )
         raw = {**pipes, _THUMBNAILS: thumbnails}
         self._readers = {name: FrameReader(process, pipe) for name, pipe in raw.items()}
-        process.start(decode_command(self._ffmpeg, self._path, self._views, self._config, outputs))
+        process.start(
+            decode_command(self._ffmpeg, self.path, self._views, self._config, outputs, self._film)
+        )
         indexes = ((self._packets, packets), (self._frames, frames), (self._pts, timestamps))
         self._index_threads = [
             process.run_thread(self._index, "ffmpeg-index", process, target, pipe)
@@ -183,7 +215,10 @@ class VideoStream:
         ]
 
     def _index(
-        self, process: FFmpegProcess, target: PacketTable | TimestampList, pipe: Pipe
+        self,
+        process: FFmpegProcess,
+        target: StreamTables | PacketTable | TimestampList,
+        pipe: Pipe,
     ) -> None:
         if not target.feed(pipe.lines(), self._config.max_frames):
             process.kill(too_many_frames(self._config))
@@ -194,26 +229,36 @@ class VideoStream:
         Otherwise ffmpeg stands until the first block is asked for, and then a block ahead. Of
         several open videos only one would decode. Raises DecodeError for frames too large.
         """
-        if self._process is None:
+        if self._blocks is None:
             raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
-        self._begin(self._process, _AHEAD_BYTES)
+        self._begin(_AHEAD_BYTES)
 
-    def _begin(self, process: FFmpegProcess, ahead_bytes: int) -> None:
-        with process.awaited():
+    def _begin(self, ahead_bytes: int) -> None:
+        with self._running().awaited():
+            several = self._packets.wait_for_headers() > 1
+        if several and (film := find_film(self.path, self._config)) != self._film:
+            self._launch(film)
+        with self._running().awaited():
             started = self._frames.wait_for_header()
         if started:
-            check_size(self._path, self._frames, self._config)
+            check_size(self.path, self._frames, self._config)
             self._start_readers(ahead_bytes)
         self._reading = started
 
-    def _decoded(self, process: FFmpegProcess) -> Iterator[FrameBlock]:
+    def _decoded(self) -> Iterator[FrameBlock]:
         if self._reading is None:
-            self._begin(process, 0)
+            self._begin(0)
+        process = self._running()
         if self._reading:
             yield from self._aligned_blocks(process)
         with process.awaited():
             self.summary = self._judge(process)
         process.close()
+
+    def _running(self) -> FFmpegProcess:
+        if self._process is None:
+            raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
+        return self._process
 
     def _start_readers(self, ahead_bytes: int) -> None:
         width, height = self._frames.width, self._frames.height
@@ -243,36 +288,40 @@ class VideoStream:
             yield block
 
     def _judge(self, process: FFmpegProcess) -> DecodeSummary:
-        """The summary of a whole video; raises DecodeError for any other (see ``verdict``)."""
+        """The summary of a video that is whole or kept; raises DecodeError for any other."""
         status = process.wait()
         for thread in self._index_threads:
             thread.join()
         log = read_log(process.log_text())
-        check_ended(self._path, process.violation, status, log)
-        decoded, packets = self._frames.count, self._packets.count
+        check_ended(self.path, process.violation, status, log)
+        decoded = self._frames.count
         if decoded == 0:
-            raise decode_error(self._path, no_frames_reason(log))
-        check_whole(self._ffmpeg, self._path, self._config, log, self._packets)
-        if decoded < packets and log.errors:
-            raise decode_error(
-                self._path,
-                f"decoded {decoded} of {packets} frames; ffmpeg says: {log.summary}",
-            )
+            raise decode_error(self.path, no_frames_reason(log))
         self._check_delivery(decoded)
-        return self._summary(log)
+        damage = self._find_damage(log, decoded)
+        if damage is not None and not damage.concealed and self._config.damaged == "fail":
+            raise damaged_error(self.path, damage.text)
+        return self._summary(log, damage)
+
+    def _find_damage(self, log: FFmpegLog, decoded: int) -> Damage | None:
+        packets = self._packets.tables.get(self._film, PacketTable())
+        broken = broken_file(self._ffmpeg, self.path, self._config, log, packets)
+        # The header of an AVI is read for its first video stream.
+        ticks = avi_ticks(self.path) if self._film == 0 else None
+        return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
 
     def _check_delivery(self, decoded: int) -> None:
         torn = [name for name, reader in self._readers.items() if reader.torn]
         if self._delivered != decoded or len(self._pts) != decoded or torn:
             raise decode_error(
-                self._path,
+                self.path,
                 f"ffmpeg's outputs disagree: {decoded} frames decoded, "
                 f"{self._delivered} delivered, {len(self._pts)} timestamps",
             )
         if self._pts.untimed:
-            raise decode_error(self._path, f"{self._pts.untimed} frames have no timestamp")
+            raise decode_error(self.path, f"{self._pts.untimed} frames have no timestamp")
 
-    def _summary(self, log: FFmpegLog) -> DecodeSummary:
+    def _summary(self, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
         table = self._frames
         seconds = table.span_seconds
         return DecodeSummary(
@@ -282,5 +331,6 @@ class VideoStream:
             time_base=str(table.time_base),
             duration_seconds=seconds,
             fps=table.count / seconds if seconds > 0 else 0.0,
-            decoder_errors=len(log.errors),
+            decoder_errors=min(len(log.errors), MOST_COUNTED),
+            damage=damage,
         )

@@ -10,41 +10,57 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PacketTable", "TimestampList", "tables_by_stream"]
+__all__ = ["PacketTable", "StreamTables", "TimestampList"]
 
 _NO_PTS = -(1 << 63)
+_KEY, _CORRUPT, _DISCARD = 1, 2, 4  # AV_PKT_FLAG_*
 
 
 class PacketTable:
-    """What a framecrc output says: time base, picture size, and how many packets span when.
+    """What a framecrc output says of one stream: time base, picture size, packets and when.
 
     Lines look like ``#tb 0: 1/12800``, ``#dimensions 0: 640x480`` and
-    ``0, dts, pts, duration, size, 0xcrc``.
+    ``0, dts, pts, duration, size, 0xcrc, F=0x0``; the flags are left out where a packet is a key
+    frame and nothing else. ``count``: packets with content whose frames are shown. ``end_dts``:
+    where the last packet in the order of decoding ends, whether it has content or not.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.listed = 0
+        self.marked_corrupt = 0
         self.width = 0
         self.height = 0
         self.time_base: Fraction | None = None
         self.first_pts: int | None = None
         self.end_pts: int | None = None
+        self.end_dts = 0
+        self._pts = array("q")
+        self._durations = array("q")
         self._ready = threading.Event()
 
     def feed(self, lines: Iterable[bytes], limit: int | None = None) -> bool:
         """Read lines until they end; False if more than ``limit`` packets came."""
         try:
             for line in lines:
-                if line.startswith(b"#"):
-                    self._header(line)
-                elif line:
-                    self._ready.set()
-                    self._packet(line)
-                    if limit is not None and self.count > limit:
-                        return False
+                self.add(line)
+                if limit is not None and self.listed > limit:
+                    return False
             return True
         finally:
+            self.end()
+
+    def add(self, line: bytes) -> None:
+        """One line of the output."""
+        if line.startswith(b"#"):
+            self._header(line)
+        elif line:
             self._ready.set()
+            self._packet(line)
+
+    def end(self) -> None:
+        """No more lines come."""
+        self._ready.set()
 
     def wait_for_header(self) -> bool:
         """Wait until the first packet or the end; True if there was a packet."""
@@ -68,6 +84,13 @@ class PacketTable:
             return 0.0
         return max(self.span_seconds, float(self.end_pts * self.time_base))
 
+    def times(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(pts_N, duration_N) of the packets that are shown, in the order of the file.
+
+        In units of the time base; a duration of 0 is not known.
+        """
+        return np.array(self._pts, dtype=np.int64), np.array(self._durations, dtype=np.int64)
+
     def _header(self, line: bytes) -> None:
         key, _, value = line.partition(b": ")
         if key.startswith(b"#tb "):
@@ -77,11 +100,21 @@ class PacketTable:
             self.width, self.height = int(width), int(height)
 
     def _packet(self, line: bytes) -> None:
-        dts, pts, duration, size = (int(field) for field in line.split(b",", 5)[1:5])
+        fields = line.split(b",", 6)
+        dts, pts, duration, size = (int(field) for field in fields[1:5])
+        flags = _flags(fields[6]) if len(fields) > 6 else _KEY
         if pts == _NO_PTS:  # AVI stores none
             pts = dts
         duration = max(0, duration)
-        self.count += size > 0  # AVI fills gaps with packets of 0 bytes
+        self.listed += 1
+        self.end_dts = max(self.end_dts, dts + max(duration, 1))
+        if flags & _DISCARD:
+            return
+        self.marked_corrupt += bool(flags & _CORRUPT)
+        if size > 0:  # AVI fills gaps with packets of 0 bytes
+            self.count += 1
+            self._pts.append(pts)
+            self._durations.append(duration)
         if self.first_pts is None or self.end_pts is None:
             self.first_pts, self.end_pts = pts, pts + duration
             return
@@ -89,17 +122,61 @@ class PacketTable:
         self.end_pts = max(self.end_pts, pts + duration)
 
 
-def tables_by_stream(lines: Iterable[bytes]) -> dict[int, PacketTable]:
-    """Split a framecrc output of several streams into one table for each."""
-    lines_of: dict[int, list[bytes]] = {}
-    for line in lines:
-        head = line.split(b":", 1)[0].split()[1:2] if line.startswith(b"#") else line.split(b",", 1)
-        if head and head[0].strip().isdigit():
-            lines_of.setdefault(int(head[0]), []).append(line)
-    tables = {stream: PacketTable() for stream in lines_of}
-    for stream, table in tables.items():
-        table.feed(lines_of[stream])
-    return tables
+class StreamTables:
+    """A framecrc output of several streams: one table for each, in the order of the streams."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, PacketTable] = {}
+        self._ready = threading.Event()
+
+    def feed(self, lines: Iterable[bytes], limit: int | None = None) -> bool:
+        """Read lines until they end; False if more than ``limit`` packets of one stream came."""
+        try:
+            for line in lines:
+                is_header = line.startswith(b"#")
+                number = _header_stream(line) if is_header else line.split(b",", 1)[0].strip()
+                if not number.isdigit():
+                    continue
+                table = self.tables.setdefault(int(number), PacketTable())
+                table.add(line)
+                if not is_header:
+                    self._ready.set()
+                    if limit is not None and table.listed > limit:
+                        return False
+            return True
+        finally:
+            self._ready.set()
+            for table in self.tables.values():
+                table.end()
+
+    def wait_for_headers(self) -> int:
+        """Wait until the first packet or the end; how many streams there are."""
+        self._ready.wait()
+        return len(self.tables)
+
+    @property
+    def film(self) -> int:
+        """The stream that is the film: the first one, unless it is a still beside a film.
+
+        A preview of one picture may be stored as a track of its own, before the film.
+        """
+        most = max((table.count for table in self.tables.values()), default=0)
+        return min((n for n, table in self.tables.items() if 2 * table.count >= most), default=0)
+
+
+def _header_stream(line: bytes) -> bytes:
+    """The stream number in "#tb 0: 1/12800"; empty for a header of no stream."""
+    words = line.split(b":", 1)[0].split()
+    return words[1] if len(words) == 2 else b""
+
+
+def _flags(field: bytes) -> int:
+    """Packet flags in the last field of a line, " F=0x4"; a key frame's are not printed.
+
+    Side data may stand before or instead of them: " S=1, ...".
+    """
+    _, found, text = field.partition(b"F=0x")
+    return int(text.split(b",", 1)[0], 16) if found else _KEY
 
 
 class TimestampList:

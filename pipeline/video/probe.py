@@ -6,12 +6,15 @@ import os
 import signal
 import stat
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+
+import numpy as np
 
 from distinit.pipeline.video.binary import FFmpeg, find_ffmpeg
 from distinit.pipeline.video.command import demux_all_command, demux_command
-from distinit.pipeline.video.container import missing_end
-from distinit.pipeline.video.index import PacketTable, tables_by_stream
+from distinit.pipeline.video.container import asf_holes, missing_end
+from distinit.pipeline.video.index import PacketTable, StreamTables
 from distinit.pipeline.video.process import FFmpegProcess
 from distinit.pipeline.video.verdict import (
     FFmpegLog,
@@ -23,7 +26,16 @@ from distinit.pipeline.video.verdict import (
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["VideoProbe", "check_file", "check_size", "check_whole", "decode_error", "probe_video"]
+__all__ = [
+    "VideoProbe",
+    "broken_file",
+    "check_file",
+    "check_size",
+    "damaged_error",
+    "decode_error",
+    "find_film",
+    "probe_video",
+]
 
 _SENT_BY_OTHERS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _PARTIAL_REMEDY = "fetch or encode the file again, or leave it out"
@@ -31,37 +43,63 @@ _PARTIAL_REMEDY = "fetch or encode the file again, or leave it out"
 
 @dataclass(frozen=True, slots=True)
 class VideoProbe:
-    """A video's size before rotation, and its packets: about as many as frames."""
+    """The film of a video: its size before rotation, and its packets that are shown.
+
+    ``packets``: about as many as frames; those that an edit list hides do not count.
+    ``pts_N``: their presentation times in display order, int64, in units of ``time_base``.
+    """
 
     packets: int
     width: int
     height: int
     duration_seconds: float
+    time_base: Fraction
+    pts_N: np.ndarray
 
 
 def probe_video(path: Path, config: DecodeConfig) -> VideoProbe:
-    """Demux ``path`` once and count the packets of its first video stream.
+    """Demux ``path`` once and look at the packets of its film.
 
-    Raises DecodeError with the reason when the file is missing, no video, truncated, or beyond
-    the limits of ``config``; FFmpegNotFoundError.
+    Raises DecodeError with the reason when the file is missing, no video, or beyond the limits
+    of ``config``, and when it is truncated and ``config.damaged`` is "fail";
+    FFmpegNotFoundError.
     """
     check_file(path)
     ffmpeg = find_ffmpeg()
-    table = PacketTable()
+    streams, log = _demux(ffmpeg, path, config)
+    table = streams.tables.get(streams.film, PacketTable())
+    if table.count == 0:
+        raise decode_error(path, no_frames_reason(log))
+    check_size(path, table, config)
+    if config.damaged == "fail" and (why := broken_file(ffmpeg, path, config, log, table)):
+        raise damaged_error(path, why)
+    return VideoProbe(
+        packets=table.count,
+        width=table.width,
+        height=table.height,
+        duration_seconds=table.span_seconds,
+        time_base=table.time_base or Fraction(1),
+        pts_N=np.sort(table.times()[0]),
+    )
+
+
+def find_film(path: Path, config: DecodeConfig) -> int:
+    """Which of several video streams is the film. Raises DecodeError as ``probe_video`` does."""
+    return _demux(find_ffmpeg(), path, config)[0].film
+
+
+def _demux(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> tuple[StreamTables, FFmpegLog]:
+    streams = StreamTables()
     with FFmpegProcess(config) as process:
         pipe = process.new_pipe()
         process.start(demux_command(ffmpeg, path, pipe.url))
         with process.awaited():
-            if not table.feed(pipe.lines(), config.max_frames):
+            if not streams.feed(pipe.lines(), config.max_frames):
                 process.kill(too_many_frames(config))
             status = process.wait()
         log = read_log(process.log_text())
         check_ended(path, process.violation, status, log)
-    if table.count == 0:
-        raise decode_error(path, no_frames_reason(log))
-    check_size(path, table, config)
-    check_whole(ffmpeg, path, config, log, table)
-    return VideoProbe(table.count, table.width, table.height, table.span_seconds)
+    return streams, log
 
 
 def decode_error(path: Path, reason: str, remedy: str | None = None) -> DecodeError:
@@ -117,25 +155,26 @@ def check_ended(path: Path, violation: str | None, status: int, log: FFmpegLog) 
         raise decode_error(path, no_frames_reason(log))
 
 
-def check_whole(
+def broken_file(
     ffmpeg: FFmpeg, path: Path, config: DecodeConfig, log: FFmpegLog, packets: PacketTable
-) -> None:
-    """Raise DecodeError when the file ends early (points 4, 5 and 7 of ``verdict``)."""
-    if said := early_end(log):
-        raise decode_error(path, f"the file is truncated: {said}", remedy=_PARTIAL_REMEDY)
-    if said := missing_end(path):
-        raise decode_error(path, f"the file is truncated: {said}", remedy=_PARTIAL_REMEDY)
+) -> str | None:
+    """Why the file ends early or has holes (point 5 of ``verdict``), or None."""
+    if said := early_end(log) or missing_end(path):
+        return f"truncated: {said}"
+    if said := asf_holes(path):
+        return said
     if duration_gap(log.declared_seconds, packets.reach_seconds, packets.count) is None:
-        return
+        return None
     # A longer sound track is the innocent explanation: look at all streams.
     found = _longest_reach(ffmpeg, path, config)
-    if duration_gap(log.declared_seconds, found, packets.count) is not None:
-        raise decode_error(
-            path,
-            f"the file is truncated: {found:.2f} s of the {log.declared_seconds:.2f} s that its "
-            "header declares",
-            remedy=_PARTIAL_REMEDY,
-        )
+    if duration_gap(log.declared_seconds, found, packets.count) is None:
+        return None
+    return f"truncated: {found:.2f} s of the {log.declared_seconds:.2f} s that its header declares"
+
+
+def damaged_error(path: Path, text: str) -> DecodeError:
+    """The error for a damaged video that is not to be kept."""
+    return decode_error(path, f"damaged: {text}", remedy=_PARTIAL_REMEDY)
 
 
 def _longest_reach(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> float:
@@ -143,5 +182,6 @@ def _longest_reach(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> float:
         pipe = process.new_pipe()
         process.start(demux_all_command(ffmpeg, path, pipe.url))
         with process.awaited():
-            tables = tables_by_stream(pipe.lines())
-    return max((table.reach_seconds for table in tables.values()), default=0.0)
+            streams = StreamTables()
+            streams.feed(pipe.lines())
+    return max((table.reach_seconds for table in streams.tables.values()), default=0.0)

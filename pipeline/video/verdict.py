@@ -1,22 +1,35 @@
-"""When a video is whole: the policy that decides between "right count" and "failed".
+"""When a video is whole, damaged or failed: the policy.
 
 ffmpeg exits with 0 for most truncated and corrupt files, so its exit status alone says little.
-A video counts as whole unless one of these holds, asked in this order:
+
+Failed: nothing of the video is used. One of these holds, asked in this order:
 
 1. a limit of DecodeConfig was broken, or ffmpeg found no (readable) video stream;
 2. ffmpeg ended with an error status or a signal (one that others send, such as SIGKILL by the
    kernel when memory is short, says nothing about the video: it is tried again);
 3. nothing was decoded;
-4. the demuxer says that the file ends early ("File ended prematurely", "partial file");
-5. the file's own bytes say so (AVI, ASF, GIF, Ogg, MPEG-TS: ``container.missing_end``);
-6. fewer frames than packets came out *and* the decoder reported errors;
-7. the container declares a duration that none of its streams reaches;
-8. the outputs of the one ffmpeg process disagree on the number of frames.
+4. the outputs of the one ffmpeg process disagree on the number of frames, or frames have no time.
 
-Fewer frames than packets without an error is normal: packets that an edit list discards,
-hidden frames, packed B-frames. As many frames as packets with decoder errors is whole too:
-the decoder concealed damage within pictures, no frame is missing; ``decoder_errors`` counts
-the messages. Measured in docs/decisions/010-when-a-video-is-whole.md.
+Damaged: frames were decoded and ffmpeg ended in good order, but content is missing or may be:
+
+5. the file ends early: the demuxer's word ("File ended prematurely", "partial file"), the file's
+   own bytes (``container``), or a declared duration that none of its streams reaches;
+6. the demuxer met errors, or packets that it marks as corrupt, in the film's stream;
+7. fewer frames than packets came out *and* the decoder reported errors;
+8. an AVI is shorter than its header says;
+9. presentation times leave room for frames *and* ffmpeg reported errors. A gap alone is no
+   evidence: honest files pause, and recorders drop frames;
+10. a picture's packet ends before the picture does.
+
+``DecodeConfig.damaged`` says whether such a video is kept, with these words, or fails.
+
+Decoder errors with none of the above are damage that the decoder conceals within pictures: no
+frame is missing, and the errors are kept with the video. This needs a container that lists its
+frames, or presentation times that follow evenly; else the video is damaged as well.
+
+Whole: everything else. Fewer frames than packets without an error is normal: hidden frames, packed
+B-frames.
+Measured in docs/decisions/010-when-a-video-is-whole.md and 017-damaged-videos.md.
 """
 
 from __future__ import annotations
@@ -24,49 +37,133 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["FFmpegLog", "duration_gap", "early_end", "no_frames_reason", "read_log"]
+from distinit.pipeline.video.index import PacketTable
+from distinit.pipeline.video.timeline import Timeline, timeline_of
+from distinit.schemas.wording import counted, one_line
+
+__all__ = [
+    "MOST_COUNTED",
+    "Damage",
+    "FFmpegLog",
+    "duration_gap",
+    "early_end",
+    "find_damage",
+    "no_frames_reason",
+    "read_log",
+]
 
 # "[h264 @ 0x55..] [error] text": contexts, then the level that -loglevel level+ adds.
-_ERROR = re.compile(
-    r"^(?P<context>(?:\[[^\]]* @ [^\]]*\] )*)\[(?:error|fatal|panic)\] (?P<text>.*)"
+_LINE = re.compile(
+    r"^(?P<context>(?:\[[^\]]* @ [^\]]*\] )*)\[(?P<level>warning|error|fatal|panic)\] (?P<text>.*)"
 )
+_REPEATED = re.compile(r"^    Last message repeated (\d+) times")
 _DURATION = re.compile(r"^\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", re.MULTILINE)
+# Output 1 holds the decoded frames; see ``command``.
+_FILM = re.compile(r"^\[info\]\s+Stream #0:(\d+) -> #1:0 ", re.MULTILINE)
+_INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ", re.MULTILINE)
+_OF_STREAM = re.compile(r"\bstream (?:= |#0:)?(\d+)")
 _URL = re.compile(r"file:/\S.*/")
 # Messages about our own outputs, not about the video.
 _MUXER_CONTEXTS = ("[rawvideo", "[framecrc")
 _EARLY_END = ("File ended prematurely", "partial file")
+# Warnings that mean damage. ffmpeg repeats the first of them in words of its own.
+_CORRUPT_PACKET = "Packet corrupt"
+_CORRUPT_FRAME = "corrupt decoded frame"
+_CUT_PICTURE = "overread"  # the decoder wants more bytes than the packet has
+# What the demuxer calls an error although nothing of the film is missing.
+_INNOCENT = ("Referenced QT chapter track not found",)
 _TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel count (\d+)")
 _STOPPED = re.compile(r"^\[info\] Exiting normally, received signal (\d+)", re.MULTILINE)
 _NO_STREAM = "matches no streams"
+MOST_COUNTED = 1000
+"""Errors of one video that are counted; the middle of a long log is not kept."""
+
+_MESSAGE_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class FFmpegLog:
-    """The errors in what ffmpeg said, and the duration that the container declares."""
+    """The errors in what ffmpeg said, and the duration that the container declares.
+
+    ``errors``: all of them. ``demuxer_errors``: of the container, about the film.
+    """
 
     errors: tuple[str, ...]
     declared_seconds: float | None
     stop_signal: int | None = None  # ffmpeg obeyed this signal and ended in good order
+    demuxer_errors: tuple[str, ...] = ()
+    lists_samples: bool = False  # the container has a table of all its frames
+
+    @property
+    def decoder_errors(self) -> int:
+        """How many errors are not the demuxer's, at most 1,000."""
+        return min(len(self.errors) - len(self.demuxer_errors), MOST_COUNTED)
 
     @property
     def summary(self) -> str:
-        """The first few errors on one line."""
-        shown = list(dict.fromkeys(self.errors))[:3]
+        """The first few errors on one line; the demuxer and the decoder speak in turns."""
+        shown = list(dict.fromkeys(self.demuxer_errors + self.errors))[:3]
         return "; ".join(shown) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with a video of which frames were decoded.
+
+    ``text``: the same on every machine. ``concealed``: within pictures; no frame is missing.
+    """
+
+    text: str
+    concealed: bool
 
 
 def read_log(text: str) -> FFmpegLog:
     """Parse stderr of an ffmpeg run with ``-loglevel level+info``."""
-    errors = []
+    film, name = _FILM.search(text), _INPUT.search(text)
+    of_demuxer = ("[in#0", f"[{name[1]} @" if name is not None and "," in name[1] else "[in#0")
+    errors: list[str] = []
+    demuxer: list[str] = []
+    last: list[list[str]] = []  # where the line before went, to be repeated
     for line in text.splitlines():
-        match = _ERROR.match(line)
-        if match and not match["context"].startswith(_MUXER_CONTEXTS):
-            # Folders differ from machine to machine; a reason that is stored must not.
-            errors.append(_URL.sub("", match["text"]).strip())
+        if repeated := _REPEATED.match(line):
+            for found in last:
+                found += found[-1:] * min(int(repeated[1]), MOST_COUNTED)
+            continue
+        match = _LINE.match(line)
+        last = []
+        if match is None or match["context"].startswith(_MUXER_CONTEXTS):
+            continue
+        said = _message(match["text"])
+        if not _is_damage(match["level"], said) or _of_another_stream(said, film):
+            continue
+        last = [errors]
+        if match["context"].startswith(of_demuxer) or said.startswith(_CORRUPT_PACKET):
+            last.append(demuxer)
+        for found in last:
+            found.append(said)
     stopped = _STOPPED.search(text)
-    return FFmpegLog(
-        tuple(errors), _declared_seconds(text), int(stopped[1]) if stopped is not None else None
-    )
+    signal = int(stopped[1]) if stopped is not None else None
+    lists_samples = name is not None and name[1].startswith("mov,")
+    return FFmpegLog(tuple(errors), _declared_seconds(text), signal, tuple(demuxer), lists_samples)
+
+
+def _message(text: str) -> str:
+    # Folders differ from machine to machine; a reason that is stored must not.
+    return one_line(_URL.sub("", text).strip().rstrip("."))[:_MESSAGE_CHARS]
+
+
+def _is_damage(level: str, said: str) -> bool:
+    if level == "warning":
+        return said.startswith((_CORRUPT_PACKET, _CORRUPT_FRAME))
+    return not said.startswith(_INNOCENT)
+
+
+def _of_another_stream(said: str, film: re.Match[str] | None) -> bool:
+    """Whether a message concerns sound, say. A file that ends early does so for all streams."""
+    named = _OF_STREAM.search(said)
+    if film is None or named is None or any(mark in said for mark in _EARLY_END):
+        return False
+    return named[1] != film[1]
 
 
 def early_end(log: FFmpegLog) -> str | None:
@@ -82,6 +179,73 @@ def no_frames_reason(log: FFmpegLog) -> str:
         if too_large := _TOO_LARGE.search(line):
             return f"pictures of {too_large[1]} are too large: more than max_pixels={too_large[2]}"
     return f"nothing could be decoded; ffmpeg says: {log.summary}"
+
+
+def find_damage(
+    log: FFmpegLog,
+    decoded: int,
+    packets: PacketTable,
+    *,
+    broken: str | None,
+    header_ticks: int | None,
+) -> Damage | None:
+    """Points 5 to 10 of the policy; None for a video that is whole without any error.
+
+    Args:
+        log: What ffmpeg said while it decoded.
+        decoded: Frames that came out, at least 1.
+        packets: Those of the film.
+        broken: Why the file is truncated or has holes, if it is known.
+        header_ticks: Length of the stream as the header of an AVI says, in its time base.
+    """
+    timeline = timeline_of(packets)
+    short = _missing_of_header(header_ticks, packets, timeline)
+    lost = decoded < packets.count and log.decoder_errors > 0
+    gaps = timeline.missing if log.errors else 0
+    cut = sum(said.startswith(_CUT_PICTURE) for said in log.errors)
+    if not (broken or log.demuxer_errors or lost or short or gaps or cut):
+        if not log.errors:
+            return None
+        if log.lists_samples or header_ticks or timeline.even:
+            return Damage(f"all frames; {_complaints(log)}", concealed=True)
+        return Damage(f"{counted(decoded, 'frame')}, perhaps not all; {_complaints(log)}", False)
+    guessed = 0
+    if not header_ticks:
+        guessed = timeline.missing + _missing_at_end(log, packets, timeline)
+    parts = [_count(decoded, packets.count + short + guessed, guessed > 0)]
+    if broken_packets := packets.marked_corrupt or cut:
+        parts[0] += f", {broken_packets} of them from a cut or corrupt packet"
+    if short and not log.errors:
+        parts.append("the file holds less than its header says")
+    parts += [broken] if broken else []
+    parts += [log.summary] if log.errors else []
+    return Damage("; ".join(parts), concealed=False)
+
+
+def _count(decoded: int, expected: int, guessed: bool) -> str:
+    if expected <= decoded:
+        return counted(decoded, "frame")
+    return f"{decoded} of {'about ' if guessed else ''}{counted(expected, 'frame')}"
+
+
+def _complaints(log: FFmpegLog) -> str:
+    number = log.decoder_errors
+    count = f"{number} or more" if number == MOST_COUNTED else str(number)
+    return f"{count} decoder error{'' if number == 1 else 's'}: {log.summary}"
+
+
+def _missing_of_header(header_ticks: int | None, packets: PacketTable, timeline: Timeline) -> int:
+    """Whole frames that fit between the end of an AVI's last entry and that in its header."""
+    ticks = (header_ticks or 0) - packets.end_dts
+    return int(max(0, ticks) / max(timeline.frame_ticks, 1.0))
+
+
+def _missing_at_end(log: FFmpegLog, packets: PacketTable, timeline: Timeline) -> int:
+    """Frames that fit between the last one and the end that the container declares."""
+    gap = duration_gap(log.declared_seconds, packets.reach_seconds, packets.count)
+    if gap is None or packets.time_base is None or not timeline.even:
+        return 0
+    return round(gap / (timeline.frame_ticks * float(packets.time_base)))
 
 
 def duration_gap(

@@ -14,7 +14,7 @@ def test_readme_tells_the_figures(cache_root: Path) -> None:
     manifest = json.loads((cache_root / "manifest.json").read_text())
     text = (cache_root / "README.md").read_text()
     assert f"`{manifest['content_digest']}`" in text
-    assert "| videos | 6, of which 1 failed |" in text
+    assert "| videos | 6, of which 1 failed, 0 damaged |" in text
     assert "| rows | 279 in 7 units of 64 |" in text
     assert "| alpha | test/tiny | test-7 (7) | logits | float16 |" in text
 

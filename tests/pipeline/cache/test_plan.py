@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +14,9 @@ from distinit.pipeline.cache.plan import (
     choose_capacity,
     extend_plan,
     plan_units,
-    sampled_in_block,
-    sampled_indices,
     tasks_of_entries,
 )
 from distinit.schemas.errors import CacheCorruptError, ConfigError
-from distinit.schemas.video import SamplingConfig
 
 
 def videos_of(rows: list[int], salt: str = "") -> list[PlannedVideo]:
@@ -133,44 +129,3 @@ def test_overlapping_entries_are_refused() -> None:
         tasks_of_entries([entries[1], entries[0]], [0, 0], 64)
     with pytest.raises(CacheCorruptError, match="contradicts itself"):
         tasks_of_entries(entries, [0, 2], 64)
-
-
-@pytest.mark.parametrize(
-    ("sampling", "expected"),
-    [
-        (SamplingConfig(), list(range(10))),
-        (SamplingConfig(mode="stride", stride=4), [0, 4, 8]),
-        (SamplingConfig(mode="fps", fps=10.0), [0, 3, 5, 8]),
-        (SamplingConfig(mode="fps", fps=30.0), list(range(10))),
-        (SamplingConfig(mode="per_video", per_video=3), [1, 5, 8]),
-        (SamplingConfig(mode="per_video", per_video=20), list(range(10))),
-    ],
-)
-def test_sampled_indices(sampling: SamplingConfig, expected: list[int]) -> None:
-    assert sampled_indices(sampling, 10, 25.0).tolist() == expected
-
-
-@given(
-    st.sampled_from(
-        [
-            SamplingConfig(),
-            SamplingConfig(mode="stride", stride=7),
-            SamplingConfig(mode="fps", fps=7.3),
-            SamplingConfig(mode="per_video", per_video=9),
-        ]
-    ),
-    st.integers(0, 500),
-    st.floats(1, 120),
-    st.integers(1, 50),
-)
-def test_blocks_do_not_change_the_sample(
-    sampling: SamplingConfig, frames: int, fps: float, block: int
-) -> None:
-    parts = [
-        sampled_in_block(sampling, start, min(block, frames - start), frames, fps)
-        for start in range(0, frames, block)
-    ]
-    whole = sampled_indices(sampling, frames, fps)
-    assert np.concatenate([np.zeros(0, np.int64), *parts]).tolist() == whole.tolist()
-    if sampling.mode == "per_video":
-        assert len(whole) == min(9, frames)

@@ -226,7 +226,7 @@ def test_a_forked_process_shares_the_open_shards(cache: TargetCache, corpus: Any
 
 
 def test_another_format_version_is_refused(cache_root: Path) -> None:
-    edit_json(cache_root / "manifest.json", format_version=2)
+    edit_json(cache_root / "manifest.json", format_version=1)
     with pytest.raises(CacheCorruptError, match="format version"):
         TargetCache.open(cache_root)
 

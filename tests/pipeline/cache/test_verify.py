@@ -168,7 +168,8 @@ def test_two_swapped_records_are_found(cache_root: Path, folder: str, suffix: st
         {"sampling": {"mode": "stride", "stride": 2}},
         {"row_space": {"capacity": 64, "units": 7, "rows": 278}},
         {"row_space": {"capacity": 64, "units": 6, "rows": 279}},
-        {"format_version": 2},
+        {"format_version": 1},
+        {"corpus": {"digest": "0" * 64, "videos": 6, "failed": 1, "damaged": 1, "frames": 279}},
         {"surprise": 1},
     ],
 )

@@ -36,6 +36,7 @@ def test_manifest_of_a_complete_cache(
         "digest": "",
         "videos": 6,
         "failed": 1,
+        "damaged": 0,
         "frames": 279,
         "gone": 0,
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distinit.pipeline.video.container import missing_end
+from distinit.pipeline.video.container import asf_holes, avi_ticks, missing_end
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,30 @@ def test_stubs(tmp_path: Path, content: bytes, expected: str | None) -> None:
     path = tmp_path / "stub"
     path.write_bytes(content)
     assert missing_end(path) == expected
+
+
+def test_the_header_of_an_avi_counts_its_frames(tmp_path: Path, make_video: Any) -> None:
+    avi = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mpeg4"))
+    assert avi_ticks(avi) == 12
+    assert avi_ticks(make_video(tmp_path / "a.mkv", frames=3)) is None
+    data = bytearray(avi.read_bytes())
+    at = data.index(b"strhvids") if b"strhvids" in data else data.index(b"vids")
+    data[at + 32 : at + 36] = bytes(4)  # a live writer never came back
+    avi.write_bytes(data)
+    assert avi_ticks(avi) is None
+    avi.write_bytes(data[:40])
+    assert avi_ticks(avi) is None
+
+
+def test_holes_in_an_asf_are_counted(tmp_path: Path, make_video: Any) -> None:
+    wmv = make_video(tmp_path / "a.wmv", frames=60, size=(160, 120), args=("-c:v", "wmv2"))
+    assert asf_holes(wmv) is None
+    data = bytearray(wmv.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8192] = bytes(8192)
+    wmv.write_bytes(data)
+    packets = (len(data) - data.index(bytes.fromhex("3626b2758e66cf11"))) // 3200
+    assert asf_holes(wmv) in {f"{n} of {packets} ASF packets have no header" for n in (2, 3)}
+    wmv.write_bytes(data[:200])
+    assert asf_holes(wmv) is None
+    assert asf_holes(make_video(tmp_path / "a.avi", frames=3, args=("-c:v", "mpeg4"))) is None

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from distinit.pipeline.video import DecodeSummary, FrameBlock, View, hamming_distance, open_video
+from distinit.pipeline.video import (
+    DecodeSummary,
+    FrameBlock,
+    View,
+    hamming_distance,
+    open_video,
+    probe_video,
+)
 from distinit.pipeline.video import decode as decode_module
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig
@@ -196,6 +203,38 @@ def test_cover_art_is_not_the_video(
     )  # fmt: skip
     with pytest.raises(DecodeError, match=r"only\.mp4: no video stream"):
         decode(only)
+
+
+def test_a_still_before_the_film_is_not_the_video(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any
+) -> None:
+    """A preview that is stored as a track of its own, before the film, and not as cover art."""
+    video = make_video(tmp_path / "a.mp4", frames=9)
+    still = remake(video, tmp_path / "s.mp4", "-frames:v", "1", "-vf", "scale=32:24")
+    maps = ("-map", "1", "-map", "0", "-c", "copy")
+    path = remake(still, tmp_path / "b.mkv", *maps, before=("-i", f"file:{video}"))
+    summary, _, _, views = decode(path)
+    assert (summary.frame_count, summary.width, summary.damage) == (9, 64, None)
+    np.testing.assert_array_equal(views["source"], decode(video)[3]["source"])
+    assert probe_video(path, CONFIG).packets == 9
+    with open_video(path, {"source": View.source()}, CONFIG, block_frames=4) as stream:
+        stream.read_ahead()
+        assert [len(block) for block in stream] == [4, 4, 1]
+    with open_video(path, {"source": View.source()}, CONFIG) as stream:
+        stream._packets.wait_for_headers()
+        stream.close()  # as another thread does: the film is not begun after that
+        with pytest.raises(DecodeError, match="closed while it was being opened"):
+            stream.read_ahead()
+
+
+def test_two_films_in_one_file_mean_the_first(
+    tmp_path: Path, make_video: Any, remake: Any, decode: Any
+) -> None:
+    first = make_video(tmp_path / "1.mp4", frames=8, size=(64, 48))
+    second = make_video(tmp_path / "2.mp4", frames=12, size=(96, 64))
+    maps = ("-map", "0", "-map", "1", "-c", "copy")
+    path = remake(second, tmp_path / "b.mkv", *maps, before=("-i", f"file:{first}"))
+    assert decode(path)[0].frame_count == 8
 
 
 def test_a_longer_sound_track_is_no_truncation(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinit.pipeline.video.index import PacketTable, TimestampList, tables_by_stream
+from distinit.pipeline.video.index import PacketTable, StreamTables, TimestampList
 
 HEADER = [b"#software: Lavf", b"#tb 0: 1/1000", b"#media_type 0: video", b"#dimensions 0: 64x48"]
 
@@ -48,8 +48,33 @@ def test_limits_and_ends() -> None:
 
 def test_streams_are_told_apart() -> None:
     lines = [b"#tb 0: 1/10", b"#tb 1: 1/100", packet(5, 1), packet(900, 100, stream=1)]
-    tables = tables_by_stream(lines)
-    assert {stream: table.reach_seconds for stream, table in tables.items()} == {0: 0.6, 1: 10.0}
+    streams = StreamTables()
+    assert streams.feed(lines)
+    assert streams.wait_for_headers() == 2
+    reach = {stream: table.reach_seconds for stream, table in streams.tables.items()}
+    assert reach == {0: 0.6, 1: 10.0}
+    assert not StreamTables().feed([*lines, packet(6), packet(7)], limit=2)
+
+
+@pytest.mark.parametrize(
+    ("packets", "film"), [([5], 0), ([1, 40], 1), ([20, 40], 0), ([1, 1, 3], 2), ([], 0)]
+)
+def test_the_film_is_the_first_stream_that_is_no_still(packets: list[int], film: int) -> None:
+    streams = StreamTables()
+    for number, count in enumerate(packets):
+        streams.feed(packet(pts, stream=number) for pts in range(count))
+    assert streams.film == film
+
+
+def test_hidden_and_corrupt_packets_are_told_by_their_flags() -> None:
+    table = PacketTable()
+    data = b", S=1, Matroska BlockAdditional,      284, 0x92539305"
+    plain = [packet(pts).removesuffix(b", F=0x0") for pts in (0, 40, 80, 120)]
+    lines = [plain[0] + b", F=0x5", plain[1], plain[2] + b", F=0x2" + data, plain[3] + data]
+    table.feed([*HEADER, *lines, packet(160, size=0)])
+    assert (table.count, table.listed, table.marked_corrupt) == (3, 5, 1)
+    assert table.times()[0].tolist() == [40, 80, 120]
+    assert table.first_pts == 40
 
 
 @given(st.lists(st.integers(-(2**62), 2**62)), st.integers(0, 5), st.integers(0, 9))

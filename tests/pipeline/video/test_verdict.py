@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from distinit.pipeline.video.verdict import duration_gap, early_end, no_frames_reason, read_log
+from distinit.pipeline.video.index import PacketTable
+from distinit.pipeline.video.verdict import (
+    MOST_COUNTED,
+    Damage,
+    duration_gap,
+    early_end,
+    find_damage,
+    no_frames_reason,
+    read_log,
+)
 
 LOG = """\
 [info] Input #0, matroska,webm, from 'file:/home/a b/x.mkv':
@@ -22,8 +31,9 @@ def test_errors_without_addresses_and_folders() -> None:
     assert log.errors == (
         "File ended prematurely",
         "Decoding error: Invalid data found",
-        "Error opening input file x.mkv.",
+        "Error opening input file x.mkv",
     )
+    assert log.demuxer_errors == ("File ended prematurely",)
     assert log.declared_seconds == 3723.5
     assert early_end(log) == "File ended prematurely"
     assert log.summary.startswith("File ended prematurely; Decoding error")
@@ -66,3 +76,147 @@ def test_duration_gap(
     declared: float | None, found: float, packets: int, gap: float | None
 ) -> None:
     assert duration_gap(declared, found, packets) == gap
+
+
+MAPPING = """\
+[info] Input #0, mpegts, from 'file:/home/a/x.ts':
+[info]   Stream #0:1 -> #0:0 (copy)
+[info]   Stream #0:1 -> #1:0 (h264 (native) -> wrapped_avframe (native))
+"""
+CORRUPT = "[in#0/mpegts @ 0x1] [warning] Packet corrupt (stream = {}, dts = 9).\n"
+
+
+def test_corrupt_packets_count_in_the_films_stream_only() -> None:
+    assert read_log(MAPPING + CORRUPT.format(0)).errors == ()
+    log = read_log(MAPPING + CORRUPT.format(1))
+    assert log.errors == log.demuxer_errors == ("Packet corrupt (stream = 1, dts = 9)",)
+    sound = "[mov,mp4 @ 0x1] [error] stream 0, offset 0x30: partial file\n"
+    assert early_end(read_log(MAPPING + sound)) == "stream 0, offset 0x30: partial file"
+
+
+def test_an_old_ffmpeg_names_the_demuxer_itself() -> None:
+    opened = "[info] Input #0, matroska,webm, from 'file:/x.mkv':\n"
+    said = "[matroska,webm @ 0x1] [error] 0x00 at pos 9 (0x9) invalid as first byte\n"
+    assert len(read_log(opened + said).demuxer_errors) == 1
+    assert read_log(opened + "[h264 @ 0x1] [error] no frame!\n").demuxer_errors == ()
+
+
+def test_what_is_no_damage_is_no_error() -> None:
+    lines = (
+        "[in#0/mov,mp4 @ 0x1] [error] Referenced QT chapter track not found\n"
+        "[h264 @ 0x3] [warning] Increasing reorder buffer to 1\n"
+        "[in#0/mpegts @ 0x1] [warning] DTS discontinuity in stream 0: packet 5\n"
+    )
+    assert read_log(MAPPING + lines).errors == ()
+
+
+def test_repeated_messages_are_counted_and_bounded() -> None:
+    line = "[mpeg4 @ 0x1] [error] Error at MB: 5\n"
+    assert read_log(line + "    Last message repeated 3 times\n").decoder_errors == 4
+    many = read_log(line + "    Last message repeated 99999 times\n" + line)
+    assert many.decoder_errors == MOST_COUNTED
+    assert read_log("[info] hello\n    Last message repeated 3 times\n").errors == ()
+
+
+def test_messages_cannot_act_on_a_terminal() -> None:
+    (said,) = read_log("[avi @ 0x1] [error] bad tag \x1b[2J" + "x" * 500 + "\n").errors
+    assert said.startswith("bad tag \\x1b[2Jxxx")
+    assert len(said) == 160
+
+
+def packets_at(*pts: int, duration: int = 40, flags: str = "F=0x0") -> PacketTable:
+    table = PacketTable()
+    table.feed([b"#tb 0: 1/1000"])
+    table.feed(f"0, {p}, {p}, {duration}, 99, 0x0000abcd, {flags}".encode() for p in pts)
+    return table
+
+
+STEADY = tuple(range(0, 800, 40))
+DECODER = "[h264 @ 0x3] [error] no frame!\n"
+
+
+def damage(
+    text: str, packets: PacketTable, decoded: int | None = None, **more: object
+) -> Damage | None:
+    facts = {"broken": None, "header_ticks": None, **more}
+    count = packets.count if decoded is None else decoded
+    return find_damage(read_log(text), count, packets, **facts)  # type: ignore[arg-type]
+
+
+def test_a_gap_alone_accuses_nobody() -> None:
+    pause = packets_at(*STEADY[:10], *(p + 5000 for p in STEADY[10:]))
+    assert damage("", pause) is None
+    assert damage(DECODER, pause) == Damage("20 of about 145 frames; no frame!", concealed=False)
+
+
+def test_a_packets_own_duration_is_no_gap() -> None:
+    slow = packets_at(*STEADY, 800 + 3000, duration=40)
+    table = PacketTable()
+    lines = [f"0, {p}, {p}, 40, 9, 0x0".encode() for p in STEADY[:-1]]
+    table.feed([*lines, b"0, 760, 760, 3040, 9, 0x0", b"0, 3800, 3800, 40, 9, 0x0"])
+    assert damage(DECODER, table) == Damage(
+        "all frames; 1 decoder error: no frame!", concealed=True
+    )
+    assert damage(DECODER, slow) == Damage("21 of about 96 frames; no frame!", concealed=False)
+
+
+def test_uneven_times_do_not_say_whether_frames_are_missing() -> None:
+    uneven = packets_at(0, 40, 90, 300, 320, 900, 1000, 1500, duration=0)
+    assert damage("", uneven) is None
+    assert damage(DECODER, uneven) == Damage(
+        "8 frames, perhaps not all; 1 decoder error: no frame!", concealed=False
+    )
+    listed = "[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:/x.mp4':\n"
+    assert damage(listed + DECODER, uneven) == Damage(
+        "all frames; 1 decoder error: no frame!", concealed=True
+    )
+
+
+def test_packets_that_share_times_but_last_equally() -> None:
+    paired = [p - p % 80 for p in range(0, 1600, 40)]
+    assert damage(DECODER, packets_at(*paired, 1600)) == Damage(
+        "41 frames, perhaps not all; 1 decoder error: no frame!", concealed=False
+    )
+    del paired[20:23]
+    assert damage("", packets_at(*paired, 1600)) is None
+    assert damage(DECODER, packets_at(*paired, 1600)) == Damage(
+        "38 of about 41 frames; no frame!", concealed=False
+    )
+
+
+def test_hidden_frames_are_no_loss_but_lost_ones_are() -> None:
+    steady = packets_at(*STEADY)
+    assert damage("", steady, decoded=18) is None
+    assert damage(DECODER, steady, decoded=18) == Damage(
+        "18 of 20 frames; no frame!", concealed=False
+    )
+
+
+def test_early_ends_are_told_with_both_counts() -> None:
+    text = "[info]   Duration: 00:00:02.00, start: 0.0\n"
+    assert damage(text, packets_at(*STEADY), broken="truncated: it ends") == Damage(
+        "20 of about 50 frames; truncated: it ends", concealed=False
+    )
+    assert damage("", packets_at(*STEADY), broken="truncated: it ends") == Damage(
+        "20 frames; truncated: it ends", concealed=False
+    )
+
+
+def test_the_header_of_an_avi_is_believed() -> None:
+    avi = packets_at(*range(59), duration=1)
+    assert damage("", avi, header_ticks=59) is None
+    assert damage("", avi, header_ticks=60) == Damage(
+        "59 of 60 frames; the file holds less than its header says", concealed=False
+    )
+
+
+def test_cut_pictures_are_no_whole_ones() -> None:
+    cut = "[mjpeg @ 0x1] [error] overread 8\n"
+    assert damage(cut, packets_at(*STEADY)) == Damage(
+        "20 frames, 1 of them from a cut or corrupt packet; overread 8", concealed=False
+    )
+    marked = packets_at(*STEADY, flags="F=0x2")
+    assert damage(MAPPING + CORRUPT.format(1), marked) == Damage(
+        "20 frames, 20 of them from a cut or corrupt packet; Packet corrupt (stream = 1, dts = 9)",
+        concealed=False,
+    )

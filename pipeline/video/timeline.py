@@ -1,0 +1,56 @@
+"""Whether the presentation times of a video's packets leave room for frames that are not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distinit.pipeline.video.index import PacketTable
+
+__all__ = ["Timeline", "timeline_of"]
+
+_EVEN_SHARE = 0.8  # of the intervals; below it, a long one says nothing
+_NEAR = 0.5  # an interval within half a frame of the usual one is a usual one
+_MOST_MISSING = 0.2  # of the frames: where more seem to be missing, the rate varies
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """How evenly packets follow each other.
+
+    ``even``: most of them by the same time. ``frame_ticks``: the usual time, in units of the time
+    base (0: not known). ``missing``: frames that would fill the gaps. A gap is no proof of damage:
+    honest files pause, and recorders drop frames.
+    """
+
+    even: bool
+    frame_ticks: float
+    missing: int
+
+
+def timeline_of(packets: PacketTable) -> Timeline:
+    """Look at the packets that are shown. A packet's own duration is no gap."""
+    pts_N, duration_N = packets.times()
+    order = np.argsort(pts_N, kind="stable")
+    interval_N, duration_N = np.diff(pts_N[order]), duration_N[order]
+    positive_N = interval_N[interval_N > 0]
+    if len(positive_N) == 0:
+        return Timeline(even=False, frame_ticks=0.0, missing=0)
+    usual = float(np.median(positive_N))
+    near_N = np.abs(interval_N - usual) <= _NEAR * usual
+    if near_N.mean() < _EVEN_SHARE:
+        return Timeline(False, usual, _uneven(interval_N, duration_N))
+    # The mean, not the median: a clock of milliseconds rounds 33.3 to 33.
+    frame = float(interval_N[near_N].mean())
+    missing_N = np.rint((interval_N - np.maximum(duration_N[:-1], frame)) / frame)
+    return Timeline(even=True, frame_ticks=frame, missing=int(missing_N.clip(min=0).sum()))
+
+
+def _uneven(interval_N: np.ndarray, duration_N: np.ndarray) -> int:
+    """Missing frames where packets share times, as in MPEG program streams, but last equally."""
+    duration = int(duration_N[0])
+    if duration == 0 or (duration_N != duration).any():
+        return 0
+    missing = int(interval_N.sum()) // duration + 1 - len(duration_N)
+    return missing if 0 < missing <= _MOST_MISSING * len(duration_N) else 0
