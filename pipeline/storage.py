@@ -23,6 +23,7 @@ __all__ = [
     "fsync_dir",
     "fsync_file",
     "open_for_writing",
+    "open_inside",
     "open_regular",
     "read_bounded",
     "refuse_links",
@@ -115,6 +116,22 @@ def open_regular(path: Path) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+def open_inside(root: Path, path: Path) -> int:
+    """As ``open_regular``, of a file below ``root``, which is resolved.
+
+    Raises OSError: as ``open_regular``, and with ELOOP if a link leads out of ``root``.
+    """
+    descriptor = open_regular(path)
+    try:
+        real = str(Path(f"/proc/self/fd/{descriptor}").readlink())  # of the file that was opened
+    except OSError:
+        real = os.path.realpath(path)
+    if not real.startswith(f"{root}{os.sep}"):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "a link that leads outside of the folder", str(path))
     return descriptor
 
 

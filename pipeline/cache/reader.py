@@ -27,6 +27,7 @@ from distinit.pipeline.cache.tables import (
     read_table,
 )
 from distinit.pipeline.derived import index_folder
+from distinit.pipeline.open_files import files_at_once
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     import zarr
 
 __all__ = ["TargetCache", "TeacherTargets"]
-
-_OPEN_SHARDS = 256  # per teacher and process: well below the usual limit of 1,024 descriptors
 
 
 class TargetCache:
@@ -239,8 +238,10 @@ class TeacherTargets:
         self.cache = cache
         self.record = record
         self._specs = array_specs(record.encoding, record.identity.classes)
+        # What is known of a shard is kept; of its descriptors only those that were used last.
+        self._shards: dict[tuple[str, int], ShardReader] = {}
         self._open: OrderedDict[tuple[str, int], ShardReader] = OrderedDict()
-        self._lock = threading.Lock()  # of _open: a shard must not be closed while it is read
+        self._lock = threading.Lock()  # of both: a shard must not be closed while it is read
 
     @cached_property
     def entropy_nats(self) -> np.ndarray:
@@ -291,7 +292,24 @@ class TeacherTargets:
                 for spec in self._specs:
                     self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
         log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
-        return decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
+        with np.errstate(all="ignore"):  # of what is not finite an error says more than a warning
+            logits_NC = decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
+            self._check_finite(rows_N, logits_NC)
+        return logits_NC
+
+    def _check_finite(self, rows_N: np.ndarray, logits_NC: np.ndarray) -> None:
+        """A NaN would be trained on, and spread: writers never store one."""
+        if np.isfinite(logits_NC.sum()):  # the quick way: what is not finite stays so in a sum
+            return
+        wrong_N = ~np.isfinite(logits_NC).all(axis=1)
+        if wrong_N.any():
+            raise CacheCorruptError(
+                f"teacher {self.record.id} has targets that are not finite",
+                expected="finite values",
+                found=f"NaN or infinity in row {int(rows_N[wrong_N][0])}",
+                remedy=f"run `distinit cache verify {self.cache.layout.root}`, then ask the "
+                "sender of the cache for a clean copy",
+            )
 
     def _check_rows(self, rows_N: np.ndarray) -> np.ndarray:
         space, index = self.cache.manifest.row_space, self.cache.index
@@ -319,12 +337,13 @@ class TeacherTargets:
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key]
-        layout, capacity = self.cache.layout, self.cache.manifest.row_space.capacity
-        reader = ShardReader(layout.shard(self.record.id, spec.name, unit), spec, capacity)
-        self._open[key] = reader
-        if len(self._open) > _OPEN_SHARDS:
-            self._open.popitem(last=False)[1].close()
-        return reader
+        if key not in self._shards:
+            layout, capacity = self.cache.layout, self.cache.manifest.row_space.capacity
+            self._shards[key] = ShardReader(layout, self.record.id, spec, unit, capacity)
+        self._open[key] = self._shards[key]
+        if len(self._open) > files_at_once():
+            self._open.popitem(last=False)[1].release()
+        return self._shards[key]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"cache": self.cache, "record": self.record}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distinit.pipeline.cache.encoding import array_specs
+from distinit.pipeline.cache.encoding import array_specs, check_encoding
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.records import read_record
 from distinit.pipeline.storage import safe_join, sha256_file
-from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.errors import CacheCorruptError, ConfigError
 from distinit.schemas.manifest import CacheManifest, FileEntry, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
@@ -51,6 +51,15 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
             found=f"id {record.id}, fingerprint {record.fingerprint}",
             remedy=_RESTORE,
         )
+    try:
+        check_encoding(record.identity, record.encoding)
+    except ConfigError as error:
+        raise CacheCorruptError(
+            f"{path} names an encoding that its teacher cannot have: {error.problem}",
+            expected=error.expected,
+            found=error.found,
+            remedy=_RESTORE,
+        ) from error
     return record
 
 

@@ -79,7 +79,7 @@ class UnitChecker:
     def _read_shard(self, teacher_id: str, spec: ArraySpec, unit: int) -> np.ndarray:
         """All rows of a shard, every chunk's crc32c checked; absent chunks are zero."""
         capacity = self.state.plan.capacity
-        reader = ShardReader(self.layout.shard(teacher_id, spec.name, unit), spec, capacity)
+        reader = ShardReader(self.layout, teacher_id, spec, unit, capacity)
         rows_RW = np.zeros((capacity, spec.width), spec.dtype)
         try:
             for chunk in range(capacity // INNER_ROWS):
@@ -87,7 +87,7 @@ class UnitChecker:
                 if values is not None:
                     rows_RW[chunk * INNER_ROWS : (chunk + 1) * INNER_ROWS] = values
         finally:
-            reader.close()
+            reader.release()
         return rows_RW
 
     def _check_frames(self, frames: pa.Table, unit: int) -> list[str]:

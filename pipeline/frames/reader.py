@@ -28,6 +28,7 @@ from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo,
 from distinit.pipeline.frames.jpeg import check_headers, decode_frames
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH, StoreLayout
 from distinit.pipeline.frames.rows import frame_checksum, video_checksum
+from distinit.pipeline.open_files import files_at_once
 from distinit.pipeline.storage import open_regular
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
@@ -35,8 +36,6 @@ from distinit.schemas.frames import FailedVideo, FrameGeometry, FrameStoreManife
 
 __all__ = ["FrameStore"]
 
-# Each open unit holds one file descriptor; well below the usual limit of 1024.
-MAX_OPEN_UNITS = 256
 _RGB = 3  # channels
 # No JPEG of a store is larger: tables and comments, and noise at the best quality.
 _TABLES, _PIXEL_BYTES = 1 << 16, 8
@@ -210,7 +209,7 @@ class FrameStore:
         if unit in self._units:
             self._units.move_to_end(unit)
             return self._units[unit]
-        if len(self._units) >= MAX_OPEN_UNITS:
+        if len(self._units) >= files_at_once():
             self._units.popitem(last=False)
         path = StoreLayout(self.root).unit(unit)
         self._units[unit] = _UnitFile(path, unit, *self._index.batches_of(unit))

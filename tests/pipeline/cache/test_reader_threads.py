@@ -21,7 +21,7 @@ def test_threads_share_one_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Room for one open shard: every read of another unit closes one.
-    monkeypatch.setattr(reader, "_OPEN_SHARDS", 1)
+    monkeypatch.setattr(reader, "files_at_once", lambda: 1)
     cache = TargetCache.open(cache_root)
     targets = cache.targets(teachers[0].id)
     video_id = corpus.id_of("c")  # over more than two units

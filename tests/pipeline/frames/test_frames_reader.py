@@ -129,7 +129,7 @@ def test_pickles_into_another_process(store_root: Path, tmp_path: Path) -> None:
 def test_threads_share_one_store_with_few_open_files(
     store_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "MAX_OPEN_UNITS", 1)
+    monkeypatch.setattr(reader_module, "files_at_once", lambda: 1)
     store = FrameStore.open(store_root)
     expected = read_means(store, "b")
     with ThreadPoolExecutor(4) as pool:

@@ -1,0 +1,221 @@
+"""Microseconds for the targets of one row, and what a check of each row finds of flipped bits.
+
+    python benchmarks/look_up.py [--units 64 --units 256 --units 1000] [--rows 8] [--json]
+
+Builds caches of that many units (64 rows of made-up fp16 logits each) and reads batches of rows
+that lie anywhere, as training does. The rows of a batch lie in different units.
+
+- open: the first row that a process reads of a unit: its file is opened, its index is read;
+- touch: the first row of another inner chunk of 16 rows, of files in the page cache;
+- cold: as touch, after the kernel was asked to drop the files from its page cache (elapsed time;
+  the others are processor time, which other work on the machine disturbs less);
+- warm: rows of chunks that were read before;
+- logsumexp: what comparing the logsumexp of a warm row with its stored log_z would add.
+
+Then bits are flipped in stored rows: how many a crc32c of the chunk finds, and how many a logsumexp
+that differs by more than the rounding of fp16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+
+from distinit.pipeline.cache.confidence import confidence_of, log_softmax
+from distinit.pipeline.cache.encoding import decode, encode
+from distinit.pipeline.cache.plan import INNER_ROWS, PlannedRows, PlannedVideo
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.shards import crc32c
+from distinit.pipeline.cache.task import open_task
+from distinit.pipeline.cache.writer import CacheWriter
+from distinit.schemas.base import sha256_of
+from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
+from distinit.schemas.video import SamplingConfig
+
+CAPACITY = 64
+FLOAT16_STEP = 2.0**-11  # half a unit in the last place, relative
+SLACK_NATS = 1e-4  # fp32 rounding of the stored log_z
+
+
+def teacher_of(classes: int) -> TeacherRecord:
+    """A teacher that was never asked."""
+    identity = TeacherIdentity(
+        architecture="made-up",
+        weights_sha256="0" * 64,
+        preprocessing=PreprocessSpec(
+            resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
+        ),
+        classes=classes,
+        label_space="none",
+        label_names=(),
+    )
+    return TeacherRecord(
+        id="made-up",
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        encoding="float16",
+        batch_size=1,
+        software={},
+    )
+
+
+def outcome_of(video: PlannedRows) -> VideoOutcome:
+    """A video that decoded."""
+    return VideoOutcome(
+        video_id=video.video_id,
+        status="ok",
+        frame_count=CAPACITY,
+        width=8,
+        height=8,
+        duration_seconds=1,
+    )
+
+
+def build(root: Path, units: int, classes: int) -> None:
+    """A cache of ``units`` videos that fill a unit each."""
+    digests = [sha256_of(number) for number in range(units)]
+    videos = [PlannedVideo(d[:16], d, d, 1, 1, CAPACITY, CAPACITY, 25.0) for d in digests]
+    teacher = teacher_of(classes)
+    index_N = np.arange(CAPACITY)
+    rng = np.random.default_rng(0)
+    with CacheWriter.create_or_open(
+        root,
+        videos=videos,
+        sampling=SamplingConfig(),
+        teachers={teacher.id: teacher},
+        unit_rows=CAPACITY,
+    ) as writer:
+        for spec in writer.pending_tasks():
+            task = open_task(spec)
+            for video in spec.videos:
+                logits_NC = 3 * rng.standard_normal((CAPACITY, classes), np.float32)
+                hash_N = index_N.astype(np.uint64)
+                task.add(video, index_N, index_N, "1/25", hash_N, {teacher.id: logits_NC})
+                task.finish_video(outcome_of(video))
+            task.commit()
+        writer.finalise()
+
+
+def microseconds(
+    read: Callable[[np.ndarray], object],
+    batches_BN: np.ndarray,
+    clock: Callable[[], float] = time.process_time,
+) -> float:
+    """For one row."""
+    began = clock()
+    for rows_N in batches_BN:
+        read(rows_N)
+    return 1e6 * (clock() - began) / batches_BN.size
+
+
+def batches_of(units: int, rows: int, chunk: int, rng: np.random.Generator) -> np.ndarray:
+    """Batches [B, rows] of one row of this inner chunk of every unit; the units are shuffled."""
+    unit_N = rng.permutation(units)[: units // rows * rows]
+    inside_N = chunk * INNER_ROWS + rng.integers(0, INNER_ROWS, len(unit_N))
+    return (unit_N * CAPACITY + inside_N).reshape(-1, rows)
+
+
+def drop_from_page_cache(root: Path) -> None:
+    """Ask the kernel to; it keeps what is being written, so that comes first."""
+    os.sync()
+    for path in root.rglob("c/*/0"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def check_log_z(logits_NC: np.ndarray, log_z_N: np.ndarray) -> None:
+    """The other way to notice damage: costs the same for every row, whenever it is read."""
+    peak_N1 = logits_NC.max(axis=1, keepdims=True)
+    found_N = peak_N1[:, 0] + np.log(np.exp(logits_NC - peak_N1).sum(axis=1))
+    largest_N = np.abs(logits_NC).max(axis=1)
+    if (np.abs(found_N - log_z_N) > largest_N * FLOAT16_STEP + SLACK_NATS).any():
+        raise click.ClickException("a row that nobody damaged looks damaged")
+
+
+def measure(root: Path, units: int, rows: int, repetitions: int) -> dict[str, float]:
+    """Microseconds a row, the least of some repetitions, each with a reader of its own."""
+    found = [_measure_once(root, units, rows, seed) for seed in range(repetitions)]
+    return {name: min(figures[name] for figures in found) for name in found[0]}
+
+
+def _measure_once(root: Path, units: int, rows: int, seed: int) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    cache = TargetCache.open(root)
+    _ = cache.index
+    targets = cache.targets("made-up")
+    figures = {
+        name: microseconds(targets.logits, batches_of(units, rows, chunk, rng))
+        for chunk, name in enumerate(("open", "touch"))
+    }
+    drop_from_page_cache(root)
+    figures["cold"] = microseconds(
+        targets.logits, batches_of(units, rows, 2, rng), time.perf_counter
+    )
+    targets.logits(np.arange(0, units * CAPACITY, INNER_ROWS))
+    warm_BN = np.concatenate([batches_of(units, rows, chunk, rng) for chunk in (0, 1, 2, 3)])
+    figures["warm"] = microseconds(targets.logits, warm_BN)
+    logits_NC = targets.logits(warm_BN[0])
+    log_z_N = log_softmax(logits_NC)[1].astype(np.float32)
+    figures["logsumexp"] = microseconds(lambda _: check_log_z(logits_NC, log_z_N), warm_BN)
+    return figures
+
+
+def found_of(flips: int, classes: int) -> dict[str, float]:
+    """Shares of single flipped bits in one of 16 rows that each check finds."""
+    rng = np.random.default_rng(2)
+    logits_NC = 3 * rng.standard_normal((INNER_ROWS, classes), np.float32)
+    log_z_N = confidence_of(logits_NC).log_z
+    stored_NC = encode(logits_NC, "float16").arrays["logits"]
+    whole = crc32c(stored_NC)
+    found = {"crc32c": 0, "logsumexp": 0}
+    for _ in range(flips):
+        row, place = rng.integers(INNER_ROWS), rng.integers(classes)
+        damaged_NC = stored_NC.copy()
+        damaged_NC.view(np.uint16)[row, place] ^= np.uint16(1 << rng.integers(16))
+        found["crc32c"] += crc32c(damaged_NC) != whole
+        decoded_1C = decode({"logits": damaged_NC[row : row + 1]}, "float16", classes)
+        with np.errstate(all="ignore"):
+            difference = abs(float(log_softmax(decoded_1C)[1][0]) - float(log_z_N[row]))
+            bound = float(np.abs(decoded_1C).max()) * FLOAT16_STEP + SLACK_NATS
+        found["logsumexp"] += not difference <= bound
+    return {name: count / flips for name, count in found.items()}
+
+
+@click.command(help=__doc__)
+@click.option("--units", "sizes", multiple=True, type=click.IntRange(8), default=(64, 256, 1000))
+@click.option("--rows", default=8, show_default=True, type=click.IntRange(1, 8), help="A batch.")
+@click.option("--classes", default=1000, show_default=True, type=click.IntRange(2))
+@click.option("--repetitions", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--flips", default=2000, show_default=True, type=click.IntRange(1))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(
+    sizes: tuple[int, ...], rows: int, classes: int, repetitions: int, flips: int, as_json: bool
+) -> None:
+    table = {}
+    with tempfile.TemporaryDirectory(prefix="distinit-look-up-") as folder:
+        for units in sizes:
+            root = Path(folder) / str(units)
+            build(root, units, classes)
+            table[units] = measure(root, units, rows, repetitions)
+            if not as_json:
+                figures = "  ".join(f"{name} {value:6.1f}" for name, value in table[units].items())
+                click.echo(f"{units:5} units, us a row:  {figures}")
+    found = found_of(flips, classes)
+    if as_json:
+        click.echo(json.dumps({"microseconds": table, "found": found}))
+        return
+    for name, share in found.items():
+        click.echo(f"of {flips} flipped bits {name} finds {100 * share:.1f} %")
+
+
+if __name__ == "__main__":
+    main()
