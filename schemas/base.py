@@ -24,10 +24,13 @@ __all__ = [
 MAX_ID_BYTES = 64
 """Longest video id, in bytes: indexes reserve as much for every video as the longest id takes."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+SHA256_PATTERN = "^[0-9a-f]{64}$"
+VIDEO_ID_PATTERN = rf"^[A-Za-z0-9._-]{{1,{MAX_ID_BYTES}}}$"
+
+Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
 """A digest in hexadecimal. Nothing else may stand where a digest is read from a file."""
 
-VideoId = Annotated[str, StringConstraints(pattern=rf"^[A-Za-z0-9._-]{{1,{MAX_ID_BYTES}}}$")]
+VideoId = Annotated[str, StringConstraints(pattern=VIDEO_ID_PATTERN)]
 """What a video is called in tables and records: 16 hex digits of its sha256, and ``-N``."""
 
 Name = Annotated[str, StringConstraints(max_length=1_000)]

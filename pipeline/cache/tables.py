@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES, check_pages, plain_texts
 from distinit.pipeline.cache.plan import PlannedRows, UnitPlan, tasks_of_entries
-from distinit.pipeline.storage import atomic_path
+from distinit.pipeline.storage import atomic_path, open_regular, read_bounded
 from distinit.schemas.errors import CacheCorruptError
-from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.manifest import MAX_CAPACITY, MAX_UNITS, VideoOutcome
 from distinit.schemas.tables import PLAN_SCHEMA, VIDEOS_SCHEMA
 
 __all__ = [
     "column",
+    "parse_table",
     "plan_of",
     "plan_table",
     "read_batches",
@@ -29,6 +35,9 @@ __all__ = [
 ]
 
 _BATCH_ROWS = 2048
+_THRIFT_LIMIT = 1 << 20  # bytes of one text, and entries of one list, of a footer
+_COUNTS = ("first_row", "reserved_rows")
+_COUNT = re.compile(rb"[0-9]{1,18}")
 _RESTORE = "run `distinit cache verify`, then restore the file from a copy or extract again"
 
 
@@ -59,44 +68,71 @@ def write_table(table: pa.Table, path: Path) -> None:
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a whole table.
 
-    Raises CacheCorruptError if the file is missing, unreadable or of another schema.
+    Raises CacheCorruptError if the file is missing, unreadable, of another schema, or would take
+    more memory than an honest one (see parquet_bounds).
     """
-    with _open_table(path, schema) as file:
-        return file.read(use_threads=False)
+    with _as_corrupt(path):
+        data = read_bounded(path, MAX_TABLE_BYTES)
+    return parse_table(data, schema, path)
+
+
+def parse_table(data: bytes, schema: pa.Schema, path: Path) -> pa.Table:
+    """As ``read_table``, from the bytes of the file."""
+    with _as_corrupt(path), _open_table(io.BytesIO(data), schema, path) as file:
+        coded = file.read(use_threads=False)
+        return plain_texts(coded, schema, len(data))
 
 
 def read_batches(path: Path, schema: pa.Schema, names: Sequence[str]) -> Generator[pa.RecordBatch]:
     """Some columns of a table, some rows at a time. Raises CacheCorruptError as ``read_table``."""
+    wanted = pa.schema([schema.field(name) for name in names])
     try:
-        with _open_table(path, schema, memory_map=True) as file:
-            yield from file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False)
+        with _as_corrupt(path), os.fdopen(open_regular(path), "rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            if size > MAX_TABLE_BYTES:
+                raise ValueError(f"a file of {size} bytes")
+            with _open_table(source, schema, path) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False):
+                    table = plain_texts(pa.Table.from_batches([batch]), wanted, size)
+                    yield from table.combine_chunks().to_batches()
     finally:
         pa.default_memory_pool().release_unused()  # Arrow would keep some 20 MB for later
 
 
 @contextmanager
-def _open_table(
-    path: Path, schema: pa.Schema, *, memory_map: bool = False
-) -> Iterator[pq.ParquetFile]:
+def _as_corrupt(path: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path, memory_map=memory_map) as file:
-            found = file.schema_arrow
-            if found.equals(schema, check_metadata=False):
-                yield file
-                return
-    except (OSError, ValueError, pa.ArrowException) as error:
+        yield
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise CacheCorruptError(
             f"cannot read the table {path}",
-            expected="a Parquet file",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            expected="a Parquet file of the cache format",
+            found=str(said).splitlines()[0][:200],
             remedy=_RESTORE,
         ) from error
-    raise CacheCorruptError(
-        f"the table {path} has other columns than the format says",
-        expected=", ".join(schema.names),
-        found=", ".join(found.names),
-        remedy=_RESTORE,
-    )
+
+
+@contextmanager
+def _open_table(source: BinaryIO, schema: pa.Schema, path: Path) -> Iterator[pq.ParquetFile]:
+    """The file, its sizes checked; texts are read as dictionaries, see ``plain_texts``."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    with pq.ParquetFile(
+        source,
+        read_dictionary=texts,
+        thrift_string_size_limit=_THRIFT_LIMIT,
+        thrift_container_size_limit=_THRIFT_LIMIT,
+    ) as file:
+        found = file.schema.to_arrow_schema()
+        if not found.equals(schema, check_metadata=False):
+            raise CacheCorruptError(
+                f"the table {path} has other columns than the format says",
+                expected=", ".join(schema.names),
+                found=", ".join(found.names)[:400],
+                remedy=_RESTORE,
+            )
+        check_pages(source, file.metadata, schema)
+        yield file
 
 
 def column(table: pa.Table, name: str) -> np.ndarray:
@@ -128,6 +164,8 @@ def read_plan(path: Path) -> UnitPlan:
 def plan_of(table: pa.Table, path: Path) -> UnitPlan:
     """The plan in ``table``, which was read from ``path``. Raises CacheCorruptError."""
     capacity, base = _plan_sizes(table.schema, path)
+    for batch in table.to_batches():
+        _check_entries(batch, capacity, path)
     first_units: Sequence[int] = table.column("task").to_pylist()
     entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]
     return UnitPlan(capacity, tasks_of_entries(entries, first_units, capacity), base)
@@ -138,27 +176,51 @@ def read_planned_ids(path: Path) -> tuple[np.ndarray, int, int]:
 
     Without an object a video. Raises CacheCorruptError if the plan cannot be read.
     """
-    with _open_table(path, PLAN_SCHEMA) as file:
+    with (
+        _as_corrupt(path),
+        os.fdopen(open_regular(path), "rb") as source,
+        _open_table(source, PLAN_SCHEMA, path) as file,
+    ):
         capacity, _ = _plan_sizes(file.schema_arrow, path)
     parts, last_row = [np.zeros(0, "S1")], -1
-    for batch in read_batches(path, PLAN_SCHEMA, ("video_id", "first_row", "reserved_rows")):
+    for batch in read_batches(path, PLAN_SCHEMA, ("video_id", *_COUNTS)):
+        _check_entries(batch, capacity, path)
         parts.append(np.array([text.encode() for text in batch["video_id"].to_pylist()], np.bytes_))
         ends_N = batch["first_row"].to_numpy() + np.maximum(batch["reserved_rows"].to_numpy(), 1)
         last_row = max(last_row, int(ends_N.max()) - 1)
     return np.unique(np.concatenate(parts)), capacity, last_row // capacity + 1
 
 
+def _check_entries(batch: pa.RecordBatch, capacity: int, path: Path) -> None:
+    """Raise CacheCorruptError for numbers that no plan has: sums of them must not overflow."""
+    most = {"probed_fps": 1e9, "task": MAX_UNITS, "size_bytes": 1 << 62}
+    for name in (*_COUNTS, "probed_frames", "probed_fps", "task", "size_bytes"):
+        if name not in batch.schema.names or not batch.num_rows:
+            continue
+        values_N = batch[name].to_numpy()
+        if not ((values_N >= 0) & (values_N <= most.get(name, capacity * MAX_UNITS))).all():
+            raise CacheCorruptError(
+                f"the plan {path} holds a number that no plan has",
+                expected=f"{name} from 0 to {most.get(name, capacity * MAX_UNITS):g}",
+                found=f"{values_N.min()} .. {values_N.max()}",
+                remedy=_RESTORE,
+            )
+
+
 def _plan_sizes(schema: pa.Schema, path: Path) -> tuple[int, int]:
     """(capacity, base_videos)."""
     metadata = schema.metadata or {}
-    try:
-        return int(metadata[b"capacity"]), int(metadata[b"base_videos"])
-    except (KeyError, ValueError) as error:
-        raise CacheCorruptError(
-            f"the plan {path} does not say how long a unit is",
-            expected="capacity and base_videos in its schema metadata",
-            remedy=_RESTORE,
-        ) from error
+    sizes = [metadata.get(name, b"") for name in (b"capacity", b"base_videos")]
+    if all(_COUNT.fullmatch(size) for size in sizes):
+        capacity, base = map(int, sizes)
+        if capacity % 64 == 0 and 64 <= capacity <= MAX_CAPACITY:
+            return capacity, base
+    raise CacheCorruptError(
+        f"the plan {path} does not say how long a unit is",
+        expected="capacity (a multiple of 64) and base_videos in its schema metadata",
+        found=repr(b", ".join(sizes)[:80]),
+        remedy=_RESTORE,
+    )
 
 
 def videos_table(plan: UnitPlan, outcomes: dict[str, VideoOutcome]) -> pa.Table:

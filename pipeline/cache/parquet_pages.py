@@ -1,0 +1,129 @@
+"""What the pages of a Parquet file will take in memory, before any of them is decompressed.
+
+The footer states sizes that nothing enforces: Arrow allocates what each page's own header says, up
+to 2 GB. So the headers are read here first: Thrift's compact protocol, of which a page header needs
+a small part (parquet.thrift, ``struct PageHeader``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import pyarrow.parquet as pq
+
+__all__ = ["ColumnPages", "column_pages"]
+
+_HEADER_BYTES = 1 << 16
+_DEPTH = 8
+_UNCOMPRESSED, _COMPRESSED = 2, 3  # numbers of fields
+# Types of Thrift's compact protocol.
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+
+
+class ColumnPages(NamedTuple):
+    """Sums over the pages of one column in one row group."""
+
+    name: str
+    rows: int
+    uncompressed_bytes: int
+    largest_page_bytes: int
+
+
+def column_pages(file: BinaryIO, metadata: pq.FileMetaData) -> Iterator[ColumnPages]:
+    """Pages of every column chunk, from their own headers.
+
+    Raises ValueError for headers that cannot be, and chunks outside of the file.
+    """
+    file_bytes = file.seek(0, 2)
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for number in range(metadata.num_columns):
+            column = row_group.column(number)
+            start = column.data_page_offset
+            if column.has_dictionary_page and column.dictionary_page_offset:
+                start = min(start, column.dictionary_page_offset)
+            end = start + column.total_compressed_size
+            if not 0 <= start <= end <= file_bytes:
+                raise ValueError("a column chunk lies outside of the file")
+            sizes = list(_page_sizes(file, start, end))
+            largest = max(sizes, default=0)
+            yield ColumnPages(column.path_in_schema, row_group.num_rows, sum(sizes), largest)
+
+
+def _page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
+    """Uncompressed bytes of each page."""
+    while start < end:
+        file.seek(start)
+        header = _Header(file.read(min(_HEADER_BYTES, end - start)))
+        fields = header.struct()
+        uncompressed, compressed = fields.get(_UNCOMPRESSED, -1), fields.get(_COMPRESSED, -1)
+        if uncompressed < 0 or compressed < 0:
+            raise ValueError("a page without its size")
+        start += header.place + compressed
+        yield uncompressed
+    if start != end:
+        raise ValueError("a page that reaches beyond its column chunk")
+
+
+class _Header:
+    """A reader of one Thrift struct; of its fields only the integers are kept."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.place = 0
+
+    def struct(self, depth: int = 0) -> dict[int, int]:
+        """Field number -> value of its integers. Raises ValueError."""
+        if depth > _DEPTH:
+            raise ValueError("a page header that is nested too deeply")
+        fields: dict[int, int] = {}
+        number = 0
+        while (head := self._byte()) != 0:
+            kind, step = head & 0x0F, head >> 4
+            number = number + step if step else self._signed()
+            if kind in (_I16, _I32, _I64):
+                fields[number] = self._signed()
+            else:
+                self._skip(kind, depth)
+        return fields
+
+    def _skip(self, kind: int, depth: int) -> None:
+        if kind in (_TRUE, _FALSE):
+            return
+        if kind == _BYTE:
+            self._advance(1)
+        elif kind in (_I16, _I32, _I64):
+            self._unsigned()
+        elif kind == _DOUBLE:
+            self._advance(8)
+        elif kind == _BINARY:
+            self._advance(self._unsigned())
+        elif kind == _STRUCT:
+            self.struct(depth + 1)
+        else:  # collections: page headers have none
+            raise ValueError(f"a page header with a field of type {kind}")
+
+    def _byte(self) -> int:
+        self._advance(1)
+        return self._data[self.place - 1]
+
+    def _advance(self, count: int) -> None:
+        self.place += count
+        if self.place > len(self._data):
+            raise ValueError("a page header that does not end")
+
+    def _unsigned(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+            if shift > 63:
+                raise ValueError("a number in a page header that does not end")
+
+    def _signed(self) -> int:
+        value = self._unsigned()
+        return (value >> 1) ^ -(value & 1)
