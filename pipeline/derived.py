@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -59,15 +60,26 @@ def index_folder(key: str) -> Path:
 
 
 def columns_are_sound(folder: Path, version: int) -> bool:
-    """Whether the columns at ``folder`` are all there, undamaged and of this ``version``."""
+    """Whether the columns at ``folder`` are all there, undamaged and of this ``version``.
+
+    What another user may have written is none of ours: it could say anything of any content.
+    """
     try:
+        if not (_is_private(folder.parent) and _is_private(folder)):
+            return False
         record = read_json(folder / "index.json", error=StorageError, remedy="")
         return bool(record["version"] == version) and all(
             _checksum(folder / Path(name).name) == stored
             for name, stored in record["files"].items()
         )
-    except (OSError, StorageError, KeyError, TypeError, AttributeError):
+    except (OSError, StorageError, KeyError, TypeError, AttributeError, ValueError):
         return False
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether only this user (and root) can write there. Raises OSError."""
+    status = folder.stat()
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & stat.S_IWOTH
 
 
 def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) -> None:
@@ -98,18 +110,28 @@ def _remove(folder: Path) -> None:
     """Remove a folder of columns. Raises StorageError if it is anything else."""
     if not os.path.lexists(folder):
         return
-    if folder.is_symlink() or not (folder / MARKER).is_file():
+    is_ours = _is_private(folder.parent) and _is_private(folder)
+    if folder.is_symlink() or not is_ours or not (folder / MARKER).is_file():
         raise StorageError(
             f"{folder} is in the way: it was not made by distinit, and is not removed",
-            expected=f"no such folder, or one with a file {MARKER}",
-            remedy="look at it, move it away, then run the same command again",
+            expected=f"no such folder, or one with a file {MARKER} where only you can write",
+            remedy="look at it, move it away, then run the same command again; or set "
+            "XDG_CACHE_HOME to a folder of your own",
         )
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def map_column(folder: Path, name: str) -> np.ndarray:
-    """One column, read-only."""
-    values = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    """One column, read-only. Raises StorageError if it has gone or was damaged meanwhile."""
+    try:
+        values = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise StorageError(
+            f"a derived index cannot be read: {folder / name}.npy",
+            expected=f"a column of {folder}",
+            found=str(error).splitlines()[0],
+            remedy=f"delete {folder}, then run the same command again",
+        ) from error
     # The plain view of a mapping indexes several times faster than np.memmap itself.
     plain: np.ndarray = values.view(np.ndarray)
     return plain

@@ -26,6 +26,7 @@ __all__ = [
     "open_inside",
     "open_regular",
     "read_bounded",
+    "read_inside",
     "refuse_links",
     "safe_join",
     "sha256_file",
@@ -48,6 +49,7 @@ _REMEDIES = {
     errno.EPERM: "you may not write there: change the permissions or choose another folder",
 }
 _REGULAR = "a regular file"
+_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -137,9 +139,22 @@ def open_inside(root: Path, path: Path) -> int:
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """All bytes of a regular file. Raises OSError: as ``open_regular``, EFBIG above the limit."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        _refuse_above(limit_bytes, os.fstat(file.fileno()).st_size, path)
-        data = file.read(limit_bytes + 1)  # a file of /proc has no size
+    return _read_all(open_regular(path), path, limit_bytes)
+
+
+def read_inside(root: Path, path: Path, limit_bytes: int) -> bytes:
+    """As ``read_bounded``, of a file below ``root``. Raises OSError also as ``open_inside``."""
+    return _read_all(open_inside(root, path), path, limit_bytes)
+
+
+def _read_all(descriptor: int, path: Path, limit_bytes: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
+        size_bytes = os.fstat(descriptor).st_size
+        _refuse_above(limit_bytes, size_bytes, path)
+        data = file.read(size_bytes + 1)  # as much as is asked for is allocated
+        while len(data) > size_bytes and (more := file.read(_BLOCK_BYTES)):
+            data += more  # a file of /proc has no size, others may grow
+            _refuse_above(limit_bytes, len(data), path)
     _refuse_above(limit_bytes, len(data), path)
     return data
 

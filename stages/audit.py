@@ -71,7 +71,7 @@ def _audit_teacher(
     numbers = {video_id: number for number, video_id in enumerate(names.ids)}
     scan = ConfidenceScan(len(names.ids), record.identity.classes)
     progress.start("audit", total=cache.manifest.row_space.rows, unit="frames")
-    for rows in read_units(cache.layout, teacher_id, numbers):
+    for rows in read_units(cache, teacher_id, numbers):
         scan.add(rows)
         progress.advance(len(rows.entropy_N))
     progress.finish()

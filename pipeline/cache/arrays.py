@@ -15,6 +15,7 @@ import numpy as np
 
 from distinit.pipeline.cache.encoding import ArraySpec
 from distinit.pipeline.cache.plan import INNER_ROWS
+from distinit.pipeline.records import read_json
 from distinit.pipeline.storage import atomic_write_bytes, storage_errors
 from distinit.schemas.errors import CacheCorruptError
 
@@ -25,6 +26,8 @@ __all__ = [
     "metadata_bytes",
     "write_array_metadata",
 ]
+
+_MAX_METADATA_BYTES = 1 << 16
 
 
 def array_metadata(spec: ArraySpec, rows: int, capacity: int) -> dict[str, Any]:
@@ -70,25 +73,21 @@ def write_array_metadata(folder: Path, spec: ArraySpec, rows: int, capacity: int
 def check_array(folder: Path, spec: ArraySpec, rows: int, capacity: int) -> None:
     """Raises CacheCorruptError unless ``zarr.json`` describes exactly the array of the manifest."""
     path = folder / "zarr.json"
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CacheCorruptError(
-            f"cannot read {path}",
-            expected="the description of a Zarr v3 array",
-            found=type(error).__name__,
-            remedy="restore the file from a copy of the cache",
-        ) from error
+    found = read_json(
+        path,
+        error=CacheCorruptError,
+        remedy="restore the file from a copy of the cache",
+        missing="the description of an array is missing",
+        limit_bytes=_MAX_METADATA_BYTES,
+    )
     wanted = array_metadata(spec, rows, capacity)
-    if not isinstance(found, dict):
-        found = {}
     wrong = [key for key in wanted if found.get(key) != wanted[key]]
     if wrong or found.keys() != wanted.keys():
         key = wrong[0] if wrong else str(sorted(found.keys() - wanted.keys())[0])
         raise CacheCorruptError(
             f"{path} describes another array than the manifest",
             expected=f"{key} = {wanted.get(key)}",
-            found=f"{key} = {found.get(key)}",
+            found=f"{key} = {str(found.get(key))[:200]}",
             remedy="do not use this cache; ask its sender for a clean copy",
         )
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.state import check_rows, committed_units
-from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.cache.tables import column
+from distinit.pipeline.cache.unit_tables import REMEDY, read_confidence, read_frames
 from distinit.pipeline.derived import (
     columns_are_sound,
     derive_columns,
@@ -29,18 +30,17 @@ from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import RowSpace, UnitCommit
-from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["TargetIndex", "build_index", "index_key"]
 
 _VERSION = 1
-MAX_PLAN_BYTES = 4 << 30  # 100 bytes a video
-_REMEDY = "run `distinit cache verify`, then restore the file from a copy or extract again"
+_FREE_ROWS = 1 << 24
+_ROWS_A_BYTE = 64  # a shard with rows takes a byte for each row of the unit at the very least
 
 
 def index_key(layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]) -> str:
-    """sha256 over the bytes that decide what the index holds: plan, teachers, commit records.
+    """sha256 over the bytes that decide what the index holds: plan, videos, teachers, commits.
 
     The commits pin the tables by their sha256, which is checked while the index is built. What the
     manifest claims of itself is left out: a cache could claim to be another one.
@@ -49,12 +49,12 @@ def index_key(layout: CacheLayout, space: RowSpace, records: Mapping[str, Teache
     """
     digest = hashlib.sha256(f"distinit target index {space.capacity} {space.units}\n".encode())
     for path in _deciding_files(layout, space, records):
-        limit_bytes = MAX_PLAN_BYTES if path == layout.plan else MAX_RECORD_BYTES
+        limit_bytes = MAX_TABLE_BYTES if path.suffix == ".parquet" else MAX_RECORD_BYTES
         try:
             sha256 = sha256_file(path, limit_bytes)
         except OSError as error:
             raise CacheCorruptError(
-                f"cannot read {path}", found=error.strerror, remedy=_REMEDY
+                f"cannot read {path}", found=error.strerror, remedy=REMEDY
             ) from error
         digest.update(f"{layout.relative(path)} {sha256}\n".encode())
     return digest.hexdigest()
@@ -64,6 +64,8 @@ def _deciding_files(
     layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]
 ) -> Iterator[Path]:
     yield layout.plan
+    if layout.videos.exists():  # written when an extraction ends
+        yield layout.videos
     for name in sorted(records):
         yield layout.teacher_record(name)
         for unit in committed_units(layout, name, space.units):
@@ -89,9 +91,12 @@ class TargetIndex:
         self.video_number = self._map("video_number")
 
     @classmethod
-    def open(cls, folder: Path) -> TargetIndex | None:
-        """The index at ``folder``, None if there is none or it is damaged."""
-        return cls(folder) if columns_are_sound(folder, _VERSION) else None
+    def open(cls, folder: Path, rows: int) -> TargetIndex | None:
+        """The index at ``folder`` of that many rows, None if there is none or it is damaged."""
+        if not columns_are_sound(folder, _VERSION):
+            return None
+        index = cls(folder)
+        return index if len(index.frame_index) == len(index.video_number) == rows else None
 
     def _map(self, name: str) -> np.ndarray:
         return map_column(self.folder, name)
@@ -169,12 +174,33 @@ def build_index(
     One table and one commit record are in memory at a time. ``planned_ids_V``: bytes, sorted.
 
     Raises:
-        CacheCorruptError: A table is damaged or contradicts its commit.
+        CacheCorruptError: A table is damaged or contradicts its commit, or there are more rows
+            than the shards can hold.
         StorageError: The folder cannot be written.
     """
+    _check_rows_exist(layout, space, records)
     write = partial(_build_into, layout, planned_ids_V, space, records)
     derive_columns(folder, _VERSION, write)
     return TargetIndex(folder)
+
+
+def _check_rows_exist(
+    layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]
+) -> None:
+    """The index takes some bytes a row: numbers in a manifest must not fill the disk."""
+    shards = (
+        layout.shard(name, "logits", unit)
+        for name in records
+        for unit in committed_units(layout, name, space.units)
+    )
+    stored_bytes = sum(path.stat().st_size for path in shards if path.is_file())
+    if space.rows_padded > _FREE_ROWS + _ROWS_A_BYTE * stored_bytes:
+        raise CacheCorruptError(
+            f"the manifest of {layout.root} claims more rows than its shards can hold",
+            expected=f"shards for {space.units} units of {space.capacity} rows",
+            found=f"{stored_bytes} bytes of shards",
+            remedy="do not use this cache; ask its sender for a clean copy",
+        )
 
 
 def _build_into(
@@ -217,15 +243,13 @@ def _index_frames(
     maps: Mapping[str, np.ndarray],
 ) -> int:
     """Enter the frames of one unit; how many they are."""
-    unit = commit.unit
-    path = layout.frames(unit)
-    table = _committed_table(layout, path, commit, FRAMES_SCHEMA)
-    row_N = _rows_of_unit(table, unit, capacity, path)
+    path = layout.frames(commit.unit)
+    table = read_frames(layout, commit, capacity)
+    row_N = column(table, "row")
     coded = table.column("video_id").combine_chunks().dictionary_encode()
     names = np.array([v.encode() for v in coded.dictionary.to_pylist()], dtype=np.bytes_)
-    known = columns["video_ids"]
-    number_D = np.searchsorted(known, names) if len(names) else np.zeros(0, np.int64)
-    if (number_D >= len(known)).any() or (known[number_D] != names).any():
+    number_D, known_D = find_texts(columns["video_ids"], names)
+    if not known_D.all():
         raise _contradiction(path, "videos of the plan", "a video that is not planned")
     number_N = number_D[coded.indices.to_numpy(zero_copy_only=False)] if len(row_N) else row_N
     index_N = column(table, "frame_index")
@@ -276,30 +300,11 @@ def _index_teacher(
         committed[unit] = True
         if not names:
             continue
-        path = layout.confidence(record.id, unit)
-        table = _committed_table(layout, path, commit, CONFIDENCE_SCHEMA)
-        row_N = _rows_of_unit(table, unit, space.capacity, path)
+        table = read_confidence(layout, record, commit, space.capacity)
+        row_N = column(table, "row")
         for name, values in maps.items():
             values[row_N] = column(table, name)
     np.save(folder / f"committed-{record.id}.npy", committed, allow_pickle=False)
-
-
-def _committed_table(
-    layout: CacheLayout, path: Path, commit: UnitCommit, schema: pa.Schema
-) -> pa.Table:
-    entry = commit.files[layout.relative(path)]
-    table = read_table(path, schema)
-    if sha256_file(path) != entry.sha256 or table.num_rows != commit.rows:
-        raise _contradiction(path, f"{commit.rows} rows, sha256 {entry.sha256}", "other content")
-    return table
-
-
-def _rows_of_unit(table: pa.Table, unit: int, capacity: int, path: Path) -> np.ndarray:
-    row_N = column(table, "row")
-    inside = (row_N // capacity == unit).all() and (np.diff(row_N) > 0).all()
-    if not inside:
-        raise _contradiction(path, f"ascending rows of {unit_name(unit)}", "others")
-    return row_N
 
 
 def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
@@ -307,7 +312,7 @@ def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
         f"{path} contradicts the records of the cache",
         expected=expected,
         found=found,
-        remedy=_REMEDY,
+        remedy=REMEDY,
     )
 
 

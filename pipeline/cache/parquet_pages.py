@@ -38,6 +38,8 @@ def column_pages(file: BinaryIO, metadata: pq.FileMetaData) -> Iterator[ColumnPa
     file_bytes = file.seek(0, 2)
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
+        if row_group.num_rows == 0:  # nothing is read, and its offsets mean nothing
+            continue
         for number in range(metadata.num_columns):
             column = row_group.column(number)
             start = column.data_page_offset

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distinit.pipeline.cache.arrays import check_array
+from distinit.pipeline.cache.checksums import check_listed
 from distinit.pipeline.cache.completion import ExtractCommand, lacking_units, missing_lines
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
@@ -129,11 +130,13 @@ class TargetCache:
             return TargetIndex(index_folder(self._key))
         self._key = index_key(self.layout, self.manifest.row_space, self.teachers)
         folder = index_folder(self._key)
-        return TargetIndex.open(folder) or self._build_index(folder)
+        rows = self.manifest.row_space.rows_padded
+        return TargetIndex.open(folder, rows) or self._build_index(folder)
 
     def _build_index(self, folder: Path) -> TargetIndex:
         ids_V, capacity, units = read_planned_ids(self.layout.plan)
         self._check_plan(capacity, units)
+        check_listed(self.layout, (self.layout.plan, self.layout.videos))
         return build_index(self.layout, ids_V, self.manifest.row_space, self.teachers, folder)
 
     def read_state(self) -> CacheState:

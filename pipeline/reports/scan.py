@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.records import read_commit
+from distinit.pipeline.cache.state import committed_units
+from distinit.pipeline.cache.tables import column
+from distinit.pipeline.cache.unit_tables import read_confidence, read_frames
 from distinit.schemas.errors import CacheCorruptError
-from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA
 
 __all__ = ["ConfidenceRows", "ConfidenceScan", "Extreme", "read_units"]
 
@@ -151,15 +153,18 @@ def _threshold_grid(highest_nats: float) -> np.ndarray:
 
 
 def read_units(
-    layout: CacheLayout, teacher_id: str, number_of: Mapping[str, int]
+    cache: TargetCache, teacher_id: str, number_of: Mapping[str, int]
 ) -> Iterator[ConfidenceRows]:
     """The committed units of one teacher, one after the other; ``number_of``: video_id -> number.
 
-    Raises CacheCorruptError when a confidence table does not match its frames table.
+    Raises CacheCorruptError for a table that is not as committed, or does not match its frames.
     """
-    for unit in sorted(layout.committed_units(teacher_id)):
-        frames = read_table(layout.frames(unit), FRAMES_SCHEMA)
-        confidence = read_table(layout.confidence(teacher_id, unit), CONFIDENCE_SCHEMA)
+    layout, space = cache.layout, cache.manifest.row_space
+    record = cache.teachers[teacher_id]
+    for unit in committed_units(layout, teacher_id, space.units):
+        commit = read_commit(layout, record, unit)
+        frames = read_frames(layout, commit, space.capacity)
+        confidence = read_confidence(layout, record, commit, space.capacity)
         ids = frames["video_id"].combine_chunks().dictionary_encode()
         numbers = np.array([number_of.get(name, -1) for name in ids.dictionary.to_pylist()], int)
         if not frames["row"].equals(confidence["row"]) or (numbers < 0).any():
