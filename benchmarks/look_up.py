@@ -27,81 +27,17 @@ from pathlib import Path
 
 import click
 import numpy as np
+from made_up_cache import made_up_teacher, write_made_up_cache
 
 from distinit.pipeline.cache.confidence import confidence_of, log_softmax
 from distinit.pipeline.cache.encoding import decode, encode
-from distinit.pipeline.cache.plan import INNER_ROWS, PlannedRows, PlannedVideo
+from distinit.pipeline.cache.plan import INNER_ROWS
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.shards import crc32c
-from distinit.pipeline.cache.task import open_task
-from distinit.pipeline.cache.writer import CacheWriter
-from distinit.schemas.base import sha256_of
-from distinit.schemas.manifest import VideoOutcome
-from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
-from distinit.schemas.video import SamplingConfig
 
 CAPACITY = 64
 FLOAT16_STEP = 2.0**-11  # half a unit in the last place, relative
 SLACK_NATS = 1e-4  # fp32 rounding of the stored log_z
-
-
-def teacher_of(classes: int) -> TeacherRecord:
-    """A teacher that was never asked."""
-    identity = TeacherIdentity(
-        architecture="made-up",
-        weights_sha256="0" * 64,
-        preprocessing=PreprocessSpec(
-            resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
-        ),
-        classes=classes,
-        label_space="none",
-        label_names=(),
-    )
-    return TeacherRecord(
-        id="made-up",
-        fingerprint=identity.fingerprint,
-        identity=identity,
-        encoding="float16",
-        batch_size=1,
-        software={},
-    )
-
-
-def outcome_of(video: PlannedRows) -> VideoOutcome:
-    """A video that decoded."""
-    return VideoOutcome(
-        video_id=video.video_id,
-        status="ok",
-        frame_count=CAPACITY,
-        width=8,
-        height=8,
-        duration_seconds=1,
-    )
-
-
-def build(root: Path, units: int, classes: int) -> None:
-    """A cache of ``units`` videos that fill a unit each."""
-    digests = [sha256_of(number) for number in range(units)]
-    videos = [PlannedVideo(d[:16], d, d, 1, 1, CAPACITY, CAPACITY, 25.0) for d in digests]
-    teacher = teacher_of(classes)
-    index_N = np.arange(CAPACITY)
-    rng = np.random.default_rng(0)
-    with CacheWriter.create_or_open(
-        root,
-        videos=videos,
-        sampling=SamplingConfig(),
-        teachers={teacher.id: teacher},
-        unit_rows=CAPACITY,
-    ) as writer:
-        for spec in writer.pending_tasks():
-            task = open_task(spec)
-            for video in spec.videos:
-                logits_NC = 3 * rng.standard_normal((CAPACITY, classes), np.float32)
-                hash_N = index_N.astype(np.uint64)
-                task.add(video, index_N, index_N, "1/25", hash_N, {teacher.id: logits_NC})
-                task.finish_video(outcome_of(video))
-            task.commit()
-        writer.finalise()
 
 
 def microseconds(
@@ -204,7 +140,8 @@ def main(
     with tempfile.TemporaryDirectory(prefix="distinit-look-up-") as folder:
         for units in sizes:
             root = Path(folder) / str(units)
-            build(root, units, classes)
+            teacher = made_up_teacher("made-up", classes)
+            write_made_up_cache(root, [CAPACITY] * units, [teacher], CAPACITY)
             table[units] = measure(root, units, rows, repetitions)
             if not as_json:
                 figures = "  ".join(f"{name} {value:6.1f}" for name, value in table[units].items())

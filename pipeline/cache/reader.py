@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +21,7 @@ from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.shards import ShardReader
-from distinit.pipeline.cache.state import CacheState, read_state, summary_of
+from distinit.pipeline.cache.state import CacheState, committed_units, read_state, summary_of
 from distinit.pipeline.cache.tables import (
     read_batches,
     read_plan,
@@ -29,6 +30,7 @@ from distinit.pipeline.cache.tables import (
 )
 from distinit.pipeline.derived import index_folder
 from distinit.pipeline.open_files import files_at_once
+from distinit.pipeline.storage import open_inside
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
@@ -193,8 +195,25 @@ class TargetCache:
         """
         import zarr
 
-        folder = self.layout.array(self._known(teacher_id).id, name)
+        record, units = self._known(teacher_id), self.manifest.row_space.units
+        for unit in committed_units(self.layout, record.id, units):
+            self._check_no_pipe(self.layout.shard(record.id, name, unit))
+        folder = self.layout.array(record.id, name)
         return zarr.open_array(folder, mode="r", config={"read_missing_chunks": False})
+
+    def _check_no_pipe(self, path: Path) -> None:
+        """Zarr would wait for a pipe, and follow a link to anywhere."""
+        try:
+            os.close(open_inside(self.layout.root, path))
+        except FileNotFoundError:
+            return  # a unit without rows has no shard
+        except OSError as error:
+            raise CacheCorruptError(
+                f"a shard of the cache cannot be opened: {path}",
+                expected="a regular file of the cache",
+                found=error.strerror,
+                remedy="do not use this cache; ask its sender for a clean copy",
+            ) from error
 
     def _known(self, teacher_id: str) -> TeacherRecord:
         if teacher_id in self.absent_teachers:

@@ -81,12 +81,8 @@ def _read_inside(root: Path, path: Path, size: int) -> bytes:
     try:
         return read_inside(root, path, size)
     except OSError as error:
-        raise CacheCorruptError(
-            f"cannot read the table {path}",
-            expected=f"{size} bytes, as committed",
-            found=error.strerror,
-            remedy=REMEDY,
-        ) from error
+        found = error.strerror
+        raise _contradiction(path, f"{size} bytes, as committed", found) from error
 
 
 def _check_rows(table: pa.Table, unit: int, capacity: int, path: Path) -> None:
@@ -108,7 +104,7 @@ def _check_range(
         )
 
 
-def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
+def _contradiction(path: Path, expected: str, found: str | None) -> CacheCorruptError:
     return CacheCorruptError(
         f"{path} contradicts the records of the cache",
         expected=expected,

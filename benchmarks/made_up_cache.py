@@ -1,0 +1,87 @@
+"""Target caches of made-up logits, for benchmarks that need no videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distinit.pipeline.cache.plan import PlannedVideo
+from distinit.pipeline.cache.task import open_task
+from distinit.pipeline.cache.writer import CacheWriter
+from distinit.schemas.base import sha256_of
+from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
+from distinit.schemas.video import SamplingConfig
+
+
+def made_up_teacher(
+    name: str, classes: int, encoding: str = "float16", target: str = "logits"
+) -> TeacherRecord:
+    """A teacher that was never asked."""
+    identity = TeacherIdentity.model_validate(
+        {
+            "architecture": "made-up",
+            "weights_sha256": "0" * 64,
+            "preprocessing": PreprocessSpec(
+                resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
+            ),
+            "target": target,
+            "classes": classes,
+            "label_space": "none",
+            "label_names": (),
+        }
+    )
+    return TeacherRecord(
+        id=name,
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        encoding=encoding,
+        batch_size=1,
+        software={},
+    )
+
+
+def write_made_up_cache(
+    root: Path, frames: Sequence[int], teachers: Sequence[TeacherRecord], capacity: int
+) -> None:
+    """A complete cache of videos with so many frames; one of none is a video that failed."""
+    digests = [sha256_of(number) for number in range(len(frames))]
+    videos = [
+        PlannedVideo(digest[:16], f"{digest}.mp4", digest, 1, 1, count, count, 25.0)
+        for digest, count in zip(digests, frames, strict=True)
+    ]
+    rng = np.random.default_rng(0)
+    with CacheWriter.create_or_open(
+        root,
+        videos=videos,
+        sampling=SamplingConfig(),
+        teachers={teacher.id: teacher for teacher in teachers},
+        unit_rows=capacity,
+    ) as writer:
+        for spec in writer.pending_tasks():
+            task = open_task(spec)
+            for video in spec.videos:
+                index_N = np.arange(video.reserved_rows)
+                logits = {
+                    t.id: 3 * rng.standard_normal((len(index_N), t.identity.classes), np.float32)
+                    for t in teachers
+                }
+                task.add(video, index_N, index_N, "1/25", index_N.astype(np.uint64), logits)
+                outcome = _outcome_of(video.video_id, video.reserved_rows)
+                (task.finish_video if video.reserved_rows else task.fail_video)(outcome)
+            task.commit()
+        writer.finalise()
+
+
+def _outcome_of(video_id: str, frames: int) -> VideoOutcome:
+    return VideoOutcome(
+        video_id=video_id,
+        status="ok" if frames else "failed",
+        frame_count=frames,
+        width=8,
+        height=8,
+        duration_seconds=frames / 25,
+        error=None if frames else "made to fail",
+    )
