@@ -32,7 +32,7 @@ from distinit.schemas.manifest import UnitCommit
 from distinit.stages.cache import cache_info
 
 CAPACITY = 64
-FRAMES = (30, 20, 150, 5, 0, 64)  # one in three units, one that failed, one that fills a unit
+FRAMES = (30, 20, 70, 5, 0)  # one in two units, and one that failed
 TEACHERS = (
     made_up_teacher("half", 7),
     made_up_teacher("byte", 9, "int8"),

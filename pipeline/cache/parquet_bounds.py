@@ -26,7 +26,7 @@ _FREE_BYTES = 64 << 20
 _PATTERNS = {
     "video_id": VIDEO_ID_PATTERN,
     "digest": SHA256_PATTERN,
-    "status": "^(ok|failed)$",
+    "status": "^(ok|failed|gone)$",
     "time_base": "^[0-9]{1,19}/[0-9]{1,19}$",
     "path": r"^[^\x00]+$",
 }

@@ -59,8 +59,8 @@ class ShardReader:
         self._chunks = capacity // INNER_ROWS
         self._owner = f"{unit_name(unit)} of teacher {teacher_id}"
         self._remedy = (
-            f"`distinit cache verify {self._root}` lists all damage; restore the file from a "
-            "copy, or delete it and run the same `distinit extract` again"
+            f"run `distinit cache verify {layout.root} --repair`, then the same `distinit extract` "
+            "again; or fetch the cache again"
         )
         self._descriptor = -1
         self._identity: _Identity | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
 from distinit.pipeline.cache.tables import column, parse_table
@@ -17,11 +18,11 @@ from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["REMEDY", "check_confidence", "read_confidence", "read_frames"]
+__all__ = ["REMEDY", "answered_rows", "check_confidence", "read_confidence", "read_frames"]
 
 REMEDY = (
-    "`distinit cache verify` lists all damage; restore the file from a copy, or delete it and run "
-    "the same `distinit extract` again"
+    "`distinit cache verify CACHE` lists all damage; with --repair, running the same `distinit "
+    "extract` again does the damaged units again; or fetch the cache again"
 )
 _SLACK = 1e-3  # rounding may lift the entropy of a uniform distribution above ln(classes)
 _MOST_FRAMES = 1 << 31  # the index holds them in 32 bits
@@ -40,15 +41,26 @@ def read_frames(layout: CacheLayout, commit: UnitCommit, capacity: int) -> pa.Ta
 def read_confidence(
     layout: CacheLayout, record: TeacherRecord, commit: UnitCommit, capacity: int
 ) -> pa.Table:
-    """How sure a teacher is of each row of the unit. Raises CacheCorruptError."""
+    """How sure a teacher is of each row of the unit; NaN where it never saw the video.
+
+    Raises CacheCorruptError.
+    """
     path = layout.confidence(record.id, commit.unit)
     is_features = record.identity.target == "features"
     schema = FEATURE_ROWS_SCHEMA if is_features else CONFIDENCE_SCHEMA
     table = _read_committed(layout, path, commit, schema)
     _check_rows(table, commit.unit, capacity, path)
     if not is_features:
-        check_confidence(table, record.identity.classes, path)
+        said = table
+        if commit.unanswered:
+            said = table.filter(answered_rows(read_frames(layout, commit, capacity), commit))
+        check_confidence(said, record.identity.classes, path)
     return table
+
+
+def answered_rows(frames: pa.Table, commit: UnitCommit) -> pa.BooleanArray:
+    """Which rows of a unit are of videos that the teacher has seen."""
+    return pc.invert(pc.is_in(frames.column("video_id"), pa.array(commit.unanswered, pa.string())))
 
 
 def check_confidence(table: pa.Table, classes: int, path: Path) -> None:

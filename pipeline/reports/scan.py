@@ -12,7 +12,7 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.state import committed_units
 from distinit.pipeline.cache.tables import column
-from distinit.pipeline.cache.unit_tables import read_confidence, read_frames
+from distinit.pipeline.cache.unit_tables import answered_rows, read_confidence, read_frames
 from distinit.schemas.errors import CacheCorruptError
 
 __all__ = ["ConfidenceRows", "ConfidenceScan", "Extreme", "read_units"]
@@ -165,6 +165,9 @@ def read_units(
         commit = read_commit(layout, record, unit)
         frames = read_frames(layout, commit, space.capacity)
         confidence = read_confidence(layout, record, commit, space.capacity)
+        if commit.unanswered:  # of videos that were gone when this teacher came
+            answered = answered_rows(frames, commit)
+            frames, confidence = frames.filter(answered), confidence.filter(answered)
         ids = frames["video_id"].combine_chunks().dictionary_encode()
         numbers = np.array([number_of.get(name, -1) for name in ids.dictionary.to_pylist()], int)
         if not frames["row"].equals(confidence["row"]) or (numbers < 0).any():
