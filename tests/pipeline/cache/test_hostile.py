@@ -118,6 +118,7 @@ def plan_bytes(**changes: Any) -> dict[str, Any]:
         "first_row": 0,
         "reserved_rows": 9,
         "task": 0,
+        "in_corpus": True,
     }
     return row | changes
 
@@ -331,8 +332,7 @@ def test_rows_that_the_files_cannot_hold_are_refused_and_take_no_room(
 def test_a_plan_that_agrees_with_a_manifest_of_far_too_many_rows_is_refused(
     cache_root: Path,
 ) -> None:
-    units, capacity = 7, 1 << 20  # 7 million rows in 279
-    units = 20
+    units, capacity = 20, 1 << 20  # 21 million rows in shards of 279
     layout = CacheLayout(cache_root)
     plan = read_table(layout.plan, PLAN_SCHEMA)
     rows = [plan_bytes(first_row=0, reserved_rows=units * capacity)]
