@@ -41,7 +41,7 @@ def read_frames(layout: CacheLayout, commit: UnitCommit, capacity: int) -> pa.Ta
 def read_confidence(
     layout: CacheLayout, record: TeacherRecord, commit: UnitCommit, capacity: int
 ) -> pa.Table:
-    """How sure a teacher is of each row of the unit; NaN where it never saw the video.
+    """How sure a teacher is of each row of the unit; NaN where it has no answer.
 
     Raises CacheCorruptError.
     """
@@ -52,15 +52,16 @@ def read_confidence(
     _check_rows(table, commit.unit, capacity, path)
     if not is_features:
         said = table
-        if commit.unanswered:
+        if commit.unanswered or commit.refused:
             said = table.filter(answered_rows(read_frames(layout, commit, capacity), commit))
         check_confidence(said, record.identity.classes, path)
     return table
 
 
 def answered_rows(frames: pa.Table, commit: UnitCommit) -> pa.BooleanArray:
-    """Which rows of a unit are of videos that the teacher has seen."""
-    return pc.invert(pc.is_in(frames.column("video_id"), pa.array(commit.unanswered, pa.string())))
+    """Which rows of a unit are of videos that the teacher has answers for; others are NaN."""
+    without = pa.array([*commit.unanswered, *commit.refused], pa.string())
+    return pc.invert(pc.is_in(frames.column("video_id"), without))
 
 
 def check_confidence(table: pa.Table, classes: int, path: Path) -> None:

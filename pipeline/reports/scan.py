@@ -165,7 +165,7 @@ def read_units(
         commit = read_commit(layout, record, unit)
         frames = read_frames(layout, commit, space.capacity)
         confidence = read_confidence(layout, record, commit, space.capacity)
-        if commit.unanswered:  # of videos that were gone when this teacher came
+        if commit.unanswered or commit.refused:
             answered = answered_rows(frames, commit)
             frames, confidence = frames.filter(answered), confidence.filter(answered)
         ids = frames["video_id"].combine_chunks().dictionary_encode()
