@@ -61,6 +61,9 @@ class StudentRecord(Record):
         None, description="content digest of the target cache"
     )
     label_names: tuple[str, ...] = Field((), description="classes of a finetuned head")
+    tensors: FileEntry | None = Field(
+        None, description="size and sha256 of student.safetensors: damage is found when it is read"
+    )
     config: dict[str, Any] = Field(description="the whole configuration of the run")
 
 

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from distinit.pipeline.pickled import plain_problem, read_pickled
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.storage import atomic_path
+from distinit.pipeline.storage import atomic_path, sha256_file
 from distinit.pipeline.students.heads import Student, head_shapes
 from distinit.pipeline.students.registry import build_student, require_named_plugin
 from distinit.pipeline.tensors import TensorShape, differences, read_shapes, read_tensors
 from distinit.schemas.errors import CheckpointError
+from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
 
@@ -43,12 +44,16 @@ BACKBONE = "backbone."
 
 
 def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
-    """Write the tensors, then the record; returns the tensor file's path."""
+    """Write the tensors, then the record; returns the tensor file's path.
+
+    ``record.tensors`` is filled in here.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in student.state_dict().items()}
     path = folder / TENSORS_NAME
     with atomic_path(path) as partial:
         save_file(tensors, partial, metadata={"format": "pt"})
-    write_record(record, folder / RECORD_NAME)
+    entry = FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+    write_record(record.model_copy(update={"tensors": entry}), folder / RECORD_NAME)
     return path
 
 
@@ -65,6 +70,7 @@ def load_student(source: Path, plugin: str | None = None) -> tuple[Student, Stud
     record = _read_record(path)
     require_named_plugin(record.student, plugin, path.with_name(RECORD_NAME))
     found = _reading(path, read_shapes)
+    _refuse_damage(path, record)
     heads = {head.name: head.outputs for head in record.heads}
     _refuse_other_heads(path, head_shapes(heads, record.feature_dim), found)
     student = Student(build_student(record.student), heads)
@@ -84,7 +90,9 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
     """
     path = student_path(source)
     if path.with_name(RECORD_NAME).is_file() and path.name == TENSORS_NAME:
-        _refuse_other_architecture(path, _read_record(path).student, config)
+        record = _read_record(path)
+        _refuse_other_architecture(path, record.student, config)
+        _refuse_damage(path, record)
     pickled = None if path.suffix == ".safetensors" else _reading(path, _read_pickled)
     shapes = _reading(path, read_shapes) if pickled is None else _shapes(pickled)
     wanted = {k: v for k, v in student.state_dict().items() if k.startswith(BACKBONE)}
@@ -162,6 +170,21 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, TensorShape]:
     return {name: TensorShape.of(tensor) for name, tensor in tensors.items()}
+
+
+def _refuse_damage(path: Path, record: StudentRecord) -> None:
+    """Compare the tensors' bytes with what the record says of them."""
+    entry = record.tensors
+    if entry is None:
+        return
+    size = path.stat().st_size
+    if size != entry.size or _reading(path, sha256_file) != entry.sha256:
+        raise CheckpointError(
+            f"{path} is damaged, or belongs to another {RECORD_NAME}",
+            expected=f"{entry.size:,} bytes with sha256 {entry.sha256}",
+            found=f"{size:,} bytes, others than were written",
+            remedy="copy both files from the run folder again",
+        )
 
 
 def _refuse_other_architecture(path: Path, found: StudentConfig, wanted: StudentConfig) -> None:

@@ -151,3 +151,15 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": Path("/tmp")}, path)
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         load_backbone(new_student(TINY, {"a": 3}, 0), TINY, path)
+
+
+def test_a_flipped_bit_in_the_tensors_is_found(tmp_path: Path) -> None:
+    save(tmp_path)
+    path = tmp_path / "student.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1  # of a weight: it stays finite, and fits
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="is damaged, or belongs to another"):
+        load_student(tmp_path)
+    with pytest.raises(CheckpointError, match="is damaged, or belongs to another"):
+        load_backbone(new_student(TINY, {"a": 3}, 0), TINY, tmp_path)
