@@ -1,6 +1,7 @@
 """Damaged and forged folders against everything that reads them.
 
     python benchmarks/fuzz.py --target cache --cases 2000
+    python benchmarks/fuzz.py --target training --cases 3000
     python benchmarks/fuzz.py --target cache --only 17 --seed 0
 
 Each case is a copy of a small whole folder with one change. Every operation of the target then runs
@@ -42,7 +43,7 @@ import click
 
 from distinit.schemas.errors import DistInitError
 
-TARGETS = ("cache",)
+TARGETS = ("cache", "training")
 OUTCOMES = ("refused", "same", "other", "WRONG", "traceback", "hang", "memory", "crash")
 BAD = frozenset(OUTCOMES[3:])
 _MEMORY_ERRORS = ("Cannot allocate memory", "malloc of size", "Unable to allocate")
@@ -226,6 +227,7 @@ def fuzz(
 ) -> Tally:
     """Run the cases in folder ``work``."""
     whole, home, tally = work / "whole", work / "home", Tally()
+    home.mkdir()
     build_apart(target, whole)
     sandbox = Sandbox(target, deadline_seconds, memory_mib)
     expected = sandbox.run(whole, home)
