@@ -2,167 +2,37 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Concatenate, Protocol
+from typing import Any
 
 import click
 
-from distinit.pipeline.config import build_config, sampling_choice, teacher_requests
-from distinit.pipeline.progress import NullProgress, choose_progress
-from distinit.schemas.base import Record
-from distinit.schemas.errors import DistInitError
-from distinit.schemas.wording import printable, printable_json
+from distinit.pipeline.command_line import (
+    Command,
+    SectionedGroup,
+    damaged_option,
+    examples,
+    run_stage,
+    sampling_options,
+    show,
+    stage_options,
+    teacher_option,
+    train_options,
+    videos_option,
+    weights_option,
+)
+from distinit.pipeline.config import teacher_requests
+from distinit.pipeline.progress import choose_progress
 
 __all__ = ["main"]
 
-_SECTIONS = {
-    "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Look and trust": ("audit", "cache", "frames", "flow", "runs"),
-    "Start here": ("demo", "plan", "doctor"),
-}
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_videos_option = click.option(
-    "--videos",
-    metavar="DIR|LIST|URL",
-    help="Folder (recursive); .txt, .csv or .parquet list of paths and URLs; or a URL.",
-)
-_teacher_option = click.option(
-    "--teacher", "names", multiple=True, metavar="NAME", help="Repeat for several."
-)
-_damaged_option = click.option(
-    "--damaged", "decode__damaged", metavar="keep|fail", help="Videos that lack frames."
-)
-_weights_option = click.option(
-    "--weights", multiple=True, metavar="FILE", help="Of the teachers, in their order."
-)
-
-
-class _Sectioned(click.Group):
-    """Help in sections; errors of the project without a traceback."""
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by section; a command of no section comes last."""
-        named = {name for names in _SECTIONS.values() for name in names}
-        others = tuple(name for name in self.list_commands(ctx) if name not in named)
-        for title, names in {**_SECTIONS, "More": others}.items():
-            commands = [(name, self.get_command(ctx, name)) for name in names]
-            rows = [(n, c.get_short_help_str(70)) for n, c in commands if c is not None]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run; a DistInitError becomes its message and exit code."""
-        try:
-            return super().invoke(ctx)
-        except DistInitError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("stopped; the same command goes on from here", err=True)
-            ctx.exit(130)
-
-
-class _Summarised(Protocol):
-    """What every stage returns."""
-
-    def summary(self) -> str:
-        """Text for people."""
-
-    def model_dump_json(self, *, indent: int | None = None) -> str:
-        """JSON for scripts."""
-
-
-def _show(result: _Summarised, as_json: bool) -> None:
-    if as_json:
-        click.echo(printable_json(result.model_dump_json(indent=2)))
-    else:
-        click.echo(printable(result.summary()))
-
-
-def _examples(*lines: str) -> str:
-    """A help epilog that click leaves as it is."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-type _Command = Callable[..., None]
-type _Options = dict[str, Any]
-
-
-def _with_options(command: _Command, options: Iterable[Callable[[_Command], _Command]]) -> _Command:
-    """``command`` with ``options``, which its help lists in this order."""
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed([*options]), command)
-
-
-def _stage_options(command: _Command) -> _Command:
-    """Options that every stage has: --config, --set, --json, --quiet."""
-    options = (
-        click.option("--config", "config_file", type=_FILE, help="YAML; options win over it."),
-        click.option(
-            "--set", "settings", multiple=True, metavar="A.B=VALUE", help="Any key of it."
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Result and events as JSON."),
-        click.option("--quiet", is_flag=True, help="No progress."),
-    )
-    return _with_options(command, options)
-
-
-def _sampling_options(command: _Command) -> _Command:
-    """Which frames the teachers see; shared by extract and plan."""
-    options = (
-        click.option("--stride", type=int, metavar="N", help="Teachers see every N-th frame."),
-        click.option("--fps", type=float, metavar="F", help="... F frames a second of video."),
-        click.option("--per-video", type=int, metavar="K", help="... K frames of each video."),
-    )
-
-    @functools.wraps(command)
-    def with_sampling(**given: Any) -> None:
-        sampling = {name: given.pop(name) for name in ("stride", "fps", "per_video")}
-        command(sampling=sampling_choice(sampling), **given)
-
-    return _with_options(with_sampling, options)
-
-
-def _train_options(command: _Command) -> _Command:
-    """Where a student trains; shared by distill and finetune."""
-    options = (
-        click.option("--workers", "runtime__workers", type=int, help="Ray Train workers; 0: none."),
-        click.option(
-            "--gpus-per-worker", "runtime__gpus_per_worker", type=float, help="GPUs each."
-        ),
-        click.option("--ray-address", "runtime__ray_address", metavar="ADDRESS", help="A cluster."),
-        click.option(
-            "--device", "runtime__device", metavar="auto|cpu|cuda", help="Where it trains."
-        ),
-    )
-    return _with_options(command, options)
-
-
-def _run_stage[ConfigT: Record, ResultT: _Summarised](
-    model: type[ConfigT], stage: Callable[Concatenate[ConfigT, ...], ResultT], options: _Options
-) -> ResultT:
-    """Run ``stage`` with the configuration and progress that options ask for; print its result.
-
-    An option named ``a__b`` sets the key ``a.b``.
-    """
-    file, settings = options.pop("config_file"), options.pop("settings")
-    as_json, quiet = options.pop("as_json"), options.pop("quiet")
-    dotted = {name.replace("__", "."): value for name, value in options.items()}
-    config = build_config(model, file, settings, dotted)
-    progress = NullProgress() if quiet else choose_progress(json_events=as_json)
-    result = stage(config, progress=progress)
-    _show(result, as_json)
-    return result
-
 
 @click.group(
-    cls=_Sectioned,
+    cls=SectionedGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_examples(
+    epilog=examples(
         "distinit demo",
         "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
         "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
@@ -174,9 +44,9 @@ def main() -> None:
     """Pretrain video models from frozen image models, without one video label."""
 
 
-def _command(*examples: str) -> Callable[[_Command], click.Command]:
+def _command(*lines: str) -> Callable[[Command], click.Command]:
     """A command of ``distinit`` whose help ends with ``examples``."""
-    return main.command(epilog=_examples(*examples))
+    return main.command(epilog=examples(*lines))
 
 
 @_command(
@@ -185,9 +55,9 @@ def _command(*examples: str) -> Callable[[_Command], click.Command]:
     "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
     "distinit extract --videos s3://bucket/clips/ --teacher resnet50 --cache cache --fps 2",
 )
-@_videos_option
-@_teacher_option
-@_weights_option
+@videos_option
+@teacher_option
+@weights_option
 @click.option("--encoding", metavar="float16|int8|topk:K", help="How logits are stored.")
 @click.option("--cache", metavar="DIR", help="Target cache: made, or continued.")
 @click.option("--frames", metavar="DIR", help="Frame store for the students; written too.")
@@ -197,12 +67,12 @@ def _command(*examples: str) -> Callable[[_Command], click.Command]:
 @click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help="A cluster.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
 @click.option("--hwaccel", "decode__hwaccel", metavar="none|cuda", help="What decodes.")
-@_damaged_option
+@damaged_option
 @click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
 @click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
 @click.option("--keep-gone", is_flag=True, default=None, help="Train on removed videos too.")
-@_sampling_options
-@_stage_options
+@sampling_options
+@stage_options
 def extract(
     names: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any
 ) -> None:
@@ -211,7 +81,7 @@ def extract(
     from distinit.stages.extract import extract as run
 
     options["teachers"] = teacher_requests(names, weights, encoding)
-    result = _run_stage(ExtractConfig, run, options)
+    result = run_stage(ExtractConfig, run, options)
     sys.exit(0 if result.complete else 3)
 
 
@@ -223,14 +93,14 @@ def extract(
 @click.option("--frames", metavar="DIR", help="Frame store.")
 @click.option("--student", "student__name", metavar="NAME", help="r2plus1d_18, vmz_r3d_18, ...")
 @click.option("--out", metavar="RUN", help="Run directory.")
-@_train_options
-@_stage_options
+@train_options
+@stage_options
 def distill(**options: Any) -> None:
     """Target cache -> video student."""
     from distinit.schemas.distill import DistillConfig
     from distinit.stages.distill import distill as run
 
-    _run_stage(DistillConfig, run, options)
+    run_stage(DistillConfig, run, options)
 
 
 @_command(
@@ -246,14 +116,14 @@ def distill(**options: Any) -> None:
 @click.option("--frames", metavar="DIR", help="The dataset's frame store; made if missing.")
 @click.option("--flow", metavar="DIR", help="Its flow store, for a student of flow; likewise.")
 @click.option("--out", metavar="RUN", help="Run directory.")
-@_train_options
-@_stage_options
+@train_options
+@stage_options
 def finetune(**options: Any) -> None:
     """Student -> finetuned classifier, evaluated."""
     from distinit.schemas.finetune import FinetuneConfig
     from distinit.stages.finetune import finetune as run
 
-    _run_stage(FinetuneConfig, run, options)
+    run_stage(FinetuneConfig, run, options)
 
 
 @_command("distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4")
@@ -262,13 +132,13 @@ def finetune(**options: Any) -> None:
 @click.option("--frames", metavar="DIR", help="Its frame (or flow) store, if it is elsewhere.")
 @click.option("--student", metavar="plugin:...", help="Its network, if that is a plugin.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where the student runs.")
-@_stage_options
+@stage_options
 def evaluate(**options: Any) -> None:
     """Score a finetuned run, perhaps by another protocol."""
     from distinit.schemas.finetune import EvaluateConfig
     from distinit.stages.evaluate import evaluate as run
 
-    _run_stage(EvaluateConfig, run, options)
+    run_stage(EvaluateConfig, run, options)
 
 
 @_command(
@@ -278,13 +148,13 @@ def evaluate(**options: Any) -> None:
 @click.argument("cache", type=click.Path())
 @click.option("--frames", metavar="DIR", help="Frame store, for contact sheets.")
 @click.option("--out", metavar="DIR", required=True, help="Folder of the report.")
-@_stage_options
+@stage_options
 def audit(**options: Any) -> None:
     """How confident were the teachers? Plots, contact sheets, one page."""
     from distinit.schemas.audit import AuditConfig
     from distinit.stages.audit import audit as run
 
-    _run_stage(AuditConfig, run, options)
+    run_stage(AuditConfig, run, options)
 
 
 @main.group()
@@ -292,19 +162,19 @@ def cache() -> None:
     """Read and check a target cache."""
 
 
-@cache.command("info", epilog=_examples("distinit cache info cache --json"))
+@cache.command("info", epilog=examples("distinit cache info cache --json"))
 @click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def cache_info(folder: Path, as_json: bool) -> None:
     """Digest, counts and teachers of CACHE."""
     from distinit.stages.cache import cache_info as run
 
-    _show(run(folder), as_json)
+    show(run(folder), as_json)
 
 
 @cache.command(
     "verify",
-    epilog=_examples(
+    epilog=examples(
         "distinit cache verify cache",
         "distinit cache verify cache --expect DIGEST",
         "distinit cache verify cache --repair",
@@ -334,7 +204,7 @@ def cache_verify(
         raise click.UsageError("--repair reads every byte: leave --quick out")
     progress = choose_progress(json_events=as_json)
     result = run(folder, deep=not quick, expect=expect, repair=repair, progress=progress)
-    _show(result, as_json)
+    show(result, as_json)
     sys.exit(result.exit_code)
 
 
@@ -343,20 +213,20 @@ def frames() -> None:
     """Make and check a frame store, the students' pixels."""
 
 
-@frames.command("build", epilog=_examples("distinit frames build --videos clips/ --out frames"))
-@_videos_option
+@frames.command("build", epilog=examples("distinit frames build --videos clips/ --out frames"))
+@videos_option
 @click.option("--out", metavar="DIR", help="Folder of the frame store.")
-@_damaged_option
-@_stage_options
+@damaged_option
+@stage_options
 def frames_build(**options: Any) -> None:
     """Videos -> frame store, for those who received a cache without pixels."""
     from distinit.schemas.frames import FramesConfig
     from distinit.stages.frames import build_frames as run
 
-    _run_stage(FramesConfig, run, options)
+    run_stage(FramesConfig, run, options)
 
 
-@frames.command("verify", epilog=_examples("distinit frames verify frames"))
+@frames.command("verify", epilog=examples("distinit frames verify frames"))
 @click.argument("folder", metavar="STORE", type=click.Path(path_type=Path))
 @click.option("--quick", is_flag=True, help="Files and sizes only, no checksums.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -365,7 +235,7 @@ def frames_verify(folder: Path, quick: bool, as_json: bool) -> None:
     from distinit.stages.frames import verify_frames as run
 
     result = run(folder, deep=not quick, progress=choose_progress(json_events=as_json))
-    _show(result, as_json)
+    show(result, as_json)
     sys.exit(result.exit_code)
 
 
@@ -374,36 +244,36 @@ def flow() -> None:
     """Make a flow store, for students of optical flow."""
 
 
-@flow.command("build", epilog=_examples("distinit flow build --frames frames --out flow"))
+@flow.command("build", epilog=examples("distinit flow build --frames frames --out flow"))
 @click.option("--frames", metavar="DIR", help="RGB frame store.")
 @click.option("--out", metavar="DIR", help="Folder of the flow store: made, or continued.")
-@_stage_options
+@stage_options
 def flow_build(**options: Any) -> None:
     """RGB frame store -> flow store: Farneback's flow to the next frame."""
     from distinit.schemas.frames import FlowConfig
     from distinit.stages.flow import build_flow as run
 
-    _run_stage(FlowConfig, run, options)
+    run_stage(FlowConfig, run, options)
 
 
 @_command(
     "distinit plan --videos clips/ --teacher resnet50",
     "distinit plan --videos list.csv --teacher resnet50 --fps 2 --set workers=[8,64]",
 )
-@_videos_option
-@_teacher_option
-@_weights_option
+@videos_option
+@teacher_option
+@weights_option
 @click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
 @click.option("--sample", type=int, metavar="K", help="Videos to look at.")
-@_sampling_options
-@_stage_options
+@sampling_options
+@stage_options
 def plan(names: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> None:
     """What an extraction would give and cost: frames, bytes, hours. Writes nothing."""
     from distinit.schemas.plan import PlanConfig
     from distinit.stages.plan import plan as run
 
     options["teachers"] = teacher_requests(names, weights, None)
-    _run_stage(PlanConfig, run, options)
+    run_stage(PlanConfig, run, options)
 
 
 @_command("distinit runs", "distinit runs work --json")
@@ -413,7 +283,7 @@ def runs(folder: Path, as_json: bool) -> None:
     """List the runs below FOLDER: how far, how good, from which cache."""
     from distinit.stages.runs import list_runs
 
-    _show(list_runs(folder), as_json)
+    show(list_runs(folder), as_json)
 
 
 @_command("distinit doctor", "distinit doctor --json")
@@ -426,7 +296,7 @@ def doctor(folder: Path, as_json: bool) -> None:
     from distinit.stages.doctor import diagnose
 
     report = diagnose(folder)
-    _show(report, as_json)
+    show(report, as_json)
     sys.exit(0 if report.healthy else 1)
 
 
@@ -442,7 +312,7 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
     from distinit.stages.demo import demo as run
 
     progress = choose_progress(json_events=as_json)
-    _show(run(out, only=only, workers=workers, progress=progress), as_json)
+    show(run(out, only=only, workers=workers, progress=progress), as_json)
 
 
 if __name__ == "__main__":
