@@ -55,8 +55,9 @@ class PacketTable:
         if line.startswith(b"#"):
             self._header(line)
         elif line:
-            self._ready.set()
             self._packet(line)
+            if not self._ready.is_set():
+                self._ready.set()
 
     def end(self) -> None:
         """No more lines come."""
@@ -131,18 +132,20 @@ class StreamTables:
 
     def feed(self, lines: Iterable[bytes], limit: int | None = None) -> bool:
         """Read lines until they end; False if more than ``limit`` packets of one stream came."""
+        table, start = PacketTable(), b""  # of the packet before: mostly there is one stream
         try:
             for line in lines:
-                is_header = line.startswith(b"#")
-                number = _header_stream(line) if is_header else line.split(b",", 1)[0].strip()
-                if not number.isdigit():
-                    continue
-                table = self.tables.setdefault(int(number), PacketTable())
+                if not start or not line.startswith(start):
+                    number = _stream_of(line)
+                    if number is None:
+                        continue
+                    table = self.tables.setdefault(number, PacketTable())
+                    start = b"" if line.startswith(b"#") else b"%d," % number
                 table.add(line)
-                if not is_header:
+                if limit is not None and table.listed > limit:
+                    return False
+                if start and not self._ready.is_set():
                     self._ready.set()
-                    if limit is not None and table.listed > limit:
-                        return False
             return True
         finally:
             self._ready.set()
@@ -164,10 +167,11 @@ class StreamTables:
         return min((n for n, table in self.tables.items() if 2 * table.count >= most), default=0)
 
 
-def _header_stream(line: bytes) -> bytes:
-    """The stream number in "#tb 0: 1/12800"; empty for a header of no stream."""
-    words = line.split(b":", 1)[0].split()
-    return words[1] if len(words) == 2 else b""
+def _stream_of(line: bytes) -> int | None:
+    """The stream in "#tb 0: 1/12800" or "0, dts, ..."; None for a line about no stream."""
+    words = line.split(b":", 1)[0].split() if line.startswith(b"#") else line.split(b",", 1)
+    number = words[1] if line.startswith(b"#") and len(words) == 2 else words[0]
+    return int(number) if number.strip().isdigit() else None
 
 
 def _flags(field: bytes) -> int:
