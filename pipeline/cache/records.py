@@ -21,6 +21,14 @@ __all__ = [
 ]
 
 _RESTORE = "restore the file from a copy of the cache; `distinit cache verify` lists all damage"
+_TEACHER = (
+    "run the same `distinit extract` again, which writes it again, or restore the file from a copy "
+    "of the cache"
+)
+_AGAIN = (
+    "run the same `distinit extract` again, which does this unit again, or restore the file from "
+    "a copy of the cache; `distinit cache verify` lists all damage"
+)
 
 
 def read_manifest(layout: CacheLayout) -> CacheManifest:
@@ -41,7 +49,7 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
         path,
         TeacherRecord,
         error=CacheCorruptError,
-        remedy=_RESTORE,
+        remedy=_TEACHER,
         missing="no record of a teacher",
     )
     if record.id != teacher_id or record.fingerprint != record.identity.fingerprint:
@@ -74,7 +82,7 @@ def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitC
         path,
         UnitCommit,
         error=CacheCorruptError,
-        remedy=_RESTORE,
+        remedy=_AGAIN,
         missing="a unit is not committed",
     )
     expected = (unit, teacher.fingerprint)
@@ -100,7 +108,7 @@ def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitC
             f"{path} was changed after it was written",
             expected=f"record_sha256 {commit.seal()}",
             found=commit.record_sha256,
-            remedy=_RESTORE,
+            remedy=_AGAIN,
         )
     return commit
 

@@ -6,71 +6,30 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.fence import behind_fence
+from distinit.pipeline.cache.known import check_known
 from distinit.pipeline.cache.layout import CacheLayout, unit_name
-from distinit.pipeline.cache.plan import PlannedRows, UnitTask
+from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.records import entry_of
 from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.cache.task_spec import TaskSpec
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
-from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
-from distinit.schemas.manifest import FileEntry, UnitCommit, VideoOutcome, failed_outcome
+from distinit.schemas.errors import CacheError
+from distinit.schemas.manifest import UnitCommit, VideoOutcome, failed_outcome
 from distinit.schemas.tables import FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["TaskSpec", "TaskWriter", "open_task"]
 
 _FRAME_COLUMNS = ("frame_index", "pts", "perceptual_hash")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskSpec:
-    """All that a worker needs to write one task. Picklable.
-
-    ``fence``: token of the run that this task belongs to; see ``fence.behind_fence``.
-    ``known``: what another teacher's commit says became of the videos of this task; then the
-    frames are settled and this pass must meet the very same ones. Empty for a first pass.
-    ``known_frames``: that commit's frames table of each unit.
-    ``superseded``: videos that got other rows later; those of this task are theirs no more.
-    ``gone``: videos of the task that the corpus no longer has.
-    """
-
-    root: Path
-    capacity: int
-    task: UnitTask
-    teachers: tuple[TeacherRecord, ...]
-    fence: str
-    known: tuple[VideoOutcome, ...] = ()
-    cannot_spill: frozenset[str] = frozenset()
-    known_frames: Mapping[int, FileEntry] = field(default_factory=dict)
-    superseded: frozenset[str] = frozenset()
-    gone: frozenset[str] = frozenset()
-
-    @property
-    def videos(self) -> tuple[PlannedRows, ...]:
-        """The videos to decode, in row order: without those that are gone or have no rows here."""
-        return tuple(v for v in self._with_rows if v.video_id not in self.gone)
-
-    @property
-    def unanswered(self) -> tuple[PlannedRows, ...]:
-        """Videos with rows of other teachers that are gone: these teachers never see them."""
-        return tuple(v for v in self._with_rows if self.known and v.video_id in self.gone)
-
-    @property
-    def _with_rows(self) -> tuple[PlannedRows, ...]:
-        if not self.known:
-            return tuple(v for v in self.task.videos if v.video_id not in self.superseded)
-        decoded = {outcome.video_id for outcome in self.known if outcome.status == "ok"}
-        return tuple(video for video in self.task.videos if video.video_id in decoded)
 
 
 def open_task(spec: TaskSpec) -> TaskWriter:
@@ -237,7 +196,7 @@ class TaskWriter:
                 if unit not in self._staged:
                     self._buffer = self._new_buffer(unit)
                     self._stage_buffer()
-            self._check_known()
+            check_known(self.spec, self._outcomes, self._staged)
             with behind_fence(self._layout.fence, self.spec.fence):
                 self._publish()
                 commits = self._write_commits()
@@ -321,39 +280,6 @@ class TaskWriter:
         self._staged[unit] = self._buffer.stage(self._layout, self._staging / unit_name(unit))
         self._buffer = None
 
-    def _check_known(self) -> None:
-        """A later teacher must have seen exactly the frames that are there."""
-        if not self.spec.known:
-            return
-        known = {outcome.video_id: outcome for outcome in self.spec.known}
-        for video_id, outcome in self._outcomes.items():
-            before = known[video_id]
-            shape = (outcome.status, outcome.frame_count, outcome.width, outcome.height)
-            if shape != (before.status, before.frame_count, before.width, before.height):
-                raise _mismatch(video_id, before, outcome)
-        for unit, staged in self._staged.items():
-            self._check_known_frames(unit)
-            stored = read_table(self._layout.frames(unit), FRAMES_SCHEMA)
-            if not stored.equals(staged.frames):
-                raise CacheMismatchError(
-                    f"the frames of {unit_name(unit)} are not those the other teachers saw",
-                    expected=_differences(stored, staged.frames),
-                    found=_differences(staged.frames, stored),
-                    remedy="use the same videos and the same ffmpeg as before, or a new cache",
-                )
-
-    def _check_known_frames(self, unit: int) -> None:
-        path, committed = self._layout.frames(unit), self.spec.known_frames[unit]
-        found = entry_of(path) if path.is_file() else None
-        if found != committed:
-            raise CacheCorruptError(
-                f"{path} is damaged",
-                expected=f"{committed.size} bytes, sha256 {committed.sha256}",
-                found=f"{found.size} bytes, sha256 {found.sha256}" if found else "no such file",
-                remedy=f"run `distinit cache verify {self.spec.root} --repair`, then the same "
-                "`distinit extract` again",
-            )
-
     def _publish(self) -> None:
         for unit, staged in self._staged.items():
             for record in self.spec.teachers:
@@ -427,30 +353,4 @@ def _move(staged: Path, final: Path) -> None:
 
 
 def _superseded(video_id: str) -> VideoOutcome:
-    why = "it was planned again: its rows lie in a later unit"
-    return failed_outcome(video_id, why)
-
-
-def _mismatch(video_id: str, before: VideoOutcome, now: VideoOutcome) -> CacheMismatchError:
-    def say(outcome: VideoOutcome) -> str:
-        size = f"{outcome.frame_count} frames of {outcome.width}x{outcome.height}"
-        return f"{outcome.status}, {size}" + (f" ({outcome.error})" if outcome.error else "")
-
-    return CacheMismatchError(
-        f"video {video_id} is not what the other teachers of this cache saw",
-        expected=say(before),
-        found=say(now),
-        remedy="use the same videos and the same ffmpeg as before, or a new cache",
-    )
-
-
-def _differences(table: pa.Table, other: pa.Table) -> str:
-    """The first rows of ``table`` that ``other`` does not have, for a message."""
-    theirs = {tuple(row.values()) for row in other.to_pylist()}
-    rows = [row for row in table.to_pylist() if tuple(row.values()) not in theirs]
-    shown = ", ".join(
-        f"row {r['row']}: {r['video_id']}[{r['frame_index']}] pts {r['pts']} ({r['time_base']}) "
-        f"hash {r['perceptual_hash']:016x}"
-        for r in rows[:3]
-    )
-    return f"{len(rows)} rows of their own" + (f": {shown}" if shown else "")
+    return failed_outcome(video_id, "it was planned again: its rows lie in a later unit")

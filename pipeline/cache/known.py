@@ -1,0 +1,90 @@
+"""A later teacher of a unit must have seen exactly the frames that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.records import entry_of
+from distinit.pipeline.cache.tables import read_table
+from distinit.pipeline.cache.task_spec import TaskSpec
+from distinit.pipeline.cache.unit import StagedUnit
+from distinit.schemas.errors import CacheCorruptError, CacheMismatchError
+from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.tables import FRAMES_SCHEMA
+
+__all__ = ["check_known"]
+
+
+def check_known(
+    spec: TaskSpec, outcomes: Mapping[str, VideoOutcome], staged: Mapping[int, StagedUnit]
+) -> None:
+    """Compare what this pass has met with what another teacher's commit says.
+
+    Args:
+        spec: The task; without ``known`` there is nothing to compare with.
+        outcomes: Of the videos that were decoded, by id.
+        staged: The units of this pass, by number.
+
+    Raises:
+        CacheMismatchError: A video or a frame is not the one that is there.
+        CacheCorruptError: The frames table that is there is damaged.
+    """
+    if not spec.known:
+        return
+    known = {outcome.video_id: outcome for outcome in spec.known}
+    for video_id, outcome in outcomes.items():
+        before = known[video_id]
+        shape = (outcome.status, outcome.frame_count, outcome.width, outcome.height)
+        if shape != (before.status, before.frame_count, before.width, before.height):
+            raise _mismatch(video_id, before, outcome)
+    for number, unit in staged.items():
+        _check_frames(spec, number, unit)
+
+
+def _check_frames(spec: TaskSpec, number: int, unit: StagedUnit) -> None:
+    path, committed = CacheLayout(spec.root).frames(number), spec.known_frames[number]
+    found = entry_of(path) if path.is_file() else None
+    if found != committed:
+        raise CacheCorruptError(
+            f"{path} is damaged",
+            expected=f"{committed.size} bytes, sha256 {committed.sha256}",
+            found=f"{found.size} bytes, sha256 {found.sha256}" if found else "no such file",
+            remedy=f"run `distinit cache verify {spec.root} --repair`, then the same "
+            "`distinit extract` again",
+        )
+    stored = read_table(path, FRAMES_SCHEMA)
+    if not stored.equals(unit.frames):
+        raise CacheMismatchError(
+            f"the frames of {unit_name(number)} are not those the other teachers saw",
+            expected=_differences(stored, unit.frames),
+            found=_differences(unit.frames, stored),
+            remedy="use the same videos and the same ffmpeg as before, or a new cache",
+        )
+
+
+def _mismatch(video_id: str, before: VideoOutcome, now: VideoOutcome) -> CacheMismatchError:
+    def say(outcome: VideoOutcome) -> str:
+        size = f"{outcome.frame_count} frames of {outcome.width}x{outcome.height}"
+        return f"{outcome.status}, {size}" + (f" ({outcome.error})" if outcome.error else "")
+
+    return CacheMismatchError(
+        f"video {video_id} is not what the other teachers of this cache saw",
+        expected=say(before),
+        found=say(now),
+        remedy="use the same videos and the same ffmpeg as before, or a new cache",
+    )
+
+
+def _differences(table: pa.Table, other: pa.Table) -> str:
+    """The first rows of ``table`` that ``other`` does not have, for a message."""
+    theirs = {tuple(row.values()) for row in other.to_pylist()}
+    rows = [row for row in table.to_pylist() if tuple(row.values()) not in theirs]
+    shown = ", ".join(
+        f"row {r['row']}: {r['video_id']}[{r['frame_index']}] pts {r['pts']} ({r['time_base']}) "
+        f"hash {r['perceptual_hash']:016x}"
+        for r in rows[:3]
+    )
+    return f"{len(rows)} rows of their own" + (f": {shown}" if shown else "")
