@@ -24,7 +24,7 @@ import signal
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +39,7 @@ from distinit.pipeline.frames.verify import verify_store
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
 from distinit.pipeline.progress import NullProgress
 from distinit.schemas.base import sha256_of
-from distinit.schemas.errors import DistInitError
+from distinit.schemas.errors import DistInitError, FrameStoreError
 from distinit.schemas.frames import FlowSpec, FrameGeometry
 
 FAULTS = ("traceback", "other bytes", "missed by verify", "too slow", "died")
@@ -57,7 +57,7 @@ class Case:
     """One damaged store: what was done, and whether by someone who made the seals fit."""
 
     what: str
-    sealed: bool = False
+    forged: bool = False
 
 
 type Mutation = Callable[[random.Random, Path], Case]
@@ -173,7 +173,7 @@ def rewrite_record(rng: random.Random, root: Path) -> Case:
         with contextlib.suppress(UnicodeEncodeError):  # no seal fits a lone surrogate
             record["seal"] = sha256_of(json.loads(_text(others)))
     path.write_text(_text(record))
-    return Case(f"{path.name}: {key} is {str(value)[:30]!r}", sealed=True)
+    return Case(f"{path.name}: {key} is {str(value)[:30]!r}", forged=True)
 
 
 def _text(record: Any) -> str:
@@ -231,7 +231,7 @@ def _verified(root: Path, case: Case, *, changed: bool) -> str:
         return "refused"
     except Exception:
         return f"traceback\n{traceback.format_exc()}"
-    if changed and not case.sealed and report.complete and not report.problems:
+    if changed and not case.forged and report.complete and not report.problems:
         return "missed by verify"
     return "same"
 
@@ -246,6 +246,43 @@ def _reopened(root: Path) -> str:
     except Exception:
         return f"traceback\n{traceback.format_exc()}"
     return "same"
+
+
+class FramesTarget:
+    """The same for ``benchmarks/fuzz.py``: see its ``Target``."""
+
+    @property
+    def operations(self) -> Mapping[str, Callable[[Path], str]]:
+        return {"read": _digest_of_frames, "verify": _digest_if_ok, "reopen": _digest_of_pending}
+
+    def build(self, root: Path) -> None:
+        build(root)
+
+    def change(self, root: Path, rng: random.Random) -> Case:
+        return rng.choice(MUTATIONS)(rng, root)
+
+
+TARGET = FramesTarget()
+
+
+def _digest_of_frames(root: Path) -> str:
+    frames = sorted(frames_of(FrameStore.open(root)))
+    return sha256_of([[*place, jpeg.hex()] for place, jpeg in frames])
+
+
+def _digest_if_ok(root: Path) -> str:
+    report = verify_store(root, deep=True, progress=NullProgress())
+    if report.problems or not report.complete:
+        raise FrameStoreError("verify names problems", found=report.problems)
+    return sha256_of([report.units, report.frames, report.bytes])
+
+
+def _digest_of_pending(root: Path) -> str:
+    with store_lock(root):
+        pending = FrameStoreWriter(root, FrameGeometry(), "1" * 64).pending_units([0, 1])
+    if pending:
+        raise FrameStoreError("units are to be done again", found=pending)
+    return ""
 
 
 def run_case(seed: int, originals: Path, stored: dict[str, Frames], work: Path) -> tuple[str, str]:

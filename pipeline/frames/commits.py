@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ _RERUN = (
 def read_manifest(root: Path) -> FrameStoreManifest:
     """Read ``store.json``. Raises FrameStoreError if it is missing or not one of ours."""
     path = StoreLayout(root).manifest
-    if not path.exists():
+    if not os.path.lexists(path):
         raise FrameStoreError(
             f"{root} is no frame store",
             expected=str(path),

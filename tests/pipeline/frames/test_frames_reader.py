@@ -20,7 +20,7 @@ import torch
 from distinit.pipeline.frames import reader as reader_module
 from distinit.pipeline.frames.index import StoredVideoInfo
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FrameGeometry
 from tests.pipeline.frames.conftest import (
@@ -176,6 +176,15 @@ def test_refuses_a_missing_commit_and_a_video_with_a_gap(store_root: Path) -> No
         FrameStore.open(store_root)
     with pytest.raises(FrameStoreError, match="frames of video b are missing"):
         FrameStore.open(store_root, allow_incomplete=True)
+
+
+def test_a_reader_of_a_store_that_is_being_written_is_told_so(store_root: Path) -> None:
+    (store_root / "commits" / "unit-00001.json").unlink()
+    with pytest.raises(FrameStoreError, match="is not finished") as caught, store_lock(store_root):
+        FrameStore.open(store_root)
+    said = f"1 committed; a process is writing it now (pid {os.getpid()}, host "
+    assert str(caught.value.found).startswith(said)
+    assert caught.value.remedy == "wait until that process is through"
 
 
 def test_allows_an_unfinished_store_on_request(store_root: Path) -> None:
