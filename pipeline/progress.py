@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 from rich.text import Text
 
-from distinit.schemas.wording import printable
+from distinit.schemas.wording import one_line
 
 __all__ = [
     "Figure",
@@ -49,7 +49,7 @@ class Progress(Protocol):
         """Count ``amount`` units more; ``figures`` replace those shown beside the bar."""
 
     def message(self, text: str) -> None:
-        """Say one line that stays."""
+        """Say one line that stays: names in it may hold line breaks, which are escaped."""
 
     def finish(self) -> None:
         """End the phase."""
@@ -127,7 +127,7 @@ class RichProgress:
 
     def message(self, text: str) -> None:
         """See Progress."""
-        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def finish(self) -> None:
         """See Progress."""
@@ -177,7 +177,7 @@ class LogProgress:
 
     def message(self, text: str) -> None:
         """See Progress."""
-        print(printable(text), file=self._stream, flush=True)
+        print(one_line(text), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """See Progress."""

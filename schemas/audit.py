@@ -8,7 +8,7 @@ from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.teacher import AnswerReport, TeacherRecord
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = [
     "AuditConfig",
@@ -135,7 +135,10 @@ class AuditResult(Record):
     content_digest: str
     videos: int = Field(ge=0, description="of the corpus, failed ones included")
     failed_videos: int = Field(ge=0)
-    frames: int = Field(ge=0, description="rows of the cache")
+    gone_videos: int = Field(
+        0, ge=0, description="further ones, which the corpus no longer has: in no figure"
+    )
+    frames: int = Field(ge=0, description="rows of the videos of the corpus")
     failures: tuple[FailureRow, ...] = Field(description="the first AuditConfig.table_rows")
     teachers: tuple[TeacherAudit, ...]
     pictures: tuple[str, ...] = Field(description="PNG files beside the report")
@@ -147,11 +150,14 @@ class AuditResult(Record):
             f"{counted(self.videos - self.failed_videos, 'video')}, "
             f"{counted(self.frames, 'frame')} ({counted(self.failed_videos, 'video')} failed)"
         ]
+        if self.gone_videos:
+            lines.append(f"{counted(self.gone_videos, 'video')} of earlier runs left out")
         for teacher in self.teachers:
-            lines += ["", f"teacher {teacher.record.id}: {_summary_of(teacher.confidence)}"]
+            name = one_line(teacher.record.id)
+            lines += ["", f"teacher {name}: {_summary_of(teacher.confidence)}"]
             if teacher.answers is not None:
-                lines += [f"  warning: {warning}" for warning in teacher.answers.warnings]
-        return "\n".join([*lines, "", f"report  {self.report}"])
+                lines += [f"  warning: {one_line(text)}" for text in teacher.answers.warnings]
+        return "\n".join([*lines, "", f"report  {one_line(self.report)}"])
 
 
 def _summary_of(confidence: ConfidenceAudit | None) -> str:

@@ -10,7 +10,7 @@ from distinit.schemas.base import Name, Record, Sha256, sha256_of
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
 from distinit.schemas.training import ClipConfig, StudentConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = [
     "CheckpointRecord",
@@ -178,8 +178,8 @@ class EvaluationResult(Record):
     def summary(self) -> str:
         """The figures, and how many videos could not be decoded."""
         lines = [
-            f"{counted(self.videos, 'test video')}, {self.classes} classes, {self.protocol} "
-            f"({counted(self.clips, 'clip')})",
+            f"{counted(self.videos, 'test video')}, {self.classes} classes, "
+            f"{one_line(self.protocol)} ({counted(self.clips, 'clip')})",
             f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}   top-5 {self.top5:.1f}",
         ]
         if self.failed_videos:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
@@ -55,8 +54,19 @@ def shell_line(arguments: Iterable[str]) -> str:
 def _quoted(argument: str) -> str:
     if one_line(argument) == argument:
         return shlex.quote(argument)
-    text = argument.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + re.sub(r"\\udc([0-9a-f]{2})", r"\\x\1", one_line(text)) + "'"
+    return "$'" + "".join(map(_in_ansi_c, argument)) + "'"
+
+
+def _in_ansi_c(character: str) -> str:
+    """A character between ``$'`` and ``'``."""
+    code = ord(character)
+    if character in "\\'":
+        return "\\" + character
+    if unicodedata.category(character) not in _ESCAPED_CATEGORIES:
+        return character
+    if code < 0x80 or 0xDC80 <= code <= 0xDCFF:  # ASCII, or a byte that is no UTF-8
+        return f"\\x{code & 0xFF:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def _escaped(character: str) -> str:

@@ -71,7 +71,9 @@ def _audit_teacher(
     numbers = {video_id: number for number, video_id in enumerate(names.ids)}
     scan = ConfidenceScan(len(names.ids), record.identity.classes)
     progress.start("audit", total=cache.manifest.row_space.rows, unit="frames")
-    for rows in read_units(cache, teacher_id, numbers):
+    here = cache.videos.column("in_corpus").to_pylist()
+    gone = [number for number, present in enumerate(here) if not present]
+    for rows in read_units(cache, teacher_id, numbers, gone):
         scan.add(rows)
         progress.advance(len(rows.entropy_N))
     progress.finish()
@@ -164,14 +166,17 @@ def _caption(sample: FrameSample) -> tuple[str, str]:
 def _result(
     cache: TargetCache, config: AuditConfig, audits: Sequence[TeacherAudit], files: Sequence[str]
 ) -> AuditResult:
-    rows = cache.videos.select(["video_id", "path", "status", "error"]).to_pylist()
-    failed = [row for row in rows if row["status"] == "failed"]
+    columns = ["video_id", "path", "status", "error", "in_corpus"]
+    rows = cache.videos.select(columns).to_pylist()
+    here = [row for row in rows if row["in_corpus"]]
+    failed = [row for row in here if row["status"] == "failed"]
     return AuditResult(
         cache=config.cache,
         content_digest=cache.manifest.content_digest,
-        videos=len(rows),
+        videos=len(here),
         failed_videos=len(failed),
-        frames=cache.manifest.row_space.rows,
+        gone_videos=len(rows) - len(here),
+        frames=_rows_of_corpus(cache),
         failures=tuple(
             FailureRow(video_id=row["video_id"], path=row["path"], error=row["error"] or "")
             for row in failed[: config.table_rows]
@@ -180,3 +185,14 @@ def _result(
         pictures=tuple(files),
         report=str(Path(config.out) / "report.html"),
     )
+
+
+def _rows_of_corpus(cache: TargetCache) -> int:
+    """Rows of the videos that the corpus has."""
+    space, corpus = cache.manifest.row_space, cache.manifest.corpus
+    if not corpus.gone:
+        return space.rows
+    index = cache.index
+    ids = cache.videos.filter(cache.videos.column("in_corpus")).column("video_id").to_pylist()
+    numbers_V = index.numbers_of(np.array([video_id.encode() for video_id in ids], np.bytes_))
+    return int(index.row_count[numbers_V].sum())

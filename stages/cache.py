@@ -30,10 +30,14 @@ class CacheInfo(Record):
     format_version: int
     content_digest: str = Field(description="empty while the cache is not complete")
     complete: bool
+    missing: tuple[str, ...] = Field(
+        description="what a cache that is not complete lacks, and the commands to run"
+    )
     corpus_digest: str
-    videos: int
+    videos: int = Field(description="that the owner's corpus has")
     failed: int
     damaged: int = Field(description="in the cache although frames are missing, or may be")
+    gone: int = Field(description="further videos, which the owner's corpus no longer has")
     frames: int
     rows: int
     units: int
@@ -43,21 +47,24 @@ class CacheInfo(Record):
 
     def summary(self) -> str:
         """The card of the cache."""
-        state = "complete" if self.complete else "NOT COMPLETE: run the same extract again"
+        state = "complete" if self.complete else "NOT COMPLETE"
+        gone = f"; {self.gone} more are gone" if self.gone else ""
         sampling = self.sampling.model_dump(exclude_defaults=True) or "all frames"
         lines = [
-            f"cache     {self.path} ({state})",
+            f"cache     {one_line(self.path)} ({state})",
+            *(f"NOT COMPLETE: {line}" for line in self.missing),
             f"digest    {self.content_digest or '-'}",
-            f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged",
-            f"frames    {self.frames} decoded, {self.rows} rows ({sampling})",
+            f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged{gone}",
+            f"frames    {self.frames} decoded, {self.rows} rows ({one_line(sampling)})",
             f"units     {self.units} of {self.capacity} rows",
         ]
         for name, record in self.teachers.items():
             identity = record.identity
             lines += [
                 "",
-                f"teacher   {name}: {identity.architecture}",
-                f"          {identity.classes} {identity.target} ({identity.label_space}), "
+                f"teacher   {one_line(name)}: {one_line(identity.architecture)}",
+                f"          {identity.classes} {identity.target} "
+                f"({one_line(identity.label_space)}), "
                 f"{record.encoding}, {record.precision}",
                 f"          weights {identity.weights_sha256[:16]}, "
                 f"fingerprint {record.fingerprint[:16]}",
@@ -143,10 +150,12 @@ def cache_info(path: Path) -> CacheInfo:
         format_version=manifest.format_version,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
+        missing=cache.missing,
         corpus_digest=manifest.corpus.digest,
         videos=manifest.corpus.videos,
         failed=manifest.corpus.failed,
         damaged=manifest.corpus.damaged,
+        gone=manifest.corpus.gone,
         frames=manifest.corpus.frames,
         rows=manifest.row_space.rows,
         units=manifest.row_space.units,

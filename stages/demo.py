@@ -20,6 +20,7 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import EvaluationResult
+from distinit.schemas.wording import one_line
 from distinit.stages.audit import audit
 from distinit.stages.distill import distill
 from distinit.stages.extract import extract
@@ -47,7 +48,7 @@ class DemoResult(Record):
     def summary(self) -> str:
         """The table of both inits, the paths, and what to type next."""
         if not self.results:
-            return f"footage  {self.footage}"
+            return f"footage  {one_line(self.footage)}"
         return "\n".join([*self._table(), "", *self._paths(), "", *self._next()])
 
     def _table(self) -> list[str]:
@@ -72,7 +73,7 @@ class DemoResult(Record):
             "student": self.student,
             **{f"finetuned ({init})": run for init, run in self.runs.items()},
         }
-        lines = [f"  {name:<22} {path}" for name, path in paths.items()]
+        lines = [f"  {name:<22} {one_line(path)}" for name, path in paths.items()]
         total = sum(self.seconds.values())
         parts = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items())
         return [*lines, "", f"  {total:.0f} s in all: {parts}"]

@@ -24,7 +24,7 @@ from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import LeftOut, StudentRecord, TargetShare
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["DistillResult", "distill"]
 
@@ -69,10 +69,11 @@ class DistillResult(Record):
             *share_lines(self.targets),
             *left_out_lines(self.left_out),
             "",
-            f"student  {self.student}",
-            f"curve    {Path(self.out) / 'loss.png'}",
+            f"student  {one_line(self.student)}",
+            f"curve    {one_line(Path(self.out) / 'loss.png')}",
             "",
-            f"next: distinit finetune --dataset DATASET --init distinit:{self.out} --out RUN",
+            f"next: distinit finetune --dataset DATASET --init "
+            f"{shell_line([f'distinit:{self.out}'])} --out RUN",
         ]
         return "\n".join(lines)
 

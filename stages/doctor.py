@@ -14,7 +14,7 @@ from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["Check", "DoctorReport", "diagnose"]
 
@@ -47,9 +47,9 @@ class DoctorReport(Record):
         """A line a check, the remedy below it where one is needed."""
         lines = []
         for check in self.checks:
-            lines.append(f"{check.status:<5} {check.name:<14} {check.found}")
+            lines.append(f"{check.status:<5} {check.name:<14} {one_line(check.found)}")
             if check.remedy is not None:
-                lines.append(f"      {'':<14} -> {check.remedy}")
+                lines.append(f"      {'':<14} -> {one_line(check.remedy)}")
         verdict = "everything needed is here" if self.healthy else "something needed is missing"
         return "\n".join([*lines, "", verdict])
 

@@ -17,7 +17,7 @@ from distinit.pipeline.progress import Progress
 from distinit.schemas.corpus import CorpusReport
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted
 
 __all__ = ["TodaysCorpus", "list_todays_corpus"]
 
@@ -75,11 +75,12 @@ def list_todays_corpus(
     }
     corpus = list_corpus(config.videos, known, spool=spool, look=prober.look, progress=progress)
     report = corpus_report(config.videos, corpus, planned, keep_gone=config.keep_gone)
-    progress.message("\n".join(report.lines()))
+    for line in report.lines():
+        progress.message(line)
     if planned and len(absent_videos(corpus, planned)) == len(planned):
         _none_is_here(config, corpus, len(planned), progress)
     for path, reason in corpus.unavailable.items():
-        progress.message(f"failed: {one_line(path)}: {one_line(reason)}")
+        progress.message(f"failed: {path}: {reason}")
     return TodaysCorpus(corpus, planned, report)
 
 
@@ -95,7 +96,7 @@ def _none_is_here(config: ExtractConfig, corpus: Corpus, planned: int, progress:
         )
     progress.message(
         f"warning: {counted(len(corpus.files), 'video')} given, none of them among the "
-        f"{planned} of the cache {one_line(config.cache)}; they are added to it"
+        f"{planned} of the cache {config.cache}; they are added to it"
         + ("" if config.keep_gone else ", and those are left out of training")
         + ". Is --cache the one you meant?"
     )

@@ -68,12 +68,12 @@ class ExtractResult(Record):
             f"{ok} of {counted(self.videos, 'video')}{damaged}, "
             f"{counted(self.frames, 'frame')}, "
             f"{counted(self.rows, 'row')}, "
-            f"teachers: {', '.join(self.teachers)}",
+            f"teachers: {', '.join(map(one_line, self.teachers))}",
             f"this run: {counted(self.frames_done, 'frame')} in {self.seconds:.1f} s",
             *self.corpus.lines()[1:],
         ]
         lines += [
-            f"{name} stored as {self.encodings[name]} lost: {loss}"
+            f"{one_line(name)} stored as {self.encodings[name]} lost: {loss}"
             for name, loss in self.encoding_losses.items()
         ]
         lines += [

@@ -77,7 +77,8 @@ class FinetuneResult(Record):
         """The schedule, the figures, the paths."""
         o = self.optimizer
         lines = [
-            f"{self.network} from {self.init} ({self.train_layers} layers), "
+            f"{one_line(self.network)} from {one_line(self.init)} "
+            f"({one_line(self.train_layers)} layers), "
             f"{counted(self.training_videos, 'training video')}",
             f"  LR {o.learning_rate:g}, {o.schedule}, x{o.gamma:g} every {o.step_epochs} epochs, "
             f"{counted(o.epochs, 'epoch')}, weight decay {o.weight_decay:g}",
@@ -90,7 +91,9 @@ class FinetuneResult(Record):
                 f"  {counted(len(self.left_out), 'training video')} not decoded, left out: "
                 + ", ".join(one_line(path) for path in self.left_out[:_SHOWN])
             )
-        return "\n".join([*lines, "", self.evaluation.summary(), "", f"student  {self.student}"])
+        return "\n".join(
+            [*lines, "", self.evaluation.summary(), "", f"student  {one_line(self.student)}"]
+        )
 
 
 def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> FinetuneResult:

@@ -12,7 +12,7 @@ from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FlowConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["FlowResult", "build_flow"]
 
@@ -33,9 +33,9 @@ class FlowResult(Record):
                 f"flow of {counted(self.frames, 'frame')} of {counted(self.videos, 'video')} "
                 f"in {self.seconds:.1f} s, "
                 f"up to {self.flow_range:g} pixels a frame",
-                f"flow    {self.flow_store}",
+                f"flow    {one_line(self.flow_store)}",
                 "",
-                f"next: distinit distill --cache CACHE --frames {self.flow_store} "
+                f"next: distinit distill --cache CACHE --frames {shell_line([self.flow_store])} "
                 "--student r2plus1d_18 --set student.in_channels=2 --out RUN",
             ]
         )

@@ -49,7 +49,7 @@ class FramesResult(Record):
         if self.damaged:
             lines.append(f"{counted(len(self.damaged), 'video')} damaged, but in the store:")
             lines += _shown(self.damaged)
-        return "\n".join([*lines, f"frames  {self.frames_store}"])
+        return "\n".join([*lines, f"frames  {one_line(self.frames_store)}"])
 
 
 class FramesVerification(Record):

@@ -32,9 +32,10 @@ from distinit.pipeline.teachers.forward import CPU_BATCH
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.views import View
 from distinit.schemas.base import Record, sha256_of
+from distinit.schemas.corpus import left_out_lines
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.plan import PlanConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["PlanResult", "TotalRecord", "plan"]
 
@@ -69,12 +70,24 @@ class PlanResult(Record):
     teacher_rows_per_second: dict[str, float] = Field(description="of one worker, by teacher")
     hours: dict[int, float] = Field(description="workers -> hours, each with a machine like this")
     machine: str
+    left_out: dict[str, int] = Field(
+        default_factory=dict, description="extension -> files that are not taken for videos"
+    )
+    hidden_left_out: dict[str, int] = Field(
+        default_factory=dict,
+        description="extension -> hidden files that look like videos; folder -> hidden folders",
+    )
+    refused: dict[str, str] = Field(
+        default_factory=dict, description="names that cannot be stored, escaped -> why"
+    )
 
     def summary(self) -> str:
         """A table for people."""
         lines = [
             f"videos       {self.videos:,}  ({self.sampled} looked at, "
             f"{self.unreadable} unreadable)",
+            *left_out_lines(self.left_out, self.hidden_left_out),
+            *(f"{one_line(path)}: {one_line(why)}" for path, why in self.refused.items()),
             f"frames       {self.frames}",
             f"rows         {self.rows}",
             f"frame store  {_size(self.frame_store_bytes)}",
@@ -84,10 +97,10 @@ class PlanResult(Record):
             f"one worker   decodes {self.decoded_frames_per_second:,.0f} frames/s",
         ]
         lines += [
-            f"             {name}: {rate:,.0f} rows/s"
+            f"             {one_line(name)}: {rate:,.0f} rows/s"
             for name, rate in self.teacher_rows_per_second.items()
         ]
-        lines += ["", f"workers, each with what was measured here ({self.machine}):"]
+        lines += ["", f"workers, each with what was measured here ({one_line(self.machine)}):"]
         lines += [f"{count:>7}      {_duration(hours)}" for count, hours in self.hours.items()]
         return "\n".join(lines)
 
@@ -132,7 +145,14 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
         )
     progress.message(f"timing {counted(len(teachers), 'teacher')}")
     speeds = {teacher.id: _teacher_speed(config, teacher, views, decoded) for teacher in teachers}
-    return _result(config, len(found.paths), looks, teachers, speeds)
+    result = _result(config, len(found.paths), looks, teachers, speeds)
+    return result.model_copy(
+        update={
+            "left_out": dict(found.left_out.others),
+            "hidden_left_out": dict(found.left_out.hidden),
+            "refused": dict(found.refused),
+        }
+    )
 
 
 def _views(config: PlanConfig, teachers: Sequence[Teacher]) -> dict[str, View]:

@@ -48,7 +48,7 @@ class RunTable(Record):
     def summary(self) -> str:
         """A table with one line a run."""
         if not self.runs:
-            return f"no run directory below {self.folder}"
+            return f"no run directory below {one_line(self.folder)}"
         head = ("kind", "student", "state", "epochs", "loss/top-1", "cache", "path")
         rows = [head, *(_cells(run) for run in self.runs)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -154,9 +154,9 @@ def _unreadable(root: Path) -> RunSummary:
 def _cells(run: RunSummary) -> tuple[str, ...]:
     loss = "-" if run.loss is None else f"{run.loss:.4f}"
     return (
-        run.kind or "-",
+        one_line(run.kind or "-"),
         one_line(run.student)[:_SHOWN],
-        run.state,
+        one_line(run.state),
         f"{run.epochs:.3g}/{run.epochs_total}",
         loss if run.top1 is None else f"{run.top1:.1f} %",
         one_line(run.cache_digest or "-")[:12],

@@ -74,7 +74,7 @@ class TargetCache:
         layout = CacheLayout(Path(path).resolve())
         manifest = read_manifest(layout)
         if not manifest.complete and not allow_incomplete:
-            raise _not_complete(layout, manifest)
+            raise _not_complete(cls(layout, manifest))
         absent = [n for n in manifest.teachers if allow_absent and not layout.teacher(n).is_dir()]
         cache = cls(layout, manifest, absent_teachers=tuple(absent))
         if absent and not cache.teachers:
@@ -114,6 +114,16 @@ class TargetCache:
         """Records of all teachers that are here, by id."""
         here = [name for name in self.manifest.teachers if name not in self.absent_teachers]
         return {name: read_teacher(self.layout, name) for name in here}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What it lacks and the command that completes it, a line a teacher; empty if complete."""
+        if self.manifest.complete:
+            return ()
+        run = ExtractCommand(str(self.layout.root), self.manifest.sampling)
+        lacking = lacking_units(self.layout, self.manifest)
+        lines = missing_lines(lacking, self.teachers, run)
+        return tuple(lines) or ("the extraction was not finished; run the same command again",)
 
     @cached_property
     def videos(self) -> pa.Table:
@@ -238,14 +248,11 @@ class TargetCache:
         return {name: getattr(self, name) for name in kept}
 
 
-def _not_complete(layout: CacheLayout, manifest: CacheManifest) -> CacheError:
-    records = {name: read_teacher(layout, name) for name in manifest.teachers}
-    run = ExtractCommand(str(layout.root), manifest.sampling)
-    lines = missing_lines(lacking_units(layout, manifest), records, run)
+def _not_complete(cache: TargetCache) -> CacheError:
     return CacheError(
-        f"the cache {layout.root} is not complete",
-        expected=f"{manifest.row_space.units} units of every teacher",
-        found="\n".join(lines) or "an extraction that was not finished",
+        f"the cache {cache.layout.root} is not complete",
+        expected=f"{cache.manifest.row_space.units} units of every teacher",
+        found="\n".join(cache.missing),
         remedy="run the same `distinit extract` again: it continues where it stopped",
     )
 

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from distinit.schemas.wording import one_line
+
 __all__ = ["plot_confusion"]
 
 _MAX_NAMED = 60
@@ -27,6 +29,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
     axes.imshow(100 * share_CC, cmap="Blues", vmin=0, vmax=100)
     if classes <= _MAX_NAMED:
         # Names come from outside: no dollar sign in them may start a formula.
+        names = [one_line(name) for name in names]
         axes.set_xticks(range(classes), names, rotation=90, fontsize=7, parse_math=False)
         axes.set_yticks(range(classes), names, fontsize=7, parse_math=False)
     if classes <= _MAX_COUNTED:

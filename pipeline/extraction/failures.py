@@ -29,7 +29,7 @@ def _listed(found: Mapping[str, str], how: str) -> list[str]:
         return []
     lines = [f"{counted(len(found), 'video')} {how}:"]
     shown = sorted(found.items())[:_SHOWN]
-    lines += [f"  {one_line(path)}: {what}" for path, what in shown]
+    lines += [f"  {one_line(path)}: {one_line(what)}" for path, what in shown]
     if len(found) > len(shown):
         lines.append(f"  ... {len(found) - len(shown)} more; --json lists all")
     return lines
@@ -41,7 +41,7 @@ def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
     The reason is an error's text up to its first colon or semicolon.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
-    for path, error in failed:
+    for path, error in ((one_line(path), one_line(error)) for path, error in failed):
         groups.setdefault(re.split("[:;]", error)[0], []).append((path, error))
     lines = []
     for reason, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -57,5 +57,5 @@ def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
             "--set decode.parallel_videos=1)"
         )
     if lines:
-        lines.append("  mend or remove failed videos; --retry-failed tries them again")
+        lines.append("  repair or remove failed videos; --retry-failed tries them again")
     return lines

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from distinit.schemas.wording import one_line
+
 __all__ = ["CELL_WIDTH", "SheetPicture", "contact_sheet", "sheet_size"]
 
 CELL_WIDTH = 184  # pixels
@@ -49,7 +51,7 @@ def contact_sheet(pictures: Sequence[SheetPicture]) -> bytes:
         _paste(sheet, picture.pixels_HWC, left, top)
         for number, line in enumerate(picture.caption):
             y = top + PICTURE_HEIGHT + 2 + number * LINE_HEIGHT
-            draw.text((left, y), _fitting(line, font), INK, font=font)
+            draw.text((left, y), _fitting(one_line(line), font), INK, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

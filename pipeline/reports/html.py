@@ -1,10 +1,15 @@
-"""HTML by construction: text is escaped unless it is an element already."""
+"""HTML by construction: text is escaped unless it is an element already.
+
+Control characters and bidirectional overrides are shown as escapes: see ``wording.one_line``.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
 from collections.abc import Iterable, Sequence
+
+from distinit.schemas.wording import printable
 
 __all__ = ["Markup", "data_uri", "element", "page", "table", "void_element"]
 
@@ -78,7 +83,7 @@ def page(title: str, style: str, *body: Markup) -> str:
 
 
 def _safe(value: Child) -> str:
-    return value if isinstance(value, Markup) else html.escape(str(value), quote=True)
+    return value if isinstance(value, Markup) else html.escape(printable(value), quote=True)
 
 
 def _attributes(attributes: dict[str, Child]) -> str:

@@ -50,6 +50,7 @@ def _header(result: AuditResult) -> Markup:
     figures = _facts(
         ("Videos read", f"{result.videos - result.failed_videos:,}"),
         ("Failed videos", f"{result.failed_videos:,}"),
+        *([("Videos gone", f"{result.gone_videos:,}")] if result.gone_videos else []),
         ("Frames", f"{result.frames:,}"),
         ("Teachers", f"{len(result.teachers):,}"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,11 +153,15 @@ def _threshold_grid(highest_nats: float) -> np.ndarray:
 
 
 def read_units(
-    cache: TargetCache, teacher_id: str, number_of: Mapping[str, int]
+    cache: TargetCache,
+    teacher_id: str,
+    number_of: Mapping[str, int],
+    left_out: Collection[int] = (),
 ) -> Iterator[ConfidenceRows]:
     """The committed units of one teacher, one after the other; ``number_of``: video_id -> number.
 
-    Raises CacheCorruptError for a table that is not as committed, or does not match its frames.
+    Rows of the videos ``left_out`` (by number) are passed over. Raises CacheCorruptError for a
+    table that is not as committed, or does not match its frames.
     """
     layout, space = cache.layout, cache.manifest.row_space
     record = cache.teachers[teacher_id]
@@ -178,12 +182,12 @@ def read_units(
                 f"{(numbers < 0).sum()} unknown videos",
                 remedy="run `distinit cache verify` and extract the damaged units again",
             )
-        entropy_N = column(confidence, "entropy_nats")
-        said_N = ~np.isnan(entropy_N)  # the teacher has no answer for the other rows
+        video_N = numbers[ids.indices.to_numpy()]
+        kept_N = ~np.isin(video_N, list(left_out))
         yield ConfidenceRows(
-            video_N=numbers[ids.indices.to_numpy()][said_N],
-            frame_index_N=column(frames, "frame_index")[said_N],
-            entropy_N=entropy_N[said_N],
-            top1_class_N=column(confidence, "top1_class")[said_N],
-            top1_probability_N=column(confidence, "top1_probability")[said_N],
+            video_N=video_N[kept_N],
+            frame_index_N=column(frames, "frame_index")[kept_N],
+            entropy_N=column(confidence, "entropy_nats")[kept_N],
+            top1_class_N=column(confidence, "top1_class")[kept_N],
+            top1_probability_N=column(confidence, "top1_probability")[kept_N],
         )

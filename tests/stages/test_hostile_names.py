@@ -1,0 +1,212 @@
+"""Names of files reach a terminal only escaped, whatever they hold; JSON stays valid."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distinit.pipeline.extraction.failures import damage_lines, failure_lines
+from distinit.pipeline.progress import JsonProgress, LogProgress
+from distinit.pipeline.reports.html import element
+from distinit.schemas.corpus import CorpusReport, Names
+from distinit.schemas.plan import PlanConfig
+from distinit.schemas.wording import shell_line
+from distinit.stages.extract_result import ExtractResult, FailedVideo
+from distinit.stages.frames import FramesResult
+from distinit.stages.plan import plan
+
+HOSTILE = (
+    "ok: every byte agrees\n.mp4",
+    "\nok: every byte agrees\n.mp4",
+    "\x1b[2Jcleared.mp4",
+    "\x1b]0;title\x07.mp4",
+    "right\u202eleft.mp4",
+    "c1\x9b31m.mp4",
+    "line\u2028and\u2029.mp4",
+    "tab\tand\rreturn.mp4",
+)
+NAMES = st.text(st.characters(), min_size=1, max_size=20)
+BAD = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def acts(text: str) -> set[str]:
+    """Characters that act on a terminal, but the line breaks of the text itself."""
+    return {c for c in text if c != "\n" and unicodedata.category(c) in BAD}
+
+
+def report(*names: str) -> CorpusReport:
+    given = Names.of(names)
+    kinds = ("new", "changed", "gone", "returned", "renamed", "duplicate", "unreadable")
+    fields = dict.fromkeys(kinds, given)
+    counts = dict.fromkeys(names, 1)
+    return CorpusReport.model_validate(
+        {"source": names[0], "videos": 1, **fields, "left_out": counts, "hidden_left_out": counts}
+    )
+
+
+def extracted(name: str) -> ExtractResult:
+    return ExtractResult(
+        cache=name,
+        frames_store=name,
+        content_digest="",
+        complete=True,
+        corpus=report(name),
+        videos=2,
+        frames=0,
+        rows=0,
+        failed=(FailedVideo(path=name, error=f"no: {name}"),),
+        unavailable=1,
+        damaged={name: name},
+        concealed={name: name},
+        teachers=(name,),
+        encodings={},
+        encoding_losses={},
+        frames_done=0,
+        seconds=0,
+    )
+
+
+@given(NAMES)
+def test_a_name_adds_no_line_and_nothing_that_acts(name: str) -> None:
+    plain = "x"
+    frames = FramesResult(frames_store=name, videos=0, frames=0, failed={name: name}, seconds=0)
+    for text, same in (
+        (extracted(name).summary(), extracted(plain).summary()),
+        ("\n".join(report(name).lines()), "\n".join(report(plain).lines())),
+        ("\n".join(failure_lines([(name, "bad")])), "\n".join(failure_lines([("x", "bad")]))),
+        ("\n".join(damage_lines({name: name}, {name: name})), "\n".join(damage_lines({"x": "x"}, {"x": "x"}))),
+        (frames.summary(), frames.model_copy(update={"failed": {"x": "x"}}).summary()),
+    ):
+        assert not acts(text)
+        assert text.count("\n") == same.count("\n")
+    assert not acts(element("p", name))
+
+
+@given(NAMES)
+def test_progress_says_one_line(name: str) -> None:
+    stream = io.StringIO()
+    LogProgress(stream).message(f"failed: {name}: reason")
+    assert stream.getvalue().count("\n") == 1
+    assert not acts(stream.getvalue())
+    events = io.StringIO()
+    JsonProgress(events).message(name)
+    assert events.getvalue().isascii()
+    assert json.loads(events.getvalue())["text"] == name
+
+
+@settings(max_examples=30)
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12))
+def test_a_command_can_be_pasted(argument: str) -> None:
+    line = shell_line(["printf", "%s|", argument])
+    assert not acts(line)
+    assert "\n" not in line
+    command = ["bash", "-c", line]
+    env = {**os.environ, "LC_ALL": "C.UTF-8"}
+    found = subprocess.run(command, capture_output=True, check=True, env=env).stdout
+    assert found.decode() == argument + "|"
+
+
+def hostile_corpus(root: Path, make_video: Callable[..., Path]) -> list[str]:
+    """Videos with hostile names: good ones, a broken one, a copy, a dangling link, no UTF-8."""
+    root.mkdir()
+    for seed, name in enumerate(HOSTILE):
+        made = make_video(root / "plain.mp4", frames=4, seed=seed)
+        made.rename(root / name)
+    (root / "broken\n\x1b[1m.mp4").write_bytes(b"nothing")
+    (root / "copy\n.mp4").write_bytes((root / HOSTILE[0]).read_bytes())
+    (root / "link\n\x1b[0m.mp4").symlink_to(root / "nowhere")
+    (root / "other.\x1b[7m").touch()
+    (Path(os.fsdecode(os.fsencode(root) + b"/\xff\n.mp4"))).write_bytes(b"x")
+    return [*HOSTILE]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "distinit.cli", *arguments]
+    return subprocess.run(command, capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def hostile(
+    tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]
+) -> tuple[Path, list[subprocess.CompletedProcess[bytes]]]:
+    """A cache of hostile names, and what was printed while it was made and looked at."""
+    home = tmp_path_factory.mktemp("hostile")
+    hostile_corpus(home / "v", make_video)
+    extract = ["extract", "--videos", str(home / "v"), "--teacher", "null"]
+    extract += ["--cache", str(home / "cache"), "--frames", str(home / "frames")]
+    said = [run(*extract)]
+    (home / "v" / HOSTILE[2]).unlink()
+    (home / "v" / HOSTILE[3]).rename(home / "v" / "renamed\n\x1b[2J.mp4")
+    said += [
+        run(*extract, "--max-failed", "0"),
+        run(*extract, "--json"),
+        run("cache", "verify", str(home / "cache")),
+        run("audit", str(home / "cache"), "--out", str(home / "audit")),
+    ]
+    return home, said
+
+
+def test_nothing_printed_acts_on_a_terminal(
+    hostile: tuple[Path, list[subprocess.CompletedProcess[bytes]]],
+) -> None:
+    _, said = hostile
+    assert [done.returncode for done in said] == [0, 1, 0, 0, 0]
+    for done in said:
+        text = (done.stdout + done.stderr).decode()
+        assert "Traceback" not in text
+        assert not acts(text), done.args
+    texts = [(done.stdout + done.stderr).decode() for done in said]
+    forged = [[line for line in text.splitlines() if line.startswith("ok: ")] for text in texts]
+    assert [len(lines) for lines in forged] == [0, 0, 0, 1, 0], "verify alone says so"
+
+
+def test_every_video_is_told_by_its_escaped_name(
+    hostile: tuple[Path, list[subprocess.CompletedProcess[bytes]]],
+) -> None:
+    _, said = hostile
+    first = said[0].stdout.decode()
+    assert "8 of 11 videos" in first
+    assert "  1 x there is no such file\n      link\\n\\x1b[0m.mp4\n" in first
+    assert "  1 x its name is not UTF-8 text\n      \\udcff\\n.mp4: rename it\n" in first
+    assert re.search(r"duplicate +1  copy\\n.mp4 = ", first) or "= copy\\n.mp4" in first
+    assert r"1 file with other extensions left out: .\x1b[7m 1" in first
+    assert r"renamed         1  \x1b]0;title\x07.mp4 -> renamed\n\x1b[2J.mp4" in (
+        said[1].stderr.decode()
+    )
+    later = json.loads(said[2].stdout)
+    paths = {video["path"] for video in later["failed"]}
+    assert paths == {"broken\n\x1b[1m.mp4", "link\n\x1b[0m.mp4", "\\udcff\n.mp4"}
+    assert later["corpus"]["gone"]["names"] == [HOSTILE[2]]
+    assert later["corpus"]["renamed"]["count"] == 0, "told by the run before"
+
+
+def test_the_report_shows_them_escaped(
+    hostile: tuple[Path, list[subprocess.CompletedProcess[bytes]]],
+) -> None:
+    home, _ = hostile
+    html = (home / "audit/report.html").read_text()
+    assert not acts(html)
+    assert r"broken" in html
+
+
+def test_a_plan_names_what_cannot_be_stored(
+    tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    make_video(tmp_path / "v/a.mp4", frames=4)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/v/\xff.mp4")).write_bytes(b"x")
+    (tmp_path / "v/notes.txt").touch()
+    result = plan(PlanConfig(videos=str(tmp_path / "v"), seconds=0.1))
+    assert result.refused == {"\\udcff.mp4": "its name is not UTF-8 text: rename it"}
+    assert result.left_out == {".txt": 1}
+    assert "1 file with other extensions left out: .txt 1" in result.summary()
