@@ -77,7 +77,7 @@ class ExtractResult(Record):
             for name, loss in self.encoding_losses.items()
         ]
         lines += [
-            f"warning: teacher {name}: {warning}"
+            f"warning: teacher {one_line(name)}: {one_line(warning)}"
             for name, report in self.answers.items()
             for warning in report.warnings
         ]

@@ -78,11 +78,11 @@ def share_lines(shares: dict[str, TargetShare]) -> list[str]:
     lines = []
     for head, share in shares.items():
         kept = "" if share.kept == share.with_target else f", {share.kept:.1%} kept by the filter"
-        lines.append(f"{head}: {share.with_target:.1%} of the clips had a target{kept}")
+        lines.append(f"{one_line(head)}: {share.with_target:.1%} of the clips had a target{kept}")
         if share.with_target < _FEW:
             lines.append(
-                f"warning: most clips taught head {head} nothing: extract with a smaller stride, "
-                "or complete the cache"
+                f"warning: most clips taught head {one_line(head)} nothing: extract with a smaller "
+                "stride, or complete the cache"
             )
     return lines
 

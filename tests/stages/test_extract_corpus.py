@@ -17,8 +17,11 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.matching import match_videos
+from distinit.schemas.audit import AuditConfig
 from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
+from distinit.stages.audit import audit
+from distinit.stages.cache import cache_info
 from distinit.stages.extract import ExtractResult, extract
 
 MakeVideo = Callable[..., Path]
@@ -177,6 +180,13 @@ def test_a_teacher_that_comes_after_a_video_is_gone_says_nothing_of_it(
     assert np.isnan(cache.targets("two").logits(rows)).all()
     assert np.isfinite(cache.targets("one").logits(rows)).all()
     assert np.isfinite(cache.targets("two").entropy_nats[cache.index.rows_of(a_mp4, [0])]).all()
+    looked = audit(AuditConfig(cache=str(home / "cache"), out=str(home / "audit")))
+    assert (looked.videos, looked.gone_videos, looked.frames) == (2, 1, 22)
+    assert [teacher.confidence.frames for teacher in looked.teachers if teacher.confidence] == [
+        22,
+        22,
+    ]
+    assert "1 video of earlier runs left out" in looked.summary()
     kept = run(home, teachers=late, keep_gone=True)
     assert kept.videos == 2, "teacher two knows nothing of it"
     (home / "b.mp4").rename(home / "v/b.mp4")
@@ -221,6 +231,9 @@ def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(
     assert result.missing == (f"teacher other lacks 1 unit; run: {command}",)
     assert not result.complete
     assert f"NOT COMPLETE: teacher other lacks 1 unit; run: {command}" in result.summary()
+    info = cache_info(home / "cache")
+    assert info.missing[0].startswith("teacher other lacks 1 unit; run: distinit extract")
+    assert "\nNOT COMPLETE: teacher other lacks 1 unit; run: " in info.summary()
     with pytest.raises(CacheError, match="teacher other lacks 1 unit") as refused:
         TargetCache.open(home / "cache")
     assert "--videos VIDEOS --teacher null" in str(refused.value)
