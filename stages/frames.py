@@ -113,7 +113,8 @@ def verify_frames(
 
 
 def _shown(reasons: Mapping[str, str]) -> list[str]:
-    lines = [f"  {one_line(p)}: {why}" for p, why in islice(reasons.items(), _FAILURES_SHOWN)]
+    shown = islice(reasons.items(), _FAILURES_SHOWN)
+    lines = [f"  {one_line(path)}: {one_line(why)}" for path, why in shown]
     if len(reasons) > len(lines):
         lines.append(f"  ... {len(reasons) - len(lines)} more; --json lists all")
     return lines

@@ -67,6 +67,7 @@ def extracted(name: str) -> ExtractResult:
         rows=0,
         failed=(FailedVideo(path=name, error=f"no: {name}"),),
         unavailable=1,
+        decoder_errors={name: 1},
         damaged={name: name},
         concealed={name: name},
         teachers=(name,),
@@ -80,13 +81,21 @@ def extracted(name: str) -> ExtractResult:
 @given(NAMES)
 def test_a_name_adds_no_line_and_nothing_that_acts(name: str) -> None:
     plain = "x"
-    frames = FramesResult(frames_store=name, videos=0, frames=0, failed={name: name}, seconds=0)
+    frames = FramesResult(
+        frames_store=name, videos=0, frames=0, failed={name: name}, damaged={name: name}, seconds=0
+    )
     for text, same in (
         (extracted(name).summary(), extracted(plain).summary()),
         ("\n".join(report(name).lines()), "\n".join(report(plain).lines())),
         ("\n".join(failure_lines([(name, "bad")])), "\n".join(failure_lines([("x", "bad")]))),
-        ("\n".join(damage_lines({name: name}, {name: name})), "\n".join(damage_lines({"x": "x"}, {"x": "x"}))),
-        (frames.summary(), frames.model_copy(update={"failed": {"x": "x"}}).summary()),
+        (
+            "\n".join(damage_lines({name: name}, {name: name})),
+            "\n".join(damage_lines({"x": "x"}, {"x": "x"})),
+        ),
+        (
+            frames.summary(),
+            frames.model_copy(update={"failed": {"x": "x"}, "damaged": {"x": "x"}}).summary(),
+        ),
     ):
         assert not acts(text)
         assert text.count("\n") == same.count("\n")
