@@ -103,7 +103,7 @@ def read_batches(path: Path, schema: pa.Schema, names: Sequence[str]) -> Generat
 def _as_corrupt(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise CacheCorruptError(
             f"cannot read the table {path}",
