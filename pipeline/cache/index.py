@@ -18,7 +18,7 @@ from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.state import check_rows, committed_units
 from distinit.pipeline.cache.tables import column
-from distinit.pipeline.cache.unit_tables import REMEDY, read_confidence, read_frames
+from distinit.pipeline.cache.unit_tables import REMEDY, answered_rows, read_confidence, read_frames
 from distinit.pipeline.derived import (
     columns_are_sound,
     derive_columns,
@@ -34,7 +34,7 @@ from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["TargetIndex", "build_index", "index_key"]
 
-_VERSION = 1
+_VERSION = 2
 _FREE_ROWS = 1 << 24
 _ROWS_A_BYTE = 64  # a shard with rows takes a byte for each row of the unit at the very least
 
@@ -108,6 +108,10 @@ class TargetIndex:
     def committed(self, teacher_id: str) -> np.ndarray:
         """bool [units]: which units this teacher has committed."""
         return self._map(f"committed-{teacher_id}")
+
+    def unanswered(self, teacher_id: str) -> np.ndarray:
+        """int64 [M], ascending: used rows that this teacher has no answer for; they are NaN."""
+        return self._map(f"unanswered-{teacher_id}")
 
     def number_of(self, video_id: str) -> int:
         """The number of a video. Raises CacheError if the cache has no rows of it."""
@@ -288,7 +292,7 @@ def _index_teacher(
     rows_of: Mapping[int, int],
     folder: Path,
 ) -> None:
-    committed = np.zeros(space.units, bool)
+    committed, unanswered = np.zeros(space.units, bool), [np.zeros(0, np.int64)]
     names = ["entropy_nats", "log_z"] if record.encoding.startswith("topk") else ["entropy_nats"]
     if record.identity.target == "features":
         names = []
@@ -298,13 +302,19 @@ def _index_teacher(
         commit = read_commit(layout, record, unit)
         check_rows(record.id, commit, rows_of[unit], space.capacity)
         committed[unit] = True
+        if commit.unanswered or commit.refused:
+            frames = read_frames(layout, commit, space.capacity)
+            asked_N = column(frames, "row")
+            unanswered.append(asked_N[~answered_rows(frames, commit).to_numpy()])
         if not names:
             continue
         table = read_confidence(layout, record, commit, space.capacity)
         row_N = column(table, "row")
         for name, values in maps.items():
             values[row_N] = column(table, name)
-    np.save(folder / f"committed-{record.id}.npy", committed, allow_pickle=False)
+    columns = {"committed": committed, "unanswered": np.concatenate(unanswered)}
+    for name, values in columns.items():
+        np.save(folder / f"{name}-{record.id}.npy", values, allow_pickle=False)
 
 
 def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:

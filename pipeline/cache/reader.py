@@ -327,10 +327,11 @@ class TeacherTargets:
         return logits_NC
 
     def _check_finite(self, rows_N: np.ndarray, logits_NC: np.ndarray) -> None:
-        """A NaN would be trained on, and spread: writers never store one."""
+        """A NaN would spread when it is trained on; only what was never answered is stored so."""
         if np.isfinite(logits_NC.sum()):  # the quick way: what is not finite stays so in a sum
             return
         wrong_N = ~np.isfinite(logits_NC).all(axis=1)
+        wrong_N &= ~np.isin(rows_N, self.cache.index.unanswered(self.record.id))
         if wrong_N.any():
             raise CacheCorruptError(
                 f"teacher {self.record.id} has targets that are not finite",

@@ -58,7 +58,7 @@ def read_confidence(
     return table
 
 
-def answered_rows(frames: pa.Table, commit: UnitCommit) -> pa.BooleanArray:
+def answered_rows(frames: pa.Table, commit: UnitCommit) -> pa.ChunkedArray:
     """Which rows of a unit are of videos that the teacher has answers for; others are NaN."""
     without = pa.array([*commit.unanswered, *commit.refused], pa.string())
     return pc.invert(pc.is_in(frames.column("video_id"), without))
