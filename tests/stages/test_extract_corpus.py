@@ -18,7 +18,7 @@ from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.training.matching import match_videos
 from distinit.schemas.audit import AuditConfig
-from distinit.schemas.errors import CacheCorruptError, CacheError, CorpusError, TooManyFailuresError
+from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.audit import audit
 from distinit.stages.cache import cache_info
@@ -177,8 +177,7 @@ def test_a_teacher_that_comes_after_a_video_is_gone_says_nothing_of_it(
     b_mp4 = next(r["video_id"] for r in cache.videos.to_pylist() if r["path"] == "b.mp4")
     a_mp4 = next(r["video_id"] for r in cache.videos.to_pylist() if r["path"] == "a.mp4")
     rows = cache.index.rows_of(b_mp4, range(11))
-    with pytest.raises(CacheCorruptError, match="two has targets that are not finite"):
-        cache.targets("two").logits(rows)
+    assert np.isnan(cache.targets("two").logits(rows)).all()
     assert np.isfinite(cache.targets("one").logits(rows)).all()
     assert np.isfinite(cache.targets("two").entropy_nats[cache.index.rows_of(a_mp4, [0])]).all()
     looked = audit(AuditConfig(cache=str(home / "cache"), out=str(home / "audit")))
