@@ -153,5 +153,5 @@ def _check_version(
                 f"{path} has a {name.replace('_', ' ')} that this program does not read",
                 expected=fields[name].default,
                 found=repr(raw[name])[:80],
-                remedy="install the version of distinit that wrote it",
+                remedy="make it again, or install the version of distinit that wrote it",
             )

@@ -95,7 +95,7 @@ def test_a_bad_record_is_refused_with_the_error_of_the_caller(
 def test_another_version_is_told_apart_from_damage(tmp_path: Path) -> None:
     path = tmp_path / "shelf.json"
     path.write_bytes(b'{"format_version": 3, "a_new_field": true}')
-    with pytest.raises(FrameStoreError, match="install the version of distinit that wrote it"):
+    with pytest.raises(FrameStoreError, match="or install the version of distinit that wrote it"):
         read(path)
 
 
