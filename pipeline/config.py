@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
+from distinit.schemas.wording import one_line
 
 __all__ = [
     "build_config",
@@ -45,7 +46,9 @@ def build_config[ConfigT: Record](
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(model, error)) from None
+        name = model.__name__.removesuffix("Config").lower()
+        found = _explain(model, error)
+        raise ConfigError(f"the {name} configuration is wrong", found=found) from None
 
 
 def teacher_requests(
@@ -144,16 +147,16 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 def _explain(model: type[Record], error: ValidationError) -> str:
     """One line a mistake, with the names that are known where one is unknown."""
-    lines = [f"the {model.__name__.removesuffix('Config').lower()} configuration is wrong:"]
+    lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        where = one_line(".".join(map(str, item["loc"])) or "(whole)")
         if item["type"] == "extra_forbidden":
             known = ", ".join(sorted(_names_at(model, item["loc"][:-1])))
-            lines.append(f"  {where}: unknown key; known here: {known}")
+            lines.append(f"{where}: unknown key; known here: {known}")
         elif item["type"] == "missing":
-            lines.append(f"  {where}: missing; give it in --config, by option or with --set")
+            lines.append(f"{where}: missing; give it in --config, by option or with --set")
         else:
-            lines.append(f"  {where}: {item['msg']} (found {item['input']!r})")
+            lines.append(f"{where}: {item['msg']} (found {item['input']!r})")
     return "\n".join(lines)
 
 

@@ -98,14 +98,24 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 def open_for_writing(path: Path, flags: int = 0) -> int:
     """A descriptor to read and write a file that is made where it is missing; never a link.
 
-    Raises StorageError where a link, a folder or no regular file is in its place.
+    Raises StorageError where a link, a folder or no regular file is in its place, or a file with
+    content that has another name too (a hard link): what is written would change that one.
     """
     with storage_errors(path):
         flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o644)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise StorageError(f"cannot write {path}", expected=_REGULAR, found="something else")
+    if status.st_nlink > 1 and status.st_size > 0:  # an empty .lock in a copy by `cp -al` may stay
+        os.close(descriptor)
+        raise StorageError(
+            f"cannot write {path}",
+            expected="a file with one name",
+            found=f"a hard link: the file has {status.st_nlink} names, and all would change",
+            remedy=f"give it a copy of its own: cp {path} {path}.copy && mv {path}.copy {path}",
+        )
     return descriptor
 
 

@@ -57,6 +57,15 @@ def test_mistakes_are_named_with_what_is_known(settings: list[str], message: str
         build_config(DistillConfig, None, settings, BASE)
 
 
+def test_each_mistake_has_a_line_of_its_own() -> None:
+    with pytest.raises(ConfigError) as raised:
+        build_config(DistillConfig, None, ["clip.a=1", '{"x\\ny": 1}=2'], BASE)
+    head, first, second = str(raised.value).splitlines()
+    assert head == "the distill configuration is wrong"
+    assert first.startswith("  found:    clip.a: unknown key; known here: crop")
+    assert second.startswith('            {"x\\ny": 1}: unknown key')
+
+
 def test_a_missing_value_says_how_to_give_it() -> None:
     with pytest.raises(ConfigError, match="teachers: missing; give it in --config"):
         build_config(ExtractConfig, None, [], {"videos": "v", "cache": "c"})

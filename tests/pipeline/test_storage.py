@@ -115,6 +115,24 @@ def test_only_a_regular_file_is_opened_for_writing(tmp_path: Path, kind: str) ->
     assert outside.exists() == (kind == "link")
 
 
+def test_a_hard_link_to_a_file_with_content_is_not_written(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    path = tmp_path / "lock"
+    path.hardlink_to(outside)
+    with pytest.raises(StorageError, match="2 names"):
+        open_for_writing(path)
+    assert outside.read_bytes() == b"precious"
+    own = tmp_path / "lock.copy"
+    own.write_bytes(path.read_bytes())
+    own.replace(path)  # as the remedy says
+    os.close(open_for_writing(path))
+    empty = tmp_path / "empty"  # a free lock in a copy by `cp -al`
+    empty.touch()
+    (tmp_path / "of a copy").hardlink_to(empty)
+    os.close(open_for_writing(empty))
+
+
 def test_a_pipe_or_folder_is_not_read_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
