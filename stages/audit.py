@@ -12,6 +12,7 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.frames.jpeg import decode_jpeg
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet
 from distinit.pipeline.reports.plots import DARK, LIGHT, plot_classes, plot_entropy, plot_kept
@@ -39,12 +40,14 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
     """Write ``report.html``, ``audit.json`` and PNGs below ``config.out``.
 
     Memory grows with the number of videos, not of frames. Raises CacheError for a cache that is
-    missing, incomplete or damaged and FrameStoreError likewise.
+    missing, incomplete or damaged and FrameStoreError likewise; ConfigError if ``config.out`` lies
+    inside of a cache or a frame store.
     """
     progress = progress or NullProgress()
     cache = TargetCache.open(config.cache)
     store = None if config.frames is None else _rgb_store(config.frames)
     out = Path(config.out)
+    refuse_inside_data(out)
     audits, pictures, files = [], {}, []
     for teacher_id in sorted(cache.teachers):
         teacher = _audit_teacher(cache, teacher_id, config, progress)

@@ -45,6 +45,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     student, student_record = load_student(run, config.student)
     check_clip(student_record.student, student_record.clip)
     _refuse_other_classes(run, student_record, dataset)
+    _refuse_other_records(run, record, trained, student_record, dataset)
     refuse_links(run)
     store = FrameStore.open(_store_of(config, trained, student_record))
     result = _score(config, student, student_record, dataset, store, trained, progress)
@@ -111,6 +112,25 @@ def _refuse_other_classes(run: Path, record: StudentRecord, dataset: DatasetReco
     outputs = {head.name: head.outputs for head in record.heads}
     if outputs.get(LABELS_HEAD) != len(dataset.classes):
         raise _no_run(run, f"{len(dataset.classes)} classes in {DATASET_NAME}, heads {outputs}")
+
+
+def _refuse_other_records(
+    run: Path,
+    record: RunRecord,
+    trained: FinetuneConfig,
+    student: StudentRecord,
+    dataset: DatasetRecord,
+) -> None:
+    """A flipped bit in a label, a digest or a mean would give other figures without a word."""
+    wrong = DATASET_NAME if record.inputs.get("dataset") != dataset.content_digest() else ""
+    wrong = "the clip of student.json" if student.clip != trained.clip else wrong
+    if wrong:
+        raise ConfigError(
+            f"the records of {run} disagree",
+            expected="those that `distinit finetune` wrote",
+            found=f"{wrong} is not that of run.json",
+            remedy="copy the run again",
+        )
 
 
 def _read[R: Record](path: Path, kind: type[R]) -> R:

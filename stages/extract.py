@@ -23,6 +23,7 @@ from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.refill import refill_store
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
+from distinit.pipeline.places import refuse_inside_data, refuse_nested
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
@@ -62,6 +63,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     progress = progress or NullProgress()
     asked, config = config, _anchored(config)
     _check_precision(config)
+    _check_places(config)
     prober = Prober(config.decode, config.sampling)
     today = list_todays_corpus(config, Spool.of(config.spool), prober, progress)
     corpus = today.corpus
@@ -96,6 +98,13 @@ def _anchored(config: ExtractConfig) -> ExtractConfig:
     teachers = tuple(t.model_copy(update={"weights": absolute(t.weights)}) for t in config.teachers)
     paths = {"cache": absolute(config.cache), "frames": absolute(config.frames)}
     return config.model_copy(update={"teachers": teachers, **paths})
+
+
+def _check_places(config: ExtractConfig) -> None:
+    refuse_inside_data(Path(config.cache).parent)
+    if config.frames is not None:
+        refuse_nested(Path(config.cache), Path(config.frames))
+        refuse_inside_data(Path(config.frames).parent)
 
 
 def _check_precision(config: ExtractConfig) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from distinit.pipeline.frames.build_flow import build_flow_store
 from distinit.pipeline.frames.writer import store_lock
+from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FlowConfig
@@ -47,6 +48,7 @@ def build_flow(config: FlowConfig, *, progress: Progress | None = None) -> FlowR
     Raises LockedError while another process writes the flow store, and as ``build_flow_store``.
     """
     began = time.monotonic()
+    refuse_inside_data(Path(config.out).parent)
     with store_lock(Path(config.out)):
         store = build_flow_store(config, progress or NullProgress())
     return FlowResult(

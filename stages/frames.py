@@ -14,6 +14,7 @@ from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.frames.verify import verify_store
 from distinit.pipeline.frames.writer import store_lock
+from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FramesConfig
@@ -128,6 +129,7 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
     """
     began = time.monotonic()
     progress = progress or NullProgress()
+    refuse_inside_data(Path(config.out).parent)
     corpus = list_corpus(config.videos, spool=Spool.of(config.spool), progress=progress)
     corpus.require_all()
     with store_lock(Path(config.out)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 from distinit.pipeline.cache.cards import croissant_text, readme_text
 from distinit.pipeline.cache.confidence import fidelity_report
@@ -18,7 +19,6 @@ from distinit.schemas.tables import VIDEOS_SCHEMA
 
 __all__ = ["checksum_problems", "missing_rows", "record_problems"]
 
-_MAX_CARD_BYTES = 64 << 20
 _MAX_CHECKSUM_BYTES = 1 << 30  # 130 bytes a file
 _LINE = re.compile(rb"[0-9a-f]{64}  [^\r\n]+")
 
@@ -78,9 +78,16 @@ def _derived_problems(layout: CacheLayout, manifest: CacheManifest, state: Cache
         (layout.readme, readme_text(manifest, state)),
         (layout.croissant, croissant_text(layout, manifest, state)),
     ):
-        if path.is_file() and read_bounded(path, _MAX_CARD_BYTES) != text.encode():
+        if path.is_file() and not _has_bytes(path, text.encode()):
             problems.append(f"{path.name}: is not what follows from the records")
     return problems
+
+
+def _has_bytes(path: Path, data: bytes) -> bool:
+    try:
+        return read_bounded(path, len(data)) == data
+    except OSError:  # larger, or unreadable
+        return False
 
 
 def checksum_problems(

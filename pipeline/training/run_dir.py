@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import refuse_links, storage_errors
 from distinit.pipeline.training.metrics import MetricLine, last_line, read_lines
@@ -108,7 +109,8 @@ def open_run(
     ``inputs``: digests of the data that the run reads. ``locations``: dotted names of settings
     that only say where those data lie; moving them leaves the run the same.
     Raises RunMismatchError, naming each setting that differs, and StorageError, for a folder that
-    holds links too: nothing is written or removed through them.
+    holds links too: nothing is written or removed through them. ConfigError for a folder inside a
+    cache or a frame store.
     """
     dumped = config.model_dump(mode="json")
     record = RunRecord(
@@ -119,6 +121,7 @@ def open_run(
         versions={name: version(name) for name in ("distinit", "torch", "torchvision")},
     )
     path = root / "run.json"
+    refuse_inside_data(root)
     refuse_links(root)
     if path.exists():
         stored = read_record(path, RunRecord, error=RunMismatchError, remedy=_REMEDY)

@@ -18,7 +18,7 @@ from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.audit import AuditConfig, AuditResult
-from distinit.schemas.errors import CacheError, FrameStoreError
+from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
 from distinit.schemas.frames import FlowSpec, FrameGeometry
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
@@ -269,3 +269,14 @@ def test_flow_makes_no_contact_sheets(tmp_path: Path) -> None:
     with pytest.raises(FrameStoreError, match="holds optical flow"):
         audit(config)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["cache", "cache/teachers", "store"])
+def test_no_report_is_written_into_what_is_audited(tmp_path: Path, name: str) -> None:
+    write_cache(tmp_path / "cache", [make_record("teacher", "logits")])
+    write_store(tmp_path / "store")
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / name
+    with pytest.raises(ConfigError, match="nothing else is written there"):
+        audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(out)))
+    assert sorted(tmp_path.rglob("*")) == before

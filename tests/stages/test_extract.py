@@ -321,5 +321,17 @@ def test_two_teachers_of_one_name_are_refused(corpus: Path, tmp_path: Path) -> N
         run(corpus, tmp_path, teachers=[{"name": "null"}, {"name": "null"}])
 
 
+@pytest.mark.parametrize(
+    ("cache", "frames"), [("a", "a"), ("a", "a/frames"), ("a/cache", "a"), ("a/.staging", "a")]
+)
+def test_cache_and_frame_store_do_not_lie_in_each_other(
+    corpus: Path, tmp_path: Path, cache: str, frames: str
+) -> None:
+    places = {"cache": str(tmp_path / cache), "frames": str(tmp_path / frames)}
+    with pytest.raises(ConfigError, match="nothing else is written there"):
+        run(corpus, tmp_path, **places)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _bytes_below(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -6,7 +6,10 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from distinit.pipeline.progress import LogProgress
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.frames import FramesConfig
 from distinit.stages.frames import build_frames
 
@@ -26,3 +29,12 @@ def test_result_counts_frames_and_names_failures(
     assert "empty" in result.failed["empty.mp4"]
     assert "1 video failed" in result.summary()
     assert build_frames(config).model_copy(update={"seconds": result.seconds}) == result
+
+
+def test_no_store_is_written_into_another(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    make_video(tmp_path / "videos" / "a.mp4", frames=7)
+    store = tmp_path / "store"
+    build_frames(FramesConfig(videos=str(tmp_path / "videos"), out=str(store)))
+    with pytest.raises(ConfigError, match="nothing else is written there"):
+        build_frames(FramesConfig(videos=str(tmp_path / "videos"), out=str(store / "more")))
+    assert not (store / "more").exists()

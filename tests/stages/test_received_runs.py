@@ -176,6 +176,19 @@ def test_records_that_do_not_fit_are_refused(
         evaluate(scoring(received))
 
 
+def test_a_label_or_a_mean_that_was_changed_is_noticed(received: Path) -> None:
+    dataset = json.loads((received / "dataset.json").read_text())
+    videos = [video | {"label": 1 - video["label"]} for video in dataset["videos"]]
+    edit(received / "dataset.json", videos=videos)
+    with pytest.raises(ConfigError, match=r"dataset\.json is not that of run\.json"):
+        evaluate(scoring(received))
+    (received / "dataset.json").write_text(json.dumps(dataset))
+    clip = json.loads((received / "student.json").read_text())["clip"]
+    edit(received / "student.json", clip=clip | {"mean": [0.4, 0.5, 0.6]})
+    with pytest.raises(ConfigError, match=r"student\.json is not that of run\.json"):
+        evaluate(scoring(received))
+
+
 @pytest.mark.parametrize("outputs", [10**6, 3])
 def test_a_head_takes_no_memory_that_the_file_does_not_hold(received: Path, outputs: int) -> None:
     head = {"name": "labels", "outputs": outputs, "label_space": "dataset:folders"}

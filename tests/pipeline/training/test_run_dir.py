@@ -11,7 +11,7 @@ import pytest
 
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.errors import RunMismatchError, StorageError
+from distinit.schemas.errors import ConfigError, RunMismatchError, StorageError
 from distinit.schemas.training import StudentConfig
 
 WHERE = frozenset({"cache", "frames"})
@@ -181,3 +181,12 @@ def test_a_mismatch_is_told_in_some_lines(tmp_path: Path) -> None:
     with pytest.raises(RunMismatchError) as caught:
         open_run(tmp_path, "distill", config(), {})
     assert len(str(caught.value)) < 6000
+
+
+@pytest.mark.parametrize("out", ["store", "store/run"])
+def test_no_run_is_written_into_a_frame_store(tmp_path: Path, out: str) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json").touch()
+    with pytest.raises(ConfigError, match="nothing else is written there"):
+        open_run(tmp_path / out, "finetune", config(), {})
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["store.json"]

@@ -1,0 +1,40 @@
+"""Where results may be written: never into a cache or a frame store, which are sent as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distinit.schemas.errors import ConfigError
+
+__all__ = ["refuse_inside_data", "refuse_nested"]
+
+_MARKS = {"target cache": ("manifest.json", "plan.parquet"), "frame store": ("store.json",)}
+
+
+def refuse_inside_data(out: Path) -> None:
+    """Raise ConfigError if ``out`` is a target cache or a frame store, or lies inside of one.
+
+    What is written there would make it fail its verification.
+    """
+    place = out.resolve()
+    for folder in (place, *place.parents):
+        for kind, names in _MARKS.items():
+            if all((folder / name).is_file() for name in names):
+                raise _nested(out, folder, f"a {kind}")
+
+
+def refuse_nested(cache: Path, frames: Path) -> None:
+    """Raise ConfigError unless both are folders of their own, outside of other data."""
+    first, second = cache.resolve(), frames.resolve()
+    if first.is_relative_to(second):
+        raise _nested(cache, frames, "the frame store")
+    if second.is_relative_to(first):
+        raise _nested(frames, cache, "the target cache")
+
+
+def _nested(out: Path, folder: Path, kind: str) -> ConfigError:
+    return ConfigError(
+        f"{out} lies inside {folder}, {kind}: nothing else is written there",
+        expected="a folder of its own",
+        remedy="choose another folder",
+    )
