@@ -8,6 +8,7 @@ derived again; the folder may be deleted at any time.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -91,7 +92,7 @@ def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) ->
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with storage_errors(folder):
         try:
-            partial.mkdir(parents=True)
+            _make(partial)
             (partial / MARKER).touch()
             write(partial)
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
@@ -104,6 +105,18 @@ def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) ->
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         fsync_dir(folder.parent)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(
+            f"derived indexes cannot be kept in {folder.parent}",
+            expected="a folder that you can write to, on a disk with room",
+            found=os.strerror(error.errno or errno.EIO),
+            remedy="set XDG_CACHE_HOME to such a folder, then run the same command again",
+        ) from error
 
 
 def _remove(folder: Path) -> None:

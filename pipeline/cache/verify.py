@@ -221,7 +221,7 @@ class _Verification:
         self.problems += [f"{name}: missing" for name in sorted(wanted - present)]
         if complete:
             extra = [name for name in sorted(present - wanted) if not self._may_be(name, state)]
-            self.problems += [f"{name}: not part of the cache" for name in extra]
+            self.problems += [f"{name}: not part of the cache, remove it" for name in extra]
         for name, record in state.records.items():
             for spec in array_specs(record.encoding, record.identity.classes) if complete else ():
                 self._check_array(name, spec, state.plan)

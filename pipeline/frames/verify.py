@@ -107,11 +107,11 @@ def _strangers(layout: StoreLayout, committed: frozenset[int]) -> Iterator[str]:
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
                     if name != layout.commits.name:
-                        yield f"{name}: a folder that is not part of a frame store"
+                        yield f"{name}: a folder that is not part of a frame store: remove it"
                 elif not stat.S_ISREG(mode):
                     yield f"{name}: a link or a special file"
                 elif name not in known:
-                    yield f"{name}: not part of the store, or left by a writer that was killed"
+                    yield f"{name}: not part of the store, or left by a killed writer: remove it"
 
 
 def _line(what: str, error: Exception) -> str:

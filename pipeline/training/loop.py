@@ -89,11 +89,18 @@ def _outcome(
 ) -> TrainingOutcome:
     student = task.build()
     found = _checkpoints(run, settings).take_up(student, None, progress.message)
-    line = run.last_metric()
-    if found is None or line is None:
+    if found is None:
         raise CheckpointError(
             f"training left no checkpoint in {run.checkpoints}",
             remedy="run the same command again",
+        )
+    line = run.last_metric()
+    if line is None:
+        raise CheckpointError(
+            f"the training is done, but its metric lines are lost: {run.metrics}",
+            expected="a line with the loss of the last steps",
+            remedy=f"delete {found[0]}, then run the same command again: it repeats the steps "
+            "since the checkpoint before, or all of them",
         )
     return TrainingOutcome(
         student=student.eval(),

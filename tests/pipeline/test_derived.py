@@ -120,3 +120,12 @@ def test_the_place_of_a_column_on_the_disk_is_taken_at_once(tmp_path: Path) -> N
     new_column(tmp_path, "numbers", 1 << 20, np.int64)
     status = (tmp_path / "numbers.npy").stat()
     assert status.st_blocks * 512 >= status.st_size > 8 << 20
+
+
+@pytest.mark.parametrize("place", ["/proc/1", "file"])
+def test_a_place_for_indexes_that_cannot_be_is_named_with_its_variable(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="XDG_CACHE_HOME"):
+        derive_columns(tmp_path / place / "distinit" / ("0" * 64), 1, lambda folder: None)

@@ -238,9 +238,9 @@ def test_extra_files_are_found(cache_root: Path) -> None:
     (cache_root / "frames/unit-00009.parquet.partial").write_text("half")
     (cache_root / "frames/.lock").touch()
     assert set(verify_cache(cache_root, deep=False).problems) == {
-        "teachers/alpha/notes.txt: not part of the cache",
-        "frames/unit-00009.parquet.partial: not part of the cache",
-        "frames/.lock: not part of the cache",
+        "teachers/alpha/notes.txt: not part of the cache, remove it",
+        "frames/unit-00009.parquet.partial: not part of the cache, remove it",
+        "frames/.lock: not part of the cache, remove it",
     }
 
 
@@ -406,14 +406,14 @@ def test_one_damaged_part_does_not_hide_the_others(cache_root: Path) -> None:
     assert "unit-00001.json is not a valid UnitCommit" in report.problems[0]
     assert report.problems[1:] == (
         "teachers/beta/logits/c/2/0: missing",
-        "notes.txt: not part of the cache",
+        "notes.txt: not part of the cache, remove it",
     )
 
 
 def test_problems_are_safe_to_print(cache_root: Path) -> None:
     (cache_root / "x\nok: every byte agrees\x1b[2J").touch()
     (problem,) = verify_cache(cache_root).problems
-    assert problem == "x\\nok: every byte agrees\\x1b[2J: not part of the cache"
+    assert problem == "x\\nok: every byte agrees\\x1b[2J: not part of the cache, remove it"
 
 
 def test_a_folder_that_is_no_cache(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_damage_of_each_kind_is_named(store_root: Path) -> None:
     assert "notes.txt: not part of the store" in problems
     assert "more: a folder that is not part of a frame store" in problems
     assert "link: a link or a special file" in problems
-    assert "unit-00003.arrow.partial: not part of the store, or left by a writer" in problems
+    assert "unit-00003.arrow.partial: not part of the store, or left by a killed writer" in problems
 
 
 def test_an_unfinished_store_is_told_from_a_damaged_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from distinit.pipeline.cache.lock import CacheLock
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory
-from distinit.schemas.errors import CacheLockedError, ComputeError, ConfigError
+from distinit.schemas.errors import CacheLockedError, CheckpointError, ComputeError, ConfigError
 
 
 class KilledError(Exception):
@@ -130,6 +131,21 @@ def test_a_finished_training_is_not_trained_again(toys: ModuleType, run: RunDire
     again = train(
         lambda: killed_after(toys.ToyTask(), 0), toys.make_settings(), run, NullProgress()
     )
+    assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
+
+
+def test_lost_metric_lines_of_a_done_training_are_made_again_as_advised(
+    toys: ModuleType, run: RunDirectory
+) -> None:
+    settings = toys.make_settings({"epochs": 2}, {"checkpoint_steps": 3})
+    first = train(toys.ToyTask, settings, run, NullProgress())
+    run.metrics.write_bytes(b"")  # a power cut: the checkpoint is synced, the lines are not
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="metric lines are lost") as raised:
+            train(toys.ToyTask, settings, run, NullProgress())
+    (advised,) = [path for path in run.checkpoints.iterdir() if str(path) in str(raised.value)]
+    shutil.rmtree(advised)
+    again = train(toys.ToyTask, settings, run, NullProgress())
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
