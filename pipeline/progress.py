@@ -153,8 +153,8 @@ class LogProgress:
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
         """See Progress."""
         self._reset(description, total, unit, done)
-        known = "" if total is None else f" of {total:g}"
-        self.message(f"{description}: {done:g}{known} {_noun(total, unit)}")
+        known = "" if total is None else f" of {_number(total)}"
+        self.message(f"{description}: {_number(done)}{known} {_noun(total, unit)}")
 
     def advance(self, amount: float = 1, **figures: Figure) -> None:
         """See Progress."""
@@ -167,9 +167,9 @@ class LogProgress:
 
     def _line(self, ended: bool = False) -> str:
         rate = self._rate.per_second()
-        parts = [f"{self._description}: {self._done:g}"]
+        parts = [f"{self._description}: {_number(self._done)}"]
         if self._total is not None:
-            parts[0] += f"/{self._total:g} {_noun(self._total, self._unit)}"
+            parts[0] += f"/{_number(self._total)} {_noun(self._total, self._unit)}"
             if rate > 0 and not ended:
                 parts.append(f"ETA {_duration(max(0.0, self._total - self._done) / rate)}")
         parts.insert(1, f"{rate:.1f} {self._unit}/s")
@@ -287,6 +287,11 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _number(count: float) -> str:
+    """All digits of a whole number: counts are compared with each other."""
+    return f"{count:.0f}" if float(count).is_integer() else f"{count:g}"
 
 
 def _text(name: str, value: Figure) -> str:

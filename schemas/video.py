@@ -43,6 +43,14 @@ class SamplingConfig(Record):
             raise ValueError("stride goes with mode stride")
         return self
 
+    def __str__(self) -> str:
+        """For people: "all frames", "at most 2 a second"."""
+        if self.mode == "stride":
+            return f"stride {self.stride}"
+        if self.mode == "fps":
+            return f"at most {self.fps:g} a second"
+        return f"{self.per_video} a video" if self.mode == "per_video" else "all frames"
+
 
 class DecodeConfig(Record):
     """Limits on one ffmpeg process. They bound what a broken or hostile file can cost."""

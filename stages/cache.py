@@ -38,8 +38,8 @@ class CacheInfo(Record):
     failed: int
     damaged: int = Field(description="in the cache although frames are missing, or may be")
     gone: int = Field(description="further videos, which the owner's corpus no longer has")
-    frames: int
-    rows: int
+    frames: int = Field(description="decoded, of the videos that the corpus has")
+    rows: int = Field(description="in use, those of gone videos too")
     units: int
     capacity: int
     sampling: SamplingConfig
@@ -48,14 +48,15 @@ class CacheInfo(Record):
     def summary(self) -> str:
         """The card of the cache."""
         state = "complete" if self.complete else "NOT COMPLETE"
-        gone = f"; {self.gone} more are gone" if self.gone else ""
-        sampling = self.sampling.model_dump(exclude_defaults=True) or "all frames"
+        gone = f"; {self.gone} more {'is' if self.gone == 1 else 'are'} gone" if self.gone else ""
+        included = ", those of gone videos too" if self.gone else ""
         lines = [
             f"cache     {one_line(self.path)} ({state})",
             *(f"NOT COMPLETE: {line}" for line in self.missing),
             f"digest    {self.content_digest or '-'}",
             f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged{gone}",
-            f"frames    {self.frames} decoded, {self.rows} rows ({one_line(sampling)})",
+            f"frames    {self.frames} decoded, {counted(self.rows, 'row')}{included} "
+            f"({self.sampling})",
             f"units     {self.units} of {self.capacity} rows",
         ]
         for name, record in self.teachers.items():
@@ -90,6 +91,9 @@ class CacheVerification(Record):
     bytes: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    missing: tuple[str, ...] = Field(
+        (), description="what a sound cache that is not complete lacks, and the commands to run"
+    )
     returned_units: tuple[str, ...] = Field(
         (), description="units that --repair gave back to the next extraction"
     )
@@ -113,7 +117,9 @@ class CacheVerification(Record):
             lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
             lines += self._some(self.problems)
         elif not self.complete:
-            lines = [f"INCOMPLETE: {checked}: {agrees} as far as it goes", f"  to do: {again}"]
+            lines = [f"INCOMPLETE: {checked}: {agrees} as far as it goes"]
+            lines += [f"  {line}" for line in self.missing]
+            lines.append(f"  to do: {again}, or the command above")
         elif not self.ok:
             lines = [f"ANOTHER CACHE: {checked}: {agrees}"]
         else:
@@ -221,6 +227,7 @@ def _verification(
 ) -> CacheVerification:
     as_expected = expect in (None, report.content_digest)
     returned = report.damaged_units if repair else ()
+    unfinished = not report.complete and not report.problems
     return CacheVerification(
         path=str(path),
         ok=report.ok and report.complete and as_expected,
@@ -233,5 +240,6 @@ def _verification(
         bytes=report.bytes,
         problems=report.problems,
         notes=report.notes,
+        missing=TargetCache.open(path, allow_incomplete=True).missing if unfinished else (),
         returned_units=tuple(f"unit {unit} of teacher {name}" for name, unit in returned),
     )

@@ -313,6 +313,7 @@ def _result(
         videos=manifest.corpus.videos + len(unavailable),
         frames=manifest.corpus.frames,
         rows=manifest.row_space.rows,
+        gone=manifest.corpus.gone,
         failed=tuple(
             FailedVideo(path=entry.path, error=outcome.error or "")
             for entry, outcome in writer.failed_videos()

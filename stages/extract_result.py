@@ -33,7 +33,8 @@ class ExtractResult(Record):
     corpus: CorpusReport = Field(description="what is new, changed and gone")
     videos: int = Field(description="of the corpus, failed ones too")
     frames: int = Field(description="decoded frames of the videos that are ok")
-    rows: int
+    rows: int = Field(description="in use, those of gone videos too")
+    gone: int = Field(0, description="further videos, which the corpus no longer has")
     failed: tuple[FailedVideo, ...]
     unavailable: int = Field(
         description="of the failed: files that cannot be read, and URLs that cannot be fetched. "
@@ -67,7 +68,7 @@ class ExtractResult(Record):
         lines = [
             f"{ok} of {counted(self.videos, 'video')}{damaged}, "
             f"{counted(self.frames, 'frame')}, "
-            f"{counted(self.rows, 'row')}, "
+            f"{counted(self.rows, 'row')}{' (those of gone videos too)' if self.gone else ''}, "
             f"teachers: {', '.join(map(one_line, self.teachers))}",
             f"this run: {counted(self.frames_done, 'frame')} in {self.seconds:.1f} s",
             *self.corpus.lines()[1:],

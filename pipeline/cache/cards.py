@@ -21,6 +21,7 @@ from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA, VIDEOS_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.wording import counted
 
 __all__ = [
     "checksum_lines",
@@ -76,7 +77,6 @@ def checksum_lines(layout: CacheLayout, names: Iterable[str], known: Mapping[str
 def readme_text(manifest: CacheManifest, state: CacheState) -> str:
     """README.md: the card for people."""
     corpus, space = manifest.corpus, manifest.row_space
-    sampling = manifest.sampling.model_dump(exclude_defaults=True) or "all frames"
     teachers = "\n".join(_teacher_line(record) for record in state.records.values())
     return f"""# Target cache
 
@@ -89,8 +89,8 @@ models. It holds no pixels and executes nothing when opened.
 | format version | {manifest.format_version} |
 | videos | {corpus.videos}, of which {corpus.failed} failed, {corpus.damaged} damaged |
 | frames decoded | {corpus.frames} |
-| rows | {space.rows} in {space.units} units of {space.capacity} |
-| sampling | {sampling} |
+| rows | {space.rows} in {counted(space.units, "unit")} of {space.capacity} |
+| sampling | {manifest.sampling} |
 | corpus digest | `{corpus.digest}` |
 
 | teacher | architecture | label space | target | encoding | mean KL to fp32, nats |

@@ -104,8 +104,8 @@ def check_same(manifest: CacheManifest, sampling: SamplingConfig, unit_rows: int
     if manifest.sampling != sampling:
         raise CacheMismatchError(
             "the cache was made with another sampling",
-            expected=manifest.sampling.model_dump(exclude_defaults=True) or "all frames",
-            found=sampling.model_dump(exclude_defaults=True) or "all frames",
+            expected=str(manifest.sampling),
+            found=str(sampling),
             remedy="use the sampling of the cache, or a new cache folder",
         )
     if unit_rows is not None and manifest.row_space.capacity != unit_rows:

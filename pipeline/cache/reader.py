@@ -253,7 +253,8 @@ def _not_complete(cache: TargetCache) -> CacheError:
         f"the cache {cache.layout.root} is not complete",
         expected=f"{cache.manifest.row_space.units} units of every teacher",
         found="\n".join(cache.missing),
-        remedy="run the same `distinit extract` again: it continues where it stopped",
+        remedy="run the command above, which does what is lacking; an extraction that was "
+        "interrupted goes on with its own command",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from distinit.pipeline.cache.damage import forget_units, teachers_without
@@ -44,4 +45,6 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
                 forget_units(layout, report.damaged_units)
         finally:
             lower_fence(layout.fence)
-    return report
+    own = (layout.lock.name, layout.fence.name)  # no other writer: this one
+    notes = tuple(note for note in report.notes if note.partition(":")[0] not in own)
+    return replace(report, notes=notes)

@@ -25,14 +25,16 @@ def corpus_report(
     """
     earlier = [latest[video_id] for video_id in absent_videos(corpus, latest)]
     read_paths = _read_paths(corpus)
-    replaced = {entry.path for entry in earlier if entry.path in read_paths}
+    overwritten = [entry for entry in earlier if entry.path in read_paths]
+    replaced = {entry.path for entry in overwritten}
     known = [(latest[f.video_id], f) for f in corpus.files if f.video_id in latest]
     names = {file.path for file in corpus.files if file.video_id not in latest}
     return CorpusReport(
         source=source,
         videos=len(corpus.files) + len(corpus.unavailable),
         new=Names.of(names - replaced),
-        changed=Names.of(replaced),
+        # Once the cache has taken in the new bytes and put the earlier ones out, all is said.
+        changed=Names.of({e.path for e in overwritten if e.in_corpus or e.path in names}),
         gone=Names.of(entry.path for entry in earlier if entry.path not in read_paths),
         returned=Names.of(file.path for before, file in known if not before.in_corpus),
         renamed=Names.of(

@@ -299,7 +299,8 @@ def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
         raise ConfigError(
             "the cache has several teachers, and a target names none",
             expected=f"targets.teacher: one of {', '.join(named)}",
-            remedy="give one target per teacher that shall teach",
+            remedy=f"--set 'targets=[{{teacher: {named[0]}}}]', or an entry for each teacher that "
+            "is to teach",
         )
     return named[0]
 

@@ -94,3 +94,9 @@ def test_a_terminal_of_80_columns_shows_counts_rate_time_left_and_figures_whole(
     assert " frames/s" in bar
     assert "left" in bar
     assert figures.strip() == "videos 4000/6000  units 13/21  failed 1"
+
+
+def test_large_counts_keep_their_digits() -> None:
+    stream = io.StringIO()
+    LogProgress(stream).start("training", total=45_000_000, unit="clips", done=1_234_567)
+    assert stream.getvalue() == "training: 1234567 of 45000000 clips\n"

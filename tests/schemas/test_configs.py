@@ -82,3 +82,16 @@ def test_one_threshold_at_a_time() -> None:
 def test_a_sampling_mode_needs_its_value() -> None:
     with pytest.raises(ValidationError, match="needs a value for fps"):
         SamplingConfig(mode="fps")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "all frames"),
+        ({"mode": "stride", "stride": 4}, "stride 4"),
+        ({"mode": "fps", "fps": 2.0}, "at most 2 a second"),
+        ({"mode": "per_video", "per_video": 8}, "8 a video"),
+    ],
+)
+def test_a_sampling_reads_as_text(values: dict[str, object], text: str) -> None:
+    assert str(SamplingConfig.model_validate(values)) == text

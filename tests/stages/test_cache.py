@@ -114,6 +114,7 @@ def test_a_repair_and_the_same_extraction_give_the_same_cache(
         "unit 2 of teacher other",
     )
     assert (result.exit_code, result.complete, result.ok) == (3, False, False)
+    assert result.notes == (), "the repair is no other writer"
     assert "repaired as far as possible: run the same `distinit extract` again for" in (
         result.summary()
     )

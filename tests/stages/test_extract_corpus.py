@@ -21,7 +21,7 @@ from distinit.schemas.audit import AuditConfig
 from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.audit import audit
-from distinit.stages.cache import cache_info
+from distinit.stages.cache import cache_info, cache_verify
 from distinit.stages.extract import ExtractResult, extract
 
 MakeVideo = Callable[..., Path]
@@ -71,6 +71,7 @@ def test_a_repaired_video_is_no_longer_a_failure(home: Path) -> None:
     ]
     again = run(home, retry_failed=True)
     assert (again.failed, again.content_digest) == ((), result.content_digest)
+    assert again.corpus.changed.count == 0, "said once, in the run that took it in"
     assert verify_cache(home / "cache").problems == ()
 
 
@@ -80,6 +81,7 @@ def test_removed_videos_leave_training_and_come_back_with_the_same_digest(home: 
     result = run(home, frames=str(home / "frames"))
     assert (result.videos, result.frames, result.rows) == (2, 20, 33)
     assert result.corpus.gone.names == ("c.mp4",)
+    assert result.summary().startswith("2 of 2 videos, 20 frames, 33 rows (those of gone videos")
     assert ("c.mp4", "ok", 13, False) in rows_of(home)
     assert result.complete
     assert verify_cache(home / "cache").problems == ()
@@ -239,3 +241,17 @@ def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(
     assert "--videos VIDEOS --teacher null" in str(refused.value)
     assert shlex.split(command)[0] == "distinit"
     assert run(home, teachers=teachers, sampling=sampling).complete
+
+
+def test_a_cache_that_lacks_units_of_one_teacher_names_the_command_that_does_them(
+    home: Path, make_video: MakeVideo
+) -> None:
+    run(home, "first", "second")
+    make_video(home / "v" / "d.mp4", frames=5, seed=9)
+    run(home, "first")
+    checked = cache_verify(home / "cache", deep=True)
+    assert checked.exit_code == 3
+    command = "--teacher null --cache {} --set teachers.0.id=second".format(home / "cache")
+    assert f"  teacher second lacks 1 unit; run: distinit extract --videos VIDEOS {command}\n" in (
+        checked.summary()
+    )
