@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from distinit.schemas.errors import CacheCorruptError, DistInitError, StorageError
@@ -85,7 +85,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             partial.replace(path)
             fsync_dir(path.parent)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where a part of the path is a file, nothing was made
+            partial.unlink()
         raise
 
 

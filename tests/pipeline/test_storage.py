@@ -54,6 +54,14 @@ def test_a_refusing_disk_becomes_a_storage_error_with_a_remedy(code: int, remedy
         raise OSError(code, os.strerror(code))
 
 
+@pytest.mark.parametrize("name", ["record.json", "more/record.json"])
+def test_a_file_in_the_place_of_a_folder_is_a_storage_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").write_bytes(b"a file")
+    with pytest.raises(StorageError, match="file"):
+        atomic_write_bytes(tmp_path / "folder" / name, b"new")
+    assert (tmp_path / "folder").read_bytes() == b"a file"
+
+
 def test_other_system_errors_pass_unchanged() -> None:
     with pytest.raises(FileNotFoundError), storage_errors(Path("x")):
         raise FileNotFoundError(errno.ENOENT, "gone")
