@@ -25,6 +25,7 @@ from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.io import load_student, save_student
 from distinit.pipeline.training.checkpoint import CheckpointStore
 from distinit.pipeline.training.run_dir import open_run
+from distinit.schemas.base import sha256_of
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import CheckpointRecord, HeadRecord, StudentRecord
@@ -226,6 +227,7 @@ def _forge(path: Path) -> None:
         record["tensors"] = entry
     else:
         record["files"][path.name] = entry
+        record["seal"] = sha256_of({k: v for k, v in record.items() if k != "seal"})
     (path.parent / name).write_text(json.dumps(record))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from distinit.pipeline.records import parse_json
-from distinit.pipeline.storage import open_regular
+from distinit.pipeline.storage import open_for_writing, open_regular
 
-__all__ = ["TensorShape", "differences", "read_shapes", "read_tensors"]
+__all__ = ["TensorShape", "differences", "read_shapes", "read_tensors", "write_tensors"]
 
 _MAX_HEADER_BYTES = 8 << 20  # 40,000 tensors; the largest student has some 1,000
 _MAX_NAME = 500
@@ -113,6 +115,16 @@ def read_tensors(path: Path, names: Iterable[str], *, finite: bool = True) -> di
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} holds numbers that are not finite")
     return tensors
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file with the permissions that any new file gets; safetensors itself
+    would let nobody else read it. Raises OSError, StorageError."""
+    descriptor = open_for_writing(path)
+    permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    os.close(descriptor)
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(permissions)
 
 
 def differences(wanted: Mapping[str, TensorShape], found: Mapping[str, TensorShape]) -> str:

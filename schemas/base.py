@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 __all__ = [
     "MAX_ID_BYTES",
     "Name",
     "Record",
+    "SealedRecord",
     "Sha256",
     "VideoId",
     "canonical_json",
@@ -45,6 +46,26 @@ class Record(BaseModel):
     def record_digest(self) -> str:
         """Hex sha256 of the canonical JSON of this record."""
         return sha256_of(self.model_dump(mode="json"))
+
+
+class SealedRecord(Record):
+    """A record that knows its own digest: a flipped bit in a number is noticed."""
+
+    seal: Sha256 | Literal[""] = Field(
+        "", description="sha256 of the canonical JSON of the other fields"
+    )
+
+    def sealed(self) -> Self:
+        """The same with its seal."""
+        return self.model_copy(update={"seal": self._digest()})
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the seal is that of the other fields."""
+        return self.seal == self._digest()
+
+    def _digest(self) -> str:
+        return sha256_of(self.model_dump(mode="json", exclude={"seal"}))
 
 
 def canonical_json(value: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field
 
-from distinit.schemas.base import Record, Sha256, VideoId, sha256_of
+from distinit.schemas.base import Record, SealedRecord, Sha256, VideoId
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.video import DecodeConfig
@@ -147,27 +147,7 @@ class BatchPlace(Record):
     checksums: int = Field(ge=0, le=_MAX_COUNT, description="of ``crc32c``: uint32, one a row")
 
 
-class _SealedRecord(Record):
-    """A record that knows its own digest: a flipped bit in a number is noticed."""
-
-    seal: Sha256 | Literal[""] = Field(
-        "", description="sha256 of the canonical JSON of the other fields"
-    )
-
-    def sealed(self) -> Self:
-        """The same with its seal."""
-        return self.model_copy(update={"seal": self._digest()})
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether the seal is that of the other fields."""
-        return self.seal == self._digest()
-
-    def _digest(self) -> str:
-        return sha256_of(self.model_dump(mode="json", exclude={"seal"}))
-
-
-class StoreCommit(_SealedRecord):
+class StoreCommit(SealedRecord):
     """``commits/unit-NNNNN.json`` of a frame store; written last."""
 
     unit: int = Field(ge=0, le=_MAX_COUNT)
@@ -183,7 +163,7 @@ class StoreCommit(_SealedRecord):
         return sum(run.frame_count for run in self.videos)
 
 
-class FrameStoreManifest(_SealedRecord):
+class FrameStoreManifest(SealedRecord):
     """``store.json``: the geometry of all frames in the store."""
 
     format: Literal["distinit-frame-store"] = "distinit-frame-store"

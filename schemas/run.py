@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distinit.schemas.base import Name, Record, Sha256, sha256_of
+from distinit.schemas.base import Name, Record, SealedRecord, Sha256, sha256_of
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
 from distinit.schemas.training import ClipConfig, StudentConfig
@@ -79,7 +79,7 @@ class RunRecord(Record):
     versions: dict[str, str]
 
 
-class CheckpointRecord(Record):
+class CheckpointRecord(SealedRecord):
     """``checkpoints/step-NNNNNNNNN/checkpoint.json``: where training goes on."""
 
     format: Literal["distinit-checkpoint"] = "distinit-checkpoint"

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from distinit.pipeline.pickled import plain_problem, read_pickled
@@ -22,7 +21,13 @@ from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import atomic_path, sha256_file
 from distinit.pipeline.students.heads import Student, head_shapes
 from distinit.pipeline.students.registry import build_student, require_named_plugin
-from distinit.pipeline.tensors import TensorShape, differences, read_shapes, read_tensors
+from distinit.pipeline.tensors import (
+    TensorShape,
+    differences,
+    read_shapes,
+    read_tensors,
+    write_tensors,
+)
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import LoadReport, StudentRecord
@@ -51,7 +56,7 @@ def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
     tensors = {name: t.detach().cpu().contiguous() for name, t in student.state_dict().items()}
     path = folder / TENSORS_NAME
     with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})
+        write_tensors(tensors, partial)
     entry = FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
     write_record(record.model_copy(update={"tensors": entry}), folder / RECORD_NAME)
     return path

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from distinit.pipeline.records import read_record, write_record
@@ -22,7 +21,13 @@ from distinit.pipeline.storage import (
     storage_errors,
 )
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.tensors import TensorShape, differences, read_shapes, read_tensors
+from distinit.pipeline.tensors import (
+    TensorShape,
+    differences,
+    read_shapes,
+    read_tensors,
+    write_tensors,
+)
 from distinit.schemas.errors import CheckpointError, StorageError
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import CheckpointRecord
@@ -59,11 +64,11 @@ class CheckpointStore:
         with storage_errors(final):
             _remove(partial)
             partial.mkdir(parents=True)
-            save_file(_cpu(student.state_dict()), partial / MODEL)
-            save_file(_cpu(_momentum(student, optimizer)), partial / OPTIMIZER)
+            write_tensors(_cpu(student.state_dict()), partial / MODEL)
+            write_tensors(_cpu(_momentum(student, optimizer)), partial / OPTIMIZER)
             files = {name: _entry(partial / name) for name in (MODEL, OPTIMIZER)}
             full = record.model_copy(update={"files": files, "config_digest": self._config_digest})
-            write_record(full, partial / RECORD)
+            write_record(full.sealed(), partial / RECORD)
             for name in (MODEL, OPTIMIZER):
                 fsync_file(partial / name)
             fsync_dir(partial)
@@ -101,6 +106,8 @@ class CheckpointStore:
         record = read_record(
             folder / RECORD, CheckpointRecord, error=CheckpointError, remedy=_REMEDY
         )
+        if not record.is_intact:
+            raise _damaged(folder, f"{RECORD} is not as it was written")
         if record.config_digest != self._config_digest:
             raise _damaged(folder, "it belongs to another configuration")
         if record.global_step != _step_of(folder):

@@ -122,7 +122,7 @@ def rewritten(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None
     stored = json.loads(path.read_text())
     data = (folder / name).read_bytes()
     stored["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    path.write_text(json.dumps(stored))
+    path.write_text(CheckpointRecord.model_validate(stored).sealed().model_dump_json())
 
 
 def changes(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
@@ -166,6 +166,9 @@ def test_tensors_that_do_not_fit_are_passed_over_whatever_the_checksum_says(
     [
         {"format_version": 2},
         {"epoch": -1},
+        {"epoch": 5},
+        {"step": 99},
+        {"window": {"loss": 2.0}},
         {"global_step": 10**15},
         {"global_step": 1},
         {"window": {"loss": None}},
@@ -183,6 +186,15 @@ def test_records_that_do_not_fit_are_passed_over(
     messages: list[str] = []
     assert store.take_up(stepper.student, stepper.optimizer, messages.append) is None
     assert len(messages) == 1
+
+
+def test_others_may_read_what_others_may_read(stepper: Stepper, tmp_path: Path) -> None:
+    folder = CheckpointStore(tmp_path, "digest", keep=1).save(
+        record(1), stepper.student, stepper.optimizer
+    )
+    (tmp_path / "any").touch()
+    permissions = {path.stat().st_mode for path in folder.iterdir()}
+    assert permissions == {(tmp_path / "any").stat().st_mode}
 
 
 def test_only_checkpoints_are_removed(stepper: Stepper, tmp_path: Path) -> None:
