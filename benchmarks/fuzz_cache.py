@@ -231,6 +231,8 @@ def _forged_table(root: Path, rng: random.Random) -> Change:
     if pa.types.is_integer(kind):
         low, high = (0, 64) if pa.types.is_unsigned_integer(kind) else (1, kind.bit_width - 1)
         choice = min(max(rng.choice(INTEGERS), -low << (high if low else 0)), (1 << high) - 1)
+    elif pa.types.is_boolean(kind):
+        choice = not values[place]
     values[place] = choice
     column = pa.array(values, kind)
     write_table(table.set_column(number, table.schema.field(number), column), path)
