@@ -43,7 +43,7 @@ from distinit.schemas.teacher import (
     TeacherRequest,
     identity_differences,
 )
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 from distinit.stages.extract_corpus import TodaysCorpus, list_todays_corpus
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
@@ -199,7 +199,9 @@ def _run(
     try:
         while tasks := _tasks(writer, corpus):
             spec = _worker_spec(config, corpus, writer)
-            executor = executor or _executor(config)
+            if executor is None:
+                _tell_removed(tasks, progress)
+                executor = _executor(config)
             ran = run_tasks(
                 executor,
                 _worker_factory(config, spec, teachers),
@@ -224,6 +226,17 @@ def _run(
     finally:
         if executor is not None:
             executor.close()
+
+
+def _tell_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None:
+    """Units are done with the videos that are here, whatever rows they had of others before."""
+    paths = sorted({task.path_of(video_id) for task in tasks for video_id in task.spec.gone})
+    if paths:
+        more = ", ..." if len(paths) > _REPAIRS_SHOWN else ""
+        progress.message(
+            f"{counted(len(paths), 'removed video')} in units that are to be done; they get no "
+            f"rows there: {', '.join(map(one_line, paths[:_REPAIRS_SHOWN]))}{more}"
+        )
 
 
 def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:

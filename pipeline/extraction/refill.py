@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.writer import CacheWriter
@@ -15,11 +15,12 @@ from distinit.schemas.errors import CorpusError, FrameStoreError
 from distinit.schemas.frames import FailedVideo, StoreCommit
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.video import DecodeConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["refill_store"]
 
 _SHOWN = 5
+_REMOVED = "removed from the corpus before its frames were written"
 
 
 def refill_store(
@@ -31,8 +32,9 @@ def refill_store(
 ) -> None:
     """Write the units of ``store`` that are not there whole, though the cache has their targets.
 
-    The caller holds both locks. Raises CorpusError if one of their videos is no longer in the
-    corpus, FrameStoreError if one has other frames than when its targets were computed, and
+    Videos that the corpus no longer has are left out: they are out of training as well. The caller
+    holds both locks. Raises CorpusError if one is gone that is to stay in training (``keep_gone``),
+    FrameStoreError if one has other frames than when its targets were computed, and
     StorageError when the disk refuses.
     """
     pending = {spec.task.first_unit for spec in writer.pending_tasks()}
@@ -52,11 +54,25 @@ def refill_store(
         f"{counted(len(units), 'unit')} of the frame store missing or damaged: decoding again, "
         "without teachers"
     )
+    _tell_removed(units.values(), latest, progress)
     progress.start("frames", sum(len(videos.files) for videos in units.values()), "videos")
     fill_units(store, corpus.source, units, decode, progress)
     progress.finish()
     for unit in units:
         _check_counts(store, unit, outcomes, units[unit])
+
+
+def _tell_removed(
+    units: Iterable[UnitVideos], latest: Mapping[str, PlannedRows], progress: Progress
+) -> None:
+    removed = [v.video_id for videos in units for v in videos.failed if v.error == _REMOVED]
+    if removed:
+        names = sorted(one_line(latest[video_id].path) for video_id in removed)
+        progress.message(
+            f"{counted(len(removed), 'removed video')} left out of the frame store: "
+            f"{', '.join(names[:_SHOWN])}; if they come back, delete the commit records of their "
+            "units there and extract again"
+        )
 
 
 def _videos_of(
@@ -73,8 +89,12 @@ def _videos_of(
         elif outcome.status != "spilled":  # the frames of a spilled one come with a later unit
             if entry.video_id in present:
                 files.append(present[entry.video_id])
-            else:
+            elif entry.in_corpus:
                 gone.append(entry.path)
+            else:
+                failed.append(
+                    FailedVideo(video_id=entry.video_id, digest=entry.digest, error=_REMOVED)
+                )
     if gone:
         raise CorpusError(
             f"{counted(len(gone), 'video')} whose frames are missing: not in {corpus.root}",

@@ -16,6 +16,7 @@ import pytest
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.training.matching import match_videos
 from distinit.schemas.audit import AuditConfig
 from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
@@ -23,8 +24,19 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.stages.audit import audit
 from distinit.stages.cache import cache_info, cache_verify
 from distinit.stages.extract import ExtractResult, extract
+from distinit.stages.frames import verify_frames
 
 MakeVideo = Callable[..., Path]
+
+
+class Said(NullProgress):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
 
 def run(folder: Path, *names: str, videos: str = "v", **changes: Any) -> ExtractResult:
@@ -96,6 +108,48 @@ def test_removed_videos_leave_training_and_come_back_with_the_same_digest(home: 
     back = run(home, frames=str(home / "frames"))
     assert back.corpus.returned.names == ("c.mp4",)
     assert (back.frames_done, back.content_digest) == (0, first.content_digest)
+
+
+def test_a_unit_is_repaired_without_the_videos_that_are_gone(home: Path) -> None:
+    store, shard = home / "frames", home / "cache/teachers/null/logits/c/0/0"
+    run(home, frames=str(store))
+    (home / "v/b.mp4").unlink()
+    run(home, frames=str(store))
+    shard.unlink()
+    for damaged in sorted(store.glob("unit-*.arrow")):
+        os.truncate(damaged, 100)
+    said = Said()
+    values = {
+        "videos": str(home / "v"),
+        "teachers": [{"name": "null", "id": "null"}],
+        "cache": str(home / "cache"),
+        "frames": str(store),
+        "unit_rows": 64,
+    }
+    result = extract(ExtractConfig.model_validate(values), progress=said)
+    assert (result.complete, result.frames) == (True, 22)
+    told = [message for message in said.messages if "removed video" in message]
+    assert told[0] == (
+        "1 removed video in units that are to be done; they get no rows there: b.mp4"
+    )
+    assert verify_cache(home / "cache").problems == ()
+    frames = FrameStore.open(store)
+    assert sorted(info.frame_count for info in frames.videos.values()) == [9, 13]
+    assert verify_frames(store, deep=True).exit_code == 0
+    assert len(match_videos(TargetCache.open(home / "cache"), frames).cache_ids) == 2
+
+
+def test_frames_are_written_again_without_the_videos_that_are_gone(home: Path) -> None:
+    store = home / "frames"
+    run(home, frames=str(store))
+    (home / "v/b.mp4").unlink()
+    digest = run(home, frames=str(store)).content_digest
+    os.truncate(next(store.glob("unit-*.arrow")), 100)
+    assert run(home, frames=str(store)).content_digest == digest
+    frames = FrameStore.open(store)
+    assert sorted(info.frame_count for info in frames.videos.values()) == [9, 13]
+    reasons = [video.error for video in frames.failed.values()]
+    assert reasons == ["removed from the corpus before its frames were written"]
 
 
 def test_a_video_that_failed_at_first_is_trained_on_once_it_is_whole(home: Path) -> None:
