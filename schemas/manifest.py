@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distinit.schemas.base import Name, Record, Sha256, VideoId
 from distinit.schemas.teacher import MAX_CLASSES, Encoding
@@ -164,24 +164,46 @@ def failed_outcome(video_id: str, reason: str) -> VideoOutcome:
     )
 
 
-class FidelitySums(Record):
-    """Additive parts of a FidelityReport, over the used rows of one unit."""
+_MAX_NATS_SUM = 1e15  # finite however many units are added up
+
+
+class _RowSums(Record):
+    """Sums over the used rows of one unit: no count of frames exceeds ``frames``."""
+
+    _counts: ClassVar[tuple[str, ...]] = ()
 
     frames: int = Field(0, ge=0)
-    kl_nats_sum: float = Field(0.0, ge=0, description="KL(fp32 || stored), nats")
-    kl_nats_max: float = Field(0.0, ge=0)
-    entropy_error_nats_sum: float = Field(0.0, ge=0, description="|entropy difference|, nats")
+
+    @model_validator(mode="after")
+    def _counts_are_of_frames(self) -> Self:
+        for name in self._counts:
+            if getattr(self, name) > self.frames:
+                raise ValueError(f"{name} exceeds frames")
+        return self
+
+
+class FidelitySums(_RowSums):
+    """Additive parts of a FidelityReport."""
+
+    _counts: ClassVar[tuple[str, ...]] = ("top1_agreements", "filter_flips")
+
+    kl_nats_sum: float = Field(0.0, ge=0, le=_MAX_NATS_SUM, description="KL(fp32 || stored), nats")
+    kl_nats_max: float = Field(0.0, ge=0, le=_MAX_NATS_SUM)
+    entropy_error_nats_sum: float = Field(
+        0.0, ge=0, le=_MAX_NATS_SUM, description="|entropy difference|, nats"
+    )
     top1_agreements: int = Field(0, ge=0)
     filter_flips: int = Field(
         0, ge=0, description="frames judged differently at a quartile of the unit's entropies"
     )
 
 
-class AnswerSums(Record):
-    """Additive parts of an AnswerReport, over the used rows of one unit."""
+class AnswerSums(_RowSums):
+    """Additive parts of an AnswerReport."""
 
-    frames: int = Field(0, ge=0)
-    entropy_nats_sum: float = Field(0.0, ge=0)
+    _counts: ClassVar[tuple[str, ...]] = ("ties", "flat", "top_class_frames")
+
+    entropy_nats_sum: float = Field(0.0, ge=0, le=_MAX_NATS_SUM)
     ties: int = Field(0, ge=0, description="frames whose two largest logits are equal")
     flat: int = Field(0, ge=0, description="frames whose logits are all equal")
     top_class: int = Field(0, ge=0, description="most often the most probable class of a frame")

@@ -18,6 +18,7 @@ import pytest
 from distinit.pipeline.cache import TargetCache
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.tables import read_plan, read_planned_ids, read_table, write_table
+from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import CacheCorruptError, StorageError
 from distinit.schemas.manifest import UnitCommit
@@ -416,3 +417,26 @@ def test_an_index_that_another_user_can_write_is_not_trusted(cache_root: Path) -
         _ = TargetCache.open(cache_root).index
     folder.chmod(0o755)
     assert TargetCache.open(cache_root).index.folder == folder
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("fidelity", {"top1_agreements": 10**6}),
+        ("fidelity", {"filter_flips": 10**6}),
+        ("fidelity", {"kl_nats_sum": 1e308}),
+        ("answers", {"ties": 10**6}),
+        ("answers", {"top_class_frames": 10**6}),
+        ("answers", {"entropy_nats_sum": 1e308}),
+    ],
+)
+def test_sums_that_cannot_be_are_refused_and_verify_tells(
+    cache_root: Path, part: str, change: dict[str, float]
+) -> None:
+    path = cache_root / "teachers/alpha/commits/unit-00000.json"
+    record = json.loads(path.read_text())
+    record[part] |= change
+    path.write_text(json.dumps(record))
+    with pytest.raises(CacheCorruptError, match=r"exceeds frames|less than or equal"):
+        TargetCache.open(cache_root).read_state()
+    assert not verify_cache(cache_root, deep=False).ok
