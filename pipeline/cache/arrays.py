@@ -24,6 +24,7 @@ __all__ = [
     "check_array",
     "encode_shard",
     "metadata_bytes",
+    "shard_bytes",
     "write_array_metadata",
 ]
 
@@ -61,6 +62,12 @@ def array_metadata(spec: ArraySpec, rows: int, capacity: int) -> dict[str, Any]:
 def metadata_bytes(spec: ArraySpec, rows: int, capacity: int) -> bytes:
     """``zarr.json`` as it is written."""
     return (json.dumps(array_metadata(spec, rows, capacity), indent=2) + "\n").encode()
+
+
+def shard_bytes(spec: ArraySpec, capacity: int) -> int:
+    """Size of a shard with all its inner chunks, each with a crc32c, and the index at its end."""
+    chunks = capacity // INNER_ROWS
+    return chunks * (INNER_ROWS * spec.row_bytes + 4) + chunks * 16 + 4
 
 
 def write_array_metadata(folder: Path, spec: ArraySpec, rows: int, capacity: int) -> None:

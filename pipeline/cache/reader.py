@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from distinit.pipeline.cache.arrays import check_array
+from distinit.pipeline.cache.arrays import check_array, shard_bytes
 from distinit.pipeline.cache.checksums import check_listed
 from distinit.pipeline.cache.completion import ExtractCommand, lacking_units, missing_lines
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
@@ -205,16 +206,22 @@ class TargetCache:
         """
         import zarr
 
-        record, units = self._known(teacher_id), self.manifest.row_space.units
-        for unit in committed_units(self.layout, record.id, units):
-            self._check_no_pipe(self.layout.shard(record.id, name, unit))
+        record, space = self._known(teacher_id), self.manifest.row_space
+        specs = {s.name: s for s in array_specs(record.encoding, record.identity.classes)}
+        limit_bytes = shard_bytes(specs[name], space.capacity)
+        for unit in committed_units(self.layout, record.id, space.units):
+            self._check_shard(self.layout.shard(record.id, name, unit), limit_bytes)
         folder = self.layout.array(record.id, name)
         return zarr.open_array(folder, mode="r", config={"read_missing_chunks": False})
 
-    def _check_no_pipe(self, path: Path) -> None:
-        """Zarr would wait for a pipe, and follow a link to anywhere."""
+    def _check_shard(self, path: Path, limit_bytes: int) -> None:
+        """Zarr would wait for a pipe, follow a link to anywhere, and read a file of any size."""
         try:
-            os.close(open_inside(self.layout.root, path))
+            descriptor = open_inside(self.layout.root, path)
+            size_bytes = os.fstat(descriptor).st_size
+            os.close(descriptor)
+            if size_bytes > limit_bytes:
+                raise OSError(errno.EFBIG, f"{size_bytes} bytes, at most {limit_bytes} are right")
         except FileNotFoundError:
             return  # a unit without rows has no shard
         except OSError as error:

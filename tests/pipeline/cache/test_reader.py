@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from zarr.errors import ChunkNotFoundError
 
 from distinit.pipeline.cache import TargetCache
+from distinit.pipeline.cache.arrays import shard_bytes
 from distinit.pipeline.cache.confidence import confidence_of
+from distinit.pipeline.cache.encoding import array_specs
 from distinit.schemas.errors import CacheCorruptError, CacheError
 
 
@@ -327,3 +329,19 @@ def test_a_cache_that_claims_the_digest_of_another_does_not_share_its_index(
     forged = TargetCache.open(forged_root)
     assert forged.index.folder != genuine.index.folder
     assert genuine.index.rows_of(corpus.id_of("d"), [0, 4]).min() >= 0
+
+
+def test_a_shard_of_gigabytes_is_not_handed_to_zarr(cache_root: Path) -> None:
+    with (cache_root / "teachers/alpha/logits/c/0/0").open("r+b") as file:
+        file.truncate(3 << 30)  # sparse: it takes no room
+    with pytest.raises(CacheCorruptError, match="3221225472 bytes, at most"):
+        TargetCache.open(cache_root).zarr_array("alpha")
+
+
+def test_a_full_shard_has_the_size_that_is_allowed(tmp_path: Path, kit: ModuleType) -> None:
+    teacher = kit.make_teacher("alpha")
+    kit.run_all(tmp_path / "c", kit.Corpus(frames={"a": kit.CAPACITY}), [teacher])
+    spec = array_specs(teacher.encoding, teacher.identity.classes)[0]
+    size = (tmp_path / "c/teachers/alpha/logits/c/0/0").stat().st_size
+    assert size == shard_bytes(spec, kit.CAPACITY)
+    assert len(TargetCache.open(tmp_path / "c").zarr_array("alpha")[:]) == kit.CAPACITY
