@@ -10,7 +10,7 @@ it:
 
 - refused: an error that says what is wrong, or a check that reports it;
 - same: the change does not matter, the values are those of the whole folder;
-- other: other values, and the change was forged: every checksum that covers it was made anew, so
+- other: other values, and the change was forged: every checksum that covers it was recomputed, so
   that only its sender could know;
 - WRONG: other values without a word, although a checksum covers what was changed;
 - traceback, hang, memory, crash: what no bytes of a stranger may bring about.
@@ -58,7 +58,7 @@ class Change:
 
     what: str
     forged: bool = False
-    """Checksums that cover the change were made anew."""
+    """Checksums that cover the change were recomputed."""
 
 
 class Target(Protocol):
@@ -111,7 +111,7 @@ class Sandbox:
         self._memory_mib = memory_mib
 
     def run(self, root: Path, home: Path) -> dict[str, tuple[str, str]]:
-        """Operation -> ("values", digest), or an outcome and what was said.
+        """Operation -> ("values", digest), or an outcome and its message.
 
         One process runs all operations; after one that ends it, another one goes on.
         """
@@ -177,7 +177,7 @@ class Sandbox:
 
 
 def outcome_of(operation: Operation, root: Path) -> tuple[str, str]:
-    """("values", digest), or ("refused" | "memory" | "traceback", what was said)."""
+    """("values", digest), or ("refused" | "memory" | "traceback", message)."""
     try:
         return "values", operation(root)
     except DistInitError as error:

@@ -297,7 +297,7 @@ def _forged_shard(root: Path, rng: random.Random) -> Change:
 
 
 def _forged_commit(root: Path, rng: random.Random) -> Change:
-    """A commit record with any value, sealed anew where it is a record at all."""
+    """A commit record with any value, sealed again where it is a record at all."""
     path = rng.choice(_files(root, "teachers/*/commits/*.json"))
     record = json.loads(path.read_text())
     what = set_anywhere(record, rng)

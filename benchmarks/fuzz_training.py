@@ -116,7 +116,7 @@ class _Training:
         save_student(run.root, student, record)
 
     def change(self, root: Path, rng: random.Random) -> Change:
-        """One change of one file, some with the checksums that cover it made anew."""
+        """One change of one file, some with the checksums that cover it recomputed."""
         path = rng.choice(sorted(p for p in root.rglob("*") if p.is_file()))
         # A checksum covers the tensors only: of records, values that can be are believed.
         covered = path.suffix == ".safetensors"
@@ -218,7 +218,7 @@ def _other_header(path: Path, rng: random.Random) -> str:
 
 
 def _forge(path: Path) -> None:
-    """Make the checksum that covers a tensor file anew."""
+    """Recompute the checksum that covers a tensor file."""
     data = path.read_bytes()
     entry = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     name = "student.json" if path.name.startswith("student") else "checkpoint.json"

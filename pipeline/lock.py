@@ -1,4 +1,4 @@
-"""One writer a folder. The kernel holds the lock, so a dead writer never blocks the next."""
+"""One writer per folder. The kernel holds the lock, so a dead writer never blocks the next."""
 
 from __future__ import annotations
 

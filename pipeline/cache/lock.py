@@ -1,4 +1,4 @@
-"""One writer a cache: see ``pipeline/lock.py``."""
+"""One writer per cache: see ``pipeline/lock.py``."""
 
 from __future__ import annotations
 

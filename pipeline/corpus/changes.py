@@ -1,4 +1,4 @@
-"""Today's corpus against the one that a cache was made of. Videos are known by their bytes."""
+"""Compares today's corpus with that of a cache. Videos are known by their bytes."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class _Slots:
 
     A slot starts where the container's clock last ticked before its exact start: a clock of
     milliseconds shows the frames of 30 a second at 0, 33, 67, 100. Where the times run back by
-    more than a slot, as in recordings that were joined, slots are counted from there anew.
+    more than a slot, as in recordings that were joined, the slots start over from there.
     """
 
     def __init__(self, fps: Fraction) -> None:

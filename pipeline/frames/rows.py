@@ -40,7 +40,7 @@ def frame_checksum(video: int, frame: int, jpeg: bytes) -> int:
 class RowFile:
     """An Arrow IPC file that grows by whole batches of ``ROWS_PER_BATCH`` rows.
 
-    It is made anew: what a killed writer left at ``path`` is removed, a link is not followed.
+    It is always a new file: what a killed writer left at ``path`` is removed, no link is followed.
     """
 
     def __init__(self, path: Path) -> None:

@@ -22,4 +22,4 @@ def test_25_kills_at_random_instants_change_no_digest() -> None:
     assert outcome["kills"].keys() == {"driver", "ffmpeg", "interrupt"}
     assert outcome["caches"] == outcome["equal"] >= 1
     assert outcome["problems"] == []
-    assert outcome["slowest_orphan_seconds"] >= 0  # how long is for the bench to say
+    assert isinstance(outcome["slowest_orphan_seconds"], float)  # how long is for the bench to say

@@ -44,7 +44,7 @@ def test_who_waits_is_told_of_a_holder_on_another_host(tmp_path: Path) -> None:
 def test_any_note_can_be_read(tmp_path: Path, note: bytes) -> None:
     (tmp_path / ".lock").write_bytes(note)
     with WriterLock(tmp_path / ".lock"):
-        pass
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

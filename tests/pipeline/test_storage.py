@@ -181,3 +181,5 @@ def test_a_folder_that_is_a_link_itself_may_be_written(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     refuse_links(tmp_path / "link")
+    atomic_write_bytes(tmp_path / "link" / "record.json", b"new")
+    assert (tmp_path / "real" / "record.json").read_bytes() == b"new"

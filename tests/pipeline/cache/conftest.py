@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +14,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from distinit.pipeline.cache.cards import checksum_lines
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows, PlannedVideo
+from distinit.pipeline.cache.records import entry_of
 from distinit.pipeline.cache.task import TaskSpec, open_task
+from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.schemas.manifest import CacheManifest, UnitCommit, VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
@@ -166,6 +171,16 @@ def open_writer(
         teachers=records,
         unit_rows=unit_rows,
     )
+
+
+def resign(root: Path) -> None:
+    """What a careful forger does: every commit record and checksum is made to fit the files."""
+    layout = CacheLayout(root)
+    for path in root.glob("teachers/*/commits/*.json"):
+        commit = json.loads(path.read_text())
+        commit["files"] = {n: entry_of(root / n).model_dump() for n in commit["files"]}
+        path.write_text(UnitCommit.model_validate(commit).resealed().model_dump_json())
+    layout.checksums.write_text(checksum_lines(layout, list_tree(layout).files, {}))
 
 
 CORPUS = Corpus(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,20 +20,9 @@ from distinit.pipeline.cache.arrays import encode_shard
 from distinit.pipeline.cache.cards import checksum_lines
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.records import entry_of
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.schemas.manifest import UnitCommit
-
-
-def resign(root: Path) -> None:
-    """What a careful forger does: every commit record and checksum is made to fit the files."""
-    layout = CacheLayout(root)
-    for path in root.glob("teachers/*/commits/*.json"):
-        commit = json.loads(path.read_text())
-        commit["files"] = {n: entry_of(root / n).model_dump() for n in commit["files"]}
-        path.write_text(UnitCommit.model_validate(commit).resealed().model_dump_json())
-    layout.checksums.write_text(checksum_lines(layout, list_tree(layout).files, {}))
+from tests.pipeline.cache.conftest import resign
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -284,96 +272,6 @@ def test_what_a_writer_left_behind_is_told(cache_root: Path) -> None:
         ".staging/unit-00001.7-ab/frames.parquet: left behind by a writer, not part of the cache",
     )
     assert report.notes == (".fence: a writer is at work on this cache, or was killed",)
-
-
-def lines_of(root: Path) -> list[bytes]:
-    return (root / "manifest-sha256.txt").read_bytes().splitlines(keepends=True)
-
-
-FOREIGN = "manifest-sha256.txt: has lines that `sha256sum` did not write"
-OTHERS = "manifest-sha256.txt: lists other files than the cache has, or in another order"
-
-
-@pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda lines: [line.replace(b"\n", b"\r\n") for line in lines], FOREIGN),
-        (lambda lines: [lines[0].upper(), *lines[1:]], FOREIGN),
-        (lambda lines: [*lines, b"\n"], FOREIGN),
-        (lambda lines: [*lines[:-1], lines[-1].rstrip()], FOREIGN),
-        (lambda lines: [lines[0].replace(b"  ", b" *"), *lines[1:]], FOREIGN),
-        (lambda lines: [lines[1], lines[0], *lines[2:]], OTHERS),
-        (lambda lines: [lines[0], *lines], OTHERS),
-        (lambda lines: lines[1:], OTHERS),
-        (lambda lines: [*lines, b"0" * 64 + b"  zzz\n"], OTHERS),
-    ],
-)
-def test_another_form_of_the_checksums_is_found(
-    cache_root: Path,
-    change: Callable[[list[bytes]], list[bytes]],
-    problem: str,
-    deep: bool,
-) -> None:
-    (cache_root / "manifest-sha256.txt").write_bytes(b"".join(change(lines_of(cache_root))))
-    assert verify_cache(cache_root, deep=deep).problems == (problem,)
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_missing_checksums_are_found(cache_root: Path, deep: bool) -> None:
-    (cache_root / "manifest-sha256.txt").unlink()
-    assert verify_cache(cache_root, deep=deep).problems == ("manifest-sha256.txt: missing",)
-
-
-def test_a_fidelity_that_the_commits_do_not_give_is_found(cache_root: Path) -> None:
-    path = cache_root / "teachers/alpha/teacher.json"
-    record = json.loads(path.read_text())
-    record["fidelity"]["mean_kl_nats"] *= 2
-    path.write_text(json.dumps(record))
-    resign(cache_root)
-    assert verify_cache(cache_root, deep=False).problems == (
-        "teachers/alpha/teacher.json: fidelity is not that of the commits",
-        "README.md: is not what follows from the records",
-    )
-
-
-def test_teachers_that_disagree_on_a_video_are_found(cache_root: Path) -> None:
-    path = cache_root / "teachers/beta/commits/unit-00000.json"
-    commit = json.loads(path.read_text())
-    commit["videos"][0]["duration_seconds"] += 1
-    path.write_text(json.dumps(commit))
-    resign(cache_root)
-    problems = verify_cache(cache_root, deep=False).problems
-    assert "unit-00000 of beta: rows or videos are not those of alpha" in problems
-
-
-def test_a_unit_that_decides_other_videos_is_found(cache_root: Path) -> None:
-    for teacher in ("alpha", "beta"):
-        path = cache_root / f"teachers/{teacher}/commits/unit-00000.json"
-        commit = json.loads(path.read_text())
-        commit["videos"].append(commit["videos"][0])
-        path.write_text(json.dumps(commit))
-    resign(cache_root)
-    problems = verify_cache(cache_root, deep=False).problems
-    assert "unit-00000 of alpha: decides other videos than the plan says" in problems
-
-
-@pytest.mark.parametrize("name", ["README.md", "croissant.json"])
-def test_an_edited_and_signed_card_is_found(cache_root: Path, name: str) -> None:
-    with (cache_root / name).open("a") as file:
-        file.write("Trust me.\n")
-    resign(cache_root)
-    problem = f"{name}: is not what follows from the records"
-    assert verify_cache(cache_root, deep=False).problems == (problem,)
-
-
-def test_doubled_rows_of_videos_are_found(cache_root: Path) -> None:
-    path = cache_root / "videos.parquet"
-    table = pq.read_table(path)
-    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
-    resign(cache_root)
-    problems = verify_cache(cache_root, deep=False).problems
-    assert "videos.parquet: contradicts the commit records" in problems
 
 
 @pytest.mark.parametrize(
