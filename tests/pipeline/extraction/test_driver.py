@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -147,7 +147,7 @@ def test_a_teacher_without_answers_for_most_videos_ends_the_run(videos: str, bro
         PlannedRows(f"{video}{at}", f"{at}.mp4", "0", at, 8, 8) for at, video in enumerate(videos)
     )
     task = ExtractionTask(TaskSpec(Path("cache"), 64, UnitTask(0, 1, planned), (), "fence"))
-    ran = run_tasks(executor, ExtractionWorker, [task], 2, 100, NullProgress())  # type: ignore[arg-type]
+    ran = run_tasks(cast(Any, executor), ExtractionWorker, [task], 2, 100, NullProgress())
     assert ran.broken_teacher == broken
     assert ran.gave_up == bool(broken)
     assert (executor.drained > 0) == bool(broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ ALL = np.ones(4, bool)
     ],
 )
 def test_combining_filters(combine: str, expected: list[list[int]]) -> None:
-    weights = clip_weights([A, B], [ALL, ALL], combine)  # type: ignore[arg-type]
+    weights = clip_weights([A, B], [ALL, ALL], cast(Any, combine))
     assert [w.tolist() for w in weights] == expected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import given
@@ -62,14 +63,14 @@ def index_of(rows: list[list[int]], capacity: int) -> SimpleNamespace:
 def test_rows_of_units_that_are_not_written_do_not_count() -> None:
     # Rows 0-3 are unit 0, rows 4-7 unit 1.
     index = index_of([[0, 1, 2], [0, 5], [], [0, 1, 2]], 4)
-    frames = TargetFrames(index, 4, np.array([True, False]))  # type: ignore[arg-type]
+    frames = TargetFrames(cast(Any, index), 4, np.array([True, False]))
     numbers = np.arange(4, dtype=np.int32)
     assert frames.any_of(numbers).tolist() == [True, True, False, False]
     # Of the second video frame 0 alone has a target: row 3. Clips of 2 begin at 0.
     uniform = np.linspace(0, 0.99, 7)
     starts = frames.starts(np.full(7, 1), np.full(7, 6), uniform, 2)
     assert starts.tolist() == [0] * 7
-    whole = TargetFrames(index, 4, np.array([True, True]))  # type: ignore[arg-type]
+    whole = TargetFrames(cast(Any, index), 4, np.array([True, True]))
     assert whole.any_of(numbers).tolist() == [True, True, False, True]
     assert whole.starts(np.full(7, 1), np.full(7, 6), uniform, 2).tolist() == [0] * 4 + [4] * 3
     dense = whole.starts(np.zeros(7, np.int64), np.full(7, 3), uniform, 2)

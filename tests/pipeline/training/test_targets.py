@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -276,7 +276,7 @@ def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
     stored = Stored()
     stored.committed_units = np.array([True, False])  # rows 0 and 1 of four
     target = TargetConfig.model_validate({"pick": "center"})
-    given = TargetReader(target, stored)  # type: ignore[arg-type]
+    given = TargetReader(target, cast(Any, stored))
     rows = np.array([[0, 2], [2, 1], [3, 3], [-1, -1]])
     assert given.written(rows).tolist() == [[0, -1], [-1, 1], [-1, -1], [-1, -1]]
     found = given.read(rows, EVEN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from distinit.pipeline.video.index import PacketTable
@@ -140,7 +142,7 @@ def damage(
 ) -> Damage | None:
     facts = {"broken": None, "header_ticks": None, **more}
     count = packets.count if decoded is None else decoded
-    return find_damage(read_log(text), count, packets, **facts)  # type: ignore[arg-type]
+    return find_damage(read_log(text), count, packets, **cast(Any, facts))
 
 
 def test_a_gap_alone_accuses_nobody() -> None:
