@@ -35,12 +35,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from distinit.pipeline.compute.device import resolve_device
-from distinit.pipeline.training.collective import Alone
-from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
-from distinit.pipeline.training.feed import Ready
+from distinit.pipeline.distillation.task import DistillTask, open_distill_task
+from distinit.pipeline.training.collective import SingleProcess
+from distinit.pipeline.training.feed import DeviceBatch
 from distinit.pipeline.training.loader import prefetch
 from distinit.pipeline.training.step import Stepper
-from distinit.pipeline.training.task import Batch, TrainingSettings
+from distinit.pipeline.training.task import ClipBatch, TrainingSettings
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError
 
@@ -68,8 +68,8 @@ class Bench:
         self._threads = config.runtime.loader_workers
         settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
         self._settings = settings
-        self._stepper = Stepper(self.task.build(), self.task, settings, Alone(), device)
-        self._resident = Stepper(self.task.build(), self.task, settings, Alone(), device)
+        self._stepper = Stepper(self.task.build(), self.task, settings, SingleProcess(), device)
+        self._resident = Stepper(self.task.build(), self.task, settings, SingleProcess(), device)
         feed = self._resident.feed
         self._samples = self.task.samples(0)
         self._ready = feed.ready(feed.ahead(self.task.load(0, self._batch(0))))
@@ -77,7 +77,7 @@ class Bench:
         self._frames_BCHW = torch.rand(self.size, 3, 224, 224, device=device)
 
     @contextmanager
-    def batches(self) -> Iterator[Iterator[Batch | Ready]]:
+    def batches(self) -> Iterator[Iterator[ClipBatch | DeviceBatch]]:
         """Batches without end, in an epoch's order, from the loader threads."""
         requests = (self._batch(step) for step in count())
         load, ahead = self.task.load, self._stepper.feed.ahead

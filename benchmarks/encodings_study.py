@@ -24,8 +24,8 @@ import torch
 
 from distinit.pipeline.cache.confidence import confidence_of, fidelity_of, filter_flips
 from distinit.pipeline.cache.encoding import decode, encode
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
-from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.corpus.listing import VideoFile, list_corpus
 from distinit.pipeline.teachers.base import Teacher
@@ -126,8 +126,8 @@ def cache_bytes(runs: Sequence[Run], teacher: Teacher, encoding: str, folder: Pa
         teachers={teacher.id: record},
         unit_rows=UNIT_ROWS,
     ) as writer:
-        for spec in writer.pending_tasks():
-            with open_task(spec) as task:
+        for spec in writer.pending_groups():
+            with GroupWriter(spec) as task:
                 for video in spec.videos:
                     run = by_id[video.video_id]
                     logits = {teacher.id: run.logits_NC}

@@ -20,7 +20,7 @@ from fuzz import Change, Operation
 from fuzz_json import damage_json
 from safetensors.torch import load_file, save
 
-from distinit.pipeline.evaluation.init import resolve_init
+from distinit.pipeline.finetuning.init import resolve_init
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.io import load_student, save_student
 from distinit.pipeline.training.checkpoint import CheckpointStore

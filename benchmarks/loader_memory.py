@@ -24,8 +24,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
-from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.frames import FrameGeometry
@@ -80,8 +80,8 @@ def write_cache(root: Path, videos: int) -> None:
         teachers={record.id: record},
         unit_rows=UNIT_ROWS,
     ) as writer:
-        for task_spec in writer.pending_tasks():
-            task = open_task(task_spec)
+        for task_spec in writer.pending_groups():
+            task = GroupWriter(task_spec)
             for video in task_spec.videos:
                 logits_NC = rng.standard_normal((FRAMES, CLASSES)).astype(np.float32)
                 hash_N = index_N.astype(np.uint64)
@@ -148,7 +148,7 @@ def load_batches(root: Path) -> dict[str, float]:
     """In a fresh process: open, load, and say what that took."""
     import torch
 
-    from distinit.pipeline.training.distill_task import open_distill_task
+    from distinit.pipeline.distillation.task import open_distill_task
     from distinit.pipeline.training.feed import Feed
     from distinit.schemas.distill import DistillConfig
 

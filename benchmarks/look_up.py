@@ -29,9 +29,9 @@ import click
 import numpy as np
 from made_up_cache import made_up_teacher, write_made_up_cache
 
+from distinit.pipeline.cache.arrays import INNER_ROWS
 from distinit.pipeline.cache.confidence import confidence_of, log_softmax
 from distinit.pipeline.cache.encoding import decode, encode
-from distinit.pipeline.cache.plan import INNER_ROWS
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.shards import crc32c
 

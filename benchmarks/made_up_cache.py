@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
-from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.schemas.base import sha256_of
 from distinit.schemas.manifest import VideoOutcome
@@ -60,8 +60,8 @@ def write_made_up_cache(
         teachers={teacher.id: teacher for teacher in teachers},
         unit_rows=capacity,
     ) as writer:
-        for spec in writer.pending_tasks():
-            task = open_task(spec)
+        for spec in writer.pending_groups():
+            task = GroupWriter(spec)
             for video in spec.videos:
                 index_N = np.arange(video.reserved_rows)
                 logits = {

@@ -15,8 +15,8 @@ import time
 import click
 import torch
 
-from distinit.pipeline.training.collective import Alone
-from distinit.pipeline.training.distill_task import open_distill_task
+from distinit.pipeline.distillation.task import open_distill_task
+from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.step import Stepper
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.distill import DistillConfig
@@ -28,7 +28,7 @@ def epoch(values: dict[str, object]) -> dict[str, float]:
     config = DistillConfig.model_validate(values)
     task = open_distill_task(config)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
-    stepper = Stepper(task.build(), task, settings, Alone(), torch.device("cpu"))
+    stepper = Stepper(task.build(), task, settings, SingleProcess(), torch.device("cpu"))
     size = config.runtime.batch_size
     began = time.process_time()
     samples = task.samples(0)

@@ -11,7 +11,6 @@ from distinit.schemas.wording import one_line, printable
 __all__ = [
     "CacheCorruptError",
     "CacheError",
-    "CacheLockedError",
     "CacheMismatchError",
     "CheckpointError",
     "ComputeError",
@@ -145,10 +144,6 @@ class CacheCorruptError(CacheError):
 
 class LockedError(DistInitError):
     """Another process is writing there."""
-
-
-class CacheLockedError(CacheError, LockedError):
-    """Another process is writing this cache."""
 
 
 class FrameStoreError(DistInitError):

@@ -16,14 +16,14 @@ __all__ = [
     "STORE_FORMAT_VERSION",
     "BatchPlace",
     "DamagedVideo",
-    "FailedVideo",
     "FlowConfig",
     "FlowSpec",
     "FrameGeometry",
     "FrameStoreManifest",
     "FramesConfig",
     "StoreCommit",
-    "StoredVideo",
+    "UndecodableVideo",
+    "VideoRows",
 ]
 
 STORE_FORMAT_VERSION = 2
@@ -100,7 +100,7 @@ class FlowConfig(Record):
     )
 
 
-class StoredVideo(Record):
+class VideoRows(Record):
     """A run of rows of one unit file: consecutive frames of one video.
 
     A video has one run, or several when it spans units or was written in turns with others.
@@ -120,7 +120,7 @@ class StoredVideo(Record):
     fps: float = Field(ge=0, description="mean frames per second of the source; 0 if unknown")
 
 
-class FailedVideo(Record):
+class UndecodableVideo(Record):
     """A video that could not be decoded: none of its frames are kept."""
 
     video_id: VideoId
@@ -152,9 +152,9 @@ class StoreCommit(SealedRecord):
 
     unit: int = Field(ge=0, le=_MAX_COUNT)
     files: dict[str, FileEntry] = Field(description="path relative to the store -> size, sha256")
-    videos: tuple[StoredVideo, ...] = Field(description="runs, in the order of their rows")
+    videos: tuple[VideoRows, ...] = Field(description="runs, in the order of their rows")
     batches: tuple[BatchPlace, ...] = Field((), description="in order; 512 rows each but the last")
-    failed: tuple[FailedVideo, ...] = ()
+    failed: tuple[UndecodableVideo, ...] = ()
     damaged: tuple[DamagedVideo, ...] = ()
 
     @property

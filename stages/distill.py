@@ -8,18 +8,18 @@ from pathlib import Path
 from pydantic import Field
 
 from distinit.pipeline.cache.state import CacheState
-from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.students.io import save_student
-from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
-from distinit.pipeline.training.loop import train
-from distinit.pipeline.training.run_dir import RunDirectory, open_run
-from distinit.pipeline.training.task import TrainingSettings
-from distinit.pipeline.training.taught import (
+from distinit.pipeline.distillation.task import DistillTask, open_distill_task
+from distinit.pipeline.distillation.taught import (
     left_out_lines,
     refuse_empty_filters,
     share_lines,
     target_shares,
 )
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.students.io import save_student
+from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.run_dir import RunDirectory, open_run
+from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError

@@ -83,7 +83,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
             refill_store(writer, store, corpus, config.decode, progress)
         manifest = writer.finalise()
         if store is not None and manifest.complete:
-            store.finalise(task.first_unit for task in writer.plan.tasks)
+            store.finalise(group.first_unit for group in writer.plan.groups)
         result = _result(asked, today, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
@@ -243,9 +243,9 @@ def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:
     """What is pending, with the paths that the videos have today: content is what counts."""
     paths = {file.video_id: file.path for file in corpus.files}
     tasks = []
-    for spec in writer.pending_tasks():
-        videos = tuple(replace(v, path=paths.get(v.video_id, v.path)) for v in spec.task.videos)
-        tasks.append(ExtractionTask(replace(spec, task=replace(spec.task, videos=videos))))
+    for spec in writer.pending_groups():
+        videos = tuple(replace(v, path=paths.get(v.video_id, v.path)) for v in spec.group.videos)
+        tasks.append(ExtractionTask(replace(spec, group=replace(spec.group, videos=videos))))
     return tasks
 
 
@@ -258,7 +258,7 @@ def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter 
     if config.frames is None:
         return None
     store = FrameStoreWriter(Path(config.frames), config.geometry, writer.plan.digest)
-    store.pending_units(task.first_unit for task in writer.plan.tasks)
+    store.pending_units(group.first_unit for group in writer.plan.groups)
     return store
 
 

@@ -8,11 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from distinit.pipeline.compute.device import resolve_device
-from distinit.pipeline.evaluation.confusion import plot_confusion
-from distinit.pipeline.evaluation.datasets import known_files, leaked_videos, list_dataset
-from distinit.pipeline.evaluation.init import Init, resolve_init
-from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
-from distinit.pipeline.evaluation.store import (
+from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
+from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_of,
     flow_spec_of,
@@ -22,7 +19,10 @@ from distinit.pipeline.evaluation.store import (
     scored_videos,
     with_undecodable,
 )
-from distinit.pipeline.evaluation.task import FinetuneTask, TrainVideos
+from distinit.pipeline.evaluation.confusion import plot_confusion
+from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
+from distinit.pipeline.finetuning.init import Init, resolve_init
+from distinit.pipeline.finetuning.task import FinetuneTask, TrainVideos
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record

@@ -11,13 +11,8 @@ from pydantic import Field
 from distinit.pipeline.corpus.listing import find_videos
 from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.corpus.spool import Spool
-from distinit.pipeline.extraction.calibrate import (
-    Look,
-    look_at,
-    mean_jpeg_bytes,
-    rows_per_second,
-)
-from distinit.pipeline.extraction.estimate import (
+from distinit.pipeline.frames.fill import store_view
+from distinit.pipeline.planning.estimate import (
     Speed,
     TargetWidth,
     Total,
@@ -25,7 +20,12 @@ from distinit.pipeline.extraction.estimate import (
     estimate_total,
     logit_bytes,
 )
-from distinit.pipeline.frames.fill import store_view
+from distinit.pipeline.planning.measure import (
+    VideoSample,
+    mean_jpeg_bytes,
+    measure_videos,
+    rows_per_second,
+)
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH
@@ -106,7 +106,7 @@ class PlanResult(Record):
 
 
 def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
-    """Look at a few videos, decode and run the teachers for some seconds, and extrapolate.
+    """VideoSample at a few videos, decode and run the teachers for some seconds, and extrapolate.
 
     Raises CorpusError when there are no videos or none of the sample can be decoded,
     TeacherError and WeightsError.
@@ -126,7 +126,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
     views = _views(config, teachers)
     sample = _sample(found.paths, config.sample)
     progress.message(f"looking at {len(sample)} of {counted(len(found.paths), 'video')}")
-    looks = look_at(
+    looks = measure_videos(
         VideoSource(found.root, found.urls, Spool.of(config.spool)),
         sample,
         views,
@@ -169,7 +169,7 @@ def _sample(paths: Sequence[str], size: int) -> list[str]:
 
 
 def _teacher_speed(
-    config: PlanConfig, teacher: Teacher, views: Mapping[str, View], decoded: Sequence[Look]
+    config: PlanConfig, teacher: Teacher, views: Mapping[str, View], decoded: Sequence[VideoSample]
 ) -> float:
     name = next(n for n, view in views.items() if view == teacher.view and n != _STORE)
     largest = max((look.pictures[name] for look in decoded), key=len)
@@ -179,7 +179,7 @@ def _teacher_speed(
 def _result(
     config: PlanConfig,
     videos: int,
-    looks: Sequence[Look],
+    looks: Sequence[VideoSample],
     teachers: Sequence[Teacher],
     speeds: Mapping[str, float],
 ) -> PlanResult:

@@ -22,6 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The wheel's binary, so that the suite says the same on a machine with another ffmpeg in PATH.
 os.environ["DISTINIT_FFMPEG"] = imageio_ffmpeg.get_ffmpeg_exe()
 
+# Processes that tests start (Ray workers, gloo workers) unpickle objects of the helpers.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+)
+
 MakeVideo = Callable[..., Path]
 H264 = ("-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-bf", "2")
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from distinit.pipeline.cache.encoding import ArraySpec
-from distinit.pipeline.cache.plan import INNER_ROWS
 from distinit.pipeline.records import read_json
 from distinit.pipeline.storage import atomic_write_bytes, storage_errors
 from distinit.schemas.errors import CacheCorruptError
 
 __all__ = [
+    "INNER_ROWS",
     "array_metadata",
     "check_array",
     "encode_shard",
@@ -27,6 +27,9 @@ __all__ = [
     "shard_bytes",
     "write_array_metadata",
 ]
+
+INNER_ROWS = 16
+"""Rows of an inner chunk of a shard. The last chunk of a unit is padded to this size."""
 
 _MAX_METADATA_BYTES = 1 << 16
 

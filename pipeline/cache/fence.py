@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distinit.pipeline.storage import open_for_writing, storage_errors
-from distinit.schemas.errors import CacheLockedError
+from distinit.schemas.errors import LockedError
 
 __all__ = ["behind_fence", "lower_fence", "raise_fence"]
 
@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.05
 def raise_fence(path: Path) -> str:
     """Write a new token to ``path`` and return it; earlier tokens are void from then on.
 
-    Only the holder of the cache's lock may call this. Raises CacheLockedError when a worker of
+    Only the holder of the cache's lock may call this. Raises LockedError when a worker of
     an earlier run does not end its publication within two minutes, StorageError.
     """
     token = uuid.uuid4().hex
@@ -45,7 +45,7 @@ def raise_fence(path: Path) -> str:
 
 @contextlib.contextmanager
 def behind_fence(path: Path, token: str) -> Iterator[None]:
-    """Inside, nobody can take the cache over. Raises CacheLockedError if somebody has."""
+    """Inside, nobody can take the cache over. Raises LockedError if somebody has."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def behind_fence(path: Path, token: str) -> Iterator[None]:
 
 def lower_fence(path: Path) -> None:
     """Remove the token when a run ends, after any publication under way."""
-    with contextlib.suppress(OSError, CacheLockedError):
+    with contextlib.suppress(OSError, LockedError):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             _lock_alone(descriptor, path)
@@ -78,7 +78,7 @@ def _lock_alone(descriptor: int, path: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise CacheLockedError(
+                raise LockedError(
                     f"a worker of an earlier run is still writing {path.parent}",
                     expected=f"its end within {_WAIT_SECONDS:g} s",
                     remedy="end that worker (`ray status` shows the cluster), then try again",
@@ -86,8 +86,8 @@ def _lock_alone(descriptor: int, path: Path) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _taken_over(path: Path) -> CacheLockedError:
-    return CacheLockedError(
+def _taken_over(path: Path) -> LockedError:
+    return LockedError(
         f"another run has taken over {path.parent}",
         expected="the run that this worker belongs to",
         remedy="nothing: the other run does this work",

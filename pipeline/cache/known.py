@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
-from distinit.pipeline.cache.records import entry_of
+from distinit.pipeline.cache.group_spec import GroupSpec
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tables import read_table
-from distinit.pipeline.cache.task_spec import TaskSpec
 from distinit.pipeline.cache.unit import StagedUnit
+from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError, CacheMismatchError
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.tables import FRAMES_SCHEMA
@@ -19,7 +20,7 @@ __all__ = ["check_known"]
 
 
 def check_known(
-    spec: TaskSpec, outcomes: Mapping[str, VideoOutcome], staged: Mapping[int, StagedUnit]
+    spec: GroupSpec, outcomes: Mapping[str, VideoOutcome], staged: Mapping[int, StagedUnit]
 ) -> None:
     """Compare what this pass has met with what another teacher's commit says.
 
@@ -44,9 +45,9 @@ def check_known(
         _check_frames(spec, number, unit)
 
 
-def _check_frames(spec: TaskSpec, number: int, unit: StagedUnit) -> None:
+def _check_frames(spec: GroupSpec, number: int, unit: StagedUnit) -> None:
     path, committed = CacheLayout(spec.root).frames(number), spec.known_frames[number]
-    found = entry_of(path) if path.is_file() else None
+    found = file_entry(path) if path.is_file() else None
     if found != committed:
         raise CacheCorruptError(
             f"{path} is damaged",

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from distinit.pipeline.units import committed_units, unit_name
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.teacher import TEACHER_ID_PATTERN
 
-__all__ = ["CacheLayout", "unit_name"]
-
-_COMMIT_NAME = re.compile(r"unit-(\d{5,})\.json")
-
-
-def unit_name(unit: int) -> str:
-    """``unit-00042``."""
-    return f"unit-{unit:05d}"
+__all__ = ["CacheLayout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +91,7 @@ class CacheLayout:
 
     def committed_units(self, teacher_id: str) -> frozenset[int]:
         """Units with a commit record of this teacher."""
-        folder = self.teacher(teacher_id) / "commits"
-        if not folder.is_dir():
-            return frozenset()
-        matches = (_COMMIT_NAME.fullmatch(path.name) for path in folder.iterdir())
-        return frozenset(int(match[1]) for match in matches if match)
+        return committed_units(self.teacher(teacher_id) / "commits")
 
     def relative(self, path: Path) -> str:
         """The path as records write it: relative to the root, with forward slashes."""

@@ -2,7 +2,7 @@
 
 Rows ``u*capacity .. (u+1)*capacity - 1`` are unit ``u``. Videos are laid out in the order of
 their content digests; one that does not fit what is left of a unit starts the next. A video
-longer than a unit starts a fresh unit and spans consecutive ones, all of one task.
+longer than a unit starts a fresh unit and spans consecutive ones, all of one group.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import CacheCorruptError, ConfigError
 
 __all__ = [
-    "INNER_ROWS",
     "PlannedRows",
     "PlannedVideo",
+    "UnitGroup",
     "UnitPlan",
-    "UnitTask",
     "choose_capacity",
     "extend_plan",
+    "groups_of_entries",
     "plan_units",
-    "tasks_of_entries",
 ]
-
-INNER_ROWS = 16
-"""Rows of one inner chunk of a shard: the last one of a unit is padded, so short ones pay."""
 
 _CAPACITY_STEP = 64  # capacities are multiples of it
 
@@ -67,7 +63,7 @@ class PlannedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitTask:
+class UnitGroup:
     """What one worker does in one go: units ``first_unit .. first_unit + units - 1``."""
 
     first_unit: int
@@ -81,19 +77,19 @@ class UnitTask:
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """All tasks, in unit order. ``base_videos``: entries it had when the cache was created."""
+    """All groups, in unit order. ``base_videos``: entries it had when the cache was created."""
 
     capacity: int
-    tasks: tuple[UnitTask, ...]
+    groups: tuple[UnitGroup, ...]
     base_videos: int
 
     @property
     def units(self) -> int:
-        return self.tasks[-1].unit_range.stop if self.tasks else 0
+        return self.groups[-1].unit_range.stop if self.groups else 0
 
     @property
     def entries(self) -> tuple[PlannedRows, ...]:
-        return tuple(video for task in self.tasks for video in task.videos)
+        return tuple(video for group in self.groups for video in group.videos)
 
     @property
     def latest(self) -> dict[str, PlannedRows]:
@@ -120,8 +116,8 @@ class UnitPlan:
                 in_corpus=now.in_corpus,
             )
 
-        tasks = (replace(task, videos=tuple(map(today, task.videos))) for task in self.tasks)
-        return UnitPlan(self.capacity, tuple(tasks), self.base_videos)
+        groups = (replace(group, videos=tuple(map(today, group.videos))) for group in self.groups)
+        return UnitPlan(self.capacity, tuple(groups), self.base_videos)
 
     def last_unit(self, video: PlannedRows) -> int:
         """The unit in which the reservation of ``video`` ends."""
@@ -150,20 +146,20 @@ def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 
     ids = sorted(v.video_id for v in ordered)
     if twice := next((a for a, b in pairwise(ids) if a == b), None):
         raise ConfigError("a video id occurs twice in one plan", found=twice)
-    tasks: list[UnitTask] = []
+    groups: list[UnitGroup] = []
     unit, taken = first_unit, 0
     members: list[PlannedRows] = []
     for video in ordered:
         # A video without rows still needs a unit whose commit can carry its outcome.
         needed = max(video.rows, 1)
         if members and taken + needed > capacity:
-            tasks.append(_task(unit, members, capacity))
-            unit, taken, members = tasks[-1].unit_range.stop, 0, []
+            groups.append(_group(unit, members, capacity))
+            unit, taken, members = groups[-1].unit_range.stop, 0, []
         members.append(_reserve(video, unit * capacity + taken))
         taken += video.rows
     if members:
-        tasks.append(_task(unit, members, capacity))
-    return UnitPlan(capacity, tuple(tasks), len(ordered))
+        groups.append(_group(unit, members, capacity))
+    return UnitPlan(capacity, tuple(groups), len(ordered))
 
 
 def extend_plan(plan: UnitPlan, videos: Sequence[PlannedVideo]) -> UnitPlan:
@@ -172,7 +168,7 @@ def extend_plan(plan: UnitPlan, videos: Sequence[PlannedVideo]) -> UnitPlan:
     A video id that is already planned is superseded: its old rows stay unused.
     """
     more = plan_units(videos, plan.capacity, plan.units)
-    return UnitPlan(plan.capacity, plan.tasks + more.tasks, plan.base_videos)
+    return UnitPlan(plan.capacity, plan.groups + more.groups, plan.base_videos)
 
 
 def _reserve(video: PlannedVideo, first_row: int) -> PlannedRows:
@@ -189,33 +185,33 @@ def _reserve(video: PlannedVideo, first_row: int) -> PlannedRows:
     )
 
 
-def _task(first_unit: int, videos: Sequence[PlannedRows], capacity: int) -> UnitTask:
+def _group(first_unit: int, videos: Sequence[PlannedRows], capacity: int) -> UnitGroup:
     last_row = max(v.first_row + max(v.reserved_rows, 1) - 1 for v in videos)
-    return UnitTask(first_unit, last_row // capacity - first_unit + 1, tuple(videos))
+    return UnitGroup(first_unit, last_row // capacity - first_unit + 1, tuple(videos))
 
 
-def tasks_of_entries(
-    entries: Sequence[PlannedRows], task_of_entry: Sequence[int], capacity: int
-) -> tuple[UnitTask, ...]:
+def groups_of_entries(
+    entries: Sequence[PlannedRows], group_of_entry: Sequence[int], capacity: int
+) -> tuple[UnitGroup, ...]:
     """Tasks from stored entries. Raises CacheCorruptError if rows overlap or units are missed."""
     grouped: dict[int, list[PlannedRows]] = {}
-    for entry, first_unit in zip(entries, task_of_entry, strict=True):
+    for entry, first_unit in zip(entries, group_of_entry, strict=True):
         grouped.setdefault(first_unit, []).append(entry)
-    tasks = tuple(_task(unit, grouped[unit], capacity) for unit in grouped)
+    groups = tuple(_group(unit, grouped[unit], capacity) for unit in grouped)
     expected_unit = 0
-    for task in tasks:
-        row = task.first_unit * capacity
+    for group in groups:
+        row = group.first_unit * capacity
         ordered = all(
-            a.first_row + a.reserved_rows <= b.first_row for a, b in pairwise(task.videos)
+            a.first_row + a.reserved_rows <= b.first_row for a, b in pairwise(group.videos)
         )
-        alone = task.units == 1 or len(task.videos) == 1
-        starts_well = task.first_unit == expected_unit and task.videos[0].first_row >= row
+        alone = group.units == 1 or len(group.videos) == 1
+        starts_well = group.first_unit == expected_unit and group.videos[0].first_row >= row
         if not (starts_well and ordered and alone):
             raise CacheCorruptError(
                 "the plan of the cache contradicts itself",
-                expected=f"rows in order, task at unit {expected_unit}",
-                found=f"task at unit {task.first_unit}",
+                expected=f"rows in order, group at unit {expected_unit}",
+                found=f"group at unit {group.first_unit}",
                 remedy="restore plan.parquet from a copy of the cache",
             )
-        expected_unit = task.unit_range.stop
-    return tasks
+        expected_unit = group.unit_range.stop
+    return groups

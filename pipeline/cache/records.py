@@ -13,8 +13,8 @@ from distinit.schemas.manifest import CacheManifest, FileEntry, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = [
-    "entry_of",
     "expected_files",
+    "file_entry",
     "read_commit",
     "read_manifest",
     "read_teacher",
@@ -124,6 +124,6 @@ def expected_files(
     return {layout.relative(path): path for path in paths}
 
 
-def entry_of(path: Path) -> FileEntry:
+def file_entry(path: Path) -> FileEntry:
     """Size and sha256 of a file on disk."""
     return FileEntry(size=path.stat().st_size, sha256=sha256_file(path))

@@ -9,9 +9,9 @@ from pathlib import Path
 from distinit.pipeline.cache.damage import forget_units, teachers_without
 from distinit.pipeline.cache.fence import lower_fence, raise_fence
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.lock import CacheLock
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
 from distinit.schemas.errors import CacheError
@@ -26,13 +26,13 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
     The report tells what was found before.
 
     Raises:
-        CacheLockedError: Another process writes the cache.
+        LockedError: Another process writes the cache.
         CacheError: The folder holds links.
         StorageError: It cannot be written to.
     """
     layout = CacheLayout(root.resolve())
     refuse_links(layout.root, CacheError)
-    with CacheLock(layout.lock):
+    with WriterLock(layout.lock):
         raise_fence(layout.fence)
         try:
             report = verify_cache(root, on_unit=on_unit)

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
+from distinit.pipeline.cache.arrays import INNER_ROWS
 from distinit.pipeline.cache.encoding import ArraySpec
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
-from distinit.pipeline.cache.plan import INNER_ROWS
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.storage import open_inside
+from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError
 
 __all__ = ["CRC_BYTES", "ShardReader", "crc32c"]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from distinit.pipeline.cache.digest import content_digest, corpus_digest
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import UnitPlan
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.tables import videos_table
+from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import (
     CacheManifest,

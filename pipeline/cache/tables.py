@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES, check_pages, plain_texts
-from distinit.pipeline.cache.plan import PlannedRows, UnitPlan, tasks_of_entries
+from distinit.pipeline.cache.plan import PlannedRows, UnitPlan, groups_of_entries
 from distinit.pipeline.storage import atomic_path, open_regular, read_bounded
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import MAX_CAPACITY, MAX_UNITS, VideoOutcome
@@ -148,7 +148,7 @@ def plan_table(plan: UnitPlan) -> pa.Table:
             name: task.first_unit if name == "task" else getattr(video, name)
             for name in PLAN_SCHEMA.names
         }
-        for task in plan.tasks
+        for task in plan.groups
         for video in task.videos
     ]
     metadata = {"capacity": str(plan.capacity), "base_videos": str(plan.base_videos)}
@@ -168,7 +168,7 @@ def plan_of(table: pa.Table, path: Path) -> UnitPlan:
         _check_entries(batch, capacity, path)
     first_units: Sequence[int] = table.column("task").to_pylist()
     entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]
-    return UnitPlan(capacity, tasks_of_entries(entries, first_units, capacity), base)
+    return UnitPlan(capacity, groups_of_entries(entries, first_units, capacity), base)
 
 
 def read_planned_ids(path: Path) -> tuple[np.ndarray, int, int]:

@@ -21,7 +21,7 @@ from distinit.pipeline.cache.confidence import (
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode, encode
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.records import entry_of
+from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tables import write_table
 from distinit.schemas.manifest import AnswerSums, FidelitySums, FileEntry
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
@@ -212,7 +212,7 @@ class UnitBuffer:
             values = teacher.arrays[spec.name]
             staged[final] = encode_shard(folder / spec.name, spec, values, int(used[-1]) + 1)
         return StagedTeacher(
-            files={final: (path, entry_of(path)) for final, path in staged.items()},
+            files={final: (path, file_entry(path)) for final, path in staged.items()},
             content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),
             fidelity=teacher.fidelity_sums(used),
             answers=teacher.answer_sums(used),

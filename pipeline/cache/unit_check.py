@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from distinit.pipeline.cache.arrays import INNER_ROWS
 from distinit.pipeline.cache.confidence import confidence_of
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
-from distinit.pipeline.cache.plan import INNER_ROWS, PlannedRows
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.units import unit_name
 from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord, parse_encoding

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.tables import column, parse_table
 from distinit.pipeline.storage import read_inside
+from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA

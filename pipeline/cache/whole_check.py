@@ -8,10 +8,11 @@ from pathlib import Path
 
 from distinit.pipeline.cache.cards import croissant_text, readme_text
 from distinit.pipeline.cache.confidence import fidelity_report
-from distinit.pipeline.cache.layout import CacheLayout, unit_name
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.state import CacheState, manifest_of
 from distinit.pipeline.cache.tables import read_table, videos_table
 from distinit.pipeline.storage import read_bounded
+from distinit.pipeline.units import unit_name
 from distinit.schemas.base import flatten
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import CacheManifest, PlanSummary

@@ -16,8 +16,8 @@ from distinit.pipeline.cache.damage import find_damage, forget_units, teachers_w
 from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
 from distinit.pipeline.cache.fence import lower_fence, raise_fence
+from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.lock import CacheLock
 from distinit.pipeline.cache.opening import (
     check_content,
     check_same,
@@ -38,7 +38,7 @@ from distinit.pipeline.cache.plan import (
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.state import CacheState, CommitReader, manifest_of, read_state
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
-from distinit.pipeline.cache.task import TaskSpec
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
 from distinit.schemas.errors import CacheCorruptError, CacheError
@@ -77,7 +77,7 @@ class CacheWriter:
     def __init__(
         self,
         layout: CacheLayout,
-        lock: CacheLock,
+        lock: WriterLock,
         fence: str,
         plan: UnitPlan,
         pinned: PlanSummary,
@@ -120,13 +120,13 @@ class CacheWriter:
         Raises:
             CacheMismatchError: It was made with another sampling, unit size or teacher.
             CacheCorruptError: It is damaged, and what is lost cannot be made again.
-            CacheLockedError: Another process writes it.
+            LockedError: Another process writes it.
             CacheError: The folder has content that is no cache, or holds links.
         """
         check_teachers(teachers)
         layout = CacheLayout(root)
         refuse_links(root, CacheError)
-        lock = CacheLock(layout.lock)
+        lock = WriterLock(layout.lock)
         lock.acquire()
         try:
             fence = raise_fence(layout.fence)
@@ -177,13 +177,13 @@ class CacheWriter:
             self._change(teachers=teachers_without(self.manifest, units))
             forget_units(self.layout, units)
 
-    def pending_tasks(self) -> tuple[TaskSpec, ...]:
+    def pending_groups(self) -> tuple[GroupSpec, ...]:
         """What is still to be written for the wanted teachers, in unit order."""
         committed = {name: self.layout.committed_units(name) for name in self.records}
         entries: dict[str, int] = {}
         latest = self.plan.latest
         specs = []
-        for task in self.plan.tasks:
+        for task in self.plan.groups:
             for video in task.videos:
                 entries[video.video_id] = entries.get(video.video_id, 0) + 1
             have = [name for name, units in committed.items() if units.issuperset(task.unit_range)]
@@ -191,7 +191,7 @@ class CacheWriter:
             if not missing:
                 continue
             stuck = {v.video_id for v in task.videos if entries[v.video_id] > _SPILLS_ALLOWED}
-            spec = TaskSpec(
+            spec = GroupSpec(
                 self.layout.root,
                 self.plan.capacity,
                 task,
@@ -208,10 +208,10 @@ class CacheWriter:
             self._read.forget()  # workers need the memory
         return tuple(specs)
 
-    def _with_known(self, spec: TaskSpec, teacher_id: str) -> TaskSpec:
+    def _with_known(self, spec: GroupSpec, teacher_id: str) -> GroupSpec:
         """Bound to the videos and frames that another teacher has committed."""
         record = self.records[teacher_id]
-        commits = {unit: self._read(record, unit) for unit in spec.task.unit_range}
+        commits = {unit: self._read(record, unit) for unit in spec.group.unit_range}
         frames = {unit: self.layout.relative(self.layout.frames(unit)) for unit in commits}
         return replace(
             spec,
@@ -249,9 +249,9 @@ class CacheWriter:
         """Plan the videos that had more rows than reserved again, with their true count.
 
         Waits until nothing else is pending, so that the plan does not depend on the order in
-        which tasks ended. Returns how many videos were planned; run ``pending_tasks`` then.
+        which tasks ended. Returns how many videos were planned; run ``pending_groups`` then.
         """
-        if self.pending_tasks():
+        if self.pending_groups():
             return 0
         latest = self.plan.latest
         spilled = [o for o in self.state().outcomes.values() if o.status == "spilled"]
@@ -323,7 +323,7 @@ class CacheWriter:
         for name, record in fresh.items():
             check_encoding(record.identity, record.encoding)
             self.layout.teacher(name)
-        if fresh or self.pending_tasks():
+        if fresh or self.pending_groups():
             self._mark_incomplete()
         for name, record in fresh.items():
             write_record(record, self.layout.teacher_record(name))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distinit.schemas.errors import ConfigError
 
-__all__ = ["ClipProtocol", "centre_crop", "clip_indices", "clip_starts", "parse_protocol"]
+__all__ = ["ClipProtocol", "centre_crop", "clip_indices", "parse_protocol", "protocol_clip_starts"]
 
 _NAME = re.compile(r"(?P<kind>vmz-|dense-s)(?P<number>[1-9][0-9]*)")
 
@@ -40,7 +40,9 @@ def parse_protocol(name: str) -> ClipProtocol:
     return ClipProtocol("vmz" if match["kind"] == "vmz-" else "dense", int(match["number"]))
 
 
-def clip_starts(protocol: ClipProtocol, frame_count: int, frames: int) -> NDArray[np.int64]:
+def protocol_clip_starts(
+    protocol: ClipProtocol, frame_count: int, frames: int
+) -> NDArray[np.int64]:
     """First frames of the clips of ``frames`` frames, of a video of ``frame_count`` frames.
 
     ``vmz-N``: floor(i * (frame_count - frames) / (N - 1)), always N of them, which repeat in

@@ -14,8 +14,8 @@ from distinit.pipeline.evaluation.clips import (
     ClipProtocol,
     centre_crop,
     clip_indices,
-    clip_starts,
     parse_protocol,
+    protocol_clip_starts,
 )
 from distinit.pipeline.evaluation.metrics import ScoreBoard
 from distinit.pipeline.frames.reader import FrameStore
@@ -108,7 +108,9 @@ def _clips(
         if video.video_id is None:
             continue
         frame_count = store.videos[video.video_id].frame_count
-        starts, weights = np.unique(clip_starts(protocol, frame_count, frames), return_counts=True)
+        starts, weights = np.unique(
+            protocol_clip_starts(protocol, frame_count, frames), return_counts=True
+        )
         for start, weight in zip(starts.tolist(), weights.tolist(), strict=True):
             yield _Clip(number, video.video_id, start, frame_count, weight)
 

@@ -8,17 +8,17 @@ from fractions import Fraction
 
 import numpy as np
 
-from distinit.pipeline.extraction.sampling import Sampler
 from distinit.pipeline.video.decode import FrameBlock
+from distinit.pipeline.video.sampling import Sampler
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["MAX_BATCH_BYTES", "Batch", "Batcher"]
+__all__ = ["MAX_BATCH_BYTES", "FrameBatch", "FrameBatcher"]
 
 MAX_BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FrameBatch:
     """Sampled frames of one video: what one forward pass sees."""
 
     index_N: np.ndarray
@@ -27,7 +27,7 @@ class Batch:
     views: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, block: FrameBlock, keep_N: np.ndarray, wanted: Collection[str]) -> Batch:
+    def of(cls, block: FrameBlock, keep_N: np.ndarray, wanted: Collection[str]) -> FrameBatch:
         """The frames of ``block`` with indices ``keep_N``, in the ``wanted`` views."""
         views = {name: view for name, view in block.views.items() if name in wanted}
         if len(keep_N) == len(block.pts_N):
@@ -37,7 +37,7 @@ class Batch:
         return cls(keep_N, block.pts_N[at], block.hash_N[at], picked)
 
     @classmethod
-    def joined(cls, parts: list[Batch]) -> Batch:
+    def joined(cls, parts: list[FrameBatch]) -> FrameBatch:
         """``parts`` one after another."""
         if len(parts) == 1:
             return parts[0]
@@ -48,18 +48,18 @@ class Batch:
             {n: np.concatenate([p.views[n] for p in parts]) for n in parts[0].views},
         )
 
-    def cut(self, start: int, stop: int) -> Batch:
+    def cut(self, start: int, stop: int) -> FrameBatch:
         """Frames ``start .. stop - 1``."""
         views = {name: view[start:stop] for name, view in self.views.items()}
         part = slice(start, stop)
-        return Batch(self.index_N[part], self.pts_N[part], self.hash_N[part], views)
+        return FrameBatch(self.index_N[part], self.pts_N[part], self.hash_N[part], views)
 
-    def without_views(self) -> Batch:
+    def without_views(self) -> FrameBatch:
         """What the cache wants of it: the pictures' memory is free for the next block."""
         return replace(self, views={})
 
 
-class Batcher:
+class FrameBatcher:
     """Sampled frames in batches of exactly ``size`` (the last one may be shorter).
 
     ``size`` is less where so many frames of a view would exceed 64 MiB: what a worker holds in
@@ -74,18 +74,18 @@ class Batcher:
         self._sampler = Sampler(sampling, frames)
         self._size = size
         self._views = views
-        self._held: list[Batch] = []
+        self._held: list[FrameBatch] = []
 
-    def push(self, block: FrameBlock, time_base: str) -> Iterator[Batch]:
+    def push(self, block: FrameBlock, time_base: str) -> Iterator[FrameBatch]:
         """Add the next block of the video; yield the batches that are full now."""
         keep_N = self._sampler.pick(block.pts_N, Fraction(time_base))
         if len(keep_N) == 0:
             return
-        self._held.append(Batch.of(block, keep_N, self._views))
+        self._held.append(FrameBatch.of(block, keep_N, self._views))
         size = self._size_of(self._held[0])
         if sum(len(part.pts_N) for part in self._held) < size:
             return
-        joined = Batch.joined(self._held)
+        joined = FrameBatch.joined(self._held)
         count = len(joined.pts_N)
         full = count - count % size
         # Before the batches are used: the parts' memory is free for the next block.
@@ -93,11 +93,11 @@ class Batcher:
         for start in range(0, full, size):
             yield joined.cut(start, start + size)
 
-    def _size_of(self, batch: Batch) -> int:
+    def _size_of(self, batch: FrameBatch) -> int:
         largest = max((view[0].nbytes for view in batch.views.values()), default=1)
         return max(1, min(self._size, MAX_BATCH_BYTES // largest))
 
-    def rest(self) -> Iterator[Batch]:
+    def rest(self) -> Iterator[FrameBatch]:
         """The last, shorter batch, if any."""
         if self._held:
-            yield Batch.joined(self._held)
+            yield FrameBatch.joined(self._held)

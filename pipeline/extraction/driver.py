@@ -66,7 +66,7 @@ class _Tally:
 
     def finish(self, task: ExtractionTask) -> None:
         """Count a task that is done."""
-        self.units += task.spec.task.units
+        self.units += task.spec.group.units
         for video in task.spec.videos:
             self._videos += self._under_way.pop(video.video_id, None) is not None
 
@@ -85,7 +85,7 @@ def run_tasks(
     most of them, no more tasks begin; those under way end and are committed.
     """
     videos = [video for task in tasks for video in task.spec.videos]
-    units = sum(task.spec.task.units for task in tasks)
+    units = sum(task.spec.group.units for task in tasks)
     progress.start("extract", sum(video.probed_frames for video in videos), "frames")
     tally = _Tally()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.corpus.source import VideoFile, VideoSource
-from distinit.pipeline.extraction.sampling import count_rows
 from distinit.pipeline.video.probe import VideoProbe, probe_video
+from distinit.pipeline.video.sampling import count_rows
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 

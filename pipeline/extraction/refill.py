@@ -12,7 +12,7 @@ from distinit.pipeline.frames.fill import UnitVideos, fill_units
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import Progress
 from distinit.schemas.errors import CorpusError, FrameStoreError
-from distinit.schemas.frames import FailedVideo, StoreCommit
+from distinit.schemas.frames import StoreCommit, UndecodableVideo
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.video import DecodeConfig
 from distinit.schemas.wording import counted, one_line
@@ -37,8 +37,8 @@ def refill_store(
     FrameStoreError if one has other frames than when its targets were computed, and
     StorageError when the disk refuses.
     """
-    pending = {spec.task.first_unit for spec in writer.pending_tasks()}
-    done = [task for task in writer.plan.tasks if task.first_unit not in pending]
+    pending = {spec.group.first_unit for spec in writer.pending_groups()}
+    done = [task for task in writer.plan.groups if task.first_unit not in pending]
     missing = set(store.pending_units(task.first_unit for task in done))
     if not missing:
         return
@@ -85,7 +85,9 @@ def _videos_of(
         outcome = outcomes[entry.video_id]
         if outcome.status in ("failed", "gone"):
             error = outcome.error or ""
-            failed.append(FailedVideo(video_id=entry.video_id, digest=entry.digest, error=error))
+            failed.append(
+                UndecodableVideo(video_id=entry.video_id, digest=entry.digest, error=error)
+            )
         elif outcome.status != "spilled":  # the frames of a spilled one come with a later unit
             if entry.video_id in present:
                 files.append(present[entry.video_id])
@@ -93,7 +95,7 @@ def _videos_of(
                 gone.append(entry.path)
             else:
                 failed.append(
-                    FailedVideo(video_id=entry.video_id, digest=entry.digest, error=_REMOVED)
+                    UndecodableVideo(video_id=entry.video_id, digest=entry.digest, error=_REMOVED)
                 )
     if gone:
         raise CorpusError(

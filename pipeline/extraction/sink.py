@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.cache.task import TaskWriter
-from distinit.pipeline.extraction.batches import Batch
+from distinit.pipeline.extraction.batches import FrameBatch
 from distinit.pipeline.frames.writer import UnitFrameWriter
 from distinit.schemas.manifest import VideoOutcome
 
@@ -24,7 +24,7 @@ class Sink:
     """Hands rows and pictures to one writing thread, in order, a few blocks ahead at most."""
 
     def __init__(
-        self, writer: TaskWriter, store: UnitFrameWriter | None, pool: ThreadPoolExecutor
+        self, writer: GroupWriter, store: UnitFrameWriter | None, pool: ThreadPoolExecutor
     ) -> None:
         self._writer = writer
         self._store = store
@@ -46,7 +46,7 @@ class Sink:
     def add(
         self,
         video: PlannedRows,
-        batch: Batch,
+        batch: FrameBatch,
         time_base: str,
         logits: Mapping[str, np.ndarray],
     ) -> None:

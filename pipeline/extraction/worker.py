@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distinit.pipeline.cache.fence import behind_fence
+from distinit.pipeline.cache.group_spec import GroupSpec
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.cache.task import TaskSpec, TaskWriter
 from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.extraction.answers import Answers
-from distinit.pipeline.extraction.batches import Batch, Batcher
+from distinit.pipeline.extraction.batches import FrameBatch, FrameBatcher
 from distinit.pipeline.extraction.sink import Sink
 from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.fill import store_view
@@ -58,13 +59,13 @@ class WorkerSpec:
 class ExtractionTask:
     """Units to fill, and the videos among them that are known to kill workers."""
 
-    spec: TaskSpec
+    spec: GroupSpec
     quarantined: Mapping[str, str] = field(default_factory=dict)
     deaths: tuple[str, ...] = ()  # ids of the videos under way when a worker died
 
     def path_of(self, video_id: str) -> str:
         """Path, relative to the corpus, of one of the task's videos."""
-        return next(v.path for v in self.spec.task.videos if v.video_id == video_id)
+        return next(v.path for v in self.spec.group.videos if v.video_id == video_id)
 
     def frames_of(self, video: PlannedRows) -> int:
         """Frames of one of the task's videos: as counted by another teacher's pass, or probed."""
@@ -133,8 +134,8 @@ class ExtractionWorker:
         self, task: ExtractionTask, after: ExtractionTask | None, killed: Counter[str]
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         with ExitStack() as stack:
-            writer = stack.enter_context(TaskWriter(task.spec))
-            store = self._open_store(task.spec.task.first_unit)
+            writer = stack.enter_context(GroupWriter(task.spec))
+            store = self._open_store(task.spec.group.first_unit)
             if store is not None:
                 stack.callback(store.abort)  # does nothing once committed
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
@@ -267,7 +268,7 @@ class ExtractionWorker:
         ``again``: its frames are counted already.
         """
         views = self._views_of(task)
-        batches = Batcher(self._spec.sampling, frames, self._batch_size, set(views.values()))
+        batches = FrameBatcher(self._spec.sampling, frames, self._batch_size, set(views.values()))
         answers = Answers(sink, video, task.spec.teachers)
         for block in stream:
             if _STORE_VIEW in block.views:
@@ -295,7 +296,7 @@ class ExtractionWorker:
             raise DecodeError("each decoding of it gives another number of frames")
         return outcome
 
-    def _submit(self, batch: Batch, views: Mapping[str, str]) -> dict[str, Answer]:
+    def _submit(self, batch: FrameBatch, views: Mapping[str, str]) -> dict[str, Answer]:
         return {
             name: self._teachers[name].submit(batch.views[view]) for name, view in views.items()
         }

@@ -16,7 +16,7 @@ from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import Progress
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import FlowConfig, FlowSpec, StoreCommit, StoredVideo
+from distinit.schemas.frames import FlowConfig, FlowSpec, StoreCommit, VideoRows
 
 __all__ = ["build_flow_store", "flow_spec"]
 
@@ -95,7 +95,7 @@ def _build_unit(
 
 
 def _flow_of_run(
-    source: FrameStore, run: StoredVideo, spec: FlowSpec
+    source: FrameStore, run: VideoRows, spec: FlowSpec
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(first frame, levels uint8 [N, H, W, 2]) of one run, block by block."""
     last = source.videos[run.video_id].frame_count - 1

@@ -106,14 +106,14 @@ def read_commit(layout: StoreLayout, unit: int) -> StoreCommit:
     """The record of one unit. Raises FrameStoreError where it is damaged or contradicts itself."""
     path = layout.commit(unit)
     commit = read_record(path, StoreCommit, error=FrameStoreError, remedy=_redo(unit))
-    if commit.unit != unit or set(commit.files) != {layout.unit_name(unit)}:
+    if commit.unit != unit or set(commit.files) != {layout.unit_file_name(unit)}:
         raise FrameStoreError(
             f"{path} speaks of other files",
-            expected=f"unit {unit}: {layout.unit_name(unit)}",
+            expected=f"unit {unit}: {layout.unit_file_name(unit)}",
             found=f"unit {commit.unit}: {', '.join(sorted(commit.files))[:200]}",
             remedy="do not use this folder; ask its sender for a clean copy",
         )
-    problem = _contradiction(commit, commit.files[layout.unit_name(unit)].size)
+    problem = _contradiction(commit, commit.files[layout.unit_file_name(unit)].size)
     if problem is not None:
         raise damaged_unit(path, unit, "a record that agrees with itself", problem)
     return commit
@@ -148,7 +148,7 @@ def _contradiction(commit: StoreCommit, file_bytes: int) -> str | None:
 def check_size(layout: StoreLayout, unit: int, wanted: int) -> None:
     """Raise FrameStoreError if the file of a unit has not ``wanted`` bytes, or is a link to
     elsewhere. A file cut short would otherwise end a reader with a bus error."""
-    name = layout.unit_name(unit)
+    name = layout.unit_file_name(unit)
     try:
         size: int | None = safe_join(layout.root, name).stat().st_size
     except OSError:

@@ -13,7 +13,7 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.video.decode import open_video
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import DecodeError, DecodeKilledError
-from distinit.schemas.frames import FailedVideo, FrameGeometry
+from distinit.schemas.frames import FrameGeometry, UndecodableVideo
 from distinit.schemas.video import DecodeConfig
 
 __all__ = ["UnitVideos", "fill_units", "store_view"]
@@ -26,7 +26,7 @@ class UnitVideos:
     """What a unit of a store consists of: videos to decode, and some that are known to fail."""
 
     files: tuple[VideoFile, ...]
-    failed: tuple[FailedVideo, ...] = ()
+    failed: tuple[UndecodableVideo, ...] = ()
     fps: Mapping[str, float] = field(default_factory=dict)
     """Frames per second to record, by video id; of others what decoding finds."""
 

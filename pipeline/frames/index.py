@@ -13,14 +13,14 @@ from distinit.pipeline.derived import find_texts, map_column
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import BatchPlace
 
-__all__ = ["BATCH_PLACE", "DigestMap", "RunIndex", "StoredVideoInfo", "VideoMap"]
+__all__ = ["BATCH_PLACE", "DigestMap", "RunIndex", "StoredVideo", "VideoMap"]
 
 BATCH_PLACE = np.dtype([(name, np.int64) for name in BatchPlace.model_fields])
 """Bytes from the beginning of a unit's file: see schemas.frames.BatchPlace."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredVideoInfo:
+class StoredVideo:
     """One whole video of a frame store."""
 
     video_id: str
@@ -64,9 +64,9 @@ class RunIndex:
         """Position of a video in the arrays; -1 if it is not there."""
         return _find(self.video_ids_V, video_id)
 
-    def info(self, number: int) -> StoredVideoInfo:
+    def info(self, number: int) -> StoredVideo:
         """One video."""
-        return StoredVideoInfo(
+        return StoredVideo(
             video_id=self.video_ids_V[number].decode(),
             digest=self.digests_V[number].decode(),
             frame_count=int(self.frame_count_V[number]),
@@ -98,13 +98,13 @@ class RunIndex:
         return self.unit_R[run_N], self.first_row_R[run_N] + frames_N - self.first_frame_R[run_N]
 
 
-class VideoMap(Mapping[str, StoredVideoInfo]):
-    """video_id -> StoredVideoInfo, made when asked for."""
+class VideoMap(Mapping[str, StoredVideo]):
+    """video_id -> StoredVideo, made when asked for."""
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
 
-    def __getitem__(self, video_id: str) -> StoredVideoInfo:
+    def __getitem__(self, video_id: str) -> StoredVideo:
         number = self._index.number_of(video_id)
         if number < 0:
             raise KeyError(video_id)

@@ -24,7 +24,7 @@ from distinit.pipeline.frames.commits import (
     read_manifest,
 )
 from distinit.pipeline.frames.derive import open_run_index
-from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideoInfo, VideoMap
+from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideo, VideoMap
 from distinit.pipeline.frames.jpeg import check_headers, decode_frames
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH, StoreLayout
 from distinit.pipeline.frames.rows import frame_checksum, video_checksum
@@ -32,7 +32,7 @@ from distinit.pipeline.open_files import files_at_once
 from distinit.pipeline.storage import open_regular
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import FailedVideo, FrameGeometry, FrameStoreManifest, StoreCommit
+from distinit.schemas.frames import FrameGeometry, FrameStoreManifest, StoreCommit, UndecodableVideo
 
 __all__ = ["FrameStore"]
 
@@ -103,7 +103,7 @@ class FrameStore:
         self.__init__(state["root"], state["manifest"], state["key"], index)  # type: ignore[misc]
 
     @cached_property
-    def failed(self) -> Mapping[str, FailedVideo]:
+    def failed(self) -> Mapping[str, UndecodableVideo]:
         """Every video that could not be decoded, by its id; reads the commit records again."""
         return {video.video_id: video for commit in self.commits() for video in commit.failed}
 
@@ -118,7 +118,7 @@ class FrameStore:
         return self._index.failed_digests_F
 
     @cached_property
-    def videos(self) -> Mapping[str, StoredVideoInfo]:
+    def videos(self) -> Mapping[str, StoredVideo]:
         """Every stored video by its id."""
         return VideoMap(self._index)
 

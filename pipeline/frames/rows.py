@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH
 from distinit.pipeline.storage import open_for_writing, storage_errors
-from distinit.schemas.frames import BatchPlace, StoredVideo
+from distinit.schemas.frames import BatchPlace, VideoRows
 from distinit.schemas.tables import STORE_SCHEMA
 
 __all__ = ["RowFile", "frame_checksum", "places_of", "video_checksum", "without_videos"]
@@ -46,7 +46,7 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
-        self.runs: list[StoredVideo] = []
+        self.runs: list[VideoRows] = []
         self._ids: list[str] = []
         self._indices: list[int] = []
         self._jpegs: list[bytes] = []
@@ -57,7 +57,7 @@ class RowFile:
             self._file = os.fdopen(open_for_writing(path, os.O_EXCL), "wb")
         self._ipc = pa.ipc.new_file(self._file, STORE_SCHEMA)
 
-    def add(self, run: StoredVideo, jpegs: Iterable[bytes]) -> None:
+    def add(self, run: VideoRows, jpegs: Iterable[bytes]) -> None:
         """Add the frames of ``run``, which begins at the present row."""
         self._note(run)
         video = video_checksum(run.video_id)
@@ -70,7 +70,7 @@ class RowFile:
             if len(self._jpegs) == ROWS_PER_BATCH:
                 self._flush()
 
-    def _note(self, run: StoredVideo) -> None:
+    def _note(self, run: VideoRows) -> None:
         if run.frame_count == 0:
             return
         if self.runs and _continues(self.runs[-1], run):
@@ -104,7 +104,7 @@ class RowFile:
         self.path.unlink(missing_ok=True)
 
 
-def _continues(before: StoredVideo, run: StoredVideo) -> bool:
+def _continues(before: VideoRows, run: VideoRows) -> bool:
     """Whether ``run`` is the next frames of the same video at the same size."""
     return (
         before.video_id == run.video_id
@@ -128,7 +128,7 @@ def without_videos(rows: RowFile, dropped: set[str]) -> RowFile:
     return kept
 
 
-def _jpegs_of(reader: pa.ipc.RecordBatchFileReader, run: StoredVideo) -> Iterator[bytes]:
+def _jpegs_of(reader: pa.ipc.RecordBatchFileReader, run: VideoRows) -> Iterator[bytes]:
     """The JPEGs of one run, one batch in memory at a time."""
     end = run.first_row + run.frame_count
     for batch in range(run.first_row // ROWS_PER_BATCH, -(-end // ROWS_PER_BATCH)):

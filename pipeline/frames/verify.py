@@ -75,7 +75,7 @@ def _check_unit(layout: StoreLayout, unit: int, *, deep: bool) -> StoreCommit:
     (entry,) = commit.files.values()
     check_size(layout, unit, entry.size)
     if deep and sha256_file(layout.unit(unit)) != entry.sha256:
-        raise FrameStoreError(f"{layout.unit_name(unit)} has other bytes than committed")
+        raise FrameStoreError(f"{layout.unit_file_name(unit)} has other bytes than committed")
     return commit
 
 
@@ -98,7 +98,7 @@ def _check_rows(root: Path, commits: Sequence[StoreCommit], *, deep: bool) -> It
 def _strangers(layout: StoreLayout, committed: frozenset[int]) -> Iterator[str]:
     """Links, special files, and files that no record speaks of."""
     known = {layout.manifest.name, layout.lock.name}
-    known |= {layout.unit_name(unit) for unit in committed}
+    known |= {layout.unit_file_name(unit) for unit in committed}
     known |= {layout.commit_name(unit) for unit in committed}
     for folder, _, _ in os.walk(layout.root):
         with os.scandir(folder) as entries:

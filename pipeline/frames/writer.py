@@ -25,12 +25,12 @@ from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import (
     MAX_STORED_PIXELS,
     DamagedVideo,
-    FailedVideo,
     FlowSpec,
     FrameGeometry,
     FrameStoreManifest,
     StoreCommit,
-    StoredVideo,
+    UndecodableVideo,
+    VideoRows,
 )
 from distinit.schemas.manifest import FileEntry
 
@@ -182,7 +182,7 @@ class UnitFrameWriter:
         self._path = layout.unit(unit)
         self._rows = RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
         self._dropped: set[str] = set()
-        self._failed: dict[str, FailedVideo] = {}
+        self._failed: dict[str, UndecodableVideo] = {}
         self._damaged: dict[str, DamagedVideo] = {}
         self._fps: dict[str, float] = {}
 
@@ -195,7 +195,7 @@ class UnitFrameWriter:
         """
         self._check(video_id, frames_NHWC)
         count, height, width, _ = frames_NHWC.shape
-        run = StoredVideo(
+        run = VideoRows(
             video_id=video_id,
             digest=digest,
             first_frame=first_frame,
@@ -241,7 +241,7 @@ class UnitFrameWriter:
     def fail_video(self, video_id: str, digest: str, error: str) -> None:
         """Drop a video and record why."""
         self.discard_video(video_id)
-        self._failed[video_id] = FailedVideo(video_id=video_id, digest=digest, error=error)
+        self._failed[video_id] = UndecodableVideo(video_id=video_id, digest=digest, error=error)
 
     def commit(self) -> StoreCommit:
         """Sync the frames, move them into place, then write the commit record.
@@ -260,7 +260,7 @@ class UnitFrameWriter:
             entry = FileEntry(size=self._path.stat().st_size, sha256=sha256_file(self._path))
         commit = StoreCommit(
             unit=self._unit,
-            files={self._layout.unit_name(self._unit): entry},
+            files={self._layout.unit_file_name(self._unit): entry},
             videos=tuple(
                 run.model_copy(update={"fps": self._fps.get(run.video_id, run.fps)})
                 for run in self._rows.runs

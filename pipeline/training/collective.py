@@ -7,7 +7,7 @@ from typing import Protocol
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["Alone", "Collective", "ProcessGroup"]
+__all__ = ["Collective", "ProcessGroup", "SingleProcess"]
 
 
 class Collective(Protocol):
@@ -20,7 +20,7 @@ class Collective(Protocol):
         """Replace ``tensor`` by its sum over all workers, on each of them."""
 
 
-class Alone:
+class SingleProcess:
     """A run in one process."""
 
     rank = 0

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from distinit.pipeline.frames.jpeg import has_gpu_decoder
 from distinit.pipeline.training.clips import StoredClips, to_clip
-from distinit.pipeline.training.task import Batch
+from distinit.pipeline.training.task import ClipBatch
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, RuntimeConfig
 
-__all__ = ["Feed", "Ready"]
+__all__ = ["DeviceBatch", "Feed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class DeviceBatch:
     """What a step computes with."""
 
     clip_BCTHW: Tensor
@@ -46,7 +46,7 @@ class Feed:
                 remedy="--set runtime.jpeg_decoder=cpu",
             )
 
-    def ahead(self, batch: Batch) -> Batch | Ready:
+    def ahead(self, batch: ClipBatch) -> ClipBatch | DeviceBatch:
         """As much as a loader thread can do. Raises FrameStoreError for damaged frames."""
         if self._device.type == "cpu":
             return self.ready(batch)
@@ -54,11 +54,11 @@ class Feed:
         if not self._decode_on_device:
             pixels = batch.pixels_BTCHW.pin_memory()
         targets = {name: target.pin_memory() for name, target in batch.targets.items()}
-        return Batch(pixels, batch.flip_B.pin_memory(), targets)
+        return ClipBatch(pixels, batch.flip_B.pin_memory(), targets)
 
-    def ready(self, item: Batch | Ready) -> Ready:
+    def ready(self, item: ClipBatch | DeviceBatch) -> DeviceBatch:
         """The rest. Raises FrameStoreError for damaged frames."""
-        if isinstance(item, Ready):
+        if isinstance(item, DeviceBatch):
             return item
         device = self._device
         clip_BCTHW = to_clip(
@@ -70,7 +70,7 @@ class Feed:
         if device.type == "cuda":
             clip_BCTHW = clip_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         targets = {n: t.to(device, non_blocking=True) for n, t in item.targets.items()}
-        return Ready(clip_BCTHW, targets)
+        return DeviceBatch(clip_BCTHW, targets)
 
     def _on_device(self, pixels: Tensor | StoredClips) -> Tensor:
         if isinstance(pixels, StoredClips):

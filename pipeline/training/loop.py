@@ -13,19 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distinit.pipeline.cache.lock import CacheLock
 from distinit.pipeline.compute.device import resolve_device
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.checkpoint import CheckpointStore
-from distinit.pipeline.training.collective import Alone, Collective
-from distinit.pipeline.training.feed import Ready
+from distinit.pipeline.training.collective import Collective, SingleProcess
+from distinit.pipeline.training.feed import DeviceBatch
 from distinit.pipeline.training.loader import prefetch
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.schedule import learning_rate
 from distinit.pipeline.training.step import Stepper
 from distinit.pipeline.training.step_time import bottleneck
-from distinit.pipeline.training.task import Batch, Task, TrainingSettings
+from distinit.pipeline.training.task import ClipBatch, TrainingSettings, TrainingTask
 from distinit.pipeline.training.watch import Watcher, progress_figures
 from distinit.schemas.errors import CheckpointError, ComputeError, ConfigError
 from distinit.schemas.run import CheckpointRecord
@@ -51,7 +51,7 @@ class TrainingOutcome:
 
 
 def train(
-    make_task: Callable[[], Task],
+    make_task: Callable[[], TrainingTask],
     settings: TrainingSettings,
     run: RunDirectory,
     progress: Progress,
@@ -61,7 +61,7 @@ def train(
     With ``runtime.workers`` 0 everything happens in this process; otherwise ``make_task`` must
     pickle and is called on every Ray Train worker. Both compute the same thing.
 
-    Raises ConfigError, CheckpointError, StorageError, ComputeError, CacheLockedError (another
+    Raises ConfigError, CheckpointError, StorageError, ComputeError, LockedError (another
     process trains in this run directory), and what the task raises.
     """
     began = time.monotonic()
@@ -73,19 +73,23 @@ def train(
             found=f"{settings.runtime.shards} shards, {workers} workers",
             remedy=f"set shards to {workers} (global batch = batch_size x shards)",
         )
-    with CacheLock(run.root / ".lock"):
+    with WriterLock(run.root / ".lock"):
         if workers:
             from distinit.pipeline.training.ray_train import fit_on_ray
 
             fit_on_ray(make_task, settings, run, progress)
         else:
             device = resolve_device(settings.runtime.device)
-            fit(make_task(), settings, run, Alone(), device, progress)
+            fit(make_task(), settings, run, SingleProcess(), device, progress)
     return _outcome(make_task(), settings, run, progress, time.monotonic() - began)
 
 
 def _outcome(
-    task: Task, settings: TrainingSettings, run: RunDirectory, progress: Progress, seconds: float
+    task: TrainingTask,
+    settings: TrainingSettings,
+    run: RunDirectory,
+    progress: Progress,
+    seconds: float,
 ) -> TrainingOutcome:
     student = task.build()
     found = _checkpoints(run, settings).take_up(student, None, progress.message)
@@ -112,7 +116,7 @@ def _outcome(
 
 
 def fit(
-    task: Task,
+    task: TrainingTask,
     settings: TrainingSettings,
     run: RunDirectory,
     collective: Collective,
@@ -139,7 +143,7 @@ class _Request:
     samples_B: NDArray[np.int64]
 
 
-_Batches = Generator[tuple[tuple[int, Batch | Ready], float]]
+_Batches = Generator[tuple[tuple[int, ClipBatch | DeviceBatch], float]]
 
 
 @dataclass(slots=True)
@@ -179,7 +183,7 @@ class _Fit:
 
     def __init__(
         self,
-        task: Task,
+        task: TrainingTask,
         settings: TrainingSettings,
         run: RunDirectory,
         collective: Collective,
@@ -267,7 +271,7 @@ class _Fit:
                 first = (step * shards + shard) * size
                 yield _Request(epoch, shard, samples[first : first + size])
 
-    def _own_shards(self, batches: _Batches) -> Iterator[tuple[int, Batch | Ready]]:
+    def _own_shards(self, batches: _Batches) -> Iterator[tuple[int, ClipBatch | DeviceBatch]]:
         """The next step's (shard, batch) pairs; counts the time spent waiting for them."""
         for _ in range(self._settings.runtime.shards // self._collective.world_size):
             item, wait_seconds = next(batches)

@@ -22,7 +22,7 @@ from distinit.pipeline.records import read_json
 from distinit.pipeline.storage import atomic_write_bytes, storage_errors
 from distinit.pipeline.training.collective import ProcessGroup
 from distinit.pipeline.training.run_dir import RunDirectory
-from distinit.pipeline.training.task import Task, TrainingSettings
+from distinit.pipeline.training.task import TrainingSettings, TrainingTask
 from distinit.pipeline.training.watch import progress_figures
 from distinit.schemas import errors
 from distinit.schemas.errors import ComputeError, DistInitError
@@ -35,7 +35,7 @@ POLL_SECONDS = 1.0
 
 
 def fit_on_ray(
-    make_task: Callable[[], Task],
+    make_task: Callable[[], TrainingTask],
     settings: TrainingSettings,
     run: RunDirectory,
     progress: Progress,
@@ -82,7 +82,9 @@ def fit_on_ray(
     _raise_refusal(refusal)
 
 
-def _trainer(make_task: Callable[[], Task], settings: TrainingSettings, run: RunDirectory) -> Any:
+def _trainer(
+    make_task: Callable[[], TrainingTask], settings: TrainingSettings, run: RunDirectory
+) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -22,9 +22,9 @@ __all__ = [
     "ClipSampler",
     "Purpose",
     "clip_frames",
-    "clip_starts",
     "clip_videos",
     "epoch_permutation",
+    "random_clip_starts",
     "torch_seed",
     "uniforms",
 ]
@@ -103,7 +103,7 @@ def _last_round(seed: int, epoch: int, videos: int) -> Ints:
     return _generator(seed, epoch, Purpose.REMAINDER).permutation(videos)
 
 
-def clip_starts(uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
+def random_clip_starts(uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
     """First frame of a clip: uniform over all starts that fit; 0 for videos that are too short."""
     starts_N = np.maximum(1, frame_counts_N - frames + 1)
     return np.floor(uniform_N * starts_N).astype(np.int64)
@@ -130,7 +130,7 @@ Starts = Callable[[Ints, Floats, Ints, int], Ints]
 
 
 def _any_start(_video_N: Ints, uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
-    return clip_starts(uniform_N, frame_counts_N, frames)
+    return random_clip_starts(uniform_N, frame_counts_N, frames)
 
 
 class ClipSampler:

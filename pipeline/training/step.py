@@ -1,7 +1,7 @@
 """One optimiser step over all shards of the global batch.
 
 The result does not depend on how the shards are spread over workers: gradients, figures and batch
-norm's running statistics are means over the shards of the step, summed by one all-reduce. Batch
+norm's running statistics are means over the shards of the step, summed by one all-reduce. ClipBatch
 norm normalises within a shard, never over the global batch. On a CPU the sums are made in float64
 and rounded once, so that their order, which follows from the number of workers, does not show.
 """
@@ -16,10 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import Collective
-from distinit.pipeline.training.feed import Feed, Ready
+from distinit.pipeline.training.feed import DeviceBatch, Feed
 from distinit.pipeline.training.sampling import torch_seed
 from distinit.pipeline.training.step_time import StepClock
-from distinit.pipeline.training.task import Batch, Task, TrainingSettings
+from distinit.pipeline.training.task import ClipBatch, TrainingSettings, TrainingTask
 
 __all__ = ["RunningStatistics", "Stepper", "new_optimizer"]
 
@@ -37,7 +37,7 @@ def new_optimizer(student: Student, settings: TrainingSettings) -> torch.optim.S
 
 
 class RunningStatistics:
-    """Batch norm's running statistics, defined as the mean over the shards of a step.
+    """ClipBatch norm's running statistics, defined as the mean over the shards of a step.
 
     Each shard starts from the statistics before the step, so neither the order of the shards nor
     their worker matters.
@@ -77,7 +77,7 @@ class Stepper:
     def __init__(
         self,
         student: Student,
-        task: Task,
+        task: TrainingTask,
         settings: TrainingSettings,
         collective: Collective,
         device: torch.device,
@@ -97,7 +97,10 @@ class Stepper:
         self._sum_dtype = torch.float64 if device.type == "cpu" else self._dtype
 
     def step(
-        self, batches: Iterable[tuple[int, Batch | Ready]], global_step: int, learning_rate: float
+        self,
+        batches: Iterable[tuple[int, ClipBatch | DeviceBatch]],
+        global_step: int,
+        learning_rate: float,
     ) -> dict[str, Tensor]:
         """Train on this worker's (shard, batch) pairs; returns figures over the global batch."""
         shards, seed = self._settings.runtime.shards, self._settings.runtime.seed
@@ -135,7 +138,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=False)
         return sums
 
-    def _loss(self, batch: Batch | Ready) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: ClipBatch | DeviceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with self.clock.measure("transfer"):
             ready = self.feed.ready(batch)
         precision = self._settings.runtime.precision

@@ -15,11 +15,11 @@ from distinit.pipeline.training.clips import StoredClips
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
 
-__all__ = ["Batch", "Task", "TrainingSettings"]
+__all__ = ["ClipBatch", "TrainingSettings", "TrainingTask"]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ClipBatch:
     """One shard of one step."""
 
     pixels: Tensor | StoredClips
@@ -35,7 +35,7 @@ class Batch:
         return self.pixels if isinstance(self.pixels, Tensor) else self.pixels.decode()
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """Distillation and finetuning are two of these. Methods must not keep state."""
 
     def build(self) -> Student:
@@ -44,7 +44,7 @@ class Task(Protocol):
     def samples(self, epoch: int) -> NDArray[np.int64]:
         """The epoch's samples in training order; the same on every call."""
 
-    def load(self, epoch: int, samples_B: NDArray[np.int64]) -> Batch:
+    def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
         """Read these samples. Called from several threads at once."""
 
     def loss(

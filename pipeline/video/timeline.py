@@ -30,7 +30,7 @@ class Timeline:
 
 
 def timeline_of(packets: PacketTable) -> Timeline:
-    """Look at the packets that are shown. A packet's own duration is no gap."""
+    """VideoSample at the packets that are shown. A packet's own duration is no gap."""
     pts_N, duration_N = packets.times()
     order = np.argsort(pts_N, kind="stable")
     interval_N, duration_N = np.diff(pts_N[order]), duration_N[order]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
-from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.audit import AuditConfig, AuditResult
@@ -81,8 +81,8 @@ def write_cache(root: Path, records: list[TeacherRecord], *, finish: bool = True
         teachers={record.id: record for record in records},
         unit_rows=64,
     ) as writer:
-        for spec in writer.pending_tasks() if finish else ():
-            with open_task(spec) as task:
+        for spec in writer.pending_groups() if finish else ():
+            with GroupWriter(spec) as task:
                 for video in spec.videos:
                     failed = video.path == BROKEN
                     outcome = VideoOutcome(

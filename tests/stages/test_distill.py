@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.distillation.task import open_distill_task
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.students.io import load_student
-from distinit.pipeline.training.distill_task import open_distill_task
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ComputeError, ConfigError, RunMismatchError
 from distinit.schemas.extract import ExtractConfig

@@ -18,7 +18,7 @@ import pytest
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.schemas.errors import CacheLockedError, StorageError, TooManyFailuresError
+from distinit.schemas.errors import LockedError, StorageError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import ExtractResult, extract
 
@@ -186,7 +186,7 @@ def test_a_second_driver_is_told_who_writes_and_ctrl_c_leaves_nothing_half(
     corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
     driver = stuck_driver()
-    with pytest.raises(CacheLockedError, match="another process is writing") as refused:
+    with pytest.raises(LockedError, match="another process is writing") as refused:
         run(corpus, tmp_path)
     assert f"pid {driver.pid}" in str(refused.value)
     assert f"since {time.strftime('%Y-')}" in str(refused.value)

@@ -15,9 +15,9 @@ import pytest
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.distillation.matching import match_videos
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress
-from distinit.pipeline.training.matching import match_videos
 from distinit.schemas.audit import AuditConfig
 from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig

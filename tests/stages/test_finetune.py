@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from helpers.frame_stores import alter
 from safetensors.torch import load_file
 
 from distinit.pipeline.frames.reader import FrameStore
@@ -39,7 +40,6 @@ from distinit.schemas.run import EvaluationResult, HeadRecord, StudentRecord
 from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
 from distinit.stages.evaluate import evaluate
 from distinit.stages.finetune import FinetuneResult, finetune
-from tests.pipeline.frames.conftest import alter
 
 TINY = StudentConfig(name="tiny_r2plus1d_10")
 CLIP = {"frames": 4, "crop": 32}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.training.clips import to_clip
-from distinit.pipeline.training.distill_task import DistillTask, open_distill_task
 from distinit.pipeline.video.decode import open_video
 from distinit.schemas.base import sha256_of
 from distinit.schemas.distill import DistillConfig

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers import caches
 
 from distinit.pipeline.cache.answers import answer_report, answer_sums
 from distinit.pipeline.cache.confidence import confidence_of
@@ -21,8 +21,8 @@ def sums_of(logits_NC: np.ndarray, rows: np.ndarray | None = None) -> AnswerSums
 
 
 @pytest.fixture
-def identity(kit: ModuleType) -> TeacherIdentity:
-    identity: TeacherIdentity = kit.make_teacher("alpha", classes=3).identity
+def identity() -> TeacherIdentity:
+    identity: TeacherIdentity = caches.make_teacher("alpha", classes=3).identity
     return identity.model_copy(update={"label_names": ("cat", "dog", "\x1b[31mred")})
 
 
@@ -81,8 +81,8 @@ def test_one_class_for_nearly_all_frames_is_said_by_its_name(identity: TeacherId
     assert report_of(identity, units[0][:99]).warnings == []
 
 
-def test_a_cache_says_it(kit: ModuleType, cache_root: object, teachers: list[object]) -> None:
-    writer = kit.open_writer(cache_root, kit.CORPUS, teachers)
+def test_a_cache_says_it(cache_root: object, teachers: list[object]) -> None:
+    writer = caches.open_writer(cache_root, caches.CORPUS, teachers)
     with writer:
         commits = writer.state().commits
     frames = {n: sum(c.answers.frames for c in of.values()) for n, of in commits.items()}

@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
+from helpers import caches
 
 from distinit.schemas.manifest import CACHE_FORMAT_VERSION
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA, PLAN_SCHEMA, VIDEOS_SCHEMA
@@ -34,9 +34,7 @@ assert not [name for name in sys.modules if name.startswith("distinit")]
 """
 
 
-def test_the_example_reads_what_was_written(
-    built_cache: Path, kit: ModuleType, tmp_path: Path
-) -> None:
+def test_the_example_reads_what_was_written(built_cache: Path, tmp_path: Path) -> None:
     example = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert example is not None
     script = tmp_path / "example.py"
@@ -46,9 +44,9 @@ def test_the_example_reads_what_was_written(
     read = np.load(tmp_path / "read.npz")
     assert 0 < len(read["row"]) < 279  # some of the rows, not all
     assert (read["entropy"] <= 1.0).all()
-    alpha = kit.make_teacher("alpha")
+    alpha = caches.make_teacher("alpha")
     for video, frame, targets in zip(read["video"], read["frame"], read["targets"], strict=True):
-        expected = kit.logits_of(video, alpha, np.array([frame]))[0]
+        expected = caches.logits_of(video, alpha, np.array([frame]))[0]
         np.testing.assert_array_equal(targets, expected.astype(np.float16))
 
 

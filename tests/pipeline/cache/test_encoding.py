@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import pytest
+from helpers import caches
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -185,10 +184,10 @@ def test_bytes_per_row_are_as_documented() -> None:
     assert per_row == {"float16": 2000, "int8": 1008}
 
 
-def test_topk_that_cannot_work_is_refused(kit: ModuleType) -> None:
-    features = kit.make_teacher("f", target="features").identity
+def test_topk_that_cannot_work_is_refused() -> None:
+    features = caches.make_teacher("f", target="features").identity
     with pytest.raises(ConfigError, match="features"):
         check_encoding(features, "topk:2")
     with pytest.raises(ConfigError, match="every class"):
-        check_encoding(kit.make_teacher("t", classes=7).identity, "topk:7")
-    check_encoding(kit.make_teacher("t", classes=7).identity, "topk:6")
+        check_encoding(caches.make_teacher("t", classes=7).identity, "topk:7")
+    check_encoding(caches.make_teacher("t", classes=7).identity, "topk:6")

@@ -10,7 +10,7 @@ import pytest
 
 from distinit.pipeline.cache import fence
 from distinit.pipeline.cache.fence import behind_fence, lower_fence, raise_fence
-from distinit.schemas.errors import CacheLockedError
+from distinit.schemas.errors import LockedError
 
 HOLD = """
 import sys, time
@@ -39,7 +39,7 @@ def test_a_later_run_shuts_out_the_workers_of_an_earlier_one(tmp_path: Path) -> 
         pass
     second = raise_fence(path)
     with (
-        pytest.raises(CacheLockedError, match="another run has taken over"),
+        pytest.raises(LockedError, match="another run has taken over"),
         behind_fence(path, first),
     ):
         pass
@@ -52,7 +52,7 @@ def test_after_the_end_of_a_run_its_workers_are_shut_out(tmp_path: Path) -> None
     token = raise_fence(path)
     lower_fence(path)
     assert not path.exists()
-    with pytest.raises(CacheLockedError, match="taken over"), behind_fence(path, token):
+    with pytest.raises(LockedError, match="taken over"), behind_fence(path, token):
         pass
     lower_fence(path)
 
@@ -74,7 +74,7 @@ def test_a_publication_that_does_not_end_is_named(
     monkeypatch.setattr(fence, "_WAIT_SECONDS", 0.2)
     path = tmp_path / ".fence"
     process = holder(path, raise_fence(path), 60)
-    with pytest.raises(CacheLockedError, match="earlier run is still writing"):
+    with pytest.raises(LockedError, match="earlier run is still writing"):
         raise_fence(path)
     process.kill()
     process.communicate()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import caches
 
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.verify import verify_cache
@@ -49,7 +49,7 @@ def change_sizes(root: Path, key: bytes, text: bytes) -> None:
 
 @pytest.mark.parametrize("column", PLAN_SCHEMA.names)
 def test_a_changed_plan_is_made_again_or_refused(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any], column: str
+    cache_root: Path, corpus: Any, teachers: list[Any], column: str
 ) -> None:
     good = (cache_root / "plan.parquet").read_bytes()
     change_plan(cache_root, column)
@@ -57,51 +57,50 @@ def test_a_changed_plan_is_made_again_or_refused(
     assert bad != good
     assert read_cache_plan(cache_root) is None
     with pytest.raises(CacheCorruptError, match="do not give it again"):
-        kit.open_writer(cache_root, kit.Corpus({"new": 70}), teachers)
+        caches.open_writer(cache_root, caches.Corpus({"new": 70}), teachers)
     assert (cache_root / "plan.parquet").read_bytes() == bad
-    kit.run_all(cache_root, corpus, teachers)
+    caches.run_all(cache_root, corpus, teachers)
     assert (cache_root / "plan.parquet").read_bytes() == good
     assert verify_cache(cache_root).problems == ()
 
 
 @pytest.mark.parametrize(("key", "text"), [(b"capacity", b"128"), (b"base_videos", b"5")])
 def test_changed_sizes_of_the_plan_are_refused(
-    cache_root: Path, kit: ModuleType, teachers: list[Any], key: bytes, text: bytes
+    cache_root: Path, teachers: list[Any], key: bytes, text: bytes
 ) -> None:
     change_sizes(cache_root, key, text)
     with pytest.raises(CacheCorruptError, match="do not give it again"):
-        kit.open_writer(cache_root, kit.Corpus({"new": 70}), teachers)
+        caches.open_writer(cache_root, caches.Corpus({"new": 70}), teachers)
 
 
 @pytest.mark.parametrize("column", ["path", "reserved_rows"])
 def test_the_plan_of_an_unfinished_cache_is_pinned_too(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any], column: str
+    tmp_path: Path, corpus: Any, teachers: list[Any], column: str
 ) -> None:
     root = tmp_path / "c"
-    with kit.open_writer(root, corpus, teachers) as writer:
-        kit.run_task(writer.pending_tasks()[0], corpus)
+    with caches.open_writer(root, corpus, teachers) as writer:
+        caches.run_task(writer.pending_groups()[0], corpus)
     change_plan(root, column)
     with pytest.raises(CacheCorruptError, match="do not give it again"):
-        kit.open_writer(root, kit.Corpus({"new": 70}), teachers)
-    assert kit.run_all(root, corpus, teachers).complete
+        caches.open_writer(root, caches.Corpus({"new": 70}), teachers)
+    assert caches.run_all(root, corpus, teachers).complete
     assert verify_cache(root).problems == ()
 
 
 def test_a_kill_while_the_plan_grows_loses_nothing(
     cache_root: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     """After the manifest has announced the next plan, and after that has been written."""
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
-    together = kit.run_all(tmp_path / "other", corpus, teachers)
-    together = kit.run_all(tmp_path / "other", more, teachers)
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    together = caches.run_all(tmp_path / "other", corpus, teachers)
+    together = caches.run_all(tmp_path / "other", more, teachers)
     for writes_before_the_kill in (1, 2):
         root = tmp_path / f"killed-{writes_before_the_kill}"
-        kit.run_all(root, corpus, teachers)
+        caches.run_all(root, corpus, teachers)
         left = [writes_before_the_kill]
 
         def dying(original: Callable[..., None], left: list[int] = left) -> Callable[..., None]:
@@ -120,8 +119,8 @@ def test_a_kill_while_the_plan_grows_loses_nothing(
             patched.setattr(module, "write_record", dying(module.write_record))
             left[0] += 1  # the manifest that is not complete any more
             with pytest.raises(KeyboardInterrupt):
-                kit.open_writer(root, more, teachers)
-        assert kit.run_all(root, more, teachers).content_digest == together.content_digest
+                caches.open_writer(root, more, teachers)
+        assert caches.run_all(root, more, teachers).content_digest == together.content_digest
         assert verify_cache(root).problems == ()
 
 
@@ -139,7 +138,6 @@ def test_a_kill_while_the_plan_grows_loses_nothing(
 )
 def test_a_changed_record_of_a_teacher_is_written_again_or_refused(
     cache_root: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     changes: dict[str, Any],
@@ -147,16 +145,16 @@ def test_a_changed_record_of_a_teacher_is_written_again_or_refused(
     path = cache_root / "teachers/alpha/teacher.json"
     good = path.read_bytes()
     path.write_text(json.dumps(json.loads(good) | changes))
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
     with pytest.raises(CacheCorruptError, match=r"teacher\.json is damaged"):
-        kit.open_writer(cache_root, more, teachers[1:])
-    kit.run_all(cache_root, corpus, teachers)
+        caches.open_writer(cache_root, more, teachers[1:])
+    caches.run_all(cache_root, corpus, teachers)
     assert path.read_bytes() == good
 
 
 @pytest.mark.parametrize("name", ["mean", "label_space", "architecture", "flip"])
 def test_a_changed_identity_does_not_pass_for_another_fingerprint(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any], name: str
+    cache_root: Path, corpus: Any, teachers: list[Any], name: str
 ) -> None:
     path = cache_root / "teachers/alpha/teacher.json"
     record = json.loads(path.read_bytes())
@@ -166,18 +164,18 @@ def test_a_changed_identity_does_not_pass_for_another_fingerprint(
     where[name] = {"mean": [0.4, 0.5, 0.5], "flip": True}.get(name, "another")
     path.write_text(json.dumps(record))
     with pytest.raises(CacheCorruptError, match=r"teacher\.json is damaged"):
-        kit.open_writer(cache_root, corpus, teachers[1:])
+        caches.open_writer(cache_root, corpus, teachers[1:])
 
 
 def test_a_changed_fidelity_is_measured_again(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     path = cache_root / "teachers/alpha/teacher.json"
     good = path.read_bytes()
     record = json.loads(good)
     record["fidelity"]["mean_kl_nats"] *= 2
     path.write_text(json.dumps(record))
-    kit.run_all(cache_root, corpus, teachers)
+    caches.run_all(cache_root, corpus, teachers)
     assert path.read_bytes() == good
 
 
@@ -185,16 +183,15 @@ def test_a_changed_fidelity_is_measured_again(
 @pytest.mark.parametrize("field", ["rows", "content_sha256", "videos", "fidelity", "files"])
 def test_a_changed_commit_record_is_extracted_again(
     tmp_path: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     field: str,
     complete: bool,
 ) -> None:
     root = tmp_path / "c"
-    with kit.open_writer(root, corpus, teachers) as writer:
-        for spec in writer.pending_tasks()[: None if complete else 2]:
-            kit.run_task(spec, corpus)
+    with caches.open_writer(root, corpus, teachers) as writer:
+        for spec in writer.pending_groups()[: None if complete else 2]:
+            caches.run_task(spec, corpus)
         writer.finalise()
     path = root / "teachers/alpha/commits/unit-00000.json"
     good = path.read_bytes()
@@ -208,24 +205,24 @@ def test_a_changed_commit_record_is_extracted_again(
     else:
         record[field] = {"rows": record["rows"] - 1, "content_sha256": "0" * 64}[field]
     path.write_text(json.dumps(record))
-    kit.run_all(root, corpus, teachers)
+    caches.run_all(root, corpus, teachers)
     assert path.read_bytes() == good
     assert verify_cache(root).problems == ()
 
 
 def test_a_forged_and_sealed_commit_is_refused_before_the_cache_grows(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     """The content digest of the manifest covers what the seals do not."""
     path = cache_root / "teachers/alpha/commits/unit-00000.json"
     forged = UnitCommit.model_validate_json(path.read_bytes())
     forged = forged.model_copy(update={"content_sha256": "0" * 64}).resealed()
     path.write_text(forged.model_dump_json())
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
     manifest = (cache_root / "manifest.json").read_bytes()
     for videos in (more, corpus):
         with pytest.raises(CacheCorruptError, match="contradicts the commit records"):
-            kit.run_all(cache_root, videos, teachers)
+            caches.run_all(cache_root, videos, teachers)
         assert (cache_root / "manifest.json").read_bytes() == manifest
 
 
@@ -242,7 +239,6 @@ def test_a_forged_and_sealed_commit_is_refused_before_the_cache_grows(
 )
 def test_a_changed_manifest_is_refused(
     cache_root: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     changes: dict[str, Any],
@@ -250,7 +246,7 @@ def test_a_changed_manifest_is_refused(
     path = CacheLayout(cache_root).manifest
     path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
     before = path.read_bytes()
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
     with pytest.raises((CacheCorruptError, CacheMismatchError)):
-        kit.open_writer(cache_root, more, teachers)
+        caches.open_writer(cache_root, more, teachers)
     assert path.read_bytes() == before

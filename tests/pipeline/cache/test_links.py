@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers import caches
 
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.schemas.errors import CacheError
@@ -59,7 +59,6 @@ def snapshot(root: Path) -> dict[str, object]:
 def test_a_link_is_refused_before_the_first_write(
     cache_root: Path,
     tmp_path: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     name: str,
@@ -77,12 +76,12 @@ def test_a_link_is_refused_before_the_first_write(
         outside.write_text("mine")
     place.symlink_to(outside)
     before = snapshot(tmp_path)
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
-    gamma = kit.make_teacher("gamma")
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    gamma = caches.make_teacher("gamma")
     acts = {
-        "resume": lambda: kit.open_writer(cache_root, corpus, teachers),
-        "grow": lambda: kit.open_writer(cache_root, more, teachers),
-        "add a teacher": lambda: kit.open_writer(cache_root, corpus, [gamma]),
+        "resume": lambda: caches.open_writer(cache_root, corpus, teachers),
+        "grow": lambda: caches.open_writer(cache_root, more, teachers),
+        "add a teacher": lambda: caches.open_writer(cache_root, corpus, [gamma]),
         "repair": lambda: repair_cache(cache_root),
     }
     with pytest.raises(CacheError, match="holds a link"):
@@ -92,16 +91,16 @@ def test_a_link_is_refused_before_the_first_write(
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_pipe_is_refused_and_not_waited_for(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any], name: str
+    cache_root: Path, corpus: Any, teachers: list[Any], name: str
 ) -> None:
     (cache_root / name).unlink(missing_ok=True)
     os.mkfifo(cache_root / name)
     with pytest.raises(CacheError, match="holds a link or a special file"):
-        kit.open_writer(cache_root, corpus, teachers)
+        caches.open_writer(cache_root, corpus, teachers)
 
 
 def test_links_in_a_folder_without_a_manifest_are_refused(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    tmp_path: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     victim = tmp_path / "thesis.txt"
     victim.write_text("mine")
@@ -110,15 +109,13 @@ def test_links_in_a_folder_without_a_manifest_are_refused(
         root.mkdir()
         (root / name).symlink_to(tmp_path if name == ".staging" else victim)
         with pytest.raises(CacheError, match="holds a link"):
-            kit.open_writer(root, corpus, teachers)
+            caches.open_writer(root, corpus, teachers)
         assert [path.name for path in root.iterdir()] == [name]
     assert victim.read_text() == "mine"
 
 
-def test_the_folder_itself_may_be_a_link(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
-) -> None:
+def test_the_folder_itself_may_be_a_link(tmp_path: Path, corpus: Any, teachers: list[Any]) -> None:
     (tmp_path / "large-disk").mkdir()
     (tmp_path / "c").symlink_to(tmp_path / "large-disk")
-    assert kit.run_all(tmp_path / "c", corpus, teachers).complete
+    assert caches.run_all(tmp_path / "c", corpus, teachers).complete
     assert (tmp_path / "large-disk" / "manifest.json").is_file()

@@ -13,8 +13,8 @@ from distinit.pipeline.cache.plan import (
     PlannedVideo,
     choose_capacity,
     extend_plan,
+    groups_of_entries,
     plan_units,
-    tasks_of_entries,
 )
 from distinit.schemas.errors import CacheCorruptError, ConfigError
 
@@ -55,7 +55,7 @@ def test_plan_covers_every_row_once_in_any_order(
 def test_tasks_are_consecutive_and_long_videos_stand_alone(rows: list[int], capacity: int) -> None:
     plan = plan_units(videos_of(rows), capacity)
     unit = 0
-    for task in plan.tasks:
+    for task in plan.groups:
         assert task.first_unit == unit
         unit += task.units
         for video in task.videos:
@@ -74,8 +74,8 @@ def test_tasks_are_consecutive_and_long_videos_stand_alone(rows: list[int], capa
 def test_extending_moves_nothing_and_keeps_the_digest(rows: list[int], more: list[int]) -> None:
     plan = plan_units(videos_of(rows), 64)
     longer = extend_plan(plan, videos_of(more, "more"))
-    assert longer.tasks[: len(plan.tasks)] == plan.tasks
-    assert all(task.first_unit >= plan.units for task in longer.tasks[len(plan.tasks) :])
+    assert longer.groups[: len(plan.groups)] == plan.groups
+    assert all(task.first_unit >= plan.units for task in longer.groups[len(plan.groups) :])
     assert longer.digest == plan.digest
     assert len(longer.entries) == len(rows) + len(more)
 
@@ -126,6 +126,6 @@ def test_one_id_twice_is_refused() -> None:
 def test_overlapping_entries_are_refused() -> None:
     entries = plan_units(videos_of([10, 20]), 64).entries
     with pytest.raises(CacheCorruptError, match="contradicts itself"):
-        tasks_of_entries([entries[1], entries[0]], [0, 0], 64)
+        groups_of_entries([entries[1], entries[0]], [0, 0], 64)
     with pytest.raises(CacheCorruptError, match="contradicts itself"):
-        tasks_of_entries(entries, [0, 2], 64)
+        groups_of_entries(entries, [0, 2], 64)

@@ -6,11 +6,11 @@ import json
 import os
 import pickle
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import caches
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.errors import ChunkNotFoundError
@@ -32,7 +32,7 @@ def cache(cache_root: Path) -> TargetCache:
 
 
 def test_every_stored_row_is_what_the_teacher_said(
-    cache: TargetCache, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache: TargetCache, corpus: Any, teachers: list[Any]
 ) -> None:
     for name, frames in corpus.frames.items():
         if name == "bad":
@@ -40,7 +40,7 @@ def test_every_stored_row_is_what_the_teacher_said(
         video_id, index_N = corpus.id_of(name), np.arange(frames)
         rows_N = cache.index.rows_of(video_id, index_N)
         for teacher in teachers:
-            said_NC = kit.logits_of(video_id, teacher, index_N)
+            said_NC = caches.logits_of(video_id, teacher, index_N)
             targets = cache.targets(teacher.id)
             found_NC = targets.logits(rows_N)
             assert found_NC.dtype == np.float32
@@ -53,21 +53,21 @@ def test_every_stored_row_is_what_the_teacher_said(
             assert np.array_equal(entropy_N, confidence_of(said_NC).entropy_nats)
 
 
-def test_topk_and_features(tmp_path: Path, kit: ModuleType, corpus: Any) -> None:
-    topk = kit.make_teacher("k", classes=9, encoding="topk:3")
-    features = kit.make_teacher("f", target="features")
-    kit.run_all(tmp_path / "c", corpus, [topk, features])
+def test_topk_and_features(tmp_path: Path, corpus: Any) -> None:
+    topk = caches.make_teacher("k", classes=9, encoding="topk:3")
+    features = caches.make_teacher("f", target="features")
+    caches.run_all(tmp_path / "c", corpus, [topk, features])
     cache = TargetCache.open(tmp_path / "c")
     video_id, index_N = corpus.id_of("a"), np.arange(30)
     rows_N = cache.index.rows_of(video_id, index_N)
-    said_NC = kit.logits_of(video_id, topk, index_N)
+    said_NC = caches.logits_of(video_id, topk, index_N)
     found_NC = cache.targets("k").logits(rows_N)
     ids = np.argsort(-said_NC, axis=1)[:, :3]
     kept = [np.take_along_axis(x, ids, 1) for x in (found_NC, said_NC)]
     assert np.allclose(kept[0], kept[1], rtol=2**-10)
     mass_N = np.exp(found_NC.astype(np.float64)).sum(1)
     assert np.allclose(np.log(mass_N), confidence_of(said_NC).log_z, atol=5e-3)
-    said_NC = kit.logits_of(video_id, features, index_N)
+    said_NC = caches.logits_of(video_id, features, index_N)
     assert np.array_equal(
         cache.targets("f").logits(rows_N), said_NC.astype(np.float16).astype(np.float32)
     )
@@ -171,31 +171,29 @@ def test_an_unknown_teacher_is_refused(cache: TargetCache) -> None:
 
 
 def test_an_incomplete_cache_is_refused_unless_asked_for(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    tmp_path: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     root = tmp_path / "c"
-    with kit.open_writer(root, corpus, teachers) as writer:
-        specs = writer.pending_tasks()
-        long = next(s for s in specs if s.task.units == 3)
-        kit.run_task(long, corpus)
+    with caches.open_writer(root, corpus, teachers) as writer:
+        specs = writer.pending_groups()
+        long = next(s for s in specs if s.group.units == 3)
+        caches.run_task(long, corpus)
     with pytest.raises(CacheError, match="not complete"):
         TargetCache.open(root)
     cache = TargetCache.open(root, allow_incomplete=True)
     video_id = corpus.id_of("c")
     rows_N = cache.index.rows_of(video_id, range(150))
-    said_NC = kit.logits_of(video_id, teachers[0], np.arange(150))
+    said_NC = caches.logits_of(video_id, teachers[0], np.arange(150))
     assert np.allclose(cache.targets("alpha").logits(rows_N), said_NC, atol=0.01)
     assert cache.index.rows_of(corpus.id_of("a"), [0]).tolist() == [-1]
-    later = np.array([(long.task.unit_range.stop % 7) * 64])
+    later = np.array([(long.group.unit_range.stop % 7) * 64])
     with pytest.raises(CacheCorruptError, match="never wrote"):
         cache.targets("alpha").logits(later)
 
 
-def test_rows_of_a_teacher_that_is_not_as_far(
-    cache_root: Path, kit: ModuleType, corpus: Any
-) -> None:
-    with kit.open_writer(cache_root, corpus, [kit.make_teacher("gamma")]) as writer:
-        kit.run_task(next(s for s in writer.pending_tasks() if s.task.units == 3), corpus)
+def test_rows_of_a_teacher_that_is_not_as_far(cache_root: Path, corpus: Any) -> None:
+    with caches.open_writer(cache_root, corpus, [caches.make_teacher("gamma")]) as writer:
+        caches.run_task(next(s for s in writer.pending_groups() if s.group.units == 3), corpus)
     cache = TargetCache.open(cache_root, allow_incomplete=True)
     ahead = cache.index.rows_of(corpus.id_of("a"), [0])
     assert cache.targets("alpha").logits(ahead).shape == (1, 7)
@@ -245,8 +243,8 @@ def test_a_missing_cache_is_refused(tmp_path: Path) -> None:
         TargetCache.open(tmp_path / "none")
 
 
-def test_a_stale_teacher_is_refused(cache_root: Path, kit: ModuleType) -> None:
-    other = kit.make_teacher("alpha", weights="f" * 64)
+def test_a_stale_teacher_is_refused(cache_root: Path) -> None:
+    other = caches.make_teacher("alpha", weights="f" * 64)
     (cache_root / "teachers/alpha/teacher.json").write_text(other.model_dump_json())
     with pytest.raises(CacheCorruptError, match="alpha disagree"):
         TargetCache.open(cache_root)
@@ -318,11 +316,11 @@ def test_a_digest_that_is_none_is_refused_and_nothing_is_removed(
 
 
 def test_a_cache_that_claims_the_digest_of_another_does_not_share_its_index(
-    cache_root: Path, tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, tmp_path: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     genuine = TargetCache.open(cache_root)
     forged_root = tmp_path / "forged"
-    kit.run_all(forged_root, kit.Corpus(frames={"a": 30, "z": 99}), teachers)
+    caches.run_all(forged_root, caches.Corpus(frames={"a": 30, "z": 99}), teachers)
     manifest = json.loads((forged_root / "manifest.json").read_text())
     manifest["content_digest"] = genuine.manifest.content_digest
     (forged_root / "manifest.json").write_text(json.dumps(manifest))
@@ -338,10 +336,10 @@ def test_a_shard_of_gigabytes_is_not_handed_to_zarr(cache_root: Path) -> None:
         TargetCache.open(cache_root).zarr_array("alpha")
 
 
-def test_a_full_shard_has_the_size_that_is_allowed(tmp_path: Path, kit: ModuleType) -> None:
-    teacher = kit.make_teacher("alpha")
-    kit.run_all(tmp_path / "c", kit.Corpus(frames={"a": kit.CAPACITY}), [teacher])
+def test_a_full_shard_has_the_size_that_is_allowed(tmp_path: Path) -> None:
+    teacher = caches.make_teacher("alpha")
+    caches.run_all(tmp_path / "c", caches.Corpus(frames={"a": caches.CAPACITY}), [teacher])
     spec = array_specs(teacher.encoding, teacher.identity.classes)[0]
     size = (tmp_path / "c/teachers/alpha/logits/c/0/0").stat().st_size
-    assert size == shard_bytes(spec, kit.CAPACITY)
-    assert len(TargetCache.open(tmp_path / "c").zarr_array("alpha")[:]) == kit.CAPACITY
+    assert size == shard_bytes(spec, caches.CAPACITY)
+    assert len(TargetCache.open(tmp_path / "c").zarr_array("alpha")[:]) == caches.CAPACITY

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import caches
 
 from distinit.pipeline.cache import TargetCache, reader
 
 
 def test_threads_share_one_reader(
     cache_root: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -26,7 +25,7 @@ def test_threads_share_one_reader(
     targets = cache.targets(teachers[0].id)
     video_id = corpus.id_of("c")  # over more than two units
     rows_N = cache.index.rows_of(video_id, np.arange(150))
-    said_NC = kit.logits_of(video_id, teachers[0], np.arange(150)).astype(np.float16)
+    said_NC = caches.logits_of(video_id, teachers[0], np.arange(150)).astype(np.float16)
 
     def read(seed: int) -> bool:
         order = np.random.default_rng(seed).permutation(150)[:20]

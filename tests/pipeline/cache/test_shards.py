@@ -11,10 +11,9 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distinit.pipeline.cache.arrays import encode_shard
+from distinit.pipeline.cache.arrays import INNER_ROWS, encode_shard
 from distinit.pipeline.cache.encoding import ArraySpec
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.plan import INNER_ROWS
 from distinit.pipeline.cache.shards import ShardReader, crc32c
 from distinit.schemas.errors import CacheCorruptError
 

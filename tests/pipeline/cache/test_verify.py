@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers import caches
+from helpers.caches import resign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
-from tests.pipeline.cache.conftest import resign
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -45,22 +45,20 @@ def test_a_sound_cache_has_no_problems(cache_root: Path, deep: bool) -> None:
     assert units == ([(i + 1, 7) for i in range(7)] if deep else [])
 
 
-def test_every_encoding_verifies(tmp_path: Path, kit: ModuleType, corpus: Any) -> None:
+def test_every_encoding_verifies(tmp_path: Path, corpus: Any) -> None:
     teachers = [
-        kit.make_teacher("k", classes=9, encoding="topk:3"),
-        kit.make_teacher("f", target="features"),
-        kit.make_teacher("f8", target="features", encoding="int8"),
-        kit.make_teacher("one", classes=1),
+        caches.make_teacher("k", classes=9, encoding="topk:3"),
+        caches.make_teacher("f", target="features"),
+        caches.make_teacher("f8", target="features", encoding="int8"),
+        caches.make_teacher("one", classes=1),
     ]
-    kit.run_all(tmp_path / "c", corpus, teachers)
+    caches.run_all(tmp_path / "c", corpus, teachers)
     assert verify_cache(tmp_path / "c").problems == ()
 
 
-def test_an_incomplete_cache_verifies(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
-) -> None:
-    with kit.open_writer(tmp_path / "c", corpus, teachers) as writer:
-        kit.run_task(writer.pending_tasks()[0], corpus)
+def test_an_incomplete_cache_verifies(tmp_path: Path, corpus: Any, teachers: list[Any]) -> None:
+    with caches.open_writer(tmp_path / "c", corpus, teachers) as writer:
+        caches.run_task(writer.pending_groups()[0], corpus)
         writer.finalise()
     report = verify_cache(tmp_path / "c")
     assert report.problems == ()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.caches import resign
 
 from distinit.pipeline.cache.verify import verify_cache
-from tests.pipeline.cache.conftest import resign
 
 
 def lines_of(root: Path) -> list[bytes]:

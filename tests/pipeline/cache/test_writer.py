@@ -6,30 +6,28 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from helpers import caches
 
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
-from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
 from distinit.schemas.errors import (
     CacheCorruptError,
     CacheError,
-    CacheLockedError,
     CacheMismatchError,
     ConfigError,
+    LockedError,
 )
 from distinit.schemas.tables import VIDEOS_SCHEMA
 from distinit.schemas.video import SamplingConfig
 
 
-def test_manifest_of_a_complete_cache(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
-) -> None:
+def test_manifest_of_a_complete_cache(cache_root: Path, corpus: Any, teachers: list[Any]) -> None:
     manifest = json.loads((cache_root / "manifest.json").read_text())
     assert manifest["complete"] is True
     assert manifest["corpus"] | {"digest": ""} == {
@@ -78,13 +76,12 @@ def test_fidelity_is_measured_while_writing(cache_root: Path) -> None:
 def test_order_and_block_size_do_not_change_the_digest(
     cache_root: Path,
     tmp_path: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     block: int,
     order: Any,
 ) -> None:
-    again = kit.run_all(tmp_path / "again", corpus, teachers, block=block, order=order)
+    again = caches.run_all(tmp_path / "again", corpus, teachers, block=block, order=order)
     first = json.loads((cache_root / "manifest.json").read_text())
     assert again.content_digest == first["content_digest"] != ""
 
@@ -93,20 +90,19 @@ def test_order_and_block_size_do_not_change_the_digest(
 def test_interrupted_and_resumed_gives_the_same_digest(
     cache_root: Path,
     tmp_path: Path,
-    kit: ModuleType,
     corpus: Any,
     teachers: list[Any],
     done: int,
 ) -> None:
     root = tmp_path / "resumed"
-    with kit.open_writer(root, corpus, teachers) as writer:
-        specs = writer.pending_tasks()
+    with caches.open_writer(root, corpus, teachers) as writer:
+        specs = writer.pending_groups()
         for spec in specs[:done]:
-            kit.run_task(spec, corpus)
-        kit.run_task(specs[done], corpus, commit=False)  # dies before its commit
+            caches.run_task(spec, corpus)
+        caches.run_task(specs[done], corpus, commit=False)  # dies before its commit
     (root / "frames").mkdir(exist_ok=True)
     (root / "frames" / "unit-00006.parquet.partial").write_bytes(b"half")
-    manifest = kit.run_all(root, corpus, teachers)
+    manifest = caches.run_all(root, corpus, teachers)
     first = json.loads((cache_root / "manifest.json").read_text())
     assert manifest.content_digest == first["content_digest"]
     assert not (root / ".staging").exists()
@@ -114,38 +110,36 @@ def test_interrupted_and_resumed_gives_the_same_digest(
 
 
 def test_a_kill_between_two_commit_records_is_repaired(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     before = json.loads((cache_root / "manifest.json").read_text())["content_digest"]
     plan = read_cache_plan(cache_root)
     assert plan is not None
-    long = next(task for task in plan.tasks if task.units == 3)
+    long = next(task for task in plan.groups if task.units == 3)
     for teacher in ("alpha", "beta"):
         name = f"unit-{long.first_unit + 1:05d}.json"
         (cache_root / "teachers" / teacher / "commits" / name).unlink()
-    with kit.open_writer(cache_root, corpus, teachers) as writer:
-        (spec,) = writer.pending_tasks()
-        assert (spec.task, spec.known) == (long, ())
+    with caches.open_writer(cache_root, corpus, teachers) as writer:
+        (spec,) = writer.pending_groups()
+        assert (spec.group, spec.known) == (long, ())
         assert not writer.manifest.complete
-    assert kit.run_all(cache_root, corpus, teachers).content_digest == before
+    assert caches.run_all(cache_root, corpus, teachers).content_digest == before
 
 
-def test_a_finished_run_changes_no_byte(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
-) -> None:
+def test_a_finished_run_changes_no_byte(cache_root: Path, corpus: Any, teachers: list[Any]) -> None:
     def content() -> dict[Path, bytes]:
         return {p: p.read_bytes() for p in cache_root.rglob("*") if p.is_file()}
 
     before = content()
-    kit.run_all(cache_root, corpus, teachers)
+    caches.run_all(cache_root, corpus, teachers)
     assert content() == before
 
 
 def test_an_unfinished_cache_stays_incomplete(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    tmp_path: Path, corpus: Any, teachers: list[Any]
 ) -> None:
-    with kit.open_writer(tmp_path / "c", corpus, teachers) as writer:
-        kit.run_task(writer.pending_tasks()[0], corpus)
+    with caches.open_writer(tmp_path / "c", corpus, teachers) as writer:
+        caches.run_task(writer.pending_groups()[0], corpus)
         manifest = writer.finalise()
     assert (manifest.complete, manifest.content_digest) == (False, "")
     assert not (tmp_path / "c" / "manifest-sha256.txt").exists()
@@ -161,93 +155,89 @@ def test_sha256sum_accepts_the_checksums(cache_root: Path) -> None:
 
 
 def test_a_teacher_added_later_changes_nothing_that_is_there(
-    cache_root: Path, tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, tmp_path: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     stable = [p for p in cache_root.rglob("*") if "alpha" in p.parts or "frames" in p.parts]
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in stable if p.is_file()}
-    gamma = kit.make_teacher("gamma", encoding="topk:2")
-    manifest = kit.run_all(cache_root, corpus, [gamma])
+    gamma = caches.make_teacher("gamma", encoding="topk:2")
+    manifest = caches.run_all(cache_root, corpus, [gamma])
     after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before}
     record = cache_root / "teachers/alpha/teacher.json"
     assert after.pop(record)[0] == before.pop(record)[0]
     assert after == before
-    together = kit.run_all(tmp_path / "together", corpus, [*teachers, gamma])
+    together = caches.run_all(tmp_path / "together", corpus, [*teachers, gamma])
     assert manifest.content_digest == together.content_digest
 
 
-def test_a_later_teacher_must_meet_the_same_frames(
-    cache_root: Path, kit: ModuleType, corpus: Any
-) -> None:
-    with kit.open_writer(cache_root, corpus, [kit.make_teacher("gamma")]) as writer:
-        spec = next(s for s in writer.pending_tasks() if s.videos)
+def test_a_later_teacher_must_meet_the_same_frames(cache_root: Path, corpus: Any) -> None:
+    with caches.open_writer(cache_root, corpus, [caches.make_teacher("gamma")]) as writer:
+        spec = next(s for s in writer.pending_groups() if s.videos)
         video = spec.videos[0]
-        shorter = kit.Corpus({**corpus.frames, corpus.name_of(video): video.reserved_rows - 1})
+        shorter = caches.Corpus({**corpus.frames, corpus.name_of(video): video.reserved_rows - 1})
         with pytest.raises(CacheMismatchError, match=video.video_id):
-            kit.run_task(spec, shorter)
-        task = open_task(spec)
+            caches.run_task(spec, shorter)
+        task = GroupWriter(spec)
         for other in spec.videos:
             index_N = np.arange(other.reserved_rows)
-            hash_N = kit.hash_of(other.video_id, index_N) + np.uint64(other is video)
-            logits = {t.id: kit.logits_of(other.video_id, t, index_N) for t in spec.teachers}
+            hash_N = caches.hash_of(other.video_id, index_N) + np.uint64(other is video)
+            logits = {t.id: caches.logits_of(other.video_id, t, index_N) for t in spec.teachers}
             task.add(other, index_N, index_N * 512, "1/12800", hash_N, logits)
-            task.finish_video(kit.outcome_of(other.video_id, other.reserved_rows))
+            task.finish_video(caches.outcome_of(other.video_id, other.reserved_rows))
         with pytest.raises(CacheMismatchError, match=rf"row {video.first_row}: "):
             task.commit()
         assert not (cache_root / "teachers/gamma/commits").exists()
 
 
 def test_videos_added_later_get_units_at_the_end(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     plan = read_cache_plan(cache_root)
     assert plan is not None
     before = {p: p.read_bytes() for p in (cache_root / "frames").iterdir()}
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
-    manifest = kit.run_all(cache_root, more, teachers)
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    manifest = caches.run_all(cache_root, more, teachers)
     assert manifest.row_space.model_dump() == {"capacity": 64, "units": 9, "rows": 349}
     assert {p: p.read_bytes() for p in before} == before
     grown = read_cache_plan(cache_root)
     assert grown is not None
-    assert grown.tasks[:-1] == plan.tasks
+    assert grown.groups[:-1] == plan.groups
     assert grown.digest == plan.digest
     array = json.loads((cache_root / "teachers/alpha/logits/zarr.json").read_text())
     assert array["shape"] == [9 * 64, 7]
 
 
 def test_growing_past_a_teacher_leaves_the_cache_incomplete(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
-    more = kit.Corpus({**corpus.frames, "new": 70}, corpus.broken)
-    manifest = kit.run_all(cache_root, more, teachers[:1])
+    more = caches.Corpus({**corpus.frames, "new": 70}, corpus.broken)
+    manifest = caches.run_all(cache_root, more, teachers[:1])
     assert not manifest.complete
     assert manifest.teachers["alpha"].units_committed == 9
     assert manifest.teachers["beta"].units_committed == 7
-    assert kit.run_all(cache_root, more, teachers).complete
+    assert caches.run_all(cache_root, more, teachers).complete
 
 
 def test_a_video_with_more_frames_than_announced_is_planned_again(
-    tmp_path: Path, kit: ModuleType, teachers: list[Any]
+    tmp_path: Path, teachers: list[Any]
 ) -> None:
     frames = {"a": 30, "b": 40, "c": 20, "d": 100}
-    corpus = kit.Corpus(frames, announced={"a": 25, "d": 30})
-    manifest = kit.run_all(tmp_path / "c", corpus, teachers)
+    corpus = caches.Corpus(frames, announced={"a": 25, "d": 30})
+    manifest = caches.run_all(tmp_path / "c", corpus, teachers)
     assert manifest.complete
     assert manifest.corpus.frames == manifest.row_space.rows == 190
-    again = kit.run_all(tmp_path / "d", corpus, teachers, order=reversed, block=3)
+    again = caches.run_all(tmp_path / "d", corpus, teachers, order=reversed, block=3)
     assert again.content_digest == manifest.content_digest
-    gamma = kit.make_teacher("gamma")
-    added = kit.run_all(tmp_path / "c", corpus, [gamma])
+    gamma = caches.make_teacher("gamma")
+    added = caches.run_all(tmp_path / "c", corpus, [gamma])
     assert added.teachers["gamma"].units_committed == manifest.row_space.units
 
 
-def test_a_video_that_never_gives_the_same_count_fails(
-    tmp_path: Path, kit: ModuleType, teachers: list[Any]
-) -> None:
-    corpus = kit.Corpus({"a": 10}, announced={"a": 5})
-    with kit.open_writer(tmp_path / "c", corpus, teachers) as writer:
+def test_a_video_that_never_gives_the_same_count_fails(tmp_path: Path, teachers: list[Any]) -> None:
+    corpus = caches.Corpus({"a": 10}, announced={"a": 5})
+    with caches.open_writer(tmp_path / "c", corpus, teachers) as writer:
         for _ in range(3):
-            (spec,) = writer.pending_tasks()
-            kit.run_task(spec, corpus)
+            (spec,) = writer.pending_groups()
+            caches.run_task(spec, corpus)
             corpus.frames["a"] += 10
             writer.replan_spilled()
         manifest = writer.finalise()
@@ -255,98 +245,92 @@ def test_a_video_that_never_gives_the_same_count_fails(
 
 
 def test_failed_videos_can_be_tried_again(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
-    healed = kit.Corpus(corpus.frames)
-    with kit.open_writer(cache_root, healed, teachers) as writer:
+    healed = caches.Corpus(corpus.frames)
+    with caches.open_writer(cache_root, healed, teachers) as writer:
         ((entry, outcome),) = writer.failed_videos()
         assert (entry.path, outcome.error) == ("bad.mp4", "made to fail")
         with pytest.raises(CacheError, match="planned again"):
-            writer.replan([kit.make_planned("a", 30)])
-        writer.replan([kit.make_planned("bad", 20)])
-        (spec,) = writer.pending_tasks()
-        kit.run_task(spec, healed)
+            writer.replan([caches.make_planned("a", 30)])
+        writer.replan([caches.make_planned("bad", 20)])
+        (spec,) = writer.pending_groups()
+        caches.run_task(spec, healed)
         manifest = writer.finalise()
     assert (manifest.complete, manifest.corpus.failed, manifest.corpus.frames) == (True, 0, 299)
 
 
 def test_a_corpus_where_everything_fails_still_completes(
-    tmp_path: Path, kit: ModuleType, teachers: list[Any]
+    tmp_path: Path, teachers: list[Any]
 ) -> None:
-    corpus = kit.Corpus({"a": 10, "z": 200}, frozenset({"a", "z"}), {"a": 0})
-    manifest = kit.run_all(tmp_path / "c", corpus, teachers)
+    corpus = caches.Corpus({"a": 10, "z": 200}, frozenset({"a", "z"}), {"a": 0})
+    manifest = caches.run_all(tmp_path / "c", corpus, teachers)
     assert (manifest.complete, manifest.row_space.rows, manifest.corpus.failed) == (True, 0, 2)
     assert not list((tmp_path / "c").glob("teachers/*/*/c"))
 
 
-def test_an_empty_corpus_makes_an_empty_cache(
-    tmp_path: Path, kit: ModuleType, teachers: list[Any]
-) -> None:
-    manifest = kit.run_all(tmp_path / "c", kit.Corpus({}), teachers)
+def test_an_empty_corpus_makes_an_empty_cache(tmp_path: Path, teachers: list[Any]) -> None:
+    manifest = caches.run_all(tmp_path / "c", caches.Corpus({}), teachers)
     assert (manifest.complete, manifest.row_space.units) == (True, 0)
 
 
 def test_another_sampling_unit_or_teacher_is_refused(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     stride = SamplingConfig(mode="stride", stride=2)
     with pytest.raises(CacheMismatchError, match="sampling"):
-        kit.open_writer(cache_root, corpus, teachers, sampling=stride)
+        caches.open_writer(cache_root, corpus, teachers, sampling=stride)
     with pytest.raises(CacheMismatchError, match="unit size"):
-        kit.open_writer(cache_root, corpus, teachers, unit_rows=128)
+        caches.open_writer(cache_root, corpus, teachers, unit_rows=128)
     for other, field in (
-        (kit.make_teacher("alpha", weights="f" * 64), "weights_sha256: 0{64} there, f{64} now"),
-        (kit.make_teacher("alpha", encoding="int8"), "encoding: float16 there, int8 now"),
-        (kit.make_teacher("alpha", classes=8), "classes: 7 there, 8 now"),
+        (caches.make_teacher("alpha", weights="f" * 64), "weights_sha256: 0{64} there, f{64} now"),
+        (caches.make_teacher("alpha", encoding="int8"), "encoding: float16 there, int8 now"),
+        (caches.make_teacher("alpha", classes=8), "classes: 7 there, 8 now"),
     ):
         with pytest.raises(CacheMismatchError, match="another teacher named alpha") as raised:
-            kit.open_writer(cache_root, corpus, [other])
+            caches.open_writer(cache_root, corpus, [other])
         assert re.search(field, str(raised.value.found))
-    assert kit.open_writer(cache_root, corpus, teachers).manifest.complete  # the lock is free
+    assert caches.open_writer(cache_root, corpus, teachers).manifest.complete  # the lock is free
 
 
-def test_a_teacher_id_with_path_parts_is_refused(
-    tmp_path: Path, kit: ModuleType, corpus: Any
-) -> None:
+def test_a_teacher_id_with_path_parts_is_refused(tmp_path: Path, corpus: Any) -> None:
     for name in ("../x", "a/b", ".hidden", ""):
         with pytest.raises(CacheCorruptError, match="folder name"):
-            kit.open_writer(tmp_path / "c", corpus, [kit.make_teacher(name)])
+            caches.open_writer(tmp_path / "c", corpus, [caches.make_teacher(name)])
 
 
-def test_topk_of_every_class_is_refused(tmp_path: Path, kit: ModuleType, corpus: Any) -> None:
+def test_topk_of_every_class_is_refused(tmp_path: Path, corpus: Any) -> None:
     with pytest.raises(ConfigError, match="every class"):
-        kit.open_writer(tmp_path / "c", corpus, [kit.make_teacher("t", encoding="topk:7")])
+        caches.open_writer(tmp_path / "c", corpus, [caches.make_teacher("t", encoding="topk:7")])
 
 
-def test_one_writer_at_a_time(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
-) -> None:
+def test_one_writer_at_a_time(cache_root: Path, corpus: Any, teachers: list[Any]) -> None:
     with (
-        kit.open_writer(cache_root, corpus, teachers),
-        pytest.raises(CacheLockedError, match="one writer"),
+        caches.open_writer(cache_root, corpus, teachers),
+        pytest.raises(LockedError, match="one writer"),
     ):
-        kit.open_writer(cache_root, corpus, teachers)
+        caches.open_writer(cache_root, corpus, teachers)
 
 
 def test_a_folder_with_other_content_is_refused(
-    tmp_path: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    tmp_path: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(CacheError, match=r"thesis\.txt"):
-        kit.open_writer(tmp_path, corpus, teachers)
+        caches.open_writer(tmp_path, corpus, teachers)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_cache_that_lost_its_manifest_is_not_taken_for_a_new_one(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     (cache_root / "manifest.json").unlink()
     with pytest.raises(CacheCorruptError, match=r"no manifest\.json"):
-        kit.open_writer(cache_root, corpus, teachers)
+        caches.open_writer(cache_root, corpus, teachers)
 
 
 def test_stored_rows_win_over_what_a_later_probe_says(
-    cache_root: Path, kit: ModuleType, corpus: Any, teachers: list[Any]
+    cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     videos = [
         PlannedVideo(v.video_id, "moved/" + v.path, v.digest, 5, 5, 0, 0) for v in corpus.planned
@@ -357,5 +341,5 @@ def test_stored_rows_win_over_what_a_later_probe_says(
         sampling=SamplingConfig(),
         teachers={t.id: t for t in teachers},
     ) as writer:
-        assert writer.pending_tasks() == ()
+        assert writer.pending_groups() == ()
         assert writer.manifest.complete

@@ -14,8 +14,8 @@ from distinit.pipeline.evaluation.clips import (
     ClipProtocol,
     centre_crop,
     clip_indices,
-    clip_starts,
     parse_protocol,
+    protocol_clip_starts,
 )
 from distinit.schemas.errors import ConfigError
 
@@ -35,12 +35,12 @@ from distinit.schemas.errors import ConfigError
     ],
 )
 def test_starts(name: str, frame_count: int, frames: int, starts: list[int]) -> None:
-    assert clip_starts(parse_protocol(name), frame_count, frames).tolist() == starts
+    assert protocol_clip_starts(parse_protocol(name), frame_count, frames).tolist() == starts
 
 
 @given(st.integers(2, 30), st.integers(1, 5000), st.integers(1, 64))
 def test_vmz_starts_follow_the_formula_and_fit(clips: int, frame_count: int, frames: int) -> None:
-    starts = clip_starts(ClipProtocol("vmz", clips), frame_count, frames)
+    starts = protocol_clip_starts(ClipProtocol("vmz", clips), frame_count, frames)
     last = max(0, frame_count - frames)
     assert starts.tolist() == [math.floor(i * last / (clips - 1) + 1e-12) for i in range(clips)]
     assert starts[0] == 0
@@ -49,7 +49,7 @@ def test_vmz_starts_follow_the_formula_and_fit(clips: int, frame_count: int, fra
 
 @given(st.integers(1, 50), st.integers(1, 2000), st.integers(1, 64))
 def test_dense_starts_leave_no_room_for_another(stride: int, frame_count: int, frames: int) -> None:
-    starts = clip_starts(ClipProtocol("dense", stride), frame_count, frames)
+    starts = protocol_clip_starts(ClipProtocol("dense", stride), frame_count, frames)
     assert (np.diff(starts) == stride).all()
     assert starts[0] == 0
     assert starts[-1] + stride > frame_count - frames

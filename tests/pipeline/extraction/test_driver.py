@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from distinit.pipeline.cache.plan import PlannedRows, UnitTask
-from distinit.pipeline.cache.task import TaskSpec
+from distinit.pipeline.cache.group_spec import GroupSpec
+from distinit.pipeline.cache.plan import PlannedRows, UnitGroup
 from distinit.pipeline.compute.executor import Event, Finished, Progressed
 from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
@@ -98,7 +98,7 @@ def test_videos_that_begin_again_after_a_death_count_once() -> None:
     videos = tuple(
         PlannedRows(name, f"{name}.mp4", "0", at, 8, 8) for at, name in enumerate(("a", "bad", "c"))
     )
-    spec = TaskSpec(Path("cache"), 64, UnitTask(0, 1, videos), (), "fence")
+    spec = GroupSpec(Path("cache"), 64, UnitGroup(0, 1, videos), (), "fence")
     progress = Recorded()
     ran = run_tasks(BeginsAgain(), ExtractionWorker, [ExtractionTask(spec)], 2, 1, progress)  # type: ignore[arg-type]
     assert (ran.frames, ran.failed, ran.gave_up) == (17, 1, False)
@@ -146,7 +146,7 @@ def test_a_teacher_without_answers_for_most_videos_ends_the_run(videos: str, bro
     planned = tuple(
         PlannedRows(f"{video}{at}", f"{at}.mp4", "0", at, 8, 8) for at, video in enumerate(videos)
     )
-    task = ExtractionTask(TaskSpec(Path("cache"), 64, UnitTask(0, 1, planned), (), "fence"))
+    task = ExtractionTask(GroupSpec(Path("cache"), 64, UnitGroup(0, 1, planned), (), "fence"))
     ran = run_tasks(cast(Any, executor), ExtractionWorker, [task], 2, 100, NullProgress())
     assert ran.broken_teacher == broken
     assert ran.gave_up == bool(broken)

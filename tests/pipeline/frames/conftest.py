@@ -1,42 +1,14 @@
-"""Small frame stores made of smooth synthetic frames."""
+"""A small frame store made of smooth synthetic frames."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from helpers.frame_stores import DIGESTS, smooth_frames
 
 from distinit.pipeline.frames.writer import FrameStoreWriter
-from distinit.schemas.base import sha256_of
 from distinit.schemas.frames import FrameGeometry
-
-DIGESTS = {"a": "aa" * 32, "b": "bb" * 32, "c": "cc" * 32}
-
-
-def smooth_frames(count: int, *, first: int = 0, height: int = 32, width: int = 48) -> np.ndarray:
-    """uint8 [N, H, W, 3]; frame i has a grey level of its own, 2 * (first + i), plus a ramp."""
-    ramp_HW = np.add.outer(np.arange(height), np.arange(width))
-    level_N = 2 * (first + np.arange(count))
-    frames_NHW = level_N[:, None, None] + ramp_HW
-    return np.repeat(frames_NHW[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
-
-
-def alter(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a sealed record as a stranger would: its seal fits what it says then."""
-    record = json.loads(path.read_text())
-    change(record)
-    record["seal"] = sha256_of({name: value for name, value in record.items() if name != "seal"})
-    path.write_text(json.dumps(record))
-
-
-def set_rows_per_batch(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Batches of few rows, for stores of few frames."""
-    for module in ("rows", "commits", "reader"):
-        monkeypatch.setattr(f"distinit.pipeline.frames.{module}.ROWS_PER_BATCH", rows)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.frame_stores import DIGESTS, alter, smooth_frames
 
 from distinit.pipeline.frames import derive
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FrameGeometry
-from tests.pipeline.frames.conftest import DIGESTS, alter, smooth_frames
 
 
 def derived() -> list[Path]:

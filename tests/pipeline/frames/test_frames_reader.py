@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from distinit.pipeline.frames import reader as reader_module
-from distinit.pipeline.frames.index import StoredVideoInfo
-from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
-from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import FrameGeometry
-from tests.pipeline.frames.conftest import (
+from helpers.frame_stores import (
     DIGESTS,
     alter,
     set_rows_per_batch,
     smooth_frames,
 )
+
+from distinit.pipeline.frames import reader as reader_module
+from distinit.pipeline.frames.index import StoredVideo
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
+from distinit.schemas.errors import FrameStoreError
+from distinit.schemas.frames import FrameGeometry
 
 
 def psnr_db(stored_THWC: np.ndarray, source_THWC: np.ndarray) -> float:
@@ -43,9 +43,9 @@ def as_THWC(clip_TCHW: torch.Tensor) -> np.ndarray:  # noqa: N802
 def test_videos_and_digests(store_root: Path) -> None:
     store = FrameStore.open(store_root)
     assert dict(store.videos) == {
-        "a": StoredVideoInfo("a", DIGESTS["a"], 12, 32, 48, 10.0),
-        "b": StoredVideoInfo("b", DIGESTS["b"], 12, 32, 48, 25.0),
-        "c": StoredVideoInfo("c", DIGESTS["c"], 5, 20, 30, 0.0),
+        "a": StoredVideo("a", DIGESTS["a"], 12, 32, 48, 10.0),
+        "b": StoredVideo("b", DIGESTS["b"], 12, 32, 48, 25.0),
+        "c": StoredVideo("c", DIGESTS["c"], 5, 20, 30, 0.0),
     }
     assert dict(store.by_digest) == {DIGESTS[v]: v for v in "abc"}
     assert "d" not in store.videos

@@ -14,14 +14,14 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.frame_stores import DIGESTS, set_rows_per_batch, smooth_frames
 
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.frames import FrameGeometry, StoredVideo
+from distinit.schemas.frames import FrameGeometry, VideoRows
 from distinit.schemas.tables import STORE_SCHEMA
-from tests.pipeline.frames.conftest import DIGESTS, set_rows_per_batch, smooth_frames
 
 
 def names(root: Path) -> list[str]:
@@ -37,11 +37,11 @@ def test_commit_lists_runs_sizes_and_hashes(writer: FrameStoreWriter, tmp_path: 
     path = tmp_path / "store" / "unit-00003.arrow"
     common = {"height": 32, "width": 48}
     assert commit.videos == (
-        StoredVideo(
+        VideoRows(
             video_id="a", digest=DIGESTS["a"], first_frame=0, frame_count=7, first_row=0, fps=10.0,
             **common,
         ),
-        StoredVideo(
+        VideoRows(
             video_id="b", digest=DIGESTS["b"], first_frame=100, frame_count=2, first_row=7, fps=0.0,
             **common,
         ),

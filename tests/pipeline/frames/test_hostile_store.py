@@ -13,6 +13,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
+from helpers.frame_stores import alter, smooth_frames
 from PIL import Image
 
 from distinit.pipeline.frames.jpeg import check_headers, encode_jpeg, encode_planes
@@ -20,7 +21,6 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
 from distinit.schemas.errors import FrameStoreError, StorageError
 from distinit.schemas.frames import FrameGeometry
-from tests.pipeline.frames.conftest import alter, smooth_frames
 
 
 def with_size(jpeg: bytes, height: int, width: int) -> bytes:

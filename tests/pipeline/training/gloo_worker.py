@@ -6,33 +6,19 @@ that has imported everything already.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import multiprocessing
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
+from helpers import toys
 from safetensors.torch import save_file
 
-from distinit.pipeline.training.collective import Alone, Collective, ProcessGroup
+from distinit.pipeline.training.collective import Collective, ProcessGroup, SingleProcess
 from distinit.pipeline.training.step import Stepper
-
-
-def toy_names() -> object:
-    spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("conftest.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toys"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-TOYS: Any = toy_names()
 
 
 def work(
@@ -42,9 +28,9 @@ def work(
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
         )
-    collective: Collective = ProcessGroup() if world > 1 else Alone()
-    task = TOYS.ToyTask(count=32, norm=norm, dtype=getattr(torch, dtype))
-    settings = TOYS.make_settings(runtime={"shards": shards})
+    collective: Collective = ProcessGroup() if world > 1 else SingleProcess()
+    task = toys.ToyTask(count=32, norm=norm, dtype=getattr(torch, dtype))
+    settings = toys.make_settings(runtime={"shards": shards})
     stepper = Stepper(task.build(), task, settings, collective, torch.device("cpu"))
     losses = []
     for step in range(steps):

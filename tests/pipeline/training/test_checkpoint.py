@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import toys
 from safetensors.torch import load_file, save_file
 
 from distinit.pipeline.training.checkpoint import CheckpointStore
-from distinit.pipeline.training.collective import Alone
+from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.step import Stepper
 from distinit.schemas.errors import StorageError
 from distinit.schemas.run import CheckpointRecord
@@ -33,16 +33,16 @@ def record(step: int) -> CheckpointRecord:
 
 
 @pytest.fixture
-def stepper(toys: ModuleType) -> Stepper:
+def stepper() -> Stepper:
     task = toys.ToyTask()
-    stepper = Stepper(task.build(), task, toys.make_settings(), Alone(), torch.device("cpu"))
+    stepper = Stepper(
+        task.build(), task, toys.make_settings(), SingleProcess(), torch.device("cpu")
+    )
     stepper.step([(0, task.load(0, np.arange(4)))], 0, 0.1)
     return stepper
 
 
-def test_round_trip_of_weights_and_momentum(
-    toys: ModuleType, stepper: Stepper, tmp_path: Path
-) -> None:
+def test_round_trip_of_weights_and_momentum(stepper: Stepper, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=2)
     folder = store.save(record(7), stepper.student, stepper.optimizer)
     found = store.take_up(toys.ToyTask(seed=2).build(), None, pytest.fail)
@@ -51,7 +51,7 @@ def test_round_trip_of_weights_and_momentum(
     assert found[1].window == {"loss": 0.1}
     assert found[1].config_digest == "digest"
     task = toys.ToyTask(seed=1)
-    other = Stepper(task.build(), task, toys.make_settings(), Alone(), torch.device("cpu"))
+    other = Stepper(task.build(), task, toys.make_settings(), SingleProcess(), torch.device("cpu"))
     store.restore(folder, other.student, other.optimizer)
     for name, tensor in stepper.student.state_dict().items():
         assert torch.equal(other.student.state_dict()[name], tensor)

@@ -11,9 +11,9 @@ import torch
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.training.clips import StoredClips, read_clips, to_clip
-from distinit.pipeline.training.feed import Feed, Ready
+from distinit.pipeline.training.feed import DeviceBatch, Feed
 from distinit.pipeline.training.sampling import ClipChoices
-from distinit.pipeline.training.task import Batch
+from distinit.pipeline.training.task import ClipBatch
 from distinit.schemas.errors import ConfigError, FrameStoreError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.training import ClipConfig, RuntimeConfig
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def batch(tmp_path: Path) -> Batch:
+def batch(tmp_path: Path) -> ClipBatch:
     """Two clips of one video of 20 x 24 pixels, still in their JPEGs."""
     writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "0" * 64)
     frames_NHWC = np.random.default_rng(0).integers(0, 256, (4, 20, 24, 3), dtype=np.uint8)
@@ -38,13 +38,13 @@ def batch(tmp_path: Path) -> Batch:
         flip_N=np.array([False, True]),
     )
     stored = read_clips(FrameStore.open(tmp_path / "store"), ["a"], choices, crop=16)
-    return Batch(stored, torch.from_numpy(choices.flip_N), {"label_B": torch.tensor([1, 0])})
+    return ClipBatch(stored, torch.from_numpy(choices.flip_N), {"label_B": torch.tensor([1, 0])})
 
 
-def test_on_a_cpu_all_is_done_ahead(batch: Batch) -> None:
+def test_on_a_cpu_all_is_done_ahead(batch: ClipBatch) -> None:
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float64)
     ahead = feed.ahead(batch)
-    assert isinstance(ahead, Ready)
+    assert isinstance(ahead, DeviceBatch)
     assert feed.ready(ahead) is ahead
     assert ahead.clip_BCTHW.shape == (2, 3, 3, 16, 16)
     assert torch.equal(
@@ -53,26 +53,26 @@ def test_on_a_cpu_all_is_done_ahead(batch: Batch) -> None:
     assert ahead.targets["label_B"].tolist() == [1, 0]
 
 
-def test_decoded_and_stored_clips_give_the_same_input(batch: Batch) -> None:
+def test_decoded_and_stored_clips_give_the_same_input(batch: ClipBatch) -> None:
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float32)
-    decoded = Batch(batch.pixels_BTCHW, batch.flip_B, batch.targets)
+    decoded = ClipBatch(batch.pixels_BTCHW, batch.flip_B, batch.targets)
     assert isinstance(decoded.pixels, torch.Tensor)
     assert torch.equal(feed.ready(decoded).clip_BCTHW, feed.ready(batch).clip_BCTHW)
 
 
-def test_a_repeated_frame_is_held_once(batch: Batch) -> None:
+def test_a_repeated_frame_is_held_once(batch: ClipBatch) -> None:
     assert isinstance(batch.pixels, StoredClips)
     assert len(batch.pixels.jpegs_M) == 4
     assert batch.pixels.frame_NT.tolist() == [[0, 1, 2], [3, 3, 3]]
 
 
-def test_damaged_frames_are_refused_ahead(batch: Batch) -> None:
+def test_damaged_frames_are_refused_ahead(batch: ClipBatch) -> None:
     assert isinstance(batch.pixels, StoredClips)
     good = batch.pixels
     broken = StoredClips([b"no JPEG"] * 4, good.frame_NT, good.crop_N2, good.crop, good.channels)
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float32)
     with pytest.raises(FrameStoreError, match="not a readable JPEG"):
-        feed.ahead(Batch(broken, batch.flip_B, {}))
+        feed.ahead(ClipBatch(broken, batch.flip_B, {}))
 
 
 def test_decoding_on_a_gpu_needs_one() -> None:
@@ -82,15 +82,15 @@ def test_decoding_on_a_gpu_needs_one() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_nvjpeg_agrees_with_the_cpu_within_a_few_levels(batch: Batch) -> None:
+def test_nvjpeg_agrees_with_the_cpu_within_a_few_levels(batch: ClipBatch) -> None:
     gpu = torch.device("cuda")
     feed = Feed(CLIP, RuntimeConfig(jpeg_decoder="gpu"), gpu, torch.float32)
     ahead = feed.ahead(batch)
-    assert isinstance(ahead, Batch)
+    assert isinstance(ahead, ClipBatch)
     assert isinstance(ahead.pixels, StoredClips)
     by_cpu = Feed(CLIP, RuntimeConfig(), gpu, torch.float32)
     pinned = by_cpu.ahead(batch)
-    assert isinstance(pinned, Batch)
+    assert isinstance(pinned, ClipBatch)
     assert isinstance(pinned.pixels, torch.Tensor)
     assert pinned.pixels.is_pinned()
     apart = feed.ready(ahead).clip_BCTHW - by_cpu.ready(pinned).clip_BCTHW

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import toys
+from helpers.progress import RecordingProgress
 
-from distinit.pipeline.cache.lock import CacheLock
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory
-from distinit.schemas.errors import CacheLockedError, CheckpointError, ComputeError, ConfigError
+from distinit.schemas.errors import CheckpointError, ComputeError, ConfigError, LockedError
 
 
 class KilledError(Exception):
@@ -37,8 +38,8 @@ def killed_after(task: Any, loads: int) -> Any:
     return task
 
 
-def test_a_run_leaves_its_files_and_learns(toys: ModuleType, run: RunDirectory) -> None:
-    recorder = toys.Recorder()
+def test_a_run_leaves_its_files_and_learns(run: RunDirectory) -> None:
+    recorder = RecordingProgress()
     outcome = train(toys.ToyTask, toys.make_settings({"epochs": 30}), run, recorder)
     lines = run.read_metrics()
     assert [line["step"] for line in lines] == list(range(1, 121))
@@ -56,7 +57,7 @@ def test_a_run_leaves_its_files_and_learns(toys: ModuleType, run: RunDirectory) 
     assert recorder.advanced == 480
 
 
-def test_learning_rate_steps_down(toys: ModuleType, run: RunDirectory) -> None:
+def test_learning_rate_steps_down(run: RunDirectory) -> None:
     settings = toys.make_settings(
         {"epochs": 4, "step_epochs": 2, "learning_rate": 0.01}, {"shards": 2, "batch_size": 4}
     )
@@ -67,7 +68,7 @@ def test_learning_rate_steps_down(toys: ModuleType, run: RunDirectory) -> None:
 
 @pytest.mark.parametrize("loads", [1, 5, 8, 9, 11])
 def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
-    toys: ModuleType, tmp_path: Path, curve_of: Any, loads: int
+    tmp_path: Path, curve_of: Any, loads: int
 ) -> None:
     settings = toys.make_settings(runtime={"checkpoint_steps": 2})
     whole = toys.make_run(tmp_path / "whole")
@@ -82,7 +83,7 @@ def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
 
 
 def test_resuming_in_the_middle_of_a_metric_window(
-    toys: ModuleType, tmp_path: Path, curve_of: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, curve_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distinit.pipeline.training.loop.LINES_PER_EPOCH", 1)
     settings = toys.make_settings(runtime={"checkpoint_steps": 1})
@@ -96,9 +97,7 @@ def test_resuming_in_the_middle_of_a_metric_window(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_loader_threads_change_nothing(
-    toys: ModuleType, tmp_path: Path, curve_of: Any, threads: int
-) -> None:
+def test_loader_threads_change_nothing(tmp_path: Path, curve_of: Any, threads: int) -> None:
     curves = []
     for loaders in (0, threads):
         run = toys.make_run(tmp_path / str(loaders))
@@ -110,7 +109,7 @@ def test_loader_threads_change_nothing(
 
 
 def test_a_damaged_checkpoint_falls_back_and_the_curve_is_the_same(
-    toys: ModuleType, tmp_path: Path, curve_of: Any
+    tmp_path: Path, curve_of: Any
 ) -> None:
     settings = toys.make_settings(runtime={"checkpoint_steps": 2})
     whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
@@ -119,14 +118,14 @@ def test_a_damaged_checkpoint_falls_back_and_the_curve_is_the_same(
         train(lambda: killed_after(toys.ToyTask(), 7), settings, cut, NullProgress())
     newest = sorted(cut.checkpoints.iterdir())[-1] / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"\0")
-    recorder = toys.Recorder()
+    recorder = RecordingProgress()
     train(toys.ToyTask, settings, cut, recorder)
     assert "passing over a damaged checkpoint" in recorder.messages[0]
     assert "resuming after step 4" in recorder.messages[1]
     assert curve_of(cut) == curve_of(whole)
 
 
-def test_a_finished_training_is_not_trained_again(toys: ModuleType, run: RunDirectory) -> None:
+def test_a_finished_training_is_not_trained_again(run: RunDirectory) -> None:
     first = train(toys.ToyTask, toys.make_settings(), run, NullProgress())
     again = train(
         lambda: killed_after(toys.ToyTask(), 0), toys.make_settings(), run, NullProgress()
@@ -134,9 +133,7 @@ def test_a_finished_training_is_not_trained_again(toys: ModuleType, run: RunDire
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
-def test_lost_metric_lines_of_a_done_training_are_made_again_as_advised(
-    toys: ModuleType, run: RunDirectory
-) -> None:
+def test_lost_metric_lines_of_a_done_training_are_made_again_as_advised(run: RunDirectory) -> None:
     settings = toys.make_settings({"epochs": 2}, {"checkpoint_steps": 3})
     first = train(toys.ToyTask, settings, run, NullProgress())
     run.metrics.write_bytes(b"")  # a power cut: the checkpoint is synced, the lines are not
@@ -149,7 +146,7 @@ def test_lost_metric_lines_of_a_done_training_are_made_again_as_advised(
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
-def test_too_few_clips_for_one_step(toys: ModuleType, run: RunDirectory) -> None:
+def test_too_few_clips_for_one_step(run: RunDirectory) -> None:
     with pytest.raises(ConfigError, match="fewer clips than one step"):
         train(
             lambda: toys.ToyTask(count=7),
@@ -159,15 +156,13 @@ def test_too_few_clips_for_one_step(toys: ModuleType, run: RunDirectory) -> None
         )
 
 
-def test_shards_must_spread_evenly(toys: ModuleType, run: RunDirectory) -> None:
+def test_shards_must_spread_evenly(run: RunDirectory) -> None:
     settings = toys.make_settings(runtime={"shards": 3, "workers": 2})
     with pytest.raises(ConfigError, match="divisible"):
         train(toys.ToyTask, settings, run, NullProgress())
 
 
-def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(
-    toys: ModuleType, run: RunDirectory
-) -> None:
+def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(run: RunDirectory) -> None:
     settings = toys.make_settings({"learning_rate": 1e38}, {"checkpoint_steps": 1})
     with pytest.raises(ComputeError, match="not a finite number"):
         train(lambda: toys.ToyTask(norm=False), settings, run, NullProgress())
@@ -175,6 +170,6 @@ def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(
     assert np.isfinite(losses).all()
 
 
-def test_two_processes_never_train_one_run(toys: ModuleType, run: RunDirectory) -> None:
-    with CacheLock(run.root / ".lock"), pytest.raises(CacheLockedError):
+def test_two_processes_never_train_one_run(run: RunDirectory) -> None:
+    with WriterLock(run.root / ".lock"), pytest.raises(LockedError):
         train(toys.ToyTask, toys.make_settings(), run, NullProgress())

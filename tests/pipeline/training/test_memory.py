@@ -12,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.sources import outcome, teacher_record
 
 from distinit.pipeline import derived
 from distinit.pipeline.cache import tables
+from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.cache.task import open_task
 from distinit.pipeline.cache.writer import CacheWriter
+from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
 from distinit.pipeline.frames import derive
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
-from distinit.pipeline.training.matching import MatchedVideos, match_videos
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.video import SamplingConfig
-from tests.pipeline.training.conftest import outcome, teacher_record
 
 SMALL, LARGE = 256, 1536
 PER_UNIT = 256
@@ -49,8 +49,8 @@ def write_stores(root: Path, videos: int) -> None:
         teachers={"alpha": teacher},
         unit_rows=PER_UNIT,
     ) as writer:
-        for spec in writer.pending_tasks():
-            task = open_task(spec)
+        for spec in writer.pending_groups():
+            task = GroupWriter(spec)
             for video in spec.videos:
                 logits = {"alpha": np.zeros((1, classes), np.float32)}
                 task.add(video, zero_N, zero_N, "1/25", zero_N.astype(np.uint64), logits)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from helpers import toys
 
 from distinit.cli import main
 from distinit.pipeline.training.run_dir import NOT_IDENTITY
@@ -43,7 +43,7 @@ def test_the_address_reaches_ray(tmp_path_factory: pytest.TempPathFactory) -> No
 
 
 @pytest.mark.parametrize("command", ["distill", "finetune"])
-def test_the_option_and_its_identity(command: str, toys: ModuleType) -> None:
+def test_the_option_and_its_identity(command: str) -> None:
     assert "--ray-address ADDRESS" in CliRunner().invoke(main, [command, "--help"]).output
     assert "runtime.ray_address" in NOT_IDENTITY
     settings = toys.make_settings(runtime={"ray_address": "auto"})

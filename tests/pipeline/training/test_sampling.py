@@ -11,9 +11,9 @@ from distinit.pipeline.training.sampling import (
     ClipSampler,
     Purpose,
     clip_frames,
-    clip_starts,
     clip_videos,
     epoch_permutation,
+    random_clip_starts,
     torch_seed,
     uniforms,
 )
@@ -95,7 +95,7 @@ def test_clips_stay_inside_the_video_and_short_ones_loop(
     count: int, frames: int, uniform: float
 ) -> None:
     counts = np.array([count])
-    start = clip_starts(np.array([uniform]), counts, frames)
+    start = random_clip_starts(np.array([uniform]), counts, frames)
     indices = clip_frames(start, counts, frames)[0]
     assert 0 <= start[0] <= max(0, count - frames)
     if count >= frames:
@@ -105,7 +105,7 @@ def test_clips_stay_inside_the_video_and_short_ones_loop(
 
 
 def test_starts_reach_both_ends() -> None:
-    starts = clip_starts(np.array([0.0, 1 - 1e-9]), np.array([10, 10]), 8)
+    starts = random_clip_starts(np.array([0.0, 1 - 1e-9]), np.array([10, 10]), 8)
     assert starts.tolist() == [0, 2]
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import toys
 from torch import Tensor
 
 from distinit.pipeline.training.clips import to_clip
-from distinit.pipeline.training.collective import Alone
+from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.step import Stepper
 
 CPU = torch.device("cpu")
@@ -27,10 +27,10 @@ def gradients(stepper: Stepper) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-def test_two_shards_give_the_gradient_of_the_joint_batch(toys: ModuleType) -> None:
+def test_two_shards_give_the_gradient_of_the_joint_batch() -> None:
     task = toys.ToyTask(norm=False, dtype=torch.float64)
     settings = toys.make_settings(runtime={"shards": 2})
-    stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+    stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
     figures = stepper.step(shards_of(task, 2), 0, 0.1)
     student, batch = task.build(), task.load(0, np.arange(8))
     clip = to_clip(batch.pixels_BTCHW, batch.flip_B, settings.clip, torch.float64)
@@ -59,7 +59,7 @@ class TwoWorkers:
             tensor.add_(self._other)
 
 
-def state_after(toys: ModuleType, make: Callable[[int, Tensor | None], Any], mine: Any) -> Any:
+def state_after(make: Callable[[int, Tensor | None], Any], mine: Any) -> Any:
     task = toys.ToyTask(norm=True)
     settings = toys.make_settings(runtime={"shards": 2})
     collective = make(0, None)
@@ -68,24 +68,26 @@ def state_after(toys: ModuleType, make: Callable[[int, Tensor | None], Any], min
     return stepper, figures, collective
 
 
-def test_two_workers_of_one_shard_equal_one_worker_of_two(toys: ModuleType) -> None:
-    alone, expected, _ = state_after(toys, lambda *_: Alone(), lambda s: s)
-    *_, second = state_after(toys, TwoWorkers, lambda s: s[1:])
-    first, figures, _ = state_after(toys, lambda *_: TwoWorkers(0, second.sent), lambda s: s[:1])
+def test_two_workers_of_one_shard_equal_one_worker_of_two() -> None:
+    alone, expected, _ = state_after(lambda *_: SingleProcess(), lambda s: s)
+    *_, second = state_after(TwoWorkers, lambda s: s[1:])
+    first, figures, _ = state_after(lambda *_: TwoWorkers(0, second.sent), lambda s: s[:1])
     for name, tensor in alone.student.state_dict().items():
         assert torch.allclose(first.student.state_dict()[name], tensor, atol=1e-6, rtol=0), name
     assert figures["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-6)
 
 
-def test_running_statistics_are_the_mean_over_the_shards(toys: ModuleType) -> None:
+def test_running_statistics_are_the_mean_over_the_shards() -> None:
     task = toys.ToyTask(norm=True)
     singles = []
     for shard in range(2):
         settings = toys.make_settings(runtime={"shards": 1})
-        stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+        stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
         stepper.step([(0, shards_of(task, 2)[shard][1])], 0, 0.1)
         singles.append(stepper.student.state_dict())
-    both = Stepper(task.build(), task, toys.make_settings(runtime={"shards": 2}), Alone(), CPU)
+    both = Stepper(
+        task.build(), task, toys.make_settings(runtime={"shards": 2}), SingleProcess(), CPU
+    )
     both.step(shards_of(task, 2), 0, 0.1)
     for name in ("backbone.norm.running_mean", "backbone.norm.running_var"):
         expected = (singles[0][name] + singles[1][name]) / 2
@@ -94,15 +96,15 @@ def test_running_statistics_are_the_mean_over_the_shards(toys: ModuleType) -> No
     assert both.student.state_dict()["backbone.norm.num_batches_tracked"] == 1
 
 
-def after_two_steps(toys: ModuleType, **optimizer: Any) -> dict[str, Tensor]:
+def after_two_steps(**optimizer: Any) -> dict[str, Tensor]:
     task = toys.ToyTask(norm=False, dtype=torch.float64)
-    stepper = Stepper(task.build(), task, toys.make_settings(optimizer), Alone(), CPU)
+    stepper = Stepper(task.build(), task, toys.make_settings(optimizer), SingleProcess(), CPU)
     for step in range(2):
         stepper.step(shards_of(task, 1), step, 0.1)
     return dict(stepper.student.named_parameters())
 
 
-def by_hand(toys: ModuleType, momentum: float, decay: float, nesterov: bool) -> dict[str, Tensor]:
+def by_hand(momentum: float, decay: float, nesterov: bool) -> dict[str, Tensor]:
     task = toys.ToyTask(norm=False, dtype=torch.float64)
     student, batch = task.build(), shards_of(task, 1)[0][1]
     clip = to_clip(batch.pixels_BTCHW, batch.flip_B, toys.make_settings().clip, torch.float64)
@@ -122,30 +124,30 @@ def by_hand(toys: ModuleType, momentum: float, decay: float, nesterov: bool) -> 
     ("momentum", "decay", "nesterov"),
     [(0.9, 0.0, True), (0.9, 0.0, False), (0.9, 0.1, True), (0.0, 0.1, True)],
 )
-def test_sgd(toys: ModuleType, momentum: float, decay: float, nesterov: bool) -> None:
-    found = after_two_steps(toys, momentum=momentum, weight_decay=decay, nesterov=nesterov)
-    expected = by_hand(toys, momentum, decay, nesterov)
+def test_sgd(momentum: float, decay: float, nesterov: bool) -> None:
+    found = after_two_steps(momentum=momentum, weight_decay=decay, nesterov=nesterov)
+    expected = by_hand(momentum, decay, nesterov)
     for name, tensor in expected.items():
         assert (found[name] - tensor).abs().max() < 1e-12, name
 
 
-def test_gradient_norm_is_clipped(toys: ModuleType) -> None:
+def test_gradient_norm_is_clipped() -> None:
     task = toys.ToyTask(norm=False)
     norms = []
     for limit in (None, 1e-3):
         settings = toys.make_settings({"clip_gradient_norm": limit})
-        stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+        stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
         stepper.step(shards_of(task, 1), 0, 0.1)
         norms.append(torch.cat([g.flatten() for g in gradients(stepper).values()]).norm().item())
     assert norms[0] > 1e-2
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_dropout_depends_on_seed_and_step_alone(toys: ModuleType) -> None:
+def test_dropout_depends_on_seed_and_step_alone() -> None:
     def loss(seed: int, step: int) -> float:
         task = toys.ToyTask(dropout=0.5)
         settings = toys.make_settings(runtime={"seed": seed})
-        stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+        stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
         torch.rand(3)
         return stepper.step(shards_of(task, 1), step, 0.1)["loss"].item()
 
@@ -153,31 +155,31 @@ def test_dropout_depends_on_seed_and_step_alone(toys: ModuleType) -> None:
     assert len({loss(0, 0), loss(0, 1), loss(1, 0)}) == 3
 
 
-def test_frozen_backbone_is_left_alone(toys: ModuleType) -> None:
+def test_frozen_backbone_is_left_alone() -> None:
     task = toys.ToyTask(norm=True)
     student = task.build()
     student.freeze_backbone()
     before = {k: v.clone() for k, v in student.state_dict().items()}
     settings = toys.make_settings({"weight_decay": 0.5}, {"shards": 2})
-    Stepper(student, task, settings, Alone(), CPU).step(shards_of(task, 2), 0, 0.1)
+    Stepper(student, task, settings, SingleProcess(), CPU).step(shards_of(task, 2), 0, 0.1)
     changed = {k for k, v in student.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"heads.toy.weight", "heads.toy.bias"}
 
 
-def test_bf16_autocast_rounds_the_forward_pass(toys: ModuleType) -> None:
+def test_bf16_autocast_rounds_the_forward_pass() -> None:
     losses = []
     for precision in ("fp32", "bf16"):
         task = toys.ToyTask(norm=False)
         settings = toys.make_settings(runtime={"precision": precision})
-        stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+        stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
         losses.append(stepper.step(shards_of(task, 1), 0, 0.1)["loss"].item())
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
-def test_compile_wraps_the_forward_pass_and_leaves_names_alone(toys: ModuleType) -> None:
+def test_compile_wraps_the_forward_pass_and_leaves_names_alone() -> None:
     task = toys.ToyTask()
     settings = toys.make_settings(runtime={"compile": True})
-    stepper = Stepper(task.build(), task, settings, Alone(), CPU)
+    stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
     assert isinstance(stepper._forward, torch._dynamo.OptimizedModule)
     assert stepper.student.state_dict().keys() == task.build().state_dict().keys()

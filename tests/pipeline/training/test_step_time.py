@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import toys
+from helpers.progress import RecordingProgress
 
 from distinit.pipeline.training import loader, loop, step_time
 from distinit.pipeline.training.loop import train
@@ -103,9 +104,7 @@ def test_the_line_names_the_largest_part(lines: list[dict[str, float]], says: st
     assert bottleneck(lines, 3) == says
 
 
-def test_a_run_with_a_slow_loader_says_so(
-    toys: ModuleType, run: RunDirectory, time_told: Clock
-) -> None:
+def test_a_run_with_a_slow_loader_says_so(run: RunDirectory, time_told: Clock) -> None:
     """Of ten seconds a step, seven go into loading and two into the forward pass."""
     task = toys.ToyTask()
     load, loss = task.load, task.loss
@@ -122,7 +121,7 @@ def test_a_run_with_a_slow_loader_says_so(
         time_told.now += 1
 
     task.load, task.loss = slow_load, slow_loss
-    recorder = toys.Recorder()
+    recorder = RecordingProgress()
     recorder.advance = keep_time
     settings = toys.make_settings({"epochs": 1}, {"loader_workers": 0})
     outcome = train(lambda: task, settings, run, recorder)

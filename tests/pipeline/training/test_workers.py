@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from helpers import toys
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def test_one_two_and_four_workers_train_the_same_student_bit_by_bit(
 
 
 def test_two_workers_average_the_gradient_of_the_joint_batch(
-    trained: dict[str, list[dict[str, Tensor]]], toys: ModuleType
+    trained: dict[str, list[dict[str, Tensor]]],
 ) -> None:
     task = toys.ToyTask(count=32, norm=False, dtype=torch.float64)
     student = task.build()

@@ -1,0 +1,221 @@
+"""The frame store of a labelled dataset: opened, or built from its videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from distinit.pipeline.corpus.listing import list_files
+from distinit.pipeline.datasets.listing import known_files
+from distinit.pipeline.evaluation.score import ScoredVideo
+from distinit.pipeline.frames.build import build_store
+from distinit.pipeline.frames.build_flow import build_flow_store, flow_spec
+from distinit.pipeline.frames.commits import read_manifest
+from distinit.pipeline.frames.layout import StoreLayout
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.writer import store_lock
+from distinit.pipeline.progress import Progress
+from distinit.schemas.errors import ConfigError, DatasetError, FrameStoreError
+from distinit.schemas.frames import FlowConfig, FlowSpec, FrameGeometry
+from distinit.schemas.run import DatasetRecord
+from distinit.schemas.video import DecodeConfig
+from distinit.schemas.wording import one_line
+
+__all__ = [
+    "dataset_store",
+    "flow_of",
+    "flow_spec_of",
+    "geometry_of",
+    "refuse_other_range",
+    "refuse_unusable",
+    "scored_videos",
+    "with_undecodable",
+]
+
+_DECODERS = 8  # at most; each is one ffmpeg process
+_SHOWN = 5
+_DEFAULT_HEIGHT = 128
+_CROP_SHARE = 7 / 8  # of the short edge, as 112 of 128
+
+
+def geometry_of(frames: Path, crop: int) -> FrameGeometry:
+    """That of the store at ``frames``, or of the one that would be built for this crop.
+
+    VMZ's 128x171, or a larger short edge where the crop needs it. Raises FrameStoreError for a
+    store whose frames are smaller than the crop.
+    """
+    if not StoreLayout(frames).manifest.is_file():
+        fits = crop <= _DEFAULT_HEIGHT
+        short_edge = round(crop / _CROP_SHARE)
+        return FrameGeometry() if fits else FrameGeometry(mode="short_edge", short_edge=short_edge)
+    geometry = read_manifest(frames).geometry
+    height, width = geometry.size_for(1, 1)
+    if min(height, width) < crop:
+        raise FrameStoreError(
+            f"the frames in {frames} are smaller than the crop",
+            expected=f"a short edge of at least {crop} pixels",
+            found=f"{min(height, width)}",
+            remedy="lower clip.crop, or give another folder to --frames",
+        )
+    return geometry
+
+
+def dataset_store(
+    frames: Path, root: Path, dataset: DatasetRecord, crop: int, progress: Progress
+) -> FrameStore:
+    """Open the frame store at ``frames``; build or finish it from the videos below ``root``.
+
+    While another process writes it, wait: what it writes is what is needed. Raises FrameStoreError
+    for a finished store that lacks videos of the dataset or is damaged, LockedError where a
+    process on another host left its lock, StorageError.
+    """
+
+    def build() -> FrameStore:
+        paths = [video.path for video in dataset.videos]
+        corpus = list_files(root, paths, known_files(dataset))
+        decode = DecodeConfig(parallel_videos=min(_DECODERS, os.cpu_count() or 1))
+        return build_store(corpus, frames, geometry_of(frames, crop), decode, progress)
+
+    store = _opened_or_built(frames, build, progress)
+    known = set(store.by_digest) | {video.digest for video in store.failed.values()}
+    lacking = [video.path for video in dataset.videos if video.digest not in known]
+    if lacking:
+        raise FrameStoreError(
+            f"the frame store {frames} lacks {len(lacking)} of {len(dataset.videos)} videos",
+            expected="every video of the dataset, known by its bytes",
+            found=f"not there: {', '.join(lacking[:5])}",
+            remedy=f"build one of all videos: distinit frames build --videos {root} --out DIR",
+        )
+    return store
+
+
+def _opened_or_built(
+    folder: Path, build: Callable[[], FrameStore], progress: Progress
+) -> FrameStore:
+    """The finished store at ``folder``. ``build`` runs with its lock: if it is not there, and
+    nobody else built it in the meantime, or to do damaged units again."""
+    damage: FrameStoreError | None = None
+    if _is_finished(folder):
+        try:
+            return FrameStore.open(folder)
+        except FrameStoreError as error:
+            damage = error
+            progress.message(f"{one_line(error.problem)}: doing damaged units again")
+    with store_lock(folder).waiting(progress.message):
+        if damage is None and _is_finished(folder):
+            return FrameStore.open(folder)
+        try:
+            return build()
+        except FrameStoreError as error:
+            raise (damage or error) from error  # of a store that another command wrote
+
+
+def _is_finished(folder: Path) -> bool:
+    return StoreLayout(folder).manifest.is_file() and read_manifest(folder).units is not None
+
+
+def refuse_other_range(folder: Path, flow_range: float) -> None:
+    """Raise ConfigError if there is a flow store at ``folder`` already, of another range."""
+    if not StoreLayout(folder).manifest.is_file():
+        return
+    flow = read_manifest(folder).flow
+    if flow is not None and flow.flow_range != flow_range:
+        raise ConfigError(
+            f"the flow in {folder} has another range",
+            expected=f"clip.flow_range {flow.flow_range:g}",
+            found=f"clip.flow_range {flow_range:g}",
+            remedy=f"--set clip.flow_range={flow.flow_range:g}, or another folder to --flow",
+        )
+
+
+def flow_of(frames: FrameStore, folder: Path, flow_range: float, progress: Progress) -> FrameStore:
+    """Open the flow store of ``frames`` at ``folder``; build or finish it if need be, or wait for
+    the process that does.
+
+    Raises ConfigError where OpenCV is needed and missing, FrameStoreError for a finished store
+    that is not of these frames, StorageError.
+    """
+    config = _flow_config(frames.root, folder, flow_range)
+    store = _opened_or_built(folder, lambda: build_flow_store(config, progress), progress)
+    lacking = [digest for digest in frames.by_digest if digest not in store.by_digest]
+    if lacking or store.channels != 2:
+        raise FrameStoreError(
+            f"{folder} is not the flow of {frames.root}",
+            expected=f"a flow store of the same {len(frames.videos)} videos",
+            found=f"{store.channels} channels, {len(lacking)} videos absent",
+            remedy="give another folder to --flow: it is built when it is missing",
+        )
+    return store
+
+
+def flow_spec_of(frames: Path, folder: Path, flow_range: float) -> FlowSpec:
+    """How the flow at ``folder`` was computed, or would be if it is not there yet.
+
+    Another version of OpenCV gives other pixels. Raises ConfigError where OpenCV is needed and
+    missing, FrameStoreError for a store that cannot be read.
+    """
+    if StoreLayout(folder).manifest.is_file():
+        flow = read_manifest(folder).flow
+        if flow is not None:
+            return flow
+    return flow_spec(_flow_config(frames, folder, flow_range))
+
+
+def _flow_config(frames: Path, folder: Path, flow_range: float) -> FlowConfig:
+    return FlowConfig(frames=str(frames), out=str(folder), flow_range=flow_range)
+
+
+def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord:
+    """The record with the videos that ``store`` could not decode, and why."""
+    reasons = {video.digest: video.error for video in store.failed.values()}
+    undecodable = {
+        video.path: reasons[video.digest]
+        for video in dataset.videos
+        if video.digest not in store.by_digest
+    }
+    return dataset.model_copy(update={"undecodable": undecodable})
+
+
+def refuse_unusable(dataset: DatasetRecord) -> None:
+    """Raise DatasetError if no test video could be decoded, or no training video of some class:
+    figures of such a run would say nothing, or nothing of that class."""
+    usable = [video for video in dataset.videos if video.path not in dataset.undecodable]
+    trained = {video.label for video in usable if video.subset == "train"}
+    untrained = [name for number, name in enumerate(dataset.classes) if number not in trained]
+    if len(untrained) == len(dataset.classes):
+        raise _undecodable("no training video could be decoded", dataset)
+    if untrained:
+        names = ", ".join(untrained[:_SHOWN]) + (" ..." if len(untrained) > _SHOWN else "")
+        raise _undecodable(f"no training video of class {names} could be decoded", dataset)
+    if all(video.subset == "train" for video in usable):
+        raise _undecodable("no test video could be decoded", dataset)
+
+
+def _undecodable(problem: str, dataset: DatasetRecord) -> DatasetError:
+    reasons = [f"{path}: {why}" for path, why in list(dataset.undecodable.items())[:3]]
+    return DatasetError(
+        problem,
+        expected="videos that can be decoded, of every class",
+        found="\n".join(reasons),
+        remedy="replace these videos, or leave the class out; then give another --out",
+    )
+
+
+def scored_videos(dataset: DatasetRecord, store: FrameStore) -> list[ScoredVideo]:
+    """The test videos with their ids in ``store``.
+
+    Raises FrameStoreError if one is absent that was decoded before.
+    """
+    by_digest = store.by_digest
+    for video in dataset.subset("test"):
+        if video.digest not in by_digest and video.path not in dataset.undecodable:
+            raise FrameStoreError(
+                f"test video {video.path} is not in the frame store {store.root}",
+                expected="the store that the run was trained and evaluated with",
+                remedy="give that store, or build it again from the same videos",
+            )
+    return [
+        ScoredVideo(video.path, video.label, by_digest.get(video.digest))
+        for video in dataset.subset("test")
+    ]

@@ -1,0 +1,320 @@
+"""Distillation as a TrainingTask: clips from the frame store, targets from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.distillation.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
+from distinit.pipeline.distillation.losses import clip_weights, mean_over_targets, soft_losses
+from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
+from distinit.pipeline.distillation.target_frames import TargetFrames
+from distinit.pipeline.distillation.targets import ClipTargets, TargetReader
+from distinit.pipeline.distillation.taught import (
+    KEPT,
+    WITH_TARGET,
+    are_telling,
+    refuse_untaught,
+    target_shares,
+)
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.students.heads import Student, new_student
+from distinit.pipeline.students.registry import check_clip
+from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
+from distinit.pipeline.training.metrics import MetricLine
+from distinit.pipeline.training.sampling import ClipChoices, ClipSampler
+from distinit.pipeline.training.task import ClipBatch
+from distinit.schemas.distill import DistillConfig, TargetConfig
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.run import HeadRecord
+from distinit.schemas.teacher import TeacherRecord
+
+__all__ = ["DistillTask", "open_distill_task"]
+
+FILTER_BLOCK = 8192  # samples judged at once when filtered clips are skipped
+
+
+class DistillTask:
+    """See TrainingTask. Heads are named by teacher id; losses of the teachers are summed."""
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        cache: TargetCache,
+        store: FrameStore,
+        videos: MatchedVideos,
+        readers: Sequence[TargetReader],
+        target_frames: TargetFrames,
+    ) -> None:
+        self.config = config
+        self.cache = cache
+        self.store = store
+        self.videos = videos
+        self.readers = tuple(readers)
+        self._target_frames = target_frames
+        # (head, what it learns, the weight of its loss)
+        self._lessons: tuple[tuple[str, TargetConfig, float], ...] = tuple(
+            (reader.teacher.id, reader.config, reader.config.weight) for reader in self.readers
+        )
+        if config.combine == "mean":
+            self._lessons = ((MEAN_HEAD, config.targets[0], 1.0),)
+        self._sampler = ClipSampler(
+            videos.frame_count_V,
+            config.clip,
+            config.optimizer.clips_per_epoch,
+            config.runtime.seed,
+            self._starts,
+        )
+
+    def _starts(
+        self,
+        video_N: NDArray[np.int64],
+        uniform_N: NDArray[np.float64],
+        frame_counts_N: NDArray[np.int64],
+        frames: int,
+    ) -> NDArray[np.int64]:
+        numbers_N = self.videos.cache_number_V[video_N]
+        return self._target_frames.starts(numbers_N, frame_counts_N, uniform_N, frames)
+
+    @property
+    def heads(self) -> tuple[HeadRecord, ...]:
+        """One head a teacher, or the one that learns their mean (raises ConfigError as that)."""
+        if self.config.combine == "mean":
+            heads = [mean_head(self.readers)]
+        else:
+            heads = [
+                HeadRecord(
+                    name=reader.teacher.id,
+                    outputs=reader.teacher.identity.classes,
+                    label_space=reader.teacher.identity.label_space,
+                    teacher_fingerprint=reader.teacher.fingerprint,
+                )
+                for reader in self.readers
+            ]
+        if self.config.clip.flip == 0:
+            return tuple(heads)
+        mirrored = [reader.mirrored is not None for reader in self.readers]
+        return tuple(
+            head.model_copy(
+                update={"flipped_clips": _flip_statement(mirrored if head.mean_of else [given])}
+            )
+            for head, given in zip(heads, mirrored, strict=False)
+        )
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Every teacher whose targets are read, those of mirrored frames too: id -> fingerprint."""
+        records = [r for reader in self.readers for r in (reader.teacher, reader.mirrored) if r]
+        return {record.id: record.fingerprint for record in records}
+
+    def build(self) -> Student:
+        """See TrainingTask."""
+        heads = {head.name: head.outputs for head in self.heads}
+        return new_student(self.config.student, heads, self.config.runtime.seed)
+
+    def samples(self, epoch: int) -> NDArray[np.int64]:
+        """See TrainingTask. With ``skip_filtered`` the epoch omits clips whose weight is zero for
+        every teacher."""
+        order = self._sampler.order(epoch)
+        if not self.config.skip_filtered:
+            return order
+        blocks = np.array_split(np.arange(len(order)), -(-len(order) // FILTER_BLOCK))
+        kept = np.concatenate([self._counts(epoch, block) for block in blocks])
+        kept_order: NDArray[np.int64] = order[kept[order]]
+        return kept_order
+
+    def _counts(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each sample has a weight for any teacher."""
+        choices = self._sampler.choices(epoch, samples_N)
+        rows_NT = self._rows(choices)
+        uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
+        confident = [r.confident(rows_NT, uniform_NT, choices.flip_N) for r in self.readers]
+        present = [(reader.written(rows_NT) >= 0).any(axis=1) for reader in self.readers]
+        weights = clip_weights(confident, present, self.config.combine_filters)
+        return np.any([weight_N > 0 for weight_N in weights], axis=0)
+
+    def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
+        """See TrainingTask."""
+        choices = self._sampler.choices(epoch, samples_B)
+        return ClipBatch(
+            pixels=read_clips(self.store, self.videos.store_ids, choices, self.config.clip.crop),
+            flip_B=torch.from_numpy(choices.flip_N),
+            targets=self._targets(epoch, samples_B, choices),
+        )
+
+    def look_up(self, epoch: int, samples_B: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The targets of a batch without its pixels: what the cache adds to the cost of loading."""
+        return self._targets(epoch, samples_B, self._sampler.choices(epoch, samples_B))
+
+    def _targets(
+        self, epoch: int, samples_B: NDArray[np.int64], choices: ClipChoices
+    ) -> dict[str, Tensor]:
+        rows_BT = self._rows(choices)
+        uniform_BT = self._sampler.target_uniforms(epoch, samples_B)
+        read: list[ClipTargets] = [
+            reader.read(rows_BT, uniform_BT, choices.flip_N) for reader in self.readers
+        ]
+        present = [targets.present_B for targets in read]
+        confident = [targets.confident_B for targets in read]
+        weights = clip_weights(confident, present, self.config.combine_filters)
+        if self.config.combine == "mean":
+            said = [targets.target_BC for targets in read]
+            mean_BC, kept_B = mean_target(self.config.targets, said, weights)
+            any_B = np.any(present, axis=0)
+            return _tensors(MEAN_HEAD, mean_BC, kept_B, any_B)
+        tensors: dict[str, Tensor] = {}
+        for reader, targets, weight_B in zip(self.readers, read, weights, strict=True):
+            kept_B = torch.from_numpy(weight_B)
+            name = reader.teacher.id
+            tensors |= _tensors(name, targets.target_BC, kept_B, targets.present_B)
+        return tensors
+
+    def _rows(self, choices: ClipChoices) -> NDArray[np.int64]:
+        """Cache rows [N, T] of the clips' frames, -1 where the cache has none."""
+        numbers_N = self.videos.cache_number_V[choices.video_N]
+        return self.cache.index.rows_of_videos(numbers_N, choices.frames_NT)
+
+    def loss(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum over the heads of their mean loss over the clips with a target.
+
+        A clip that the filter drops counts as zero (paper section 3); one without a target does
+        not count. Figures: ``loss/<head>`` (before its weight), and of all clips the shares with a
+        target, ``with_target/<head>``, and with a weight, ``kept/<head>``.
+        """
+        total = torch.zeros((), device=next(iter(outputs.values())).device)
+        figures: dict[str, Tensor] = {}
+        for name, wanted, factor in self._lessons:
+            weight_B, present_B = targets[f"weight/{name}"], targets[f"present/{name}"]
+            loss_B = soft_losses(
+                wanted.loss, outputs[name], targets[f"target/{name}"], wanted.temperature
+            )
+            mean = mean_over_targets(weight_B * loss_B, present_B)
+            total = total + factor * mean
+            figures |= {
+                f"loss/{name}": mean,
+                f"{WITH_TARGET}{name}": present_B.mean(),
+                f"{KEPT}{name}": weight_B.mean(),
+            }
+        return total, figures
+
+    def check_progress(self, lines: Sequence[MetricLine]) -> None:
+        """See TrainingTask. Raises ConfigError if no clip so far has had a weight for some head."""
+        if not are_telling(lines):
+            return
+        heads = [head.name for head in self.heads]
+        shares = target_shares(lines, heads)
+        for reader, head in zip(self.readers, heads, strict=False):
+            refuse_untaught(reader, shares.get(head))
+
+
+def _tensors(
+    name: str, target_BC: Tensor, weight_B: Tensor, present_B: NDArray[np.bool_]
+) -> dict[str, Tensor]:
+    present = torch.from_numpy(present_B.astype(np.float32))
+    return {f"target/{name}": target_BC, f"weight/{name}": weight_B, f"present/{name}": present}
+
+
+def _flip_statement(mirrored: Sequence[bool]) -> str:
+    if all(mirrored):
+        return "target of the flipped frame"
+    if not any(mirrored):
+        return "target of the unflipped frame"
+    raise ConfigError(
+        "a mean of teachers takes flipped clips from all of them or from none",
+        expected="targets.flipped_teacher for each target, or for none",
+        remedy="extract the missing teacher with flip: true",
+    )
+
+
+def open_distill_task(config: DistillConfig) -> DistillTask:
+    """Open cache and frame store, and check all that can be checked before training.
+
+    A cache that is not complete, or of which a teacher is absent, is used for what is there.
+
+    Raises ConfigError, CacheError, FrameStoreError.
+    """
+    check_clip(config.student, config.clip)
+    cache = TargetCache.open(config.cache, allow_incomplete=True, allow_absent=True)
+    readers = [_reader(cache, config, target) for target in config.targets]
+    names = [reader.teacher.id for reader in readers]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            "two targets name the same teacher",
+            expected="one target per teacher",
+            found=", ".join(names),
+            remedy="remove one of them; a teacher has one head",
+        )
+    store = FrameStore.open(Path(config.frames))
+    check_pixels(store, config.student, config.clip)
+    committed_U = np.any([reader.committed_U for reader in readers], axis=0)
+    frames = TargetFrames(cache.index, cache.manifest.row_space.capacity, committed_U)
+    videos = match_videos(cache, store, frames)
+    small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop
+    too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
+    check_crop(store, too_small, config.clip.crop)
+    task = DistillTask(config, cache, store, videos, readers, frames)
+    _ = task.heads  # refuses a mean over different label spaces
+    return task
+
+
+def _reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> TargetReader:
+    teacher_id = target.teacher
+    if teacher_id is None:
+        teacher_id = _only_teacher(cache, target.flipped_teacher)
+    targets = cache.targets(teacher_id)
+    is_feature = targets.record.identity.target == "features"
+    if is_feature and target.loss not in {"mse", "cosine"}:
+        raise ConfigError(
+            f"teacher {teacher_id} stores features, which are no distribution",
+            expected="loss mse or cosine",
+            found=f"loss {target.loss}",
+            remedy="choose another loss or another teacher",
+        )
+    if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
+        raise ConfigError(
+            "a target takes more frames than a clip has",
+            expected=f"targets.k up to clip.frames ({config.clip.frames})",
+            found=target.k,
+            remedy="lower targets.k",
+        )
+    mirrored = None
+    if target.flipped_teacher is not None:
+        mirrored = cache.targets(target.flipped_teacher)
+        _require_mirror(targets.record, mirrored.record)
+    as_logits = config.combine == "mean" and gives_logits(target)
+    return TargetReader(target, targets, mirrored, as_logits=as_logits)
+
+
+def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
+    named = [name for name in sorted(cache.teachers) if name != flipped_teacher]
+    if len(named) != 1:
+        raise ConfigError(
+            "the cache has several teachers, and a target names none",
+            expected=f"targets.teacher: one of {', '.join(named)}",
+            remedy=f"--set 'targets=[{{teacher: {named[0]}}}]', or an entry for each teacher that "
+            "is to teach",
+        )
+    return named[0]
+
+
+def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:
+    """Raise ConfigError unless ``mirrored`` is ``plain`` over mirrored frames."""
+    flipped = plain.identity.preprocessing.model_copy(update={"flip": True})
+    wanted = plain.identity.model_copy(update={"preprocessing": flipped})
+    if plain.identity.preprocessing.flip or mirrored.fingerprint != wanted.fingerprint:
+        raise ConfigError(
+            f"teacher {mirrored.id} is not {plain.id} over mirrored frames",
+            expected="the same weights and preprocessing, extracted with flip: true",
+            found="flip: false"
+            if not mirrored.identity.preprocessing.flip
+            else "another network or preprocessing",
+            remedy="extract it into this cache: --set teachers.0.flip=true",
+        )

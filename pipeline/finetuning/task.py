@@ -1,0 +1,80 @@
+"""Training a classifier on labelled videos, as the shared training loop sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from distinit.pipeline.evaluation.score import LABELS_HEAD
+from distinit.pipeline.finetuning.init import Init
+from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.students.heads import Student
+from distinit.pipeline.training.clips import read_clips
+from distinit.pipeline.training.metrics import MetricLine
+from distinit.pipeline.training.sampling import ClipSampler
+from distinit.pipeline.training.task import ClipBatch, TrainingSettings
+
+__all__ = ["FinetuneTask", "TrainVideos"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainVideos:
+    """The training videos: where their frames are, and their classes."""
+
+    store: FrameStore
+    video_ids: Sequence[str]
+    labels: Sequence[int]
+    classes: int
+
+
+class FinetuneTask:
+    """Cross entropy over the classes of random clips (paper section 4)."""
+
+    def __init__(
+        self, init: Init, videos: TrainVideos, settings: TrainingSettings, *, head_only: bool
+    ) -> None:
+        self._init = init
+        self._videos = videos
+        self._settings = settings
+        self._head_only = head_only
+        counts = [videos.store.videos[video_id].frame_count for video_id in videos.video_ids]
+        clips = settings.optimizer.clips_per_epoch
+        self._sampler = ClipSampler(counts, settings.clip, clips, settings.runtime.seed)
+        self._label_V = np.asarray(videos.labels, np.int64)
+
+    def build(self) -> Student:
+        """See TrainingTask."""
+        seed = self._settings.runtime.seed
+        return self._init.build(self._videos.classes, seed, head_only=self._head_only)[0]
+
+    def samples(self, epoch: int) -> NDArray[np.int64]:
+        """See TrainingTask."""
+        return self._sampler.order(epoch)
+
+    def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
+        """See TrainingTask."""
+        choices = self._sampler.choices(epoch, samples_B)
+        videos = self._videos
+        crop = self._settings.clip.crop
+        return ClipBatch(
+            pixels=read_clips(videos.store, videos.video_ids, choices, crop),
+            flip_B=torch.from_numpy(choices.flip_N),
+            targets={LABELS_HEAD: torch.from_numpy(self._label_V[choices.video_N])},
+        )
+
+    def loss(
+        self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean cross entropy, and the accuracy in percent."""
+        logits_BC, label_B = outputs[LABELS_HEAD], targets[LABELS_HEAD]
+        accuracy = 100 * (logits_BC.argmax(dim=1) == label_B).float().mean()
+        return cross_entropy(logits_BC, label_B), {"accuracy": accuracy}
+
+    def check_progress(self, lines: Sequence[MetricLine]) -> None:
+        """See TrainingTask: every clip has a label."""

@@ -1,0 +1,169 @@
+"""Official lists as published: brackets in names, CRLF, blank lines, labels that must agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distinit.pipeline.datasets.splits import LabelledPath, SplitLists, read_splits
+from distinit.schemas.errors import DatasetError
+
+HMDB = {
+    "wave_test_split1.txt": "a_wave_1.avi 1 \nb[x]_wave.avi 2 \n\nc d_wave.avi 0 \n",
+    "wave_test_split2.txt": "a_wave_1.avi 2 \nb[x]_wave.avi 1 \n",
+    "brush_hair_test_split1.txt": "e!_brush.avi 2 \r\nf_brush.avi 1 \r\n",
+    "brush_hair_test_split2.txt": "e!_brush.avi 1 \r\nf_brush.avi 2 \r\n",
+    "notes.txt": "not a list",
+}
+UCF = {
+    "classInd.txt": "1 Typing\r\n2 Archery\r\n\r\n",
+    "trainlist01.txt": "Typing/v_Typing_g08_c01.avi 1\r\nArchery/v_Archery_g08_c01.avi 2\r\n\r\n",
+    "testlist01.txt": "Archery/v_Archery_g01_c01.avi\r\nTyping/v_Typing_g01_c01.avi\r\n\r\n",
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_bytes(text.encode())
+    return folder
+
+
+def test_hmdb51(tmp_path: Path) -> None:
+    assert read_splits(write(tmp_path, HMDB), 1) == SplitLists(
+        "hmdb51",
+        ("brush_hair", "wave"),
+        (
+            LabelledPath("brush_hair/e!_brush.avi", "brush_hair", "test"),
+            LabelledPath("brush_hair/f_brush.avi", "brush_hair", "train"),
+            LabelledPath("wave/a_wave_1.avi", "wave", "train"),
+            LabelledPath("wave/b[x]_wave.avi", "wave", "test"),
+        ),
+    )
+    second = read_splits(tmp_path / "wave_test_split1.txt", 2)
+    assert [(v.path, v.subset) for v in second.videos if v.label == "wave"] == [
+        ("wave/a_wave_1.avi", "test"),
+        ("wave/b[x]_wave.avi", "train"),
+    ]
+
+
+def test_ucf101_keeps_the_order_of_class_numbers(tmp_path: Path) -> None:
+    assert read_splits(write(tmp_path, UCF), 1) == SplitLists(
+        "ucf101",
+        ("Typing", "Archery"),
+        (
+            LabelledPath("Typing/v_Typing_g08_c01.avi", "Typing", "train"),
+            LabelledPath("Archery/v_Archery_g08_c01.avi", "Archery", "train"),
+            LabelledPath("Archery/v_Archery_g01_c01.avi", "Archery", "test"),
+            LabelledPath("Typing/v_Typing_g01_c01.avi", "Typing", "test"),
+        ),
+    )
+
+
+def test_csv_with_a_byte_order_mark_and_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(
+        "\ufeffpath,label,split,fps\r\nx/a.mp4,run,train,25\r\n"
+        '"x/b, c.mp4",walk,test,25\r\nx/d.mp4,sit,unused,25\r\n'.encode()
+    )
+    assert read_splits(path, 1) == SplitLists(
+        "csv",
+        ("run", "walk"),
+        (
+            LabelledPath("x/a.mp4", "run", "train"),
+            LabelledPath("x/b, c.mp4", "walk", "test"),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "message"),
+    [
+        ({}, 1, "no split lists"),
+        (HMDB, 3, "no complete split 3"),
+        ({"wave_test_split1.txt": "a.avi 3\n"}, 1, "line 1 cannot be read"),
+        ({"wave_test_split1.txt": "a.avi\n"}, 1, "line 1 cannot be read"),
+        ({"wave_test_split1.txt": "a.avi 1\nb.avi 2\n../b.avi 2\n"}, 1, "line 3 cannot be read"),
+        ({"wave_test_split1.txt": "a.avi 1\na.avi 2\n"}, 1, "name a video twice"),
+        (UCF, 2, "trainlist02.txt is missing"),
+        (UCF | {"testlist01.txt": "Skiing/a.avi\n"}, 1, "testlist01.txt, line 1"),
+        (UCF | {"trainlist01.txt": "Typing/a.avi 2\n"}, 1, "trainlist01.txt, line 1"),
+        (UCF | {"classInd.txt": "Typing 1\n"}, 1, "classInd.txt, line 1"),
+    ],
+)
+def test_malformed_lists(tmp_path: Path, files: dict[str, str], split: int, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_splits(write(tmp_path, files), split)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na,b\n", "no column split"),
+        ("", "no column label, path, split"),
+        ("path,label,split\na,b,val\n", "line 2"),
+        ("path,label,split\n/a,b,test\n", "line 2"),
+        ("path,label,split\na,b,train\n", "no complete split"),
+    ],
+)
+def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read_splits(tmp_path / "mine.csv", 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (UCF | {"trainlist01.txt": ".\n"}, "trainlist01.txt, line 1"),
+        (UCF | {"trainlist01.txt": "/ 1\n"}, "trainlist01.txt, line 1"),
+        (UCF | {"trainlist01.txt": "Typing/../../x.avi 1\n"}, "trainlist01.txt, line 1"),
+        (UCF | {"classInd.txt": "\u00b2 Typing\n"}, "classInd.txt, line 1"),
+        (UCF | {"classInd.txt": "1 Typing\n1 Archery\n"}, "classInd.txt, line 2"),
+        (UCF | {"classInd.txt": "1 Typing\n2 Typing\n"}, "classInd.txt, line 2"),
+        (UCF | {"classInd.txt": "1 Typ\0ing\n"}, "classInd.txt, line 1"),
+        (UCF | {"classInd.txt": "1 " + "x" * 10_000}, "classInd.txt, line 1"),
+    ],
+)
+def test_hostile_lists(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_splits(write(tmp_path, files), 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"path,label,split\na,b\xff,train\n", "cannot be read"),
+        (b"path,label,split\na,b\0,train\n", "line 2"),
+        (b"path,label,split\n../a,b,train\n", "line 2"),
+        (b"path,label,split\nx/../../a,b,train\n", "line 2"),
+        (b"path,label,split\n.,b,train\n", "line 2"),
+        (b'path,label,split\n\n"a,b,train\n', "unexpected end of data"),
+        (b"path,label,split\n" + b"x" * 200_000 + b",b,train\n", "line 2"),
+        (b"a,b,train\n" * 100_000, "no column"),
+        (b"path,label,split\n" + b"a,b,train\n" * 100_000, "name a video twice"),
+    ],
+)
+def test_hostile_csv(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "mine.csv").write_bytes(data)
+    with pytest.raises(DatasetError, match=message):
+        read_splits(tmp_path / "mine.csv", 1)
+
+
+def test_a_list_that_is_no_file_or_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distinit.pipeline.datasets.splits._MAX_LIST_BYTES", 100)
+    write(tmp_path, UCF)
+    (tmp_path / "classInd.txt").write_bytes(bytes(101))
+    with pytest.raises(DatasetError, match=r"classInd\.txt cannot be read"):
+        read_splits(tmp_path, 1)
+
+
+def test_official_lists_with_a_byte_order_mark(tmp_path: Path) -> None:
+    marked = {name: "\ufeff" + text for name, text in UCF.items()}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "marked").mkdir()
+    plain = read_splits(write(tmp_path / "plain", UCF), 1)
+    assert read_splits(write(tmp_path / "marked", marked), 1) == plain

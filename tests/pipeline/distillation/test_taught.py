@@ -1,0 +1,104 @@
+"""What is said of clips that taught nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distinit.pipeline.distillation.task import DistillTask, open_distill_task
+from distinit.pipeline.distillation.taught import (
+    left_out_lines,
+    refuse_empty_filters,
+    share_lines,
+    target_shares,
+)
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.run import LeftOut, TargetShare
+
+
+def line(step: int, with_target: float, kept: float, **more: int) -> dict[str, float]:
+    return {"step": step, "with_target/a": with_target, "kept/a": kept, **more}
+
+
+def test_shares_are_means_over_steps() -> None:
+    lines = [line(1, 1.0, 1.0), line(4, 0.5, 0.0), {"step": 5, "loss": 1.0}]
+    assert target_shares(lines, ["a", "b"]) == {"a": TargetShare(with_target=0.625, kept=0.25)}
+    assert target_shares([], ["a"]) == {}
+
+
+def test_few_targets_are_a_warning() -> None:
+    assert share_lines({"a": TargetShare(with_target=1, kept=1)}) == [
+        "a: 100.0% of the clips had a target"
+    ]
+    assert share_lines({"a": TargetShare(with_target=1, kept=0.25)}) == [
+        "a: 100.0% of the clips had a target, 25.0% kept by the filter"
+    ]
+    few = share_lines({"a": TargetShare(with_target=0.49, kept=0.49)})
+    assert few[0] == "a: 49.0% of the clips had a target"
+    assert few[1].startswith("warning: most clips taught head a nothing")
+
+
+def test_names_of_videos_stay_on_their_line() -> None:
+    assert left_out_lines(LeftOut()) == []
+    left_out = LeftOut(failed=2, not_in_store=1, examples=("a\n\x1b[2Jok.mp4 (not there)",))
+    assert left_out_lines(left_out) == [
+        r"left out: 2 failed, 1 not in the frame store; a\n\x1b[2Jok.mp4 (not there)"
+    ]
+
+
+def task_of(stored: Path, *targets: dict[str, Any], **changes: Any) -> DistillTask:
+    values = {
+        "cache": str(stored / ("two" if len(targets) > 1 else "one")),
+        "frames": str(stored / "frames"),
+        "out": "unused",
+        "student": {"name": "tiny_r2plus1d_10"},
+        "clip": {"frames": 4, "crop": 16},
+        "targets": targets,
+    }
+    return open_distill_task(DistillConfig.model_validate(values | changes))
+
+
+NONE, SOME = {"filter": {"max_entropy_nats": 1e-6}}, {"filter": {"max_entropy_nats": 1.0}}
+
+
+def test_a_filter_that_keeps_nothing_is_known_before_training(stored: Path) -> None:
+    task = task_of(stored, NONE)
+    with pytest.raises(ConfigError, match="filter of teacher alpha keeps no clip") as caught:
+        refuse_empty_filters(task.readers, "per_teacher")
+    assert caught.value.expected == "frames with an entropy of at most 1e-06 nats"
+    surest = task.readers[0].surest_entropy_nats()
+    assert caught.value.found == f"{surest:.4g} nats for the surest frame of the cache"
+    refuse_empty_filters(task_of(stored, SOME).readers, "per_teacher")
+    alpha, beta = {"teacher": "alpha"}, {"teacher": "beta"}
+    both = task_of(stored, alpha | NONE, beta | SOME).readers
+    refuse_empty_filters(both, "any")
+    for combine in ("all", "per_teacher"):
+        with pytest.raises(ConfigError, match="keeps no clip"):
+            refuse_empty_filters(both, combine)
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ((0.0, 0.0), "no clip had a target of teacher alpha"),
+        ((1.0, 0.0), "the filter of teacher alpha dropped every clip"),
+    ],
+)
+def test_no_clip_with_a_weight_is_an_error(
+    stored: Path, figures: tuple[float, float], message: str
+) -> None:
+    task = task_of(stored, SOME)
+
+    def after(with_target: float, kept: float, clips: int) -> list[dict[str, float]]:
+        names = {"with_target/alpha": with_target, "kept/alpha": kept}
+        return [{"step": 1, "clips": clips, "clips_total": 1000, **names}]
+
+    for clips in (200, 1000):
+        with pytest.raises(ConfigError, match=message):
+            task.check_progress(after(*figures, clips))
+    task.check_progress(after(*figures, 199))  # bad luck may do that
+    task.check_progress(after(1.0, 0.001, 200))
+    task.check_progress([])
