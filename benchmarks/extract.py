@@ -47,7 +47,7 @@ from distinit.pipeline.demo.recipe import demo_clips
 from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.teachers.base import Teacher
-from distinit.pipeline.teachers.forward import Answer
+from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.pipeline.video.decode import VideoStream, open_video
@@ -178,7 +178,7 @@ def forward_all(
 ) -> int:
     """Let every teacher answer block after block for so long; as in a worker, two are under way."""
     done, began = 0, time.perf_counter()
-    pending: deque[list[Answer]] = deque()
+    pending: deque[list[PendingLogits]] = deque()
     for views in itertools.cycle(blocks):
         pending.append([t.submit(views[footage.view_of[t.id]]) for t in teachers])
         done += len(next(iter(views.values())))

@@ -15,7 +15,6 @@ from distinit.schemas.wording import one_line
 
 __all__ = [
     "build_config",
-    "config_yaml",
     "merge_setting",
     "read_yaml",
     "sampling_choice",
@@ -118,12 +117,6 @@ def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
         node[last] = value
     else:
         raise ConfigError(f"{dotted}: {last} lies inside a plain value")
-
-
-def config_yaml(config: Record) -> str:
-    """``config`` as YAML that ``build_config`` reads back to an equal configuration."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    return text
 
 
 def _list_index(node: list[Any], name: str, dotted: str) -> int:

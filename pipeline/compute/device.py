@@ -12,7 +12,7 @@ __all__ = ["resolve_device"]
 def resolve_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` takes the GPU if there is one.
 
-    Raises ConfigError for an unknown name or a GPU that is not there.
+    Raises ConfigError for an unknown name or a GPU that does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise ConfigError(
-                f"device {name!r} is not there",
+                f"device {name!r} does not exist",
                 found=f"{count} CUDA devices",
                 remedy="use --device cpu, or run `distinit doctor` to see why CUDA is missing",
             )

@@ -11,7 +11,7 @@ from distinit.pipeline.cache.encoding import first_unstorable
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.extraction.batches import FrameBatch
 from distinit.pipeline.extraction.sink import Sink
-from distinit.pipeline.teachers.forward import Answer
+from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.schemas.errors import TargetError
 from distinit.schemas.teacher import TeacherRecord
 
@@ -30,9 +30,9 @@ class Answers:
         self._sink = sink
         self._video = video
         self._teachers = teachers
-        self._pending: deque[tuple[FrameBatch, str, dict[str, Answer]]] = deque()
+        self._pending: deque[tuple[FrameBatch, str, dict[str, PendingLogits]]] = deque()
 
-    def add(self, batch: FrameBatch, time_base: str, answers: dict[str, Answer]) -> None:
+    def add(self, batch: FrameBatch, time_base: str, answers: dict[str, PendingLogits]) -> None:
         """Wait for the batches before, up to those that may be under way beside this one."""
         self._pending.append((batch, time_base, answers))
         while len(self._pending) > _BATCHES_AHEAD:

@@ -29,7 +29,7 @@ from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
-from distinit.pipeline.teachers.forward import CPU_BATCH, Answer
+from distinit.pipeline.teachers.forward import CPU_BATCH, PendingLogits
 from distinit.pipeline.video.decode import VideoStream, open_video, usable_decode
 from distinit.schemas.errors import DecodeError, DecodeKilledError, TargetError
 from distinit.schemas.frames import FrameGeometry
@@ -296,7 +296,7 @@ class ExtractionWorker:
             raise DecodeError("each decoding of it gives another number of frames")
         return outcome
 
-    def _submit(self, batch: FrameBatch, views: Mapping[str, str]) -> dict[str, Answer]:
+    def _submit(self, batch: FrameBatch, views: Mapping[str, str]) -> dict[str, PendingLogits]:
         return {
             name: self._teachers[name].submit(batch.views[view]) for name, view in views.items()
         }

@@ -11,11 +11,11 @@ import torch
 
 from distinit.pipeline.teachers.forward import (
     CPU_BATCH,
-    Answer,
     BatchSize,
     Forward,
     FrameByFrame,
     InBatches,
+    PendingLogits,
     find_batch_size,
     seconds_of,
 )
@@ -59,7 +59,7 @@ class Teacher(ABC):
         answers that are not finite.
         """
 
-    def submit(self, frames_NHWC: np.ndarray) -> Answer:
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
         """As ``forward``, but the answer may be computed while the caller does something else.
 
         The frames must not change before the answer was asked for. Whether its values are finite
@@ -116,7 +116,7 @@ class NetworkTeacher(Teacher):
         finite_or_error(logits_NC, self)
         return logits_NC
 
-    def submit(self, frames_NHWC: np.ndarray) -> Answer:
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
         frames_or_error(frames_NHWC)
         if len(frames_NHWC) == 0:
             return lambda: np.zeros((0, self.identity.classes), dtype=np.float32)

@@ -18,16 +18,16 @@ from distinit.schemas.errors import TeacherError
 
 __all__ = [
     "CPU_BATCH",
-    "Answer",
     "BatchSize",
     "Forward",
     "FrameByFrame",
     "InBatches",
+    "PendingLogits",
     "find_batch_size",
     "seconds_of",
 ]
 
-type Answer = Callable[[], np.ndarray]
+type PendingLogits = Callable[[], np.ndarray]
 """Waits for logits float32 [N, classes]."""
 
 type BatchSize = int | Literal["auto"]
@@ -50,7 +50,7 @@ class Forward(ABC):
         self.batch_size = batch_size
 
     @abstractmethod
-    def submit(self, frames_NHWC: np.ndarray) -> Answer:
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
         """Begin; the frames must not change before the answer is there."""
 
 
@@ -61,7 +61,7 @@ class FrameByFrame(Forward):
     what makes the bits of an answer independent of both.
     """
 
-    def submit(self, frames_NHWC: np.ndarray) -> Answer:
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
         frames = torch.split(_tensor(frames_NHWC), 1)
         workers = _single_threads(torch.get_num_threads())
         answers = [workers.submit(self._network, frame) for frame in frames]
@@ -90,8 +90,8 @@ class InBatches(Forward):
         if device.type == "cuda":
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def submit(self, frames_NHWC: np.ndarray) -> Answer:
-        answers: list[Answer] = []
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
+        answers: list[PendingLogits] = []
         start = 0
         while start < len(frames_NHWC):
             part = frames_NHWC[start : start + self.batch_size]
@@ -103,14 +103,14 @@ class InBatches(Forward):
             start += len(part)
         return lambda: np.concatenate([answer() for answer in answers])
 
-    def _attempt(self, frames_NHWC: np.ndarray) -> Answer | None:
+    def _attempt(self, frames_NHWC: np.ndarray) -> PendingLogits | None:
         """None if memory does not suffice: the error would keep its frames in memory."""
         try:
             return self._start(_tensor(frames_NHWC))
         except torch.OutOfMemoryError:
             return None
 
-    def _start(self, frames_NHWC: torch.Tensor) -> Answer:
+    def _start(self, frames_NHWC: torch.Tensor) -> PendingLogits:
         if self._copies is None:
             logits_NC = self._network(frames_NHWC.to(self._device))
             return lambda: logits_NC.cpu().numpy()

