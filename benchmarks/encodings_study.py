@@ -79,7 +79,7 @@ def collect_run(
 ) -> Run:
     """The middle ``share`` frames of one video."""
     path = root / file.path
-    first = max(0, (probe_video(path, config).packets - share) // 2)
+    first = max(0, (probe_video(path, config).packet_count - share) // 2)
     parts: list[tuple[np.ndarray, ...]] = []
     with open_video(path, {"teacher": teacher.view}, config) as stream:
         for block in stream:

@@ -76,7 +76,7 @@ def announced_by(path: Path, decode: DecodeConfig, sampling: SamplingConfig) -> 
     except DecodeError:
         return None
     rows = count_rows(sampling, probe.pts_N, probe.time_base)
-    return Announced(probe.packets, _mean_rate(probe), rows)
+    return Announced(probe.packet_count, _mean_rate(probe), rows)
 
 
 def _probe(path: Path, decode: DecodeConfig) -> VideoProbe:
@@ -104,4 +104,4 @@ def _mean_rate(probe: VideoProbe) -> float:
     """Frames per second; 0 if the timestamps do not say."""
     if probe.duration_seconds <= 0 or not math.isfinite(probe.duration_seconds):
         return 0.0
-    return probe.packets / probe.duration_seconds
+    return probe.packet_count / probe.duration_seconds

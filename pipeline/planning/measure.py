@@ -65,8 +65,10 @@ def measure_videos(
             if look.frames == 0 or late:
                 return
             try:
-                with source.open(path, None) as file:
-                    stream = open_video(file, views, decode, block_frames=block_frames)
+                with (
+                    source.open(path, None) as file,
+                    open_video(file, views, decode, block_frames=block_frames) as stream,
+                ):
                     _decode_until(deadline, stream, look)
             except DecodeError:
                 look.forget()
@@ -88,13 +90,12 @@ def _probed(
 
 def _decode_until(deadline: float, stream: VideoStream, look: VideoSample) -> None:
     began = time.monotonic()
-    with stream:
-        for block in stream:
-            look.decoded_frames += len(block.pts_N)
-            look.pictures = look.pictures or block.views
-            look.decoding_seconds = time.monotonic() - began
-            if time.monotonic() >= deadline:
-                return
+    for block in stream:
+        look.decoded_frames += len(block.pts_N)
+        look.pictures = look.pictures or block.views
+        look.decoding_seconds = time.monotonic() - began
+        if time.monotonic() >= deadline:
+            return
 
 
 def rows_per_second(teacher: Teacher, frames_NHWC: np.ndarray, seconds: float) -> float:

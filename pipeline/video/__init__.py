@@ -1,4 +1,4 @@
-"""Decoding: one ffmpeg process a video, every frame and what is missing."""
+"""Decodes videos with one ffmpeg process each: every frame, and a report of what is missing."""
 
 from distinit.pipeline.video.binary import FFmpeg, find_ffmpeg
 from distinit.pipeline.video.blocks import FrameBlock

@@ -1,4 +1,4 @@
-"""Finding an ffmpeg and what it is called there: options differ between generations."""
+"""Finds an ffmpeg and the options that its version needs to keep every frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["FFMPEG_VARIABLE", "FFmpeg", "find_ffmpeg", "supports_cuda"]
 FFMPEG_VARIABLE = "DISTINIT_FFMPEG"
 _CHECK_SECONDS = 30.0
 
-# Newest first. Each keeps every frame and the time base of the source.
+# Newest first. All of them keep every frame and the time base of the source.
 _PASSTHROUGH = (
     ("-fps_mode", "passthrough", "-enc_time_base", "demux"),  # 6.1 and later
     ("-fps_mode", "passthrough", "-enc_time_base", "-1"),  # 5.1 .. 6.0
@@ -27,7 +27,7 @@ _PASSTHROUGH = (
 
 @dataclass(frozen=True, slots=True)
 class FFmpeg:
-    """A usable ffmpeg: where it is, its version, and its options for "keep every frame"."""
+    """A usable ffmpeg: its path, its version, and its options to keep every frame."""
 
     path: Path
     version: str
@@ -35,10 +35,10 @@ class FFmpeg:
 
 
 def find_ffmpeg() -> FFmpeg:
-    """The ffmpeg of ``DISTINIT_FFMPEG``, else of PATH, else of the wheel imageio-ffmpeg.
+    """The ffmpeg of ``DISTINIT_FFMPEG``, else of PATH, else of the imageio-ffmpeg wheel.
 
-    Raises FFmpegNotFoundError when there is none, or none that works. The variable is a
-    demand: if it names something unusable, nothing else is tried.
+    If the variable names an unusable file, nothing else is tried. Raises FFmpegNotFoundError if no
+    ffmpeg works.
     """
     problems = []
     for origin, path in _candidates(os.environ.get(FFMPEG_VARIABLE)):
@@ -54,9 +54,9 @@ def find_ffmpeg() -> FFmpeg:
     )
 
 
-def _candidates(demanded: str | None) -> Iterator[tuple[str, str]]:
-    if demanded:
-        yield FFMPEG_VARIABLE, demanded
+def _candidates(from_variable: str | None) -> Iterator[tuple[str, str]]:
+    if from_variable:
+        yield FFMPEG_VARIABLE, from_variable
         return
     if in_path := shutil.which("ffmpeg"):
         yield "PATH", in_path
@@ -73,15 +73,15 @@ def _inspect(path: str) -> FFmpeg:
     first_line = _run([path, "-hide_banner", "-version"]).stdout.decode(errors="replace")
     words = first_line.split(maxsplit=3)
     if words[:2] != ["ffmpeg", "version"] or len(words) < 3:
-        raise ValueError("does not say 'ffmpeg version ...'")
+        raise ValueError("its first line is not 'ffmpeg version ...'")
     for options in _PASSTHROUGH:
         if _accepts(path, options):
             return FFmpeg(Path(path), words[2], options)
-    raise ValueError(f"version {words[2]} knows no way to keep every frame")
+    raise ValueError(f"version {words[2]} has no option to keep every frame")
 
 
 def _accepts(path: str, options: tuple[str, ...]) -> bool:
-    """Whether one 2x2 frame goes through with these output options."""
+    """Whether ffmpeg can process one 2x2 frame with these output options."""
     raw = ["-f", "rawvideo", "-pix_fmt", "gray", "-video_size", "2x2"]
     argv = [path, "-v", "quiet", *raw, "-i", "pipe:0", *options, "-f", "null", "-"]
     try:

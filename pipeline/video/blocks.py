@@ -1,4 +1,4 @@
-"""Blocks of frames: read from a pipe into memory of their own, with bounded look-ahead."""
+"""Blocks of frames, read from pipes in threads, with bounded read-ahead."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from distinit.pipeline.video.process import FFmpegProcess
 
 __all__ = ["FrameBlock", "FrameReader"]
 
-_HANDOVER_SECONDS = 0.2
+_PUT_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBlock:
     """Consecutive frames of one video.
 
+    first_index  index of the first frame in the video, from 0
     pts_N        int64 timestamps in units of the stream's time base, as in the source
     hash_N       uint64 perceptual hashes (``hashing``)
     views        name -> uint8 [N, height, width, 3] RGB
+
+    Raises ValueError if the shapes do not agree.
     """
 
     first_index: int
@@ -33,81 +36,100 @@ class FrameBlock:
     views: Mapping[str, NDArray[np.uint8]]
 
     def __post_init__(self) -> None:
-        frames = len(self.pts_N)
-        if self.hash_N.shape != (frames,) or any(
-            view.ndim != 4 or view.shape[0] != frames or view.shape[3] != 3
-            for view in self.views.values()
-        ):
-            raise ValueError("timestamps, hashes and views must have one entry a frame")
+        frame_count = len(self.pts_N)
+        if self.hash_N.shape != (frame_count,):
+            raise ValueError(
+                f"the hashes of a block must have shape ({frame_count},), one per timestamp, "
+                f"not {self.hash_N.shape}"
+            )
+        for name, view in self.views.items():
+            if view.ndim != 4 or view.shape[0] != frame_count or view.shape[3] != 3:
+                raise ValueError(
+                    f"view {name!r} of a block must have shape ({frame_count}, height, width, 3), "
+                    f"one frame per timestamp, not {view.shape}"
+                )
 
     def __len__(self) -> int:
         return len(self.pts_N)
 
 
-class _Recycler:
-    """Memory of blocks, used again once nothing refers to the block any more.
+class _BlockMemory:
+    """Memory for blocks, reused once nothing refers to a block any more.
 
-    Fresh memory costs a page fault every 4 KiB: more time than reading the frames into it.
+    New memory costs a page fault every 4 KiB, which takes longer than reading the frames into it.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         self._free: list[NDArray[np.uint8]] = []
 
-    def block(self) -> NDArray[np.uint8]:
+    def new_block(self) -> NDArray[np.uint8]:
         """An array of ``shape`` with arbitrary content."""
         memory = self._free.pop() if self._free else np.empty(self._shape, dtype=np.uint8)
-        # Slices, reshapes and tensors of the array all refer to it: numpy does not look
-        # through an array whose memory belongs to something that is no array.
+        # Slices, reshapes and tensors of this array all keep it alive, because the owner of its
+        # memory is a memoryview: numpy shortens a chain of bases only through arrays.
         array = np.frombuffer(memoryview(memory).cast("B"), dtype=np.uint8)
         weakref.finalize(array, self._free.append, memory)
         return array.reshape(self._shape)
 
 
 class FrameReader:
-    """Reads one rawvideo pipe into blocks, in a thread of its own, one or more of them ahead.
+    """Reads raw frames from one pipe into blocks, in a thread that starts at once.
 
-    ``torn`` tells that the output ended within a frame.
+    It reads one block ahead, or as many as fit into ``ahead_bytes``. ``torn`` is True if the
+    output ended in the middle of a frame.
+
+    Args:
+        process: The ffmpeg that writes; the thread ends with it.
+        pipe: Where it writes frames as uint8 arrays of ``frame_shape``, one after the other.
+        name: Name of the view, for the thread's name.
+        frame_shape: (height, width, 3) or (height, width).
+        block_frames: Frames per block.
+        ahead_bytes: Bytes to read ahead.
     """
 
-    def __init__(self, process: FFmpegProcess, pipe: Pipe) -> None:
+    def __init__(
+        self,
+        process: FFmpegProcess,
+        pipe: Pipe,
+        name: str,
+        frame_shape: tuple[int, ...],
+        block_frames: int,
+        ahead_bytes: int,
+    ) -> None:
         self.torn = False
         self._process = process
         self._pipe = pipe
-        self._blocks: queue.Queue[NDArray[np.uint8] | None] = queue.Queue(maxsize=1)
-
-    def start(
-        self, name: str, frame_shape: tuple[int, ...], block_frames: int, ahead_bytes: int
-    ) -> None:
-        """Begin to read frames of this shape (uint8): one block ahead, more if they fit."""
-        block_bytes = int(np.prod(frame_shape)) * block_frames
-        self._blocks = queue.Queue(maxsize=max(1, ahead_bytes // block_bytes))
-        self._process.run_thread(self._read, f"ffmpeg-{name}", frame_shape, block_frames)
+        self._frame_bytes = int(np.prod(frame_shape))
+        self._block_frames = block_frames
+        self._memory = _BlockMemory((block_frames, *frame_shape))
+        self._blocks: queue.Queue[NDArray[np.uint8] | None] = queue.Queue(
+            maxsize=max(1, ahead_bytes // (self._frame_bytes * block_frames))
+        )
+        process.run_thread(self._read, f"ffmpeg-{name}")
 
     def next_block(self) -> NDArray[np.uint8] | None:
         """The next frames; None at the end."""
         return self._blocks.get()
 
-    def _read(self, frame_shape: tuple[int, ...], block_frames: int) -> None:
-        frame_bytes = int(np.prod(frame_shape))
-        recycler = _Recycler((block_frames, *frame_shape))
+    def _read(self) -> None:
         ended = False
         try:
             while not ended:
-                block = recycler.block()
+                block = self._memory.new_block()
                 filled = self._pipe.readinto(memoryview(block).cast("B"))
-                frames, rest = divmod(filled, frame_bytes)
+                frame_count, rest = divmod(filled, self._frame_bytes)
                 self.torn = rest > 0
-                ended = frames < block_frames
-                if frames:
-                    self._hand_over(block[:frames])
-        finally:  # even out of memory: who waits for a block must not wait for ever
-            self._hand_over(None)
+                ended = frame_count < self._block_frames
+                if frame_count:
+                    self._put(block[:frame_count])
+        finally:  # even when out of memory: a consumer must not wait forever
+            self._put(None)
 
-    def _hand_over(self, block: NDArray[np.uint8] | None) -> None:
+    def _put(self, block: NDArray[np.uint8] | None) -> None:
         while not self._process.stopping:
             try:
-                self._blocks.put(block, timeout=_HANDOVER_SECONDS)
+                self._blocks.put(block, timeout=_PUT_SECONDS)
                 return
             except queue.Full:
                 continue

@@ -1,4 +1,4 @@
-"""The argument vectors: one ffmpeg process a video, one pipe for each thing we want of it."""
+"""Builds ffmpeg command lines: one process per video, one pipe per output."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = ["DecodeOutputs", "decode_command", "demux_command"]
 
-# Containers that hold media and nothing else. Left out on purpose: concat, hls, dash, image
-# sequences, lavfi and other inputs that are scripts, or that open files or URLs of their own.
+# Containers that only hold media. Left out on purpose: concat, hls, dash, image sequences, lavfi
+# and other inputs that are scripts, or that open further files or URLs.
 _CONTAINERS = (
     "3g2,3gp,asf,av1,avi,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,live_flv,m4a,m4v,"
     "matroska,mj2,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,swf,vc1,vvc,webm,wtv,"
     "yuv4mpegpipe"
 )
-# Attached pictures (cover art) are not video: capital V leaves them out.
-_VIDEOS = "V"
+# Capital V selects video streams without attached pictures (cover art).
+_VIDEO_STREAMS = "V"
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeOutputs:
-    """Where the outputs go: ``pipe:N`` URLs."""
+    """URLs (``pipe:N``) that ffmpeg writes its outputs to."""
 
     packets: str
     frames: str
@@ -44,43 +44,43 @@ def decode_command(
     views: Mapping[str, View],
     config: DecodeConfig,
     outputs: DecodeOutputs,
-    film: int = 0,
+    stream_number: int = 0,
 ) -> list[str]:
-    """Decode the video stream number ``film`` once, into all views, thumbnails and the frame index.
+    """Decode video stream ``stream_number`` once, into all views, thumbnails and the frame index.
 
-    The index comes in two outputs. framecrc tells the size after rotation, the time base and
-    the durations, but its muxer bends timestamps that run backwards; the metadata filter
-    prints those of the frames themselves. A third output, the first on the command line, lists
-    the packets of all video streams, to compare.
+    The index needs two outputs. framecrc lists the size after rotation, the time base and the
+    durations, but its muxer changes timestamps that run backwards; the metadata filter prints the
+    frames' own timestamps. A third output, the first on the command line, lists the packets of all
+    video streams for comparison.
     """
     options: dict[str, object] = {"threads": config.threads, "max_pixels": config.max_pixels}
     if config.hwaccel != "none":
         options["hwaccel"] = config.hwaccel
     source = _open(path, options)
-    video = source[f"{_VIDEOS}:{film}"]
+    video = source[f"{_VIDEO_STREAMS}:{stream_number}"]
     timestamps = outputs.timestamps.replace(":", r"\:")
     stamp = f"metadata=mode=print:file='{timestamps}':direct=1"
-    made = [
-        _packet_list(source[_VIDEOS], outputs.packets),
+    targets = [
+        _packet_list(source[_VIDEO_STREAMS], outputs.packets),
         video.output(
             outputs.frames,
             **_passthrough(ffmpeg),
             **{"format": "framecrc", "c:v": "wrapped_avframe", "flush_packets": 1},
-            # print says nothing of a frame without metadata, so each gets some.
+            # The filter prints only frames that have metadata, so every frame gets some.
             vf=f"metadata=mode=add:key=i:value=1,{stamp}",
         ),
         _raw_frames(ffmpeg, video, outputs.thumbnails, THUMBNAIL_FILTERS),
     ]
-    made += [
+    targets += [
         _raw_frames(ffmpeg, video, outputs.views[name], view.filters())
         for name, view in views.items()
     ]
-    return _compile(ffmpeg, made)
+    return _compile(ffmpeg, targets)
 
 
 def demux_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
     """List the packets of every video stream; decode nothing."""
-    return _compile(ffmpeg, [_packet_list(_open(path, {})[_VIDEOS], output)])
+    return _compile(ffmpeg, [_packet_list(_open(path, {})[_VIDEO_STREAMS], output)])
 
 
 def demux_all_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
@@ -90,7 +90,7 @@ def demux_all_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
 
 
 def _open(path: Path, options: Mapping[str, object]) -> ffmpeg_python.nodes.FilterableStream:
-    # An absolute file: URL, so that no name is taken for an option, a protocol or a pattern.
+    # An absolute file: URL, so that ffmpeg takes no name for an option, a protocol or a pattern.
     url = "file:" + os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps "..")
     return ffmpeg_python.input(
         url, protocol_whitelist="file", format_whitelist=_CONTAINERS, **options
@@ -117,7 +117,7 @@ def _passthrough(ffmpeg: FFmpeg) -> dict[str, str]:
 
 
 def _compile(ffmpeg: FFmpeg, outputs: list[ffmpeg_python.nodes.OutputStream]) -> list[str]:
-    # info tells the declared duration; level+ marks the lines that are errors.
+    # Level info prints the declared duration; level+ marks which lines are errors.
     quiet = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
     command = [str(ffmpeg.path), *quiet, "-y", "-copyts", "-filter_threads", "1"]
     argv: list[str] = ffmpeg_python.compile(ffmpeg_python.merge_outputs(*outputs), cmd=command)

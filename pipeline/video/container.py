@@ -1,9 +1,9 @@
-"""What a file's own bytes say about its end and its holes, where ffmpeg does not tell.
+"""Finds truncation and holes from a file's bytes, in containers where ffmpeg reports neither.
 
-ffmpeg demuxes a truncated AVI, ASF (wmv), GIF, Ogg or MPEG-TS without a word. The first three
-say in a fixed place how long they are or where they end; the last two are made of packets of a
-known length, and a cut rarely falls between two. An MPEG program stream (mpg) tells nothing.
-Nor does ffmpeg say that packets of an ASF were overwritten, or that an AVI is shorter than
+ffmpeg demuxes a truncated AVI, ASF (wmv), GIF, Ogg or MPEG-TS file without an error. The first
+three store their length or an end mark in a fixed place; the last two consist of packets of known
+length, and a cut rarely falls between two packets. An MPEG program stream (mpg) has neither.
+ffmpeg also does not report that packets of an ASF were overwritten, or that an AVI is shorter than
 its header says.
 """
 
@@ -16,24 +16,24 @@ __all__ = ["asf_holes", "avi_ticks", "missing_end"]
 
 _HEAD_BYTES = 64 << 10
 _TS_PACKET_BYTES = 188
-_OGG_PAGE_BYTES = 65307  # the longest there can be
+_OGG_PAGE_BYTES = 65307  # the largest possible page
 _UNKNOWN_RIFF = 0xFFFFFFFF
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA_HEADER_BYTES = 50
 _ASF_BROADCAST = 1
-_ASF_PACKET_START = b"\x82\0\0"  # error correction data of two bytes: what every writer uses
+_ASF_PACKET_START = b"\x82\0\0"  # two bytes of error correction data, as every writer uses
 
 
 def missing_end(path: Path) -> str | None:
-    """Why the file is certainly cut short, or None. Raises OSError if it cannot be read."""
+    """Why the file is certainly truncated, or None. Raises OSError if it cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             riff_bytes = int.from_bytes(head[4:8], "little")
-            # Live writers leave 0 or all ones.
+            # Writers of live streams leave 0 or all ones.
             return None if riff_bytes == _UNKNOWN_RIFF else _shorter(size, 8 + riff_bytes)
         if head[:16] == _ASF_HEADER:
             return _shorter(size, _asf_bytes(head))
@@ -50,10 +50,10 @@ def missing_end(path: Path) -> str | None:
 
 
 def avi_ticks(path: Path) -> int | None:
-    """How long the first video stream is as the header of an AVI says; None if it does not.
+    """Length of the first video stream according to the header of an AVI; None if not stated.
 
-    In units of the stream's time base, of which each entry takes one: those that have no bytes
-    and repeat the frame before as well. Raises OSError.
+    In units of the stream's time base, one per entry; an entry without bytes repeats the previous
+    frame and counts too. Raises OSError.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -69,9 +69,9 @@ def avi_ticks(path: Path) -> int | None:
 
 
 def asf_holes(path: Path) -> str | None:
-    """Why packets of an ASF cannot be read, or None: each begins with the same three bytes.
+    """Why packets of an ASF cannot be read, or None. Every packet must start with the same 3 bytes.
 
-    Reads 3 bytes a packet. Raises OSError.
+    Reads 3 bytes per packet. Raises OSError.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -87,12 +87,12 @@ def asf_holes(path: Path) -> str | None:
         starts = range(first, min(stop, path.stat().st_size), packet_bytes)
         found = [os.pread(file.fileno(), 3, at) == _ASF_PACKET_START for at in starts]
     if not found or not found[0] or all(found):
-        return None  # a writer of another kind, or no hole
+        return None  # another kind of writer, or no hole
     return f"{found.count(False)} of {len(found)} ASF packets have no header"
 
 
 def _asf_packet_bytes(head: bytes) -> int:
-    """The size that all packets have; 0 if it is not known or packets are larger than 64 KiB."""
+    """Size of every packet; 0 if it is unknown or larger than 64 KiB."""
     at = head.find(_ASF_FILE_PROPERTIES)
     if at < 0 or len(head) < at + 100:
         return 0
@@ -101,7 +101,7 @@ def _asf_packet_bytes(head: bytes) -> int:
 
 
 def _ends_in_page(tail: bytes) -> bool:
-    """Whether the last Ogg page is longer than what there is of it."""
+    """Whether the last Ogg page is incomplete."""
     page = tail[tail.rfind(b"OggS") :]
     if not page.startswith(b"OggS"):
         return False
@@ -114,7 +114,7 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 def _asf_bytes(head: bytes) -> int:
-    """File size in the File Properties object (its fourth field); 0 if unknown or live."""
+    """File size from the File Properties object (its fourth field); 0 if unknown or live."""
     start = head.find(_ASF_FILE_PROPERTIES)
     if start < 0 or len(head) < start + 92:
         return 0
@@ -123,6 +123,6 @@ def _asf_bytes(head: bytes) -> int:
 
 
 def _shorter(size: int, declared: int) -> str | None:
-    if size >= declared - 1:  # a padding byte may be counted or not
+    if size >= declared - 1:  # some writers count a padding byte, others do not
         return None
     return f"the header says {declared} bytes, the file has {size}"

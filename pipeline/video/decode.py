@@ -1,4 +1,4 @@
-"""Decoding a video in one ffmpeg process: frames, timestamps, hashes, and what is missing."""
+"""Decodes a video: frames, timestamps, hashes, and a summary that says what is missing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-import numpy as np
-
-from distinit.pipeline.video.binary import FFmpeg, find_ffmpeg, supports_cuda
-from distinit.pipeline.video.blocks import FrameBlock, FrameReader
-from distinit.pipeline.video.command import DecodeOutputs, decode_command
+from distinit.pipeline.video.binary import find_ffmpeg, supports_cuda
+from distinit.pipeline.video.blocks import FrameBlock
 from distinit.pipeline.video.container import avi_ticks
-from distinit.pipeline.video.hashing import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, perceptual_hash
-from distinit.pipeline.video.index import PacketTable, StreamTables, TimestampList
-from distinit.pipeline.video.pipes import Pipe
+from distinit.pipeline.video.decode_process import (
+    THUMBNAILS,
+    DecodeProcess,
+    DecodeRequest,
+    view_output,
+)
+from distinit.pipeline.video.hashing import perceptual_hash
+from distinit.pipeline.video.index import PacketTable
 from distinit.pipeline.video.probe import (
     broken_file,
     check_ended,
@@ -27,10 +29,8 @@ from distinit.pipeline.video.probe import (
     check_size,
     damaged_error,
     decode_error,
-    find_film,
-    too_many_frames,
+    find_main_stream,
 )
-from distinit.pipeline.video.process import FFmpegProcess
 from distinit.pipeline.video.verdict import (
     MOST_COUNTED,
     Damage,
@@ -44,19 +44,16 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = ["DecodeSummary", "FrameBlock", "VideoStream", "open_video", "usable_decode"]
 
-# A block of 32 8K frames would take 3 GiB, and three blocks of a view can exist at a time.
-MAX_BLOCK_BYTES = 64 << 20
 _AHEAD_BYTES = 32 << 20
-_THUMBNAILS = "\0thumbnails"  # no view can be called that
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeSummary:
-    """What a decoded video turned out to be. Size is after rotation, pixels.
+    """What was found by decoding a whole video. Width and height in pixels, after rotation.
 
-    ``damage``: what is wrong with it, None if nothing is; see ``verdict.Damage``.
+    ``damage``: what is wrong with the video, or None; see ``verdict.Damage``.
     """
 
     frame_count: int
@@ -72,22 +69,26 @@ class DecodeSummary:
 def open_video(
     path: Path, views: Mapping[str, View], config: DecodeConfig, *, block_frames: int = 32
 ) -> VideoStream:
-    """Prepare to decode ``path``; ffmpeg starts when the stream is entered (``with``).
+    """Start to decode ``path``. The caller must close the stream, best with a ``with`` block.
 
-    A block has ``block_frames`` frames, fewer at the end and where a block of one view would
-    exceed 64 MiB. Raises DecodeError for a file that cannot be opened, FFmpegNotFoundError.
+    A block has ``block_frames`` frames: fewer at the end, and where a block of one view would
+    exceed 64 MiB.
+
+    Raises:
+        DecodeError: The file cannot be opened.
+        FFmpegNotFoundError: There is no usable ffmpeg.
     """
     if block_frames < 1:
         raise ValueError(f"block_frames must be at least 1, not {block_frames}")
     check_file(path)
     config, warning = usable_decode(config)
     if warning:
-        _tell_once(warning)
-    return VideoStream(find_ffmpeg(), path, views, config, block_frames)
+        _warn_once(warning)
+    return VideoStream(DecodeRequest(find_ffmpeg(), path, dict(views), config, block_frames))
 
 
 def usable_decode(config: DecodeConfig) -> tuple[DecodeConfig, str]:
-    """``config`` as this machine can follow it, and what to tell people of the difference or ''.
+    """``config`` with a decoder that works on this machine, and a warning if it differs, else "".
 
     Raises FFmpegNotFoundError.
     """
@@ -102,54 +103,34 @@ def usable_decode(config: DecodeConfig) -> tuple[DecodeConfig, str]:
 
 
 @lru_cache(maxsize=16)
-def _tell_once(message: str) -> None:
-    """Warn, but not again for every video."""
+def _warn_once(message: str) -> None:
+    """Log a warning, but not again for every video."""
     _logger.warning(message)
 
 
 class VideoStream:
-    """Iterator over the FrameBlocks of one video; ``summary`` is set when it is exhausted.
+    """Iterator over the FrameBlocks of one video that ffmpeg is decoding.
 
-    Exhaustion without an exception means: every frame that ffmpeg can decode was delivered, and
-    the summary says whether frames are missing (``verdict``). Raises DecodeError otherwise,
-    perhaps after some blocks; what was delivered before must then be discarded. Leaving the
-    ``with`` block ends ffmpeg at any time.
+    If iteration ends without an exception, every frame that ffmpeg can decode was delivered, and
+    ``summary`` says whether frames are missing (``verdict``); until then ``summary`` is None.
+    Otherwise iteration raises DecodeError, perhaps after some blocks, which must be discarded.
+    ``close``, or leaving the ``with`` block, ends ffmpeg at any time; another thread may call it.
+
+    Raises OSError if ffmpeg cannot be executed.
     """
 
-    def __init__(
-        self,
-        ffmpeg: FFmpeg,
-        path: Path,
-        views: Mapping[str, View],
-        config: DecodeConfig,
-        block_frames: int,
-    ) -> None:
+    def __init__(self, request: DecodeRequest) -> None:
         self.summary: DecodeSummary | None = None
-        self.path = path
-        self._ffmpeg = ffmpeg
-        self._views = dict(views)
-        self._config = config
-        self._block_frames = block_frames
-        self._film = 0
-        self._packets = StreamTables()
-        self._frames = PacketTable()
-        self._pts = TimestampList()
-        self._readers: dict[str, FrameReader] = {}
-        self._index_threads: list[threading.Thread] = []
-        self._delivered = 0
-        self._reading: bool | None = None  # None: it was not looked yet; False: no frame came
-        self._process: FFmpegProcess | None = None
+        self.path = request.path
+        self._request = request
+        self._delivered = 0  # frames
+        self._begun = False
         self._closed = False
-        self._replacing = threading.Lock()  # of the process, while another thread may close
-        self._blocks: Iterator[FrameBlock] | None = None
+        self._lock = threading.Lock()  # of _closed, and of the process and its threads
+        self._blocks = self._read_blocks()
+        self._decoding = DecodeProcess(request, stream_number=0)
 
     def __enter__(self) -> Self:
-        try:
-            self._launch(film=0)
-        except BaseException:
-            self.close()
-            raise
-        self._blocks = self._decoded()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,178 +140,135 @@ class VideoStream:
         return self
 
     def __next__(self) -> FrameBlock:
-        if self._blocks is None:
-            raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
         return next(self._blocks)
 
     @property
     def pid(self) -> int:
         """Process id of the ffmpeg that decodes."""
-        return self._running().pid
+        return self._decoding.process.pid
 
     @property
     def time_base(self) -> str:
-        """Seconds a unit of ``pts_N``, as "1/12800"; known from the first block on."""
-        return str(self._frames.time_base)
+        """Seconds per unit of ``pts_N``, as "1/12800"; known from the first block on."""
+        return str(self._decoding.frames.time_base)
 
     def close(self) -> None:
-        """End ffmpeg, if it still runs, and the threads that read from it."""
-        with self._replacing:
+        """End ffmpeg, if it is still running, and the threads that read from it. Idempotent."""
+        with self._lock:
             self._closed = True
-            if self._process is not None:
-                self._process.close()
-
-    def _launch(self, film: int) -> None:
-        """Start ffmpeg, instead of one that decodes another stream."""
-        with self._replacing:
-            if self._closed:
-                raise decode_error(self.path, "closed while it was being opened")
-            if self._process is not None:
-                self._process.close()
-            self._film = film
-            self._packets, self._frames = StreamTables(), PacketTable()
-            self._pts = TimestampList()
-            self._process = FFmpegProcess(self._config)
-            self._start(self._process)
-
-    def _start(self, process: FFmpegProcess) -> None:
-        packets, frames, timestamps, thumbnails = (process.new_pipe() for _ in range(4))
-        pipes = {name: process.new_pipe() for name in self._views}
-        outputs = DecodeOutputs(
-            packets=packets.url,
-            frames=frames.url,
-            timestamps=timestamps.url,
-            thumbnails=thumbnails.url,
-            views={name: pipe.url for name, pipe in pipes.items()},
-        )
-        raw = {**pipes, _THUMBNAILS: thumbnails}
-        self._readers = {name: FrameReader(process, pipe) for name, pipe in raw.items()}
-        process.start(
-            decode_command(self._ffmpeg, self.path, self._views, self._config, outputs, self._film)
-        )
-        indexes = ((self._packets, packets), (self._frames, frames), (self._pts, timestamps))
-        self._index_threads = [
-            process.run_thread(self._index, "ffmpeg-index", process, target, pipe)
-            for target, pipe in indexes
-        ]
-
-    def _index(
-        self,
-        process: FFmpegProcess,
-        target: StreamTables | PacketTable | TimestampList,
-        pipe: Pipe,
-    ) -> None:
-        if not target.feed(pipe.lines(), self._config.max_frames):
-            process.kill(too_many_frames(self._config))
+            self._decoding.process.close()
 
     def read_ahead(self) -> None:
-        """Wait for the first frame, then read on in the background: 32 MiB of each view.
+        """Wait for the first frame, then decode in the background: 32 MiB of each view.
 
-        Otherwise ffmpeg stands until the first block is asked for, and then a block ahead. Of
-        several open videos only one would decode. Raises DecodeError for frames too large.
+        Without it, ffmpeg blocks until the first block is requested, and then decodes one block
+        ahead; of several open videos only one would decode. Raises DecodeError for frames that
+        are too large.
         """
-        if self._blocks is None:
-            raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
-        self._begin(_AHEAD_BYTES)
+        if not self._begun:
+            self._begin(_AHEAD_BYTES)
 
     def _begin(self, ahead_bytes: int) -> None:
-        with self._running().awaited():
-            several = self._packets.wait_for_headers() > 1
-        if several and (film := find_film(self.path, self._config)) != self._film:
-            self._launch(film)
-        with self._running().awaited():
-            started = self._frames.wait_for_header()
-        if started:
-            check_size(self.path, self._frames, self._config)
-            self._start_readers(ahead_bytes)
-        self._reading = started
+        """Find the main video stream, wait for its first frame, and start to read frames."""
+        decoding = self._decoding
+        with decoding.process.awaited():
+            several = decoding.packets.wait_for_headers() > 1
+        if several:
+            decoding = self._switch_to(find_main_stream(self.path, self._request.config))
+        with decoding.process.awaited():
+            has_frames = decoding.frames.wait_for_header()
+        if has_frames:
+            check_size(self.path, decoding.frames, self._request.config)
+            with self._lock:
+                self._check_open()
+                decoding.start_readers(ahead_bytes)
+        self._begun = True
 
-    def _decoded(self) -> Iterator[FrameBlock]:
-        if self._reading is None:
+    def _switch_to(self, stream_number: int) -> DecodeProcess:
+        """Decode another video stream of the file, if it is another."""
+        with self._lock:
+            self._check_open()
+            if stream_number != self._decoding.stream_number:
+                self._decoding.process.close()
+                self._decoding = DecodeProcess(self._request, stream_number)
+            return self._decoding
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise decode_error(self.path, "closed while it was being opened")
+
+    def _read_blocks(self) -> Iterator[FrameBlock]:
+        if not self._begun:
             self._begin(0)
-        process = self._running()
-        if self._reading:
-            yield from self._aligned_blocks(process)
-        with process.awaited():
-            self.summary = self._judge(process)
-        process.close()
+        decoding = self._decoding
+        if decoding.readers:
+            yield from self._aligned_blocks(decoding)
+        with decoding.process.awaited():
+            self.summary = self._judge(decoding)
+        self.close()
 
-    def _running(self) -> FFmpegProcess:
-        if self._process is None:
-            raise RuntimeError("a VideoStream is used as: with open_video(...) as stream")
-        return self._process
-
-    def _start_readers(self, ahead_bytes: int) -> None:
-        width, height = self._frames.width, self._frames.height
-        shapes: dict[str, tuple[int, ...]] = {
-            name: (*view.size_for(width, height), 3) for name, view in self._views.items()
-        }
-        shapes[_THUMBNAILS] = (THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH)
-        largest = max(int(np.prod(shape)) for shape in shapes.values())
-        frames = max(1, min(self._block_frames, MAX_BLOCK_BYTES // largest))
-        for name, reader in self._readers.items():
-            reader.start(name, shapes[name], frames, ahead_bytes)
-
-    def _aligned_blocks(self, process: FFmpegProcess) -> Iterator[FrameBlock]:
-        """Blocks as long as all outputs agree; the rest is for ``_judge`` to explain."""
+    def _aligned_blocks(self, decoding: DecodeProcess) -> Iterator[FrameBlock]:
+        """Blocks while all outputs agree on their length; ``_judge`` explains the rest."""
         while True:
-            with process.awaited():
-                read = {name: reader.next_block() for name, reader in self._readers.items()}
+            with decoding.process.awaited():
+                read = {name: reader.next_block() for name, reader in decoding.readers.items()}
                 parts = {name: part for name, part in read.items() if part is not None}
-                count = min((len(part) for part in parts.values()), default=0)
-                pts_N = self._pts.wait_for(self._delivered, count)
+                frame_count = min((len(part) for part in parts.values()), default=0)
+                pts_N = decoding.timestamps.wait_for(self._delivered, frame_count)
             lengths = {len(part) for part in parts.values()} | {len(pts_N)}
             if len(parts) < len(read) or len(lengths) > 1:
                 return
-            hash_N = perceptual_hash(parts.pop(_THUMBNAILS))
-            block = FrameBlock(self._delivered, pts_N, hash_N, MappingProxyType(parts))
-            self._delivered += count
+            hash_N = perceptual_hash(parts[THUMBNAILS])
+            views = {name: parts[view_output(name)] for name in self._request.views}
+            block = FrameBlock(self._delivered, pts_N, hash_N, MappingProxyType(views))
+            self._delivered += frame_count
             yield block
 
-    def _judge(self, process: FFmpegProcess) -> DecodeSummary:
+    def _judge(self, decoding: DecodeProcess) -> DecodeSummary:
         """The summary of a video that is whole or kept; raises DecodeError for any other."""
-        status = process.wait()
-        for thread in self._index_threads:
-            thread.join()
-        log = read_log(process.log_text())
-        check_ended(self.path, process.violation, status, log)
-        decoded = self._frames.count
+        status = decoding.wait()
+        log = read_log(decoding.process.log_text())
+        check_ended(self.path, decoding.process.violation, status, log)
+        decoded = decoding.frames.count
         if decoded == 0:
             raise decode_error(self.path, no_frames_reason(log))
-        self._check_delivery(decoded)
-        damage = self._find_damage(log, decoded)
-        if damage is not None and not damage.concealed and self._config.damaged == "fail":
+        self._check_delivery(decoding, decoded)
+        damage = self._find_damage(decoding, log)
+        if damage is not None and not damage.concealed and self._request.config.damaged == "fail":
             raise damaged_error(self.path, damage.text)
-        return self._summary(log, damage)
+        return _summary(decoding.frames, log, damage)
 
-    def _find_damage(self, log: FFmpegLog, decoded: int) -> Damage | None:
-        packets = self._packets.tables.get(self._film, PacketTable())
-        broken = broken_file(self._ffmpeg, self.path, self._config, log, packets)
-        # The header of an AVI is read for its first video stream.
-        ticks = avi_ticks(self.path) if self._film == 0 else None
-        return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
-
-    def _check_delivery(self, decoded: int) -> None:
-        torn = [name for name, reader in self._readers.items() if reader.torn]
-        if self._delivered != decoded or len(self._pts) != decoded or torn:
+    def _check_delivery(self, decoding: DecodeProcess, decoded: int) -> None:
+        timestamps = decoding.timestamps
+        torn = any(reader.torn for reader in decoding.readers.values())
+        if self._delivered != decoded or len(timestamps) != decoded or torn:
             raise decode_error(
                 self.path,
                 f"ffmpeg's outputs disagree: {decoded} frames decoded, "
-                f"{self._delivered} delivered, {len(self._pts)} timestamps",
+                f"{self._delivered} delivered, {len(timestamps)} timestamps",
             )
-        if self._pts.untimed:
-            raise decode_error(self.path, f"{self._pts.untimed} frames have no timestamp")
+        if timestamps.untimed:
+            raise decode_error(self.path, f"{timestamps.untimed} frames have no timestamp")
 
-    def _summary(self, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
-        table = self._frames
-        seconds = table.span_seconds
-        return DecodeSummary(
-            frame_count=table.count,
-            width=table.width,
-            height=table.height,
-            time_base=str(table.time_base),
-            duration_seconds=seconds,
-            fps=table.count / seconds if seconds > 0 else 0.0,
-            decoder_errors=min(len(log.errors), MOST_COUNTED),
-            damage=damage,
-        )
+    def _find_damage(self, decoding: DecodeProcess, log: FFmpegLog) -> Damage | None:
+        request, number = self._request, decoding.stream_number
+        packets = decoding.packets.tables.get(number, PacketTable())
+        broken = broken_file(request.ffmpeg, self.path, request.config, log, packets)
+        # The header of an AVI is read for its first video stream.
+        ticks = avi_ticks(self.path) if number == 0 else None
+        decoded = decoding.frames.count
+        return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
+
+
+def _summary(frames: PacketTable, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
+    seconds = frames.span_seconds
+    return DecodeSummary(
+        frame_count=frames.count,
+        width=frames.width,
+        height=frames.height,
+        time_base=str(frames.time_base),
+        duration_seconds=seconds,
+        fps=frames.count / seconds if seconds > 0 else 0.0,
+        decoder_errors=min(len(log.errors), MOST_COUNTED),
+        damage=damage,
+    )

@@ -1,4 +1,4 @@
-"""The exact index of frames and packets: ffmpeg's framecrc lists and its printed timestamps."""
+"""Parses ffmpeg's lists of frames and packets: framecrc output and printed timestamps."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _KEY, _CORRUPT, _DISCARD = 1, 2, 4  # AV_PKT_FLAG_*
 
 
 class PacketTable:
-    """What a framecrc output says of one stream: time base, picture size, packets and when.
+    """One stream of a framecrc output: its time base, frame size, and the times of its packets.
 
     Lines look like ``#tb 0: 1/12800``, ``#dimensions 0: 640x480`` and
-    ``0, dts, pts, duration, size, 0xcrc, F=0x0``; the flags are left out where a packet is a key
-    frame and nothing else. ``count``: packets with content whose frames are shown. ``end_dts``:
-    where the last packet in the order of decoding ends, whether it has content or not.
+    ``0, dts, pts, duration, size, 0xcrc, F=0x0``; ffmpeg omits the flags of a packet that is a key
+    frame and nothing else.
+
+    ``count``: packets that have content and are shown. ``listed``: all packets. ``end_dts``: where
+    the last packet in decoding order ends, whether it has content or not.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,7 @@ class PacketTable:
         self._ready = threading.Event()
 
     def feed(self, lines: Iterable[bytes], limit: int | None = None) -> bool:
-        """Read lines until they end; False if more than ``limit`` packets came."""
+        """Read all lines; return False, and stop, after more than ``limit`` packets."""
         try:
             for line in lines:
                 self.add(line)
@@ -51,7 +53,7 @@ class PacketTable:
             self.end()
 
     def add(self, line: bytes) -> None:
-        """One line of the output."""
+        """Parse one line of the output."""
         if line.startswith(b"#"):
             self._header(line)
         elif line:
@@ -60,35 +62,35 @@ class PacketTable:
                 self._ready.set()
 
     def end(self) -> None:
-        """No more lines come."""
+        """There are no more lines."""
         self._ready.set()
 
     def wait_for_header(self) -> bool:
-        """Wait until the first packet or the end; True if there was a packet."""
+        """Wait for the first packet or the end; True if there was a packet."""
         self._ready.wait()
         return self.count > 0 or self.time_base is not None
 
     @property
     def span_seconds(self) -> float:
-        """From the first packet's start to the last one's end, seconds."""
+        """Seconds from the start of the first packet to the end of the last."""
         if self.time_base is None or self.first_pts is None or self.end_pts is None:
             return 0.0
         return float((self.end_pts - self.first_pts) * self.time_base)
 
     @property
     def reach_seconds(self) -> float:
-        """The larger of the span and the end's own time, to compare with a declared duration.
+        """The larger of the span and the end time, to compare with a declared duration.
 
-        Containers disagree on whether a late start counts as part of their duration.
+        Containers disagree on whether the time before the first packet is part of the duration.
         """
         if self.time_base is None or self.end_pts is None:
             return 0.0
         return max(self.span_seconds, float(self.end_pts * self.time_base))
 
     def times(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(pts_N, duration_N) of the packets that are shown, in the order of the file.
+        """(pts_N, duration_N) of the packets that are shown, in file order.
 
-        In units of the time base; a duration of 0 is not known.
+        Both are in units of the time base; 0 is an unknown duration.
         """
         return np.array(self._pts, dtype=np.int64), np.array(self._durations, dtype=np.int64)
 
@@ -104,7 +106,7 @@ class PacketTable:
         fields = line.split(b",", 6)
         dts, pts, duration, size = (int(field) for field in fields[1:5])
         flags = _flags(fields[6]) if len(fields) > 6 else _KEY
-        if pts == _NO_PTS:  # AVI stores none
+        if pts == _NO_PTS:  # AVI has no presentation times
             pts = dts
         duration = max(0, duration)
         self.listed += 1
@@ -124,15 +126,15 @@ class PacketTable:
 
 
 class StreamTables:
-    """A framecrc output of several streams: one table for each, in the order of the streams."""
+    """A framecrc output of several streams: ``tables`` maps stream number -> PacketTable."""
 
     def __init__(self) -> None:
         self.tables: dict[int, PacketTable] = {}
         self._ready = threading.Event()
 
     def feed(self, lines: Iterable[bytes], limit: int | None = None) -> bool:
-        """Read lines until they end; False if more than ``limit`` packets of one stream came."""
-        table, start = PacketTable(), b""  # of the packet before: mostly there is one stream
+        """Read all lines; return False, and stop, after over ``limit`` packets of one stream."""
+        table, start = PacketTable(), b""  # of the previous packet: most files have one stream
         try:
             for line in lines:
                 if not start or not line.startswith(start):
@@ -153,31 +155,31 @@ class StreamTables:
                 table.end()
 
     def wait_for_headers(self) -> int:
-        """Wait until the first packet or the end; how many streams there are."""
+        """Wait for the first packet or the end; the number of streams."""
         self._ready.wait()
         return len(self.tables)
 
     @property
-    def film(self) -> int:
-        """The stream that is the film: the first one, unless it is a still beside a film.
+    def main_stream(self) -> int:
+        """Number of the main stream: the first that has at least half as many packets as any other.
 
-        A preview of one picture may be stored as a track of its own, before the film.
+        A still preview may be stored as a separate stream, before the video itself.
         """
         most = max((table.count for table in self.tables.values()), default=0)
         return min((n for n, table in self.tables.items() if 2 * table.count >= most), default=0)
 
 
 def _stream_of(line: bytes) -> int | None:
-    """The stream in "#tb 0: 1/12800" or "0, dts, ..."; None for a line about no stream."""
+    """The stream number in "#tb 0: 1/12800" or "0, dts, ..."; None if the line has none."""
     words = line.split(b":", 1)[0].split() if line.startswith(b"#") else line.split(b",", 1)
     number = words[1] if line.startswith(b"#") and len(words) == 2 else words[0]
     return int(number) if number.strip().isdigit() else None
 
 
 def _flags(field: bytes) -> int:
-    """Packet flags in the last field of a line, " F=0x4"; a key frame's are not printed.
+    """Packet flags in the last field of a line, as " F=0x4"; ffmpeg omits those of a key frame.
 
-    Side data may stand before or instead of them: " S=1, ...".
+    Side data may come before the flags, or instead of them: " S=1, ...".
     """
     _, found, text = field.partition(b"F=0x")
     return int(text.split(b",", 1)[0], 16) if found else _KEY
@@ -186,8 +188,9 @@ def _flags(field: bytes) -> int:
 class TimestampList:
     """Timestamps of decoded frames, in order, as the metadata filter prints them.
 
-    Lines look like ``frame:12   pts:6144   pts_time:0.48``; others are skipped. The filter
-    counts anew after a change of resolution, so its frame number is not used.
+    Lines look like ``frame:12   pts:6144   pts_time:0.48``; other lines are skipped. The filter
+    restarts its frame number after a change of resolution, so the number is not used.
+    ``untimed``: frames without a timestamp.
     """
 
     def __init__(self) -> None:
@@ -200,7 +203,7 @@ class TimestampList:
         return len(self._pts)
 
     def feed(self, lines: Iterable[bytes], limit: int) -> bool:
-        """Read lines until they end; False if more than ``limit`` timestamps came."""
+        """Read all lines; return False, and stop, after more than ``limit`` timestamps."""
         try:
             for line in lines:
                 if not line.startswith(b"frame:"):
@@ -219,7 +222,7 @@ class TimestampList:
                 self._arrived.notify()
 
     def wait_for(self, start: int, count: int) -> NDArray[np.int64]:
-        """int64 timestamps of frames ``start`` .. ``start + count - 1``; fewer at the end."""
+        """Wait for the timestamps (int64) of ``count`` frames from ``start``; fewer at the end."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._ended or len(self._pts) >= start + count)
             return np.array(self._pts[start : start + count], dtype=np.int64)

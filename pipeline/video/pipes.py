@@ -1,4 +1,4 @@
-"""Reading what ffmpeg writes: whole buffers and lines, never blocked for good."""
+"""Reads ffmpeg's output from pipes, as whole buffers or lines; reads never block forever."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _POLL_MS = 200
 
 
 class PipeState:
-    """What the readers of one process share: is it over, must they stop, did bytes arrive."""
+    """State that the readers of one process share.
+
+    ``exited``: the process has ended. ``stopping``: the readers must end. ``last_bytes``: when data
+    last arrived, seconds of ``time.monotonic``.
+    """
 
     def __init__(self) -> None:
         self.exited = threading.Event()
@@ -26,13 +30,14 @@ class PipeState:
 
 
 class Pipe:
-    """One pipe from a child process. ``url`` is what the child calls its end."""
+    """One pipe from a child process. ``url`` is the child's name for its end."""
 
     def __init__(self, state: PipeState) -> None:
         self._state = state
         self._read_fd, self.child_fd = os.pipe()
         self.url = f"pipe:{self.child_fd}"
-        # Fewer switches between writer and reader; refused once a user has very many pipes.
+        # A larger pipe means fewer context switches. The kernel refuses it to a user who has very
+        # many pipes already.
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(self._read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._poll = select.poll()
@@ -40,7 +45,10 @@ class Pipe:
         self._child_end_open = True
 
     def close_child_end(self) -> None:
-        """To be called once the child has its copy: only then can the end be seen."""
+        """Call this once the child has its copy of the descriptor.
+
+        Until then no reader can see the end of the output.
+        """
         if self._child_end_open:
             os.close(self.child_fd)
             self._child_end_open = False
@@ -53,7 +61,7 @@ class Pipe:
             self._read_fd = -1
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` (bytes); the number read is smaller only where the output ended."""
+        """Fill ``buffer`` and return the number of bytes read; fewer only at the end."""
         filled = 0
         while filled < len(buffer) and self._wait_for_bytes():
             got = os.readv(self._read_fd, [buffer[filled:]])
@@ -64,7 +72,7 @@ class Pipe:
         return filled
 
     def lines(self) -> Iterator[bytes]:
-        """The lines of the output, without their ends, as they arrive."""
+        """Yield the lines of the output as they arrive, without line breaks."""
         rest = b""
         while self._wait_for_bytes():
             data = os.read(self._read_fd, 1 << 16)
@@ -75,11 +83,11 @@ class Pipe:
             yield from whole
 
     def _wait_for_bytes(self) -> bool:
-        """False when the output ended or the readers must stop."""
+        """Return False when the output has ended or the readers must stop."""
         while not self._state.stopping.is_set():
-            # Asked before the poll: what a process wrote before it exited is then in the pipe.
-            # A process forked elsewhere in between may hold our end open, so the end of file
-            # alone is not to be relied on.
+            # Checked before polling: if the process has exited, all it wrote is in the pipe.
+            # End of file alone is not reliable: a process that was forked elsewhere in the
+            # meantime may hold a copy of the write end.
             exited = self._state.exited.is_set()
             if self._poll.poll(_POLL_MS):
                 return True

@@ -1,4 +1,4 @@
-"""What a video holds, found by demuxing it: packets and their span. Nothing is decoded."""
+"""Demuxes a video to count its packets and find their times. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ __all__ = [
     "check_size",
     "damaged_error",
     "decode_error",
-    "find_film",
+    "find_main_stream",
     "probe_video",
 ]
 
-_SENT_BY_OTHERS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+_OUTSIDE_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+_PACKETS = "packets"  # name of the output that lists packets
 _PARTIAL_REMEDY = "fetch or encode the file again, or leave it out"
 
 
 @dataclass(frozen=True, slots=True)
 class VideoProbe:
-    """The film of a video: its size before rotation, and its packets that are shown.
+    """The main video stream of a file. Width and height in pixels, before rotation.
 
-    ``packets``: about as many as frames; those that an edit list hides do not count.
+    ``packet_count``: packets that are shown, about as many as frames; packets that an edit list
+    hides are not counted.
     ``pts_N``: their presentation times in display order, int64, in units of ``time_base``.
     """
 
-    packets: int
+    packet_count: int
     width: int
     height: int
     duration_seconds: float
@@ -58,23 +60,24 @@ class VideoProbe:
 
 
 def probe_video(path: Path, config: DecodeConfig) -> VideoProbe:
-    """Demux ``path`` once and look at the packets of its film.
+    """Demux ``path`` once and measure its main video stream.
 
-    Raises DecodeError with the reason when the file is missing, no video, or beyond the limits
-    of ``config``, and when it is truncated and ``config.damaged`` is "fail";
-    FFmpegNotFoundError.
+    Raises:
+        DecodeError: The file is missing, is not a video, or exceeds a limit of ``config``; or it
+            is truncated and ``config.damaged`` is "fail".
+        FFmpegNotFoundError: There is no usable ffmpeg.
     """
     check_file(path)
     ffmpeg = find_ffmpeg()
     streams, log = _demux(ffmpeg, path, config)
-    table = streams.tables.get(streams.film, PacketTable())
+    table = streams.tables.get(streams.main_stream, PacketTable())
     if table.count == 0:
         raise decode_error(path, no_frames_reason(log))
     check_size(path, table, config)
     if config.damaged == "fail" and (why := broken_file(ffmpeg, path, config, log, table)):
         raise damaged_error(path, why)
     return VideoProbe(
-        packets=table.count,
+        packet_count=table.count,
         width=table.width,
         height=table.height,
         duration_seconds=table.span_seconds,
@@ -83,18 +86,18 @@ def probe_video(path: Path, config: DecodeConfig) -> VideoProbe:
     )
 
 
-def find_film(path: Path, config: DecodeConfig) -> int:
-    """Which of several video streams is the film. Raises DecodeError as ``probe_video`` does."""
-    return _demux(find_ffmpeg(), path, config)[0].film
+def find_main_stream(path: Path, config: DecodeConfig) -> int:
+    """Number of the main one of several video streams. Raises DecodeError as ``probe_video``."""
+    return _demux(find_ffmpeg(), path, config)[0].main_stream
 
 
 def _demux(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> tuple[StreamTables, FFmpegLog]:
     streams = StreamTables()
-    with FFmpegProcess(config) as process:
-        pipe = process.new_pipe()
-        process.start(demux_command(ffmpeg, path, pipe.url))
+    with FFmpegProcess(
+        config, [_PACKETS], lambda urls: demux_command(ffmpeg, path, urls[_PACKETS])
+    ) as process:
         with process.awaited():
-            if not streams.feed(pipe.lines(), config.max_frames):
+            if not streams.feed(process.pipes[_PACKETS].lines(), config.max_frames):
                 process.kill(too_many_frames(config))
             status = process.wait()
         log = read_log(process.log_text())
@@ -103,7 +106,7 @@ def _demux(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> tuple[StreamTabl
 
 
 def decode_error(path: Path, reason: str, remedy: str | None = None) -> DecodeError:
-    """The error for one video: its name and the reason, no folder (reasons are stored)."""
+    """The error for one video: file name and reason. Reasons are stored, so no folder is named."""
     return DecodeError(f"{path.name}: {reason}", remedy=remedy)
 
 
@@ -122,7 +125,7 @@ def check_file(path: Path) -> None:
 
 
 def check_size(path: Path, table: PacketTable, config: DecodeConfig) -> None:
-    """Raise DecodeError when pictures are larger than ``config.max_pixels``, or have no size."""
+    """Raise DecodeError if frames are larger than ``config.max_pixels``, or have no size."""
     if table.width < 1 or table.height < 1:
         raise decode_error(path, "no picture size: the stream's parameters cannot be read")
     if table.width * table.height > config.max_pixels:
@@ -134,19 +137,19 @@ def check_size(path: Path, table: PacketTable, config: DecodeConfig) -> None:
 
 
 def too_many_frames(config: DecodeConfig) -> str:
-    """The violation of ``max_frames``."""
+    """The text of a violation of ``max_frames``."""
     return f"has more frames than max_frames={config.max_frames}"
 
 
 def check_ended(path: Path, violation: str | None, status: int, log: FFmpegLog) -> None:
-    """Raise DecodeError when a limit ended ffmpeg, or ffmpeg ended in error.
+    """Raise DecodeError if a limit ended ffmpeg, or ffmpeg failed.
 
-    Raises DecodeKilledError when a signal ended it that did not come from here.
+    Raises DecodeKilledError if it was ended by a signal that this process did not send.
     """
     if violation is not None:
         raise decode_error(path, violation)
     sent = log.stop_signal if log.stop_signal is not None else -status
-    if sent in _SENT_BY_OTHERS:
+    if sent in _OUTSIDE_SIGNALS:
         name = signal.Signals(sent).name
         raise DecodeKilledError(f"{path.name}: ffmpeg was ended from outside by {name}")
     if status < 0:
@@ -158,30 +161,32 @@ def check_ended(path: Path, violation: str | None, status: int, log: FFmpegLog) 
 def broken_file(
     ffmpeg: FFmpeg, path: Path, config: DecodeConfig, log: FFmpegLog, packets: PacketTable
 ) -> str | None:
-    """Why the file ends early or has holes (point 5 of ``verdict``), or None."""
-    if said := early_end(log) or missing_end(path):
-        return f"truncated: {said}"
-    if said := asf_holes(path):
-        return said
+    """Why the file is truncated or has holes (point 5 of ``verdict``), or None."""
+    if reason := early_end(log) or missing_end(path):
+        return f"truncated: {reason}"
+    if reason := asf_holes(path):
+        return reason
     if duration_gap(log.declared_seconds, packets.reach_seconds, packets.count) is None:
         return None
-    # A longer sound track is the innocent explanation: look at all streams.
-    found = _longest_reach(ffmpeg, path, config)
-    if duration_gap(log.declared_seconds, found, packets.count) is None:
+    # A longer audio track also explains it, so measure all streams.
+    reach = _longest_reach_seconds(ffmpeg, path, config)
+    if duration_gap(log.declared_seconds, reach, packets.count) is None:
         return None
-    return f"truncated: {found:.2f} s of the {log.declared_seconds:.2f} s that its header declares"
+    return f"truncated: {reach:.2f} s of the {log.declared_seconds:.2f} s that its header declares"
 
 
 def damaged_error(path: Path, text: str) -> DecodeError:
-    """The error for a damaged video that is not to be kept."""
+    """The error for a damaged video that must not be kept."""
     return decode_error(path, f"damaged: {text}", remedy=_PARTIAL_REMEDY)
 
 
-def _longest_reach(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> float:
-    with FFmpegProcess(config) as process:
-        pipe = process.new_pipe()
-        process.start(demux_all_command(ffmpeg, path, pipe.url))
-        with process.awaited():
-            streams = StreamTables()
-            streams.feed(pipe.lines())
+def _longest_reach_seconds(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> float:
+    streams = StreamTables()
+    with (
+        FFmpegProcess(
+            config, [_PACKETS], lambda urls: demux_all_command(ffmpeg, path, urls[_PACKETS])
+        ) as process,
+        process.awaited(),
+    ):
+        streams.feed(process.pipes[_PACKETS].lines())
     return max((table.reach_seconds for table in streams.tables.values()), default=0.0)

@@ -1,9 +1,9 @@
-"""Starting a process that does not outlive this one, however this one ends.
+"""Starts processes that do not outlive this one, however this one ends.
 
-Linux can kill a child when its parent dies (PR_SET_PDEATHSIG), but by parent it means the
-*thread* that started it. So one thread, which lives as long as the process, starts them all.
-Where util-linux's ``setpriv`` is missing, an orphaned ffmpeg still ends at its next write:
-the reading ends of its pipes died with us.
+Linux can kill a child when its parent dies (PR_SET_PDEATHSIG), but "parent" means the *thread*
+that started it. So all processes are started by one thread that lives as long as this process.
+Where util-linux's ``setpriv`` is missing, an orphaned ffmpeg still ends at its next write, because
+the read ends of its pipes are closed when this process ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import IO
 
@@ -26,23 +26,47 @@ _starter: ThreadPoolExecutor | None = None
 def spawn(
     argv: Sequence[str], *, stderr: IO[bytes], pass_fds: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with no stdin or stdout; it is killed when this process dies.
+    """Start ``argv`` without stdin and stdout; it is killed when this process dies.
 
-    It has a process group of its own: Ctrl-C in a terminal is for us, who then end it.
+    It gets a separate process group, so that Ctrl-C in a terminal reaches only this process, which
+    then ends the child. Raises OSError if ``argv`` cannot be executed.
     """
-    return (
-        _starter_thread()
-        .submit(
-            subprocess.Popen,
-            [*_die_with_parent(), *argv],
+    starting: Future[subprocess.Popen[bytes]] = Future()
+    command = [*_die_with_parent(), *argv]
+    try:
+        _starter_thread().submit(_start, starting, command, stderr, tuple(pass_fds))
+        return starting.result()
+    except BaseException:  # Ctrl-C while the process starts: the caller cannot end it
+        starting.add_done_callback(_end_started)
+        raise
+
+
+def _start(
+    starting: Future[subprocess.Popen[bytes]],
+    command: Sequence[str],
+    stderr: IO[bytes],
+    pass_fds: Sequence[int],
+) -> None:
+    try:
+        process = subprocess.Popen(
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            pass_fds=tuple(pass_fds),
+            pass_fds=pass_fds,
             process_group=0,
         )
-        .result()
-    )
+    except BaseException as error:
+        starting.set_exception(error)
+    else:
+        starting.set_result(process)
+
+
+def _end_started(starting: Future[subprocess.Popen[bytes]]) -> None:
+    if starting.exception() is None:
+        process = starting.result()
+        process.kill()
+        process.wait()
 
 
 def _starter_thread() -> ThreadPoolExecutor:
@@ -54,7 +78,7 @@ def _starter_thread() -> ThreadPoolExecutor:
 
 
 def _forget_starter() -> None:
-    # A forked child inherits the object but not the thread.
+    # A forked child inherits the executor object but not its thread.
     global _lock, _starter
     _lock, _starter = threading.Lock(), None
 
@@ -68,6 +92,6 @@ def _die_with_parent() -> tuple[str, ...]:
     if setpriv is None:
         return ()
     prefix = (setpriv, "--pdeathsig", "KILL", "--")
-    # busybox has a setpriv too, which does not know the option.
+    # busybox also has a setpriv, but without this option.
     works = subprocess.run([*prefix, setpriv, "--version"], capture_output=True, check=False)
     return prefix if works.returncode == 0 else ()

@@ -1,4 +1,4 @@
-"""Whether the presentation times of a video's packets leave room for frames that are not there."""
+"""Estimates from presentation times how many frames of a video are missing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from distinit.pipeline.video.index import PacketTable
 
 __all__ = ["Timeline", "timeline_of"]
 
-_EVEN_SHARE = 0.8  # of the intervals; below it, a long one says nothing
-_NEAR = 0.5  # an interval within half a frame of the usual one is a usual one
-_MOST_MISSING = 0.2  # of the frames: where more seem to be missing, the rate varies
+_EVEN_SHARE = 0.8  # of the intervals must be usual ones; else a long one is no sign of a gap
+_NEAR = 0.5  # an interval that differs by less than half from the usual one counts as usual
+_MOST_MISSING = 0.2  # of the frames; if more seem to be missing, the rate varies
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """How evenly packets follow each other.
+    """How evenly the packets of a video are spaced in time.
 
-    ``even``: most of them by the same time. ``frame_ticks``: the usual time, in units of the time
-    base (0: not known). ``missing``: frames that would fill the gaps. A gap is no proof of damage:
-    honest files pause, and recorders drop frames.
+    ``even``: most intervals between packets are equal. ``frame_ticks``: the usual interval, in
+    units of the time base; 0 if unknown. ``missing``: number of frames that would fill the gaps. A
+    gap does not prove damage: intact files may pause, and recorders drop frames.
     """
 
     even: bool
@@ -30,7 +30,7 @@ class Timeline:
 
 
 def timeline_of(packets: PacketTable) -> Timeline:
-    """VideoSample at the packets that are shown. A packet's own duration is no gap."""
+    """The timeline of the packets that are shown. A packet's own duration is not a gap."""
     pts_N, duration_N = packets.times()
     order = np.argsort(pts_N, kind="stable")
     interval_N, duration_N = np.diff(pts_N[order]), duration_N[order]
@@ -41,14 +41,14 @@ def timeline_of(packets: PacketTable) -> Timeline:
     near_N = np.abs(interval_N - usual) <= _NEAR * usual
     if near_N.mean() < _EVEN_SHARE:
         return Timeline(False, usual, _uneven(interval_N, duration_N))
-    # The mean, not the median: a clock of milliseconds rounds 33.3 to 33.
+    # The mean, not the median, because a clock of milliseconds rounds 33.3 to 33.
     frame = float(interval_N[near_N].mean())
     missing_N = np.rint((interval_N - np.maximum(duration_N[:-1], frame)) / frame)
     return Timeline(even=True, frame_ticks=frame, missing=int(missing_N.clip(min=0).sum()))
 
 
 def _uneven(interval_N: np.ndarray, duration_N: np.ndarray) -> int:
-    """Missing frames where packets share times, as in MPEG program streams, but last equally."""
+    """Missing frames if packets share times, as in MPEG program streams, but all last equally."""
     duration = int(duration_N[0])
     if duration == 0 or (duration_N != duration).any():
         return 0

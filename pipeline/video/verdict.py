@@ -1,34 +1,39 @@
-"""When a video is whole, damaged or failed: the policy.
+"""Decides whether a video is whole, damaged or failed.
 
-ffmpeg exits with 0 for most truncated and corrupt files, so its exit status alone says little.
+ffmpeg exits with status 0 for most truncated and corrupt files, so the exit status alone is not
+enough.
 
-Failed: nothing of the video is used. One of these holds, asked in this order:
+Failed: nothing of the video is used. One of these holds, checked in this order:
 
-1. a limit of DecodeConfig was broken, or ffmpeg found no (readable) video stream;
-2. ffmpeg ended with an error status or a signal (one that others send, such as SIGKILL by the
-   kernel when memory is short, says nothing about the video: it is tried again);
+1. a limit of DecodeConfig was exceeded, or ffmpeg found no readable video stream;
+2. ffmpeg ended with an error status or a signal (if another process sent the signal, as the kernel
+   sends SIGKILL when memory is short, the video is not at fault and is tried again);
 3. nothing was decoded;
-4. the outputs of the one ffmpeg process disagree on the number of frames, or frames have no time.
+4. the outputs of the one ffmpeg process disagree on the number of frames, or frames have no
+   timestamp.
 
-Damaged: frames were decoded and ffmpeg ended in good order, but content is missing or may be:
+Damaged: frames were decoded and ffmpeg ended normally, but content is missing or may be missing:
 
-5. the file ends early: the demuxer's word ("File ended prematurely", "partial file"), the file's
-   own bytes (``container``), or a declared duration that none of its streams reaches;
-6. the demuxer met errors, or packets that it marks as corrupt, in the film's stream;
-7. fewer frames than packets came out *and* the decoder reported errors;
+5. the file ends early, according to the demuxer ("File ended prematurely", "partial file"), the
+   file's own bytes (``container``), or a declared duration that none of its streams reaches;
+6. the demuxer reported errors, or corrupt packets, in the main video stream;
+7. there are fewer frames than packets *and* the decoder reported errors;
 8. an AVI is shorter than its header says;
-9. presentation times leave room for frames *and* ffmpeg reported errors. A gap alone is no
-   evidence: honest files pause, and recorders drop frames;
-10. a picture's packet ends before the picture does.
+9. presentation times have gaps *and* ffmpeg reported errors. A gap alone is not evidence: intact
+   files may pause, and recorders drop frames;
+10. the packet of a frame ends before the frame does.
 
-``DecodeConfig.damaged`` says whether such a video is kept, with these words, or fails.
+``DecodeConfig.damaged`` decides whether such a video is kept, with a description of the damage, or
+fails.
 
-Decoder errors with none of the above are damage that the decoder conceals within pictures: no
-frame is missing, and the errors are kept with the video. This needs a container that lists its
-frames, or presentation times that follow evenly; else the video is damaged as well.
+Decoder errors with none of the above are damage that the decoder conceals within frames: no frame
+is missing, and the errors are stored with the video. This requires a container that lists its
+frames, or evenly spaced presentation times; otherwise the video is damaged too.
 
-Whole: everything else. Fewer frames than packets without an error is normal: hidden frames, packed
-B-frames.
+Whole: everything else. Fewer frames than packets without an error is normal (hidden frames, packed
+B-frames).
+
+The texts made here are stored in caches and frame stores, so keep them stable.
 Measured in docs/decisions/010-when-a-video-is-whole.md and 017-damaged-videos.md.
 """
 
@@ -52,65 +57,65 @@ __all__ = [
     "read_log",
 ]
 
-# "[h264 @ 0x55..] [error] text": contexts, then the level that -loglevel level+ adds.
+# "[h264 @ 0x55..] [error] text": contexts, then the level that "-loglevel level+" adds.
 _LINE = re.compile(
     r"^(?P<context>(?:\[[^\]]* @ [^\]]*\] )*)\[(?P<level>warning|error|fatal|panic)\] (?P<text>.*)"
 )
 _REPEATED = re.compile(r"^    Last message repeated (\d+) times")
 _DURATION = re.compile(r"^\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", re.MULTILINE)
 # Output 1 holds the decoded frames; see ``command``.
-_FILM = re.compile(r"^\[info\]\s+Stream #0:(\d+) -> #1:0 ", re.MULTILINE)
+_MAIN_STREAM = re.compile(r"^\[info\]\s+Stream #0:(\d+) -> #1:0 ", re.MULTILINE)
 _INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ", re.MULTILINE)
 _OF_STREAM = re.compile(r"\bstream (?:= |#0:)?(\d+)")
 _URL = re.compile(r"file:/\S.*/")
-# Messages about our own outputs, not about the video.
+# Contexts of messages about the outputs, not about the video.
 _MUXER_CONTEXTS = ("[rawvideo", "[framecrc")
 _EARLY_END = ("File ended prematurely", "partial file")
-# Warnings that mean damage. ffmpeg repeats the first of them in words of its own.
+# Warnings that mean damage.
 _CORRUPT_PACKET = "Packet corrupt"
 _CORRUPT_FRAME = "corrupt decoded frame"
-_CUT_PICTURE = "overread"  # the decoder wants more bytes than the packet has
-# What the demuxer calls an error although nothing of the film is missing.
-_INNOCENT = ("Referenced QT chapter track not found",)
+_CUT_FRAME = "overread"  # the decoder needs more bytes than the packet has
+# What the demuxer reports as an error although no video is missing.
+_HARMLESS = ("Referenced QT chapter track not found",)
 _TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel count (\d+)")
 _STOPPED = re.compile(r"^\[info\] Exiting normally, received signal (\d+)", re.MULTILINE)
 _NO_STREAM = "matches no streams"
 MOST_COUNTED = 1000
-"""Errors of one video that are counted; the middle of a long log is not kept."""
+"""Largest number of errors counted for one video; the middle of a long log is not kept."""
 
 _MESSAGE_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class FFmpegLog:
-    """The errors in what ffmpeg said, and the duration that the container declares.
+    """The errors that ffmpeg logged, and the duration that the container declares.
 
-    ``errors``: all of them. ``demuxer_errors``: of the container, about the film.
+    ``errors``: all errors. ``demuxer_errors``: those of the container in the main video stream.
     """
 
     errors: tuple[str, ...]
     declared_seconds: float | None
-    stop_signal: int | None = None  # ffmpeg obeyed this signal and ended in good order
+    stop_signal: int | None = None  # ffmpeg handled this signal and ended normally
     demuxer_errors: tuple[str, ...] = ()
     lists_samples: bool = False  # the container has a table of all its frames
 
     @property
     def decoder_errors(self) -> int:
-        """How many errors are not the demuxer's, at most 1,000."""
+        """Number of errors that are not the demuxer's, at most 1,000."""
         return min(len(self.errors) - len(self.demuxer_errors), MOST_COUNTED)
 
     @property
     def summary(self) -> str:
-        """The first few errors on one line; the demuxer and the decoder speak in turns."""
+        """The first few different errors on one line, those of the demuxer first."""
         shown = list(dict.fromkeys(self.demuxer_errors + self.errors))[:3]
         return "; ".join(shown) or "nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with a video of which frames were decoded.
+    """What is wrong with a video that could be decoded.
 
-    ``text``: the same on every machine. ``concealed``: within pictures; no frame is missing.
+    ``text``: the same on every machine. ``concealed``: errors within frames; no frame is missing.
     """
 
     text: str
@@ -118,12 +123,12 @@ class Damage:
 
 
 def read_log(text: str) -> FFmpegLog:
-    """Parse stderr of an ffmpeg run with ``-loglevel level+info``."""
-    film, name = _FILM.search(text), _INPUT.search(text)
+    """Parse the stderr of an ffmpeg that ran with ``-loglevel level+info``."""
+    main_stream, name = _MAIN_STREAM.search(text), _INPUT.search(text)
     of_demuxer = ("[in#0", f"[{name[1]} @" if name is not None and "," in name[1] else "[in#0")
     errors: list[str] = []
     demuxer: list[str] = []
-    last: list[list[str]] = []  # where the line before went, to be repeated
+    last: list[list[str]] = []  # the lists that the previous message went to
     for line in text.splitlines():
         if repeated := _REPEATED.match(line):
             for found in last:
@@ -133,14 +138,14 @@ def read_log(text: str) -> FFmpegLog:
         last = []
         if match is None or match["context"].startswith(_MUXER_CONTEXTS):
             continue
-        said = _message(match["text"])
-        if not _is_damage(match["level"], said) or _of_another_stream(said, film):
+        message = _message(match["text"])
+        if not _is_damage(match["level"], message) or _of_another_stream(message, main_stream):
             continue
         last = [errors]
-        if match["context"].startswith(of_demuxer) or said.startswith(_CORRUPT_PACKET):
+        if match["context"].startswith(of_demuxer) or message.startswith(_CORRUPT_PACKET):
             last.append(demuxer)
         for found in last:
-            found.append(said)
+            found.append(message)
     stopped = _STOPPED.search(text)
     signal = int(stopped[1]) if stopped is not None else None
     lists_samples = name is not None and name[1].startswith("mov,")
@@ -148,31 +153,34 @@ def read_log(text: str) -> FFmpegLog:
 
 
 def _message(text: str) -> str:
-    # Folders differ from machine to machine; a reason that is stored must not.
+    # Folders are removed: they differ between machines, and stored reasons must not.
     return one_line(_URL.sub("", text).strip().rstrip("."))[:_MESSAGE_CHARS]
 
 
-def _is_damage(level: str, said: str) -> bool:
+def _is_damage(level: str, message: str) -> bool:
     if level == "warning":
-        return said.startswith((_CORRUPT_PACKET, _CORRUPT_FRAME))
-    return not said.startswith(_INNOCENT)
+        return message.startswith((_CORRUPT_PACKET, _CORRUPT_FRAME))
+    return not message.startswith(_HARMLESS)
 
 
-def _of_another_stream(said: str, film: re.Match[str] | None) -> bool:
-    """Whether a message concerns sound, say. A file that ends early does so for all streams."""
-    named = _OF_STREAM.search(said)
-    if film is None or named is None or any(mark in said for mark in _EARLY_END):
+def _of_another_stream(message: str, main_stream: re.Match[str] | None) -> bool:
+    """Whether a message is about another stream, such as audio.
+
+    A file that ends early ends early for all streams.
+    """
+    named = _OF_STREAM.search(message)
+    if main_stream is None or named is None or any(mark in message for mark in _EARLY_END):
         return False
-    return named[1] != film[1]
+    return named[1] != main_stream[1]
 
 
 def early_end(log: FFmpegLog) -> str | None:
-    """The demuxer's own words that the file ends before its time, or None."""
+    """The demuxer's message that the file ends too early, or None."""
     return next((line for line in log.errors if any(m in line for m in _EARLY_END)), None)
 
 
 def no_frames_reason(log: FFmpegLog) -> str:
-    """Why ffmpeg gave up, or found nothing at all."""
+    """Why ffmpeg decoded nothing."""
     if any(_NO_STREAM in line for line in log.errors):
         return "no video stream"
     for line in log.errors:
@@ -189,20 +197,20 @@ def find_damage(
     broken: str | None,
     header_ticks: int | None,
 ) -> Damage | None:
-    """Points 5 to 10 of the policy; None for a video that is whole without any error.
+    """Apply points 5 to 10; None for a video that is whole and has no errors.
 
     Args:
-        log: What ffmpeg said while it decoded.
-        decoded: Frames that came out, at least 1.
-        packets: Those of the film.
-        broken: Why the file is truncated or has holes, if it is known.
-        header_ticks: Length of the stream as the header of an AVI says, in its time base.
+        log: Messages of the ffmpeg that decoded the video.
+        decoded: Number of frames that were decoded, at least 1.
+        packets: Packets of the main video stream.
+        broken: Why the file is truncated or has holes, if that is known.
+        header_ticks: Length of the stream according to the header of an AVI, in its time base.
     """
     timeline = timeline_of(packets)
     short = _missing_of_header(header_ticks, packets, timeline)
     lost = decoded < packets.count and log.decoder_errors > 0
     gaps = timeline.missing if log.errors else 0
-    cut = sum(said.startswith(_CUT_PICTURE) for said in log.errors)
+    cut = sum(message.startswith(_CUT_FRAME) for message in log.errors)
     if not (broken or log.demuxer_errors or lost or short or gaps or cut):
         if not log.errors:
             return None
@@ -235,13 +243,13 @@ def _complaints(log: FFmpegLog) -> str:
 
 
 def _missing_of_header(header_ticks: int | None, packets: PacketTable, timeline: Timeline) -> int:
-    """Whole frames that fit between the end of an AVI's last entry and that in its header."""
+    """Whole frames that fit between an AVI's last entry and the end that its header states."""
     ticks = (header_ticks or 0) - packets.end_dts
     return int(max(0, ticks) / max(timeline.frame_ticks, 1.0))
 
 
 def _missing_at_end(log: FFmpegLog, packets: PacketTable, timeline: Timeline) -> int:
-    """Frames that fit between the last one and the end that the container declares."""
+    """Frames that fit between the last frame and the end that the container declares."""
     gap = duration_gap(log.declared_seconds, packets.reach_seconds, packets.count)
     if gap is None or packets.time_base is None or not timeline.even:
         return 0
@@ -253,7 +261,8 @@ def duration_gap(
 ) -> float | None:
     """Seconds by which ``found_seconds`` falls short of the declared duration, or None.
 
-    Two packet lengths, 2 % and 0.1 s are no gap: the last packet often has no duration.
+    A shortfall below 2 % plus two packet lengths plus 0.1 s is not a gap, because the last packet
+    often has no duration.
     """
     if declared_seconds is None or packets < 1:
         return None

@@ -1,4 +1,4 @@
-"""Which pictures ffmpeg delivers of each frame: full size, or scaled on the way."""
+"""The sizes at which ffmpeg delivers each frame: full size, or scaled while decoding."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FLAGS = re.compile(r"[a-z_]+(\+[a-z_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An RGB picture (uint8, height x width x 3) of every frame of a video.
+    """How every frame of a video is delivered: as an RGB image, uint8 [height, width, 3].
 
-    Make one with ``View.source()``, ``View.squash(...)`` or ``View.short_edge(...)``. ``flags``
-    is swscale's ``sws_flags``, and part of what the picture looks like: two views that differ
-    in it are different views.
+    Create one with ``View.source()``, ``View.squash(...)`` or ``View.short_edge(...)``. ``flags``
+    is swscale's ``sws_flags``. It affects the pixels, so views with different flags are different
+    views. Raises ConfigError for malformed flags or a size below 1 pixel.
     """
 
     mode: Literal["source", "squash", "short_edge"]
@@ -39,10 +39,10 @@ class View:
 
     @classmethod
     def source(cls) -> View:
-        """The frame as it is shown: full size, rotated as its metadata says.
+        """The frame as it is displayed: full size, rotated as its metadata says.
 
-        ``bilinear`` concerns the chroma planes only. It makes swscale take the same path as
-        PyAV's ``frame.to_ndarray(format="rgb24")``: bit-equal for 8-bit sources.
+        ``bilinear`` affects only the chroma planes. With it, swscale computes the same as PyAV's
+        ``frame.to_ndarray(format="rgb24")``: the pixels of 8-bit sources are bit-equal.
         """
         return cls("source")
 
@@ -53,11 +53,11 @@ class View:
 
     @classmethod
     def short_edge(cls, size: int, flags: str = "bilinear") -> View:
-        """The shorter edge becomes ``size`` pixels, the longer one is cut off to a whole number."""
+        """The shorter edge becomes ``size`` pixels; the longer one is rounded down."""
         return cls("short_edge", size, size, flags)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """(height, width) of the picture of a frame that is shown as width x height pixels."""
+        """(height, width) at which a frame that is displayed as width x height is delivered."""
         if self.mode == "source":
             return height, width
         if self.mode == "squash":
@@ -67,12 +67,12 @@ class View:
         return self.height, int(self.height * width / height)
 
     def filters(self) -> str:
-        """The ffmpeg filters that make this picture of a (rotated) frame."""
+        """The ffmpeg filters that scale a (rotated) frame to this view."""
         if self.mode == "source":
             return f"scale=flags={self.flags},format=rgb24"
         if self.mode == "squash":
             return f"scale=w={self.width}:h={self.height}:flags={self.flags},format=rgb24"
-        # To the pixel what size_for() says, else every later frame would be read askew.
+        # Must equal size_for() to the pixel; otherwise all frames would be read misaligned.
         width = f"if(lte(iw,ih),{self.height},floor({self.height}*iw/ih))"
         height = f"if(lte(iw,ih),floor({self.height}*ih/iw),{self.height})"
         return f"scale=w='{width}':h='{height}':flags={self.flags},format=rgb24"

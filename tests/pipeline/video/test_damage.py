@@ -73,11 +73,11 @@ def test_truncated_files_are_kept_with_what_is_missing_or_fail(
     tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...], said: str
 ) -> None:
     path = make_video(tmp_path / name, frames=40, size=(160, 120), args=args)
-    whole = probe_video(path, CONFIG).packets
+    whole = probe_video(path, CONFIG).packet_count
     short = cut(path, 0.613)
     text = kept(short)
     assert re.match(rf"\d+ {said}|\d+ of \d+ {said}", text)
-    assert 0 < probe_video(short, CONFIG).packets < whole
+    assert 0 < probe_video(short, CONFIG).packet_count < whole
     strict = CONFIG.model_copy(update={"damaged": "fail"})
     assert failure(short, strict) == f"damaged: {text}"
     with pytest.raises(DecodeError, match="damaged: truncated: "):
@@ -287,7 +287,7 @@ def test_scripts_that_name_other_files_are_refused(
 def test_limits_on_pixels_and_frames(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mp4", frames=12)
     exact = CONFIG.model_copy(update={"max_pixels": 64 * 48, "max_frames": 12})
-    assert probe_video(path, exact).packets == 12
+    assert probe_video(path, exact).packet_count == 12
     with open_video(path, {}, exact) as stream:
         assert sum(len(block) for block in stream) == 12
     few = CONFIG.model_copy(update={"max_frames": 11})

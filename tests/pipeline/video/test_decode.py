@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from distinit.pipeline.video import (
     DecodeSummary,
     FrameBlock,
     View,
+    decode_process,
     hamming_distance,
     open_video,
     probe_video,
 )
-from distinit.pipeline.video import decode as decode_module
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig
 
@@ -108,7 +109,7 @@ def test_rotation_is_applied(
     np.testing.assert_array_equal(views["source"], np.rot90(upright["source"], turns, (1, 2)))
 
 
-def test_timestamps_are_the_sources_even_backwards(
+def test_timestamps_that_run_backwards_are_kept(
     tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
 ) -> None:
     args = ("-c:v", "mpeg2video", "-g", "3", "-r", "25")
@@ -124,7 +125,7 @@ def test_timestamps_are_the_sources_even_backwards(
     assert summary.frame_count == len(expected_pts)
 
 
-def test_a_change_of_resolution_keeps_frames_apart(
+def test_frames_stay_aligned_after_a_change_of_resolution(
     tmp_path: Path, make_video: Any, decode: Any
 ) -> None:
     args = ("-c:v", "libx264", "-crf", "10", "-bf", "0", "-pix_fmt", "yuv420p")
@@ -160,7 +161,7 @@ def test_views_come_from_the_same_frames(tmp_path: Path, make_video: Any, decode
     assert len(hash_N) == 11
 
 
-def test_hashes_survive_a_reencode_and_tell_scenes_apart(
+def test_hashes_survive_reencoding_and_distinguish_scenes(
     tmp_path: Path, make_video: Any, remake: Any, decode: Any
 ) -> None:
     path = make_video(tmp_path / "a.mp4", frames=10, size=(320, 240))
@@ -174,7 +175,9 @@ def test_hashes_survive_a_reencode_and_tell_scenes_apart(
 @pytest.mark.parametrize(
     "name", ["-dash.mp4", "[1] a b.mp4", "löwe 猫.mp4", "50%d.mp4", "it's:a,b;c.mp4", "pipe:0.mp4"]
 )
-def test_names_are_only_names(tmp_path: Path, make_video: Any, decode: Any, name: str) -> None:
+def test_file_names_are_not_interpreted(
+    tmp_path: Path, make_video: Any, decode: Any, name: str
+) -> None:
     plain = make_video(tmp_path / "plain.mp4", frames=3)
     path = plain.rename(tmp_path / name)
     assert decode(path)[0].frame_count == 3
@@ -205,10 +208,10 @@ def test_cover_art_is_not_the_video(
         decode(only)
 
 
-def test_a_still_before_the_film_is_not_the_video(
+def test_a_still_before_the_main_stream_is_not_the_video(
     tmp_path: Path, make_video: Any, remake: Any, decode: Any
 ) -> None:
-    """A preview that is stored as a track of its own, before the film, and not as cover art."""
+    """A preview may be a separate track before the video, not marked as cover art."""
     video = make_video(tmp_path / "a.mp4", frames=9)
     still = remake(video, tmp_path / "s.mp4", "-frames:v", "1", "-vf", "scale=32:24")
     maps = ("-map", "1", "-map", "0", "-c", "copy")
@@ -216,18 +219,18 @@ def test_a_still_before_the_film_is_not_the_video(
     summary, _, _, views = decode(path)
     assert (summary.frame_count, summary.width, summary.damage) == (9, 64, None)
     np.testing.assert_array_equal(views["source"], decode(video)[3]["source"])
-    assert probe_video(path, CONFIG).packets == 9
+    assert probe_video(path, CONFIG).packet_count == 9
     with open_video(path, {"source": View.source()}, CONFIG, block_frames=4) as stream:
         stream.read_ahead()
         assert [len(block) for block in stream] == [4, 4, 1]
     with open_video(path, {"source": View.source()}, CONFIG) as stream:
-        stream._packets.wait_for_headers()
-        stream.close()  # as another thread does: the film is not begun after that
+        stream._decoding.packets.wait_for_headers()
+        stream.close()  # as another thread does: the main stream is not started after that
         with pytest.raises(DecodeError, match="closed while it was being opened"):
             stream.read_ahead()
 
 
-def test_two_films_in_one_file_mean_the_first(
+def test_of_two_videos_in_one_file_the_first_is_decoded(
     tmp_path: Path, make_video: Any, remake: Any, decode: Any
 ) -> None:
     first = make_video(tmp_path / "1.mp4", frames=8, size=(64, 48))
@@ -237,7 +240,7 @@ def test_two_films_in_one_file_mean_the_first(
     assert decode(path)[0].frame_count == 8
 
 
-def test_a_longer_sound_track_is_no_truncation(
+def test_a_longer_audio_track_is_not_a_truncation(
     tmp_path: Path, make_video: Any, remake: Any, decode: Any
 ) -> None:
     video = make_video(tmp_path / "a.mp4", frames=5)
@@ -250,7 +253,7 @@ def test_blocks_are_shortened_to_bounded_memory(
     tmp_path: Path, make_video: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_video(tmp_path / "a.mp4", frames=7)
-    monkeypatch.setattr(decode_module, "MAX_BLOCK_BYTES", 2 * 64 * 48 * 3 + 5)
+    monkeypatch.setattr(decode_process, "MAX_BLOCK_BYTES", 2 * 64 * 48 * 3 + 5)
     with open_video(path, {"source": View.source()}, CONFIG, block_frames=32) as stream:
         assert [len(block) for block in stream] == [2, 2, 2, 1]
 
@@ -261,7 +264,7 @@ def test_kept_blocks_are_never_overwritten(tmp_path: Path, make_video: Any, deco
     kept = {}
     with open_video(path, {"source": View.source()}, CONFIG, block_frames=2) as stream:
         for block in stream:
-            if block.first_index % 6 == 0:  # the other blocks' memory is used again
+            if block.first_index % 6 == 0:  # the memory of the other blocks is reused
                 kept[block.first_index] = torch.from_numpy(block.views["source"])[1:]
             del block
     assert sorted(kept) == [0, 6, 12, 18]
@@ -269,27 +272,40 @@ def test_kept_blocks_are_never_overwritten(tmp_path: Path, make_video: Any, deco
         np.testing.assert_array_equal(frame[0].numpy(), expected_NHWC[first + 1])
 
 
-def test_a_stream_is_used_in_a_with_block(tmp_path: Path, make_video: Any) -> None:
-    stream = open_video(make_video(tmp_path / "a.mp4"), {}, CONFIG)
-    with pytest.raises(RuntimeError, match="with open_video"):
-        next(stream)
+def test_a_stream_is_usable_once_constructed(
+    tmp_path: Path, make_video: Any, ends_within: Any
+) -> None:
+    stream = open_video(make_video(tmp_path / "a.mp4"), {}, CONFIG, block_frames=5)
+    try:
+        assert next(stream).first_index == 0
+        assert (stream.time_base, stream.summary) == ("1/10240", None)
+        assert [len(block) for block in stream] == [5, 2]
+        assert stream.summary is not None
+    finally:
+        stream.close()
+    stream.close()
+    assert ends_within(stream.pid, 0)
 
 
 def test_blocks_check_their_shapes() -> None:
     pts_N, hash_N = np.zeros(2, np.int64), np.zeros(2, np.uint64)
-    with pytest.raises(ValueError, match="one entry a frame"):
-        FrameBlock(0, pts_N, hash_N, {"a": np.zeros((3, 4, 4, 3), np.uint8)})
-    with pytest.raises(ValueError, match="one entry a frame"):
+    for shape in ((3, 4, 4, 3), (2, 4, 4), (2, 4, 4, 1)):
+        message = (
+            rf"view 'a' .* must have shape \(2, height, width, 3\).* not {re.escape(f'{shape}')}"
+        )
+        with pytest.raises(ValueError, match=message):
+            FrameBlock(0, pts_N, hash_N, {"a": np.zeros(shape, np.uint8)})
+    with pytest.raises(ValueError, match=r"must have shape \(2,\), .* not \(1,\)"):
         FrameBlock(0, pts_N, hash_N[:1], {})
 
 
-def test_reading_ahead_decodes_before_anyone_asks(tmp_path: Path, make_video: Any) -> None:
+def test_reading_ahead_decodes_before_blocks_are_requested(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(320, 240))  # 9 MiB, pipes hold 1
     with open_video(path, {"source": View.source()}, CONFIG, block_frames=4) as stream:
         stream.read_ahead()
         ended = time.monotonic() + 60
         while Path(f"/proc/{stream.pid}").exists() and time.monotonic() < ended:
             time.sleep(0.05)
-        assert not Path(f"/proc/{stream.pid}").exists()  # it is through
+        assert not Path(f"/proc/{stream.pid}").exists()  # ffmpeg has finished
         assert sum(len(block) for block in stream) == 40
     assert stream.summary is not None

@@ -1,4 +1,4 @@
-"""A hardware decoder that is not there: told once, and the same frames by software."""
+"""A missing hardware decoder: one warning, and the same frames decoded in software."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distinit.pipeline.video.binary import find_ffmpeg, supports_cuda
-from distinit.pipeline.video.decode import _tell_once, open_video
+from distinit.pipeline.video.decode import _warn_once, open_video
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
@@ -30,13 +30,13 @@ def decoded(path: Path, config: DecodeConfig) -> tuple[np.ndarray, np.ndarray, n
     )
 
 
-def test_without_cuda_the_same_frames_and_one_line(
+def test_without_cuda_frames_are_equal_and_there_is_one_warning(
     make_video: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     if supports_cuda(find_ffmpeg()):
         pytest.skip("this ffmpeg decodes with CUDA here")
     path = make_video(tmp_path / "a.mp4")
-    _tell_once.cache_clear()
+    _warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         expected = decoded(path, SOFTWARE)
         assert caplog.records == []

@@ -46,7 +46,7 @@ def test_limits_and_ends() -> None:
     assert (nothing.span_seconds, nothing.reach_seconds) == (0.0, 0.0)
 
 
-def test_streams_are_told_apart() -> None:
+def test_streams_are_kept_apart() -> None:
     lines = [b"#tb 0: 1/10", b"#tb 1: 1/100", packet(5, 1), packet(900, 100, stream=1)]
     streams = StreamTables()
     assert streams.feed(lines)
@@ -57,16 +57,18 @@ def test_streams_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("packets", "film"), [([5], 0), ([1, 40], 1), ([20, 40], 0), ([1, 1, 3], 2), ([], 0)]
+    ("packets", "expected"), [([5], 0), ([1, 40], 1), ([20, 40], 0), ([1, 1, 3], 2), ([], 0)]
 )
-def test_the_film_is_the_first_stream_that_is_no_still(packets: list[int], film: int) -> None:
+def test_the_main_stream_is_the_first_that_is_not_a_still(
+    packets: list[int], expected: int
+) -> None:
     streams = StreamTables()
     for number, count in enumerate(packets):
         streams.feed(packet(pts, stream=number) for pts in range(count))
-    assert streams.film == film
+    assert streams.main_stream == expected
 
 
-def test_hidden_and_corrupt_packets_are_told_by_their_flags() -> None:
+def test_hidden_and_corrupt_packets_are_recognized_by_their_flags() -> None:
     table = PacketTable()
     data = b", S=1, Matroska BlockAdditional,      284, 0x92539305"
     plain = [packet(pts).removesuffix(b", F=0x0") for pts in (0, 40, 80, 120)]

@@ -1,19 +1,25 @@
-"""Limits, and that no ffmpeg outlives its stream, its thread's end or its process."""
+"""Limits, and that no ffmpeg outlives its stream, the thread that opened it or the process."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distinit.pipeline.video import View, open_video
+from distinit.pipeline.video import VideoStream, View, decode_process, open_video
+from distinit.pipeline.video import process as process_module
+from distinit.pipeline.video.process import FFmpegProcess
+from distinit.pipeline.video.spawn import spawn
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig
 
@@ -21,17 +27,21 @@ CONFIG = DecodeConfig(deadline_seconds=60, stall_seconds=30)
 SOURCE = {"source": View.source()}
 
 
-def run_into(path: Path, reason: str, config: DecodeConfig) -> None:
-    """Decoding fails for ``reason``."""
+def assert_fails(path: Path, reason: str, config: DecodeConfig) -> None:
+    """Decoding must fail for ``reason``."""
     with pytest.raises(DecodeError, match=reason), open_video(path, SOURCE, config) as stream:
         list(stream)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
 def test_deadline(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mp4", frames=100, rate=5)
     config = CONFIG.model_copy(update={"deadline_seconds": 1.5})
-    run_into(path, r"took longer than deadline_seconds=1\.5", config)
+    assert_fails(path, r"took longer than deadline_seconds=1\.5", config)
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
@@ -39,10 +49,10 @@ def test_stall(tmp_path: Path, make_video: Any) -> None:
     args = ("-c:v", "mpeg4", "-vf", "setpts=PTS*200")
     path = make_video(tmp_path / "a.mkv", frames=4, rate=10, args=(*args, "-fps_mode", "vfr"))
     config = CONFIG.model_copy(update={"stall_seconds": 1.5})
-    run_into(path, r"stalled: no data for stall_seconds=1\.5", config)
+    assert_fails(path, r"stalled: no data for stall_seconds=1\.5", config)
 
 
-def test_a_busy_reader_is_no_stall(tmp_path: Path, make_video: Any) -> None:
+def test_a_busy_reader_does_not_count_as_a_stall(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mp4", frames=12)
     config = CONFIG.model_copy(update={"stall_seconds": 2.5, "deadline_seconds": 3.0})
     with open_video(path, SOURCE, config, block_frames=2) as stream:
@@ -92,20 +102,96 @@ def test_no_descriptor_is_left_open(tmp_path: Path, make_video: Any) -> None:
     def use() -> int:
         with open_video(path, SOURCE, CONFIG) as stream:
             list(stream)
-        return len(list(Path("/proc/self/fd").iterdir()))
+        return open_descriptors()
 
     assert use() == use()
 
 
 def test_a_stream_outlives_the_thread_that_opened_it(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(480, 360))
-    stream = open_video(path, SOURCE, CONFIG, block_frames=4)
-    opener = threading.Thread(target=stream.__enter__)
+    streams: list[VideoStream] = []
+    opener = threading.Thread(
+        target=lambda: streams.append(open_video(path, SOURCE, CONFIG, block_frames=4))
+    )
     opener.start()
     opener.join()
     time.sleep(0.3)
-    with stream._process:  # type: ignore[union-attr]
+    with streams[0] as stream:
         assert sum(len(block) for block in stream) == 40
+
+
+def nth_call_fails(real: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """``real``, except that call ``number`` (from 1) raises."""
+    calls = itertools.count(1)
+
+    def call(*args: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            raise RuntimeError("made to fail")
+        return real(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "number"),
+    [
+        (decode_process, "decode_command", 1),  # before ffmpeg starts
+        (process_module, "spawn", 1),
+        (FFmpegProcess, "run_thread", 1),  # ffmpeg runs, and nothing watches it
+        (FFmpegProcess, "run_thread", 3),  # one thread reads an index, the next does not start
+        (FFmpegProcess, "run_thread", 6),  # while the readers of frames start
+    ],
+)
+def test_opening_that_fails_half_way_leaves_nothing_behind(
+    tmp_path: Path,
+    make_video: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    target: object,
+    name: str,
+    number: int,
+) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=40, size=(480, 360))
+    with open_video(path, SOURCE, CONFIG) as stream:
+        next(stream)  # the thread that starts processes stays
+    started: list[subprocess.Popen[bytes]] = []
+
+    def recorded(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(spawn(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(process_module, "spawn", recorded)
+    monkeypatch.setattr(target, name, nth_call_fails(getattr(target, name), number))
+    threads, descriptors = threading.active_count(), open_descriptors()
+    with (
+        pytest.raises(RuntimeError, match="made to fail"),
+        open_video(path, SOURCE, CONFIG) as stream,
+    ):
+        stream.read_ahead()
+    assert len(started) == (0 if name in ("decode_command", "spawn") else 1)
+    assert all(process.returncode == -signal.SIGKILL for process in started)
+    assert (threading.active_count(), open_descriptors()) == (threads, descriptors)
+
+
+def test_an_interrupt_while_ffmpeg_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    interrupted = threading.Event()
+
+    def slow_start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        signal.pthread_kill(caller, signal.SIGINT)  # as Ctrl-C does, while the caller waits
+        assert interrupted.wait(60)
+        started.append(real_popen(*args, **options))
+        return started[-1]
+
+    caller, real_popen = threading.get_ident(), subprocess.Popen
+    with tempfile.TemporaryFile() as log:
+        spawn(["true"], stderr=log, pass_fds=()).wait()  # the thread that starts processes runs
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", slow_start)
+            with pytest.raises(KeyboardInterrupt):
+                spawn(["sleep", "600"], stderr=log, pass_fds=())
+            interrupted.set()
+        spawn(["true"], stderr=log, pass_fds=()).wait()  # the same thread has ended the other
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_it_works_in_a_forked_process(tmp_path: Path, make_video: Any) -> None:
@@ -132,7 +218,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_sigkill_of_the_parent_ends_ffmpeg(
     tmp_path: Path, make_video: Any, ends_within: Any, slow: bool, request: pytest.FixtureRequest
 ) -> None:
-    if slow:  # ffmpeg sleeps and writes nothing: no broken pipe will tell it
+    if slow:  # ffmpeg sleeps and writes nothing, so that no broken pipe ends it
         request.getfixturevalue("slow_ffmpeg")
     args = ("-c:v", "mpeg4", "-vf", "setpts=PTS*200", "-fps_mode", "vfr")
     path = make_video(tmp_path / "a.mkv", frames=40, size=(640, 480), args=args)
