@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from distinit.pipeline.frames.flow import farneback, levels_of_flow, opencv_version
-from distinit.pipeline.frames.jpeg import decode_planes, encode_planes
+from distinit.pipeline.frames.jpeg import decode_frames, encode_planes
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.frames import FlowSpec
@@ -66,7 +66,7 @@ def ways() -> dict[str, tuple[Encode, Decode]]:
 
     def jpeg(quality: int) -> tuple[Encode, Decode]:
         def decode(data: bytes) -> np.ndarray:
-            return decode_planes(data, 2).permute(1, 2, 0).numpy()
+            return decode_frames([data], channels=2)[0].permute(1, 2, 0).numpy()
 
         return lambda levels_HW2: encode_planes(levels_HW2, quality), decode
 

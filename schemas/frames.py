@@ -1,4 +1,4 @@
-"""The frame store: small JPEG frames of every decoded frame, or their flow, for the students."""
+"""The frame store: every decoded frame as a small JPEG, or its optical flow, for students."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distinit.schemas.video import DecodeConfig
 __all__ = [
     "MAX_STORED_PIXELS",
     "STORE_FORMAT_VERSION",
-    "BatchPlace",
+    "BatchLocation",
     "DamagedVideo",
     "FlowConfig",
     "FlowSpec",
@@ -28,22 +28,25 @@ __all__ = [
 
 STORE_FORMAT_VERSION = 2
 MAX_STORED_PIXELS = 1 << 24
-"""Of one frame: short edge 512 at an aspect ratio of 64."""
-_MAX_EDGE = 65_535  # of a JPEG
+"""Most pixels of one frame: short edge 512 at an aspect ratio of 64."""
+_MAX_EDGE = 65_535  # pixels; the limit of JPEG
 _MAX_COUNT = 1 << 40  # frames, rows and bytes: sums of them stay within 64 bits
 
 
 class FrameGeometry(Record):
-    """Size of a stored frame."""
+    """Size and JPEG quality of stored frames."""
 
     mode: Literal["128x171", "short_edge"] = Field(
-        "128x171", description="squash to height 128, width 171 (VMZ), or keep the aspect ratio"
+        "128x171",
+        description="scale to height 128 and width 171 (VMZ), or keep the aspect ratio",
     )
-    short_edge: int = Field(128, ge=16, le=512, description="pixels (mode short_edge)")
+    short_edge: int = Field(
+        128, ge=16, le=512, description="length of the shorter edge, pixels (mode short_edge)"
+    )
     jpeg_quality: int = Field(90, ge=50, le=100, description="JPEG quality, libjpeg's scale")
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """(height, width) in pixels of a stored width x height frame, as torchvision rounds."""
+        """(height, width) at which a width x height frame is stored; rounds as torchvision does."""
         if self.mode == "128x171":
             return 128, 171
         if width <= height:
@@ -52,68 +55,77 @@ class FrameGeometry(Record):
 
 
 class FramesConfig(Record):
-    """Videos -> frame store, without any teacher."""
+    """Configuration of ``frames build``: videos -> frame store, without teachers."""
 
-    videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
+    videos: str = Field(
+        description="folder (searched recursively), list (.txt, .csv, .parquet) or URL"
+    )
     out: str = Field(description="folder of the frame store; created or continued")
     geometry: FrameGeometry = Field(
         default_factory=FrameGeometry, description="size and quality of stored frames"
     )
-    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
+    decode: DecodeConfig = Field(
+        default_factory=DecodeConfig, description="decoding with ffmpeg, and its limits"
+    )
     spool: SpoolConfig = Field(
-        default_factory=SpoolConfig, description="where videos named by URL wait"
+        default_factory=SpoolConfig, description="where videos from URLs are downloaded to"
     )
 
 
 class FlowSpec(Record):
-    """What the pictures of a flow store are: motion to the next frame, x and y in two planes.
+    """How the frames of a flow store are computed: motion to the next frame, in planes x and y.
 
-    Farneback's algorithm with VMZ's constants on the frames of an RGB store, in grey. Of the last
-    frame it is that of the frame before. Level v of a plane means (v - 128) / 127 * flow_range
-    pixels a frame of the stored size, to the right or down; 128 is no motion.
+    Farneback's algorithm with VMZ's constants, on the frames of an RGB store in gray. The last
+    frame has the same flow as the one before it. Level v of a plane means a motion of
+    (v - 128) / 127 * flow_range pixels per frame, to the right or down, in pixels of the stored
+    size; 128 means no motion.
     """
 
     method: Literal["farneback"] = "farneback"
     pyr_scale: float = Field(0.5**0.5, description="scale from one pyramid level to the next")
     levels: int = Field(5, description="pyramid levels")
-    winsize: int = Field(10, description="averaging window, pixels")
-    iterations: int = Field(2, description="at each level")
+    winsize: int = Field(10, description="size of the averaging window, pixels")
+    iterations: int = Field(2, description="iterations per pyramid level")
     poly_n: int = Field(7, description="neighbourhood of the polynomial expansion, pixels")
-    poly_sigma: float = Field(1.5, description="Gaussian of the expansion, pixels")
-    gaussian_window: bool = Field(True, description="a Gaussian averaging window")
-    flow_range: float = Field(gt=0, description="largest motion kept, pixels a frame")
-    jpeg_quality: int = Field(description="of the planes, which are one grey JPEG")
-    opencv: str = Field(description="version of OpenCV that computed it")
+    poly_sigma: float = Field(
+        1.5, description="standard deviation of the expansion's Gaussian, pixels"
+    )
+    gaussian_window: bool = Field(True, description="whether the averaging window is a Gaussian")
+    flow_range: float = Field(gt=0, description="largest motion kept, pixels per frame")
+    jpeg_quality: int = Field(description="JPEG quality of the planes, which are one gray JPEG")
+    opencv: str = Field(description="version of OpenCV that computed the flow")
 
 
 class FlowConfig(Record):
-    """RGB frame store -> flow frame store."""
+    """Configuration of ``flow build``: RGB frame store -> flow store."""
 
     frames: str = Field(description="folder of the RGB frame store")
     out: str = Field(description="folder of the flow store; created or continued")
     flow_range: float = Field(
-        20.0, gt=0, description="largest motion kept, pixels a frame; larger ones are cut to it"
+        20.0, gt=0, description="largest motion kept, pixels per frame; larger ones are clipped"
     )
     jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality, libjpeg's scale")
     parallel_units: int | None = Field(
-        None, ge=1, description="files computed at a time, a thread each; None: one a core"
+        None,
+        ge=1,
+        description="unit files computed in parallel, one thread per file; None: one per core",
     )
 
 
 class VideoRows(Record):
-    """A run of rows of one unit file: consecutive frames of one video.
+    """Consecutive rows of one unit file that hold consecutive frames of one video.
 
-    A video has one run, or several when it spans units or was written in turns with others.
+    A video has several of these if it spans units, or was written alternately with other videos.
     """
 
     video_id: VideoId
     digest: Sha256 = Field(description="sha256 of the video file's bytes")
     first_frame: int = Field(
-        ge=0, le=_MAX_COUNT, description="index of the first frame that lies in this file"
+        ge=0, le=_MAX_COUNT, description="index in the video of the first of these frames"
     )
-    frame_count: int = Field(ge=0, le=_MAX_COUNT, description="frames in this file")
+    frame_count: int = Field(ge=0, le=_MAX_COUNT, description="number of these frames")
     first_row: int = Field(
-        ge=0, le=_MAX_COUNT, description="row of the first frame within this file"
+        ge=0, le=_MAX_COUNT, description="row of the first of these frames in the file"
     )
     height: int = Field(ge=1, le=_MAX_EDGE, description="pixels, as stored")
     width: int = Field(ge=1, le=_MAX_EDGE, description="pixels, as stored")
@@ -129,48 +141,56 @@ class UndecodableVideo(Record):
 
 
 class DamagedVideo(Record):
-    """A video that is stored although something is wrong with it."""
+    """A video that is stored although it is damaged."""
 
     video_id: VideoId
     digest: Sha256 = Field(description="sha256 of the video file's bytes")
-    damage: str = Field(description="what: frames that are missing, or errors within pictures")
+    damage: str = Field(description="frames that are missing, or errors within frames")
 
 
-class BatchPlace(Record):
-    """Where the columns of one record batch lie in the unit's file: bytes from its beginning.
+class BatchLocation(Record):
+    """Where the columns of one record batch are in a unit's file, as byte offsets from its start.
 
-    What reads a store needs nothing of Arrow's own metadata, which a stranger may have written.
+    With these, a reader does not parse Arrow's own metadata, which an attacker may have written.
     """
 
-    offsets: int = Field(ge=0, le=_MAX_COUNT, description="of ``jpeg``: int32, one more than rows")
-    jpegs: int = Field(ge=0, le=_MAX_COUNT, description="the bytes that the offsets count from")
-    checksums: int = Field(ge=0, le=_MAX_COUNT, description="of ``crc32c``: uint32, one a row")
+    offsets: int = Field(
+        ge=0, le=_MAX_COUNT, description="offsets of ``jpeg``: int32, one more than there are rows"
+    )
+    jpegs: int = Field(
+        ge=0, le=_MAX_COUNT, description="data of ``jpeg``, which the offsets refer to"
+    )
+    checksums: int = Field(
+        ge=0, le=_MAX_COUNT, description="values of ``crc32c``: uint32, one per row"
+    )
 
 
 class StoreCommit(SealedRecord):
-    """``commits/unit-NNNNN.json`` of a frame store; written last."""
+    """``commits/unit-NNNNN.json`` of a frame store; written after the unit's file."""
 
     unit: int = Field(ge=0, le=_MAX_COUNT)
     files: dict[str, FileEntry] = Field(description="path relative to the store -> size, sha256")
-    videos: tuple[VideoRows, ...] = Field(description="runs, in the order of their rows")
-    batches: tuple[BatchPlace, ...] = Field((), description="in order; 512 rows each but the last")
+    videos: tuple[VideoRows, ...] = Field(description="contents of the file, in row order")
+    batches: tuple[BatchLocation, ...] = Field(
+        (), description="record batches in order, of 512 rows each except the last"
+    )
     failed: tuple[UndecodableVideo, ...] = ()
     damaged: tuple[DamagedVideo, ...] = ()
 
     @property
-    def rows(self) -> int:
-        """Frames in the unit's file."""
-        return sum(run.frame_count for run in self.videos)
+    def frame_count(self) -> int:
+        """Number of frames in the unit's file."""
+        return sum(rows.frame_count for rows in self.videos)
 
 
 class FrameStoreManifest(SealedRecord):
-    """``store.json``: the geometry of all frames in the store."""
+    """``store.json``: the geometry of all frames in the store, and its units."""
 
     format: Literal["distinit-frame-store"] = "distinit-frame-store"
     format_version: int = STORE_FORMAT_VERSION
     geometry: FrameGeometry
-    flow: FlowSpec | None = Field(None, description="of a flow store; None: RGB pictures")
-    plan_digest: Sha256 = Field(description="of the unit plan that the files follow")
+    flow: FlowSpec | None = Field(None, description="how flow was computed; None: RGB frames")
+    plan_digest: Sha256 = Field(description="digest of the plan that assigns videos to units")
     units: tuple[int, ...] | None = Field(
         None,
         description="units of the finished store, ascending; None while it is being written",

@@ -1,4 +1,4 @@
-"""How videos are decoded and which of their frames the teachers see."""
+"""Configuration of video decoding, and of the frames that become rows."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class SamplingConfig(Record):
 
     mode: Literal["all", "stride", "fps", "per_video"] = Field(
         "all",
-        description="all frames; every N-th; at most N per second of presentation time; K per "
-        "video, evenly spaced over the frames that are shown",
+        description="all: all frames; stride: every N-th frame; fps: at most N frames per second "
+        "of presentation time; per_video: K frames per video, evenly spaced",
     )
     stride: int = Field(1, ge=1, description="frames from one row to the next (mode stride)")
     fps: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="rows per second (mode fps): of each slot of 1/fps seconds from the first "
-        "frame on, the first frame that is shown in it",
+        description="rows per second (mode fps): the first frame that is shown in each slot of "
+        "1/fps seconds, counted from the first frame",
     )
     per_video: int | None = Field(
         None,
         ge=1,
-        description="rows per video, or as many as it has frames (mode per_video)",
+        description="rows per video (mode per_video); a shorter video gets one per frame",
     )
 
     @model_validator(mode="after")
@@ -40,11 +40,15 @@ class SamplingConfig(Record):
         if self.mode == "per_video" and self.per_video is None:
             raise ValueError("mode per_video needs a value for per_video")
         if self.mode != "stride" and self.stride != 1:
-            raise ValueError("stride goes with mode stride")
+            raise ValueError("stride needs mode stride")
         return self
 
     def __str__(self) -> str:
-        """For people: "all frames", "at most 2 a second"."""
+        """A short description: "all frames", "at most 2 a second".
+
+        It is part of the README.md of published caches, which verification compares byte for byte:
+        do not change it.
+        """
         if self.mode == "stride":
             return f"stride {self.stride}"
         if self.mode == "fps":
@@ -53,38 +57,38 @@ class SamplingConfig(Record):
 
 
 class DecodeConfig(Record):
-    """Limits on one ffmpeg process. They bound what a broken or hostile file can cost."""
+    """How ffmpeg decodes, with limits on what a broken or hostile file can cost."""
 
-    threads: int = Field(1, ge=0, description="decoder threads per video; 0 lets ffmpeg choose")
+    threads: int = Field(1, ge=0, description="decoder threads per video; 0: ffmpeg decides")
     parallel_videos: int = Field(2, ge=1, description="ffmpeg processes per worker")
     deadline_seconds: float = Field(
         3600.0,
         gt=0,
-        description="longest time that is spent waiting for one video's ffmpeg, seconds; while the "
-        "teachers or the disk are the slower part, the clock stands",
+        description="longest total wait for the ffmpeg of one video, seconds; time in which ffmpeg "
+        "itself waits for teachers or the disk does not count",
     )
     stall_seconds: float = Field(
         60.0,
         gt=0,
-        description="longest single wait for ffmpeg without a byte from it, seconds; the clock "
-        "stands as above",
+        description="longest single wait for data from ffmpeg, seconds; counted as "
+        "deadline_seconds is",
     )
     max_pixels: int = Field(
-        8192 * 4320, ge=1, description="largest width x height accepted, pixels (8K)"
+        8192 * 4320, ge=1, description="largest accepted width x height, pixels (8K)"
     )
     max_frames: int = Field(
-        5_000_000, ge=1, description="most frames accepted in one video (46 h at 30 fps)"
+        5_000_000, ge=1, description="most frames in one video (46 h at 30 fps)"
     )
     max_memory_mib: int = Field(
-        4096, ge=64, description="address-space-independent resident limit of one ffmpeg, MiB"
+        4096, ge=64, description="largest resident memory of one ffmpeg process, MiB"
     )
     damaged: Literal["keep", "fail"] = Field(
         "keep",
-        description="what becomes of a video that lost frames, or may have: kept, with what is "
-        "missing in videos.parquet, or failed",
+        description="keep a video that lost frames, or may have lost some, and record the damage "
+        "in videos.parquet; or let it fail",
     )
     hwaccel: Literal["none", "cuda"] = Field(
         "none",
-        description="hardware decoder; without one in ffmpeg or without a GPU, videos are decoded "
-        "in software, with a message",
+        description="hardware decoder; if ffmpeg cannot use it, videos are decoded in software, "
+        "with a warning",
     )

@@ -1,4 +1,4 @@
-"""RGB frame store -> flow frame store, for students of optical flow."""
+"""Computes a flow store from an RGB frame store, for students of optical flow."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["FlowResult", "build_flow"]
 
 
 class FlowResult(Record):
-    """What the flow store holds."""
+    """Contents of a flow store that was built."""
 
     flow_store: str
     videos: int
     frames: int
-    flow_range: float = Field(description="largest motion kept, pixels a frame")
+    flow_range: float = Field(description="largest motion kept, pixels per frame")
     seconds: float
 
     def summary(self) -> str:
-        """Counts, the path, and what to type next."""
+        """Counts, the path of the store, and the next command."""
         return "\n".join(
             [
                 f"flow of {counted(self.frames, 'frame')} of {counted(self.videos, 'video')} "
                 f"in {self.seconds:.1f} s, "
-                f"up to {self.flow_range:g} pixels a frame",
+                f"up to {self.flow_range:g} pixels per frame",
                 f"flow    {one_line(self.flow_store)}",
                 "",
                 f"next: distinit distill --cache CACHE --frames {shell_line([self.flow_store])} "
@@ -43,9 +43,10 @@ class FlowResult(Record):
 
 
 def build_flow(config: FlowConfig, *, progress: Progress | None = None) -> FlowResult:
-    """Compute the flow of every frame of an RGB store; a second call goes on.
+    """Compute the flow of every frame of an RGB store; resumes an unfinished flow store.
 
-    Raises LockedError while another process writes the flow store, and as ``build_flow_store``.
+    Raises LockedError while another process is writing the flow store, and whatever
+    ``build_flow_store`` raises.
     """
     began = time.monotonic()
     refuse_inside_data(Path(config.out).parent)

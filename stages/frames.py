@@ -1,4 +1,4 @@
-"""Videos -> frame store, for those who received a target cache without pixels."""
+"""Builds and verifies frame stores, for users of a target cache that came without pixels."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ _PROBLEMS_SHOWN = 20
 
 
 class FramesResult(Record):
-    """What the frame store holds."""
+    """Contents of a frame store that was built."""
 
     frames_store: str
     videos: int
     frames: int
-    failed: dict[str, str] = Field(description="path -> reason; these are not in the store")
+    failed: dict[str, str] = Field(
+        description="path -> reason, of videos that are not in the store"
+    )
     damaged: dict[str, str] = Field(
-        description="path -> what is wrong, of videos that are in the store all the same"
+        description="path -> what is wrong, of damaged videos that are in the store"
     )
     seconds: float
 
     def summary(self) -> str:
-        """Counts, failures with reasons, the path."""
+        """Counts, failures with their reasons, and the path of the store."""
         lines = [
             f"{counted(self.videos, 'video')}, {counted(self.frames, 'frame')} "
             f"in {self.seconds:.1f} s"
@@ -54,10 +56,10 @@ class FramesResult(Record):
 
 
 class FramesVerification(Record):
-    """Every disagreement between the bytes of a frame store and its records."""
+    """Every difference between a frame store and its records."""
 
     path: str
-    ok: bool = Field(description="no problem, and every unit of the store is there")
+    ok: bool = Field(description="there are no problems, and every unit of the store is committed")
     complete: bool = Field(description="every unit of the store is committed")
     deep: bool
     units: int
@@ -67,13 +69,13 @@ class FramesVerification(Record):
 
     @property
     def exit_code(self) -> int:
-        """0: ok; 1: damaged; 3: nothing is wrong, but units are not written yet."""
+        """0: ok; 1: damaged; 3: no damage, but some units are not written yet."""
         if self.problems:
             return 1
         return 0 if self.complete else 3
 
     def summary(self) -> str:
-        """The verdict, then the problems and what to do."""
+        """The result, then the problems and what to do about them."""
         checked = (
             f"{counted(self.units, 'unit')}, {counted(self.frames, 'frame')}, "
             f"{self.bytes / 1e6:.1f} MB"
@@ -90,7 +92,7 @@ class FramesVerification(Record):
             lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json has all)")
         lines.append(
             "  to do: fetch it again, or delete commits/unit-NNNNN.json of the damaged units and "
-            f"{rerun}: it does these units again"
+            f"{rerun} to rebuild them"
         )
         return "\n".join(lines)
 
@@ -98,7 +100,10 @@ class FramesVerification(Record):
 def verify_frames(
     path: Path, *, deep: bool, progress: Progress | None = None
 ) -> FramesVerification:
-    """Check a frame store; damage is reported, not raised. Raises FrameStoreError where none is."""
+    """Check a frame store; damage is reported, not raised.
+
+    Raises FrameStoreError if ``path`` is not a frame store.
+    """
     progress = progress or NullProgress()
     report = verify_store(path, deep=deep, progress=progress)
     return FramesVerification(
@@ -106,9 +111,9 @@ def verify_frames(
         ok=report.complete and not report.problems,
         complete=report.complete,
         deep=deep,
-        units=report.units,
-        frames=report.frames,
-        bytes=report.bytes,
+        units=report.unit_count,
+        frames=report.frame_count,
+        bytes=report.byte_count,
         problems=report.problems,
     )
 
@@ -122,10 +127,13 @@ def _shown(reasons: Mapping[str, str]) -> list[str]:
 
 
 def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> FramesResult:
-    """Decode every video of ``config`` into its frame store; a second call goes on.
+    """Decode every video of ``config`` into a frame store; resumes an unfinished one.
 
-    Raises CorpusError, FrameStoreError for a store of other videos or another geometry,
-    LockedError while another process writes it, and StorageError when the disk refuses.
+    Raises:
+        CorpusError: Videos cannot be listed.
+        FrameStoreError: ``config.out`` holds a store of other videos or another geometry.
+        LockedError: Another process is writing the store.
+        StorageError: The disk refuses.
     """
     began = time.monotonic()
     progress = progress or NullProgress()

@@ -1,4 +1,4 @@
-"""Decode videos straight into a frame store, for datasets and for users of a received cache."""
+"""Builds a frame store directly from videos, for datasets and for users of a received cache."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = ["build_store"]
 
-_UNITS_WANTED = 64  # enough to keep the cores busy and to lose little on a crash
+_TARGET_UNIT_COUNT = 64  # enough to keep all cores busy, and to lose little in a crash
 _MAX_VIDEOS_PER_UNIT = 256
 
 
 def build_store(
     corpus: Corpus, root: Path, geometry: FrameGeometry, decode: DecodeConfig, progress: Progress
 ) -> FrameStore:
-    """Decode every frame of ``corpus`` into the store at ``root``, finish one begun before, or
-    repair one whose files are missing or cut short.
+    """Decode every frame of ``corpus`` into the frame store at ``root``.
 
-    The caller holds ``store_lock(root)``. A video that cannot be decoded is recorded in the
+    An unfinished store is completed, and units whose files are missing or truncated are rebuilt.
+    The caller must hold ``store_lock(root)``. A video that cannot be decoded is recorded in the
     store's ``failed``. Raises FrameStoreError if ``root`` holds a store of other videos or another
-    geometry, StorageError when the disk refuses.
+    geometry, StorageError if the disk refuses.
     """
     units = _plan(corpus.files)
     plan_digest = sha256_of([[file.video_id, file.digest] for unit in units for file in unit])
     writer = FrameStoreWriter(root, geometry, plan_digest)
     pending = {unit: UnitVideos(units[unit]) for unit in writer.pending_units(range(len(units)))}
-    left = sum(len(videos.files) for videos in pending.values())
-    progress.start("frames", len(corpus.files), "videos", len(corpus.files) - left)
+    video_count = len(corpus.files)
+    pending_count = sum(len(videos.files) for videos in pending.values())
+    progress.start("frames", video_count, "videos", video_count - pending_count)
     fill_units(writer, corpus.source, pending, decode, progress)
     progress.finish()
     writer.finalise(range(len(units)))
@@ -45,6 +46,6 @@ def build_store(
 
 
 def _plan(files: Sequence[VideoFile]) -> list[tuple[VideoFile, ...]]:
-    """Runs of videos, by the listing alone: the same for every run over the same files."""
-    per_unit = min(_MAX_VIDEOS_PER_UNIT, max(1, -(-len(files) // _UNITS_WANTED)))
+    """Consecutive videos per unit. Depends only on the list of files, so it can be repeated."""
+    per_unit = min(_MAX_VIDEOS_PER_UNIT, max(1, -(-len(files) // _TARGET_UNIT_COUNT)))
     return list(batched(files, per_unit))

@@ -1,4 +1,4 @@
-"""RGB frame store -> flow frame store, unit by unit, several at a time."""
+"""Computes a flow store from an RGB frame store, several units at a time."""
 
 from __future__ import annotations
 
@@ -20,43 +20,48 @@ from distinit.schemas.frames import FlowConfig, FlowSpec, StoreCommit, VideoRows
 
 __all__ = ["build_flow_store", "flow_spec"]
 
-_BLOCK_FRAMES = 64  # in memory at a time, of each unit
+_BLOCK_FRAMES = 64  # held in memory at a time, per unit
 
 
 def build_flow_store(config: FlowConfig, progress: Progress) -> FrameStore:
-    """Compute the flow of every frame of ``config.frames``, finish what was begun before, or
-    repair a store whose files are missing or cut short.
+    """Compute the flow of every frame in the RGB store ``config.frames``.
 
-    Videos, units and frame counts are those of the RGB store, so that a frame's flow is found as
-    the frame is. The caller holds ``store_lock`` of ``config.out``. Raises ConfigError without
-    OpenCV; FrameStoreError if ``config.frames`` is no RGB store or ``config.out`` holds another
-    one; StorageError when the disk refuses.
+    An unfinished flow store is completed, and units whose files are missing or truncated are
+    rebuilt. Videos, units and frame counts are those of the RGB store, so that the flow of a frame
+    has the same video id and index as the frame. The caller must hold ``store_lock`` of
+    ``config.out``.
+
+    Raises:
+        ConfigError: OpenCV is not installed.
+        FrameStoreError: ``config.frames`` is not an RGB store, or ``config.out`` holds another
+            store.
+        StorageError: The disk refuses.
     """
     spec = flow_spec(config)
     source = FrameStore.open(Path(config.frames))
     if source.manifest.flow is not None:
         raise FrameStoreError(
-            f"{config.frames} holds flow already",
+            f"{config.frames} is a flow store already",
             expected="a store of RGB frames",
-            remedy="give the store that `distinit extract` or `distinit frames build` wrote",
+            remedy="name the store that `distinit extract` or `distinit frames build` wrote",
         )
     manifest = source.manifest
     plan_digest = sha256_of(["flow of", manifest.plan_digest, manifest.geometry.record_digest()])
     writer = FrameStoreWriter(Path(config.out), manifest.geometry, plan_digest, spec)
     commits = {commit.unit: commit for commit in source.commits()}
     pending = writer.pending_units(sorted(commits))
-    frames = {unit: sum(run.frame_count for run in c.videos) for unit, c in commits.items()}
-    left = sum(frames[unit] for unit in pending)
-    progress.start("flow", sum(frames.values()), "frames", sum(frames.values()) - left)
+    frame_count = sum(commit.frame_count for commit in commits.values())
+    pending_count = sum(commits[unit].frame_count for unit in pending)
+    progress.start("flow", frame_count, "frames", frame_count - pending_count)
     stopping = threading.Event()
     with ThreadPoolExecutor(config.parallel_units or os.cpu_count() or 1) as pool:
         try:
             jobs = [
-                pool.submit(_build_unit, source, writer, commits[u], spec, stopping)
-                for u in pending
+                pool.submit(_build_unit, source, writer, commits[unit], spec, stopping)
+                for unit in pending
             ]
             for job in as_completed(jobs):
-                progress.advance(frames[job.result()])
+                progress.advance(commits[job.result()].frame_count)
         except BaseException:
             stopping.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -81,11 +86,11 @@ def _build_unit(
     stopping: threading.Event,
 ) -> int:
     with writer.open_unit(commit.unit) as unit:
-        for run in commit.videos:
-            for first, levels_NHW2 in _flow_of_run(source, run, spec):
+        for rows in commit.videos:
+            for first_frame, levels_NHW2 in _flow_of_rows(source, rows, spec):
                 if stopping.is_set():
                     return commit.unit
-                unit.append(run.video_id, run.digest, first, levels_NHW2, run.fps)
+                unit.append(rows.video_id, rows.digest, first_frame, levels_NHW2, rows.fps)
         for failed in commit.failed:
             unit.fail_video(failed.video_id, failed.digest, failed.error)
         for damaged in commit.damaged:
@@ -94,20 +99,21 @@ def _build_unit(
     return commit.unit
 
 
-def _flow_of_run(
-    source: FrameStore, run: VideoRows, spec: FlowSpec
+def _flow_of_rows(
+    source: FrameStore, rows: VideoRows, spec: FlowSpec
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first frame, levels uint8 [N, H, W, 2]) of one run, block by block."""
-    last = source.videos[run.video_id].frame_count - 1
-    end = run.first_frame + run.frame_count
-    for first in range(run.first_frame, end, _BLOCK_FRAMES):
+    """Yield (first frame, levels uint8 [N, H, W, 2]) of consecutive rows, block by block."""
+    last = source.videos[rows.video_id].frame_count - 1
+    end = rows.first_frame + rows.frame_count
+    for first in range(rows.first_frame, end, _BLOCK_FRAMES):
         stop = min(first + _BLOCK_FRAMES, end)
-        # Pair p is the frames p and p + 1; frame i has pair i, the last frame the pair before.
+        # Pair p is frames p and p + 1. Frame i gets the flow of pair i; the last frame that of the
+        # previous pair.
         pairs = [min(i, last - 1) for i in range(first, stop)]
         if last == 0:
-            yield first, levels_of_flow(np.zeros((1, run.height, run.width, 2)), spec.flow_range)
+            yield first, levels_of_flow(np.zeros((1, rows.height, rows.width, 2)), spec.flow_range)
             return
         needed = list(range(pairs[0], pairs[-1] + 2))
-        frames = source.clip(run.video_id, needed).permute(0, 2, 3, 1).numpy()
-        flow_NHW2 = farneback(frames, spec)[[pair - pairs[0] for pair in pairs]]
+        frames_NHWC = source.clip(rows.video_id, needed).permute(0, 2, 3, 1).numpy()
+        flow_NHW2 = farneback(frames_NHWC, spec)[[pair - pairs[0] for pair in pairs]]
         yield first, levels_of_flow(flow_NHW2, spec.flow_range)

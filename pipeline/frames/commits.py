@@ -1,4 +1,4 @@
-"""The records of a frame store: read with suspicion, one in memory at a time; file sizes."""
+"""Reads and validates the records of a frame store, one in memory at a time, and file sizes."""
 
 from __future__ import annotations
 
@@ -26,32 +26,31 @@ __all__ = [
 
 _OFFSET_BYTES = 4
 _CHECKSUM_BYTES = 4
-_ROW_BYTES = 20  # at least, of a file: offsets of id and JPEG, frame index, checksum
+_MIN_ROW_BYTES = 20  # in the file: offsets of id and JPEG, frame index, checksum
 _RERUN = (
-    "run the command that wrote the store again (extract --frames, frames build, flow build, "
-    "finetune)"
+    "rerun the command that wrote the store (extract --frames, frames build, flow build, finetune)"
 )
 
 
 def read_manifest(root: Path) -> FrameStoreManifest:
-    """Read ``store.json``. Raises FrameStoreError if it is missing or not one of ours."""
+    """Read ``store.json``. Raises FrameStoreError if it is missing, damaged or another format."""
     path = StoreLayout(root).manifest
     if not os.path.lexists(path):
         raise FrameStoreError(
-            f"{root} is no frame store",
+            f"{root} is not a frame store",
             expected=str(path),
             found="no such file",
-            remedy="build one with `distinit frames build`, or give another folder",
+            remedy="build one with `distinit frames build`, or name another folder",
         )
-    again = "build the store again in another folder, or fetch it again"
-    manifest = read_record(path, FrameStoreManifest, error=FrameStoreError, remedy=again)
+    remedy = "build the store again in another folder, or fetch it again"
+    manifest = read_record(path, FrameStoreManifest, error=FrameStoreError, remedy=remedy)
     units = manifest.units or ()
     if not manifest.is_intact or list(units) != sorted({unit for unit in units if unit >= 0}):
         raise FrameStoreError(
             f"{path} is damaged",
-            expected="a seal that fits the other fields, and units in ascending order",
+            expected="a seal that matches the other fields, and units in ascending order",
             found="other values",
-            remedy=again,
+            remedy=remedy,
         )
     return manifest
 
@@ -59,31 +58,31 @@ def read_manifest(root: Path) -> FrameStoreManifest:
 def present_units(
     root: Path, manifest: FrameStoreManifest, *, allow_incomplete: bool
 ) -> Sequence[int]:
-    """Units of the store that are committed, ascending.
+    """Committed units of the store, ascending.
 
-    Raises FrameStoreError unless all are, or ``allow_incomplete``.
+    Raises FrameStoreError if a unit is not committed, unless ``allow_incomplete``.
     """
     committed = StoreLayout(root).committed_units()
     units = sorted(committed) if manifest.units is None else manifest.units
-    there = [unit for unit in units if unit in committed]
-    if not allow_incomplete and (manifest.units is None or len(there) < len(units)):
+    present = [unit for unit in units if unit in committed]
+    if not allow_incomplete and (manifest.units is None or len(present) < len(units)):
         writer = WriterLock(StoreLayout(root).lock).holder()
         raise FrameStoreError(
             f"the frame store {root} is not finished",
             expected="all units" if manifest.units is None else f"{len(units)} units",
-            found=f"{len(there)} committed"
+            found=f"{len(present)} committed"
             + ("" if writer is None else f"; a process is writing it now ({writer})"),
-            remedy=f"{_RERUN}: it continues where it stopped"
+            remedy=f"{_RERUN} to resume it"
             if writer is None
-            else "wait until that process is through",
+            else "wait until that process has finished",
         )
-    return there
+    return present
 
 
 def commits_key(layout: StoreLayout, units: Iterable[int]) -> str:
-    """sha256 over the bytes of the commit records: what is derived from them is named by it.
+    """sha256 over the bytes of the commit records; it names what is derived from them.
 
-    Raises FrameStoreError for one that cannot be read.
+    Raises FrameStoreError if a record cannot be read.
     """
     digest = hashlib.sha256(b"distinit frame store\n")
     for unit in units:
@@ -98,56 +97,61 @@ def commits_key(layout: StoreLayout, units: Iterable[int]) -> str:
 
 
 def read_commits(layout: StoreLayout, units: Iterable[int]) -> Iterator[StoreCommit]:
-    """One record after the other. Raises FrameStoreError for damaged ones."""
+    """Yield the commit records of ``units``. Raises FrameStoreError if one is damaged."""
     return (read_commit(layout, unit) for unit in units)
 
 
 def read_commit(layout: StoreLayout, unit: int) -> StoreCommit:
-    """The record of one unit. Raises FrameStoreError where it is damaged or contradicts itself."""
+    """The record of one unit. Raises FrameStoreError if it is damaged or inconsistent."""
     path = layout.commit(unit)
-    commit = read_record(path, StoreCommit, error=FrameStoreError, remedy=_redo(unit))
+    commit = read_record(path, StoreCommit, error=FrameStoreError, remedy=_rebuild_remedy(unit))
     if commit.unit != unit or set(commit.files) != {layout.unit_file_name(unit)}:
         raise FrameStoreError(
-            f"{path} speaks of other files",
+            f"{path} names other files",
             expected=f"unit {unit}: {layout.unit_file_name(unit)}",
             found=f"unit {commit.unit}: {', '.join(sorted(commit.files))[:200]}",
             remedy="do not use this folder; ask its sender for a clean copy",
         )
     problem = _contradiction(commit, commit.files[layout.unit_file_name(unit)].size)
     if problem is not None:
-        raise damaged_unit(path, unit, "a record that agrees with itself", problem)
+        raise damaged_unit(path, unit, "a consistent record", problem)
     return commit
 
 
 def _contradiction(commit: StoreCommit, file_bytes: int) -> str | None:
-    """What of a commit cannot be: readers rely on rows and places that lie within the file."""
+    """What is inconsistent in a commit, or None.
+
+    Readers rely on rows and batches that are within the file.
+    """
     if not commit.is_intact:
-        return "its seal is not that of the other fields"
+        return "a seal that does not match the other fields"
     row = 0
-    for run in commit.videos:
-        if run.first_row != row:
-            return f"a run of video {run.video_id} at row {run.first_row}, not {row}"
-        if run.frame_count == 0 or run.height * run.width > MAX_STORED_PIXELS:
-            size = f"{run.width}x{run.height} pixels"
-            return f"{run.frame_count} frames of {size} in video {run.video_id}"
-        row += run.frame_count
-    if row * _ROW_BYTES > file_bytes or len(commit.batches) != -(-row // ROWS_PER_BATCH):
+    for rows in commit.videos:
+        if rows.first_row != row:
+            return f"rows of video {rows.video_id} from row {rows.first_row}, not {row}"
+        if rows.frame_count == 0 or rows.height * rows.width > MAX_STORED_PIXELS:
+            size = f"{rows.width}x{rows.height} pixels"
+            return f"{rows.frame_count} frames of {size} in video {rows.video_id}"
+        row += rows.frame_count
+    if row * _MIN_ROW_BYTES > file_bytes or len(commit.batches) != -(-row // ROWS_PER_BATCH):
         return f"{row} rows, {len(commit.batches)} batches in {file_bytes} bytes"
-    for number, place in enumerate(commit.batches):
-        rows = min(ROWS_PER_BATCH, row - number * ROWS_PER_BATCH)
+    for number, batch in enumerate(commit.batches):
+        row_count = min(ROWS_PER_BATCH, row - number * ROWS_PER_BATCH)
         ends = (
-            place.offsets + (rows + 1) * _OFFSET_BYTES,
-            place.checksums + rows * _CHECKSUM_BYTES,
-            place.jpegs,
+            batch.offsets + (row_count + 1) * _OFFSET_BYTES,
+            batch.checksums + row_count * _CHECKSUM_BYTES,
+            batch.jpegs,
         )
         if max(ends) > file_bytes:
             return f"batch {number} beyond the end of the file"
     return None
 
 
-def check_size(layout: StoreLayout, unit: int, wanted: int) -> None:
-    """Raise FrameStoreError if the file of a unit has not ``wanted`` bytes, or is a link to
-    elsewhere. A file cut short would otherwise end a reader with a bus error."""
+def check_size(layout: StoreLayout, unit: int, expected_bytes: int) -> None:
+    """Raise FrameStoreError unless the file of a unit is in the store and has ``expected_bytes``.
+
+    Reading a mapped file that was truncated would end the process with a bus error.
+    """
     name = layout.unit_file_name(unit)
     try:
         size: int | None = safe_join(layout.root, name).stat().st_size
@@ -157,20 +161,22 @@ def check_size(layout: StoreLayout, unit: int, wanted: int) -> None:
         raise FrameStoreError(
             error.problem, expected=error.expected, found=error.found, remedy=error.remedy
         ) from error
-    if size != wanted:
+    if size != expected_bytes:
         raise FrameStoreError(
             f"{layout.root / name} is not what was committed",
-            expected=f"{wanted} bytes",
+            expected=f"{expected_bytes} bytes",
             found="no such file" if size is None else f"{size} bytes",
-            remedy=f"{_RERUN}: it does this unit again; or fetch the file again",
+            remedy=f"{_RERUN} to rebuild this unit, or fetch the file again",
         )
 
 
 def damaged_unit(path: Path, unit: int, expected: str, found: object) -> FrameStoreError:
-    """The error of a unit whose record or file is not what it should be."""
-    return FrameStoreError(f"{path} is damaged", expected=expected, found=found, remedy=_redo(unit))
+    """The error for a unit whose record or file is damaged."""
+    return FrameStoreError(
+        f"{path} is damaged", expected=expected, found=found, remedy=_rebuild_remedy(unit)
+    )
 
 
-def _redo(unit: int) -> str:
+def _rebuild_remedy(unit: int) -> str:
     record = StoreLayout(Path()).commit_name(unit)
-    return f"delete {record} of the store, then {_RERUN}: it does this unit again"
+    return f"delete {record} of the store, then {_RERUN} to rebuild this unit"

@@ -1,4 +1,4 @@
-"""Decode videos into the units of a frame store: no teachers, several units at a time."""
+"""Decodes videos into the units of a frame store, several units at a time, without teachers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = ["UnitVideos", "fill_units", "store_view"]
 
-_UNIT_TRIES = 3  # when something outside kills an ffmpeg of the unit
+_UNIT_TRIES = 3  # if another process kills an ffmpeg of the unit
 
 
 @dataclass(frozen=True, slots=True)
 class UnitVideos:
-    """What a unit of a store consists of: videos to decode, and some that are known to fail."""
+    """The contents of a unit: videos to decode, and videos that are known to be undecodable."""
 
     files: tuple[VideoFile, ...]
     failed: tuple[UndecodableVideo, ...] = ()
     fps: Mapping[str, float] = field(default_factory=dict)
-    """Frames per second to record, by video id; of others what decoding finds."""
+    """video_id -> frames per second to record; for other videos it is measured while decoding."""
 
 
 def store_view(geometry: FrameGeometry) -> View:
-    """The picture of each frame that a store of this geometry keeps."""
+    """The view of each frame that a store of this geometry keeps."""
     if geometry.mode == "128x171":
         return View.squash(128, 171)
     return View.short_edge(geometry.short_edge)
@@ -45,21 +45,21 @@ def fill_units(
     decode: DecodeConfig,
     progress: Progress,
 ) -> None:
-    """Decode every frame of the videos of ``units``, and commit these.
+    """Decode every frame of the videos in ``units``, and commit each unit.
 
     ``decode.parallel_videos`` units are filled at a time. A video that cannot be decoded is
-    recorded as failed. The caller holds the store's lock. Raises StorageError when the disk
-    refuses; units that are committed stay.
+    recorded as failed. The caller must hold the store's lock. Raises StorageError if the disk
+    refuses; committed units are kept.
     """
     filler = _Filler(writer, source, decode)
-    failed = 0
+    failed_count = 0
     with ThreadPoolExecutor(decode.parallel_videos) as pool:
         try:
             jobs = [pool.submit(filler.fill, unit, videos) for unit, videos in units.items()]
             for job in as_completed(jobs):
-                videos, of_unit = job.result()
-                failed += of_unit
-                progress.advance(videos, failed=failed)
+                video_count, unit_failed_count = job.result()
+                failed_count += unit_failed_count
+                progress.advance(video_count, failed=failed_count)
         except BaseException:
             filler.stop()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -67,7 +67,7 @@ def fill_units(
 
 
 class _Filler:
-    """Fills one unit after another, in any number of threads, until it is told to stop."""
+    """Fills units, from any number of threads, until ``stop`` is called."""
 
     def __init__(self, writer: FrameStoreWriter, source: VideoSource, decode: DecodeConfig) -> None:
         self._writer = writer
@@ -80,7 +80,7 @@ class _Filler:
         self._stopping.set()
 
     def fill(self, unit: int, videos: UnitVideos) -> tuple[int, int]:
-        """(videos, how many of them failed)."""
+        """Fill and commit one unit; (number of its videos, number of those that failed)."""
         for _ in range(_UNIT_TRIES - 1):
             try:
                 return self._fill_once(unit, videos, last_try=False)
@@ -89,37 +89,37 @@ class _Filler:
         return self._fill_once(unit, videos, last_try=True)
 
     def _fill_once(self, unit: int, videos: UnitVideos, *, last_try: bool) -> tuple[int, int]:
-        failed = 0
-        with self._writer.open_unit(unit) as frames:
+        failed_count = 0
+        with self._writer.open_unit(unit) as unit_writer:
             for known in videos.failed:
-                frames.fail_video(known.video_id, known.digest, known.error)
+                unit_writer.fail_video(known.video_id, known.digest, known.error)
             for file in videos.files:
                 try:
-                    self._store_video(frames, file, videos.fps.get(file.video_id))
+                    self._store_video(unit_writer, file, videos.fps.get(file.video_id))
                 except DecodeError as error:
                     if isinstance(error, DecodeKilledError) and not last_try:
                         raise
                     reason = self._source.reason(file.path, file.digest, error)
-                    frames.fail_video(file.video_id, file.digest, reason)
-                    failed += 1
+                    unit_writer.fail_video(file.video_id, file.digest, reason)
+                    failed_count += 1
                 if self._stopping.is_set():
                     return 0, 0
-            frames.commit()
-        return len(videos.files), failed
+            unit_writer.commit()
+        return len(videos.files), failed_count
 
-    def _store_video(self, frames: UnitFrameWriter, file: VideoFile, fps: float | None) -> None:
+    def _store_video(self, writer: UnitFrameWriter, file: VideoFile, fps: float | None) -> None:
         with (
             self._source.open(file.path, file.digest) as path,
-            open_video(path, {"small": self._view}, self._decode) as stream,
+            open_video(path, {"store": self._view}, self._decode) as stream,
         ):
             for block in stream:
-                small = block.views["small"]
-                frames.append(file.video_id, file.digest, block.first_index, small, 0.0)
+                frames_NHWC = block.views["store"]
+                writer.append(file.video_id, file.digest, block.first_index, frames_NHWC, 0.0)
                 if self._stopping.is_set():
                     return
             summary = stream.summary
         if summary is None:
-            raise RuntimeError("a stream without a summary is not exhausted")
-        frames.set_fps(file.video_id, summary.fps if fps is None else fps)
+            raise RuntimeError("a stream that is exhausted must have a summary")
+        writer.set_fps(file.video_id, summary.fps if fps is None else fps)
         if summary.damage is not None:
-            frames.note_damage(file.video_id, file.digest, summary.damage.text)
+            writer.note_damage(file.video_id, file.digest, summary.damage.text)

@@ -1,4 +1,4 @@
-"""Optical flow between frames, and its 8-bit levels."""
+"""Optical flow between frames, and its encoding as 8-bit levels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.frames import FlowSpec
@@ -15,7 +13,6 @@ from distinit.schemas.frames import FlowSpec
 __all__ = [
     "ZERO_LEVEL",
     "farneback",
-    "flow_from_levels",
     "flow_step",
     "levels_of_flow",
     "opencv",
@@ -23,11 +20,11 @@ __all__ = [
 ]
 
 ZERO_LEVEL = 128
-STEPS = 127  # to either side: the levels of a motion and of its mirror image are exact opposites
+STEPS = 127  # on either side of zero, so that opposite motions have exactly opposite levels
 
 
 def opencv() -> Any:
-    """The module ``cv2``, on one thread. Raises ConfigError where it is not installed."""
+    """The module ``cv2``, limited to one thread. Raises ConfigError if it is not installed."""
     try:
         import cv2
     except ImportError as error:
@@ -37,19 +34,23 @@ def opencv() -> Any:
             found=str(error),
             remedy="install it: pip install 'distinit[flow]'",
         ) from error
-    cv2.setNumThreads(1)  # units are computed side by side
+    cv2.setNumThreads(1)  # several units are computed in parallel
     return cv2
 
 
 def opencv_version() -> str:
-    """Such as 5.0.0. Raises ConfigError as ``opencv``."""
+    """The version of OpenCV, such as 5.0.0. Raises ConfigError if it is not installed."""
     return str(opencv().__version__)
 
 
 def farneback(frames_NHWC: np.ndarray, spec: FlowSpec) -> np.ndarray:
-    """Motion float32 [N-1, H, W, 2] (x, y; pixels) from each RGB frame uint8 to the next."""
+    """Farneback flow from each RGB frame (uint8) to the next.
+
+    Returns float32 [N-1, H, W, 2]: motion in x and y, in pixels. Raises ConfigError if OpenCV is
+    not installed.
+    """
     cv2 = opencv()
-    grey = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames_NHWC]
+    gray = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames_NHWC]
     flows = [
         cv2.calcOpticalFlowFarneback(
             before,
@@ -63,23 +64,18 @@ def farneback(frames_NHWC: np.ndarray, spec: FlowSpec) -> np.ndarray:
             poly_sigma=spec.poly_sigma,
             flags=cv2.OPTFLOW_FARNEBACK_GAUSSIAN if spec.gaussian_window else 0,
         )
-        for before, after in pairwise(grey)
+        for before, after in pairwise(gray)
     ]
     return np.stack(flows) if flows else np.zeros((0, *frames_NHWC.shape[1:3], 2), np.float32)
 
 
 def levels_of_flow(flow_NHW2: np.ndarray, flow_range: float) -> np.ndarray:
-    """uint8 levels 1 .. 255 of motion in pixels; what is beyond ``flow_range`` is cut to it."""
+    """Levels (uint8, 1 .. 255) of motion in pixels, which is clipped to ``flow_range``."""
     steps = np.rint(flow_NHW2 * (STEPS / flow_range)).clip(-STEPS, STEPS)
     levels: np.ndarray = (steps + ZERO_LEVEL).astype(np.uint8)
     return levels
 
 
-def flow_from_levels(levels: Tensor, flow_range: float, dtype: torch.dtype) -> Tensor:
-    """Motion in pixels, of the shape of ``levels``."""
-    return (levels.to(dtype) - ZERO_LEVEL) * flow_step(flow_range)
-
-
 def flow_step(flow_range: float) -> float:
-    """Pixels a frame from one level to the next."""
+    """Motion in pixels per frame between two adjacent levels."""
     return flow_range / STEPS

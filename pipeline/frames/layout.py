@@ -1,4 +1,4 @@
-"""Names of the files of a frame store."""
+"""Names of the files in a frame store."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from distinit.schemas.errors import FrameStoreError
 
 __all__ = ["ROWS_PER_BATCH", "StoreLayout"]
 
-# Every record batch but the last has this many rows, so that a reader finds a row's batch by
-# division. 512 JPEGs of 128x171 are some 4 MB: what a writer holds in memory.
+# Every record batch but the last has this many rows, so that a reader finds the batch of a row by
+# division. A writer holds one batch in memory; 512 JPEGs of 128x171 take about 4 MB.
 ROWS_PER_BATCH = 512
 
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """``store.json``, ``unit-NNNNN.arrow`` and ``commits/unit-NNNNN.json`` below ``root``."""
+    """Paths of ``store.json``, ``unit-NNNNN.arrow`` and ``commits/unit-NNNNN.json`` in ``root``."""
 
     root: Path
 
     @property
     def manifest(self) -> Path:
-        """The geometry and the number of units."""
+        """The manifest: geometry and units."""
         return self.root / "store.json"
 
     @property
@@ -33,15 +33,15 @@ class StoreLayout:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever writes; see ``pipeline/lock.py``."""
+        """The lock that a writer holds; see ``pipeline/lock.py``."""
         return self.root / ".lock"
 
     def unit_file_name(self, unit: int) -> str:
-        """File name of a unit's frames, relative to the root."""
+        """Name of the file with a unit's frames, relative to the root."""
         return f"{unit_name(unit)}.arrow"
 
     def unit(self, unit: int) -> Path:
-        """File of a unit's frames."""
+        """The file with a unit's frames."""
         return self.root / self.unit_file_name(unit)
 
     def commit_name(self, unit: int) -> str:
@@ -49,11 +49,11 @@ class StoreLayout:
         return f"commits/{unit_name(unit)}.json"
 
     def commit(self, unit: int) -> Path:
-        """Commit record of a unit."""
+        """The commit record of a unit."""
         return self.root / self.commit_name(unit)
 
     def committed_units(self) -> frozenset[int]:
-        """Units with a commit record. Raises FrameStoreError where the folder cannot be read."""
+        """Units with a commit record. Raises FrameStoreError if the folder cannot be read."""
         try:
             return committed_units(self.commits)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Read a frame store: memory-mapped JPEG frames, at a constant cost per clip."""
+"""Reads frames from a frame store: memory-mapped JPEGs, at a constant cost per clip."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from distinit.pipeline.frames.commits import (
     read_commits,
     read_manifest,
 )
-from distinit.pipeline.frames.derive import open_run_index
-from distinit.pipeline.frames.index import DigestMap, RunIndex, StoredVideo, VideoMap
+from distinit.pipeline.frames.derive import open_store_index
+from distinit.pipeline.frames.index import DigestMap, StoredVideo, StoreIndex, VideoMap
 from distinit.pipeline.frames.jpeg import check_headers, decode_frames
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH, StoreLayout
 from distinit.pipeline.frames.rows import frame_checksum, video_checksum
@@ -37,21 +37,23 @@ from distinit.schemas.frames import FrameGeometry, FrameStoreManifest, StoreComm
 __all__ = ["FrameStore"]
 
 _RGB = 3  # channels
-# No JPEG of a store is larger: tables and comments, and noise at the best quality.
-_TABLES, _PIXEL_BYTES = 1 << 16, 8
-# Of an Arrow binary column: where a row begins and ends.
+# Upper bounds for the size of a stored JPEG: tables and comments, and noise at the best quality.
+_HEADER_BYTES, _BYTES_PER_PIXEL = 1 << 16, 8
+# In an Arrow binary column: where a row begins and ends.
 _OFFSETS = struct.Struct("<2i")
 _CHECKSUM = struct.Struct("<I")
 
 
 class FrameStore:
-    """A frame store on disk. Open it with ``FrameStore.open``.
+    """A frame store on disk. Open one with ``FrameStore.open``.
 
-    Safe to share between threads, to pickle, and to use after a fork: file handles belong to
-    one process and are opened when first needed.
+    It can be shared between threads, pickled, and used after a fork: file handles belong to one
+    process and are opened when they are first needed.
     """
 
-    def __init__(self, root: Path, manifest: FrameStoreManifest, key: str, index: RunIndex) -> None:
+    def __init__(
+        self, root: Path, manifest: FrameStoreManifest, key: str, index: StoreIndex
+    ) -> None:
         self.root = root
         self.manifest = manifest
         self._key = key
@@ -66,10 +68,10 @@ class FrameStore:
         geometry: FrameGeometry | None = None,
         allow_incomplete: bool = False,
     ) -> FrameStore:
-        """Open a finished store; with ``allow_incomplete`` what is committed of an unfinished one.
+        """Open a finished store, or with ``allow_incomplete`` the committed units of any store.
 
-        Raises FrameStoreError if the store is missing, unfinished, of another ``geometry`` than
-        asked for, or if files are missing or of another size than committed.
+        Raises FrameStoreError if the store is missing or unfinished, if its geometry is not the
+        requested ``geometry``, or if files are missing or have another size than recorded.
         """
         root = Path(root)
         manifest = read_manifest(root)
@@ -78,12 +80,12 @@ class FrameStore:
                 f"the frame store {root} has another geometry",
                 expected=geometry,
                 found=manifest.geometry,
-                remedy="give a store of that geometry, or build one",
+                remedy="name a store of that geometry, or build one",
             )
         layout = StoreLayout(root)
         units = present_units(root, manifest, allow_incomplete=allow_incomplete)
         key = commits_key(layout, units)
-        index = open_run_index(layout, units, key)
+        index = open_store_index(layout, units, key)
         for unit, size in zip(index.units_U.tolist(), index.file_bytes_U.tolist(), strict=True):
             check_size(layout, unit, size)
         return cls(root, manifest, key, index)
@@ -94,22 +96,22 @@ class FrameStore:
         self._units: OrderedDict[int, _UnitFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        # The index is mapped by each process anew, and derived again on another machine.
+        # Each process maps the index itself; another machine derives it again.
         units = self._index.units_U.tolist()
         return {"root": self.root, "manifest": self.manifest, "key": self._key, "units": units}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        index = open_run_index(StoreLayout(state["root"]), state["units"], state["key"])
+        index = open_store_index(StoreLayout(state["root"]), state["units"], state["key"])
         self.__init__(state["root"], state["manifest"], state["key"], index)  # type: ignore[misc]
 
     @cached_property
     def failed(self) -> Mapping[str, UndecodableVideo]:
-        """Every video that could not be decoded, by its id; reads the commit records again."""
+        """video_id -> every video that could not be decoded. Reads the commit records."""
         return {video.video_id: video for commit in self.commits() for video in commit.failed}
 
     @cached_property
     def damage(self) -> Mapping[str, str]:
-        """What is wrong with videos that are stored, by their id; reads the commits again."""
+        """video_id -> what is wrong with a stored video. Reads the commit records."""
         return {video.video_id: video.damage for c in self.commits() for video in c.damaged}
 
     @property
@@ -119,7 +121,7 @@ class FrameStore:
 
     @cached_property
     def videos(self) -> Mapping[str, StoredVideo]:
-        """Every stored video by its id."""
+        """video_id -> stored video."""
         return VideoMap(self._index)
 
     @cached_property
@@ -129,12 +131,12 @@ class FrameStore:
 
     @property
     def video_ids(self) -> np.ndarray:
-        """Ids (bytes [V], sorted) of the stored videos; a video's place is its number."""
+        """Ids (bytes [V], sorted) of the stored videos; a video's number is its position here."""
         return self._index.video_ids_V
 
     @property
     def frame_counts(self) -> np.ndarray:
-        """int64 [V]: frames of each stored video."""
+        """int64 [V]: number of frames of each stored video."""
         return self._index.frame_count_V
 
     @property
@@ -148,10 +150,10 @@ class FrameStore:
         return self.by_digest.numbers_of(digests_N)
 
     def jpegs(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
-        """The JPEG bytes of frames of one video, in the order asked for.
+        """The JPEG bytes of frames of one video, in the order of ``indices``.
 
-        Raises FrameStoreError for an unknown video or frame, for bytes that are not those that
-        were committed, and for pictures of another size.
+        Raises FrameStoreError for an unknown video or frame, for bytes that differ from the
+        committed ones, and for JPEGs of another size than recorded.
         """
         number = self._index.number_of(video_id)
         if number < 0:
@@ -160,52 +162,55 @@ class FrameStore:
                 found=self.failed[video_id].error if video_id in self.failed else None,
                 remedy="build the store from the same videos",
             )
-        frames_N = np.asarray(indices, np.int64)
-        units_N, rows_N = self._index.locate(number, frames_N)
+        frame_N = np.asarray(indices, np.int64)
+        unit_N, row_N = self._index.locate(number, frame_N)
         if self._pid != os.getpid():
             self._reset_handles()
-        height, width, components = self._picture_of(number)
-        video, max_bytes = video_checksum(video_id), _TABLES + _PIXEL_BYTES * height * width
-        places = zip(units_N.tolist(), rows_N.tolist(), frames_N.tolist(), strict=True)
+        height, width, components = self._jpeg_size(number)
+        video, max_bytes = (
+            video_checksum(video_id),
+            _HEADER_BYTES + _BYTES_PER_PIXEL * height * width,
+        )
+        located = zip(unit_N.tolist(), row_N.tolist(), frame_N.tolist(), strict=True)
         with self._lock:
-            jpegs = [self._unit(u).jpeg(row, video, frame, max_bytes) for u, row, frame in places]
+            jpegs = [self._unit(u).jpeg(row, video, frame, max_bytes) for u, row, frame in located]
         check_headers(jpegs, height, width, components)
         return jpegs
 
-    def _picture_of(self, number: int) -> tuple[int, int, int]:
-        """(height, width, components) of the stored pictures of a video."""
+    def _jpeg_size(self, number: int) -> tuple[int, int, int]:
+        """(height, width, components) of the JPEGs of a video."""
         height, width = int(self._index.heights_V[number]), int(self._index.widths_V[number])
         if self.channels == _RGB:
             return height, width, 3
-        return height * self.channels, width, 1  # planes lie one below the other, in grey
+        return height * self.channels, width, 1  # planes are stacked vertically, in gray
 
     def clip(self, video_id: str, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 [T, channels, height, width] of frames of one video, in the order asked for.
+        """uint8 [T, channels, height, width]: frames of one video, in the order of ``indices``.
 
-        RGB, or the two planes of flow (see FlowSpec). Raises FrameStoreError for an unknown video
-        or frame and for damaged bytes.
+        Channels are RGB, or the two planes of flow (see FlowSpec). Raises FrameStoreError as
+        ``jpegs`` does, and for a JPEG that cannot be decoded.
         """
         frames = decode_frames(self.jpegs(video_id, indices), self.channels)
-        # The decoder's order in memory is height, width, channels: kept, one copy is fast.
+        # The decoder's memory order is height, width, channels; keeping it makes the copy fast.
         return torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2)
 
     @property
     def channels(self) -> int:
-        """3 of an RGB store, 2 of a flow store."""
+        """3 for an RGB store, 2 for a flow store."""
         return _RGB if self.manifest.flow is None else 2
 
     def pixels_digest(self) -> str:
-        """Digest of what its pictures are: the geometry, and of a flow store how flow was made."""
+        """Digest of the geometry, and for a flow store also of how the flow was computed."""
         geometry = self.manifest.geometry.record_digest()
         flow = self.manifest.flow
         return geometry if flow is None else sha256_of([geometry, flow.record_digest()])
 
     def commits(self) -> Iterator[StoreCommit]:
-        """The commit records of its units. Raises FrameStoreError for damaged ones."""
+        """Yield the commit records of all units. Raises FrameStoreError if one is damaged."""
         return read_commits(StoreLayout(self.root), self._index.units_U.tolist())
 
     def _unit(self, unit: int) -> _UnitFile:
-        """The open file of a unit; the least recently used one makes room."""
+        """The open file of a unit; if too many are open, the least recently used is closed."""
         if unit in self._units:
             self._units.move_to_end(unit)
             return self._units[unit]
@@ -219,8 +224,8 @@ class FrameStore:
 class _UnitFile:
     """One memory-mapped unit file; ``jpeg`` costs the same for every row.
 
-    Nothing is kept of a row or a batch that was read: objects made between the large blocks of
-    decoded clips would keep the allocator from using those again.
+    Nothing is cached per row or batch: small objects between the large blocks of decoded clips
+    would keep the allocator from reusing those blocks.
     """
 
     def __init__(self, path: Path, unit: int, file_bytes: int, batches_B: np.ndarray) -> None:
@@ -233,7 +238,7 @@ class _UnitFile:
             descriptor = open_regular(self._path)
             try:
                 if os.fstat(descriptor).st_size != file_bytes:
-                    raise self._damaged("another number of bytes than a moment ago")
+                    raise self._damaged("a size that has changed since the store was opened")
                 return mmap.mmap(descriptor, file_bytes, access=mmap.ACCESS_READ)
             finally:
                 os.close(descriptor)
@@ -241,17 +246,20 @@ class _UnitFile:
             raise self._damaged(str(error.strerror)) from error
 
     def jpeg(self, row: int, video: int, frame: int, max_bytes: int) -> bytes:
-        """The JPEG of a row. Raises FrameStoreError unless it has at most ``max_bytes``, and its
-        checksum says that it is ``frame`` of the video whose ``video_checksum`` is ``video``."""
+        """The JPEG of a row.
+
+        Raises FrameStoreError unless it has at most ``max_bytes`` and the checksum of ``frame`` of
+        the video whose ``video_checksum`` is ``video``.
+        """
         batch, inside = divmod(row, ROWS_PER_BATCH)
         offsets, jpegs, checksums = self._batches_B.item(batch)
         first, end = _OFFSETS.unpack_from(self._bytes, offsets + inside * _OFFSETS.size // 2)
         (stored,) = _CHECKSUM.unpack_from(self._bytes, checksums + inside * _CHECKSUM.size)
-        # What lies outside of the file is empty: its checksum is another.
-        right = 0 <= first <= end <= first + max_bytes
-        jpeg = self._bytes[jpegs + first : jpegs + end] if right else b""
+        # A slice beyond the end of the file is empty, and then the checksum differs.
+        valid = 0 <= first <= end <= first + max_bytes
+        jpeg = self._bytes[jpegs + first : jpegs + end] if valid else b""
         if frame_checksum(video, frame, jpeg) != stored:
-            raise self._damaged(f"another checksum in row {row}")
+            raise self._damaged(f"a different checksum in row {row}")
         return jpeg
 
     def _damaged(self, found: str) -> FrameStoreError:

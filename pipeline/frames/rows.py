@@ -1,4 +1,4 @@
-"""The rows of one unit of a frame store, as an Arrow file that grows by whole batches."""
+"""The Arrow file of one unit of a frame store, written batch by batch."""
 
 from __future__ import annotations
 
@@ -13,71 +13,73 @@ import pyarrow as pa
 
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH
 from distinit.pipeline.storage import open_for_writing, storage_errors
-from distinit.schemas.frames import BatchPlace, VideoRows
+from distinit.schemas.frames import BatchLocation, VideoRows
 from distinit.schemas.tables import STORE_SCHEMA
 
-__all__ = ["RowFile", "frame_checksum", "places_of", "video_checksum", "without_videos"]
+__all__ = ["RowFile", "batch_locations", "frame_checksum", "video_checksum", "without_videos"]
 
-_FRAME_BYTES = 8
-_extend = google_crc32c.extend  # looked up once: it is called twice a frame
+_FRAME_INDEX_BYTES = 8
+_extend = google_crc32c.extend  # looked up once, because it is called twice per frame
 
 
 def video_checksum(video_id: str) -> int:
-    """What the checksums of all frames of a video begin with."""
+    """crc32c of a video's id, with which the checksums of all its frames begin."""
     return int(google_crc32c.value(video_id.encode()))
 
 
 def frame_checksum(video: int, frame: int, jpeg: bytes) -> int:
-    """crc32c that says which frame a JPEG is: exchanged rows are noticed as flipped bits are.
+    """crc32c over video, frame index and JPEG, so that swapped rows are detected like flipped bits.
 
-    ``video`` is that of ``video_checksum``.
+    ``video`` is the result of ``video_checksum``.
     """
-    begun = _extend(video, frame.to_bytes(_FRAME_BYTES, "little"))
+    begun = _extend(video, frame.to_bytes(_FRAME_INDEX_BYTES, "little"))
     checksum: int = _extend(begun, jpeg)
     return checksum
 
 
 class RowFile:
-    """An Arrow IPC file that grows by whole batches of ``ROWS_PER_BATCH`` rows.
+    """An Arrow IPC file that is written in batches of ``ROWS_PER_BATCH`` rows.
 
-    It is always a new file: what a killed writer left at ``path`` is removed, no link is followed.
+    ``videos`` lists its contents as VideoRows, in row order; ``row_count`` is the number of rows.
+    The file is always new: whatever a killed writer left at ``path`` is removed, and no link is
+    followed. Raises StorageError if the disk refuses.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.count = 0
-        self.runs: list[VideoRows] = []
+        self.row_count = 0
+        self.videos: list[VideoRows] = []
         self._ids: list[str] = []
         self._indices: list[int] = []
         self._jpegs: list[bytes] = []
         self._checksums: list[int] = []
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # a writer that is still dying keeps its own file
+            path.unlink(missing_ok=True)  # a killed writer that still runs keeps its own file
             self._file = os.fdopen(open_for_writing(path, os.O_EXCL), "wb")
         self._ipc = pa.ipc.new_file(self._file, STORE_SCHEMA)
 
-    def add(self, run: VideoRows, jpegs: Iterable[bytes]) -> None:
-        """Add the frames of ``run``, which begins at the present row."""
-        self._note(run)
-        video = video_checksum(run.video_id)
-        for frame, jpeg in enumerate(jpegs, start=run.first_frame):
-            self._ids.append(run.video_id)
+    def add(self, rows: VideoRows, jpegs: Iterable[bytes]) -> None:
+        """Append ``rows``, whose first row must be ``row_count``, with one JPEG per frame."""
+        self._add_to_videos(rows)
+        video = video_checksum(rows.video_id)
+        for frame, jpeg in enumerate(jpegs, start=rows.first_frame):
+            self._ids.append(rows.video_id)
             self._indices.append(frame)
             self._jpegs.append(jpeg)
             self._checksums.append(frame_checksum(video, frame, jpeg))
-            self.count += 1
+            self.row_count += 1
             if len(self._jpegs) == ROWS_PER_BATCH:
                 self._flush()
 
-    def _note(self, run: VideoRows) -> None:
-        if run.frame_count == 0:
+    def _add_to_videos(self, rows: VideoRows) -> None:
+        if rows.frame_count == 0:
             return
-        if self.runs and _continues(self.runs[-1], run):
-            count = self.runs[-1].frame_count + run.frame_count
-            self.runs[-1] = self.runs[-1].model_copy(update={"frame_count": count})
+        if self.videos and _continues(self.videos[-1], rows):
+            frame_count = self.videos[-1].frame_count + rows.frame_count
+            self.videos[-1] = self.videos[-1].model_copy(update={"frame_count": frame_count})
         else:
-            self.runs.append(run)
+            self.videos.append(rows)
 
     def _flush(self) -> None:
         columns: list[list[Any]] = [self._ids, self._indices, self._jpegs, self._checksums]
@@ -87,7 +89,7 @@ class RowFile:
             column.clear()
 
     def close(self) -> None:
-        """Write the rest. Idempotent."""
+        """Write the remaining rows and close the file. Idempotent."""
         if self._file.closed:
             return
         try:
@@ -98,48 +100,48 @@ class RowFile:
             self._file.close()
 
     def discard(self) -> None:
-        """Close without writing the rest, which a full disk would refuse, and remove the file."""
+        """Close without writing the remaining rows (the disk may be full), and remove the file."""
         with contextlib.suppress(OSError):
             self._file.close()
         self.path.unlink(missing_ok=True)
 
 
-def _continues(before: VideoRows, run: VideoRows) -> bool:
-    """Whether ``run`` is the next frames of the same video at the same size."""
+def _continues(before: VideoRows, rows: VideoRows) -> bool:
+    """Whether ``rows`` are the next frames of the same video at the same size."""
     return (
-        before.video_id == run.video_id
-        and before.first_frame + before.frame_count == run.first_frame
-        and (before.height, before.width) == (run.height, run.width)
+        before.video_id == rows.video_id
+        and before.first_frame + before.frame_count == rows.first_frame
+        and (before.height, before.width) == (rows.height, rows.width)
     )
 
 
-def without_videos(rows: RowFile, dropped: set[str]) -> RowFile:
-    """Copy a closed row file, leaving out the videos in ``dropped``; takes its place."""
-    kept = RowFile(rows.path.with_name(rows.path.name + ".kept"))
-    with pa.memory_map(str(rows.path)) as source:
+def without_videos(file: RowFile, dropped: set[str]) -> RowFile:
+    """Replace a closed row file by a copy without the videos in ``dropped``."""
+    kept = RowFile(file.path.with_name(file.path.name + ".kept"))
+    with pa.memory_map(str(file.path)) as source:
         reader = pa.ipc.open_file(source)
-        for run in rows.runs:
-            if run.video_id not in dropped:
-                first_row = kept.count
-                kept.add(run.model_copy(update={"first_row": first_row}), _jpegs_of(reader, run))
+        for rows in file.videos:
+            if rows.video_id not in dropped:
+                moved = rows.model_copy(update={"first_row": kept.row_count})
+                kept.add(moved, _jpegs_of(reader, rows))
     kept.close()
-    kept.path.replace(rows.path)
-    kept.path = rows.path
+    kept.path.replace(file.path)
+    kept.path = file.path
     return kept
 
 
-def _jpegs_of(reader: pa.ipc.RecordBatchFileReader, run: VideoRows) -> Iterator[bytes]:
-    """The JPEGs of one run, one batch in memory at a time."""
-    end = run.first_row + run.frame_count
-    for batch in range(run.first_row // ROWS_PER_BATCH, -(-end // ROWS_PER_BATCH)):
+def _jpegs_of(reader: pa.ipc.RecordBatchFileReader, rows: VideoRows) -> Iterator[bytes]:
+    """The JPEGs of consecutive rows, with one batch in memory at a time."""
+    end = rows.first_row + rows.frame_count
+    for batch in range(rows.first_row // ROWS_PER_BATCH, -(-end // ROWS_PER_BATCH)):
         start = batch * ROWS_PER_BATCH
         column = reader.get_batch(batch).column("jpeg")
-        for row in range(max(run.first_row, start), min(end, start + ROWS_PER_BATCH)):
+        for row in range(max(rows.first_row, start), min(end, start + ROWS_PER_BATCH)):
             yield column[row - start].as_py()
 
 
-def places_of(path: Path) -> Iterator[BatchPlace]:
-    """Where the columns of each batch lie, of a file that was written here just now."""
+def batch_locations(path: Path) -> Iterator[BatchLocation]:
+    """Where the columns of each batch are, in a file that this process has just written."""
     with pa.memory_map(str(path)) as source:
         reader = pa.ipc.open_file(source)
         base = source.read_buffer().address
@@ -147,7 +149,7 @@ def places_of(path: Path) -> Iterator[BatchPlace]:
             batch = reader.get_batch(number)
             _, offsets, jpegs = batch.column("jpeg").buffers()
             checksums = batch.column("crc32c").buffers()[1]
-            yield BatchPlace(
+            yield BatchLocation(
                 offsets=offsets.address - base,
                 jpegs=jpegs.address - base,
                 checksums=checksums.address - base,

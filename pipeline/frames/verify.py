@@ -1,4 +1,4 @@
-"""Is a frame store what its records say? Every flipped bit, missing or extra file is found."""
+"""Verifies a frame store against its records: finds flipped bits, missing and extra files."""
 
 from __future__ import annotations
 
@@ -21,82 +21,86 @@ __all__ = ["StoreReport", "verify_store"]
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """What was found. ``problems``: one line each; ``complete``: no unit is waited for."""
+    """The result of a verification.
+
+    ``complete``: every unit of the store is committed. The counts are of intact units.
+    ``problems``: one line per problem.
+    """
 
     complete: bool
-    units: int = 0
-    frames: int = 0
-    bytes: int = 0
+    unit_count: int = 0
+    frame_count: int = 0
+    byte_count: int = 0
     problems: tuple[str, ...] = ()
 
 
 def verify_store(root: Path, *, deep: bool, progress: Progress) -> StoreReport:
-    """Compare the files of a store with its records: names and sizes, with ``deep`` every byte.
+    """Compare the files of a store with its records: names and sizes, and with ``deep`` all bytes.
 
-    Raises FrameStoreError where there is no frame store.
+    Raises FrameStoreError if ``root`` is not a frame store.
     """
     layout = StoreLayout(root)
     if not os.path.lexists(layout.manifest):
-        read_manifest(root)  # says what is expected
+        read_manifest(root)  # raises, and says what was expected
     try:
         manifest = read_manifest(root)
         committed = layout.committed_units()
     except FrameStoreError as error:
         return StoreReport(complete=False, problems=(_line("store.json", error),))
     units = sorted(committed) if manifest.units is None else manifest.units
-    there = [unit for unit in units if unit in committed]
-    report = StoreReport(complete=manifest.units is not None and len(there) == len(units))
-    problems = list(_strangers(layout, committed))
-    progress.start("verify", len(there), "units")
-    whole = []
-    for unit in there:
+    present = [unit for unit in units if unit in committed]
+    report = StoreReport(complete=manifest.units is not None and len(present) == len(units))
+    problems = list(_unexpected_files(layout, committed))
+    progress.start("verify", len(present), "units")
+    intact = []
+    for unit in present:
         try:
             commit = _check_unit(layout, unit, deep=deep)
         except (DistInitError, OSError) as error:
             problems.append(_line(f"unit {unit}", error))
         else:
-            whole.append(commit)
+            intact.append(commit)
         progress.advance()
     progress.finish()
     if not problems:
-        problems += _check_rows(root, whole, deep=deep)
+        problems += _check_frames(root, intact, deep=deep)
     return replace(
         report,
-        units=len(whole),
-        frames=sum(commit.rows for commit in whole),
-        bytes=sum(entry.size for commit in whole for entry in commit.files.values()),
+        unit_count=len(intact),
+        frame_count=sum(commit.frame_count for commit in intact),
+        byte_count=sum(entry.size for commit in intact for entry in commit.files.values()),
         problems=tuple(problems),
     )
 
 
 def _check_unit(layout: StoreLayout, unit: int, *, deep: bool) -> StoreCommit:
-    """The unit's commit. Raises FrameStoreError or OSError where its file is another."""
+    """The unit's commit. Raises FrameStoreError or OSError if its file does not match."""
     commit = read_commit(layout, unit)
     (entry,) = commit.files.values()
     check_size(layout, unit, entry.size)
     if deep and sha256_file(layout.unit(unit)) != entry.sha256:
-        raise FrameStoreError(f"{layout.unit_file_name(unit)} has other bytes than committed")
+        raise FrameStoreError(f"{layout.unit_file_name(unit)} has different bytes than committed")
     return commit
 
 
-def _check_rows(root: Path, commits: Sequence[StoreCommit], *, deep: bool) -> Iterator[str]:
-    """Read the store as students do: every frame of every video, where ``deep``."""
+def _check_frames(root: Path, commits: Sequence[StoreCommit], *, deep: bool) -> Iterator[str]:
+    """Open the store as training does; with ``deep``, read every frame of every video."""
     try:
         store = FrameStore.open(root, allow_incomplete=True)
     except DistInitError as error:
         yield _line("the store", error)
         return
-    for run in (run for commit in commits for run in commit.videos if deep):
-        for frame in range(run.first_frame, run.first_frame + run.frame_count):
+    for rows in (rows for commit in commits for rows in commit.videos if deep):
+        for frame in range(rows.first_frame, rows.first_frame + rows.frame_count):
             try:
-                store.jpegs(run.video_id, [frame])
+                store.jpegs(rows.video_id, [frame])
             except FrameStoreError as error:
-                yield _line(f"video {run.video_id}, frame {frame}", error)
+                yield _line(f"video {rows.video_id}, frame {frame}", error)
                 break
 
 
-def _strangers(layout: StoreLayout, committed: frozenset[int]) -> Iterator[str]:
-    """Links, special files, and files that no record speaks of."""
+def _unexpected_files(layout: StoreLayout, committed: frozenset[int]) -> Iterator[str]:
+    """A problem for each link, special file, and file that no record names."""
     known = {layout.manifest.name, layout.lock.name}
     known |= {layout.unit_file_name(unit) for unit in committed}
     known |= {layout.commit_name(unit) for unit in committed}

@@ -1,4 +1,4 @@
-"""Write a frame store: one Arrow file of JPEG frames per unit, committed whole or not at all."""
+"""Writes a frame store: one Arrow file of JPEGs per unit, committed as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from distinit.pipeline.frames.commits import check_size, read_commit, read_manifest
 from distinit.pipeline.frames.jpeg import encode_jpeg, encode_planes
 from distinit.pipeline.frames.layout import StoreLayout
-from distinit.pipeline.frames.rows import RowFile, places_of, without_videos
+from distinit.pipeline.frames.rows import RowFile, batch_locations, without_videos
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import (
@@ -38,22 +38,22 @@ __all__ = ["FrameStoreWriter", "UnitFrameWriter", "store_lock"]
 
 
 def store_lock(root: Path) -> WriterLock:
-    """The lock of the store at ``root``, to be held by whoever writes units of it.
+    """The lock of the store at ``root``, which a writer must hold.
 
-    Raises FrameStoreError where the folder holds links, or content that is no frame store.
+    Raises FrameStoreError if the folder holds links, or content that is not a frame store.
     """
     layout = StoreLayout(root)
     if root.is_dir() and not layout.manifest.exists():
-        strangers = sorted(
+        others = sorted(
             path.name
             for path in root.iterdir()
             if path.name != layout.lock.name and not path.name.endswith(PARTIAL_SUFFIX)
         )
-        if strangers:
+        if others:
             raise FrameStoreError(
                 f"{root} has content but no {layout.manifest.name}",
                 expected="an empty folder or a frame store",
-                found=", ".join(strangers[:5]),
+                found=", ".join(others[:5]),
                 remedy="choose another folder",
             )
     refuse_links(root, FrameStoreError)
@@ -61,10 +61,16 @@ def store_lock(root: Path) -> WriterLock:
 
 
 class FrameStoreWriter:
-    """Creates a frame store or continues one of the same geometry and plan; ``flow``: of flow.
+    """Creates a frame store, or continues one of the same geometry, plan and kind.
 
-    One process holds ``store_lock`` for as long as anything is written. Picklable: several
-    processes, started by that one, may write different units of one store.
+    One process must hold ``store_lock`` while anything is written. The writer can be pickled, so
+    that processes started by the one with the lock may write different units of one store.
+
+    Args:
+        root: Folder of the store.
+        geometry: Size and quality of the stored frames.
+        plan_digest: Digest of the plan that assigns videos to units.
+        flow: How the flow is computed, for a store of optical flow.
 
     Raises FrameStoreError if ``root`` holds a store of another geometry, plan or kind.
     """
@@ -77,23 +83,23 @@ class FrameStoreWriter:
         self.flow = flow
         self.plan_digest = plan_digest
         if self._layout.manifest.exists():
-            self._refuse_another(read_manifest(root))
+            self._check_manifest(read_manifest(root))
         else:
             self._write_manifest(units=None)
 
-    def _refuse_another(self, manifest: FrameStoreManifest) -> None:
-        for name, wanted, found in (
+    def _check_manifest(self, manifest: FrameStoreManifest) -> None:
+        for name, expected, found in (
             ("geometry", self.geometry, manifest.geometry),
             ("plan", self.plan_digest, manifest.plan_digest),
-            ("kind of pictures", self.flow or "RGB", manifest.flow or "RGB"),
+            ("kind of frames", self.flow or "RGB", manifest.flow or "RGB"),
         ):
-            if wanted != found:
+            if expected != found:
                 raise FrameStoreError(
                     f"the frame store {self._layout.root} was made with another {name}",
-                    expected=wanted,
+                    expected=expected,
                     found=found,
-                    remedy="give another folder, or delete this one; to repair it, run the command "
-                    "that wrote it again, with the same videos (extract --frames, frames build, "
+                    remedy="name another folder, or delete this one; to repair it, rerun the "
+                    "command that wrote it, with the same videos (extract --frames, frames build, "
                     "flow build or finetune)",
                 )
 
@@ -108,11 +114,11 @@ class FrameStoreWriter:
         return self._layout.committed_units()
 
     def pending_units(self, units: Iterable[int]) -> list[int]:
-        """Those of ``units`` that are not there whole, and are to be written (again).
+        """Those of ``units`` that must be written, because they are missing or damaged.
 
-        The commit of a unit whose record is damaged, or whose file is missing or of another size,
-        is removed, as is what a killed writer has left. To be called by the holder of
-        ``store_lock``. Raises StorageError where something cannot be removed.
+        If the record of a unit is damaged, or its file is missing or differs in size, its commit
+        record is removed. Files that a killed writer left are removed too. The caller must hold
+        ``store_lock``. Raises StorageError if something cannot be removed.
         """
         for path in self._layout.root.glob(f"unit-*{PARTIAL_SUFFIX}*"):
             with storage_errors(path):
@@ -120,12 +126,12 @@ class FrameStoreWriter:
         committed = self.committed_units()
         pending = []
         for unit in units:
-            if unit not in committed or not self._is_whole(unit):
+            if unit not in committed or not self._is_intact(unit):
                 self.remove_commit(unit)
                 pending.append(unit)
         return pending
 
-    def _is_whole(self, unit: int) -> bool:
+    def _is_intact(self, unit: int) -> bool:
         try:
             (entry,) = self.read_commit(unit).files.values()
             check_size(self._layout, unit, entry.size)
@@ -134,41 +140,44 @@ class FrameStoreWriter:
         return True
 
     def read_commit(self, unit: int) -> StoreCommit:
-        """The record of a committed unit. Raises FrameStoreError where it is damaged."""
+        """The record of a committed unit. Raises FrameStoreError if it is damaged."""
         return read_commit(self._layout, unit)
 
     def remove_commit(self, unit: int) -> None:
-        """From now on the unit is to be written again. Raises StorageError."""
+        """Remove a unit's commit record, so that the unit must be written again.
+
+        Raises StorageError.
+        """
         path = self._layout.commit(unit)
         with storage_errors(path):
             path.unlink(missing_ok=True)
 
     def open_unit(self, unit: int) -> UnitFrameWriter:
-        """Begin a unit afresh; what a killed writer left of it is overwritten."""
+        """Start to write a unit from its beginning; what a killed writer left is overwritten."""
         return UnitFrameWriter(self._layout, self.geometry, unit, self.flow)
 
     def finalise(self, units: Iterable[int]) -> None:
-        """Declare the store finished: it consists of ``units``. Repeat it after adding more.
+        """Declare the store finished, with ``units``. Call it again after adding more units.
 
         Raises FrameStoreError if one of them is not committed.
         """
-        wanted = tuple(sorted(units))
+        expected = tuple(sorted(units))
         committed = self.committed_units()
-        missing = [unit for unit in wanted if unit not in committed]
+        missing = [unit for unit in expected if unit not in committed]
         if missing:
             raise FrameStoreError(
                 f"the frame store {self._layout.root} is not finished",
-                expected=f"{len(wanted)} committed units",
+                expected=f"{len(expected)} committed units",
                 found=f"{len(missing)} missing, the first is {missing[0]}",
-                remedy="run the command that writes it again",
+                remedy="rerun the command that writes it",
             )
-        self._write_manifest(wanted)
+        self._write_manifest(expected)
 
 
 class UnitFrameWriter:
-    """Streams the frames of one unit to disk; ``commit`` makes them visible, at once.
+    """Streams the frames of one unit to disk; ``commit`` makes all of them visible at once.
 
-    As a context manager it aborts on the way out unless it was committed.
+    As a context manager, it aborts on exit unless ``commit`` was called.
     """
 
     def __init__(
@@ -189,29 +198,37 @@ class UnitFrameWriter:
     def append(
         self, video_id: str, digest: str, first_frame: int, frames_NHWC: np.ndarray, fps: float
     ) -> None:
-        """Add consecutive frames ``first_frame`` .. of a video, uint8 RGB or flow, as JPEG.
+        """Add consecutive frames of a video, which are encoded as JPEG.
 
-        Raises FrameStoreError for other arrays, StorageError when the disk refuses.
+        Args:
+            video_id: Id of the video.
+            digest: sha256 of the video file.
+            first_frame: Index of the first frame in the video.
+            frames_NHWC: uint8, 3 channels of RGB, or 2 channels in a flow store.
+            fps: Mean frames per second of the source; 0 if unknown.
+
+        Raises FrameStoreError for arrays of another type or shape, StorageError if the disk
+        refuses.
         """
-        self._check(video_id, frames_NHWC)
-        count, height, width, _ = frames_NHWC.shape
-        run = VideoRows(
+        self._check_frames(video_id, frames_NHWC)
+        frame_count, height, width, _ = frames_NHWC.shape
+        rows = VideoRows(
             video_id=video_id,
             digest=digest,
             first_frame=first_frame,
-            frame_count=count,
-            first_row=self._rows.count,
+            frame_count=frame_count,
+            first_row=self._rows.row_count,
             height=height,
             width=width,
             fps=fps,
         )
         jpegs = [self._encode(frame_HWC, self._quality) for frame_HWC in frames_NHWC]
         with storage_errors(self._path):
-            self._rows.add(run, jpegs)
+            self._rows.add(rows, jpegs)
 
-    def _check(self, video_id: str, frames_NHWC: np.ndarray) -> None:
-        right = frames_NHWC.ndim == 4 and frames_NHWC.shape[3] == self._channels
-        if frames_NHWC.dtype != np.uint8 or not right:
+    def _check_frames(self, video_id: str, frames_NHWC: np.ndarray) -> None:
+        fits = frames_NHWC.ndim == 4 and frames_NHWC.shape[3] == self._channels
+        if frames_NHWC.dtype != np.uint8 or not fits:
             raise FrameStoreError(
                 f"frames of video {video_id} cannot be stored",
                 expected=f"uint8 [N, height, width, {self._channels}]",
@@ -227,7 +244,7 @@ class UnitFrameWriter:
             )
 
     def set_fps(self, video_id: str, fps: float) -> None:
-        """Replace the rate given to ``append`` by the one that decoding found."""
+        """Replace the frame rate passed to ``append``, by the one measured while decoding."""
         self._fps[video_id] = fps
 
     def note_damage(self, video_id: str, digest: str, damage: str) -> None:
@@ -235,25 +252,25 @@ class UnitFrameWriter:
         self._damaged[video_id] = DamagedVideo(video_id=video_id, digest=digest, damage=damage)
 
     def discard_video(self, video_id: str) -> None:
-        """Drop all frames of a video from this unit, earlier and later ones."""
+        """Drop all frames of a video from this unit, including those that are appended later."""
         self._dropped.add(video_id)
 
     def fail_video(self, video_id: str, digest: str, error: str) -> None:
-        """Drop a video and record why."""
+        """Drop a video, and record why it could not be decoded."""
         self.discard_video(video_id)
         self._failed[video_id] = UndecodableVideo(video_id=video_id, digest=digest, error=error)
 
     def commit(self) -> StoreCommit:
-        """Sync the frames, move them into place, then write the commit record.
+        """Sync the file of frames, move it into place, then write the commit record.
 
-        Raises StorageError when the disk refuses.
+        Raises StorageError if the disk refuses.
         """
         with storage_errors(self._path):
             self._rows.close()
             if self._dropped:
                 self._rows = without_videos(self._rows, self._dropped)
             fsync_file(self._rows.path)
-            batches = tuple(places_of(self._rows.path))
+            batches = tuple(batch_locations(self._rows.path))
             self._layout.commit(self._unit).unlink(missing_ok=True)
             self._rows.path.replace(self._path)
             fsync_dir(self._path.parent)
@@ -262,8 +279,8 @@ class UnitFrameWriter:
             unit=self._unit,
             files={self._layout.unit_file_name(self._unit): entry},
             videos=tuple(
-                run.model_copy(update={"fps": self._fps.get(run.video_id, run.fps)})
-                for run in self._rows.runs
+                rows.model_copy(update={"fps": self._fps.get(rows.video_id, rows.fps)})
+                for rows in self._rows.videos
             ),
             batches=batches,
             failed=tuple(self._failed.values()),
@@ -273,7 +290,7 @@ class UnitFrameWriter:
         return commit
 
     def abort(self) -> None:
-        """Remove what was written; without effect after ``commit``."""
+        """Remove what was written; no effect after ``commit``."""
         self._rows.discard()
 
     def __enter__(self) -> UnitFrameWriter:

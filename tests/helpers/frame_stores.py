@@ -1,4 +1,4 @@
-"""Smooth synthetic frames, and changes to the records of a frame store."""
+"""Smooth synthetic frames, and functions that change the records of a frame store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGESTS = {"a": "aa" * 32, "b": "bb" * 32, "c": "cc" * 32}
 
 
 def smooth_frames(count: int, *, first: int = 0, height: int = 32, width: int = 48) -> np.ndarray:
-    """uint8 [N, H, W, 3]; frame i has a grey level of its own, 2 * (first + i), plus a ramp."""
+    """uint8 [N, H, W, 3]; frame i has the gray level 2 * (first + i), plus a ramp."""
     ramp_HW = np.add.outer(np.arange(height), np.arange(width))
     level_N = 2 * (first + np.arange(count))
     frames_NHW = level_N[:, None, None] + ramp_HW
@@ -24,7 +24,7 @@ def smooth_frames(count: int, *, first: int = 0, height: int = 32, width: int = 
 
 
 def alter(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a sealed record as a stranger would: its seal fits what it says then."""
+    """Change a sealed record as an attacker would, with a seal that matches the new content."""
     record = json.loads(path.read_text())
     change(record)
     record["seal"] = sha256_of({name: value for name, value in record.items() if name != "seal"})
@@ -32,6 +32,6 @@ def alter(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def set_rows_per_batch(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Batches of few rows, for stores of few frames."""
+    """Use small batches, so that a store of few frames has several."""
     for module in ("rows", "commits", "reader"):
         monkeypatch.setattr(f"distinit.pipeline.frames.{module}.ROWS_PER_BATCH", rows)

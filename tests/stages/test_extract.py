@@ -281,7 +281,7 @@ def test_damaged_units_of_the_frame_store_are_done_again_by_the_same_command(
         )
     ):
         damage()
-        with pytest.raises(FrameStoreError, match=r"run the command that wrote the store again"):
+        with pytest.raises(FrameStoreError, match=r"rerun the command that wrote the store"):
             FrameStore.open(store)
         assert run(corpus, tmp_path).frames_done == 0, number
         assert bytes_of(store) == whole, number

@@ -1,4 +1,4 @@
-"""The stage lists videos, builds their frame store, and says what failed."""
+"""The stage lists videos, builds their frame store, and reports failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_result_counts_frames_and_names_failures(
     assert build_frames(config).model_copy(update={"seconds": result.seconds}) == result
 
 
-def test_no_store_is_written_into_another(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+def test_a_store_inside_another_is_refused(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     make_video(tmp_path / "videos" / "a.mp4", frames=7)
     store = tmp_path / "store"
     build_frames(FramesConfig(videos=str(tmp_path / "videos"), out=str(store)))

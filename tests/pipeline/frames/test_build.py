@@ -1,4 +1,4 @@
-"""Videos become a frame store that resumes, records failures and matches their decoding."""
+"""Building a frame store: it resumes, records failures and stores what decoding gives."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(corpus: Corpus, root: Path, geometry: FrameGeometry | None = None) -> 
     return build_store(corpus, root, geometry or FrameGeometry(), DecodeConfig(), NullProgress())
 
 
-def test_every_frame_is_stored_and_a_torn_video_is_not(videos: Path, tmp_path: Path) -> None:
+def test_every_frame_is_stored_and_a_truncated_video_is_not(videos: Path, tmp_path: Path) -> None:
     corpus = list_corpus(str(videos))
     store = build(corpus, tmp_path / "store")
     id_of = {file.path: file.video_id for file in corpus.files}

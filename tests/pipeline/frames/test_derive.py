@@ -1,4 +1,4 @@
-"""The index of a frame store is derived once for the same commit records, and only for them."""
+"""The index of a frame store is derived once per set of commit records."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_a_damaged_index_is_derived_again(store_root: Path) -> None:
     assert dict(store.by_digest) == {DIGESTS[v]: v for v in "abc"}
 
 
-def test_a_copy_derives_its_index_where_there_is_none(store_root: Path) -> None:
-    """``copy`` takes the way of ``pickle``: a process elsewhere may have no index."""
+def test_a_copy_derives_its_index_if_it_is_missing(store_root: Path) -> None:
+    """``copy`` uses the same methods as ``pickle``; another process may have no index."""
     store = FrameStore.open(store_root)
     shutil.rmtree(derived()[0])
     assert copy.copy(store).videos["b"].frame_count == 12

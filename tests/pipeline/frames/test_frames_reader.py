@@ -1,4 +1,4 @@
-"""Frames come back by video and index, and nothing damaged or foreign is read."""
+"""Frames are read by video and index, and nothing damaged or foreign is read."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_usable_after_a_fork_with_open_handles(store_root: Path) -> None:
     expected = read_means(store, "b")
     queue = multiprocessing.get_context("fork").Queue()
 
-    def child() -> None:  # inherits the parent's object: nothing is pickled
+    def child() -> None:  # inherits the parent's object; nothing is pickled
         queue.put((os.getpid(), read_means(store, "b")))
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -137,7 +137,7 @@ def test_threads_share_one_store_with_few_open_files(
     assert results == [expected] * 20
 
 
-def test_units_beyond_the_finished_ones_do_not_show(
+def test_units_that_the_manifest_does_not_list_are_not_read(
     writer: FrameStoreWriter, store_root: Path
 ) -> None:
     with writer.open_unit(7) as unit:
@@ -154,8 +154,8 @@ def test_refuses_another_geometry(store_root: Path) -> None:
         FrameStore.open(store_root, geometry=FrameGeometry(mode="short_edge"))
 
 
-def test_refuses_a_folder_that_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(FrameStoreError, match="is no frame store"):
+def test_refuses_a_folder_that_is_not_a_store(tmp_path: Path) -> None:
+    with pytest.raises(FrameStoreError, match="is not a frame store"):
         FrameStore.open(tmp_path)
     (tmp_path / "store.json").write_text('{"format": "else"}')
     with pytest.raises(FrameStoreError, match="has a format that this program does not read"):
@@ -178,13 +178,13 @@ def test_refuses_a_missing_commit_and_a_video_with_a_gap(store_root: Path) -> No
         FrameStore.open(store_root, allow_incomplete=True)
 
 
-def test_a_reader_of_a_store_that_is_being_written_is_told_so(store_root: Path) -> None:
+def test_a_store_that_is_being_written_is_refused_and_the_writer_named(store_root: Path) -> None:
     (store_root / "commits" / "unit-00001.json").unlink()
     with pytest.raises(FrameStoreError, match="is not finished") as caught, store_lock(store_root):
         FrameStore.open(store_root)
-    said = f"1 committed; a process is writing it now (pid {os.getpid()}, host "
-    assert str(caught.value.found).startswith(said)
-    assert caught.value.remedy == "wait until that process is through"
+    found = f"1 committed; a process is writing it now (pid {os.getpid()}, host "
+    assert str(caught.value.found).startswith(found)
+    assert caught.value.remedy == "wait until that process has finished"
 
 
 def test_allows_an_unfinished_store_on_request(store_root: Path) -> None:
@@ -204,14 +204,14 @@ def test_refuses_missing_and_short_files(store_root: Path, damage: str) -> None:
         FrameStore.open(store_root)
 
 
-def test_refuses_bytes_that_are_no_jpeg(store_root: Path) -> None:
+def test_refuses_bytes_that_are_not_a_jpeg(store_root: Path) -> None:
     path = store_root / "unit-00000.arrow"
     data = path.read_bytes()
     start = data.index(b"\xff\xd8\xff")
     path.write_bytes(data[:start] + b"\0\0\0" + data[start + 3 :])
-    with pytest.raises(FrameStoreError, match="another checksum in row 0") as caught:
+    with pytest.raises(FrameStoreError, match="a different checksum in row 0") as caught:
         FrameStore.open(store_root).clip("a", [0])
-    assert "delete commits/unit-00000.json of the store, then run" in str(caught.value)
+    assert "delete commits/unit-00000.json of the store, then rerun" in str(caught.value)
     assert FrameStore.open(store_root).clip("a", [1]).shape == (1, 3, 32, 48)
 
 
@@ -221,7 +221,7 @@ def test_refuses_hostile_commit_paths(store_root: Path, name: str) -> None:
         store_root / "commits" / "unit-00000.json",
         lambda record: record.update(files={name: next(iter(record["files"].values()))}),
     )
-    with pytest.raises(FrameStoreError, match="speaks of other files"):
+    with pytest.raises(FrameStoreError, match="names other files"):
         FrameStore.open(store_root)
 
 

@@ -1,4 +1,4 @@
-"""Verification names what is wrong with a store, and tells damage from a store that is not done."""
+"""Verification names every problem of a store, and distinguishes damaged from unfinished ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distinit.schemas.errors import FrameStoreError
 from distinit.stages.frames import verify_frames
 
 
-def test_a_whole_store_is_ok(store_root: Path) -> None:
+def test_an_intact_store_is_ok(store_root: Path) -> None:
     result = verify_frames(store_root, deep=True)
     assert (result.ok, result.exit_code, result.units, result.frames) == (True, 0, 2, 29)
     size = sum(path.stat().st_size for path in store_root.glob("*.arrow"))
@@ -30,7 +30,7 @@ def test_a_changed_byte_is_found_by_its_checksum(store_root: Path) -> None:
     assert verify_frames(store_root, deep=False).ok
     result = verify_frames(store_root, deep=True)
     assert result.exit_code == 1
-    assert result.problems == ("unit 0: unit-00000.arrow has other bytes than committed",)
+    assert result.problems == ("unit 0: unit-00000.arrow has different bytes than committed",)
     assert "delete commits/unit-NNNNN.json of the damaged units" in result.summary()
 
 
@@ -51,7 +51,7 @@ def test_damage_of_each_kind_is_named(store_root: Path) -> None:
     assert "unit-00003.arrow.partial: not part of the store, or left by a killed writer" in problems
 
 
-def test_an_unfinished_store_is_told_from_a_damaged_one(
+def test_an_unfinished_store_is_not_reported_as_damaged(
     writer: FrameStoreWriter, store_root: Path, tmp_path: Path
 ) -> None:
     (store_root / "commits" / "unit-00001.json").unlink()
@@ -73,6 +73,6 @@ def test_the_command_has_exit_codes(store_root: Path, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     missing = run(main, ["frames", "verify", str(tmp_path / "nothing")])
     assert missing.exit_code == 1
-    assert "is no frame store" in missing.output
-    with pytest.raises(FrameStoreError, match="is no frame store"):
+    assert "is not a frame store" in missing.output
+    with pytest.raises(FrameStoreError, match="is not a frame store"):
         verify_frames(tmp_path / "nothing", deep=True)

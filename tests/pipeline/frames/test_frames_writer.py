@@ -1,4 +1,4 @@
-"""Units are whole or absent, and hold exactly the frames that were appended."""
+"""Units are complete or absent, and hold exactly the frames that were appended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(root: Path) -> list[str]:
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
 
 
-def test_commit_lists_runs_sizes_and_hashes(writer: FrameStoreWriter, tmp_path: Path) -> None:
+def test_commit_lists_rows_sizes_and_hashes(writer: FrameStoreWriter, tmp_path: Path) -> None:
     with writer.open_unit(3) as unit:
         unit.append("a", DIGESTS["a"], 0, smooth_frames(4), 10.0)
         unit.append("a", DIGESTS["a"], 4, smooth_frames(3, first=4), 10.0)
@@ -67,11 +67,11 @@ def test_table_has_the_published_columns_in_full_batches(
     assert sizes == [4, 4, 2]
     assert table["frame_index"].to_pylist() == list(range(10))
     assert set(table["video_id"].to_pylist()) == {"a"}
-    said = [
+    expected = [
         google_crc32c.value(b"a" + struct.pack("<q", frame) + jpeg)
         for frame, jpeg in enumerate(table["jpeg"].to_pylist())
     ]
-    assert table["crc32c"].to_pylist() == said
+    assert table["crc32c"].to_pylist() == expected
 
 
 def test_failed_video_leaves_no_row_and_is_recorded(
@@ -161,11 +161,17 @@ def test_finalise_names_the_missing_unit(writer: FrameStoreWriter, tmp_path: Pat
     assert json.loads((tmp_path / "store" / "store.json").read_text())["units"] is None
 
 
-def test_refuses_arrays_that_are_no_frames(writer: FrameStoreWriter) -> None:
+def test_refuses_arrays_of_another_type_or_shape(writer: FrameStoreWriter) -> None:
     with writer.open_unit(0) as unit:
-        for frames in (np.zeros((2, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8)):
-            with pytest.raises(FrameStoreError, match="uint8"):
-                unit.append("a", DIGESTS["a"], 0, frames, 10.0)
+        for array, found in (
+            (np.zeros((2, 8, 8, 3), np.float32), "float32 [2, 8, 8, 3]"),
+            (np.zeros((8, 8, 3), np.uint8), "uint8 [8, 8, 3]"),
+            (np.zeros((2, 8, 8, 2), np.uint8), "uint8 [2, 8, 8, 2]"),
+        ):
+            with pytest.raises(FrameStoreError) as caught:
+                unit.append("a", DIGESTS["a"], 0, array, 10.0)
+            assert caught.value.expected == "uint8 [N, height, width, 3]"
+            assert caught.value.found == found
 
 
 def test_another_process_may_write_a_unit(writer: FrameStoreWriter) -> None:

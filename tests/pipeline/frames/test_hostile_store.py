@@ -1,4 +1,4 @@
-"""What a stranger, a bad disk or a killed writer may leave: refused by name, never followed."""
+"""Files from attackers, bad disks or killed writers are refused by name, and never followed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_size(jpeg: bytes, height: int, width: int) -> bytes:
 
 
 def change_first_jpeg(store: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change the first stored JPEG (of video a), and its checksum, as who knows the format."""
+    """Change the first stored JPEG (of video a) and its checksum, as an attacker would."""
     place = json.loads((store / "commits" / "unit-00000.json").read_text())["batches"][0]
     path = store / "unit-00000.arrow"
     data = bytearray(path.read_bytes())
@@ -48,7 +48,7 @@ def test_a_header_that_asks_for_gigabytes_is_refused_before_it_is_decoded(store_
     with pytest.raises(FrameStoreError, match="not a readable JPEG") as caught:
         FrameStore.open(store_root).jpegs("a", [0])
     assert caught.value.found == (
-        "a picture of 65500 x 65500 pixels in 3 components instead of 32 x 48 in 3"
+        "an image of 65500 x 65500 pixels with 3 components instead of 32 x 48 with 3"
     )
 
 
@@ -64,18 +64,18 @@ RGB = encode_jpeg(smooth_frames(1)[0], 90)
 @pytest.mark.parametrize(
     ("jpeg", "found"),
     [
-        (b"", "no start of an image"),
-        (b"\xff\xd8", "no whole header"),
-        (RGB[:200], "no whole header"),
+        (b"", "no start-of-image marker"),
+        (b"\xff\xd8", "an incomplete header"),
+        (RGB[:200], "an incomplete header"),
         (encoded("RGB", progressive=True), "marker 0xc2 in the header"),
-        (encoded("L"), "a picture of 32 x 48 pixels in 1 components instead of 32 x 48 in 3"),
-        (encoded("CMYK"), "a picture of 32 x 48 pixels in 4 components instead of 32 x 48 in 3"),
-        (with_size(RGB, 0, 48), "a picture of 0 x 48 pixels in 3 components instead of 32 x 48"),
+        (encoded("L"), "an image of 32 x 48 pixels with 1 components instead of 32 x 48 with 3"),
+        (encoded("CMYK"), "an image of 32 x 48 pixels with 4 components instead of 32 x 48 with 3"),
+        (with_size(RGB, 0, 48), "an image of 0 x 48 pixels with 3 components instead of 32 x 48"),
         (RGB[:158] + RGB[158:177] * 2 + RGB[177:], "marker 0xc0 in the header"),
-        (b"\xff\xd8\xff\xc0\x00\x02" + RGB[2:], "a picture of"),
+        (b"\xff\xd8\xff\xc0\x00\x02" + RGB[2:], "an image of"),
     ],
 )
-def test_headers_of_other_pictures_are_refused(jpeg: bytes, found: str) -> None:
+def test_headers_of_other_images_are_refused(jpeg: bytes, found: str) -> None:
     check_headers([RGB], 32, 48, 3)
     with pytest.raises(FrameStoreError, match="not a readable JPEG") as caught:
         check_headers([RGB, jpeg], 32, 48, 3)
@@ -90,12 +90,12 @@ def test_a_header_without_the_bytes_of_its_pixels_is_refused() -> None:
     assert caught.value.found == "1000 bytes for 4096x4096 pixels"
 
 
-def test_planes_are_one_grey_picture() -> None:
+def test_planes_are_one_gray_image() -> None:
     check_headers([encode_planes(np.zeros((32, 48, 2), np.uint8), 95)], 64, 48, 1)
 
 
-def test_exchanged_frames_are_noticed(store_root: Path) -> None:
-    """Two rows of one size change places: each is whole, and neither is the frame asked for."""
+def test_swapped_frames_are_detected(store_root: Path) -> None:
+    """Two rows of equal size are swapped: both are intact, but neither is the requested frame."""
     place = json.loads((store_root / "commits" / "unit-00000.json").read_text())["batches"][0]
     path = store_root / "unit-00000.arrow"
     data = bytearray(path.read_bytes())
@@ -115,7 +115,7 @@ def test_exchanged_frames_are_noticed(store_root: Path) -> None:
     names = [("a", i) if i < 12 else ("b", i - 12) for i in range(20)]
     for row, (video, frame) in enumerate(names):
         if row in (first, second):
-            with pytest.raises(FrameStoreError, match=f"another checksum in row {row}"):
+            with pytest.raises(FrameStoreError, match=f"a different checksum in row {row}"):
                 store.jpegs(video, [frame])
         else:
             store.jpegs(video, [frame])
@@ -126,9 +126,9 @@ def test_exchanged_frames_are_noticed(store_root: Path) -> None:
     [
         (
             lambda r: r["videos"][0].update(first_row=100_000),
-            "a run of video a at row 100000, not 0",
+            "rows of video a from row 100000, not 0",
         ),
-        (lambda r: r["videos"][0].update(frame_count=10**9), "a run of video b at row 12, not"),
+        (lambda r: r["videos"][0].update(frame_count=10**9), "rows of video b from row 12, not"),
         (lambda r: r["videos"][1].update(frame_count=10**9), "1000000012 rows, 1 batches in"),
         (lambda r: r["videos"][0].update(height=65_535, width=65_535), "12 frames of 65535x65535"),
         (lambda r: r["videos"][0].update(height=70_000), "videos.0.height = 70000"),
@@ -142,7 +142,7 @@ def test_exchanged_frames_are_noticed(store_root: Path) -> None:
         (lambda r: r.update(unit=2**70), "is beyond 64 bits"),
     ],
 )
-def test_records_that_cannot_be_are_refused(
+def test_inconsistent_records_are_refused(
     store_root: Path, change: Callable[[dict[str, Any]], None], found: str
 ) -> None:
     alter(store_root / "commits" / "unit-00000.json", change)
@@ -151,12 +151,12 @@ def test_records_that_cannot_be_are_refused(
     assert found in str(caught.value.found)
 
 
-def test_a_flipped_bit_in_a_record_is_noticed(store_root: Path) -> None:
+def test_a_changed_value_in_a_record_is_detected(store_root: Path) -> None:
     path = store_root / "commits" / "unit-00001.json"
     path.write_text(path.read_text().replace('"fps": 25.0', '"fps": 24.0'))
     with pytest.raises(FrameStoreError) as caught:
         FrameStore.open(store_root)
-    assert caught.value.found == "its seal is not that of the other fields"
+    assert caught.value.found == "a seal that does not match the other fields"
     manifest = store_root / "store.json"
     manifest.write_text(manifest.read_text().replace('"short_edge": 128', '"short_edge": 129'))
     with pytest.raises(FrameStoreError, match=r"store\.json is damaged"):
@@ -164,7 +164,7 @@ def test_a_flipped_bit_in_a_record_is_noticed(store_root: Path) -> None:
 
 
 def rewrite(root: Path) -> None:
-    """Do what is to be done again, without frames."""
+    """Write all pending units again, without frames."""
     with store_lock(root):
         writer = FrameStoreWriter(root, FrameGeometry(), "1" * 64)
         for unit in writer.pending_units([0, 1]):
@@ -174,7 +174,7 @@ def rewrite(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["store.json", "commits/unit-00000.json", "unit-00000.arrow"])
 @pytest.mark.parametrize("what", ["pipe", "folder", "/dev/zero", "circle"])
-def test_other_things_in_place_of_files_are_refused_at_once(
+def test_special_files_in_place_of_regular_ones_are_refused_at_once(
     store_root: Path, name: str, what: str
 ) -> None:
     path = store_root / name
@@ -194,7 +194,7 @@ def test_other_things_in_place_of_files_are_refused_at_once(
 @pytest.mark.parametrize(
     "name", [".lock", "store.json", "commits", "unit-00002.arrow.partial", "unit-00002.arrow"]
 )
-def test_no_link_is_followed_for_writing(store_root: Path, tmp_path: Path, name: str) -> None:
+def test_no_link_is_followed_when_writing(store_root: Path, tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "file").write_text("mine")
@@ -212,7 +212,7 @@ def test_no_link_is_followed_for_writing(store_root: Path, tmp_path: Path, name:
 def test_a_partial_file_that_is_a_link_is_replaced(
     writer: FrameStoreWriter, tmp_path: Path
 ) -> None:
-    """Also by a worker, which looks at no other file."""
+    """Also by a worker, which does not check other files."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / "store" / "unit-00000.arrow.partial").symlink_to(victim)
@@ -221,14 +221,14 @@ def test_a_partial_file_that_is_a_link_is_replaced(
     assert victim.read_text() == "mine"
 
 
-def test_a_folder_with_other_content_is_no_place_for_a_store(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(FrameStoreError, match=r"has content but no store\.json"):
         store_lock(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_units_that_are_not_whole_are_pending(writer: FrameStoreWriter, store_root: Path) -> None:
+def test_missing_and_damaged_units_are_pending(writer: FrameStoreWriter, store_root: Path) -> None:
     assert writer.pending_units(range(3)) == [2]
     (store_root / "unit-00000.arrow").write_bytes(b"short")
     (store_root / "commits" / "unit-00001.json").write_text("{}")

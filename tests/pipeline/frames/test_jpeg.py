@@ -1,4 +1,4 @@
-"""Both decoders give the same pixels, so that a store reads the same on every machine."""
+"""Both decoders give the same pixels, so that every machine reads the same from a store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 from distinit.pipeline.frames.jpeg import (
     _decode_pillow,
     _decode_torchvision,
+    decode_frames,
     decode_jpeg,
-    decode_planes,
     encode_jpeg,
     encode_planes,
 )
@@ -32,21 +32,21 @@ def test_decoders_agree(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(128, 171), (17, 31)])
-def test_planes_keep_their_place_and_do_not_mix(size: tuple[int, int]) -> None:
+def test_planes_keep_their_order_and_do_not_mix(size: tuple[int, int]) -> None:
     planes_HW2 = np.zeros((*size, 2), np.uint8)
     planes_HW2[..., 0], planes_HW2[..., 1] = 128, np.linspace(0, 255, size[1])
     jpeg = encode_planes(planes_HW2, 95)
-    decoded_2HW = decode_planes(jpeg, 2)
+    decoded_2HW = decode_frames([jpeg], channels=2)[0]
     assert decoded_2HW.shape == (2, *size)
-    assert (decoded_2HW[0, : size[0] // 8 * 8] == 128).all(), "a flat plane is exact"
+    assert (decoded_2HW[0, : size[0] // 8 * 8] == 128).all(), "a constant plane is exact"
     error = decoded_2HW[1].int() - torch.from_numpy(planes_HW2[..., 1]).int()
     assert error.abs().max() <= 4
     assert torch.equal(_decode_pillow(jpeg, True), _decode_torchvision(jpeg, True))
     with pytest.raises(FrameStoreError, match="does not hold 5 planes"):
-        decode_planes(jpeg, 5)
+        decode_frames([jpeg], channels=5)
 
 
-def test_quality_counts() -> None:
+def test_a_higher_quality_takes_more_bytes() -> None:
     frame_HWC = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert len(encode_jpeg(frame_HWC, 95)) > 1.5 * len(encode_jpeg(frame_HWC, 60))
 
