@@ -77,6 +77,8 @@ def open_video(
     Raises:
         DecodeError: The file cannot be opened.
         FFmpegNotFoundError: There is no usable ffmpeg.
+        OSError: ffmpeg cannot be executed.
+        ValueError: ``block_frames`` is less than 1.
     """
     if block_frames < 1:
         raise ValueError(f"block_frames must be at least 1, not {block_frames}")

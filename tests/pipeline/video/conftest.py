@@ -1,4 +1,4 @@
-"""Helpers of the video tests: another reader (PyAV) to compare with, and ways to bend files."""
+"""Fixtures of the video tests: another decoder (PyAV) to compare with, and edited files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Decoded = tuple[DecodeSummary, np.ndarray, np.ndarray, dict[str, np.ndarray]]
 
 @pytest.fixture(scope="session")
 def decode() -> Callable[..., Decoded]:
-    """``decode(path, views, config, block)`` -> summary, pts_N, hash_N, views; a whole video."""
+    """``decode(path, views, config, block)`` -> summary, pts_N, hash_N, views of a whole video."""
 
     def run(
         path: Path,
@@ -60,7 +60,7 @@ def by_pyav() -> Callable[[Path], tuple[list[int], Fraction, np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def remake(ffmpeg_exe: str) -> Callable[..., Path]:
-    """``remake(source, target, *options, before=())``: run ffmpeg from one file to another."""
+    """``remake(source, target, *options, before=())`` converts a file with ffmpeg."""
 
     def run(source: Path, target: Path, *options: str, before: tuple[str, ...] = ()) -> Path:
         argv = [ffmpeg_exe, "-v", "error", "-nostdin", "-y", *before, "-i", f"file:{source}"]
@@ -72,7 +72,7 @@ def remake(ffmpeg_exe: str) -> Callable[..., Path]:
 
 @pytest.fixture
 def slow_ffmpeg(tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The real ffmpeg, reading its input no faster than it would be played."""
+    """The real ffmpeg, which reads its input no faster than it would be played."""
     script = tmp_path / "slow-ffmpeg"
     script.write_text(f'#!/bin/sh\nexec "{ffmpeg_exe}" -re "$@"\n')
     script.chmod(0o755)
@@ -82,7 +82,7 @@ def slow_ffmpeg(tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def ends_within() -> Callable[[int, float], bool]:
-    """``ends_within(pid, seconds)``: whether that process is gone by then."""
+    """``ends_within(pid, seconds)``: whether that process ends within this time."""
 
     def run(pid: int, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Which ffmpeg is found."""
+"""Which ffmpeg is used, and what it supports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distinit.pipeline.video.binary import supports_cuda
 from distinit.schemas.errors import FFmpegNotFoundError
 
 
-def test_the_variable_decides(
+def test_the_environment_variable_comes_first(
     tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = tmp_path / "my ffmpeg"
@@ -41,7 +41,7 @@ def test_path_comes_before_the_wheel(
 
 
 @pytest.mark.parametrize("content", [None, "#!/bin/sh\necho hello\n", "#!/bin/sh\nexit 1\n"])
-def test_a_bad_demand_is_not_replaced(
+def test_no_other_ffmpeg_replaces_an_unusable_one_from_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
     path = tmp_path / "ffmpeg"
@@ -54,6 +54,6 @@ def test_a_bad_demand_is_not_replaced(
     assert str(path) in str(caught.value.found)
 
 
-def test_an_ffmpeg_without_cuda_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cuda_support_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not supports_cuda(find_ffmpeg())

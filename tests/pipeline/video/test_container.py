@@ -1,4 +1,4 @@
-"""Ends of files that ffmpeg does not miss."""
+"""Truncation and holes that ffmpeg does not report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distinit.pipeline.video.container import asf_holes, avi_ticks, missing_end
         ("a.mkv", ("-c:v", "libx264")),
     ],
 )
-def test_whole_files_miss_nothing(
+def test_truncated_files_are_detected_and_intact_ones_are_not(
     tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...]
 ) -> None:
     path = make_video(tmp_path / name, frames=12, args=args)
@@ -31,7 +31,7 @@ def test_whole_files_miss_nothing(
         assert missing_end(path) is not None
 
 
-def test_unknown_lengths_are_not_held_against_a_file(tmp_path: Path, make_video: Any) -> None:
+def test_an_unknown_length_is_not_a_truncation(tmp_path: Path, make_video: Any) -> None:
     live = make_video(tmp_path / "live.avi", frames=3, args=("-c:v", "mpeg4"))
     data = bytearray(live.read_bytes())
     data[4:8] = b"\0\0\0\0"
@@ -54,19 +54,19 @@ def test_unknown_lengths_are_not_held_against_a_file(tmp_path: Path, make_video:
         (b"OggS" + b"\0" * 22 + b"\1\5" + b"\0" * 5, None),
     ],
 )
-def test_stubs(tmp_path: Path, content: bytes, expected: str | None) -> None:
-    path = tmp_path / "stub"
+def test_very_short_files(tmp_path: Path, content: bytes, expected: str | None) -> None:
+    path = tmp_path / "short"
     path.write_bytes(content)
     assert missing_end(path) == expected
 
 
-def test_the_header_of_an_avi_counts_its_frames(tmp_path: Path, make_video: Any) -> None:
+def test_the_header_of_an_avi_states_its_length(tmp_path: Path, make_video: Any) -> None:
     avi = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mpeg4"))
     assert avi_ticks(avi) == 12
     assert avi_ticks(make_video(tmp_path / "a.mkv", frames=3)) is None
     data = bytearray(avi.read_bytes())
     at = data.index(b"strhvids") if b"strhvids" in data else data.index(b"vids")
-    data[at + 32 : at + 36] = bytes(4)  # a live writer never came back
+    data[at + 32 : at + 36] = bytes(4)  # as a writer of a live stream leaves it
     avi.write_bytes(data)
     assert avi_ticks(avi) is None
     avi.write_bytes(data[:40])

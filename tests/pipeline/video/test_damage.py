@@ -1,4 +1,4 @@
-"""Broken, hostile and oversized files: the right count, what is missing, or why nothing is used."""
+"""Broken, hostile and oversized files: what is missing, or why nothing of the file is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = DecodeConfig(deadline_seconds=60, stall_seconds=30)
 
 
 def failure(path: Path, config: DecodeConfig = CONFIG) -> str:
-    """Why decoding fails, as one line after the file's name; no folder in it."""
+    """Why decoding fails: the error's text after the file name, which must not name a folder."""
     with pytest.raises(DecodeError) as caught, open_video(path, {}, config) as stream:
         list(stream)
     assert str(path.parent) not in str(caught.value)
@@ -36,7 +36,7 @@ def cut(path: Path, share: float) -> Path:
 
 
 def kept(path: Path) -> str:
-    """What is wrong with a file that decodes; frames, summary and rows agree."""
+    """The damage of a file that can be decoded; also checks the number of frames."""
     with open_video(path, {}, CONFIG) as stream:
         count = sum(len(block) for block in stream)
     assert stream.summary is not None
@@ -49,7 +49,7 @@ def kept(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "said"),
+    ("name", "args", "description"),
     [
         ("a.mkv", ("-c:v", "libx264"), r"of about 40 frames; truncated: File ended prematurely"),
         ("a.webm", ("-c:v", "libvpx"), r"of about 40 frames; truncated: File ended prematurely"),
@@ -70,13 +70,13 @@ def kept(path: Path) -> str:
     ],
 )
 def test_truncated_files_are_kept_with_what_is_missing_or_fail(
-    tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...], said: str
+    tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...], description: str
 ) -> None:
     path = make_video(tmp_path / name, frames=40, size=(160, 120), args=args)
     whole = probe_video(path, CONFIG).packet_count
     short = cut(path, 0.613)
     text = kept(short)
-    assert re.match(rf"\d+ {said}|\d+ of \d+ {said}", text)
+    assert re.match(rf"\d+ {description}|\d+ of \d+ {description}", text)
     assert 0 < probe_video(short, CONFIG).packet_count < whole
     strict = CONFIG.model_copy(update={"damaged": "fail"})
     assert failure(short, strict) == f"damaged: {text}"
@@ -91,17 +91,19 @@ def test_a_file_that_was_cut_before_its_index_fails(tmp_path: Path, make_video: 
         probe_video(short, CONFIG)
 
 
-def test_a_duration_that_no_stream_reaches_is_a_truncation(tmp_path: Path, make_video: Any) -> None:
+def test_a_declared_duration_that_no_stream_reaches_is_a_truncation(
+    tmp_path: Path, make_video: Any
+) -> None:
     path = make_video(tmp_path / "a.flv", frames=40, args=("-c:v", "flv"))
     data = path.read_bytes()
     clean = data.rfind(b"\x09", 0, int(len(data) * 0.5))
     while int.from_bytes(data[clean - 4 : clean], "big") + 4 > clean or not _is_tag(data, clean):
         clean = data.rfind(b"\x09", 0, clean)
     path.write_bytes(data[:clean])
-    said = (
+    description = (
         r"\d+ of about 4[01] frames; truncated: \d\.\d\d s of the 4\.00 s that its header declares"
     )
-    assert re.fullmatch(said, kept(path))
+    assert re.fullmatch(description, kept(path))
 
 
 def _is_tag(data: bytes, at: int) -> bool:
@@ -150,14 +152,14 @@ def _pyav_count(path: Path) -> int:
     return count
 
 
-def test_a_lost_frame_is_told_with_both_counts(tmp_path: Path, make_video: Any) -> None:
+def test_a_lost_frame_is_reported_with_both_counts(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.mkv", frames=30, args=("-c:v", "libx264", "-bf", "0"))
     overwrite_packet(path, 20, b"\xff")
-    told = kept(path)
-    assert told.startswith("29 of 30 frames; ")
-    assert "Invalid NAL unit size" in told
+    text = kept(path)
+    assert text.startswith("29 of 30 frames; ")
+    assert "Invalid NAL unit size" in text
     strict = CONFIG.model_copy(update={"damaged": "fail"})
-    assert failure(path, strict) == f"damaged: {told}"
+    assert failure(path, strict) == f"damaged: {text}"
 
 
 def overwrite_packet(path: Path, number: int, byte: bytes) -> None:
@@ -169,7 +171,7 @@ def overwrite_packet(path: Path, number: int, byte: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_damage_within_pictures_is_concealed(tmp_path: Path, make_video: Any) -> None:
+def test_damage_within_frames_is_concealed(tmp_path: Path, make_video: Any) -> None:
     args = ("-c:v", "mpeg4", "-g", "10")
     path = make_video(tmp_path / "a.avi", frames=30, size=(160, 120), args=args)
     data = bytearray(path.read_bytes())
@@ -199,7 +201,7 @@ ZEROED = {
 
 @pytest.mark.parametrize("share", [0.3, 0.55, 0.7])
 @pytest.mark.parametrize("name", ZEROED)
-def test_eight_zeroed_kilobytes_are_never_silent(
+def test_eight_zeroed_kilobytes_are_always_reported(
     tmp_path: Path, make_video: Any, name: str, share: float
 ) -> None:
     path = make_video(tmp_path / name, 100, (320, 240), 25, args=ZEROED[name])
@@ -217,8 +219,8 @@ def test_eight_zeroed_kilobytes_are_never_silent(
         assert int(lost[1]) in (99, 100, 101)
 
 
-def test_a_packet_that_was_cut_in_place_is_told(tmp_path: Path, make_video: Any) -> None:
-    """The last picture of an MJPEG is half there: its grey half is no content."""
+def test_a_packet_that_was_cut_in_place_is_reported(tmp_path: Path, make_video: Any) -> None:
+    """Half of the last MJPEG frame is missing, and decoded as gray."""
     path = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mjpeg", "-q:v", "4"))
     data = path.read_bytes()
     index = data.rfind(b"idx1")
@@ -234,7 +236,7 @@ def test_a_packet_that_was_cut_in_place_is_told(tmp_path: Path, make_video: Any)
     assert kept(path) == "12 frames, 1 of them from a cut or corrupt packet; overread 8"
 
 
-def test_an_avi_that_holds_less_than_its_header_says(tmp_path: Path, make_video: Any) -> None:
+def test_an_avi_shorter_than_its_header_is_reported(tmp_path: Path, make_video: Any) -> None:
     path = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mjpeg"))
     data = path.read_bytes()
     index = data.rfind(b"idx1")
@@ -249,7 +251,7 @@ def test_an_avi_that_holds_less_than_its_header_says(tmp_path: Path, make_video:
     assert kept(path) == "11 of 12 frames; the file holds less than its header says"
 
 
-def test_not_videos(tmp_path: Path, make_video: Any, remake: Any) -> None:
+def test_files_that_are_not_videos_fail(tmp_path: Path, make_video: Any, remake: Any) -> None:
     video = make_video(tmp_path / "a.mp4", frames=3)
     sound = ("-f", "lavfi", "-i", "sine=d=0.5")
     only_sound = remake(video, tmp_path / "s.mp4", "-map", "0", before=sound)

@@ -1,4 +1,4 @@
-"""The perceptual hash, recomputed from its written definition."""
+"""The perceptual hash, compared with its definition."""
 
 from __future__ import annotations
 

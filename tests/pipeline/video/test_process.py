@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from distinit.pipeline.video import VideoStream, View, decode_process, open_video
 from distinit.pipeline.video import process as process_module
+from distinit.pipeline.video import spawn as spawn_module
 from distinit.pipeline.video.process import FFmpegProcess
 from distinit.pipeline.video.spawn import spawn
 from distinit.schemas.errors import DecodeError
@@ -173,23 +175,32 @@ def test_opening_that_fails_half_way_leaves_nothing_behind(
 
 
 def test_an_interrupt_while_ffmpeg_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets no process that it could end."""
     started: list[subprocess.Popen[bytes]] = []
     interrupted = threading.Event()
+    caller, real_popen = threading.get_ident(), subprocess.Popen
+
+    class InterruptedFuture(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            if threading.get_ident() == caller:
+                raise KeyboardInterrupt
+            return super().result(timeout)
 
     def slow_start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        signal.pthread_kill(caller, signal.SIGINT)  # as Ctrl-C does, while the caller waits
         assert interrupted.wait(60)
         started.append(real_popen(*args, **options))
         return started[-1]
 
-    caller, real_popen = threading.get_ident(), subprocess.Popen
     with tempfile.TemporaryFile() as log:
         spawn(["true"], stderr=log, pass_fds=()).wait()  # the thread that starts processes runs
         with monkeypatch.context() as patch:
             patch.setattr(subprocess, "Popen", slow_start)
+            patch.setattr(spawn_module, "Future", InterruptedFuture)
             with pytest.raises(KeyboardInterrupt):
                 spawn(["sleep", "600"], stderr=log, pass_fds=())
             interrupted.set()
+            while not started:
+                time.sleep(0.01)
         spawn(["true"], stderr=log, pass_fds=()).wait()  # the same thread has ended the other
     assert started[0].returncode == -signal.SIGKILL
 

@@ -1,4 +1,4 @@
-"""Reading ffmpeg's words."""
+"""Parsing ffmpeg's log, and the decision whether a video is whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOG = """\
 """
 
 
-def test_errors_without_addresses_and_folders() -> None:
+def test_errors_are_stored_without_addresses_and_folders() -> None:
     log = read_log(LOG)
     assert log.errors == (
         "File ended prematurely",
@@ -41,7 +41,7 @@ def test_errors_without_addresses_and_folders() -> None:
     assert log.summary.startswith("File ended prematurely; Decoding error")
 
 
-def test_silence() -> None:
+def test_a_log_without_errors() -> None:
     log = read_log("[info]   Duration: N/A, bitrate: N/A\n")
     assert (log.errors, log.declared_seconds, early_end(log)) == ((), None, None)
     assert no_frames_reason(log) == "nothing could be decoded; ffmpeg says: nothing"
@@ -58,7 +58,7 @@ def test_silence() -> None:
         ),
     ],
 )
-def test_reasons(line: str, reason: str) -> None:
+def test_reasons_for_decoding_nothing(line: str, reason: str) -> None:
     assert no_frames_reason(read_log(line)) == reason
 
 
@@ -88,7 +88,7 @@ MAPPING = """\
 CORRUPT = "[in#0/mpegts @ 0x1] [warning] Packet corrupt (stream = {}, dts = 9).\n"
 
 
-def test_corrupt_packets_count_in_the_films_stream_only() -> None:
+def test_corrupt_packets_count_only_in_the_main_stream() -> None:
     assert read_log(MAPPING + CORRUPT.format(0)).errors == ()
     log = read_log(MAPPING + CORRUPT.format(1))
     assert log.errors == log.demuxer_errors == ("Packet corrupt (stream = 1, dts = 9)",)
@@ -96,14 +96,14 @@ def test_corrupt_packets_count_in_the_films_stream_only() -> None:
     assert early_end(read_log(MAPPING + sound)) == "stream 0, offset 0x30: partial file"
 
 
-def test_an_old_ffmpeg_names_the_demuxer_itself() -> None:
+def test_demuxer_errors_of_an_old_ffmpeg_are_recognized() -> None:
     opened = "[info] Input #0, matroska,webm, from 'file:/x.mkv':\n"
-    said = "[matroska,webm @ 0x1] [error] 0x00 at pos 9 (0x9) invalid as first byte\n"
-    assert len(read_log(opened + said).demuxer_errors) == 1
+    message = "[matroska,webm @ 0x1] [error] 0x00 at pos 9 (0x9) invalid as first byte\n"
+    assert len(read_log(opened + message).demuxer_errors) == 1
     assert read_log(opened + "[h264 @ 0x1] [error] no frame!\n").demuxer_errors == ()
 
 
-def test_what_is_no_damage_is_no_error() -> None:
+def test_harmless_messages_are_not_errors() -> None:
     lines = (
         "[in#0/mov,mp4 @ 0x1] [error] Referenced QT chapter track not found\n"
         "[h264 @ 0x3] [warning] Increasing reorder buffer to 1\n"
@@ -121,9 +121,9 @@ def test_repeated_messages_are_counted_and_bounded() -> None:
 
 
 def test_messages_cannot_act_on_a_terminal() -> None:
-    (said,) = read_log("[avi @ 0x1] [error] bad tag \x1b[2J" + "x" * 500 + "\n").errors
-    assert said.startswith("bad tag \\x1b[2Jxxx")
-    assert len(said) == 160
+    (message,) = read_log("[avi @ 0x1] [error] bad tag \x1b[2J" + "x" * 500 + "\n").errors
+    assert message.startswith("bad tag \\x1b[2Jxxx")
+    assert len(message) == 160
 
 
 def packets_at(*pts: int, duration: int = 40, flags: str = "F=0x0") -> PacketTable:
@@ -145,13 +145,13 @@ def damage(
     return find_damage(read_log(text), count, packets, **cast(Any, facts))
 
 
-def test_a_gap_alone_accuses_nobody() -> None:
+def test_a_gap_alone_is_not_damage() -> None:
     pause = packets_at(*STEADY[:10], *(p + 5000 for p in STEADY[10:]))
     assert damage("", pause) is None
     assert damage(DECODER, pause) == Damage("20 of about 145 frames; no frame!", concealed=False)
 
 
-def test_a_packets_own_duration_is_no_gap() -> None:
+def test_a_packets_own_duration_is_not_a_gap() -> None:
     slow = packets_at(*STEADY, 800 + 3000, duration=40)
     table = PacketTable()
     lines = [f"0, {p}, {p}, 40, 9, 0x0".encode() for p in STEADY[:-1]]
@@ -162,7 +162,7 @@ def test_a_packets_own_duration_is_no_gap() -> None:
     assert damage(DECODER, slow) == Damage("21 of about 96 frames; no frame!", concealed=False)
 
 
-def test_uneven_times_do_not_say_whether_frames_are_missing() -> None:
+def test_uneven_times_do_not_show_whether_frames_are_missing() -> None:
     uneven = packets_at(0, 40, 90, 300, 320, 900, 1000, 1500, duration=0)
     assert damage("", uneven) is None
     assert damage(DECODER, uneven) == Damage(
@@ -174,7 +174,7 @@ def test_uneven_times_do_not_say_whether_frames_are_missing() -> None:
     )
 
 
-def test_packets_that_share_times_but_last_equally() -> None:
+def test_missing_frames_among_packets_that_share_times() -> None:
     paired = [p - p % 80 for p in range(0, 1600, 40)]
     assert damage(DECODER, packets_at(*paired, 1600)) == Damage(
         "41 frames, perhaps not all; 1 decoder error: no frame!", concealed=False
@@ -186,7 +186,7 @@ def test_packets_that_share_times_but_last_equally() -> None:
     )
 
 
-def test_hidden_frames_are_no_loss_but_lost_ones_are() -> None:
+def test_hidden_frames_are_not_damage_but_lost_ones_are() -> None:
     steady = packets_at(*STEADY)
     assert damage("", steady, decoded=18) is None
     assert damage(DECODER, steady, decoded=18) == Damage(
@@ -194,7 +194,7 @@ def test_hidden_frames_are_no_loss_but_lost_ones_are() -> None:
     )
 
 
-def test_early_ends_are_told_with_both_counts() -> None:
+def test_a_truncation_is_described_with_both_counts() -> None:
     text = "[info]   Duration: 00:00:02.00, start: 0.0\n"
     assert damage(text, packets_at(*STEADY), broken="truncated: it ends") == Damage(
         "20 of about 50 frames; truncated: it ends", concealed=False
@@ -204,7 +204,7 @@ def test_early_ends_are_told_with_both_counts() -> None:
     )
 
 
-def test_the_header_of_an_avi_is_believed() -> None:
+def test_an_avi_shorter_than_its_header_is_damaged() -> None:
     avi = packets_at(*range(59), duration=1)
     assert damage("", avi, header_ticks=59) is None
     assert damage("", avi, header_ticks=60) == Damage(
@@ -212,7 +212,7 @@ def test_the_header_of_an_avi_is_believed() -> None:
     )
 
 
-def test_cut_pictures_are_no_whole_ones() -> None:
+def test_frames_from_cut_packets_are_damage() -> None:
     cut = "[mjpeg @ 0x1] [error] overread 8\n"
     assert damage(cut, packets_at(*STEADY)) == Damage(
         "20 frames, 1 of them from a cut or corrupt packet; overread 8", concealed=False

@@ -1,4 +1,4 @@
-"""Sizes of views: the same in Python as in ffmpeg, to the pixel."""
+"""Python and ffmpeg compute the same sizes of views."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_other_views() -> None:
 
 
 @pytest.mark.parametrize("flags", ["", "bilinear,format=gray", "area'", "a:b"])
-def test_flags_cannot_smuggle_filters(flags: str) -> None:
+def test_flags_cannot_add_filters(flags: str) -> None:
     with pytest.raises(ConfigError, match="not a scaler"):
         View.squash(8, 8, flags=flags)
 
