@@ -152,7 +152,7 @@ class VideoStream:
     @property
     def time_base(self) -> str:
         """Seconds per unit of ``pts_N``, as "1/12800"; known from the first block on."""
-        return str(self._decoding.frames.time_base)
+        return str(self._decoding.frame_table.time_base)
 
     def close(self) -> None:
         """End ffmpeg, if it is still running, and the threads that read from it. Idempotent."""
@@ -178,9 +178,9 @@ class VideoStream:
         if several:
             decoding = self._switch_to(find_main_stream(self.path, self._request.config))
         with decoding.process.awaited():
-            has_frames = decoding.frames.wait_for_header()
+            has_frames = decoding.frame_table.wait_for_header()
         if has_frames:
-            check_size(self.path, decoding.frames, self._request.config)
+            check_size(self.path, decoding.frame_table, self._request.config)
             with self._lock:
                 self._check_open()
                 decoding.start_readers(ahead_bytes)
@@ -231,14 +231,14 @@ class VideoStream:
         status = decoding.wait()
         log = read_log(decoding.process.log_text())
         check_ended(self.path, decoding.process.violation, status, log)
-        decoded = decoding.frames.count
+        decoded = decoding.frame_table.count
         if decoded == 0:
             raise decode_error(self.path, no_frames_reason(log))
         self._check_delivery(decoding, decoded)
         damage = self._find_damage(decoding, log)
         if damage is not None and not damage.concealed and self._request.config.damaged == "fail":
             raise damaged_error(self.path, damage.text)
-        return _summary(decoding.frames, log, damage)
+        return _summary(decoding.frame_table, log, damage)
 
     def _check_delivery(self, decoding: DecodeProcess, decoded: int) -> None:
         timestamps = decoding.timestamps
@@ -258,19 +258,19 @@ class VideoStream:
         broken = broken_file(request.ffmpeg, self.path, request.config, log, packets)
         # The header of an AVI is read for its first video stream.
         ticks = avi_ticks(self.path) if number == 0 else None
-        decoded = decoding.frames.count
+        decoded = decoding.frame_table.count
         return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
 
 
-def _summary(frames: PacketTable, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
-    seconds = frames.span_seconds
+def _summary(frame_table: PacketTable, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
+    seconds = frame_table.span_seconds
     return DecodeSummary(
-        frame_count=frames.count,
-        width=frames.width,
-        height=frames.height,
-        time_base=str(frames.time_base),
+        frame_count=frame_table.count,
+        width=frame_table.width,
+        height=frame_table.height,
+        time_base=str(frame_table.time_base),
         duration_seconds=seconds,
-        fps=frames.count / seconds if seconds > 0 else 0.0,
+        fps=frame_table.count / seconds if seconds > 0 else 0.0,
         decoder_errors=min(len(log.errors), MOST_COUNTED),
         damage=damage,
     )

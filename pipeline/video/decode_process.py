@@ -41,9 +41,9 @@ class DecodeRequest:
 class DecodeProcess:
     """A running ffmpeg that decodes video stream ``stream_number`` of the requested file.
 
-    Threads collect the packets of all video streams (``packets``), and the sizes (``frames``) and
-    timestamps (``timestamps``) of the decoded frames. ``readers`` maps output name -> FrameReader;
-    it is empty until ``start_readers``, because the size of a frame is known only then.
+    Threads collect the packets of all video streams (``packets``), and a list (``frame_table``) and
+    the timestamps (``timestamps``) of the decoded frames. ``readers`` maps output name ->
+    FrameReader; it is empty until ``start_readers``: the size of a frame is known only then.
 
     Raises OSError if ffmpeg cannot be executed. A constructor that raises leaves no process,
     thread or file descriptor behind.
@@ -52,7 +52,7 @@ class DecodeProcess:
     def __init__(self, request: DecodeRequest, stream_number: int) -> None:
         self.stream_number = stream_number
         self.packets = StreamTables()
-        self.frames = PacketTable()
+        self.frame_table = PacketTable()
         self.timestamps = TimestampList()
         self.readers: dict[str, FrameReader] = {}
         self._request = request
@@ -68,7 +68,7 @@ class DecodeProcess:
                 self.process.run_thread(self._index, "ffmpeg-index", table, pipes[name])
                 for name, table in (
                     ("packets", self.packets),
-                    ("frames", self.frames),
+                    ("frames", self.frame_table),
                     ("timestamps", self.timestamps),
                 )
             ]
@@ -97,9 +97,9 @@ class DecodeProcess:
     def start_readers(self, ahead_bytes: int) -> None:
         """Start to read thumbnails and views, up to ``ahead_bytes`` of each in advance.
 
-        The size of the frames must be known: call ``frames.wait_for_header()`` first.
+        The size of the frames must be known: call ``frame_table.wait_for_header()`` first.
         """
-        width, height = self.frames.width, self.frames.height
+        width, height = self.frame_table.width, self.frame_table.height
         shapes: dict[str, tuple[int, ...]] = {THUMBNAILS: (THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH)}
         for name, view in self._request.views.items():
             shapes[view_output(name)] = (*view.size_for(width, height), 3)
