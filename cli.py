@@ -292,7 +292,7 @@ def runs(folder: Path, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(folder: Path, as_json: bool) -> None:
-    """VideoSample at this machine and say what is missing."""
+    """Look at this machine and say what is missing."""
     from distinit.stages.doctor import diagnose
 
     report = diagnose(folder)

@@ -68,7 +68,7 @@ def _resume(root: Path) -> str:
     student, optimizer = _student()
     said: list[str] = []
     store = CheckpointStore(run.checkpoints, run.record.config_digest, 2)
-    found = store.take_up(student, optimizer, said.append)
+    found = store.load_latest(student, optimizer, said.append)
     if found is None or found[1].global_step != NEWEST:
         raise CheckpointError("\n".join(said) or "there is no checkpoint")
     momentum = [s["momentum_buffer"] for s in optimizer.state.values()]

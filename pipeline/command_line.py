@@ -32,7 +32,7 @@ __all__ = [
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "VideoSample and trust": ("audit", "cache", "frames", "flow", "runs"),
+    "Look and trust": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }
 

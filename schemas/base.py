@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 __all__ = [
     "MAX_ID_BYTES",
+    "NOT_IDENTITY",
     "Name",
     "Record",
     "SealedRecord",
@@ -18,6 +20,7 @@ __all__ = [
     "VideoId",
     "canonical_json",
     "differences",
+    "fields_outside_identity",
     "flatten",
     "sha256_of",
 ]
@@ -36,6 +39,30 @@ VideoId = Annotated[str, StringConstraints(pattern=VIDEO_ID_PATTERN)]
 
 Name = Annotated[str, StringConstraints(max_length=1_000)]
 """A name that people read: a label space, an architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotIdentity:
+    """Marks configuration fields that do not decide what a run computes, in ``Annotated``.
+
+    They say where inputs are stored (their content counts by its digest), where results are
+    written, or how the work is executed. A run may be resumed with other values.
+    """
+
+
+NOT_IDENTITY = NotIdentity()
+
+
+def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:
+    """Dotted names of the fields of ``config`` that are marked with NOT_IDENTITY."""
+    names: set[str] = set()
+    for name, field in config.model_fields.items():
+        if NOT_IDENTITY in field.metadata:
+            names.add(name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.update(f"{name}.{inner}" for inner in fields_outside_identity(kind))
+    return frozenset(names)
 
 
 class Record(BaseModel):

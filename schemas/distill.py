@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import NOT_IDENTITY, Record
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -72,9 +72,11 @@ class TargetConfig(Record):
 class DistillConfig(Record):
     """One YAML file of this shape reproduces a student."""
 
-    cache: str = Field(description="folder of the target cache")
-    frames: str = Field(description="folder of the frame store")
-    out: str = Field(description="run directory; belongs to exactly one config")
+    cache: Annotated[str, NOT_IDENTITY] = Field(description="folder of the target cache")
+    frames: Annotated[str, NOT_IDENTITY] = Field(description="folder of the frame store")
+    out: Annotated[str, NOT_IDENTITY] = Field(
+        description="run directory; belongs to exactly one config"
+    )
     student: StudentConfig = Field(default_factory=StudentConfig, description="the network")
     targets: tuple[TargetConfig, ...] = Field(
         (TargetConfig(),), min_length=1, description="one entry per teacher"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import NOT_IDENTITY, Record
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -41,8 +41,8 @@ _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 class DatasetConfig(Record):
     """A labelled video dataset."""
 
-    root: str = Field(description="folder of class folders with videos")
-    splits: str | None = Field(
+    root: Annotated[str, NOT_IDENTITY] = Field(description="folder of class folders with videos")
+    splits: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
         description="folder or file of official split lists (HMDB-51, UCF-101), or a CSV with "
         "path,label,split; None: train/ and test/ below root",
@@ -69,14 +69,18 @@ class FinetuneConfig(Record):
     """One YAML file of this shape reproduces a finetuned classifier."""
 
     dataset: DatasetConfig = Field(description="labelled videos")
-    init: str = Field(
+    init: Annotated[str, NOT_IDENTITY] = Field(
         "scratch",
         description="scratch | distinit:RUN (a distill run) | inflated (ImageNet weights that "
         "torchvision has here) | inflated:FILE (a 2D state dict) | file:STUDENT (.safetensors)",
     )
-    out: str = Field(description="run directory; belongs to exactly one config")
-    frames: str | None = Field(None, description="frame store of the dataset; None: OUT/frames")
-    flow: str | None = Field(
+    out: Annotated[str, NOT_IDENTITY] = Field(
+        description="run directory; belongs to exactly one config"
+    )
+    frames: Annotated[str | None, NOT_IDENTITY] = Field(
+        None, description="frame store of the dataset; None: OUT/frames"
+    )
+    flow: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
         description="flow store of the dataset, made of ``frames`` if it is missing; for students "
         "of flow; None: OUT/flow",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,12 +11,13 @@ from distinit.schemas.base import Name, Record, SealedRecord, Sha256, sha256_of
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
 from distinit.schemas.training import ClipConfig, StudentConfig
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = [
     "CheckpointRecord",
     "DatasetRecord",
     "DatasetVideo",
+    "DistillResult",
     "EvaluationResult",
     "HeadRecord",
     "LeftOut",
@@ -30,6 +32,7 @@ MAX_HEADS = 64
 MAX_LABELS = 10_000
 """Most classes of a labelled dataset: a confusion matrix has the square of them."""
 MAX_STEPS = 10**12
+_FEW = 0.5  # share of clips with a target below which a run warns
 
 
 class HeadRecord(Record):
@@ -103,12 +106,84 @@ class LeftOut(Record):
     without_targets: int = Field(0, ge=0, description="no frame has a row of the teachers used")
     examples: tuple[str, ...] = Field((), description="path and reason of some")
 
+    def lines(self) -> list[str]:
+        """One line for people; none if nothing was left out."""
+        counts = {
+            "failed": self.failed,
+            "of earlier runs": self.gone,
+            "not in the frame store": self.not_in_store,
+            "with another number of frames in the frame store": self.other_frame_count,
+            "without a target": self.without_targets,
+        }
+        reasons = [f"{count} {why}" for why, count in counts.items() if count]
+        if not reasons:
+            return []
+        examples = "".join(f"; {one_line(text)}" for text in self.examples)
+        return [f"left out: {', '.join(reasons)}{examples}"]
+
 
 class TargetShare(Record):
-    """How many of the clips a head was trained with had something to teach it."""
+    """How many of the clips that a head was trained with had a target."""
 
-    with_target: float = Field(ge=0, le=1, description="clips with a frame the teacher has seen")
-    kept: float = Field(ge=0, le=1, description="of all clips: those that the filter keeps")
+    with_target: float = Field(ge=0, le=1, description="share of clips with a stored target")
+    kept: float = Field(ge=0, le=1, description="share of all clips that the filter keeps")
+
+    def lines(self, head: str) -> list[str]:
+        """One line for people, and a warning where most clips had no target."""
+        kept = "" if self.kept == self.with_target else f", {self.kept:.1%} kept by the filter"
+        lines = [f"{one_line(head)}: {self.with_target:.1%} of the clips had a target{kept}"]
+        if self.with_target < _FEW:
+            lines.append(
+                f"warning: most clips had no target for head {one_line(head)}: extract with a "
+                "smaller stride, or complete the cache"
+            )
+        return lines
+
+
+class DistillResult(Record):
+    """``result.json`` of a distill run; it is written when the run is finished."""
+
+    out: str
+    student: str = Field(description="student.safetensors, with student.json beside it")
+    cache_digest: str
+    videos: int
+    loss: float = Field(description="mean training loss of the last metric line")
+    epochs: int
+    steps: int
+    clips: int = Field(description="clips seen, over all epochs")
+    seconds: float = Field(description="of the process that finished the run")
+    bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
+    targets: dict[str, TargetShare] = Field(
+        default_factory=dict, description="by head: how many of the clips had a target"
+    )
+    left_out: LeftOut = Field(
+        default_factory=LeftOut, description="videos of the cache that were not trained on"
+    )
+    absent_teachers: tuple[str, ...] = Field(
+        (), description="of the cache, without a folder in this copy of it"
+    )
+    incomplete_teachers: dict[str, tuple[int, int]] = Field(
+        default_factory=dict, description="used ones: units that are there, and planned ones"
+    )
+
+    def summary(self) -> str:
+        """What was trained, where it was written, and the next command."""
+        rate = f" in {self.seconds:.1f} s" if self.seconds else ""
+        lines = [
+            f"{counted(self.epochs, 'epoch')}, {counted(self.steps, 'step')}, "
+            f"{counted(self.clips, 'clip')} of {counted(self.videos, 'video')}{rate}; "
+            f"loss {self.loss:.4f}",
+            *([self.bottleneck] if self.bottleneck else []),
+            *(line for head, share in self.targets.items() for line in share.lines(head)),
+            *self.left_out.lines(),
+            "",
+            f"student  {one_line(self.student)}",
+            f"curve    {one_line(Path(self.out) / 'loss.png')}",
+            "",
+            f"next: distinit finetune --dataset DATASET --init "
+            f"{shell_line([f'distinit:{self.out}'])} --out RUN",
+        ]
+        return "\n".join(lines)
 
 
 class DatasetVideo(Record):

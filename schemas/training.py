@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import NOT_IDENTITY, Record
 
 __all__ = [
     "FLOW_PIXELS",
@@ -84,10 +84,12 @@ class ClipConfig(Record):
 class OptimizerConfig(Record):
     """SGD with a step schedule, as in the paper and VMZ."""
 
-    learning_rate: float = Field(
-        0.01, gt=0, description="per worker (paper section 4: .01 per GPU)"
+    learning_rate: float = Field(0.01, gt=0, description="per shard (paper section 4: .01 per GPU)")
+    scale_by_workers: bool = Field(
+        True,
+        description="multiply the learning rate by runtime.shards, which are one per GPU in the "
+        "paper's setting (the name is kept for old configurations)",
     )
-    scale_by_workers: bool = Field(True, description="multiply by the number of shards (paper)")
     momentum: float = Field(0.9, ge=0, lt=1, description="paper: .9")
     nesterov: bool = Field(True, description="VMZ uses Nesterov momentum")
     weight_decay: float = Field(1e-4, ge=0, description="VMZ: 1e-4; its finetuning 5e-3")
@@ -105,7 +107,11 @@ class OptimizerConfig(Record):
 
 
 class RuntimeConfig(Record):
-    """How training runs; nothing here changes which samples are seen or in which order."""
+    """How training is executed.
+
+    ``seed``, ``shards`` and ``batch_size`` decide which samples a step sees; ``precision`` and
+    ``jpeg_decoder`` change rounding. Fields marked NOT_IDENTITY change neither.
+    """
 
     batch_size: int = Field(32, ge=1, description="clips per shard per step (paper: 24-32 per GPU)")
     shards: int = Field(
@@ -114,24 +120,34 @@ class RuntimeConfig(Record):
         description="batches per optimiser step, spread over workers: the global batch is "
         "batch_size x shards for any worker count that divides it",
     )
-    workers: int = Field(0, ge=0, description="Ray Train workers; 0 trains in this process")
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs a worker reserves")
-    ray_address: str | None = Field(
+    workers: Annotated[int, NOT_IDENTITY] = Field(
+        0, ge=0, description="Ray Train workers; 0 trains in this process"
+    )
+    gpus_per_worker: Annotated[float, NOT_IDENTITY] = Field(
+        0.0, ge=0, description="GPUs a worker reserves"
+    )
+    ray_address: Annotated[str | None, NOT_IDENTITY] = Field(
         None, description="an existing cluster (auto, HOST:6379); None starts a local one"
     )
-    loader_workers: int = Field(
+    loader_workers: Annotated[int, NOT_IDENTITY] = Field(
         0, ge=0, le=1024, description="loader threads per worker; 0 loads in line"
     )
     jpeg_decoder: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: Annotated[str, NOT_IDENTITY] = Field("auto", description="auto, cpu, cuda, cuda:N")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
-    compile: bool = Field(False, description="torch.compile the student")
-    checkpoint_seconds: float = Field(300.0, ge=0, description="time between checkpoints, seconds")
-    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    compile: Annotated[bool, NOT_IDENTITY] = Field(False, description="torch.compile the student")
+    checkpoint_seconds: Annotated[float, NOT_IDENTITY] = Field(
+        300.0, ge=0, description="time between checkpoints, seconds"
+    )
+    checkpoint_steps: Annotated[int | None, NOT_IDENTITY] = Field(
+        None, ge=1, description="steps between checkpoints"
+    )
+    keep_checkpoints: Annotated[int, NOT_IDENTITY] = Field(
+        2, ge=1, description="newest checkpoints kept"
+    )
     seed: int = Field(0, ge=0, description="with epoch and sample, the source of all randomness")
 
     @field_validator("device")

@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-from pydantic import Field
-
 from distinit.pipeline.cache.state import CacheState
+from distinit.pipeline.distillation.target_coverage import refuse_empty_filters, target_shares
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
-from distinit.pipeline.distillation.taught import (
-    left_out_lines,
-    refuse_empty_filters,
-    share_lines,
-    target_shares,
-)
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.students.io import save_student
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
-from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import LeftOut, StudentRecord, TargetShare
-from distinit.schemas.wording import counted, one_line, shell_line
+from distinit.schemas.run import DistillResult, StudentRecord
+from distinit.schemas.wording import counted
 
-__all__ = ["DistillResult", "distill"]
+__all__ = ["distill"]
 
-LOCATIONS = frozenset({"cache", "frames"})
 TIES_WORTH_SAYING = 0.01
-
-
-class DistillResult(Record):
-    """``result.json`` of a distill run; its presence says that the run is finished."""
-
-    out: str
-    student: str = Field(description="student.safetensors, with student.json beside it")
-    cache_digest: str
-    videos: int
-    loss: float = Field(description="mean training loss of the last metric line")
-    epochs: int
-    steps: int
-    clips: int = Field(description="clips seen, over all epochs")
-    seconds: float = Field(description="of the process that finished the run")
-    bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
-    targets: dict[str, TargetShare] = Field(
-        default_factory=dict, description="by head: how many of the clips had something to teach"
-    )
-    left_out: LeftOut = Field(
-        default_factory=LeftOut, description="videos of the cache that were not trained on"
-    )
-    absent_teachers: tuple[str, ...] = Field(
-        (), description="of the cache, without a folder in this copy of it"
-    )
-    incomplete_teachers: dict[str, tuple[int, int]] = Field(
-        default_factory=dict, description="used ones: units that are there, and planned ones"
-    )
-
-    def summary(self) -> str:
-        """What was trained, where it lies, and what to type next."""
-        rate = f" in {self.seconds:.1f} s" if self.seconds else ""
-        lines = [
-            f"{counted(self.epochs, 'epoch')}, {counted(self.steps, 'step')}, "
-            f"{counted(self.clips, 'clip')} of {counted(self.videos, 'video')}{rate}; "
-            f"loss {self.loss:.4f}",
-            *([self.bottleneck] if self.bottleneck else []),
-            *share_lines(self.targets),
-            *left_out_lines(self.left_out),
-            "",
-            f"student  {one_line(self.student)}",
-            f"curve    {one_line(Path(self.out) / 'loss.png')}",
-            "",
-            f"next: distinit finetune --dataset DATASET --init "
-            f"{shell_line([f'distinit:{self.out}'])} --out RUN",
-        ]
-        return "\n".join(lines)
 
 
 def distill(config: DistillConfig, *, progress: Progress | None = None) -> DistillResult:
@@ -100,7 +44,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         return finished
     _say_what_is_trained(task, progress)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
-    outcome = train(partial(open_distill_task, config), settings, run, progress)
+    outcome = train(task, settings, run, progress)
     record = StudentRecord(
         student=config.student,
         clip=config.clip,
@@ -148,7 +92,7 @@ def _open_run(config: DistillConfig, task: DistillTask, state: CacheState) -> Ru
         "frames": task.store.pixels_digest(),
     }
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
-    return open_run(Path(config.out), "distill", config, inputs, LOCATIONS)
+    return open_run(Path(config.out), "distill", config, inputs)
 
 
 def _incomplete(task: DistillTask) -> dict[str, tuple[int, int]]:
@@ -178,7 +122,7 @@ def _lines_on_teachers(task: DistillTask) -> list[str]:
 def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
     videos = task.videos
     progress.message(f"{counted(len(videos.cache_ids), 'video')} to learn from")
-    for line in (*left_out_lines(videos.left_out), *_lines_on_teachers(task)):
+    for line in (*videos.left_out.lines(), *_lines_on_teachers(task)):
         progress.message(line)
     for reader in task.readers:
         wanted, threshold = reader.config, reader.threshold_nats

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -54,8 +53,6 @@ DATASET_NAME = "dataset.json"
 LOAD_REPORT_NAME = "load_report.json"
 CONFUSION_NAME = "confusion.png"
 _SHOWN = 5
-# What lies there counts by its digest: a run goes on after its inputs were moved.
-_LOCATIONS = frozenset({"dataset.root", "dataset.splits", "frames", "flow", "init"})
 
 
 class FinetuneResult(Record):
@@ -188,7 +185,7 @@ def _open_run(
     if init.student.in_channels == 2:
         spec = flow_spec_of(frames, _flow_folder(config), config.clip.flow_range)
         inputs |= {"flow": spec.record_digest(), "opencv": spec.opencv}
-    return open_run(Path(config.out), "finetune", config, inputs, _LOCATIONS)
+    return open_run(Path(config.out), "finetune", config, inputs)
 
 
 def _train(
@@ -202,8 +199,8 @@ def _train(
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     videos = _train_videos(dataset, store)
     head_only = config.train_layers == "head"
-    make_task = partial(FinetuneTask, init, videos, settings, head_only=head_only)
-    return train(make_task, settings, run, progress).student
+    task = FinetuneTask(init, videos, settings, head_only=head_only)
+    return train(task, settings, run, progress).student
 
 
 def _train_videos(dataset: DatasetRecord, store: FrameStore) -> TrainVideos:

@@ -106,7 +106,7 @@ class PlanResult(Record):
 
 
 def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
-    """VideoSample at a few videos, decode and run the teachers for some seconds, and extrapolate.
+    """Look at a few videos, decode and run the teachers for some seconds, and extrapolate.
 
     Raises CorpusError when there are no videos or none of the sample can be decoded,
     TeacherError and WeightsError.

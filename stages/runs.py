@@ -58,7 +58,7 @@ class RunTable(Record):
 
 
 def list_runs(folder: Path) -> RunTable:
-    """VideoSample for run directories in ``folder`` and below. Raises ConfigError if it is none."""
+    """Look for run directories in ``folder`` and below. Raises ConfigError if it is none."""
     if not folder.is_dir():
         raise ConfigError(
             f"{folder} is no folder",

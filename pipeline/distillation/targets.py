@@ -233,7 +233,7 @@ class TargetReader:
         unit_NT = np.maximum(rows_NT, 0) // self._unit_rows
         return np.where((rows_NT >= 0) & self.committed_U[unit_NT], rows_NT, -1)
 
-    def surest_entropy_nats(self) -> float | None:
+    def lowest_entropy_nats(self) -> float | None:
         """The lowest entropy of a stored frame, where no clip's target can have a lower one; None
         where it can: the mean of several frames' logits may be surer than each of them."""
         if self.config.filter.max_entropy_nats is None:

@@ -1,8 +1,9 @@
-"""Distillation as a TrainingTask: clips from the frame store, targets from the cache."""
+"""Distillation as a training task: clips from the frame store, targets from the cache."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,15 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
 from distinit.pipeline.distillation.losses import clip_weights, mean_over_targets, soft_losses
 from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
-from distinit.pipeline.distillation.target_frames import TargetFrames
-from distinit.pipeline.distillation.targets import ClipTargets, TargetReader
-from distinit.pipeline.distillation.taught import (
+from distinit.pipeline.distillation.target_coverage import (
     KEPT,
     WITH_TARGET,
-    are_telling,
-    refuse_untaught,
+    has_enough_clips,
+    refuse_without_targets,
     target_shares,
 )
+from distinit.pipeline.distillation.target_frames import TargetFrames
+from distinit.pipeline.distillation.targets import ClipTargets, TargetReader
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
@@ -40,8 +41,20 @@ __all__ = ["DistillTask", "open_distill_task"]
 FILTER_BLOCK = 8192  # samples judged at once when filtered clips are skipped
 
 
+@dataclass(frozen=True, slots=True)
+class LossTerm:
+    """One summand of the loss: what one head is compared with, and its weight in the sum."""
+
+    head: str
+    config: TargetConfig
+    weight: float
+
+
 class DistillTask:
-    """See TrainingTask. Heads are named by teacher id; losses of the teachers are summed."""
+    """See TrainingTask. Heads are named by teacher id; losses of the teachers are summed.
+
+    Pickled as its configuration: another process opens the same cache and frame store again.
+    """
 
     def __init__(
         self,
@@ -58,12 +71,12 @@ class DistillTask:
         self.videos = videos
         self.readers = tuple(readers)
         self._target_frames = target_frames
-        # (head, what it learns, the weight of its loss)
-        self._lessons: tuple[tuple[str, TargetConfig, float], ...] = tuple(
-            (reader.teacher.id, reader.config, reader.config.weight) for reader in self.readers
+        self._loss_terms = tuple(
+            LossTerm(reader.teacher.id, reader.config, reader.config.weight)
+            for reader in self.readers
         )
         if config.combine == "mean":
-            self._lessons = ((MEAN_HEAD, config.targets[0], 1.0),)
+            self._loss_terms = (LossTerm(MEAN_HEAD, config.targets[0], 1.0),)
         self._sampler = ClipSampler(
             videos.frame_count_V,
             config.clip,
@@ -71,6 +84,9 @@ class DistillTask:
             config.runtime.seed,
             self._starts,
         )
+
+    def __reduce__(self) -> tuple[Callable[[DistillConfig], DistillTask], tuple[DistillConfig]]:
+        return open_distill_task, (self.config,)
 
     def _starts(
         self,
@@ -186,33 +202,34 @@ class DistillTask:
         """Sum over the heads of their mean loss over the clips with a target.
 
         A clip that the filter drops counts as zero (paper section 3); one without a target does
-        not count. Figures: ``loss/<head>`` (before its weight), and of all clips the shares with a
+        not count. Metrics: ``loss/<head>`` (before its weight), and of all clips the shares with a
         target, ``with_target/<head>``, and with a weight, ``kept/<head>``.
         """
         total = torch.zeros((), device=next(iter(outputs.values())).device)
-        figures: dict[str, Tensor] = {}
-        for name, wanted, factor in self._lessons:
+        metrics: dict[str, Tensor] = {}
+        for term in self._loss_terms:
+            name = term.head
             weight_B, present_B = targets[f"weight/{name}"], targets[f"present/{name}"]
             loss_B = soft_losses(
-                wanted.loss, outputs[name], targets[f"target/{name}"], wanted.temperature
+                term.config.loss, outputs[name], targets[f"target/{name}"], term.config.temperature
             )
             mean = mean_over_targets(weight_B * loss_B, present_B)
-            total = total + factor * mean
-            figures |= {
+            total = total + term.weight * mean
+            metrics |= {
                 f"loss/{name}": mean,
                 f"{WITH_TARGET}{name}": present_B.mean(),
                 f"{KEPT}{name}": weight_B.mean(),
             }
-        return total, figures
+        return total, metrics
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
         """See TrainingTask. Raises ConfigError if no clip so far has had a weight for some head."""
-        if not are_telling(lines):
+        if not has_enough_clips(lines):
             return
         heads = [head.name for head in self.heads]
         shares = target_shares(lines, heads)
         for reader, head in zip(self.readers, heads, strict=False):
-            refuse_untaught(reader, shares.get(head))
+            refuse_without_targets(reader, shares.get(head))
 
 
 def _tensors(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +49,10 @@ class FinetuneTask:
         clips = settings.optimizer.clips_per_epoch
         self._sampler = ClipSampler(counts, settings.clip, clips, settings.runtime.seed)
         self._label_V = np.asarray(videos.labels, np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild = partial(FinetuneTask, head_only=self._head_only)
+        return rebuild, (self._init, self._videos, self._settings)
 
     def build(self) -> Student:
         """See TrainingTask."""

@@ -79,20 +79,20 @@ class CheckpointStore:
                 _remove(old)
         return final
 
-    def take_up(
+    def load_latest(
         self,
         student: Student,
         optimizer: torch.optim.Optimizer | None,
         message: Callable[[str], None],
     ) -> tuple[Path, CheckpointRecord] | None:
-        """Load the newest checkpoint that is intact: its weights, and the momentum if there is an
-        ``optimizer``. Each damaged one that is passed over gets a ``message``."""
+        """Load the newest intact checkpoint: its weights, and the momentum if there is an
+        ``optimizer``. Skips damaged ones, with a ``message`` for each."""
         for folder in reversed(self._folders()):
             try:
                 record = self._read(folder)
                 self.restore(folder, student, optimizer)
             except CheckpointError as error:
-                message(f"passing over a damaged checkpoint: {error.problem} ({error.found})")
+                message(f"skipping a damaged checkpoint: {error.problem} ({error.found})")
             else:
                 return folder, record
         return None

@@ -1,7 +1,7 @@
-"""The same training on N Ray Train workers. Ray is imported here alone, and only when asked for.
+"""The same training on N Ray Train workers. Ray is imported only when it is used.
 
-Ray starts the workers, joins them in one process group and starts them again when one dies; they
-then go on from the run's own checkpoints. The arithmetic is ``fit``'s, as in one process.
+Ray starts the workers, joins them in one process group and restarts them when one dies; they then
+resume from the run's own checkpoints. The arithmetic is that of ``fit``, as in one process.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_json
 from distinit.pipeline.storage import atomic_write_bytes, storage_errors
 from distinit.pipeline.training.collective import ProcessGroup
+from distinit.pipeline.training.metric_logger import progress_metrics
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.task import TrainingSettings, TrainingTask
-from distinit.pipeline.training.watch import progress_figures
+from distinit.pipeline.training.trainer import fit
 from distinit.schemas import errors
 from distinit.schemas.errors import ComputeError, DistInitError
 from distinit.schemas.extract import ComputeConfig
@@ -35,15 +36,15 @@ POLL_SECONDS = 1.0
 
 
 def fit_on_ray(
-    make_task: Callable[[], TrainingTask],
+    task: TrainingTask,
     settings: TrainingSettings,
     run: RunDirectory,
     progress: Progress,
 ) -> None:
     """Train on ``runtime.workers`` workers; returns when the last epoch is done.
 
-    ``make_task`` is pickled and called on each worker. The run directory must be on a disk that
-    all workers see.
+    ``task`` is pickled and rebuilt on each worker. The run directory must be on a disk that all
+    workers see.
 
     Raises ComputeError if Ray cannot start or workers die more often than MAX_RESTARTS, and what
     ``fit`` raises on a worker.
@@ -63,7 +64,7 @@ def fit_on_ray(
     refusal = run.root / "ray" / "refusal.json"
     with storage_errors(refusal):
         refusal.unlink(missing_ok=True)
-    trainer = _trainer(make_task, settings, run)
+    trainer = _torch_trainer(task, settings, run)
     try:
         with _shown(run, progress):
             trainer.fit()
@@ -73,7 +74,7 @@ def fit_on_ray(
             "training on Ray failed",
             expected=f"at most {MAX_RESTARTS} restarts",
             found=str(error).strip().splitlines()[-1],
-            remedy="run the same command again: it goes on from the last checkpoint; "
+            remedy="rerun the same command to resume from the last checkpoint; "
             "--workers 0 trains in this process and shows the whole error",
         ) from error
     finally:
@@ -82,19 +83,20 @@ def fit_on_ray(
     _raise_refusal(refusal)
 
 
-def _trainer(
-    make_task: Callable[[], TrainingTask], settings: TrainingSettings, run: RunDirectory
-) -> Any:
+def _torch_trainer(task: TrainingTask, settings: TrainingSettings, run: RunDirectory) -> Any:
+    from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    pickled: Callable[[TrainingTask], bytes] = cloudpickle.dumps
     runtime = settings.runtime
     on_gpu = runtime.gpus_per_worker > 0
     resources = {"CPU": 1.0} | ({"GPU": runtime.gpus_per_worker} if on_gpu else {})
     return TorchTrainer(
         _work,
         train_loop_config={
-            "make_task": make_task,
+            # Unpickled by the worker itself: a task that cannot be rebuilt there is a refusal.
+            "task": pickled(task),
             "settings": settings,
             "run": run,
             "cache_home": os.environ.get("XDG_CACHE_HOME"),
@@ -113,14 +115,13 @@ def _trainer(
 
 
 def _work(config: dict[str, Any]) -> None:
-    """One worker's life.
+    """What one worker does.
 
-    A DistInitError would come again after every restart, so it is written down: the restarted
-    workers see it, end at once, and the driver raises it.
+    A DistInitError would be raised again after every restart, so it is written to a file: the
+    restarted workers see it and end at once, and the driver raises it.
     """
+    from ray import cloudpickle
     from ray.train.torch import get_device
-
-    from distinit.pipeline.training.loop import fit
 
     settings: TrainingSettings = config["settings"]
     run: RunDirectory = config["run"]
@@ -132,7 +133,8 @@ def _work(config: dict[str, Any]) -> None:
     on_gpu = settings.runtime.gpus_per_worker > 0
     device = get_device() if on_gpu else resolve_device("cpu")
     try:
-        fit(config["make_task"](), settings, run, ProcessGroup(), device, NullProgress())
+        task: TrainingTask = cloudpickle.loads(config["task"])
+        fit(task, settings, run, ProcessGroup(), device, NullProgress())
     except DistInitError as error:
         _write_refusal(refusal, error)
         if settings.runtime.workers > 1:
@@ -153,7 +155,7 @@ def _write_refusal(path: Path, error: DistInitError) -> None:
 def _raise_refusal(path: Path) -> None:
     if not path.exists():
         return
-    record = read_json(path, error=ComputeError, remedy="run the same command again")
+    record = read_json(path, error=ComputeError, remedy="rerun the same command")
     name = record.get("class")
     kind: type[DistInitError] = getattr(errors, name) if name in errors.__all__ else ComputeError
     raise kind(
@@ -189,6 +191,6 @@ def _follow(run: RunDirectory, progress: Progress, stop: threading.Event) -> Non
         if done is None:
             progress.start("training", line.get("clips_total"), "clips", clips)
         elif clips != done:
-            progress.advance(clips - done, **progress_figures(line))
+            progress.advance(clips - done, **progress_metrics(line))
         done = clips
     progress.finish()

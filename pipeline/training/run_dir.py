@@ -16,29 +16,11 @@ from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import refuse_links, storage_errors
 from distinit.pipeline.training.metrics import MetricLine, last_line, read_lines
-from distinit.schemas.base import Record, differences, flatten, sha256_of
+from distinit.schemas.base import Record, differences, fields_outside_identity, flatten, sha256_of
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
 
-__all__ = ["NOT_IDENTITY", "RunDirectory", "open_run"]
-
-NOT_IDENTITY = frozenset(
-    {
-        "out",
-        "runtime.workers",
-        "runtime.gpus_per_worker",
-        "runtime.ray_address",
-        "runtime.loader_workers",
-        "runtime.device",
-        "runtime.compile",
-        "runtime.checkpoint_seconds",
-        "runtime.checkpoint_steps",
-        "runtime.keep_checkpoints",
-    }
-)
-"""Settings a run may be continued under with another value: where and how it runs. They choose no
-samples and no arithmetic beyond rounding."""
-
+__all__ = ["RunDirectory", "open_run"]
 
 _REMEDY = "choose another out directory, or restore the file from a copy"
 
@@ -102,20 +84,20 @@ def open_run(
     kind: Literal["distill", "finetune"],
     config: Record,
     inputs: Mapping[str, str],
-    locations: frozenset[str] = frozenset(),
 ) -> RunDirectory:
-    """Create the run directory, or take up one that belongs to the same configuration.
+    """Create the run directory, or open one that belongs to the same configuration.
 
-    ``inputs``: digests of the data that the run reads. ``locations``: dotted names of settings
-    that only say where those data lie; moving them leaves the run the same.
-    Raises RunMismatchError, naming each setting that differs, and StorageError, for a folder that
-    holds links too: nothing is written or removed through them. ConfigError for a folder inside a
+    ``inputs``: digests of the data that the run reads. Fields of ``config`` that are marked with
+    NOT_IDENTITY may differ from those of the existing run.
+    Raises RunMismatchError, naming each setting that differs, and StorageError, also for a folder
+    that holds links: nothing is written or removed through them. ConfigError for a folder inside a
     cache or a frame store.
     """
     dumped = config.model_dump(mode="json")
+    ignored = fields_outside_identity(type(config))
     record = RunRecord(
         kind=kind,
-        config_digest=sha256_of({"kind": kind, **_identity(dumped, inputs, locations)}),
+        config_digest=sha256_of({"kind": kind, **_identity(dumped, inputs, ignored)}),
         config=dumped,
         inputs=dict(inputs),
         versions={name: version(name) for name in ("distinit", "torch", "torchvision")},
@@ -126,7 +108,7 @@ def open_run(
     if path.exists():
         stored = read_record(path, RunRecord, error=RunMismatchError, remedy=_REMEDY)
         if stored.config_digest != record.config_digest:
-            raise _mismatch(root, stored, record, locations)
+            raise _mismatch(root, stored, record, ignored)
         return RunDirectory(root, stored)
     with storage_errors(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -135,21 +117,20 @@ def open_run(
 
 
 def _identity(
-    config: dict[str, Any], inputs: Mapping[str, str], locations: frozenset[str]
+    config: dict[str, Any], inputs: Mapping[str, str], ignored: frozenset[str]
 ) -> dict[str, Any]:
-    left_out = NOT_IDENTITY | locations
-    flat = {k: v for k, v in flatten(config).items() if k not in left_out}
+    flat = {k: v for k, v in flatten(config).items() if k not in ignored}
     return flat | {f"inputs.{name}": digest for name, digest in inputs.items()}
 
 
 def _mismatch(
-    root: Path, stored: RunRecord, wanted: RunRecord, locations: frozenset[str]
+    root: Path, stored: RunRecord, requested: RunRecord, ignored: frozenset[str]
 ) -> RunMismatchError:
-    old = _identity(stored.config, stored.inputs, locations)
-    new = _identity(wanted.config, wanted.inputs, locations)
+    old = _identity(stored.config, stored.inputs, ignored)
+    new = _identity(requested.config, requested.inputs, ignored)
     found = [text[:_SHOWN_CHARACTERS] for text in differences(old, new)]
-    if stored.kind != wanted.kind:
-        found.insert(0, f"kind: {stored.kind} there, {wanted.kind} now")
+    if stored.kind != requested.kind:
+        found.insert(0, f"kind: {stored.kind} there, {requested.kind} now")
     return RunMismatchError(
         f"{root} belongs to another configuration",
         expected="the configuration in its run.json",

@@ -25,8 +25,9 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ComputeError, ConfigError, RunMismatchError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.frames import FlowConfig
+from distinit.schemas.run import DistillResult
 from distinit.schemas.training import FLOW_PIXELS
-from distinit.stages.distill import DistillResult, distill
+from distinit.stages.distill import distill
 from distinit.stages.extract import extract
 from distinit.stages.flow import build_flow
 
@@ -96,6 +97,21 @@ def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     distill(config(extracted, out))
     return out
+
+
+def test_a_run_opens_its_cache_once(
+    extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    open_cache = TargetCache.open
+
+    def counting(root: Any, **options: Any) -> TargetCache:
+        opened.append(root)
+        return open_cache(root, **options)
+
+    monkeypatch.setattr(TargetCache, "open", counting)
+    distill(config(extracted, tmp_path / "run", optimizer={"epochs": 1, "clips_per_epoch": 4}))
+    assert opened == [str(extracted / "cache")]
 
 
 def test_a_run_leaves_a_student_and_its_record(extracted: Path, whole: Path) -> None:

@@ -18,8 +18,8 @@ from distinit.schemas.errors import (
     DistInitError,
 )
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.run import StudentRecord, TargetShare
-from distinit.stages.distill import DistillResult, distill
+from distinit.schemas.run import DistillResult, StudentRecord, TargetShare
+from distinit.stages.distill import distill
 from distinit.stages.extract import extract
 
 
@@ -197,7 +197,7 @@ def test_a_filter_that_keeps_nothing_is_an_error_before_training(copy: Path) -> 
     target = {"teacher": "one", "filter": {"max_entropy_nats": 1e-9}}
     with pytest.raises(ConfigError, match="filter of teacher one keeps no clip") as caught:
         trained(copy, targets=[target])
-    assert "for the surest frame of the cache" in str(caught.value.found)
+    assert "for the most confident frame of the cache" in str(caught.value.found)
     assert not (copy / "run").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def expected_batch(
         allowed = [clip for clip in clips if any(f % every == 0 for f in clip)]
         found.append((task.videos.cache_ids[v], allowed[int(uniform * len(allowed))]))
     return found
+
+
+def test_a_task_rebuilt_from_its_recipe_loads_the_same_batches(stored: Path) -> None:
+    task = open_distill_task(config(stored, "two", targets=TWO))
+    assert len(pickle.dumps(task)) < 10_000, "only the configuration travels, not what was read"
+    rebuild, arguments = task.__reduce__()
+    again = rebuild(*arguments)
+    batch, same = task.load(1, np.arange(5)), again.load(1, np.arange(5))
+    assert torch.equal(batch.pixels_BTCHW, same.pixels_BTCHW)
+    assert batch.targets.keys() == same.targets.keys()
+    for name, target in batch.targets.items():
+        assert torch.equal(target, same.targets[name]), name
 
 
 def test_failed_videos_are_left_out_and_matching_is_by_content(stored: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ def trained(
     decoded.clear()
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     directory = toys.make_run(run)
-    outcome = train(partial(open_distill_task, config), settings, directory, NullProgress())
+    outcome = train(open_distill_task(config), settings, directory, NullProgress())
     kept = [line["kept/alpha"] for line in directory.read_metrics()]
     return outcome.global_steps, len(decoded), sum(kept) / len(kept)
 

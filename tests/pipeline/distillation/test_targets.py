@@ -302,4 +302,4 @@ def test_the_surest_frame_is_told_where_no_clip_can_be_surer(
     config: dict[str, Any], told: bool
 ) -> None:
     given, stored = reader(**config)
-    assert given.surest_entropy_nats() == (float(stored.entropy_nats.min()) if told else None)
+    assert given.lowest_entropy_nats() == (float(stored.entropy_nats.min()) if told else None)

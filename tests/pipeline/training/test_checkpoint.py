@@ -45,7 +45,7 @@ def stepper() -> Stepper:
 def test_round_trip_of_weights_and_momentum(stepper: Stepper, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=2)
     folder = store.save(record(7), stepper.student, stepper.optimizer)
-    found = store.take_up(toys.ToyTask(seed=2).build(), None, pytest.fail)
+    found = store.load_latest(toys.ToyTask(seed=2).build(), None, pytest.fail)
     assert found is not None
     assert found[0] == folder == tmp_path / "step-000000007"
     assert found[1].window == {"loss": 0.1}
@@ -85,13 +85,13 @@ def test_a_damaged_one_is_passed_over(
     path = tmp_path / "step-000000002" / name
     path.unlink() if damage is None else path.write_bytes(damage)
     messages: list[str] = []
-    found = store.take_up(stepper.student, stepper.optimizer, messages.append)
+    found = store.load_latest(stepper.student, stepper.optimizer, messages.append)
     assert found is not None
     assert found[1].global_step == 1
     assert len(messages) == 1
     assert "step-000000002" in messages[0]
     store.save(record(2), stepper.student, stepper.optimizer)
-    again = store.take_up(stepper.student, stepper.optimizer, pytest.fail)
+    again = store.load_latest(stepper.student, stepper.optimizer, pytest.fail)
     assert again is not None
     assert again[1].global_step == 2
 
@@ -100,7 +100,7 @@ def test_what_a_killed_writer_left_is_not_a_checkpoint(stepper: Stepper, tmp_pat
     store = CheckpointStore(tmp_path, "digest", keep=3)
     folder = store.save(record(5), stepper.student, stepper.optimizer)
     folder.rename(folder.with_name(folder.name + ".partial"))
-    assert store.take_up(stepper.student, None, pytest.fail) is None
+    assert store.load_latest(stepper.student, None, pytest.fail) is None
     store.save(record(5), stepper.student, stepper.optimizer)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000005"]
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_configuration_is_not_taken_up(
     CheckpointStore(tmp_path, "one", 2).save(record(1), stepper.student, stepper.optimizer)
     messages: list[str] = []
     other = CheckpointStore(tmp_path, "two", 2)
-    assert other.take_up(stepper.student, None, messages.append) is None
+    assert other.load_latest(stepper.student, None, messages.append) is None
     assert "another configuration" in messages[0]
 
 
@@ -153,7 +153,7 @@ def test_tensors_that_do_not_fit_are_passed_over_whatever_the_checksum_says(
     rewritten(newest, name, changes(load_file(newest / name))[change])
     before = {n: t.clone() for n, t in stepper.student.state_dict().items()}
     messages: list[str] = []
-    found = store.take_up(stepper.student, stepper.optimizer, messages.append)
+    found = store.load_latest(stepper.student, stepper.optimizer, messages.append)
     assert found is not None
     assert found[1].global_step == 1
     assert len(messages) == 1
@@ -184,7 +184,7 @@ def test_records_that_do_not_fit_are_passed_over(
     assert stored["format_version"] == 1
     path.write_text(json.dumps(stored | change))
     messages: list[str] = []
-    assert store.take_up(stepper.student, stepper.optimizer, messages.append) is None
+    assert store.load_latest(stepper.student, stepper.optimizer, messages.append) is None
     assert len(messages) == 1
 
 

@@ -40,7 +40,7 @@ def killed_after(task: Any, loads: int) -> Any:
 
 def test_a_run_leaves_its_files_and_learns(run: RunDirectory) -> None:
     recorder = RecordingProgress()
-    outcome = train(toys.ToyTask, toys.make_settings({"epochs": 30}), run, recorder)
+    outcome = train(toys.ToyTask(), toys.make_settings({"epochs": 30}), run, recorder)
     lines = run.read_metrics()
     assert [line["step"] for line in lines] == list(range(1, 121))
     assert lines[-1]["clips"] == lines[-1]["clips_total"] == 480
@@ -61,7 +61,7 @@ def test_learning_rate_steps_down(run: RunDirectory) -> None:
     settings = toys.make_settings(
         {"epochs": 4, "step_epochs": 2, "learning_rate": 0.01}, {"shards": 2, "batch_size": 4}
     )
-    train(toys.ToyTask, settings, run, NullProgress())
+    train(toys.ToyTask(), settings, run, NullProgress())
     rates = [m["learning_rate"] for m in run.read_metrics()]
     assert rates == pytest.approx([0.02] * 4 + [0.002] * 4)
 
@@ -72,11 +72,11 @@ def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
 ) -> None:
     settings = toys.make_settings(runtime={"checkpoint_steps": 2})
     whole = toys.make_run(tmp_path / "whole")
-    expected = train(lambda: toys.ToyTask(dropout=0.3), settings, whole, NullProgress())
+    expected = train(toys.ToyTask(dropout=0.3), settings, whole, NullProgress())
     cut = toys.make_run(tmp_path / "cut")
     with pytest.raises(KilledError):
-        train(lambda: killed_after(toys.ToyTask(dropout=0.3), loads), settings, cut, NullProgress())
-    found = train(lambda: toys.ToyTask(dropout=0.3), settings, cut, NullProgress())
+        train(killed_after(toys.ToyTask(dropout=0.3), loads), settings, cut, NullProgress())
+    found = train(toys.ToyTask(dropout=0.3), settings, cut, NullProgress())
     assert curve_of(cut) == curve_of(whole)
     for name, tensor in expected.student.state_dict().items():
         assert torch.equal(found.student.state_dict()[name], tensor), name
@@ -85,13 +85,13 @@ def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
 def test_resuming_in_the_middle_of_a_metric_window(
     tmp_path: Path, curve_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distinit.pipeline.training.loop.LINES_PER_EPOCH", 1)
+    monkeypatch.setattr("distinit.pipeline.training.trainer.LINES_PER_EPOCH", 1)
     settings = toys.make_settings(runtime={"checkpoint_steps": 1})
     whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
-    train(toys.ToyTask, settings, whole, NullProgress())
+    train(toys.ToyTask(), settings, whole, NullProgress())
     with pytest.raises(KilledError):
-        train(lambda: killed_after(toys.ToyTask(), 6), settings, cut, NullProgress())
-    train(toys.ToyTask, settings, cut, NullProgress())
+        train(killed_after(toys.ToyTask(), 6), settings, cut, NullProgress())
+    train(toys.ToyTask(), settings, cut, NullProgress())
     assert [step for step, _, _ in curve_of(whole)] == [4, 8, 12]
     assert curve_of(cut) == curve_of(whole)
 
@@ -102,7 +102,7 @@ def test_loader_threads_change_nothing(tmp_path: Path, curve_of: Any, threads: i
     for loaders in (0, threads):
         run = toys.make_run(tmp_path / str(loaders))
         settings = toys.make_settings(runtime={"loader_workers": loaders, "shards": 2})
-        train(toys.ToyTask, settings, run, NullProgress())
+        train(toys.ToyTask(), settings, run, NullProgress())
         curves.append(curve_of(run))
     assert curves[0] == curves[1]
     assert len(curves[0]) == 6
@@ -113,43 +113,41 @@ def test_a_damaged_checkpoint_falls_back_and_the_curve_is_the_same(
 ) -> None:
     settings = toys.make_settings(runtime={"checkpoint_steps": 2})
     whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
-    train(toys.ToyTask, settings, whole, NullProgress())
+    train(toys.ToyTask(), settings, whole, NullProgress())
     with pytest.raises(KilledError):
-        train(lambda: killed_after(toys.ToyTask(), 7), settings, cut, NullProgress())
+        train(killed_after(toys.ToyTask(), 7), settings, cut, NullProgress())
     newest = sorted(cut.checkpoints.iterdir())[-1] / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1] + b"\0")
     recorder = RecordingProgress()
-    train(toys.ToyTask, settings, cut, recorder)
-    assert "passing over a damaged checkpoint" in recorder.messages[0]
+    train(toys.ToyTask(), settings, cut, recorder)
+    assert "skipping a damaged checkpoint" in recorder.messages[0]
     assert "resuming after step 4" in recorder.messages[1]
     assert curve_of(cut) == curve_of(whole)
 
 
 def test_a_finished_training_is_not_trained_again(run: RunDirectory) -> None:
-    first = train(toys.ToyTask, toys.make_settings(), run, NullProgress())
-    again = train(
-        lambda: killed_after(toys.ToyTask(), 0), toys.make_settings(), run, NullProgress()
-    )
+    first = train(toys.ToyTask(), toys.make_settings(), run, NullProgress())
+    again = train(killed_after(toys.ToyTask(), 0), toys.make_settings(), run, NullProgress())
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
 def test_lost_metric_lines_of_a_done_training_are_made_again_as_advised(run: RunDirectory) -> None:
     settings = toys.make_settings({"epochs": 2}, {"checkpoint_steps": 3})
-    first = train(toys.ToyTask, settings, run, NullProgress())
+    first = train(toys.ToyTask(), settings, run, NullProgress())
     run.metrics.write_bytes(b"")  # a power cut: the checkpoint is synced, the lines are not
     for _ in range(2):
         with pytest.raises(CheckpointError, match="metric lines are lost") as raised:
-            train(toys.ToyTask, settings, run, NullProgress())
+            train(toys.ToyTask(), settings, run, NullProgress())
     (advised,) = [path for path in run.checkpoints.iterdir() if str(path) in str(raised.value)]
     shutil.rmtree(advised)
-    again = train(toys.ToyTask, settings, run, NullProgress())
+    again = train(toys.ToyTask(), settings, run, NullProgress())
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
 def test_too_few_clips_for_one_step(run: RunDirectory) -> None:
     with pytest.raises(ConfigError, match="fewer clips than one step"):
         train(
-            lambda: toys.ToyTask(count=7),
+            toys.ToyTask(count=7),
             toys.make_settings(None, {"shards": 2}),
             run,
             NullProgress(),
@@ -159,17 +157,17 @@ def test_too_few_clips_for_one_step(run: RunDirectory) -> None:
 def test_shards_must_spread_evenly(run: RunDirectory) -> None:
     settings = toys.make_settings(runtime={"shards": 3, "workers": 2})
     with pytest.raises(ConfigError, match="divisible"):
-        train(toys.ToyTask, settings, run, NullProgress())
+        train(toys.ToyTask(), settings, run, NullProgress())
 
 
 def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(run: RunDirectory) -> None:
     settings = toys.make_settings({"learning_rate": 1e38}, {"checkpoint_steps": 1})
     with pytest.raises(ComputeError, match="not a finite number"):
-        train(lambda: toys.ToyTask(norm=False), settings, run, NullProgress())
+        train(toys.ToyTask(norm=False), settings, run, NullProgress())
     losses = [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
     assert np.isfinite(losses).all()
 
 
 def test_two_processes_never_train_one_run(run: RunDirectory) -> None:
     with WriterLock(run.root / ".lock"), pytest.raises(LockedError):
-        train(toys.ToyTask, toys.make_settings(), run, NullProgress())
+        train(toys.ToyTask(), toys.make_settings(), run, NullProgress())

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from helpers import toys
 
 from distinit.cli import main
-from distinit.pipeline.training.run_dir import NOT_IDENTITY
+from distinit.schemas.base import fields_outside_identity
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.finetune import FinetuneConfig
 
 # Ray Client addresses are refused before anything starts, so this needs no cluster.
 CODE = """
@@ -45,6 +47,7 @@ def test_the_address_reaches_ray(tmp_path_factory: pytest.TempPathFactory) -> No
 @pytest.mark.parametrize("command", ["distill", "finetune"])
 def test_the_option_and_its_identity(command: str) -> None:
     assert "--ray-address ADDRESS" in CliRunner().invoke(main, [command, "--help"]).output
-    assert "runtime.ray_address" in NOT_IDENTITY
+    config = {"distill": DistillConfig, "finetune": FinetuneConfig}[command]
+    assert "runtime.ray_address" in fields_outside_identity(config)
     settings = toys.make_settings(runtime={"ray_address": "auto"})
     assert settings.runtime.ray_address == "auto"

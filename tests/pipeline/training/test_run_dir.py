@@ -10,22 +10,51 @@ from typing import Any
 import pytest
 
 from distinit.pipeline.training.run_dir import open_run
+from distinit.schemas.base import fields_outside_identity
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError, StorageError
+from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.training import StudentConfig
-
-WHERE = frozenset({"cache", "frames"})
 
 
 def config(**extra: Any) -> DistillConfig:
     return DistillConfig.model_validate({"cache": "c", "frames": "f", "out": "o", **extra})
 
 
-def test_the_same_configuration_takes_it_up_again(tmp_path: Path) -> None:
-    first = open_run(tmp_path / "run", "distill", config(), {"cache": "1"}, WHERE)
-    again = open_run(tmp_path / "run", "distill", config(), {"cache": "1"}, WHERE)
+def test_the_same_configuration_reopens_the_run(tmp_path: Path) -> None:
+    first = open_run(tmp_path / "run", "distill", config(), {"cache": "1"})
+    again = open_run(tmp_path / "run", "distill", config(), {"cache": "1"})
     assert again.record == first.record
     assert first.record.config["optimizer"]["epochs"] == 45
+
+
+def test_identities_stay_those_of_earlier_versions(tmp_path: Path) -> None:
+    """A run directory of an earlier version can be resumed: these digests never change."""
+    distill = config(student={"name": "r3d_18"})
+    finetune = FinetuneConfig.model_validate(
+        {
+            "dataset": {"root": "d", "splits": "s"},
+            "init": "distinit:r",
+            "out": "o",
+            "student": {"name": "r3d_18"},
+            "frames": "x",
+        }
+    )
+    inputs = {"data": "1" * 64}
+    first = open_run(tmp_path / "distill", "distill", distill, inputs)
+    second = open_run(tmp_path / "finetune", "finetune", finetune, inputs)
+    assert [first.record.config_digest, second.record.config_digest] == [
+        "a36f356465d35d34649d29b7280586150e85244491a6d7aa04018c1632e01c49",
+        "4a7bfdb4bc7180c1f6028ad4eb98580fd6911426b78c35fdfcd4f8540e33f6cc",
+    ]
+
+
+def test_fields_outside_the_identity_of_a_finetune_run() -> None:
+    own = {"dataset.root", "dataset.splits", "frames", "flow", "init", "out"}
+    outside = fields_outside_identity(FinetuneConfig)
+    assert {name for name in outside if not name.startswith("runtime.")} == own
+    assert "runtime.seed" not in outside
+    assert "runtime.workers" in outside
 
 
 @pytest.mark.parametrize(
@@ -40,8 +69,8 @@ def test_the_same_configuration_takes_it_up_again(tmp_path: Path) -> None:
     ],
 )
 def test_where_and_how_it_runs_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
-    first = open_run(tmp_path, "distill", config(), {"cache": "1"}, WHERE)
-    again = open_run(tmp_path, "distill", config(**change), {"cache": "1"}, WHERE)
+    first = open_run(tmp_path, "distill", config(), {"cache": "1"})
+    again = open_run(tmp_path, "distill", config(**change), {"cache": "1"})
     assert again.record.config_digest == first.record.config_digest
 
 
@@ -58,18 +87,18 @@ def test_where_and_how_it_runs_may_change(tmp_path: Path, change: dict[str, Any]
 def test_another_configuration_is_refused_with_its_differences(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
-    open_run(tmp_path, "distill", config(), {"cache": "1"}, WHERE)
+    open_run(tmp_path, "distill", config(), {"cache": "1"})
     with pytest.raises(RunMismatchError) as caught:
-        open_run(tmp_path, "distill", config(**change), {"cache": "1"}, WHERE)
+        open_run(tmp_path, "distill", config(**change), {"cache": "1"})
     assert named in str(caught.value)
 
 
 def test_other_inputs_or_another_kind_are_refused(tmp_path: Path) -> None:
-    open_run(tmp_path, "distill", config(), {"cache": "1"}, WHERE)
+    open_run(tmp_path, "distill", config(), {"cache": "1"})
     with pytest.raises(RunMismatchError, match=r"inputs.cache: 1 there, 2 now"):
-        open_run(tmp_path, "distill", config(), {"cache": "2"}, WHERE)
+        open_run(tmp_path, "distill", config(), {"cache": "2"})
     with pytest.raises(RunMismatchError, match="kind: distill there, finetune now"):
-        open_run(tmp_path, "finetune", config(), {"cache": "1"}, WHERE)
+        open_run(tmp_path, "finetune", config(), {"cache": "1"})
 
 
 def test_metrics_leave_a_torn_line_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from helpers import toys
 from helpers.progress import RecordingProgress
 
-from distinit.pipeline.training import loader, loop, step_time
+from distinit.pipeline.training import loader, step_time, trainer
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.step_time import PARTS, StepClock, bottleneck
@@ -55,7 +55,7 @@ class Clock:
 def time_told(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock in place of the machine's, for all that measures a step."""
     told = Clock()
-    for module in (step_time, loader, loop):
+    for module in (step_time, loader, trainer):
         monkeypatch.setattr(module, "time", told)
     return told
 
@@ -124,7 +124,7 @@ def test_a_run_with_a_slow_loader_says_so(run: RunDirectory, time_told: Clock) -
     recorder = RecordingProgress()
     recorder.advance = keep_time
     settings = toys.make_settings({"epochs": 1}, {"loader_workers": 0})
-    outcome = train(lambda: task, settings, run, recorder)
+    outcome = train(task, settings, run, recorder)
     assert outcome.bottleneck == (
         "bottleneck: data wait 70 % of the step (raise runtime.loader_workers (now 0))"
     )

@@ -1,4 +1,4 @@
-"""What is said of clips that taught nothing."""
+"""Shares of clips with targets, and refusals where no clip has one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from distinit.pipeline.distillation.task import DistillTask, open_distill_task
-from distinit.pipeline.distillation.taught import (
-    left_out_lines,
+from distinit.pipeline.distillation.target_coverage import (
     refuse_empty_filters,
-    share_lines,
     target_shares,
 )
+from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import LeftOut, TargetShare
@@ -30,21 +28,19 @@ def test_shares_are_means_over_steps() -> None:
 
 
 def test_few_targets_are_a_warning() -> None:
-    assert share_lines({"a": TargetShare(with_target=1, kept=1)}) == [
-        "a: 100.0% of the clips had a target"
-    ]
-    assert share_lines({"a": TargetShare(with_target=1, kept=0.25)}) == [
+    assert TargetShare(with_target=1, kept=1).lines("a") == ["a: 100.0% of the clips had a target"]
+    assert TargetShare(with_target=1, kept=0.25).lines("a") == [
         "a: 100.0% of the clips had a target, 25.0% kept by the filter"
     ]
-    few = share_lines({"a": TargetShare(with_target=0.49, kept=0.49)})
+    few = TargetShare(with_target=0.49, kept=0.49).lines("a")
     assert few[0] == "a: 49.0% of the clips had a target"
-    assert few[1].startswith("warning: most clips taught head a nothing")
+    assert few[1].startswith("warning: most clips had no target for head a")
 
 
 def test_names_of_videos_stay_on_their_line() -> None:
-    assert left_out_lines(LeftOut()) == []
+    assert LeftOut().lines() == []
     left_out = LeftOut(failed=2, not_in_store=1, examples=("a\n\x1b[2Jok.mp4 (not there)",))
-    assert left_out_lines(left_out) == [
+    assert left_out.lines() == [
         r"left out: 2 failed, 1 not in the frame store; a\n\x1b[2Jok.mp4 (not there)"
     ]
 
@@ -69,8 +65,8 @@ def test_a_filter_that_keeps_nothing_is_known_before_training(stored: Path) -> N
     with pytest.raises(ConfigError, match="filter of teacher alpha keeps no clip") as caught:
         refuse_empty_filters(task.readers, "per_teacher")
     assert caught.value.expected == "frames with an entropy of at most 1e-06 nats"
-    surest = task.readers[0].surest_entropy_nats()
-    assert caught.value.found == f"{surest:.4g} nats for the surest frame of the cache"
+    surest = task.readers[0].lowest_entropy_nats()
+    assert caught.value.found == f"{surest:.4g} nats for the most confident frame of the cache"
     refuse_empty_filters(task_of(stored, SOME).readers, "per_teacher")
     alpha, beta = {"teacher": "alpha"}, {"teacher": "beta"}
     both = task_of(stored, alpha | NONE, beta | SOME).readers

@@ -1,0 +1,86 @@
+"""How many of the clips have a target, and refusals where none has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from distinit.pipeline.distillation.targets import TargetReader
+from distinit.pipeline.training.metrics import MetricLine
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.run import TargetShare
+
+__all__ = [
+    "KEPT",
+    "WITH_TARGET",
+    "has_enough_clips",
+    "refuse_empty_filters",
+    "refuse_without_targets",
+    "target_shares",
+]
+
+WITH_TARGET, KEPT = "with_target/", "kept/"
+"""Prefixes of metrics: shares of all clips, by head."""
+_ENOUGH_CLIPS = 200
+
+
+def target_shares(lines: Sequence[MetricLine], heads: Iterable[str]) -> dict[str, TargetShare]:
+    """The shares per head over a run's metric lines; heads without these metrics are omitted."""
+    shares = {}
+    for head in heads:
+        names = (WITH_TARGET + head, KEPT + head)
+        known = [line for line in lines if all(name in line for name in names)]
+        if known:
+            shares[head] = TargetShare(
+                with_target=_mean(known, names[0]), kept=_mean(known, names[1])
+            )
+    return shares
+
+
+def _mean(lines: Sequence[MetricLine], name: str) -> float:
+    """Mean over the steps: a line stands for the steps since the one before."""
+    steps_before = [0, *(line["step"] for line in lines[:-1])]
+    ends = [line["step"] for line in lines]
+    steps = [max(0, end - before) for end, before in zip(ends, steps_before, strict=True)]
+    total = sum(count * line[name] for count, line in zip(steps, lines, strict=True))
+    return min(1.0, max(0.0, total / max(1, sum(steps))))
+
+
+def has_enough_clips(lines: Sequence[MetricLine]) -> bool:
+    """Whether these lines cover enough clips for a share of 0 not to be chance."""
+    if not lines:
+        return False
+    clips = lines[-1].get("clips", 0)
+    return clips >= _ENOUGH_CLIPS or clips == lines[-1].get("clips_total")
+
+
+def refuse_without_targets(reader: TargetReader, share: TargetShare | None) -> None:
+    """Raise ConfigError if no clip so far has had a weight for the targets of ``reader``."""
+    if share is None or share.kept > 0:
+        return
+    if share.with_target == 0:
+        raise ConfigError(
+            f"no clip had a target of teacher {reader.teacher.id}: nothing is learned from it",
+            expected="clips with a frame that has a target",
+            remedy="extract with this teacher again, or leave it out of targets",
+        )
+    raise ConfigError(
+        f"the filter of teacher {reader.teacher.id} dropped every clip: nothing is learned from it",
+        expected=f"clips with an entropy of at most {reader.threshold_nats:.4g} nats",
+        found="none in a whole epoch",
+        remedy="raise targets.filter.max_entropy_nats, or give keep_fraction instead",
+    )
+
+
+def refuse_empty_filters(readers: Sequence[TargetReader], combine_filters: str) -> None:
+    """Raise ConfigError if the stored entropies show that the filters drop every clip."""
+    lowest = [(reader, reader.lowest_entropy_nats()) for reader in readers]
+    empty = [(r, nats) for r, nats in lowest if nats is not None and nats > r.threshold_nats]
+    if not empty or (combine_filters == "any" and len(empty) < len(readers)):
+        return
+    reader, nats = empty[0]
+    raise ConfigError(
+        f"the filter of teacher {reader.teacher.id} keeps no clip",
+        expected=f"frames with an entropy of at most {reader.threshold_nats:.4g} nats",
+        found=f"{nats:.4g} nats for the most confident frame of the cache",
+        remedy="raise targets.filter.max_entropy_nats, or give keep_fraction instead",
+    )

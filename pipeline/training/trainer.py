@@ -1,0 +1,271 @@
+"""The trainer: one process's part of a training run, from its last checkpoint to the last epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.training.checkpoint import CheckpointStore
+from distinit.pipeline.training.collective import Collective
+from distinit.pipeline.training.feed import DeviceBatch
+from distinit.pipeline.training.loader import prefetch
+from distinit.pipeline.training.metric_logger import MetricLogger, NullMetricLogger
+from distinit.pipeline.training.metrics import MetricLine
+from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.pipeline.training.schedule import learning_rate
+from distinit.pipeline.training.step import Stepper
+from distinit.pipeline.training.task import ClipBatch, TrainingSettings, TrainingTask
+from distinit.schemas.errors import ComputeError, ConfigError
+from distinit.schemas.run import CheckpointRecord
+
+__all__ = ["Trainer", "checkpoints_of", "fit"]
+
+LINES_PER_EPOCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _ShardRequest:
+    """The samples of one shard of one step."""
+
+    epoch: int
+    shard: int
+    samples_B: NDArray[np.int64]
+
+
+type _Batches = Generator[tuple[tuple[int, ClipBatch | DeviceBatch], float]]
+"""((shard, batch), seconds waited for it)."""
+
+
+@dataclass(slots=True)
+class _MetricWindow:
+    """Sums of metrics since the last metric line. They stay on the device until they are read."""
+
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+    began: float = field(default_factory=lambda: time.monotonic())
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Add the metrics of one step."""
+        self.steps += 1
+        for name, value in metrics.items():
+            value = value.double()
+            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
+
+    def sums(self) -> dict[str, float]:
+        """The sums as Python floats. Raises ComputeError if training has diverged."""
+        sums = {name: float(value) for name, value in self.metrics.items()}
+        if not math.isfinite(sums.get("loss", 0.0)):
+            raise ComputeError(
+                "the training loss is not a finite number",
+                found=sums["loss"],
+                remedy="lower optimizer.learning_rate, add warmup_epochs or clip_gradient_norm",
+            )
+        return sums
+
+
+def checkpoints_of(run: RunDirectory, settings: TrainingSettings) -> CheckpointStore:
+    """The checkpoints of ``run``."""
+    keep = settings.runtime.keep_checkpoints
+    return CheckpointStore(run.checkpoints, run.record.config_digest, keep)
+
+
+def fit(
+    task: TrainingTask,
+    settings: TrainingSettings,
+    run: RunDirectory,
+    collective: Collective,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    """One worker's part of the training; all of it for a collective of one.
+
+    Raises ComputeError if the GPU runs out of memory, and what ``Trainer.run`` raises.
+    """
+    try:
+        Trainer(task, settings, run, collective, device, progress).run()
+    except torch.OutOfMemoryError as error:
+        raise ComputeError(
+            "the GPU ran out of memory",
+            found=str(error).splitlines()[0],
+            remedy="halve runtime.batch_size and double runtime.shards: the same global batch",
+        ) from error
+
+
+class Trainer:
+    """Trains a student in one process, alone or as one worker of several.
+
+    The worker of rank 0 also logs metrics and saves checkpoints.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        settings: TrainingSettings,
+        run: RunDirectory,
+        collective: Collective,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self._task, self._settings, self._collective = task, settings, collective
+        self._run = run
+        self._stepper = Stepper(task.build(), task, settings, collective, device)
+        self._checkpoints = checkpoints_of(run, settings)
+        self._epoch = self._step = self._global_step = 0
+        self._window = _MetricWindow()
+        self._resume(device, progress)
+        self._is_main = collective.rank == 0
+        self._logger = (
+            MetricLogger(run, progress, self._global_step) if self._is_main else NullMetricLogger()
+        )
+        self._saved_step = self._global_step
+        self._saved_seconds = time.monotonic()
+
+    def run(self) -> None:
+        """Train from the current step to the end of the last epoch.
+
+        Raises ComputeError if the loss diverges, ConfigError if an epoch is shorter than a step,
+        and what the task and the checkpoints raise.
+        """
+        try:
+            self._run_epochs()
+        finally:
+            self._logger.close()
+
+    def _resume(self, device: torch.device, progress: Progress) -> None:
+        stepper = self._stepper
+        found = self._checkpoints.load_latest(stepper.student, stepper.optimizer, progress.message)
+        if found is None:
+            return
+        _, record = found
+        self._epoch, self._step = record.epoch, record.step
+        self._global_step = record.global_step
+        sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in record.window.items()}
+        self._window = _MetricWindow(
+            {n: t.to(device) for n, t in sums.items()}, record.window_steps
+        )
+        progress.message(f"resuming after step {self._global_step} (epoch {self._epoch + 1})")
+
+    def _run_epochs(self) -> None:
+        epochs = self._settings.optimizer.epochs
+        checked_epochs = {self._epoch, epochs - 1}
+        for epoch in range(self._epoch, epochs):
+            self._run_epoch(epoch)
+            if self._is_main and epoch in checked_epochs:
+                self._task.check_progress(self._run.read_metrics())
+        if self._is_main and self._saved_step < self._global_step:
+            self._save()
+
+    def _run_epoch(self, epoch: int) -> None:
+        samples = self._task.samples(epoch)
+        batch = self._settings.global_batch
+        steps = len(samples) // batch
+        if steps == 0:
+            raise ConfigError(
+                "an epoch has fewer clips than one step",
+                expected=f"at least {batch} clips (batch_size x shards)",
+                found=f"{len(samples)} clips",
+                remedy="lower runtime.batch_size or raise optimizer.clips_per_epoch",
+            )
+        epochs = self._settings.optimizer.epochs
+        self._logger.start(epochs * steps * batch, self._global_step * batch)
+        requests = self._requests(epoch, samples, steps)
+        with closing(
+            prefetch(self._load, requests, self._settings.runtime.loader_workers)
+        ) as batches:
+            for step in range(self._step, steps):
+                self._run_step(batches, epoch, step, steps)
+
+    def _requests(
+        self, epoch: int, samples: NDArray[np.int64], steps: int
+    ) -> Iterator[_ShardRequest]:
+        """This worker's shards, rank, rank + workers, ... of every remaining step."""
+        size, shards = self._settings.runtime.batch_size, self._settings.runtime.shards
+        for step in range(self._step, steps):
+            for shard in range(self._collective.rank, shards, self._collective.world_size):
+                first = (step * shards + shard) * size
+                yield _ShardRequest(epoch, shard, samples[first : first + size])
+
+    def _load(self, request: _ShardRequest) -> tuple[int, ClipBatch | DeviceBatch]:
+        """What a loader thread does for one shard."""
+        batch = self._task.load(request.epoch, request.samples_B)
+        return request.shard, self._stepper.feed.ahead(batch)
+
+    def _run_step(self, batches: _Batches, epoch: int, step: int, steps: int) -> None:
+        rate = learning_rate(
+            self._settings.optimizer,
+            epoch=epoch,
+            step=step,
+            steps=steps,
+            shards=self._settings.runtime.shards,
+        )
+        metrics = self._stepper.step(self._own_shards(batches), self._global_step, rate)
+        self._after_step(metrics, epoch, step, steps, rate)
+
+    def _own_shards(self, batches: _Batches) -> Iterator[tuple[int, ClipBatch | DeviceBatch]]:
+        """The next step's (shard, batch) pairs; measures the time spent waiting for them."""
+        for _ in range(self._settings.runtime.shards // self._collective.world_size):
+            item, wait_seconds = next(batches)
+            self._stepper.clock.add("data_wait", wait_seconds)
+            yield item
+
+    def _after_step(
+        self, metrics: dict[str, Tensor], epoch: int, step: int, steps: int, rate: float
+    ) -> None:
+        self._global_step += 1
+        self._epoch, self._step = (epoch, step + 1) if step + 1 < steps else (epoch + 1, 0)
+        if not self._is_main:
+            self._stepper.clock.clear()
+            return
+        self._window.add(metrics)
+        every = max(1, steps // LINES_PER_EPOCH)
+        line = None
+        if (step + 1) % every == 0 or step + 1 == steps:
+            line = self._close_window(epoch + (step + 1) / steps, rate, steps)
+        self._logger.advance(self._settings.global_batch, line)
+        if self._checkpoint_due():
+            self._save()
+
+    def _close_window(self, epoch: float, rate: float, steps: int) -> MetricLine:
+        """The metric line of the steps since the last one; begins a new window."""
+        window, batch = self._window, self._settings.global_batch
+        sums = window.sums()
+        seconds = max(1e-9, time.monotonic() - window.began)
+        self._window = _MetricWindow()
+        return {
+            "step": self._global_step,
+            "epoch": epoch,
+            "clips": self._global_step * batch,
+            "clips_total": self._settings.optimizer.epochs * steps * batch,
+            "learning_rate": rate,
+            **{name: total / window.steps for name, total in sums.items()},
+            "clips_per_second": window.steps * batch / seconds,
+            **self._stepper.clock.take(seconds),
+        }
+
+    def _checkpoint_due(self) -> bool:
+        runtime = self._settings.runtime
+        if runtime.checkpoint_steps is not None:
+            return self._global_step - self._saved_step >= runtime.checkpoint_steps
+        return time.monotonic() - self._saved_seconds >= runtime.checkpoint_seconds
+
+    def _save(self) -> None:
+        record = CheckpointRecord(
+            config_digest="",
+            epoch=self._epoch,
+            step=self._step,
+            global_step=self._global_step,
+            window=self._window.sums(),
+            window_steps=self._window.steps,
+            files={},
+        )
+        self._checkpoints.save(record, self._stepper.student, self._stepper.optimizer)
+        self._saved_step, self._saved_seconds = self._global_step, time.monotonic()
