@@ -1,5 +1,5 @@
-# Thin over the command line: `make extract VIDEOS=... TEACHER=... CACHE=...`.
-# Without variables the targets run the demo configuration.
+# A thin layer over the command line: `make extract VIDEOS=... TEACHER=... CACHE=...`.
+# Without variables, the targets use the demo configuration.
 
 PYTHON   ?= python3
 VENV     := .venv
@@ -22,7 +22,7 @@ REPORT   ?= $(WORK)/audit
 WORKERS  ?= 0
 ARGS     ?=
 
-# The demo's configuration goes with the demo's footage only.
+# The demo's configuration is used with the demo's footage only.
 ifeq ($(VIDEOS),$(WORK)/demo/footage/corpus)
 FOOTAGE := footage
 endif
@@ -38,10 +38,10 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo footage extract distill finetune evaluate audit test check bench bench-extract bench-distill clean
 
-help: ## Show the targets
+help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## Make .venv with everything that is needed
+setup: $(STAMP) ## Create .venv with all dependencies
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
@@ -52,49 +52,49 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
-demo: setup ## The whole method on packaged footage, in a few minutes
+demo: setup ## Run the whole method on packaged footage; takes a few minutes
 	$(DISTINIT) demo --out $(WORK)/demo $(ARGS)
 
 footage: setup
 	@$(DISTINIT) demo --out $(WORK)/demo --only footage
 
-extract: setup $(FOOTAGE) ## Videos + teacher -> target cache: VIDEOS= TEACHER= CACHE= FRAMES= WORKERS=
+extract: setup $(FOOTAGE) ## Run teachers over videos and write a target cache: VIDEOS= TEACHER= CACHE= FRAMES= WORKERS=
 	$(DISTINIT) extract --videos '$(VIDEOS)' --teacher '$(TEACHER)' --cache '$(CACHE)' \
 	  --frames '$(FRAMES)' --workers $(WORKERS) $(ARGS)
 
-distill: setup ## Target cache -> student: CACHE= FRAMES= STUDENT= RUN= WORKERS=
+distill: setup ## Train a student from a target cache: CACHE= FRAMES= STUDENT= RUN= WORKERS=
 	$(DISTINIT) distill $(if $(DISTILL_CONFIG),--config $(DISTILL_CONFIG)) --cache '$(CACHE)' \
 	  --frames '$(FRAMES)' --student '$(STUDENT)' --out '$(RUN)' --workers $(WORKERS) $(ARGS)
 
-finetune: setup $(LABELLED) ## Student -> classifier: DATASET= SPLITS= INIT= FINETUNE= WORKERS=
+finetune: setup $(LABELLED) ## Finetune a student on a labelled dataset: DATASET= SPLITS= INIT= FINETUNE= WORKERS=
 	$(DISTINIT) finetune $(if $(FINETUNE_CONFIG),--config $(FINETUNE_CONFIG)) \
 	  --dataset '$(DATASET)' $(if $(SPLITS),--splits '$(SPLITS)') --init '$(INIT)' \
 	  --out '$(FINETUNE)' --workers $(WORKERS) $(ARGS)
 
-evaluate: setup ## Score a finetuned run again: FINETUNE=
+evaluate: setup ## Evaluate a finetuned run again: FINETUNE=
 	$(DISTINIT) evaluate --run '$(FINETUNE)' $(ARGS)
 
-audit: setup ## How confident was the teacher? CACHE= FRAMES= REPORT=
+audit: setup ## Report how confident the teachers were: CACHE= FRAMES= REPORT=
 	$(DISTINIT) audit '$(CACHE)' --frames '$(FRAMES)' --out '$(REPORT)' $(ARGS)
 
-test: setup ## The whole test suite
+test: setup ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: setup ## Lint, format and types
+check: setup ## Check lint rules, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup footage ## Small benchmarks on the demo's footage: frame store, encodings, extract
+bench: setup footage ## Run small benchmarks on the demo's footage: frame store, encodings, extraction
 	$(BIN)/python benchmarks/frames.py '$(WORK)/demo/footage/corpus/bikes_000.mp4'
 	$(BIN)/python benchmarks/encodings_study.py --videos '$(WORK)/demo/footage/corpus' \
 	  --teacher efficientnet_lite0 --frames 64
 	$(BIN)/python benchmarks/extract.py
 
-bench-extract: setup ## Frames/s of decoding, the teachers and all of it: ARGS="--videos ..."
+bench-extract: setup ## Measure frames/s of decoding, teachers and whole extraction: ARGS="--videos ..."
 	$(BIN)/python benchmarks/extract.py $(ARGS)
 
-bench-distill: setup $(BENCH_CACHE) ## Step rate of distillation, look-ups, a live teacher: CACHE= FRAMES=
+bench-distill: setup $(BENCH_CACHE) ## Measure distillation steps, target look-ups and a live teacher: CACHE= FRAMES=
 	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' $(ARGS)
 	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' \
 	  --student r2plus1d_18 --batch 4 --steps 2 --repetitions 3 $(ARGS)
@@ -103,5 +103,5 @@ bench-distill: setup $(BENCH_CACHE) ## Step rate of distillation, look-ups, a li
 $(WORK)/cache/manifest.json:
 	@$(MAKE) extract
 
-clean: ## Remove the default work folder and the caches of tools
+clean: ## Remove the default work folder and the caches of the development tools
 	rm -rf work .mypy_cache .ruff_cache .pytest_cache .hypothesis
