@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from helpers.videos import make_video
 
 from distinit.cli import main
-
-MakeVideo = Callable[..., Path]
 
 
 def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -121,7 +119,7 @@ def test_doctor_fails_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_sampling_options_choose_the_rows_and_are_in_the_manifest(
-    options: list[str], mode: str, rows: int, make_video: MakeVideo, tmp_path: Path
+    options: list[str], mode: str, rows: int, tmp_path: Path
 ) -> None:
     make_video(tmp_path / "-a [1] ö.mp4", frames=24, rate=10)
     command = ["extract", "--videos", str(tmp_path), "--teacher", "null", "--quiet", *options]
@@ -139,7 +137,7 @@ def test_two_samplings_at_once_are_refused(tmp_path: Path) -> None:
     assert "--stride and --per-video" in result.output
 
 
-def test_plan_prints_a_table_or_json(make_video: MakeVideo, tmp_path: Path) -> None:
+def test_plan_prints_a_table_or_json(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", frames=24)
     command = ["plan", "--videos", str(tmp_path), "--teacher", "null", "--quiet"]
     command += ["--set", "seconds=0.1", "--set", "workers=[1,64]", "--stride", "2"]

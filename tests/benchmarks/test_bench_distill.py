@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import distill
+import loader_memory
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.videos import make_video
 
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import extract
 
 
-def test_ratios_follow_from_the_times_of_one_run(
-    load: Callable[[str], ModuleType], make_video: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_ratios_follow_from_the_times_of_one_run(tmp_path: Path) -> None:
     make_video(tmp_path / "videos" / "a.mp4", frames=10)
     values = {
         "videos": str(tmp_path / "videos"),
@@ -26,12 +25,11 @@ def test_ratios_follow_from_the_times_of_one_run(
         "frames": str(tmp_path / "frames"),
     }
     extract(ExtractConfig.model_validate(values))
-    bench = load("distill")
     folders = ["--cache", values["cache"], "--frames", values["frames"]]
     tiny = ["--batch", "2", "--steps", "1", "--repetitions", "1", "--device", "cpu", "--json"]
     threads = torch.get_num_threads()
     try:
-        result = CliRunner().invoke(bench.main, [*folders, *tiny])
+        result = CliRunner().invoke(distill.main, [*folders, *tiny])
     finally:
         torch.set_num_threads(threads)
     assert result.exit_code == 0, result.output
@@ -45,21 +43,19 @@ def test_ratios_follow_from_the_times_of_one_run(
     assert min(found["of_matrix_rate"], found["live_ms"], resident) > 0
 
 
-def test_bars_have_a_side(load: Callable[[str], ModuleType]) -> None:
-    bench = load("distill")
+def test_bars_have_a_side() -> None:
     at = {"fed_of_resident": 0.95, "times_live": 2.0, "look_up_percent": 2.0}
-    assert bench.verdicts(at) == {"fed_of_resident": True, "times_live": True} | {
+    assert distill.verdicts(at) == {"fed_of_resident": True, "times_live": True} | {
         "look_up_percent": True
     }
     beyond = {"fed_of_resident": 0.94, "times_live": 1.9, "look_up_percent": 2.1}
-    assert not any(bench.verdicts(beyond).values())
+    assert not any(distill.verdicts(beyond).values())
 
 
-def test_a_larger_cache_takes_no_more_memory_to_load_from(
-    load: Callable[[str], ModuleType],
-) -> None:
-    bench = load("loader_memory")
-    result = CliRunner().invoke(bench.main, ["--videos", "50", "--videos", "1000", "--json"])
+def test_a_larger_cache_takes_no_more_memory_to_load_from() -> None:
+    result = CliRunner().invoke(
+        loader_memory.main, ["--videos", "50", "--videos", "1000", "--json"]
+    )
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.output.splitlines()]
     assert [(line["videos"], line["opening"]) for line in lines] == [

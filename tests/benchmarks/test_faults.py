@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from types import ModuleType
 
+import faults
+import pytest
 from click.testing import CliRunner
 
 
-def test_a_fault_of_each_kind_is_found(load: Callable[[str], ModuleType]) -> None:
-    faults = load("faults")
+def test_a_fault_of_each_kind_is_found() -> None:
     count = 3 * len(faults.FAULTS)
     ended = CliRunner().invoke(faults.main, ["--faults", str(count), "--seed", "7", "--json"])
     outcome = json.loads(ended.stdout)
@@ -20,11 +19,9 @@ def test_a_fault_of_each_kind_is_found(load: Callable[[str], ModuleType]) -> Non
     assert outcome["found"] == dict.fromkeys(faults.FAULTS, 3) | {"mtime only": 0}
 
 
-def test_a_missed_fault_is_told(load: Callable[[str], ModuleType]) -> None:
+def test_a_missed_fault_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault that changes nothing is one that cannot be found."""
-    faults = load("faults")
-    faults.FAULTS.clear()
-    faults.FAULTS["nothing"] = lambda root, path, rng: True
+    monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda root, path, rng: True})
     ended = CliRunner().invoke(faults.main, ["--faults", "1"])
     assert ended.exit_code == 1
     assert "1 missed or reported for nothing" in ended.stdout

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
-type Load = Callable[[str], ModuleType]
+from fuzz import outcome_of
+from fuzz_frames import TARGET
 
 
-def test_damaged_stores_give_their_frames_or_an_error_of_ours(load: Load, tmp_path: Path) -> None:
-    outcome_of, target = load("fuzz").outcome_of, load("fuzz_frames").TARGET
-    target.build(tmp_path / "whole")
-    operations = target.operations.items()
+def test_damaged_stores_give_their_frames_or_an_error_of_ours(tmp_path: Path) -> None:
+    TARGET.build(tmp_path / "whole")
+    operations = TARGET.operations.items()
     whole = {name: outcome_of(operation, tmp_path / "whole") for name, operation in operations}
     assert {outcome for outcome, _ in whole.values()} == {"values"}
     refused = 0
     for seed in range(24):
         root = tmp_path / f"store{seed}"
         shutil.copytree(tmp_path / "whole", root)
-        change = target.change(root, random.Random(seed))
+        change = TARGET.change(root, random.Random(seed))
         for name, operation in operations:
             found = outcome_of(operation, root)
             refused += found[0] == "refused"

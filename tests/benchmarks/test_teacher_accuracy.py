@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import teacher_accuracy
 from click.testing import CliRunner
 from PIL import Image
 
 from distinit.pipeline.teachers.null import COLOURS
 from distinit.schemas.errors import DatasetError
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def accuracy(monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.delitem(sys.modules, "teacher_accuracy", raising=False)
-    import teacher_accuracy
-
-    return teacher_accuracy
 
 
 def save_colours(root: Path, wrong: int = 0) -> None:
@@ -33,10 +22,10 @@ def save_colours(root: Path, wrong: int = 0) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "top1"), [(0, 1.0), (4, 0.75)])
-def test_counts(accuracy: object, wrong: int, top1: float, tmp_path: Path) -> None:
+def test_counts(wrong: int, top1: float, tmp_path: Path) -> None:
     save_colours(tmp_path, wrong)
     result = CliRunner().invoke(
-        accuracy.main,  # type: ignore[attr-defined]
+        teacher_accuracy.main,
         ["--images", str(tmp_path), "--teacher", "null", "--json"],
     )
     assert result.exit_code == 0, result.output
@@ -45,7 +34,7 @@ def test_counts(accuracy: object, wrong: int, top1: float, tmp_path: Path) -> No
     assert top1 <= answer["top5"] <= 1
 
 
-def test_a_folder_of_other_classes_is_refused(accuracy: object, tmp_path: Path) -> None:
+def test_a_folder_of_other_classes_is_refused(tmp_path: Path) -> None:
     save_colours(tmp_path)
     with pytest.raises(DatasetError, match="1000 pictures"):
-        accuracy.list_labelled(tmp_path, 1000)  # type: ignore[attr-defined]
+        teacher_accuracy.list_labelled(tmp_path, 1000)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
+import flow_study
 import pytest
+import skip_filter
 from click.testing import CliRunner
+from helpers.videos import make_video
 
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import extract
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def extracted(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+def extracted(tmp_path: Path) -> Path:
     """Cache and frame store of two short videos."""
     for seed in (0, 1):
         make_video(tmp_path / "videos" / f"{seed}.mp4", frames=10, seed=seed)
@@ -32,29 +32,24 @@ def extracted(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
     return tmp_path
 
 
-def figures(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    result = CliRunner().invoke(__import__(name).main, [*arguments, "--json"])
+def json_of(command: click.Command, *arguments: str) -> Any:
+    """What the benchmark prints with --json."""
+    result = CliRunner().invoke(command, [*arguments, "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
-def test_skipping_half_of_the_clips_halves_the_steps(
-    extracted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skipping_half_of_the_clips_halves_the_steps(extracted: Path) -> None:
     folders = ("--cache", str(extracted / "cache"), "--frames", str(extracted / "frames"))
-    found = figures(monkeypatch, "skip_filter", *folders, "--clips", "64")
+    found = json_of(skip_filter.main, *folders, "--clips", "64")
     assert (found["no filter"]["steps"], found["no filter"]["clips"]) == (8, 64)
     assert found["weights"]["clips"] == 64
     assert 16 <= found["skipped"]["clips"] <= 48
     assert found["skipped"]["steps"] * 8 == found["skipped"]["clips"]
 
 
-def test_flow_study_knows_lossless_from_lossy(
-    extracted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = figures(monkeypatch, "flow_study", "--frames", str(extracted / "frames"))
+def test_flow_study_knows_lossless_from_lossy(extracted: Path) -> None:
+    found = json_of(flow_study.main, "--frames", str(extracted / "frames"))
     assert found["frames"] == 18
     by_way = {(line["range"], line["storage"]): line for line in found["ways"]}
     for flow_range in (10, 20):

@@ -87,3 +87,8 @@ def make_settings(
 
 def make_run(root: Path, **extra: str) -> RunDirectory:
     return open_run(root, "distill", StudentConfig(), extra)
+
+
+def curve_of(run: RunDirectory) -> list[tuple[int, float, float]]:
+    """(step, loss, learning rate) of every metric line: what resuming must not change."""
+    return [(m["step"], m["loss"], m["learning_rate"]) for m in run.read_metrics()]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.progress import RecordingProgress
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.task import open_distill_task
-from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.students.io import load_student
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ComputeError, ConfigError, RunMismatchError
@@ -32,24 +32,6 @@ from distinit.stages.extract import extract
 from distinit.stages.flow import build_flow
 
 FRAMES = 20 + 33 + 12 + 41 + 150
-
-
-class Messages(NullProgress):
-    """Progress that keeps the messages and counts the clips."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.clips = 0.0
-
-    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
-        assert unit == "clips"
-        self.clips = done
-
-    def advance(self, amount: float = 1, **figures: str | int | float) -> None:
-        self.clips += amount
-
-    def message(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +117,9 @@ def test_a_run_leaves_a_student_and_its_record(extracted: Path, whole: Path) -> 
 
 def test_a_finished_run_says_so_and_keeps_its_files(extracted: Path, whole: Path) -> None:
     before = (whole / "student.safetensors").stat().st_mtime_ns
-    messages = Messages()
-    result = distill(config(extracted, whole), progress=messages)
-    assert messages.texts == [f"{whole} is finished already; nothing to do"]
+    progress = RecordingProgress()
+    result = distill(config(extracted, whole), progress=progress)
+    assert progress.messages == [f"{whole} is finished already; nothing to do"]
     assert result.steps == 12
     assert (whole / "student.safetensors").stat().st_mtime_ns == before
 
@@ -242,9 +224,9 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_student(
     process = start(config(extracted, cut, **changes))
     kill_after(process, cut / "metrics.jsonl", 7)
     assert not (cut / "result.json").exists()
-    messages = Messages()
-    distill(config(extracted, cut, **changes), progress=messages)
-    assert any(text.startswith("resuming after step") for text in messages.texts)
+    progress = RecordingProgress()
+    distill(config(extracted, cut, **changes), progress=progress)
+    assert any(text.startswith("resuming after step") for text in progress.messages)
     assert curve(cut) == curve(tmp_path / "whole")
     ours, theirs = (load_student(p)[0].state_dict() for p in (cut, tmp_path / "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -295,10 +277,13 @@ def test_two_ray_workers_of_which_one_is_killed_train_bit_by_bit_as_one_process_
     killer = threading.Thread(target=kill_holder, args=(metrics, 5, killed), daemon=True)
     killer.start()
     workers = shards | {"workers": 2, "keep_checkpoints": 1000}
-    seen = Messages()
-    two = distill(config(extracted, tmp_path / "two", runtime=workers, **changes), progress=seen)
+    progress = RecordingProgress()
+    two = distill(
+        config(extracted, tmp_path / "two", runtime=workers, **changes), progress=progress
+    )
     killer.join()
-    assert seen.clips == 320
+    ((_, _, unit, done),) = progress.started
+    assert (unit, done + progress.advanced) == ("clips", 320)
     assert len(killed) == 1
     assert (one.steps, one.clips) == (two.steps, two.clips) == (80, 320)
     assert curve(tmp_path / "two") == curve(tmp_path / "one")
@@ -309,8 +294,8 @@ def test_two_ray_workers_of_which_one_is_killed_train_bit_by_bit_as_one_process_
     for checkpoint in (resumed / "checkpoints").glob("step-*"):
         if int(checkpoint.name.removeprefix("step-")) > 40:
             shutil.rmtree(checkpoint)
-    distill(config(extracted, resumed, runtime=shards, **changes), progress=seen)
-    assert "resuming after step 40 (epoch 2)" in seen.texts
+    distill(config(extracted, resumed, runtime=shards, **changes), progress=progress)
+    assert "resuming after step 40 (epoch 2)" in progress.messages
     assert curve(resumed) == curve(tmp_path / "one")
     runs = ("one", "two", "resumed")
     one_by_one = [load_student(tmp_path / name)[0].state_dict() for name in runs]

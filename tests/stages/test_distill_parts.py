@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.progress import RecordingProgress
 
-from distinit.pipeline.progress import NullProgress
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import (
     CacheCorruptError,
@@ -21,16 +21,6 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.run import DistillResult, StudentRecord, TargetShare
 from distinit.stages.distill import distill
 from distinit.stages.extract import extract
-
-
-class Messages(NullProgress):
-    """Progress that keeps the messages."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def extracted(corpus: Path, root: Path, **changes: Any) -> Path:
@@ -68,9 +58,9 @@ def trained(root: Path, out: str = "run", **changes: Any) -> tuple[DistillResult
         "runtime": {"batch_size": 4, "device": "cpu"},
         "targets": [{"teacher": "one"}],
     }
-    messages = Messages()
-    result = distill(DistillConfig.model_validate(values | changes), progress=messages)
-    return result, messages.texts
+    progress = RecordingProgress()
+    result = distill(DistillConfig.model_validate(values | changes), progress=progress)
+    return result, progress.messages
 
 
 def manifest_of(root: Path) -> dict[str, Any]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from helpers.progress import RecordingProgress
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.distillation.matching import match_videos
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.progress import NullProgress
 from distinit.schemas.audit import AuditConfig
 from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
@@ -25,18 +25,6 @@ from distinit.stages.audit import audit
 from distinit.stages.cache import cache_info, cache_verify
 from distinit.stages.extract import ExtractResult, extract
 from distinit.stages.frames import verify_frames
-
-MakeVideo = Callable[..., Path]
-
-
-class Said(NullProgress):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 def run(folder: Path, *names: str, videos: str = "v", **changes: Any) -> ExtractResult:
@@ -57,7 +45,7 @@ def rows_of(folder: Path) -> list[tuple[str, str, int, bool]]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, make_video: MakeVideo) -> Path:
+def home(tmp_path: Path) -> Path:
     """A folder with three videos in ``v``: a (9 frames), b (11), c (13)."""
     for seed, (name, frames) in enumerate({"a.mp4": 9, "b.mp4": 11, "c.mp4": 13}.items()):
         make_video(tmp_path / "v" / name, frames=frames, seed=seed)
@@ -118,7 +106,7 @@ def test_a_unit_is_repaired_without_the_videos_that_are_gone(home: Path) -> None
     shard.unlink()
     for damaged in sorted(store.glob("unit-*.arrow")):
         os.truncate(damaged, 100)
-    said = Said()
+    progress = RecordingProgress()
     values = {
         "videos": str(home / "v"),
         "teachers": [{"name": "null", "id": "null"}],
@@ -126,9 +114,9 @@ def test_a_unit_is_repaired_without_the_videos_that_are_gone(home: Path) -> None
         "frames": str(store),
         "unit_rows": 64,
     }
-    result = extract(ExtractConfig.model_validate(values), progress=said)
+    result = extract(ExtractConfig.model_validate(values), progress=progress)
     assert (result.complete, result.frames) == (True, 22)
-    told = [message for message in said.messages if "removed video" in message]
+    told = [message for message in progress.messages if "removed video" in message]
     assert told[0] == (
         "1 removed video in units that are to be done; they get no rows there: b.mp4"
     )
@@ -256,9 +244,7 @@ def test_a_teacher_that_comes_after_a_video_is_gone_says_nothing_of_it(
     assert whole.content_digest == joint.content_digest
 
 
-def test_another_corpus_is_refused_for_an_unfinished_cache(
-    home: Path, make_video: MakeVideo
-) -> None:
+def test_another_corpus_is_refused_for_an_unfinished_cache(home: Path) -> None:
     run(home)
     make_video(home / "w/x.mp4", frames=5, seed=9)
     commit = next((home / "cache/teachers/null/commits").iterdir())
@@ -272,9 +258,7 @@ def test_another_corpus_is_refused_for_an_unfinished_cache(
     assert rows_of(home) == before
 
 
-def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(
-    home: Path, make_video: MakeVideo
-) -> None:
+def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(home: Path) -> None:
     sampling = {"mode": "stride", "stride": 2}
     teachers = [{"name": "null", "id": "other", "encoding": "int8"}]
     run(home, teachers=teachers, sampling=sampling)
@@ -298,7 +282,7 @@ def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(
 
 
 def test_a_cache_that_lacks_units_of_one_teacher_names_the_command_that_does_them(
-    home: Path, make_video: MakeVideo
+    home: Path,
 ) -> None:
     run(home, "first", "second")
     make_video(home / "v" / "d.mp4", frames=5, seed=9)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
@@ -34,7 +34,7 @@ def run(videos: Path, out: Path, **changes: Any) -> ExtractResult:
 
 
 @pytest.fixture(scope="module")
-def videos(make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole one, one with errors within pictures, and one of which the end is cut off."""
     root = tmp_path_factory.mktemp("damaged")
     make_video(root / "good.mp4", frames=12)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.confidence import fidelity_of
 from distinit.pipeline.cache.reader import TargetCache
@@ -13,7 +13,7 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import extract
 
 
-def test_topk_states_its_loss(make_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_topk_states_its_loss(tmp_path: Path) -> None:
     make_video(tmp_path / "videos" / "a.mp4", frames=20)
     teachers = [{"name": "null", "id": e, "encoding": e} for e in ("float16", "topk-1")]
     teachers[1]["encoding"] = "topk:1"

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.progress import RecordingProgress
+from helpers.videos import make_video
 
-from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.video.binary import find_ffmpeg, supports_cuda
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import extract
-
-
-class Said(NullProgress):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.ray)])
 def test_missing_cuda_is_told_once_on_the_drivers_side(
     workers: int,
     tmp_path: Path,
-    make_video: Callable[..., Path],
     caplog: pytest.LogCaptureFixture,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -46,7 +35,7 @@ def test_missing_cuda_is_told_once_on_the_drivers_side(
         "decode": {"hwaccel": "cuda"},
         "compute": {"workers": workers},
     }
-    progress = Said()
+    progress = RecordingProgress()
     with caplog.at_level(logging.WARNING, "distinit"):
         result = extract(ExtractConfig.model_validate(values), progress=progress)
     assert (result.frames, result.failed) == (160, ())

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pyarrow.parquet as pq
 import pytest
+from helpers.progress import RecordingProgress
 
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.corpus import remote as remote_module
@@ -197,16 +198,11 @@ def test_the_next_video_is_fetched_while_the_one_at_hand_is_extracted(
 
 
 def test_a_corpus_that_shares_nothing_with_the_cache_is_told(corpus: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Said(NullProgress):
-        def message(self, text: str) -> None:
-            said.append(text)
-
+    progress = RecordingProgress()
     for names in (["a.mp4"], ["a.mp4", "e.mp4"], ["b/c.mp4", "b/d [1].mp4"]):
         (tmp_path / "list.txt").write_text("\n".join(str(corpus / name) for name in names))
-        run(tmp_path / "list.txt", tmp_path / "cache", progress=Said())
-    assert [text for text in said if text.startswith("warning")] == [
+        run(tmp_path / "list.txt", tmp_path / "cache", progress=progress)
+    assert [text for text in progress.messages if text.startswith("warning")] == [
         "warning: 2 videos given, none of them among the 2 of the cache "
         f"{tmp_path / 'cache'}; they are added to it, and those are left out of training. Is "
         "--cache the one you meant?"

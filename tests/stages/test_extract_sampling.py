@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
@@ -49,9 +49,7 @@ def rows_by_path(out: Path) -> dict[str, list[tuple[int, Fraction]]]:
 
 
 @pytest.fixture(scope="module")
-def odd(
-    make_video: Callable[..., Path], ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def odd(ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Frames that an edit list hides; a frame that is lost; fewer frames than are asked for."""
     root = tmp_path_factory.mktemp("odd")
     long = make_video(root.parent / "long.mp4", frames=60, rate=30, args=H264)
@@ -105,9 +103,7 @@ def test_neither_batches_nor_blocks_change_the_rows(odd: Path, tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def uneven(
-    make_video: Callable[..., Path], ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def uneven(ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 frames a second, then a pause; 10 frames a second, then 60; and joined recordings."""
     root = tmp_path_factory.mktemp("uneven")
     source = make_video(root.parent / "source.mp4", frames=97, rate=30, args=H264)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.progress import RecordingProgress
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.schemas.audit import AuditConfig
 from distinit.schemas.distill import DistillConfig
@@ -52,16 +52,6 @@ class Net(torch.nn.Module):
         return torch.where(white[:, None], BAD, logits)
 """
 REQUEST = TeacherRequest(name="plugin:made_teacher:teach", id="made")
-
-
-class Lines(NullProgress):
-    """Keeps messages."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.said.append(text)
 
 
 class Folder:
@@ -121,7 +111,7 @@ def test_a_worker_whose_teacher_is_not_the_drivers_says_what_differs(
 
 
 @pytest.fixture
-def footage(tmp_path: Path, make_video: Callable[..., Path], ffmpeg_exe: str) -> Path:
+def footage(tmp_path: Path, ffmpeg_exe: str) -> Path:
     """a.mp4 and c.mp4 are ordinary; frames 17 to 19 of b.mp4 are white."""
     root = tmp_path / "footage"
     for seed, name in enumerate("ac"):
@@ -153,13 +143,13 @@ def test_a_video_without_a_usable_answer_fails_by_name_and_frame(
     plugin.write(FUSSY.replace("BAD", bad))
     root = tmp_path / "cache"
     config = config_of(footage, root, REQUEST, frames=str(tmp_path / "frames"), **changes)
-    lines = Lines()
-    result = extract(config, progress=lines)
+    progress = RecordingProgress()
+    result = extract(config, progress=progress)
     assert (result.complete, result.frames, result.rows) == (True, 24, 24)
     (failed,) = result.failed
     assert failed.path == "b.mp4"
     assert failed.error.endswith(error)
-    assert f"failed: b.mp4: {failed.error}" in lines.said
+    assert f"failed: b.mp4: {failed.error}" in progress.messages
     assert verify_cache(root).problems == ()
     assert len(FrameStore.open(tmp_path / "frames").video_ids) == 2
     assert extract(config).frames_done == 0
@@ -231,12 +221,12 @@ def test_a_teacher_that_says_nothing_is_told_by_extract_audit_and_distill(
             "runtime": {"batch_size": 4, "loader_workers": 0},
         }
     )
-    lines = Lines()
-    distill(config, progress=lines)
+    progress = RecordingProgress()
+    distill(config, progress=progress)
     assert (
         "warning: teacher made: 100% of all frames have exactly the threshold's entropy, 2.485 "
         "nats; all of these count: 100% of the frames are kept"
-    ) in lines.said
+    ) in progress.messages
 
 
 @pytest.mark.parametrize("target", ["logits", "features"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.videos import make_video
 
 from distinit.pipeline.progress import LogProgress
 from distinit.schemas.errors import ConfigError
@@ -14,9 +14,7 @@ from distinit.schemas.frames import FramesConfig
 from distinit.stages.frames import build_frames
 
 
-def test_result_counts_frames_and_names_failures(
-    tmp_path: Path, make_video: Callable[..., Path]
-) -> None:
+def test_result_counts_frames_and_names_failures(tmp_path: Path) -> None:
     make_video(tmp_path / "videos" / "a.mp4", frames=7)
     (tmp_path / "videos" / "empty.mp4").touch()
     config = FramesConfig(videos=str(tmp_path / "videos"), out=str(tmp_path / "store"))
@@ -31,7 +29,7 @@ def test_result_counts_frames_and_names_failures(
     assert build_frames(config).model_copy(update={"seconds": result.seconds}) == result
 
 
-def test_a_store_inside_another_is_refused(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+def test_a_store_inside_another_is_refused(tmp_path: Path) -> None:
     make_video(tmp_path / "videos" / "a.mp4", frames=7)
     store = tmp_path / "store"
     build_frames(FramesConfig(videos=str(tmp_path / "videos"), out=str(store)))

@@ -9,10 +9,10 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.videos import make_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,7 +126,7 @@ def test_a_command_can_be_pasted(argument: str) -> None:
     assert found.decode() == argument + "|"
 
 
-def hostile_corpus(root: Path, make_video: Callable[..., Path]) -> list[str]:
+def hostile_corpus(root: Path) -> list[str]:
     """Videos with hostile names: good ones, a broken one, a copy, a dangling link, no UTF-8."""
     root.mkdir()
     for seed, name in enumerate(HOSTILE):
@@ -147,11 +147,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture(scope="module")
 def hostile(
-    tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[subprocess.CompletedProcess[bytes]]]:
     """A cache of hostile names, and what was printed while it was made and looked at."""
     home = tmp_path_factory.mktemp("hostile")
-    hostile_corpus(home / "v", make_video)
+    hostile_corpus(home / "v")
     extract = ["extract", "--videos", str(home / "v"), "--teacher", "null"]
     extract += ["--cache", str(home / "cache"), "--frames", str(home / "frames")]
     said = [run(*extract)]
@@ -209,9 +209,7 @@ def test_the_report_shows_them_escaped(
     assert r"broken" in html
 
 
-def test_a_plan_names_what_cannot_be_stored(
-    tmp_path: Path, make_video: Callable[..., Path]
-) -> None:
+def test_a_plan_names_what_cannot_be_stored(tmp_path: Path) -> None:
     make_video(tmp_path / "v/a.mp4", frames=4)
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/v/\xff.mp4")).write_bytes(b"x")
     (tmp_path / "v/notes.txt").touch()

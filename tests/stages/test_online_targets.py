@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.videos import make_video
 from torch import Tensor
 
 from distinit.pipeline.cache.reader import TargetCache
@@ -32,7 +32,7 @@ BACKBONES = ("tiny_r2plus1d_10", "r2plus1d_18")
 
 
 @pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One network under every encoding, and once more over mirrored frames."""
     root = tmp_path_factory.mktemp("online")
     for seed, (name, frames) in enumerate(VIDEOS.items()):

@@ -6,12 +6,12 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.videos import make_video
 
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.students.io import save_student
@@ -33,7 +33,7 @@ build = TinyR2Plus1D
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``run``, a finished finetune run with its frame store inside; ``dataset``."""
     root = tmp_path_factory.mktemp("trained")
     for number, place in enumerate(("train/a/1", "train/b/2", "test/a/3", "test/b/4")):

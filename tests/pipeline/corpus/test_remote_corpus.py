@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from helpers.progress import RecordingProgress
 
 from distinit.pipeline.corpus import list_corpus
 from distinit.pipeline.corpus import spool as spool_module
 from distinit.pipeline.corpus.listing import Duplicate, find_videos
 from distinit.pipeline.corpus.remote import is_url, public_url
 from distinit.pipeline.corpus.spool import Spool
-from distinit.pipeline.progress import NullProgress
 from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
 
@@ -166,29 +166,15 @@ def test_nobody_at_the_address_is_a_message_of_its_own(tmp_path: Path) -> None:
     assert "the same command goes on" in str(refused.value)
 
 
-class Shown(NullProgress):
-    def __init__(self) -> None:
-        self.lines: list[object] = []
-
-    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
-        self.lines.append((description, total, unit))
-
-    def advance(self, amount: float = 1, **figures: object) -> None:
-        self.lines.append((amount, figures))
-
-    def finish(self) -> None:
-        self.lines.append("finish")
-
-
 def test_listing_shows_how_far_it_is(web, tmp_path: Path) -> None:
     web.files |= {"/a.mp4": b"a"}
     source = list_of(tmp_path, web.url("/a.mp4"), web.url("/none.mp4"))
-    shown = Shown()
-    list_corpus(source, spool=Spool(tmp_path / "spool", 100), progress=shown)
-    assert shown.lines[0] == ("list", 2, "videos")
-    assert [line[0] for line in shown.lines[1:3]] == [1, 1]
-    assert shown.lines[2] == (1, {"failed": 1})
-    assert shown.lines[3] == "finish"
+    progress = RecordingProgress()
+    list_corpus(source, spool=Spool(tmp_path / "spool", 100), progress=progress)
+    assert progress.started == [("list", 2, "videos", 0)]
+    assert [amount for amount, _ in progress.advances] == [1, 1]
+    assert progress.advances[-1] == (1, {"failed": 1})
+    assert progress.finished == 1
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from helpers.progress import RecordingProgress
+from helpers.videos import make_video
 
 from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.plan import PlannedRows, UnitGroup
 from distinit.pipeline.compute.executor import Event, Finished, Progressed
 from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
-from distinit.pipeline.progress import Figure, JsonProgress, NullProgress
+from distinit.pipeline.progress import JsonProgress, NullProgress
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import VideoOutcome, failed_outcome
 from distinit.stages.extract import extract
 
 
-def test_json_events_count_units_videos_frames_and_failures(make_video, tmp_path: Path) -> None:
+def test_json_events_count_units_videos_frames_and_failures(tmp_path: Path) -> None:
     for seed, frames in enumerate((70, 30, 50)):
         make_video(tmp_path / "videos" / f"{seed}.mp4", frames=frames, seed=seed)
     (tmp_path / "videos" / "empty.mp4").touch()
@@ -50,20 +52,6 @@ def test_json_events_count_units_videos_frames_and_failures(make_video, tmp_path
     assert under_way
     messages = [event["text"] for event in events if event["event"] == "message"]
     assert "failed: empty.mp4: the file is empty (0 bytes)" in messages
-
-
-class Recorded(NullProgress):
-    """Keeps what is shown."""
-
-    def __init__(self) -> None:
-        self.done, self.messages, self.shown = 0.0, list[str](), list[dict[str, Figure]]()
-
-    def advance(self, amount: float = 1, **figures: Figure) -> None:
-        self.done += amount
-        self.shown.append(figures)
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 class BeginsAgain:
@@ -99,13 +87,13 @@ def test_videos_that_begin_again_after_a_death_count_once() -> None:
         PlannedRows(name, f"{name}.mp4", "0", at, 8, 8) for at, name in enumerate(("a", "bad", "c"))
     )
     spec = GroupSpec(Path("cache"), 64, UnitGroup(0, 1, videos), (), "fence")
-    progress = Recorded()
+    progress = RecordingProgress()
     ran = run_tasks(BeginsAgain(), ExtractionWorker, [ExtractionTask(spec)], 2, 1, progress)  # type: ignore[arg-type]
     assert (ran.frames, ran.failed, ran.gave_up) == (17, 1, False)
-    assert progress.done == 17
+    assert progress.advanced == 17
     assert progress.messages == ["failed: bad.mp4: torn"]
-    assert progress.shown[-1] == {"videos": (3, 3), "units": (1, 1), "failed": 1}
-    assert all(figures["videos"] <= (3, 3) for figures in progress.shown)  # type: ignore[operator]
+    assert progress.advances[-1][1] == {"videos": (3, 3), "units": (1, 1), "failed": 1}
+    assert all(shown["videos"] <= (3, 3) for _, shown in progress.advances)
 
 
 class FindsNoAnswers(BeginsAgain):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.videos import make_video
 
 from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.frames.build import build_store
@@ -20,7 +20,7 @@ from distinit.schemas.video import DecodeConfig
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("videos")
     make_video(root / "a.mp4", frames=40, rate=20)
     make_video(root / "wide" / "b [1].mp4", frames=9, size=(96, 48), seed=1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import toys
 from helpers.progress import RecordingProgress
+from helpers.toys import curve_of
 
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import NullProgress
@@ -53,7 +54,7 @@ def test_a_run_leaves_its_files_and_learns(run: RunDirectory) -> None:
     assert not outcome.student.training
     assert run.loss_plot.read_bytes()[:4] == b"\x89PNG"
     assert list(run.tensorboard.glob("events*"))
-    assert recorder.started == [(480, "clips", 0)]
+    assert recorder.started == [("training", 480, "clips", 0)]
     assert recorder.advanced == 480
 
 
@@ -67,9 +68,7 @@ def test_learning_rate_steps_down(run: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize("loads", [1, 5, 8, 9, 11])
-def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
-    tmp_path: Path, curve_of: Any, loads: int
-) -> None:
+def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(tmp_path: Path, loads: int) -> None:
     settings = toys.make_settings(runtime={"checkpoint_steps": 2})
     whole = toys.make_run(tmp_path / "whole")
     expected = train(toys.ToyTask(dropout=0.3), settings, whole, NullProgress())
@@ -83,7 +82,7 @@ def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
 
 
 def test_resuming_in_the_middle_of_a_metric_window(
-    tmp_path: Path, curve_of: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distinit.pipeline.training.trainer.LINES_PER_EPOCH", 1)
     settings = toys.make_settings(runtime={"checkpoint_steps": 1})
@@ -97,7 +96,7 @@ def test_resuming_in_the_middle_of_a_metric_window(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_loader_threads_change_nothing(tmp_path: Path, curve_of: Any, threads: int) -> None:
+def test_loader_threads_change_nothing(tmp_path: Path, threads: int) -> None:
     curves = []
     for loaders in (0, threads):
         run = toys.make_run(tmp_path / str(loaders))
@@ -108,9 +107,7 @@ def test_loader_threads_change_nothing(tmp_path: Path, curve_of: Any, threads: i
     assert len(curves[0]) == 6
 
 
-def test_a_damaged_checkpoint_falls_back_and_the_curve_is_the_same(
-    tmp_path: Path, curve_of: Any
-) -> None:
+def test_a_damaged_checkpoint_falls_back_and_the_curve_is_the_same(tmp_path: Path) -> None:
     settings = toys.make_settings(runtime={"checkpoint_steps": 2})
     whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
     train(toys.ToyTask(), settings, whole, NullProgress())

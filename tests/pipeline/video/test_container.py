@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers.videos import make_video
 
 from distinit.pipeline.video.container import asf_holes, avi_ticks, missing_end
 
@@ -22,7 +22,7 @@ from distinit.pipeline.video.container import asf_holes, avi_ticks, missing_end
     ],
 )
 def test_truncated_files_are_detected_and_intact_ones_are_not(
-    tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...]
+    tmp_path: Path, name: str, args: tuple[str, ...]
 ) -> None:
     path = make_video(tmp_path / name, frames=12, args=args)
     assert missing_end(path) is None
@@ -31,7 +31,7 @@ def test_truncated_files_are_detected_and_intact_ones_are_not(
         assert missing_end(path) is not None
 
 
-def test_an_unknown_length_is_not_a_truncation(tmp_path: Path, make_video: Any) -> None:
+def test_an_unknown_length_is_not_a_truncation(tmp_path: Path) -> None:
     live = make_video(tmp_path / "live.avi", frames=3, args=("-c:v", "mpeg4"))
     data = bytearray(live.read_bytes())
     data[4:8] = b"\0\0\0\0"
@@ -60,7 +60,7 @@ def test_very_short_files(tmp_path: Path, content: bytes, expected: str | None) 
     assert missing_end(path) == expected
 
 
-def test_the_header_of_an_avi_states_its_length(tmp_path: Path, make_video: Any) -> None:
+def test_the_header_of_an_avi_states_its_length(tmp_path: Path) -> None:
     avi = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mpeg4"))
     assert avi_ticks(avi) == 12
     assert avi_ticks(make_video(tmp_path / "a.mkv", frames=3)) is None
@@ -73,7 +73,7 @@ def test_the_header_of_an_avi_states_its_length(tmp_path: Path, make_video: Any)
     assert avi_ticks(avi) is None
 
 
-def test_holes_in_an_asf_are_counted(tmp_path: Path, make_video: Any) -> None:
+def test_holes_in_an_asf_are_counted(tmp_path: Path) -> None:
     wmv = make_video(tmp_path / "a.wmv", frames=60, size=(160, 120), args=("-c:v", "wmv2"))
     assert asf_holes(wmv) is None
     data = bytearray(wmv.read_bytes())

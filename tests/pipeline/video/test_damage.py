@@ -6,10 +6,10 @@ import os
 import random
 import re
 from pathlib import Path
-from typing import Any
 
 import av
 import pytest
+from helpers.videos import make_video, remake
 
 from distinit.pipeline.video import open_video, probe_video
 from distinit.schemas.errors import DecodeError
@@ -70,7 +70,7 @@ def kept(path: Path) -> str:
     ],
 )
 def test_truncated_files_are_kept_with_what_is_missing_or_fail(
-    tmp_path: Path, make_video: Any, name: str, args: tuple[str, ...], description: str
+    tmp_path: Path, name: str, args: tuple[str, ...], description: str
 ) -> None:
     path = make_video(tmp_path / name, frames=40, size=(160, 120), args=args)
     whole = probe_video(path, CONFIG).packet_count
@@ -84,16 +84,14 @@ def test_truncated_files_are_kept_with_what_is_missing_or_fail(
         probe_video(short, strict)
 
 
-def test_a_file_that_was_cut_before_its_index_fails(tmp_path: Path, make_video: Any) -> None:
+def test_a_file_that_was_cut_before_its_index_fails(tmp_path: Path) -> None:
     short = cut(make_video(tmp_path / "a.mp4", frames=40, size=(160, 120)), 0.613)
     assert "moov atom not found" in failure(short)
     with pytest.raises(DecodeError, match="moov atom not found"):
         probe_video(short, CONFIG)
 
 
-def test_a_declared_duration_that_no_stream_reaches_is_a_truncation(
-    tmp_path: Path, make_video: Any
-) -> None:
+def test_a_declared_duration_that_no_stream_reaches_is_a_truncation(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.flv", frames=40, args=("-c:v", "flv"))
     data = path.read_bytes()
     clean = data.rfind(b"\x09", 0, int(len(data) * 0.5))
@@ -113,9 +111,7 @@ def _is_tag(data: bytes, at: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_damaged_bytes_give_pyavs_count_or_a_reason(
-    tmp_path: Path, make_video: Any, seed: int
-) -> None:
+def test_damaged_bytes_give_pyavs_count_or_a_reason(tmp_path: Path, seed: int) -> None:
     name, codec = [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4")][seed % 3]
     args = ("-c:v", codec, "-g", "10")
     path = make_video(tmp_path / name, frames=30, size=(160, 120), seed=seed, args=args)
@@ -152,7 +148,7 @@ def _pyav_count(path: Path) -> int:
     return count
 
 
-def test_a_lost_frame_is_reported_with_both_counts(tmp_path: Path, make_video: Any) -> None:
+def test_a_lost_frame_is_reported_with_both_counts(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mkv", frames=30, args=("-c:v", "libx264", "-bf", "0"))
     overwrite_packet(path, 20, b"\xff")
     text = kept(path)
@@ -171,7 +167,7 @@ def overwrite_packet(path: Path, number: int, byte: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_damage_within_frames_is_concealed(tmp_path: Path, make_video: Any) -> None:
+def test_damage_within_frames_is_concealed(tmp_path: Path) -> None:
     args = ("-c:v", "mpeg4", "-g", "10")
     path = make_video(tmp_path / "a.avi", frames=30, size=(160, 120), args=args)
     data = bytearray(path.read_bytes())
@@ -202,7 +198,7 @@ ZEROED = {
 @pytest.mark.parametrize("share", [0.3, 0.55, 0.7])
 @pytest.mark.parametrize("name", ZEROED)
 def test_eight_zeroed_kilobytes_are_always_reported(
-    tmp_path: Path, make_video: Any, name: str, share: float
+    tmp_path: Path, name: str, share: float
 ) -> None:
     path = make_video(tmp_path / name, 100, (320, 240), 25, args=ZEROED[name])
     data = bytearray(path.read_bytes())
@@ -219,7 +215,7 @@ def test_eight_zeroed_kilobytes_are_always_reported(
         assert int(lost[1]) in (99, 100, 101)
 
 
-def test_a_packet_that_was_cut_in_place_is_reported(tmp_path: Path, make_video: Any) -> None:
+def test_a_packet_that_was_cut_in_place_is_reported(tmp_path: Path) -> None:
     """Half of the last MJPEG frame is missing, and decoded as gray."""
     path = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mjpeg", "-q:v", "4"))
     data = path.read_bytes()
@@ -236,7 +232,7 @@ def test_a_packet_that_was_cut_in_place_is_reported(tmp_path: Path, make_video: 
     assert kept(path) == "12 frames, 1 of them from a cut or corrupt packet; overread 8"
 
 
-def test_an_avi_shorter_than_its_header_is_reported(tmp_path: Path, make_video: Any) -> None:
+def test_an_avi_shorter_than_its_header_is_reported(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.avi", frames=12, args=("-c:v", "mjpeg"))
     data = path.read_bytes()
     index = data.rfind(b"idx1")
@@ -251,7 +247,7 @@ def test_an_avi_shorter_than_its_header_is_reported(tmp_path: Path, make_video: 
     assert kept(path) == "11 of 12 frames; the file holds less than its header says"
 
 
-def test_files_that_are_not_videos_fail(tmp_path: Path, make_video: Any, remake: Any) -> None:
+def test_files_that_are_not_videos_fail(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4", frames=3)
     sound = ("-f", "lavfi", "-i", "sine=d=0.5")
     only_sound = remake(video, tmp_path / "s.mp4", "-map", "0", before=sound)
@@ -277,16 +273,14 @@ def test_files_that_are_not_videos_fail(tmp_path: Path, make_video: Any, remake:
         ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"),
     ],
 )
-def test_scripts_that_name_other_files_are_refused(
-    tmp_path: Path, make_video: Any, name: str, script: str
-) -> None:
+def test_scripts_that_name_other_files_are_refused(tmp_path: Path, name: str, script: str) -> None:
     make_video(tmp_path / "secret.mp4", frames=3)
     path = tmp_path / name
     path.write_text(script)
     assert failure(path).startswith("nothing could be decoded; ffmpeg says: ")
 
 
-def test_limits_on_pixels_and_frames(tmp_path: Path, make_video: Any) -> None:
+def test_limits_on_pixels_and_frames(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=12)
     exact = CONFIG.model_copy(update={"max_pixels": 64 * 48, "max_frames": 12})
     assert probe_video(path, exact).packet_count == 12

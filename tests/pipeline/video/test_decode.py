@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.processes import ends_within
+from helpers.videos import decode, decode_with_pyav, make_video, remake
 
 from distinit.pipeline.video import (
     DecodeSummary,
@@ -26,11 +27,9 @@ from distinit.schemas.video import DecodeConfig
 CONFIG = DecodeConfig(deadline_seconds=60, stall_seconds=30)
 
 
-def test_frames_and_timestamps_equal_pyav(
-    tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
-) -> None:
+def test_frames_and_timestamps_equal_pyav(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=23)
-    expected_pts, time_base, expected_NHWC = by_pyav(path)
+    expected_pts, time_base, expected_NHWC = decode_with_pyav(path)
     summary, pts_N, hash_N, views = decode(path)
     assert summary == DecodeSummary(23, 64, 48, str(time_base), 2.3, 10.0)
     assert pts_N.tolist() == expected_pts
@@ -38,13 +37,11 @@ def test_frames_and_timestamps_equal_pyav(
     np.testing.assert_array_equal(views["source"], expected_NHWC)
 
 
-def test_variable_frame_rate_keeps_every_frame(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any, by_pyav: Any
-) -> None:
+def test_variable_frame_rate_keeps_every_frame(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mp4", frames=20)
     slower = "setpts=PTS+N*N*0.01/TB"
     path = remake(source, tmp_path / "vfr.mkv", "-vf", slower, "-fps_mode", "passthrough")
-    expected_pts, _, expected_NHWC = by_pyav(path)
+    expected_pts, _, expected_NHWC = decode_with_pyav(path)
     summary, pts_N, _, views = decode(path)
     assert summary.frame_count == 20
     assert pts_N.tolist() == expected_pts
@@ -67,14 +64,11 @@ def test_variable_frame_rate_keeps_every_frame(
 )
 def test_containers_and_sizes(
     tmp_path: Path,
-    make_video: Any,
-    decode: Any,
-    by_pyav: Any,
     name: str,
     args: tuple[str, ...],
 ) -> None:
     path = make_video(tmp_path / name, frames=9, args=args)
-    expected_pts, _, expected_NHWC = by_pyav(path)
+    expected_pts, _, expected_NHWC = decode_with_pyav(path)
     summary, pts_N, _, views = decode(path)
     assert summary.frame_count == len(expected_pts) >= 9
     assert pts_N.tolist() == expected_pts
@@ -84,12 +78,10 @@ def test_containers_and_sizes(
     )
 
 
-def test_ten_bit_frames_are_close_to_pyav(
-    tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
-) -> None:
+def test_ten_bit_frames_are_close_to_pyav(tmp_path: Path) -> None:
     args = ("-c:v", "libx264", "-pix_fmt", "yuv420p10le", "-crf", "10")
     path = make_video(tmp_path / "a.mp4", frames=6, args=args)
-    expected_pts, _, expected_NHWC = by_pyav(path)
+    expected_pts, _, expected_NHWC = decode_with_pyav(path)
     _, pts_N, _, views = decode(path)
     assert pts_N.tolist() == expected_pts
     difference = np.abs(views["source"].astype(int) - expected_NHWC.astype(int))
@@ -97,9 +89,7 @@ def test_ten_bit_frames_are_close_to_pyav(
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (270, 3)])
-def test_rotation_is_applied(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any, degrees: int, turns: int
-) -> None:
+def test_rotation_is_applied(tmp_path: Path, degrees: int, turns: int) -> None:
     source = make_video(tmp_path / "a.mp4", frames=4)
     rotate = ("-display_rotation", str(degrees))
     path = remake(source, tmp_path / "r.mp4", "-c", "copy", before=rotate)
@@ -109,15 +99,13 @@ def test_rotation_is_applied(
     np.testing.assert_array_equal(views["source"], np.rot90(upright["source"], turns, (1, 2)))
 
 
-def test_timestamps_that_run_backwards_are_kept(
-    tmp_path: Path, make_video: Any, decode: Any, by_pyav: Any
-) -> None:
+def test_timestamps_that_run_backwards_are_kept(tmp_path: Path) -> None:
     args = ("-c:v", "mpeg2video", "-g", "3", "-r", "25")
     first = make_video(tmp_path / "1.ts", frames=8, args=args)
     second = make_video(tmp_path / "2.ts", frames=8, args=(*args, "-muxdelay", "0"))
     path = tmp_path / "both.ts"
     path.write_bytes(first.read_bytes() + second.read_bytes())
-    expected_pts, _, _ = by_pyav(path)
+    expected_pts, _, _ = decode_with_pyav(path)
     summary, pts_N, _, _ = decode(path)
     assert (np.diff(expected_pts) < 0).any()
     assert expected_pts[0] > 0
@@ -125,9 +113,7 @@ def test_timestamps_that_run_backwards_are_kept(
     assert summary.frame_count == len(expected_pts)
 
 
-def test_frames_stay_aligned_after_a_change_of_resolution(
-    tmp_path: Path, make_video: Any, decode: Any
-) -> None:
+def test_frames_stay_aligned_after_a_change_of_resolution(tmp_path: Path) -> None:
     args = ("-c:v", "libx264", "-crf", "10", "-bf", "0", "-pix_fmt", "yuv420p")
     small = make_video(tmp_path / "1.ts", frames=6, size=(64, 48), rate=10, args=args)
     large = make_video(tmp_path / "2.ts", frames=6, size=(128, 96), rate=10, args=args)
@@ -142,7 +128,7 @@ def test_frames_stay_aligned_after_a_change_of_resolution(
     assert np.abs(views["source"][len(one) :] - halved).mean() < 6
 
 
-def test_views_come_from_the_same_frames(tmp_path: Path, make_video: Any, decode: Any) -> None:
+def test_views_come_from_the_same_frames(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=11, size=(96, 64))
     requested = {
         "source": View.source(),
@@ -161,9 +147,7 @@ def test_views_come_from_the_same_frames(tmp_path: Path, make_video: Any, decode
     assert len(hash_N) == 11
 
 
-def test_hashes_survive_reencoding_and_distinguish_scenes(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any
-) -> None:
+def test_hashes_survive_reencoding_and_distinguish_scenes(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=10, size=(320, 240))
     again = remake(path, tmp_path / "b.mkv", "-c:v", "libx264", "-crf", "30", "-vf", "scale=160:-2")
     other = make_video(tmp_path / "c.mp4", frames=10, size=(320, 240), seed=7)
@@ -175,25 +159,19 @@ def test_hashes_survive_reencoding_and_distinguish_scenes(
 @pytest.mark.parametrize(
     "name", ["-dash.mp4", "[1] a b.mp4", "löwe 猫.mp4", "50%d.mp4", "it's:a,b;c.mp4", "pipe:0.mp4"]
 )
-def test_file_names_are_not_interpreted(
-    tmp_path: Path, make_video: Any, decode: Any, name: str
-) -> None:
+def test_file_names_are_not_interpreted(tmp_path: Path, name: str) -> None:
     plain = make_video(tmp_path / "plain.mp4", frames=3)
     path = plain.rename(tmp_path / name)
     assert decode(path)[0].frame_count == 3
 
 
-def test_relative_paths(
-    tmp_path: Path, make_video: Any, decode: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(tmp_path / "-i.mp4", frames=3)
     monkeypatch.chdir(tmp_path)
     assert decode(Path("-i.mp4"))[0].frame_count == 3
 
 
-def test_cover_art_is_not_the_video(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any
-) -> None:
+def test_cover_art_is_not_the_video(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4", frames=5)
     cover = remake(video, tmp_path / "c.png", "-frames:v", "1")
     maps = ("-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic")
@@ -208,9 +186,7 @@ def test_cover_art_is_not_the_video(
         decode(only)
 
 
-def test_a_still_before_the_main_stream_is_not_the_video(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any
-) -> None:
+def test_a_still_before_the_main_stream_is_not_the_video(tmp_path: Path) -> None:
     """A preview may be a separate track before the video, not marked as cover art."""
     video = make_video(tmp_path / "a.mp4", frames=9)
     still = remake(video, tmp_path / "s.mp4", "-frames:v", "1", "-vf", "scale=32:24")
@@ -230,9 +206,7 @@ def test_a_still_before_the_main_stream_is_not_the_video(
             stream.read_ahead()
 
 
-def test_of_two_videos_in_one_file_the_first_is_decoded(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any
-) -> None:
+def test_of_two_videos_in_one_file_the_first_is_decoded(tmp_path: Path) -> None:
     first = make_video(tmp_path / "1.mp4", frames=8, size=(64, 48))
     second = make_video(tmp_path / "2.mp4", frames=12, size=(96, 64))
     maps = ("-map", "0", "-map", "1", "-c", "copy")
@@ -240,9 +214,7 @@ def test_of_two_videos_in_one_file_the_first_is_decoded(
     assert decode(path)[0].frame_count == 8
 
 
-def test_a_longer_audio_track_is_not_a_truncation(
-    tmp_path: Path, make_video: Any, remake: Any, decode: Any
-) -> None:
+def test_a_longer_audio_track_is_not_a_truncation(tmp_path: Path) -> None:
     video = make_video(tmp_path / "a.mp4", frames=5)
     sound = ("-f", "lavfi", "-i", "sine=d=6")
     path = remake(video, tmp_path / "b.mkv", "-c:v", "copy", before=sound)
@@ -250,7 +222,7 @@ def test_a_longer_audio_track_is_not_a_truncation(
 
 
 def test_blocks_are_shortened_to_bounded_memory(
-    tmp_path: Path, make_video: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_video(tmp_path / "a.mp4", frames=7)
     monkeypatch.setattr(decode_process, "MAX_BLOCK_BYTES", 2 * 64 * 48 * 3 + 5)
@@ -258,7 +230,7 @@ def test_blocks_are_shortened_to_bounded_memory(
         assert [len(block) for block in stream] == [2, 2, 2, 1]
 
 
-def test_kept_blocks_are_never_overwritten(tmp_path: Path, make_video: Any, decode: Any) -> None:
+def test_kept_blocks_are_never_overwritten(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=24)
     expected_NHWC = decode(path)[3]["source"]
     kept = {}
@@ -272,9 +244,7 @@ def test_kept_blocks_are_never_overwritten(tmp_path: Path, make_video: Any, deco
         np.testing.assert_array_equal(frame[0].numpy(), expected_NHWC[first + 1])
 
 
-def test_a_stream_is_usable_once_constructed(
-    tmp_path: Path, make_video: Any, ends_within: Any
-) -> None:
+def test_a_stream_is_usable_once_constructed(tmp_path: Path) -> None:
     stream = open_video(make_video(tmp_path / "a.mp4"), {}, CONFIG, block_frames=5)
     try:
         assert next(stream).first_index == 0
@@ -299,7 +269,7 @@ def test_blocks_check_their_shapes() -> None:
         FrameBlock(0, pts_N, hash_N[:1], {})
 
 
-def test_reading_ahead_decodes_before_blocks_are_requested(tmp_path: Path, make_video: Any) -> None:
+def test_reading_ahead_decodes_before_blocks_are_requested(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(320, 240))  # 9 MiB, pipes hold 1
     with open_video(path, {"source": View.source()}, CONFIG, block_frames=4) as stream:
         stream.read_ahead()

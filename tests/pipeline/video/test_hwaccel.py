@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.videos import make_video
 
 from distinit.pipeline.video.binary import find_ffmpeg, supports_cuda
 from distinit.pipeline.video.decode import _warn_once, open_video
@@ -31,7 +31,7 @@ def decoded(path: Path, config: DecodeConfig) -> tuple[np.ndarray, np.ndarray, n
 
 
 def test_without_cuda_frames_are_equal_and_there_is_one_warning(
-    make_video: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     if supports_cuda(find_ffmpeg()):
         pytest.skip("this ffmpeg decodes with CUDA here")

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.processes import ends_within
+from helpers.videos import make_video
 
 from distinit.pipeline.video import VideoStream, View, decode_process, open_video
 from distinit.pipeline.video import process as process_module
@@ -40,21 +42,21 @@ def open_descriptors() -> int:
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
-def test_deadline(tmp_path: Path, make_video: Any) -> None:
+def test_deadline(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=100, rate=5)
     config = CONFIG.model_copy(update={"deadline_seconds": 1.5})
     assert_fails(path, r"took longer than deadline_seconds=1\.5", config)
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
-def test_stall(tmp_path: Path, make_video: Any) -> None:
+def test_stall(tmp_path: Path) -> None:
     args = ("-c:v", "mpeg4", "-vf", "setpts=PTS*200")
     path = make_video(tmp_path / "a.mkv", frames=4, rate=10, args=(*args, "-fps_mode", "vfr"))
     config = CONFIG.model_copy(update={"stall_seconds": 1.5})
     assert_fails(path, r"stalled: no data for stall_seconds=1\.5", config)
 
 
-def test_a_busy_reader_does_not_count_as_a_stall(tmp_path: Path, make_video: Any) -> None:
+def test_a_busy_reader_does_not_count_as_a_stall(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=12)
     config = CONFIG.model_copy(update={"stall_seconds": 2.5, "deadline_seconds": 3.0})
     with open_video(path, SOURCE, config, block_frames=2) as stream:
@@ -63,7 +65,7 @@ def test_a_busy_reader_does_not_count_as_a_stall(tmp_path: Path, make_video: Any
         assert 2 + sum(len(block) for block in stream) == 12
 
 
-def test_memory_limit(tmp_path: Path, make_video: Any) -> None:
+def test_memory_limit(tmp_path: Path) -> None:
     args = ("-c:v", "libx264", "-preset", "ultrafast")
     path = make_video(tmp_path / "a.mp4", frames=10, size=(1280, 720), args=args)
     config = CONFIG.model_copy(update={"max_memory_mib": 64})
@@ -77,7 +79,7 @@ def test_memory_limit(tmp_path: Path, make_video: Any) -> None:
         read_slowly()
 
 
-def test_leaving_early_ends_ffmpeg(tmp_path: Path, make_video: Any, ends_within: Any) -> None:
+def test_leaving_early_ends_ffmpeg(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(480, 360))
     threads = threading.active_count()
     with open_video(path, SOURCE, CONFIG, block_frames=2) as stream:
@@ -89,16 +91,14 @@ def test_leaving_early_ends_ffmpeg(tmp_path: Path, make_video: Any, ends_within:
     assert threading.active_count() <= threads + 1  # the thread that starts processes stays
 
 
-def test_an_exception_in_the_caller_ends_ffmpeg(
-    tmp_path: Path, make_video: Any, ends_within: Any
-) -> None:
+def test_an_exception_in_the_caller_ends_ffmpeg(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(480, 360))
     with pytest.raises(KeyError), open_video(path, SOURCE, CONFIG, block_frames=2) as stream:
         raise KeyError(next(stream).first_index)
     assert ends_within(stream.pid, 0)
 
 
-def test_no_descriptor_is_left_open(tmp_path: Path, make_video: Any) -> None:
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=4)
 
     def use() -> int:
@@ -109,7 +109,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path, make_video: Any) -> None:
     assert use() == use()
 
 
-def test_a_stream_outlives_the_thread_that_opened_it(tmp_path: Path, make_video: Any) -> None:
+def test_a_stream_outlives_the_thread_that_opened_it(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(480, 360))
     streams: list[VideoStream] = []
     opener = threading.Thread(
@@ -146,7 +146,6 @@ def nth_call_fails(real: Callable[..., Any], number: int) -> Callable[..., Any]:
 )
 def test_opening_that_fails_half_way_leaves_nothing_behind(
     tmp_path: Path,
-    make_video: Any,
     monkeypatch: pytest.MonkeyPatch,
     target: object,
     name: str,
@@ -205,7 +204,7 @@ def test_an_interrupt_while_ffmpeg_starts_ends_it(monkeypatch: pytest.MonkeyPatc
     assert started[0].returncode == -signal.SIGKILL
 
 
-def test_it_works_in_a_forked_process(tmp_path: Path, make_video: Any) -> None:
+def test_it_works_in_a_forked_process(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=4)
     code = f"""
 import os, sys
@@ -227,7 +226,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_sigkill_of_the_parent_ends_ffmpeg(
-    tmp_path: Path, make_video: Any, ends_within: Any, slow: bool, request: pytest.FixtureRequest
+    tmp_path: Path, slow: bool, request: pytest.FixtureRequest
 ) -> None:
     if slow:  # ffmpeg sleeps and writes nothing, so that no broken pipe ends it
         request.getfixturevalue("slow_ffmpeg")
