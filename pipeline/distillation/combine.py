@@ -1,4 +1,4 @@
-"""Several teachers of one label space as one teacher: the mean of their targets."""
+"""Averages the targets of several teachers that share one label space."""
 
 from __future__ import annotations
 
@@ -19,28 +19,31 @@ from distinit.schemas.teacher import TeacherIdentity
 __all__ = ["MEAN_HEAD", "gives_logits", "label_space_digest", "mean_head", "mean_target"]
 
 MEAN_HEAD = "mean"
-"""Name of the one head that learns the mean of the teachers."""
+"""Name of the head that learns the mean of the teachers' targets."""
 
 
 def label_space_digest(identity: TeacherIdentity) -> str:
-    """Equal where output c of two teachers means the same class."""
+    """Equal for two teachers if output c means the same class for both."""
     return sha256_of([identity.label_space, identity.classes, identity.label_names])
 
 
 def mean_head(readers: Sequence[TargetReader]) -> HeadRecord:
-    """The head over ``readers``. Raises ConfigError unless they share one label space."""
+    """The head that learns the mean of ``readers``.
+
+    Raises ConfigError unless all of them store logits over one label space.
+    """
     identities = {reader.teacher.id: reader.teacher.identity for reader in readers}
     features = [name for name, identity in identities.items() if identity.target == "features"]
     spaces = {label_space_digest(identity) for identity in identities.values()}
     if len(spaces) > 1 or features:
         raise ConfigError(
-            "the teachers' targets have no mean: their outputs mean different things",
-            expected="teachers of logits over one label space (the same class names in one order)",
+            "the teachers' targets cannot be averaged: their outputs mean different things",
+            expected="logits over one label space (the same class names in the same order)",
             found="; ".join(
-                f"{name}: {identity.target} over {identity.label_space}, {identity.classes} wide"
+                f"{name}: {identity.classes} {identity.target} over {identity.label_space}"
                 for name, identity in identities.items()
             ),
-            remedy="set combine: heads, which gives each teacher a head of its own",
+            remedy="set combine: heads, which gives each teacher a separate head",
         )
     first = readers[0].teacher.identity
     return HeadRecord(
@@ -54,15 +57,15 @@ def mean_head(readers: Sequence[TargetReader]) -> HeadRecord:
 def mean_target(
     configs: Sequence[TargetConfig],
     targets: Sequence[Tensor],
-    verdicts: Sequence[NDArray[np.float32]],
+    weights: Sequence[NDArray[np.float32]],
 ) -> tuple[Tensor, Tensor]:
-    """(target [B, C], weight [B]) of the one head.
+    """(target [B, C], weight [B]) of the head that learns the mean.
 
-    ``targets`` [B, C] by teacher: logits for ``average: logits`` and the losses on logits, else
-    probabilities. ``verdicts`` [B] by teacher, 0 or 1: what is 0 has no part in the mean; a clip
-    where all are 0 has weight 0.
+    ``targets`` holds one tensor [B, C] per teacher: logits for ``average: logits`` and for the
+    losses on logits, else probabilities. ``weights`` holds one array [B] per teacher, 0 or 1: a
+    teacher with weight 0 is left out of the mean, and a clip without any teacher has weight 0.
     """
-    shares = [c.weight * torch.from_numpy(v) for c, v in zip(configs, verdicts, strict=True)]
+    shares = [c.weight * torch.from_numpy(w) for c, w in zip(configs, weights, strict=True)]
     total_B = torch.stack(shares).sum(dim=0)
     weight_B = (total_B > 0).to(torch.float32)
     mean_BC = torch.zeros_like(targets[0])
@@ -76,5 +79,5 @@ def mean_target(
 
 
 def gives_logits(config: TargetConfig) -> bool:
-    """Whether the teachers are averaged as logits."""
+    """Whether logits are averaged, not probabilities."""
     return config.average == "logits"

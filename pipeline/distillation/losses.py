@@ -1,4 +1,4 @@
-"""Losses between a student's head and soft targets, one value a clip."""
+"""Losses between the outputs of a student's head and soft targets, one value per clip."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Loss = Literal["cross_entropy", "kl", "mse", "cosine"]
 def soft_losses(kind: Loss, outputs_BC: Tensor, target_BC: Tensor, temperature: float) -> Tensor:
     """Loss of each clip [B].
 
-    cross_entropy, kl: ``target_BC`` are probabilities at ``temperature``, which also divides the
-    outputs. mse: half the squared distance of the logits, whose gradient (output - target) has the
-    form of cross entropy's (q - p) but a larger scale; hence the paper's tenth of the learning
-    rate. cosine: one minus the cosine of the angle between the logits.
+    cross_entropy, kl: ``target_BC`` are probabilities at ``temperature``; the outputs are divided
+    by it too. mse: half the squared distance between the logits. Its gradient (output - target)
+    has the form of that of cross entropy (q - p) but is larger, so the paper trains with a tenth
+    of the learning rate. cosine: one minus the cosine similarity of the logits.
     """
     if kind == "mse":
         distance_B: Tensor = 0.5 * (outputs_BC - target_BC).square().sum(dim=1)
         return distance_B
     if kind == "cosine":
-        angle_B: Tensor = 1 - functional.cosine_similarity(outputs_BC, target_BC, dim=1)
-        return angle_B
+        distance_B = 1 - functional.cosine_similarity(outputs_BC, target_BC, dim=1)
+        return distance_B
     log_q_BC = torch.log_softmax(outputs_BC / temperature, dim=1)
     loss_B: Tensor = -(target_BC * log_q_BC).sum(dim=1)
     if kind == "kl":
@@ -42,25 +42,26 @@ def clip_weights(
     present: Sequence[NDArray[np.bool_]],
     combine: Literal["any", "all", "per_teacher"],
 ) -> list[NDArray[np.float32]]:
-    """Weight [B] of each clip for each teacher, 0 or 1.
+    """For each teacher, the weight [B] of each clip: 0 or 1.
 
-    ``confident`` by teacher; any, all: one verdict for all teachers. A clip without a target
-    (``present``, by teacher) has weight 0 in any case.
+    ``confident`` and ``present`` hold one array [B] per teacher. With ``any`` and ``all`` every
+    teacher gets the same decision. A clip without a target (not ``present``) has weight 0 always.
     """
     if combine == "per_teacher":
-        verdicts = list(confident)
+        kept = list(confident)
     else:
         merge = np.any if combine == "any" else np.all
-        verdicts = [merge(np.stack(confident), axis=0)] * len(confident)
+        kept = [merge(np.stack(confident), axis=0)] * len(confident)
     return [
-        (verdict_B & present_B).astype(np.float32)
-        for verdict_B, present_B in zip(verdicts, present, strict=True)
+        (kept_B & present_B).astype(np.float32)
+        for kept_B, present_B in zip(kept, present, strict=True)
     ]
 
 
 def mean_over_targets(values_B: Tensor, present_B: Tensor) -> Tensor:
-    """Mean of ``values_B`` over the clips with a target (``present_B``, 0 or 1); 0 without any.
+    """Mean of ``values_B`` over the clips with a target (``present_B``, 0 or 1); 0 if none has one.
 
-    Values of the others must be 0. Exactly ``values_B.mean()`` where every clip has a target.
+    Values of clips without a target must be 0. If every clip has one, this is ``values_B.mean()``
+    bit by bit.
     """
     return values_B.mean() * (len(present_B) / present_B.sum().clamp(min=1))

@@ -24,7 +24,7 @@ _SHOWN = 3
 
 
 class VideoIds(Sequence[str]):
-    """Ids of videos by number: place ``number_V[i]`` in a sorted, memory-mapped column of ids."""
+    """Ids of V videos: id ``i`` is entry ``number_V[i]`` of a sorted, memory-mapped column."""
 
     def __init__(self, ids_N: NDArray[np.bytes_], number_V: NDArray[np.int32]) -> None:
         self._ids_N = ids_N
@@ -46,9 +46,9 @@ class VideoIds(Sequence[str]):
 
 @dataclass(frozen=True, slots=True)
 class MatchedVideos:
-    """Videos that are whole in the cache and in the frame store, in order of cache id.
+    """Videos that are complete in both the cache and the frame store, ordered by cache id.
 
-    16 bytes a video: a corpus may have a million.
+    Takes 16 bytes per video, because a corpus may have a million of them.
     """
 
     cache_ids: VideoIds
@@ -58,19 +58,20 @@ class MatchedVideos:
 
     @property
     def cache_number_V(self) -> NDArray[np.int32]:  # noqa: N802
-        """Their numbers in the cache's index."""
+        """Position of each video in the cache's index."""
         return self.cache_ids.number_V
 
 
 def match_videos(
     cache: TargetCache, store: FrameStore, targets: TargetFrames | None = None
 ) -> MatchedVideos:
-    """Match by content digest; an id or a path alone proves nothing.
+    """Match the videos by content digest; equal ids or paths alone are not enough.
 
-    What the cache's corpus no longer has, is not in the store, has another number of frames
-    there, or has no frame among ``targets`` (None: any row will do) is left out, and counted.
+    A video is left out, and counted, if the corpus of the cache no longer contains it, if it is
+    missing from the store, if the store has another number of frames for it, or if none of its
+    frames has a target in ``targets`` (None: any row of the cache is a target).
 
-    Raises FrameStoreError or CacheError if nothing is left.
+    Raises FrameStoreError or CacheError if no video is left.
     """
     targets = targets or _all_rows(cache)
     blocks = [
@@ -87,7 +88,7 @@ def match_videos(
     if not any(len(block.frame_count_K) for block in blocks):
         raise _nothing_left(cache, store, left_out)
     cache_number_V = np.concatenate([block.cache_number_K for block in blocks])
-    order_V = np.argsort(cache_number_V, kind="stable")  # numbers ascend as the ids do
+    order_V = np.argsort(cache_number_V, kind="stable")  # index order is id order
     store_number_V = np.concatenate([block.store_number_K for block in blocks])
     frame_count_V = np.concatenate([block.frame_count_K for block in blocks])
     return MatchedVideos(
@@ -110,13 +111,13 @@ def _nothing_left(
     if left_out.without_targets and not left_out.not_in_store + left_out.other_frame_count:
         return CacheError(
             f"no video of the cache {cache.layout.root} has a target",
-            expected="rows of the teachers that shall teach",
+            expected="stored targets of the teachers that are trained on",
             found=reasons,
-            remedy="extract with another sampling, or more of the videos",
+            remedy="extract with another sampling, or extract more of the videos",
         )
     return FrameStoreError(
         f"the frame store {store.root} does not hold the videos of the cache",
-        expected="a video of the cache at least, by content, with the same number of frames",
+        expected="at least one video with the same content and number of frames as in the cache",
         found=reasons,
         remedy="build the frame store from the same videos",
     )
@@ -124,7 +125,7 @@ def _nothing_left(
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What some thousand videos of the cache came to; K of them are trained on."""
+    """The result for one block of videos of the cache; K of them are trained on."""
 
     failed: int
     gone: int
@@ -143,35 +144,35 @@ def _match_block(
     digest_N = _bytes(videos["digest"])
     whole_N = np.array(videos["status"].to_pylist()) == "ok"
     store_number_N = store.numbers_of(digest_N)
-    # A video that failed at first, and was tried again, is there all the same.
+    # A video that failed first and was decoded by a later run is in the store nevertheless.
     whole_N &= (store_number_N >= 0) | ~find_texts(store.failed_digests, digest_N)[1]
-    here_N = videos["in_corpus"].to_numpy(zero_copy_only=False)
+    in_corpus_N = videos["in_corpus"].to_numpy(zero_copy_only=False)
     count_N = videos["frame_count"].to_numpy()
-    good_N = whole_N & here_N & (count_N > 0)
-    absent_N = good_N & (store_number_N < 0)
-    kept_N = good_N & ~absent_N
+    usable_N = whole_N & in_corpus_N & (count_N > 0)
+    absent_N = usable_N & (store_number_N < 0)
+    kept_N = usable_N & ~absent_N
     differs_N = np.zeros_like(kept_N)
     differs_N[kept_N] = store.frame_counts[store_number_N[kept_N]] != count_N[kept_N]
     kept_N &= ~differs_N
     cache_number_K = cache.index.numbers_of(_bytes(videos["video_id"])[kept_N])
     has_target_K = targets.any_of(cache_number_K)
-    mute_N = np.zeros_like(kept_N)
-    mute_N[kept_N] = ~has_target_K
-    kept_N &= ~mute_N
+    no_target_N = np.zeros_like(kept_N)
+    no_target_N[kept_N] = ~has_target_K
+    kept_N &= ~no_target_N
     reasons = {
         "not in the frame store": absent_N,
         "another number of frames in the frame store": differs_N,
-        "no frame with a target": mute_N,
+        "no frame with a target": no_target_N,
     }
     return _Block(
-        failed=int((~whole_N & here_N).sum()),
-        gone=len(here_N) - int(here_N.sum()),
+        failed=int((~whole_N & in_corpus_N).sum()),
+        gone=len(in_corpus_N) - int(in_corpus_N.sum()),
         not_in_store=int(absent_N.sum()),
         other_frame_count=int(differs_N.sum()),
-        without_targets=int(mute_N.sum()),
+        without_targets=int(no_target_N.sum()),
         examples=[
-            f"{path} ({why})"
-            for why, where_N in reasons.items()
+            f"{path} ({reason})"
+            for reason, where_N in reasons.items()
             for path in videos["path"].filter(pa.array(where_N))[:_SHOWN].to_pylist()
         ],
         cache_number_K=cache_number_K[has_target_K].astype(np.int32),
@@ -181,5 +182,5 @@ def _match_block(
 
 
 def _bytes(texts: pa.Array) -> NDArray[np.bytes_]:
-    """A numpy column of strings."""
+    """The strings as UTF-8 bytes in a numpy array."""
     return np.array([text.encode() for text in texts.to_pylist()], np.bytes_)

@@ -1,4 +1,4 @@
-"""How many of the clips have a target, and refusals where none has."""
+"""The share of clips that have a target; raises an error if none has one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 WITH_TARGET, KEPT = "with_target/", "kept/"
-"""Prefixes of metrics: shares of all clips, by head."""
+"""Metric prefixes: the share of all clips with a target, and with a weight, per head."""
 _ENOUGH_CLIPS = 200
 
 
@@ -28,16 +28,16 @@ def target_shares(lines: Sequence[MetricLine], heads: Iterable[str]) -> dict[str
     shares = {}
     for head in heads:
         names = (WITH_TARGET + head, KEPT + head)
-        known = [line for line in lines if all(name in line for name in names)]
-        if known:
+        found = [line for line in lines if all(name in line for name in names)]
+        if found:
             shares[head] = TargetShare(
-                with_target=_mean(known, names[0]), kept=_mean(known, names[1])
+                with_target=_mean(found, names[0]), kept=_mean(found, names[1])
             )
     return shares
 
 
 def _mean(lines: Sequence[MetricLine], name: str) -> float:
-    """Mean over the steps: a line stands for the steps since the one before."""
+    """Mean over the steps: a line covers the steps since the previous line."""
     steps_before = [0, *(line["step"] for line in lines[:-1])]
     ends = [line["step"] for line in lines]
     steps = [max(0, end - before) for end, before in zip(ends, steps_before, strict=True)]
@@ -46,7 +46,7 @@ def _mean(lines: Sequence[MetricLine], name: str) -> float:
 
 
 def has_enough_clips(lines: Sequence[MetricLine]) -> bool:
-    """Whether these lines cover enough clips for a share of 0 not to be chance."""
+    """Whether the lines cover so many clips that a share of 0 cannot be due to chance."""
     if not lines:
         return False
     clips = lines[-1].get("clips", 0)
@@ -54,19 +54,19 @@ def has_enough_clips(lines: Sequence[MetricLine]) -> bool:
 
 
 def refuse_without_targets(reader: TargetReader, share: TargetShare | None) -> None:
-    """Raise ConfigError if no clip so far has had a weight for the targets of ``reader``."""
+    """Raise ConfigError if ``share`` says that no clip had a nonzero weight for ``reader``."""
     if share is None or share.kept > 0:
         return
     if share.with_target == 0:
         raise ConfigError(
             f"no clip had a target of teacher {reader.teacher.id}: nothing is learned from it",
-            expected="clips with a frame that has a target",
-            remedy="extract with this teacher again, or leave it out of targets",
+            expected="clips that contain a frame with a target",
+            remedy="extract with this teacher again, or remove it from targets",
         )
     raise ConfigError(
         f"the filter of teacher {reader.teacher.id} dropped every clip: nothing is learned from it",
-        expected=f"clips with an entropy of at most {reader.threshold_nats:.4g} nats",
-        found="none in a whole epoch",
+        expected=f"clips whose target has an entropy of at most {reader.threshold_nats:.4g} nats",
+        found="no such clip so far",
         remedy="raise targets.filter.max_entropy_nats, or give keep_fraction instead",
     )
 

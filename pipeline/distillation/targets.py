@@ -1,7 +1,7 @@
-"""From stored frames of one teacher to the targets of clips (paper sections 3 and 4.3).
+"""Makes the targets of clips from the stored logits of one teacher (paper sections 3 and 4.3).
 
-Rows are found by identity, (video, frame), and a target only ever comes from frames inside of its
-clip. Stored values are logits: softmax is applied here, once.
+The target of a clip comes only from frames inside the clip. Rows are looked up by (video, frame).
+The cache stores logits; softmax is applied here, once.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ class ClipTargets:
     """Targets of B clips from one teacher."""
 
     target_BC: Tensor
-    """fp32; probabilities for cross_entropy and kl, logits for mse and cosine and for a reader that
-    gives logits; 0 without frames."""
+    """fp32: probabilities for cross_entropy and kl; logits for mse, cosine and a reader created
+    with ``as_logits``. 0 for clips without a target."""
     present_B: Bools
-    """The clip has a target: a frame that the teacher has seen."""
+    """The clip has a target: the cache stores at least one of its frames."""
     confident_B: Bools
     """The clip has a target, and its entropy is at most the threshold."""
 
 
 def select_frames(pick: Pick, k: int, present_NT: Bools, uniform_NT: Floats) -> Bools:
-    """Which frames of each clip give its target: bool [N, T], within ``present_NT``.
+    """Selects the frames that each clip's target is made from: bool [N, T].
 
-    center: the present frame nearest to T // 2; random, k_random: 1 or k of them, without
-    replacement, by ``uniform_NT``; uniform: k evenly spread; all. Fewer than k present: all.
+    Only present frames are selected. center: the one nearest to T // 2. random and k_random: one
+    or k of them, without replacement, decided by ``uniform_NT``. uniform: k of them, evenly
+    spaced. all: every one. If fewer than k are present, all of them are selected.
     """
     if pick == "all":
         return present_NT
@@ -64,10 +65,10 @@ def select_frames(pick: Pick, k: int, present_NT: Bools, uniform_NT: Floats) -> 
         key_NT = np.broadcast_to(np.abs(np.arange(frames) - frames // 2), present_NT.shape)
     else:
         key_NT = uniform_NT
-    taken = k if pick == "k_random" else 1
+    count = k if pick == "k_random" else 1
     order_NT = np.argsort(np.where(present_NT, key_NT, np.inf), axis=1, kind="stable")
     selected_NT = np.zeros_like(present_NT)
-    np.put_along_axis(selected_NT, order_NT[:, :taken], True, axis=1)
+    np.put_along_axis(selected_NT, order_NT[:, :count], True, axis=1)
     return selected_NT & present_NT
 
 
@@ -83,7 +84,10 @@ def _evenly_spread(present_NT: Bools, k: int) -> Bools:
 
 
 def average_frames(values_MC: Floats, clip_M: Ints, clips: int) -> Floats:
-    """Mean over the frames of each clip: [clips, C]; ``clip_M`` ascends; 0 for absent clips."""
+    """Mean over the frames of each clip: [clips, C].
+
+    ``clip_M``, sorted, is the clip of each frame. Clips without frames get 0.
+    """
     means_NC = np.zeros((clips, values_MC.shape[1]), values_MC.dtype)
     if len(clip_M):
         clip_K, first_K, count_K = np.unique(clip_M, return_index=True, return_counts=True)
@@ -92,15 +96,15 @@ def average_frames(values_MC: Floats, clip_M: Ints, clips: int) -> Floats:
 
 
 def entropy_nats(probabilities_NC: Tensor) -> Tensor:
-    """Shannon entropy [N], nats."""
+    """Shannon entropy [N] in nats."""
     entropy_N: Tensor = torch.special.entr(probabilities_NC.double()).sum(dim=1)
     return entropy_N
 
 
 def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
-    """Largest entropy in nats that counts; infinite without a filter.
+    """Largest entropy, in nats, that the filter keeps; infinite without a filter.
 
-    ``entropies``: of all frames of the cache, NaN where a row is unused.
+    ``entropies``: of all rows of the cache, in nats; NaN for unused rows.
     """
     if config.max_entropy_nats is not None:
         return config.max_entropy_nats
@@ -110,25 +114,25 @@ def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
 
 
 def threshold_shares(entropies: Floats, threshold_nats: float) -> tuple[float, float]:
-    """Shares of the frames whose entropy is exactly the threshold, and at most that.
+    """Shares of the frames with an entropy (equal to, at most) the threshold.
 
-    ``entropies``: as ``entropy_threshold``, fp32; so are the comparisons. (0, 0) without a frame.
+    ``entropies``: as for ``entropy_threshold``. Compares in fp32. (0, 0) if there are no frames.
     """
     threshold = np.float32(threshold_nats)
-    at = kept = frames = 0
+    equal = kept = frames = 0
     for start in range(0, len(entropies), _BLOCK_ROWS):
         block = np.asarray(entropies[start : start + _BLOCK_ROWS], np.float32)
-        at += int((block == threshold).sum())
+        equal += int((block == threshold).sum())
         kept += int((block <= threshold).sum())
         frames += int((~np.isnan(block)).sum())
-    return at / max(frames, 1), kept / max(frames, 1)
+    return equal / max(frames, 1), kept / max(frames, 1)
 
 
 def quantile(values_N: Floats, fraction: float) -> float:
-    """``np.quantile`` of what is not NaN, exactly, of fp32 values that may be memory-mapped.
+    """Exactly ``np.quantile`` of the fp32 values that are not NaN; NaN if there are none.
 
-    They are never in memory together: the two values it lies between are found by counting, first
-    by the upper 16 bits, then by the lower ones. NaN where there are none.
+    The values may be memory-mapped and are read in blocks. The two values next to the quantile are
+    found with a radix histogram, first of the upper 16 bits, then of the lower 16 bits.
     """
     upper = np.zeros(1 << 16, np.int64)
     for key_M in _ordered_keys(values_N):
@@ -143,7 +147,10 @@ def quantile(values_N: Floats, fraction: float) -> float:
 
 
 def _of_rank(values_N: Floats, end_K: Ints, rank: int) -> float:
-    """The value with ``rank`` smaller ones; ``end_K``: values up to each upper half of a key."""
+    """The value at ``rank``, from 0, in sorted order.
+
+    ``end_K``: number of values whose upper 16 bits are at most K.
+    """
     half = int(np.searchsorted(end_K, rank, "right"))
     lower = np.zeros(1 << 16, np.int64)
     for key_M in _ordered_keys(values_N):
@@ -155,7 +162,7 @@ def _of_rank(values_N: Floats, end_K: Ints, rank: int) -> float:
 
 
 def _ordered_keys(values_N: Floats) -> Iterator[NDArray[np.uint32]]:
-    """Blocks of unsigned numbers that are ordered as the values are; without NaN."""
+    """Blocks of unsigned integers with the same sort order as the values; NaN is dropped."""
     for start in range(0, len(values_N), _BLOCK_ROWS):
         block = np.array(values_N[start : start + _BLOCK_ROWS], np.float32)
         bits_M = block[~np.isnan(block)].view(np.uint32)
@@ -163,10 +170,10 @@ def _ordered_keys(values_N: Floats) -> Iterator[NDArray[np.uint32]]:
 
 
 class TargetReader:
-    """One teacher's targets for clips, as one TargetConfig wants them.
+    """Reads one teacher's targets for clips, as configured by one TargetConfig.
 
-    ``mirrored``: what the same teacher said of mirrored frames; then it is the target of flipped
-    clips. ``as_logits``: give mean logits, whatever the loss (they are to be averaged further).
+    ``mirrored``: targets of the same teacher for mirrored frames; they become the targets of
+    flipped clips. ``as_logits``: return mean logits for every loss, to be averaged over teachers.
     """
 
     def __init__(
@@ -186,7 +193,7 @@ class TargetReader:
         self._temperature = config.temperature if distribution else None
         self._filters = config.filter != FilterConfig()
         self.committed_U: Bools = targets.committed_units
-        """Units of the cache from which targets can be read."""
+        """bool [units]: units of the cache whose targets can be read."""
         if mirrored is not None:
             self.committed_U = self.committed_U & mirrored.committed_units
         self._is_whole = bool(self.committed_U.all())
@@ -198,16 +205,17 @@ class TargetReader:
         )
 
     def threshold_shares(self) -> tuple[float, float]:
-        """See the function; (0, 1) without a filter."""
+        """The module function for this reader's threshold; (0, 1) without a filter."""
         if not self._filters:
             return 0.0, 1.0
         return threshold_shares(self._targets.entropy_nats, self.threshold_nats)
 
     def read(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> ClipTargets:
-        """Targets of N clips; ``rows_NT`` are their frames' rows, -1 where there is none.
+        """Targets of N clips.
 
-        ``flip_N``: clips whose pixels are mirrored; None: none of them. Rows that an incomplete
-        teacher has not written count as absent. Raises CacheCorruptError for damaged targets.
+        ``rows_NT``: cache row of each frame, -1 if the cache has none. ``flip_N``: clips whose
+        pixels are mirrored; None: no clip is. Rows that an incomplete teacher has not written
+        count as missing. Raises CacheCorruptError for damaged targets.
         """
         rows_NT = self.written(rows_NT)
         selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
@@ -215,39 +223,41 @@ class TargetReader:
         flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
         logits_MC = self._logits(rows_NT[selected_NT], flip_N[clip_M])
         target_NC = self._average(logits_MC, clip_M, len(rows_NT), self._temperature)
-        target_NC[~selected_NT.any(axis=1)] = 0  # no frames, no distribution
+        target_NC[~selected_NT.any(axis=1)] = 0  # a softmax over no frames is not a target
         confident_N = self._confident(rows_NT, selected_NT, flip_N, logits_MC)
         return ClipTargets(target_NC, selected_NT.any(axis=1), confident_N)
 
     def confident(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> Bools:
-        """``read(...).confident_B`` alone; reads no logits where stored entropies decide."""
+        """``read(...).confident_B``, without reading logits if the stored entropies suffice."""
         rows_NT = self.written(rows_NT)
         selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
         flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
         return self._confident(rows_NT, selected_NT, flip_N, None)
 
     def written(self, rows_NT: Ints) -> Ints:
-        """``rows_NT`` with -1 in place of the rows that this teacher has not written."""
+        """``rows_NT`` with -1 for rows that this teacher has not written."""
         if self._is_whole:
             return rows_NT
         unit_NT = np.maximum(rows_NT, 0) // self._unit_rows
         return np.where((rows_NT >= 0) & self.committed_U[unit_NT], rows_NT, -1)
 
     def lowest_entropy_nats(self) -> float | None:
-        """The lowest entropy of a stored frame, where no clip's target can have a lower one; None
-        where it can: the mean of several frames' logits may be surer than each of them."""
+        """The lowest stored entropy in nats, if no clip's target can have a lower one, else None.
+
+        The mean of the logits of several frames can have a lower entropy than each of them.
+        """
         if self.config.filter.max_entropy_nats is None:
-            return None  # a fraction of the frames is kept
-        several = self.config.pick == "all" or (
+            return None  # without max_entropy_nats some frames are always kept
+        averages_frames = self.config.pick == "all" or (
             self.config.pick in {"uniform", "k_random"} and self.config.k > 1
         )
-        if several and self.config.average == "logits":
+        if averages_frames and self.config.average == "logits":
             return None
-        read = [t for t in (self._targets, self._mirrored) if t is not None]
-        return min(quantile(targets.entropy_nats, 0.0) for targets in read)
+        sources = [t for t in (self._targets, self._mirrored) if t is not None]
+        return min(quantile(targets.entropy_nats, 0.0) for targets in sources)
 
     def _logits(self, rows_M: Ints, flip_M: Bools) -> Floats:
-        """What was said of frames [M, C]: of mirrored ones where ``flip_M``, if that is stored."""
+        """Logits [M, C]: for ``flip_M`` those of the mirrored frames, if they are stored."""
         if self._mirrored is None or not flip_M.any():
             return self._targets.logits(rows_M)
         logits_MC = np.empty((len(rows_M), self.teacher.identity.classes), np.float32)
@@ -265,7 +275,7 @@ class TargetReader:
     def _average(
         self, logits_MC: Floats, clip_M: Ints, clips: int, temperature: float | None
     ) -> Tensor:
-        """Mean logits (no temperature), or their distribution."""
+        """Mean logits [clips, C] without a temperature, else probabilities."""
         if temperature is None:
             return torch.from_numpy(average_frames(logits_MC, clip_M, clips))
         if self.config.average == "logits":
@@ -277,8 +287,11 @@ class TargetReader:
     def _confident(
         self, rows_NT: Ints, selected_NT: Bools, flip_N: Bools, logits_MC: Floats | None
     ) -> Bools:
-        """The entropy of a clip's target decides, at temperature 1: the stored one of a single
-        frame, else that of the averaged frames."""
+        """Whether the entropy of each clip's target is at most the threshold: bool [N].
+
+        For a target of one frame this is its stored entropy, else the entropy at temperature 1 of
+        the averaged frames.
+        """
         count_N = selected_NT.sum(axis=1)
         confident_N = count_N > 0
         if not self._filters:

@@ -1,4 +1,4 @@
-"""The mean of several teachers, by hand."""
+"""The mean of several teachers' targets, compared with one computed by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLES = np.arange(60)
 
 @pytest.fixture(scope="module")
 def alike(tmp_path_factory: pytest.TempPathFactory, stored: Path) -> Path:
-    """A cache of two teachers that speak of the same seven classes."""
+    """Path of a cache of two teachers with the same seven classes; ``task_of`` writes it."""
     return tmp_path_factory.mktemp("alike") / "cache"
 
 
@@ -44,8 +44,8 @@ def task_of(alike: Path, stored: Path, **changes: Any) -> DistillTask:
     return open_distill_task(DistillConfig.model_validate(values | changes))
 
 
-def said(task: DistillTask) -> dict[str, np.ndarray]:
-    """What both teachers said of the one frame of every clip: [60, 7]."""
+def logits_of_clips(task: DistillTask) -> dict[str, np.ndarray]:
+    """Logits [60, 7] of both teachers for the one frame of every clip."""
     choices = task._sampler.choices(0, SAMPLES)
     pairs = [
         (task.videos.cache_ids[v], int(f[0]))
@@ -60,18 +60,18 @@ def said(task: DistillTask) -> dict[str, np.ndarray]:
 def test_logits_are_averaged_before_the_softmax(alike: Path, stored: Path) -> None:
     task = task_of(alike, stored, targets=[{"weight": 3.0}, {"weight": 1.0}])
     found = task.load(0, SAMPLES).targets
-    logits = said(task)
+    logits = logits_of_clips(task)
     expected = softmax(0.75 * logits["alpha"] + 0.25 * logits["gamma"], axis=1)
     assert found.keys() == {"target/mean", "weight/mean", "present/mean"}
     assert np.abs(found["target/mean"].numpy() - expected).max() < 1e-6
     assert found["weight/mean"].tolist() == [1.0] * 60
 
 
-def test_probabilities_are_averaged_after_it(alike: Path, stored: Path) -> None:
-    wanted = {"average": "probabilities", "temperature": 2.0}
-    task = task_of(alike, stored, targets=[wanted, wanted])
+def test_probabilities_are_averaged_after_the_softmax(alike: Path, stored: Path) -> None:
+    target = {"average": "probabilities", "temperature": 2.0}
+    task = task_of(alike, stored, targets=[target, target])
     found = task.load(0, SAMPLES).targets["target/mean"].numpy()
-    logits = said(task)
+    logits = logits_of_clips(task)
     parts = [softmax(logits[name].astype(np.float64) / 2, axis=1) for name in logits]
     assert np.abs(found - (parts[0] + parts[1]) / 2).max() < 1e-6
     soft = task_of(alike, stored, targets=[{"temperature": 2.0}] * 2)
@@ -84,21 +84,24 @@ def test_probabilities_are_averaged_after_it(alike: Path, stored: Path) -> None:
 def test_mse_gets_the_mean_logits(alike: Path, stored: Path) -> None:
     task = task_of(alike, stored, targets=[{"loss": "mse"}] * 2)
     found = task.load(0, SAMPLES).targets["target/mean"].numpy()
-    logits = said(task)
+    logits = logits_of_clips(task)
     assert np.abs(found - (logits["alpha"] + logits["gamma"]) / 2).max() < 1e-6
 
 
 @pytest.mark.parametrize("combine", ["per_teacher", "any", "all"])
-def test_an_unsure_teacher_is_left_out_of_the_mean(alike: Path, stored: Path, combine: str) -> None:
+def test_a_teacher_above_its_threshold_is_left_out_of_the_mean(
+    alike: Path, stored: Path, combine: str
+) -> None:
     targets = [{"filter": {"max_entropy_nats": 0.6}}, {"filter": {"max_entropy_nats": 1.2}}]
     task = task_of(alike, stored, targets=targets, combine_filters=combine)
     found = task.load(0, SAMPLES).targets
-    logits = said(task)
+    logits = logits_of_clips(task)
     p = {name: softmax(values.astype(np.float64), axis=1) for name, values in logits.items()}
     entropy = {name: -(q * np.log(q)).sum(axis=1) for name, q in p.items()}
-    sure = np.stack([entropy["alpha"] <= 0.6, entropy["gamma"] <= 1.2])
-    kept = {"any": sure.any(0), "all": sure.all(0), "per_teacher": sure.any(0)}[combine]
-    share = sure if combine == "per_teacher" else np.stack([kept, kept])
+    confident = np.stack([entropy["alpha"] <= 0.6, entropy["gamma"] <= 1.2])
+    any_confident, all_confident = confident.any(0), confident.all(0)
+    kept = {"any": any_confident, "all": all_confident, "per_teacher": any_confident}[combine]
+    share = confident if combine == "per_teacher" else np.stack([kept, kept])
     for i in range(60):
         assert found["weight/mean"][i] == kept[i]
         if kept[i]:
@@ -121,10 +124,10 @@ def test_one_head_carries_the_loss_and_names_its_teachers(alike: Path, stored: P
     assert task.build().head_names == ("mean",)
     batch = task.load(0, SAMPLES[:5]).targets
     output = torch.randn(5, 7)
-    loss, figures = task.loss({"mean": output}, batch)
+    loss, metrics = task.loss({"mean": output}, batch)
     expected = -(batch["target/mean"] * output.log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    assert figures.keys() == {"loss/mean", "with_target/mean", "kept/mean"}
+    assert metrics.keys() == {"loss/mean", "with_target/mean", "kept/mean"}
 
 
 def test_other_label_spaces_are_refused(stored: Path) -> None:
@@ -139,12 +142,12 @@ def test_other_label_spaces_are_refused(stored: Path) -> None:
     }
     with pytest.raises(ConfigError, match="mean different things") as caught:
         open_distill_task(DistillConfig.model_validate(values))
-    assert "alpha: logits over test-alpha, 7 wide" in str(caught.value.found)
+    assert "alpha: 7 logits over test-alpha" in str(caught.value.found)
     assert caught.value.remedy is not None
     assert "combine: heads" in caught.value.remedy
 
 
-def test_the_order_of_the_names_counts() -> None:
+def test_label_spaces_differ_if_the_order_of_the_names_does() -> None:
     identity = sources.teacher_record("alpha", "logits").identity
     names = identity.model_copy(update={"label_names": tuple("abcdefg")})
     swapped = identity.model_copy(update={"label_names": tuple("bacdefg")})
@@ -162,7 +165,9 @@ def test_the_order_of_the_names_counts() -> None:
         ([{"weight": 0}, {}], "weight 0 has no part"),
     ],
 )
-def test_what_one_head_cannot_learn(targets: list[dict[str, Any]], message: str) -> None:
+def test_targets_that_cannot_be_averaged_are_refused(
+    targets: list[dict[str, Any]], message: str
+) -> None:
     with pytest.raises(ValidationError, match=message):
         DistillConfig.model_validate(
             {"cache": "c", "frames": "f", "out": "o", "combine": "mean", "targets": targets}

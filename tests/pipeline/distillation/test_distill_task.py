@@ -1,4 +1,4 @@
-"""The distillation task against a plain computation from what the teachers said."""
+"""The distillation task compared with a plain computation from the teacher outputs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_cached_loss_equals_the_loss_of_running_the_teachers_online(stored: Path
         n: rng.standard_normal((5, sources.CLASSES[n])).astype(np.float32)
         for n in ("alpha", "beta")
     }
-    loss, figures = task.loss({n: torch.from_numpy(o) for n, o in outputs.items()}, batch.targets)
+    loss, metrics = task.loss({n: torch.from_numpy(o) for n, o in outputs.items()}, batch.targets)
     picks = ClipSampler([1], task.config.clip, 60, 0).target_uniforms(0, samples).argmin(axis=1)
     alpha, beta = [], []
     for i, (video, frames) in enumerate(expected_batch(task, samples)):
@@ -90,13 +90,13 @@ def test_cached_loss_equals_the_loss_of_running_the_teachers_online(stored: Path
         alpha.append(-(p * log_softmax(outputs["alpha"][i].astype(np.float64))).sum())
         mean = np.mean([sources.logits_of(video, "beta", f).astype(np.float64) for f in frames], 0)
         beta.append(-(softmax(mean) * log_softmax(outputs["beta"][i].astype(np.float64))).sum())
-    assert figures["loss/alpha"].item() == pytest.approx(np.mean(alpha), abs=1e-5)
-    assert figures["loss/beta"].item() == pytest.approx(np.mean(beta), abs=1e-5)
+    assert metrics["loss/alpha"].item() == pytest.approx(np.mean(alpha), abs=1e-5)
+    assert metrics["loss/beta"].item() == pytest.approx(np.mean(beta), abs=1e-5)
     assert loss.item() == pytest.approx(np.mean(alpha) + 0.5 * np.mean(beta), abs=1e-5)
-    assert figures["kept/alpha"].item() == 1
+    assert metrics["kept/alpha"].item() == 1
 
 
-def test_pixels_are_the_crop_of_the_very_frames_that_give_the_target(stored: Path) -> None:
+def test_pixels_are_the_crop_of_the_same_frames_as_the_target(stored: Path) -> None:
     task = open_distill_task(config(stored))
     samples = np.arange(20)
     batch = task.load(0, samples)
@@ -110,7 +110,7 @@ def test_pixels_are_the_crop_of_the_very_frames_that_give_the_target(stored: Pat
     assert batch.flip_B.tolist() == choices.flip_N.tolist()
 
 
-def test_targets_stay_inside_the_clip_where_rows_are_sparse(stored: Path) -> None:
+def test_targets_come_from_inside_the_clip_if_rows_are_sparse(stored: Path) -> None:
     task = open_distill_task(config(stored, "sparse"))
     samples = np.arange(60)
     batch = task.load(0, samples)
@@ -124,7 +124,7 @@ def test_targets_stay_inside_the_clip_where_rows_are_sparse(stored: Path) -> Non
         assert min(np.abs(target - choice).max() for choice in choices) < 1e-6
 
 
-def test_filter_gives_zero_weight_by_the_stored_entropy(stored: Path) -> None:
+def test_the_filter_gives_weight_zero_above_the_threshold(stored: Path) -> None:
     target = {"pick": "center", "filter": {"keep_fraction": 0.4}}
     task = open_distill_task(config(stored, targets=[target]))
     entropies = []
@@ -143,7 +143,7 @@ def test_filter_gives_zero_weight_by_the_stored_entropy(stored: Path) -> None:
 
 
 @pytest.mark.parametrize("combine", ["any", "all", "per_teacher"])
-def test_skipping_keeps_exactly_the_clips_that_weigh_something(
+def test_skipping_keeps_exactly_the_clips_with_a_nonzero_weight(
     stored: Path, combine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distinit.pipeline.distillation.task.FILTER_BLOCK", 7)
@@ -161,7 +161,7 @@ def test_skipping_keeps_exactly_the_clips_that_weigh_something(
     assert 0 < counts.sum() < 60
 
 
-def test_a_clip_of_zero_weight_leaves_no_gradient(stored: Path) -> None:
+def test_a_clip_with_weight_zero_has_no_gradient(stored: Path) -> None:
     target = {"pick": "center", "filter": {"keep_fraction": 0.4}}
     task = open_distill_task(config(stored, targets=[target]))
     batch = task.load(0, np.arange(60))
@@ -180,7 +180,7 @@ def test_heads_name_teacher_label_space_and_fingerprint(stored: Path) -> None:
     assert task.build().head_names == ("alpha", "beta")
 
 
-def test_feature_teachers_are_regressed(stored: Path) -> None:
+def test_features_are_learned_by_regression(stored: Path) -> None:
     task = open_distill_task(config(stored, "features", targets=[{"loss": "mse"}]))
     batch = task.load(0, np.arange(4))
     assert batch.targets["target/alpha"].abs().max() > 1
@@ -203,14 +203,14 @@ def test_feature_teachers_are_regressed(stored: Path) -> None:
         ({"clip": {"frames": 4, "crop": 16, "mean": [0.5], "std": [0.2]}}, "mean and std"),
     ],
 )
-def test_mistakes_are_named_before_training(
+def test_mistakes_in_the_configuration_are_reported_before_training(
     stored: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((ConfigError, CacheError, FrameStoreError), match=message):
         open_distill_task(config(stored, **changes))
 
 
-def test_videos_that_the_store_lacks_or_holds_otherwise_are_left_out(
+def test_videos_missing_from_the_store_or_of_another_length_are_left_out(
     stored: Path, tmp_path: Path
 ) -> None:
     good = {name: count for name, count in sources.FRAMES.items() if name != "bad"}
@@ -224,22 +224,20 @@ def test_the_loss_is_the_mean_over_clips_with_a_target(stored: Path) -> None:
     task = open_distill_task(config(stored, targets=[{"pick": "center"}]))
     targets = dict(task.load(0, np.arange(8)).targets)
     outputs = {"alpha": torch.randn(8, 7, generator=torch.Generator().manual_seed(0))}
-    whole, figures = task.loss(outputs, targets)
-    assert (figures["with_target/alpha"].item(), figures["kept/alpha"].item()) == (1, 1)
+    whole, metrics = task.loss(outputs, targets)
+    assert (metrics["with_target/alpha"].item(), metrics["kept/alpha"].item()) == (1, 1)
     # As if the last six clips had no target: the loss is that of the first two alone.
     for name in ("target", "weight", "present"):
         targets[f"{name}/alpha"] = targets[f"{name}/alpha"].clone()
         targets[f"{name}/alpha"][2:] = 0
-    few, figures = task.loss(outputs, targets)
+    few, metrics = task.loss(outputs, targets)
     first = {name: tensor[:2] for name, tensor in targets.items()}
     assert few.item() == pytest.approx(task.loss({"alpha": outputs["alpha"][:2]}, first)[0].item())
-    assert (figures["with_target/alpha"].item(), figures["kept/alpha"].item()) == (0.25, 0.25)
+    assert (metrics["with_target/alpha"].item(), metrics["kept/alpha"].item()) == (0.25, 0.25)
     assert whole.item() != few.item()
 
 
-def test_flipped_clips_learn_what_the_teacher_said_of_mirrored_frames(
-    stored: Path, tmp_path: Path
-) -> None:
+def test_flipped_clips_learn_the_targets_of_mirrored_frames(stored: Path, tmp_path: Path) -> None:
     sources.write_cache(tmp_path / "cache", ("alpha", "alpha-flip"))
     cache = str(tmp_path / "cache")
     target = {"teacher": "alpha", "pick": "center", "loss": "mse"}

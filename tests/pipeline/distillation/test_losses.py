@@ -1,4 +1,4 @@
-"""Losses against closed forms; weights of filtered clips."""
+"""Losses compared with closed forms; weights of filtered clips."""
 
 from __future__ import annotations
 

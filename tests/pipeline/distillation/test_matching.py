@@ -1,4 +1,4 @@
-"""Videos are matched by content; what does not match is said."""
+"""Videos are matched by content; those that do not match are reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_numbers_point_into_cache_and_store(stored: Path) -> None:
     assert videos.left_out.failed == 1
 
 
-def test_what_does_not_match_is_left_out_and_counted(stored: Path, tmp_path: Path) -> None:
+def test_videos_that_do_not_match_are_left_out_and_counted(stored: Path, tmp_path: Path) -> None:
     frames = {n: f for n, f in sources.FRAMES.items() if n not in ("bad", "d")}
     sources.write_frames(tmp_path, frames | {"c": frames["c"] - 1})
     videos = match_videos(TargetCache.open(stored / "one"), FrameStore.open(tmp_path))
@@ -46,19 +46,19 @@ def test_what_does_not_match_is_left_out_and_counted(stored: Path, tmp_path: Pat
     )
 
 
-def test_nothing_left_is_an_error(stored: Path, tmp_path: Path) -> None:
+def test_no_matching_video_is_an_error(stored: Path, tmp_path: Path) -> None:
     sources.write_frames(tmp_path, {"another": 3})
     cache = TargetCache.open(stored / "one")
     with pytest.raises(FrameStoreError, match="does not hold the videos") as caught:
         match_videos(cache, FrameStore.open(tmp_path))
     assert "b.mp4 (not in the frame store)" in str(caught.value.found)
-    nothing = TargetFrames(cache.index, 64, np.zeros(1, np.bool_))
-    with pytest.raises(CacheError, match=r"no video of the cache .* has a target") as mute:
-        match_videos(cache, FrameStore.open(stored / "frames"), nothing)
-    assert "(no frame with a target)" in str(mute.value.found)
+    no_targets = TargetFrames(cache.index, 64, np.zeros(1, np.bool_))
+    with pytest.raises(CacheError, match=r"no video of the cache .* has a target") as untargeted:
+        match_videos(cache, FrameStore.open(stored / "frames"), no_targets)
+    assert "(no frame with a target)" in str(untargeted.value.found)
 
 
-def test_a_video_costs_16_bytes_and_no_object(stored: Path) -> None:
+def test_a_video_takes_16_bytes_and_no_python_object(stored: Path) -> None:
     cache, store = TargetCache.open(stored / "one"), FrameStore.open(stored / "frames")
     videos = match_videos(cache, store)
     columns = (videos.cache_ids.number_V, videos.store_ids.number_V, videos.frame_count_V)

@@ -1,4 +1,4 @@
-"""What the confidence filter spares when it skips clips: exact counts, no clock."""
+"""Skipping filtered clips saves steps and decoding; counted, not timed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_epoch_with_half_of_the_clips_has_half_of_the_steps_and_decodes_half(
     weighed = trained(stored, tmp_path / "weighed", decoded, **filters)
     skipped = trained(stored, tmp_path / "skip", decoded, **filters, skip_filtered=True)
     assert whole == (30, 120, 1.0)
-    assert weighed[:2] == (30, 120), "a weight of zero spares nothing"
+    assert weighed[:2] == (30, 120), "a weight of zero saves no work"
     kept = round(weighed[2] * 120)
     assert 45 <= kept <= 75
     assert skipped == (kept // BATCH, kept // BATCH * BATCH, 1.0)

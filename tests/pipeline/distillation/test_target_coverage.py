@@ -1,4 +1,4 @@
-"""Shares of clips with targets, and refusals where no clip has one."""
+"""Shares of clips with targets, and errors if no clip has one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_shares_are_means_over_steps() -> None:
     assert target_shares([], ["a"]) == {}
 
 
-def test_few_targets_are_a_warning() -> None:
+def test_few_targets_cause_a_warning() -> None:
     assert TargetShare(with_target=1, kept=1).lines("a") == ["a: 100.0% of the clips had a target"]
     assert TargetShare(with_target=1, kept=0.25).lines("a") == [
         "a: 100.0% of the clips had a target, 25.0% kept by the filter"
@@ -37,7 +37,7 @@ def test_few_targets_are_a_warning() -> None:
     assert few[1].startswith("warning: most clips had no target for head a")
 
 
-def test_names_of_videos_stay_on_their_line() -> None:
+def test_control_characters_in_video_names_are_escaped() -> None:
     assert LeftOut().lines() == []
     left_out = LeftOut(failed=2, not_in_store=1, examples=("a\n\x1b[2Jok.mp4 (not there)",))
     assert left_out.lines() == [
@@ -60,13 +60,13 @@ def task_of(stored: Path, *targets: dict[str, Any], **changes: Any) -> DistillTa
 NONE, SOME = {"filter": {"max_entropy_nats": 1e-6}}, {"filter": {"max_entropy_nats": 1.0}}
 
 
-def test_a_filter_that_keeps_nothing_is_known_before_training(stored: Path) -> None:
+def test_a_filter_that_keeps_no_clip_is_refused_before_training(stored: Path) -> None:
     task = task_of(stored, NONE)
     with pytest.raises(ConfigError, match="filter of teacher alpha keeps no clip") as caught:
         refuse_empty_filters(task.readers, "per_teacher")
     assert caught.value.expected == "frames with an entropy of at most 1e-06 nats"
-    surest = task.readers[0].lowest_entropy_nats()
-    assert caught.value.found == f"{surest:.4g} nats for the most confident frame of the cache"
+    lowest_nats = task.readers[0].lowest_entropy_nats()
+    assert caught.value.found == f"{lowest_nats:.4g} nats for the most confident frame of the cache"
     refuse_empty_filters(task_of(stored, SOME).readers, "per_teacher")
     alpha, beta = {"teacher": "alpha"}, {"teacher": "beta"}
     both = task_of(stored, alpha | NONE, beta | SOME).readers
@@ -77,14 +77,14 @@ def test_a_filter_that_keeps_nothing_is_known_before_training(stored: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("figures", "message"),
+    ("shares", "message"),
     [
         ((0.0, 0.0), "no clip had a target of teacher alpha"),
         ((1.0, 0.0), "the filter of teacher alpha dropped every clip"),
     ],
 )
 def test_no_clip_with_a_weight_is_an_error(
-    stored: Path, figures: tuple[float, float], message: str
+    stored: Path, shares: tuple[float, float], message: str
 ) -> None:
     task = task_of(stored, SOME)
 
@@ -94,7 +94,7 @@ def test_no_clip_with_a_weight_is_an_error(
 
     for clips in (200, 1000):
         with pytest.raises(ConfigError, match=message):
-            task.check_progress(after(*figures, clips))
-    task.check_progress(after(*figures, 199))  # bad luck may do that
+            task.check_progress(after(*shares, clips))
+    task.check_progress(after(*shares, 199))  # too few clips to rule out chance
     task.check_progress(after(1.0, 0.001, 200))
     task.check_progress([])

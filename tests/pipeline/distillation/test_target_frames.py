@@ -1,4 +1,4 @@
-"""Clips begin where they hold a frame with a target, if there is such a place."""
+"""Clips start where they contain a frame with a target, if the video has one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def videos(draw: st.DrawFn) -> tuple[int, int, list[int]]:
 
 
 @given(video=videos(), uniform=st.floats(0, 1, exclude_max=True))
-def test_it_is_drawn_among_all_starts_that_hold_a_target(
+def test_starts_are_drawn_from_all_those_whose_clip_contains_a_target(
     video: tuple[int, int, list[int]], uniform: float
 ) -> None:
     count, frames, targets = video
@@ -41,7 +41,7 @@ def test_it_is_drawn_among_all_starts_that_hold_a_target(
     stride=st.integers(1, 40),
     uniform=st.floats(0, 1, exclude_max=True),
 )
-def test_it_is_the_usual_start_where_every_clip_holds_a_target(
+def test_the_start_is_the_usual_one_if_every_clip_contains_a_target(
     count: int, frames: int, stride: int, uniform: float
 ) -> None:
     stride = min(stride, frames)
@@ -50,7 +50,7 @@ def test_it_is_the_usual_start_where_every_clip_holds_a_target(
 
 
 def index_of(rows: list[list[int]], capacity: int) -> SimpleNamespace:
-    """An index of videos side by side, each given by the frames of its rows."""
+    """An index of videos in consecutive rows, each given by the frames of its rows."""
     counts = np.array([len(row) for row in rows], np.int64)
     first = np.cumsum(counts) - counts
     return SimpleNamespace(
@@ -66,7 +66,7 @@ def test_rows_of_units_that_are_not_written_do_not_count() -> None:
     frames = TargetFrames(cast(Any, index), 4, np.array([True, False]))
     numbers = np.arange(4, dtype=np.int32)
     assert frames.any_of(numbers).tolist() == [True, True, False, False]
-    # Of the second video frame 0 alone has a target: row 3. Clips of 2 begin at 0.
+    # Only frame 0 of the second video has a target, in row 3: clips of 2 frames start at 0.
     uniform = np.linspace(0, 0.99, 7)
     starts = frames.starts(np.full(7, 1), np.full(7, 6), uniform, 2)
     assert starts.tolist() == [0] * 7

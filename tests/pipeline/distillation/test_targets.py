@@ -1,4 +1,4 @@
-"""Which frames give a clip's target, how they are averaged, and which clips count."""
+"""Which frames a clip's target is made from, how they are averaged, and which clips count."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_pick_on_a_full_clip() -> None:
     assert picked("all") == list(range(8))
 
 
-def test_every_pick_where_only_some_frames_are_cached() -> None:
+def test_every_pick_if_only_some_frames_are_cached() -> None:
     sparse = np.array([[1, 0, 0, 1, 0, 0, 1, 0]], bool)
     assert picked("center", present=sparse) == [3]
     assert picked("random", present=sparse) == [3]
@@ -67,8 +67,8 @@ def test_selection_is_inside_the_present_frames_and_of_the_right_size(
     uniform = np.random.default_rng(seed).random(present_NT.shape)
     selected = select_frames(pick, k, present_NT, uniform)
     assert not (selected & ~present_NT).any()
-    wanted = {"all": len(present), "uniform": k, "k_random": k}.get(pick, 1)
-    assert selected.sum() == min(wanted, present_NT.sum())
+    requested = {"all": len(present), "uniform": k, "k_random": k}.get(pick, 1)
+    assert selected.sum() == min(requested, present_NT.sum())
 
 
 def test_random_frames_are_uniform() -> None:
@@ -77,7 +77,7 @@ def test_random_frames_are_uniform() -> None:
     assert (np.abs(counts - 1000) < 150).all()
 
 
-def test_average_leaves_absent_clips_at_zero() -> None:
+def test_the_average_of_a_clip_without_frames_is_zero() -> None:
     values = np.array([[2.0, 0.0], [4.0, 2.0], [7.0, 7.0]], np.float32)
     means = average_frames(values, np.array([1, 1, 3]), 4)
     assert means.tolist() == [[0, 0], [3, 1], [0, 0], [7, 7]]
@@ -125,7 +125,7 @@ LOGITS = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 0], [9, 0, 0]], np.float32)
 
 
 class Stored:
-    """Four rows of one teacher; entropies as they would be stored."""
+    """Four rows of one teacher, with entropies like those that a cache stores."""
 
     record = SimpleNamespace(id="t")
 
@@ -177,7 +177,7 @@ def test_logit_losses_get_logits(loss: str) -> None:
     assert target.tolist() == [[2, 2, 0], [9, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_without_a_filter_every_clip_with_a_frame_counts() -> None:
+def test_without_a_filter_every_clip_with_a_frame_is_confident() -> None:
     assert reader(pick="random")[0].read(ROWS, EVEN).confident_B.tolist() == [
         True,
         True,
@@ -186,14 +186,14 @@ def test_without_a_filter_every_clip_with_a_frame_counts() -> None:
     ]
 
 
-def test_a_single_frames_stored_entropy_decides() -> None:
+def test_the_stored_entropy_decides_for_a_single_frame() -> None:
     one, stored = reader(pick="random", filter={"max_entropy_nats": 0.3})
     stored.entropy_nats = np.array([0.2, 0.4, 0.1, 0.5], np.float32)
     assert one.read(ROWS, EVEN).confident_B.tolist() == [False, False, False, True]
     assert one.read(ROWS, EVEN[:, ::-1]).confident_B.tolist() == [True, False, False, True]
 
 
-def test_the_averaged_targets_entropy_decides_at_temperature_one() -> None:
+def test_the_entropy_at_temperature_one_decides_for_an_averaged_target() -> None:
     averaged = entropy_nats(softmax([[2.0, 2.0, 0.0]])).item()
     for margin, expected in ((1e-4, True), (-1e-4, False)):
         limit = {"max_entropy_nats": averaged + margin}
@@ -203,7 +203,7 @@ def test_the_averaged_targets_entropy_decides_at_temperature_one() -> None:
 
 
 @pytest.mark.parametrize("pick", ["random", "all"])
-def test_confident_alone_agrees_with_read(pick: str) -> None:
+def test_confident_agrees_with_read(pick: str) -> None:
     some, stored = reader(pick=pick, filter={"max_entropy_nats": 0.9})
     assert some.confident(ROWS, EVEN).tolist() == some.read(ROWS, EVEN).confident_B.tolist()
     fresh, stored = reader(pick="random", filter={"max_entropy_nats": 0.9})
@@ -211,7 +211,7 @@ def test_confident_alone_agrees_with_read(pick: str) -> None:
     assert stored.reads == 0
 
 
-def test_configuration_refuses_what_has_no_meaning() -> None:
+def test_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="average must be logits"):
         TargetConfig(loss="mse", average="probabilities")
     with pytest.raises(ValueError, match="temperature must be 1"):
@@ -254,11 +254,11 @@ def test_flipped_clips_take_the_targets_of_flipped_frames() -> None:
 
 
 @pytest.mark.parametrize("pick", ["random", "all"])
-def test_the_filter_judges_a_flipped_clip_by_the_flipped_frame(pick: str) -> None:
+def test_the_filter_uses_the_entropy_of_the_flipped_frame_for_a_flipped_clip(pick: str) -> None:
     some = paired(pick=pick, filter={"max_entropy_nats": 0.1})
     one = np.array([[3], [3], [0], [0]])
     uniform = np.full((4, 1), 0.5)
-    # Sure: row 3, and row 0 of the mirrored teacher.
+    # Confident: row 3, and row 0 of the mirrored teacher.
     found = some.read(one, uniform, FLIP).confident_B.tolist()
     assert found == [False, True, True, False]
     assert some.confident(one, uniform, FLIP).tolist() == found
@@ -288,7 +288,7 @@ def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "is_bound"),
     [
         ({}, False),
         ({"filter": {"keep_fraction": 0.5}}, False),
@@ -298,8 +298,8 @@ def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
         ({"pick": "all", "average": "probabilities", "filter": {"max_entropy_nats": 0.1}}, True),
     ],
 )
-def test_the_surest_frame_is_told_where_no_clip_can_be_surer(
-    config: dict[str, Any], told: bool
+def test_the_lowest_entropy_is_given_only_if_no_target_can_be_below_it(
+    config: dict[str, Any], is_bound: bool
 ) -> None:
     given, stored = reader(**config)
-    assert given.lowest_entropy_nats() == (float(stored.entropy_nats.min()) if told else None)
+    assert given.lowest_entropy_nats() == (float(stored.entropy_nats.min()) if is_bound else None)
