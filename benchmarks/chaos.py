@@ -1,13 +1,13 @@
-"""Kill an extraction at random instants, go on, and compare digests with a quiet run.
+"""Kill an extraction at random times, resume it, and compare digests with an undisturbed run.
 
     python benchmarks/chaos.py --kills 200
     python benchmarks/chaos.py --kills 25 --workers 2 --json
 
-Each attempt continues the cache of the one before. At a random instant of it one of its processes
-gets SIGKILL (the driver, an ffmpeg, a Ray worker) or the driver gets SIGINT. When an attempt ends
-by itself first, its digest is compared and the next one begins a new cache. The null teacher and
-videos of 64x48 make the attempts short, so that kills land everywhere: listing, probing, planning,
-decoding, committing, finishing.
+Each attempt resumes the cache of the previous one. At a random time, either one of its processes
+(the driver, an ffmpeg, a Ray worker) gets SIGKILL, or the driver gets SIGINT. If an attempt
+finishes before that, its digest is compared and the next attempt starts a new cache. The null
+teacher and videos of 64x48 make the attempts short, so that kills hit every phase: listing,
+probing, planning, decoding, committing, finishing.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import extract
 
 _MARK = "DISTINIT_CHAOS"
-# A forked server has everything imported: an attempt starts in milliseconds.
+# The fork server has imported everything, so an attempt starts in milliseconds.
 _SERVER = multiprocessing.get_context("forkserver")
 
 
 @dataclass
 class Outcome:
-    """What became of all attempts."""
+    """Counts over all attempts."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    caches: int = 0  # begun and brought to their end
-    equal: int = 0  # of them, with the quiet run's digest
-    problems: list[str] = field(default_factory=list)  # found by verify, and orphans
+    caches: int = 0  # finished
+    equal: int = 0  # of these, with the digest of the undisturbed run
+    problems: list[str] = field(default_factory=list)  # reported by verify_cache, and orphans
     slowest_orphan_seconds: float = 0.0
 
 
 def make_corpus(root: Path, videos: int) -> None:
-    """Small videos of 8 .. 130 frames, one in eight of them torn."""
+    """Create small videos of 8 to 130 frames; one in eight is truncated."""
     root.mkdir(parents=True)
     for number in range(videos):
         path = root / f"{number:03}.mp4"
@@ -64,7 +64,7 @@ def make_corpus(root: Path, videos: int) -> None:
 
 
 def config_of(corpus: Path, out: Path, workers: int) -> dict[str, Any]:
-    """An extraction in units of 64 rows. External kills must not count against a video."""
+    """Configure units of 64 rows. Kills from outside must not count against a video."""
     return {
         "videos": str(corpus),
         "teachers": [{"name": "null"}],
@@ -76,7 +76,7 @@ def config_of(corpus: Path, out: Path, workers: int) -> dict[str, Any]:
 
 
 def attempt(config: dict[str, Any], mark: str) -> None:
-    """The driver: one run of the extraction, in a process that may be killed."""
+    """Run the extraction once, as the driver process that may be killed."""
     os.environ[_MARK] = mark
     try:
         extract(ExtractConfig.model_validate(config))
@@ -85,7 +85,7 @@ def attempt(config: dict[str, Any], mark: str) -> None:
 
 
 def processes(mark: str) -> Iterator[tuple[int, str]]:
-    """Pid and kind (worker, ffmpeg, other) of the processes that a driver has left or started."""
+    """Yield pid and kind (worker, ffmpeg, other) of all processes that a driver has started."""
     needle = f"{_MARK}={mark}".encode()
     for folder in Path("/proc").iterdir():
         try:
@@ -99,7 +99,7 @@ def processes(mark: str) -> Iterator[tuple[int, str]]:
 
 
 def strike(driver: Any, mark: str, rng: random.Random, workers: int) -> str:
-    """End one process, chosen by kind first; returns the kind, "" if the driver was faster."""
+    """Kill one process, chosen by kind first. Returns the kind, "" if the driver ended before."""
     kind = rng.choice(["driver", "interrupt", "ffmpeg", *(["worker"] if workers else [])])
     pids = [driver.pid]
     if kind in ("ffmpeg", "worker"):
@@ -114,7 +114,7 @@ def strike(driver: Any, mark: str, rng: random.Random, workers: int) -> str:
 
 
 def await_orphans(mark: str, outcome: Outcome) -> None:
-    """Measure how long processes of a dead driver live; more than 10 s is a problem."""
+    """Measure how long processes outlive their dead driver; more than 10 s is a problem."""
     began = time.monotonic()
     while left := list(processes(mark)):
         if time.monotonic() - began > 10:
@@ -128,7 +128,7 @@ def await_orphans(mark: str, outcome: Outcome) -> None:
 def one_attempt(
     config: dict[str, Any], mark: str, seconds: float, rng: random.Random, outcome: Outcome
 ) -> bool:
-    """Run once with one kill at a random instant. True if the run came to its end."""
+    """Run once, with one kill at a random time. Returns True if the run finished."""
     workers = config["compute"]["workers"]
     driver = _SERVER.Process(target=attempt, args=(config, mark))
     driver.start()
@@ -136,7 +136,10 @@ def one_attempt(
     kind = strike(driver, mark, rng, workers) if driver.is_alive() else ""
     outcome.kills.update([kind] if kind else [])
     driver.join()
-    expected = {"driver": (-signal.SIGKILL,), "interrupt": (130, 1)}  # 1: not even begun
+    expected = {
+        "driver": (-signal.SIGKILL,),
+        "interrupt": (130, 1),
+    }  # 1: before the driver handles signals
     if driver.exitcode not in (0, *expected.get(kind, ())):
         outcome.problems.append(f"an attempt ended with {driver.exitcode}")
     if driver.exitcode != 0:
@@ -145,8 +148,10 @@ def one_attempt(
 
 
 def seconds_undisturbed(config: dict[str, Any], mark: str) -> float:
-    """What an attempt takes that nobody kills: kills come within that time."""
-    server = _SERVER.Process(target=int)  # the first process waits for the server's imports
+    """Time an undisturbed attempt. Kills happen within this time."""
+    server = _SERVER.Process(
+        target=int
+    )  # the first process waits until the server has imported everything
     server.start()
     server.join()
     began = time.monotonic()
@@ -159,20 +164,20 @@ def seconds_undisturbed(config: dict[str, Any], mark: str) -> float:
 
 
 def chaos(corpus: Path, work: Path, kills: int, workers: int, seed: int) -> Outcome:
-    """Kill until ``kills`` are done, then bring the last cache to its end."""
+    """Run attempts until ``kills`` processes were killed, then finish the last cache."""
     rng, outcome, mark = random.Random(seed), Outcome(), str(corpus)
-    seconds = seconds_undisturbed(config_of(corpus, work / "quiet", workers), mark)
-    quiet = extract(ExtractConfig.model_validate(config_of(corpus, work / "quiet", 0)))
+    seconds = seconds_undisturbed(config_of(corpus, work / "undisturbed", workers), mark)
+    undisturbed = extract(ExtractConfig.model_validate(config_of(corpus, work / "undisturbed", 0)))
     while sum(outcome.kills.values()) < kills:
         out = work / f"cache-{outcome.caches}"
         config = config_of(corpus, out, workers)
         while sum(outcome.kills.values()) < kills:
             if one_attempt(config, mark, seconds, rng, outcome):
                 break
-        # In this process: a cache that is whole already is only read, another one is finished.
+        # Without Ray. A complete cache is only read; an incomplete one is finished.
         result = extract(ExtractConfig.model_validate(config_of(corpus, out, 0)))
         outcome.caches += 1
-        outcome.equal += result.content_digest == quiet.content_digest
+        outcome.equal += result.content_digest == undisturbed.content_digest
         outcome.problems += verify_cache(out / "cache").problems
         shutil.rmtree(out)
         done = dict(sorted(outcome.kills.items()))
@@ -181,11 +186,21 @@ def chaos(corpus: Path, work: Path, kills: int, workers: int, seed: int) -> Outc
 
 
 @click.command(help=__doc__)
-@click.option("--kills", type=click.IntRange(1), default=25, show_default=True)
-@click.option("--workers", type=int, default=0, show_default=True, help="Ray workers.")
-@click.option("--videos", type=click.IntRange(1), default=16, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option(
+    "--kills", type=click.IntRange(1), default=25, show_default=True, help="Processes to kill."
+)
+@click.option(
+    "--workers",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Number of Ray workers; 0 runs without Ray.",
+)
+@click.option(
+    "--videos", type=click.IntRange(1), default=16, show_default=True, help="Videos to create."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(kills: int, workers: int, videos: int, seed: int, as_json: bool) -> None:
     began = time.monotonic()
     _SERVER.set_forkserver_preload(["distinit.stages.extract", "distinit.pipeline.cache.verify"])
@@ -200,9 +215,11 @@ def main(kills: int, workers: int, videos: int, seed: int, as_json: bool) -> Non
         for kind, count in sorted(outcome.kills.items()):
             click.echo(f"{count:>5}  {kind} killed")
         click.echo(f"{outcome.caches:>5}  caches finished")
-        click.echo(f"{outcome.equal:>5}  of them with the digest of the quiet run")
+        click.echo(f"{outcome.equal:>5}  of these, with the digest of the undisturbed run")
         click.echo(f"{len(outcome.problems):>5}  problems {outcome.problems[:5]}")
-        click.echo(f"longest life of an orphan {outcome.slowest_orphan_seconds:.2f} s; {seconds} s")
+        click.echo(
+            f"longest life of an orphan {outcome.slowest_orphan_seconds:.2f} s; total {seconds} s"
+        )
     if outcome.problems or outcome.equal != outcome.caches:
         raise SystemExit(1)
 

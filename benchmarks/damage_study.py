@@ -1,10 +1,11 @@
-"""What becomes of videos: honest files must be whole, files with zeroed bytes must not.
+"""Verdicts on videos: intact files must be whole, files with zeroed bytes must not.
 
     python benchmarks/damage_study.py [--videos FOLDER ...] [--zeroed] [--json]
 
 ``--videos``: decode every file below the folder and list those that are not whole. ``--zeroed``:
-make one clip of 200 frames in each container, set 8 kB of it to zero at 13 places, one copy each,
-and count what becomes of the copies. "silent" must be 0: frames lost, and called whole.
+make one clip of 200 frames in each container and 13 copies of it, each with 8 kB of zeros at a
+different place, and count the verdicts on the copies. "silent" must be 0: it counts copies that
+lost frames but are called whole.
 """
 
 from __future__ import annotations
@@ -46,30 +47,30 @@ type Verdict = Literal["whole", "concealed", "damaged", "failed"]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What decoding one file told."""
+class Judged:
+    """The result of decoding one file."""
 
     name: str
     verdict: Verdict
     frames: int
-    said: str
+    text: str
 
 
-def judge(path: Path) -> Found:
-    """Decode a file and discard its frames."""
+def judge(path: Path) -> Judged:
+    """Decode a file, discard its frames, and return the verdict."""
     try:
         with open_video(path, {}, DecodeConfig()) as stream:
             frames = sum(len(block) for block in stream)
     except DecodeError as error:
-        return Found(path.name, "failed", 0, error.problem.removeprefix(f"{path.name}: "))
+        return Judged(path.name, "failed", 0, error.problem.removeprefix(f"{path.name}: "))
     damage = None if stream.summary is None else stream.summary.damage
     if damage is None:
-        return Found(path.name, "whole", frames, "")
-    return Found(path.name, "concealed" if damage.concealed else "damaged", frames, damage.text)
+        return Judged(path.name, "whole", frames, "")
+    return Judged(path.name, "concealed" if damage.concealed else "damaged", frames, damage.text)
 
 
 def zeroed_copies(name: str, folder: Path) -> Iterator[Path]:
-    """Copies of one clip, each with zeros in another place."""
+    """Yield copies of one clip, each with zeros at a different place."""
     source = folder / name
     picture = ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=10", "-frames:v", str(FRAMES)]
     codec = ["-pix_fmt", "yuv420p", "-c:v", *CLIPS[name], f"file:{source}"]
@@ -85,12 +86,12 @@ def zeroed_copies(name: str, folder: Path) -> Iterator[Path]:
         yield copy
 
 
-def zeroed_line(name: str, found: list[Found]) -> dict[str, str | int]:
-    """One line of the table: how often each verdict, and how often frames vanish silently."""
+def zeroed_line(name: str, found: list[Judged]) -> dict[str, str | int]:
+    """Return one row of the table: the count of each verdict, and of silent losses."""
     counts = Counter(copy.verdict for copy in found)
     lost = [copy for copy in found if copy.frames < FRAMES and copy.verdict != "failed"]
     silent = sum(copy.verdict in ("whole", "concealed") for copy in lost)
-    both = sum(f"{copy.frames} of " in copy.said for copy in lost)
+    both = sum(f"{copy.frames} of " in copy.text for copy in lost)
     return {
         "file": name,
         "copies": len(found),
@@ -102,19 +103,24 @@ def zeroed_line(name: str, found: list[Found]) -> dict[str, str | int]:
 
 
 def table(rows: list[dict[str, str | int]]) -> str:
-    """Rows with the same keys as a Markdown table."""
+    """Format rows with the same keys as a Markdown table."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(map(str, r.values())) + " |" for r in rows)])
 
 
 @click.command()
-@click.option("--videos", multiple=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--zeroed", is_flag=True, help="Make and judge files with zeroed bytes.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option(
+    "--videos",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Folder of intact videos; repeat for several.",
+)
+@click.option("--zeroed", is_flag=True, help="Also create and judge files with zeroed bytes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(videos: tuple[Path, ...], zeroed: bool, as_json: bool) -> None:
-    """Judge honest and damaged files."""
+    """Judge intact and damaged files."""
     try:
-        honest = {
+        intact = {
             str(folder): [judge(path) for path in sorted(folder.rglob("*")) if path.is_file()]
             for folder in videos
         }
@@ -126,15 +132,15 @@ def main(videos: tuple[Path, ...], zeroed: bool, as_json: bool) -> None:
     except DistInitError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        said = {folder: [asdict(f) for f in found] for folder, found in honest.items()}
-        click.echo(json.dumps({"honest": said, "zeroed": lines}, indent=2))
+        listed = {folder: [asdict(file) for file in found] for folder, found in intact.items()}
+        click.echo(json.dumps({"intact": listed, "zeroed": lines}, indent=2))
         return
-    for folder, found in honest.items():
+    for folder, found in intact.items():
         counts = Counter(file.verdict for file in found)
         click.echo(f"{Path(folder).name}: {len(found)} files, {counts['whole']} whole")
         for file in found:
             if file.verdict != "whole":
-                click.echo(f"  {file.name}: {file.verdict}: {file.said}")
+                click.echo(f"  {file.name}: {file.verdict}: {file.text}")
     if lines:
         click.echo(table(lines))
 

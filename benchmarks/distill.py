@@ -1,20 +1,21 @@
-"""Steps a second of distillation: fed by cache and frame store, resident tensors, live teacher.
+"""Time of a distillation step: with stored targets, with resident tensors, with a live teacher.
 
     python benchmarks/distill.py --cache CACHE --frames FRAMES [--student r2plus1d_18] [--json]
     python benchmarks/distill.py ... --device cuda --precision bf16 --compile --batch 64 --loaders 8
 
-The ways take turns, a few steps each, several times; medians of elapsed time:
+Four variants take turns, a few steps each, several times. The results are medians of elapsed time:
 
-- fed: as training runs, batches come from cache and frame store by loader threads, which
-  have got ahead in an unmeasured step; bar: .95 of the rate of
-- resident: the same steps on one clip tensor and its targets that lie ready on the device;
-- live: the paper's way: as fed, and ResNet-50 (random weights, 224 x 224) runs over one frame a
-  clip, which lies ready; bar: fed, without the teacher's time, is twice as fast;
-- look-up: the time of a batch's targets alone, which loader threads spend beside the step;
-  bar: at most 2 % of a fed step.
+- resident: steps on one clip tensor and its targets, which are already on the device;
+- fed: as in training, loader threads read batches from cache and frame store; they get ahead during
+  one step that is not measured. Goal: at least .95 of the resident rate;
+- live: as fed, plus what training without a cache needs before each step: a forward of ResNet-50
+  (random weights) on one 224 x 224 frame per clip, already in memory. Goal: fed is twice as fast;
+- look_up: only reading the targets of a batch, which loader threads do during a step. Goal: at most
+  2 % of a fed step.
 
-On a CPU the student computes on the cores that the loader threads leave, for every way alike.
-Also says which part of the device's measured matrix rate the resident step reaches.
+On a CPU, the student uses the cores that the loader threads leave free, in every variant. The
+benchmark also prints which share of the device's measured matrix product rate the resident step
+reaches.
 """
 
 from __future__ import annotations
@@ -45,21 +46,21 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError
 
 RATE = 1e-4
-BARS = {"fed_of_resident": 0.95, "times_live": 2.0, "look_up_percent": 2.0}
+GOALS = {"fed_of_resident": 0.95, "times_live": 2.0, "look_up_percent": 2.0}
 MATRIX_EDGE = {"cpu": 2048, "cuda": 8192}
 
-type Way = Callable[[int], None]
-"""Runs that many steps."""
+type Variant = Callable[[int], None]
+"""Runs the given number of steps."""
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished all submitted work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Bench:
-    """The three ways to step, over the same task."""
+    """The variants to measure, all on the same task."""
 
     def __init__(self, config: DistillConfig, device: torch.device) -> None:
         self.device = device
@@ -78,7 +79,7 @@ class Bench:
 
     @contextmanager
     def batches(self) -> Iterator[Iterator[ClipBatch | DeviceBatch]]:
-        """Batches without end, in an epoch's order, from the loader threads."""
+        """Yield an endless iterator over batches from the loader threads, in an epoch's order."""
         requests = (self._batch(step) for step in count())
         load, ahead = self.task.load, self._stepper.feed.ahead
         with closing(
@@ -88,44 +89,46 @@ class Bench:
 
     def _steps(self, steps: int, live: bool) -> None:
         with self.batches() as batches:
-            self._stepper.step([(0, next(batches))], 0, RATE)  # the loaders get ahead, as they do
+            self._stepper.step(
+                [(0, next(batches))], 0, RATE
+            )  # the loaders get ahead, as in training
             self._clock_start()
             for step in range(steps):
                 if live:
-                    self._ask_teacher()
+                    self._run_teacher()
                 self._stepper.step([(0, next(batches))], step, RATE)
             self._clock_stop()
 
-    def _ask_teacher(self) -> None:
+    def _run_teacher(self) -> None:
         runtime = self._settings.runtime
         autocast = torch.autocast(self.device.type, torch.bfloat16, runtime.precision == "bf16")
         with torch.inference_mode(), autocast:
             torch.softmax(self._teacher(self._frames_BCHW), dim=1)
 
     def fed(self, steps: int) -> None:
-        """From cache and frame store."""
+        """Step on batches from cache and frame store."""
         self._steps(steps, live=False)
 
     def live(self, steps: int) -> None:
-        """With the teacher in the loop."""
+        """Step on the same batches, with a teacher forward before each step."""
         self._steps(steps, live=True)
 
     def resident(self, steps: int) -> None:
-        """On tensors that are there."""
+        """Step on tensors that are already on the device."""
         self._clock_start()
         for step in range(steps):
             self._resident.step([(0, self._ready)], step, RATE)
         self._clock_stop()
 
     def look_up(self, steps: int) -> None:
-        """Targets alone, in this thread."""
+        """Read only the targets, in this thread."""
         self._clock_start()
         for step in range(steps):
             self.task.look_up(0, self._batch(step))
         self._clock_stop()
 
     def _batch(self, step: int) -> NDArray[np.int64]:
-        """Samples of a step; an epoch that is shorter begins anew."""
+        """Return the samples of a step; wraps around at the end of the epoch."""
         places_B = np.arange(step * self.size, (step + 1) * self.size) % len(self._samples)
         samples_B: NDArray[np.int64] = self._samples[places_B]
         return samples_B
@@ -139,14 +142,14 @@ class Bench:
         self.seconds = time.perf_counter() - self._began
 
     def step_flops(self) -> int:
-        """Multiplications and additions of one resident step."""
+        """Count the multiplications and additions of one resident step."""
         with FlopCounterMode(display=False) as counter:
             self.resident(1)
         return int(counter.get_total_flops())
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:
-    """Operations a second of a large square matrix product on the device."""
+    """Measure the operations per second of a large square matrix product on the device."""
     edge = MATRIX_EDGE[device.type]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.rand(edge, edge, device=device, dtype=dtype) for _ in range(2))
@@ -161,24 +164,24 @@ def matrix_rate(device: torch.device, precision: str) -> float:
 
 
 def measure(config: DistillConfig, steps: int, repetitions: int) -> dict[str, float]:
-    """Median milliseconds of a step each way, and the figures that the bars are about."""
+    """Return the median milliseconds of a step in each variant, and the ratios with a goal."""
     device = resolve_device(config.runtime.device)
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - config.runtime.loader_workers))
     bench = Bench(config, device)
-    ways: dict[str, Way] = {
+    variants: dict[str, Variant] = {
         "fed": bench.fed,
         "resident": bench.resident,
         "live": bench.live,
         "look_up": bench.look_up,
     }
-    milliseconds: dict[str, list[float]] = {name: [] for name in ways}
+    milliseconds: dict[str, list[float]] = {name: [] for name in variants}
     for repetition in range(repetitions + 1):
-        for name, way in ways.items():
-            way(steps)
+        for name, variant in variants.items():
+            variant(steps)
             if repetition > 0:  # 0: warm-up
                 milliseconds[name].append(1000 * bench.seconds / steps)
-    fed, resident, live, look_up = (float(np.median(milliseconds[name])) for name in ways)
+    fed, resident, live, look_up = (float(np.median(milliseconds[name])) for name in variants)
     rate, flops = matrix_rate(device, config.runtime.precision), bench.step_flops()
     return {
         "fed_ms": fed,
@@ -194,17 +197,17 @@ def measure(config: DistillConfig, steps: int, repetitions: int) -> dict[str, fl
     }
 
 
-def verdicts(figures: dict[str, float]) -> dict[str, bool]:
-    """Which bars are met."""
+def goals_met(results: dict[str, float]) -> dict[str, bool]:
+    """Return, for each goal, whether it is met."""
     return {
-        "fed_of_resident": figures["fed_of_resident"] >= BARS["fed_of_resident"],
-        "times_live": figures["times_live"] >= BARS["times_live"],
-        "look_up_percent": figures["look_up_percent"] <= BARS["look_up_percent"],
+        "fed_of_resident": results["fed_of_resident"] >= GOALS["fed_of_resident"],
+        "times_live": results["times_live"] >= GOALS["times_live"],
+        "look_up_percent": results["look_up_percent"] <= GOALS["look_up_percent"],
     }
 
 
 @click.command(help=__doc__)
-@click.option("--cache", required=True, help="Target cache.")
+@click.option("--cache", required=True, help="Folder of the target cache.")
 @click.option("--frames", required=True, help="Frame store of the same videos.")
 @click.option("--student", default="tiny_r2plus1d_10", show_default=True)
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
@@ -213,8 +216,8 @@ def verdicts(figures: dict[str, float]) -> dict[str, bool]:
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]))
-@click.option("--compile", "compiled", is_flag=True, help="torch.compile the student.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the student with torch.compile.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
     cache: str,
     frames: str,
@@ -242,23 +245,23 @@ def main(
         },
     }
     try:
-        figures = measure(DistillConfig.model_validate(values), steps, repetitions)
+        results = measure(DistillConfig.model_validate(values), steps, repetitions)
     except DistInitError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(json.dumps(results))
         return
     for name in ("fed", "resident", "live", "look_up"):
-        click.echo(f"{name:<9} {figures[f'{name}_ms']:9.2f} ms a step of {batch} clips")
+        click.echo(f"{name:<9} {results[f'{name}_ms']:9.2f} ms per step of {batch} clips")
     click.echo(
-        f"fed: {figures['clips_per_second']:.1f} clips/s; resident: "
-        f"{100 * figures['of_matrix_rate']:.0f} % of {figures['matrix_gflops']:.0f} Gflop/s, the "
-        "rate of a matrix product"
+        f"fed: {results['clips_per_second']:.1f} clips/s; resident: "
+        f"{100 * results['of_matrix_rate']:.0f} % of the rate of a matrix product, "
+        f"{results['matrix_gflops']:.0f} Gflop/s"
     )
-    for name, met in verdicts(figures).items():
+    for name, met in goals_met(results).items():
         bound = "at most" if name == "look_up_percent" else "at least"
         verdict = "met" if met else "MISSED"
-        click.echo(f"{name} {figures[name]:.3f} (bar: {bound} {BARS[name]:g}; {verdict})")
+        click.echo(f"{name} {results[name]:.3f} (goal: {bound} {GOALS[name]:g}; {verdict})")
 
 
 if __name__ == "__main__":

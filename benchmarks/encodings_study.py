@@ -1,11 +1,11 @@
-"""Bytes a frame against what they lose: every way to store a teacher's logits, on real frames.
+"""Size and loss of different encodings of a teacher's logits, measured on real frames.
 
     python benchmarks/encodings_study.py --videos VIDEOS --teacher efficientnet_lite0 --frames 2400
 
-Each video gives an equal share of the frames, as one run of consecutive frames from its middle:
-neighbours are what a coder over rows could make use of. All-in bytes come from a cache that is
-written with these frames, without the 40 kB that do not grow with them; what the project does not
-offer gets the same tables around it.
+Each video contributes an equal share of the frames, as one run of consecutive frames from its
+middle, so that codecs over several rows can use the similarity of neighbours. "all in" is the size
+per frame of a cache written with these frames, without the 40 kB that do not grow with them.
+Encodings that the project does not offer are assumed to need the same tables.
 """
 
 from __future__ import annotations
@@ -37,15 +37,24 @@ from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.teacher import TeacherRecord, TeacherRequest
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
-GROUP_ROWS = 64  # coded together
-UNIT_ROWS = 1_024  # the smallest unit of a corpus, so the one with the most overhead a row
+GROUP_ROWS = 64  # rows that a codec compresses together
+UNIT_ROWS = 1_024  # the smallest unit, so the one with the most overhead per row
 FIXED = {"teacher.json", "croissant.json", "README.md", "manifest.json", "zarr.json"}
-CURVATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.5, 3.0)  # of companded rows; the best is kept
+CURVATURES = (
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    1.0,
+    1.5,
+    3.0,
+)  # tried for each companded row; the best is kept
 
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive frames of one video with their fp32 logits [N, C]."""
+    """Consecutive frames of one video, with their fp32 logits [N, C]."""
 
     file: VideoFile
     index_N: np.ndarray
@@ -57,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to store rows: bytes a row, and how one row is read back to fp32 [C]."""
+    """One way to store rows: bytes per row, and a function that reads one row back as fp32 [C]."""
 
     name: str
     row_bytes: float
@@ -65,7 +74,7 @@ class Candidate:
 
 
 def collect(root: Path, files: Sequence[VideoFile], teacher: Teacher, frames: int) -> Iterator[Run]:
-    """Runs of ``frames / len(files)`` frames; unreadable videos are left out."""
+    """Yield one run of ``frames / len(files)`` frames per video; skips unreadable videos."""
     config, share = DecodeConfig(), -(-frames // len(files))
     for file in files:
         try:
@@ -77,7 +86,7 @@ def collect(root: Path, files: Sequence[VideoFile], teacher: Teacher, frames: in
 def collect_run(
     root: Path, file: VideoFile, teacher: Teacher, share: int, config: DecodeConfig
 ) -> Run:
-    """The middle ``share`` frames of one video."""
+    """Decode the middle ``share`` frames of one video and run the teacher on them."""
     path = root / file.path
     first = max(0, (probe_video(path, config).packet_count - share) // 2)
     parts: list[tuple[np.ndarray, ...]] = []
@@ -97,7 +106,7 @@ def collect_run(
 
 
 def cache_bytes(runs: Sequence[Run], teacher: Teacher, encoding: str, folder: Path) -> float:
-    """Bytes a frame of all files that grow with the frames: shards, tables, commits, checksums."""
+    """Return bytes per frame of files that grow with frames: shards, tables, commits, checksums."""
     record = TeacherRecord(
         id=teacher.id,
         fingerprint=teacher.identity.fingerprint,
@@ -107,17 +116,10 @@ def cache_bytes(runs: Sequence[Run], teacher: Teacher, encoding: str, folder: Pa
         software={},
     )
     by_id = {run.file.video_id: run for run in runs}
+    sizes = [(run.file, len(run.index_N)) for run in runs]
     videos = [
-        PlannedVideo(
-            run.file.video_id,
-            run.file.path,
-            run.file.digest,
-            run.file.size_bytes,
-            run.file.mtime_ns,
-            len(run.index_N),
-            len(run.index_N),
-        )
-        for run in runs
+        PlannedVideo(file.video_id, file.path, file.digest, file.size_bytes, file.mtime_ns, n, n)
+        for file, n in sizes
     ]
     with CacheWriter.create_or_open(
         folder,
@@ -127,14 +129,14 @@ def cache_bytes(runs: Sequence[Run], teacher: Teacher, encoding: str, folder: Pa
         unit_rows=UNIT_ROWS,
     ) as writer:
         for spec in writer.pending_groups():
-            with GroupWriter(spec) as task:
+            with GroupWriter(spec) as group:
                 for video in spec.videos:
                     run = by_id[video.video_id]
                     logits = {teacher.id: run.logits_NC}
                     frames = (run.index_N, run.pts_N, run.time_base, run.hash_N)
-                    task.add(video, *frames, logits)
-                    task.finish_video(decoded(video.video_id, len(run.index_N)))
-                task.commit()
+                    group.add(video, *frames, logits)
+                    group.finish_video(decoded(video.video_id, len(run.index_N)))
+                group.commit()
         rows = writer.finalise().row_space.rows
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in FIXED]
     return sum(path.stat().st_size for path in files) / rows
@@ -152,7 +154,7 @@ def decoded(video_id: str, frames: int) -> VideoOutcome:
 
 
 def offered(logits_NC: np.ndarray, encoding: str) -> Candidate:
-    """An encoding of the project."""
+    """An encoding that the project offers."""
     classes = logits_NC.shape[1]
     arrays = dict(encode(logits_NC, encoding).arrays)
     log_z_N = confidence_of(logits_NC).log_z
@@ -179,7 +181,7 @@ def float8(logits_NC: np.ndarray) -> Candidate:
 def packed(
     name: str, bits: int, codes_NC: np.ndarray, levels_NL: np.ndarray, side_bytes: int
 ) -> Candidate:
-    """Codes of ``bits`` bits, packed; a row's values are ``levels_NL[row][codes]``."""
+    """Packed codes of ``bits`` bits; the values of a row are ``levels_NL[row][codes]``."""
     planes = np.unpackbits(codes_NC[:, :, None], axis=2)[:, :, 8 - bits :]
     stored = np.packbits(planes.reshape(len(codes_NC), -1), axis=1)
     classes = codes_NC.shape[1]
@@ -195,7 +197,7 @@ def packed(
 
 
 def uniform(logits_NC: np.ndarray, bits: int) -> Candidate:
-    """The project's int8 with fewer bits."""
+    """The project's int8 encoding, with fewer bits."""
     low_N1 = logits_NC.min(axis=1, keepdims=True)
     step_N1 = np.ptp(logits_NC, axis=1, keepdims=True) / (2**bits - 1)
     codes_NC = np.rint((logits_NC - low_N1) / step_N1).astype(np.uint8)
@@ -206,8 +208,9 @@ def uniform(logits_NC: np.ndarray, bits: int) -> Candidate:
 def companded(logits_NC: np.ndarray, levels: int) -> Candidate:
     """Steps that grow with the distance t from the row's maximum, as exp(t / curvature).
 
-    Each row has the curvature of ``CURVATURES`` with the smallest KL. Sizes take the codes as
-    digits of one large number; reading is timed with six bits each, which is cheaper.
+    Each row uses the curvature of ``CURVATURES`` with the smallest KL. Sizes assume that the codes
+    are stored as digits of one large number; reading is timed with six bits per code, which is
+    cheaper.
     """
     peak_N1 = logits_NC.max(axis=1, keepdims=True)
     far_NC = peak_N1 - logits_NC
@@ -237,10 +240,10 @@ def coded(
     rows: int,
     values_of: Callable[[np.ndarray, int], np.ndarray],
 ) -> Candidate:
-    """``codes_NC`` through a codec, ``rows`` rows at a time; reading one decodes its group.
+    """``codes_NC`` compressed by a codec, ``rows`` rows at a time; reading a row decodes its group.
 
-    ``values_of`` makes fp32 [C] of the decoded group [rows, C] and the row's number. Four bytes
-    say where a group begins.
+    ``values_of`` maps a decoded group [rows, C] and the number of a row to fp32 [C]. Four bytes per
+    group store its offset.
     """
     groups = [codes_NC[i : i + rows] for i in range(0, len(codes_NC), rows)]
     stored = [codec.encode(np.ascontiguousarray(group)) for group in groups]
@@ -250,15 +253,15 @@ def coded(
         return values_of(flat.reshape(-1, codes_NC.shape[1]), row)
 
     size = (sum(len(data) for data in stored) + 4 * len(stored)) / len(codes_NC) + 8
-    return Candidate(f"{name}, {rows} rows" if rows > 1 else f"{name}, a row", size, read)
+    return Candidate(f"{name}, {rows} rows" if rows > 1 else f"{name}, 1 row", size, read)
 
 
 def coded_int8(logits_NC: np.ndarray) -> Iterator[Candidate]:
-    """General codecs over int8 codes."""
+    """General codecs applied to int8 codes."""
     arrays = encode(logits_NC, "int8").arrays
     codes_NC, affine_N2 = arrays["logits"], arrays["logits_affine"]
     delta_NC = np.diff(codes_NC, axis=0, prepend=codes_NC[:1])
-    delta_NC[::GROUP_ROWS] = codes_NC[::GROUP_ROWS]  # groups stand alone
+    delta_NC[::GROUP_ROWS] = codes_NC[::GROUP_ROWS]  # each group can be decoded alone
 
     def scaled(codes_C: np.ndarray, row: int) -> np.ndarray:
         values: np.ndarray = codes_C.astype(np.float32) * affine_N2[row, 0] + affine_N2[row, 1]
@@ -279,7 +282,7 @@ def coded_int8(logits_NC: np.ndarray) -> Iterator[Candidate]:
                 lambda group, row, rows=rows: scaled(group[row % rows], row),
             )
     yield coded(
-        "int8, delta to the frame before + zstd",
+        "int8, delta to the previous frame + zstd",
         delta_NC,
         codecs["zstd"],
         GROUP_ROWS,
@@ -288,18 +291,18 @@ def coded_int8(logits_NC: np.ndarray) -> Iterator[Candidate]:
 
 
 def coded_roots(logits_NC: np.ndarray, step: float) -> Candidate:
-    """Equal steps of the root of each probability, then zstd.
+    """Uniform steps of the square root of each probability, then zstd.
 
-    A step s of sqrt(p) costs classes * s**2 / 6 of KL whatever the distribution: bits go where
-    they count, and unlikely classes share few codes.
+    A step s of sqrt(p) costs classes * s**2 / 6 of KL, whatever the distribution: likely classes
+    get most of the codes, and unlikely classes share a few.
     """
     log_z_N = confidence_of(logits_NC).log_z.astype(np.float64)
     scale = step / np.sqrt(logits_NC.shape[1])
     roots_NC = np.exp((logits_NC - log_z_N[:, None]) / 2)
     codes_NC = np.minimum(np.rint(roots_NC / scale), 65_535).astype("<u2")
-    # Codes above a byte are rare: the high bytes, apart from the low ones, cost next to nothing.
+    # Codes above 255 are rare: stored separately, the high bytes compress to almost nothing.
     split_NC = np.concatenate([codes_NC.astype(np.uint8), (codes_NC >> 8).astype(np.uint8)], 1)
-    # Code 0 stands for 0 .. 0.5 steps.
+    # Code 0 stands for values from 0 to 0.5 steps.
     values_L = 2 * np.log(scale * np.maximum(np.arange(65_536), 0.35)).astype(np.float32)
 
     def values_of(group: np.ndarray, row: int) -> np.ndarray:
@@ -311,7 +314,7 @@ def coded_roots(logits_NC: np.ndarray, step: float) -> Candidate:
 
 
 def candidates(logits_NC: np.ndarray) -> Iterator[Candidate]:
-    """All that is compared, from what the project offers to what it could."""
+    """Yield all encodings to compare: first those that the project offers, then alternatives."""
     topk = [f"topk:{k}" for k in (10, 32, 64, 128) if k < logits_NC.shape[1]]
     for encoding in ("float16", "int8", *topk):
         yield offered(logits_NC, encoding)
@@ -326,7 +329,7 @@ def candidates(logits_NC: np.ndarray) -> Iterator[Candidate]:
 
 
 def measure(candidate: Candidate, logits_NC: np.ndarray, overhead: float) -> dict[str, float | str]:
-    """One line of the table. Every row is read alone, in random order, from memory."""
+    """Return one row of the table. Each stored row is read alone, in random order, from memory."""
     decoded_NC, spans = np.empty_like(logits_NC), []
     for row in np.random.default_rng(0).permutation(len(logits_NC)).tolist():
         began = time.perf_counter()
@@ -344,12 +347,12 @@ def measure(candidate: Candidate, logits_NC: np.ndarray, overhead: float) -> dic
         "top-1": round(float(fidelity.top1_agrees.mean()), 4),
         "flips, entropy decoded": float(filter_flips(fidelity.entropy_nats, again_N).mean()),
         "logit RMSE": float(np.sqrt(np.mean((decoded_NC - logits_NC) ** 2))),
-        "decode, us a row": round(float(np.median(spans)) * 1e6, 1),
+        "decode, us per row": round(float(np.median(spans)) * 1e6, 1),
     }
 
 
 def markdown(lines: Sequence[dict[str, float | str]]) -> str:
-    """The table of a decision record."""
+    """Format the table of a decision record."""
     keys = list(lines[0])
     table = ["| " + " | ".join(keys) + " |", "|---" * len(keys) + "|"]
     for line in lines:
@@ -359,11 +362,17 @@ def markdown(lines: Sequence[dict[str, float | str]]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--videos", required=True, help="folder or .txt list")
-@click.option("--teacher", "name", required=True, metavar="NAME")
-@click.option("--weights", metavar="FILE")
-@click.option("--frames", default=2_400, show_default=True, type=click.IntRange(min=1))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--videos", required=True, help="Folder or .txt list of videos.")
+@click.option("--teacher", "name", required=True, metavar="NAME", help="Teacher to run.")
+@click.option("--weights", metavar="FILE", help="Weights of the teacher.")
+@click.option(
+    "--frames",
+    default=2_400,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Frames in total.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(videos: str, name: str, weights: str | None, frames: int, as_json: bool) -> None:
     try:
         teacher = load_teacher(TeacherRequest(name=name, weights=weights))
@@ -382,7 +391,7 @@ def main(videos: str, name: str, weights: str | None, frames: int, as_json: bool
         click.echo(json.dumps({"frames": len(logits_NC), "cache_bytes": all_in, "table": lines}))
         return
     sizes = ", ".join(f"{encoding} {size:.1f}" for encoding, size in all_in.items())
-    click.echo(f"{teacher.id}, {len(logits_NC)} frames; bytes a frame of caches: {sizes}\n")
+    click.echo(f"{teacher.id}, {len(logits_NC)} frames; cache bytes per frame: {sizes}\n")
     click.echo(markdown(lines))
 
 

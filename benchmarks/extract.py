@@ -1,21 +1,24 @@
-"""Frames a second of stage one: decoding alone, the teacher alone, and the whole extraction.
+"""Frames per second of stage one: decoding alone, the teachers alone, and the whole extraction.
 
     python benchmarks/extract.py [--videos VIDEOS] [--teacher NAME ...] [--repeats 3] [--json]
 
-The three take turns, so that a machine which slows down slows all of them; the figures are medians.
+The three take turns, so that a machine which slows down affects all of them. The results are
+medians.
 
-- *decode-only*: the streams a worker opens, as many at a time, read to the end and thrown away.
-- *teacher-only*: the teachers, one after another, over decoded frames that lie in memory, with
-  all cores.
+- *decode-only*: the streams that a worker opens, as many at a time, are read to the end and
+  discarded.
+- *teacher-only*: the teachers run, one after another, on decoded frames in memory, with all cores.
 - *end-to-end*: ``extract`` itself into an empty folder, from listing the videos to the digest.
 
-``efficiency`` is end-to-end over the slower of the other two. That is what a machine with a GPU can
-reach, where the two parts run on different devices. Where both run on the same cores they cannot
-overlap: work adds up, and no program is faster than 1 / (1/decode + 1/teacher). ``of the sum`` is
-end-to-end over that bound; it says how much time is lost to anything but decoding and forwarding.
-``extra CPU`` says the same in CPU time, which other work on the machine disturbs less.
+``efficiency`` is the end-to-end rate divided by the slower of the other two rates. It can reach 1
+on a machine with a GPU, where the two parts run on different devices. If both run on the same cores
+they cannot overlap, and no program is faster than 1 / (1/decode + 1/teacher). ``of the sum`` is the
+end-to-end rate divided by that bound; it shows how much time is spent on anything except decoding
+and teacher forwards. ``extra CPU`` shows the same in CPU time, which depends less on other work on
+the machine.
 
-Several ``--teacher`` run in one pass: the bound is then one decode and all the forwards.
+If ``--teacher`` is repeated, all teachers run in one pass; the bound is then one decode and all
+forwards.
 """
 
 from __future__ import annotations
@@ -57,24 +60,24 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.teacher import TeacherRequest
 from distinit.stages.extract import extract
 
-BARS = {"null": 0.90}  # bound by decoding
-BAR = 0.95
-TWO_TEACHERS_BAR = 1.1  # times the time of one decode and all forwards
-MEMORY_BYTES = 512 << 20  # of frames for teacher-only
+EFFICIENCY_GOAL = 0.95
+EFFICIENCY_GOALS = {"null": 0.90}  # limited by decoding
+TWO_TEACHERS_GOAL = 1.1  # times the duration of one decode and all forwards
+MEMORY_BYTES = 512 << 20  # frames kept in memory for teacher-only
 
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """What one measurement took, for a number of frames."""
+    """Duration of one measurement, and how many frames it processed."""
 
     frames: int
     seconds: float
-    cpu_seconds: float  # of this process and of the ffmpegs it waited for
+    cpu_seconds: float  # of this process and of the ffmpeg processes it waited for
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Medians over laps: frames a second, and CPU milliseconds a frame."""
+    """Medians over laps: frames per second, and CPU milliseconds per frame."""
 
     frames_per_second: float
     cpu_ms: float
@@ -89,7 +92,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How end-to-end compares with its parts."""
+    """End-to-end compared with its parts."""
 
     efficiency: float
     of_the_sum: float
@@ -107,7 +110,7 @@ class Verdict:
 
 
 def lap(work: Callable[[], int]) -> Lap:
-    """Time ``work``, which returns how many frames it has seen."""
+    """Time ``work``, which returns how many frames it has processed."""
     before, began = os.times(), time.perf_counter()
     frames = work()
     seconds, after = time.perf_counter() - began, os.times()
@@ -115,7 +118,7 @@ def lap(work: Callable[[], int]) -> Lap:
 
 
 class Footage:
-    """Videos, and how a worker with these teachers would decode them."""
+    """Decodes videos as a worker with these teachers would."""
 
     def __init__(self, corpus: Corpus, config: ExtractConfig, teachers: Sequence[Teacher]) -> None:
         self._corpus = corpus
@@ -141,14 +144,14 @@ class Footage:
         return Streams(self._corpus.files, self._open, self._config.decode.parallel_videos)
 
     def decode(self) -> int:
-        """Decode everything and look at nothing."""
+        """Decode everything and discard it. Returns the number of frames."""
         with self.streams() as streams:
             return sum(
                 len(block) for at in range(len(self._corpus.files)) for block in opened(streams, at)
             )
 
     def in_memory(self) -> list[dict[str, np.ndarray]]:
-        """Blocks of frames, from the beginnings of the videos in turn, up to a limit of bytes."""
+        """Return the first block of each video, up to ``MEMORY_BYTES`` in total."""
         blocks: list[dict[str, np.ndarray]] = []
         size = 0
         for file in self._corpus.files:
@@ -176,7 +179,7 @@ def forward_all(
     blocks: Sequence[dict[str, np.ndarray]],
     seconds: float,
 ) -> int:
-    """Let every teacher answer block after block for so long; as in a worker, two are under way."""
+    """Run every teacher on block after block for ``seconds``, two at a time as in a worker."""
     done, began = 0, time.perf_counter()
     pending: deque[list[PendingLogits]] = deque()
     for views in itertools.cycle(blocks):
@@ -184,15 +187,15 @@ def forward_all(
         done += len(next(iter(views.values())))
         over = time.perf_counter() - began >= seconds
         while len(pending) > (0 if over else 1):
-            for answer in pending.popleft():
-                answer()
+            for logits in pending.popleft():
+                logits()
         if over:
             break
     return done
 
 
 def run_extract(config: ExtractConfig) -> int:
-    """One extraction into fresh folders; the frames it decoded."""
+    """Run one extraction into new folders. Returns the number of decoded frames."""
     with tempfile.TemporaryDirectory() as folder:
         frames = None if config.frames is None else f"{folder}/frames"
         place = {"cache": f"{folder}/cache", "frames": frames}
@@ -200,7 +203,7 @@ def run_extract(config: ExtractConfig) -> int:
 
 
 def measure(config: ExtractConfig, repeats: int, teacher_seconds: float) -> dict[str, object]:
-    """One line of the table: all teachers of ``config`` in one pass."""
+    """Return one row of the table: all teachers of ``config`` in one pass."""
     teachers = [
         load_teacher(request, device=config.device, precision=config.precision)
         for request in config.teachers
@@ -229,28 +232,30 @@ def measure(config: ExtractConfig, repeats: int, teacher_seconds: float) -> dict
     }
 
 
-def describe(line: dict[str, Any], bar: float) -> str:
-    """A result for people."""
+def describe(line: dict[str, Any], goal: float) -> str:
+    """Format a result as text."""
     rows = [f"{' + '.join(line['teachers'])}: {line['frames']} frames of {line['videos']} videos"]
     for name in ("decode_only", "teacher_only", "end_to_end"):
         rate: dict[str, float] = line[name]
         rows.append(
             f"  {name.replace('_', '-'):<13}{rate['frames_per_second']:9.1f} frames/s"
-            f"{rate['cpu_ms']:9.2f} ms of CPU a frame"
+            f"{rate['cpu_ms']:9.2f} ms of CPU per frame"
         )
-    met = "met" if line["efficiency"] >= bar else "missed"
-    rows.append(f"  efficiency   {line['efficiency']:9.3f} (bar {bar:.2f}: {met})")
-    rows.append(f"  of the sum   {line['of_the_sum']:9.3f} (both parts on the same cores)")
+    met = "met" if line["efficiency"] >= goal else "missed"
+    rows.append(f"  efficiency   {line['efficiency']:9.3f} (goal {goal:.2f}: {met})")
+    rows.append(f"  of the sum   {line['of_the_sum']:9.3f} (if both parts share the same cores)")
     rows.append(f"  extra CPU    {line['extra_cpu']:9.1%}")
     if len(line["teachers"]) > 1:
         times = 1 / line["of_the_sum"]
-        met = "met" if times <= TWO_TEACHERS_BAR else "missed"
-        rows.append(f"  time         {times:9.3f} of one decode and all forwards (bar 1.1: {met})")
+        met = "met" if times <= TWO_TEACHERS_GOAL else "missed"
+        rows.append(
+            f"  time         {times:9.3f} times one decode and all forwards (goal 1.1: {met})"
+        )
     return "\n".join(rows)
 
 
 def machine() -> str:
-    """What the figures are worth: cores and how busy they are."""
+    """Describe the machine: its cores, how busy they are, and torch."""
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} cores of {platform.machine()}, load {load:.1f}, "
@@ -260,7 +265,7 @@ def machine() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A line of the default table: its teachers, and how long each of its videos is made."""
+    """A row of the default table: its teachers, and how often each clip is repeated."""
 
     teachers: tuple[str, ...]
     loops: int
@@ -275,7 +280,7 @@ CLIPS = ("bigbuckbunny_000", "bigbuckbunny_044", "bikes_000", "carphone_pristine
 
 
 def looped_footage(folder: Path, loops: int) -> str:
-    """Four of the demo's real clips, each ``loops`` times over: its start counts for less."""
+    """Repeat four of the demo's real clips ``loops`` times each, so that start-up weighs less."""
     clips = tuple(clip for clip in demo_clips() if Path(clip.path).stem in CLIPS)
     made = make_corpus(folder / "clips", clips=clips).corpus
     target = folder / f"looped-{loops}"
@@ -288,7 +293,7 @@ def looped_footage(folder: Path, loops: int) -> str:
 
 
 def random_weights(name: str, folder: Path) -> str:
-    """A weights file for a torchvision network: what it says does not change how fast it is."""
+    """Write random weights for a torchvision network: weights do not affect its speed."""
     path = folder / f"{name}.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -297,7 +302,7 @@ def random_weights(name: str, folder: Path) -> str:
 
 
 def request_for(text: str, folder: Path) -> TeacherRequest:
-    """``NAME`` or ``NAME=WEIGHTS``; a torchvision network without weights gets random ones."""
+    """Parse ``NAME`` or ``NAME=WEIGHTS``; torchvision networks get random weights by default."""
     name, _, weights = text.partition("=")
     if not weights and name in list_models():
         weights = random_weights(name, folder)
@@ -307,13 +312,36 @@ def request_for(text: str, folder: Path) -> TeacherRequest:
 @click.command(help=__doc__)
 @click.option("--videos", help="Folder or list of videos. [default: looped clips of the demo]")
 @click.option(
-    "--teacher", "teachers", multiple=True, help="NAME or NAME=WEIGHTS; several: all in one pass."
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="NAME or NAME=WEIGHTS; repeat to run several in one pass.",
 )
-@click.option("--loops", default=4, show_default=True, help="Of the default clips, with --teacher.")
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1))
-@click.option("--teacher-seconds", default=20.0, show_default=True, help="Of one teacher-only lap.")
-@click.option("--store", is_flag=True, help="Write a frame store too (decode-only scales for it).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--loops",
+    default=4,
+    show_default=True,
+    help="How often each default clip is repeated, with --teacher.",
+)
+@click.option(
+    "--repeats",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Measurements of each part.",
+)
+@click.option(
+    "--teacher-seconds",
+    default=20.0,
+    show_default=True,
+    help="Duration of one teacher-only measurement.",
+)
+@click.option(
+    "--store",
+    is_flag=True,
+    help="Also write a frame store (decode-only then decodes its view too).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
     videos: str | None,
     teachers: tuple[str, ...],
@@ -330,14 +358,14 @@ def main(
                 config = ExtractConfig(
                     videos=videos or looped_footage(Path(folder), case.loops),
                     teachers=tuple(request_for(name, Path(folder)) for name in case.teachers),
-                    cache="(made for each lap)",
-                    frames="(made for each lap)" if store else None,
+                    cache="(created for each lap)",
+                    frames="(created for each lap)" if store else None,
                 )
                 found.append(measure(config, repeats, teacher_seconds))
             except DistInitError as error:
                 raise click.ClickException(str(error)) from error
         if not as_json:
-            click.echo(describe(found[-1], BARS.get(case.teachers[0], BAR)))
+            click.echo(describe(found[-1], EFFICIENCY_GOALS.get(case.teachers[0], EFFICIENCY_GOAL)))
     if as_json:
         click.echo(json.dumps({"machine": machine(), "table": found}))
     else:

@@ -1,12 +1,13 @@
-"""Random single faults in a small complete cache: does ``cache verify`` find each of them?
+"""Make random single faults in a small complete cache and check that ``cache verify`` finds them.
 
     python benchmarks/faults.py
     python benchmarks/faults.py --faults 5000 --seed 1 --json
 
-Each fault is done to a fresh copy of a cache of two teachers, which is then verified deeply: bits
-flipped, bytes removed, appended or zeroed, files cut, emptied, deleted, renamed, replaced by
-another unit's, links and pipes in their place, JSON keys doubled and numbers changed, other line
-ends, files that do not belong there. A new time stamp is no fault: it must not be reported.
+Each fault is made in a new copy of a cache with two teachers, which is then verified deeply.
+Faults: bits flipped; bytes removed, appended or zeroed; files truncated, emptied, deleted, renamed,
+replaced by the same file of another unit, by a link or by a pipe; JSON keys duplicated and numbers
+changed; line ends changed; extra files. A changed time stamp is not a fault and must not be
+reported.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ type Fault = Callable[[Path, Path, random.Random], bool]
 
 @dataclass
 class Outcome:
-    """How many faults of each kind were done, and which went unnoticed."""
+    """How many faults of each kind were made and found."""
 
     done: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
@@ -53,7 +54,7 @@ class Outcome:
 
 
 def make_cache(work: Path) -> Path:
-    """Real videos, two teachers without a network, float16 and int8."""
+    """Build a cache of real videos and two null teachers, one float16 and one int8."""
     videos = work / "videos"
     videos.mkdir()
     for number, frames in enumerate(_FRAMES):
@@ -77,7 +78,7 @@ def make_cache(work: Path) -> Path:
 
 
 def _edit(change: Callable[[bytearray, random.Random], bytes | bytearray]) -> Fault:
-    """A fault of the bytes of one file."""
+    """Make a fault that changes the bytes of one file."""
 
     def fault(root: Path, path: Path, rng: random.Random) -> bool:
         before = path.read_bytes()
@@ -106,7 +107,7 @@ def _zero(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def _sub(pattern: re.Pattern[bytes], new: Callable[[bytes, random.Random], bytes]) -> Fault:
-    """Replace one match of ``pattern``, which only texts have."""
+    """Make a fault that replaces one match of ``pattern`` in a JSON file."""
 
     def change(data: bytearray, rng: random.Random) -> bytes:
         matches = list(pattern.finditer(data))
@@ -133,7 +134,7 @@ def _crlf(root: Path, path: Path, rng: random.Random) -> bool:
 
 
 def _replace(root: Path, path: Path, rng: random.Random) -> bool:
-    """By the same file of another unit or teacher."""
+    """Replace a file by the same file of another unit or teacher."""
     kind = re.sub(r"\d+", "*", path.relative_to(root).as_posix().split("/", 2)[-1])
     others = [
         other
@@ -169,7 +170,7 @@ def _extra(root: Path, path: Path, rng: random.Random) -> bool:
 
 
 def _link(root: Path, path: Path, rng: random.Random) -> bool:
-    """The same bytes, elsewhere: every check of contents would pass."""
+    """Move a file and put a link in its place: every check of the contents would pass."""
     elsewhere = root.parent / f"elsewhere-{root.name}"
     shutil.move(path, elsewhere)
     path.symlink_to(elsewhere)
@@ -210,7 +211,7 @@ FAULTS: dict[str, Fault] = {
 
 @contextmanager
 def no_hang() -> Iterator[None]:
-    """A verification that waits for something is a missed fault, not a benchmark without end."""
+    """Turn a verification that hangs into an error, so that it counts as a missed fault."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"no verdict within {_HANG_SECONDS} s")
@@ -225,9 +226,11 @@ def no_hang() -> Iterator[None]:
 
 
 def one_fault(cache: Path, work: Path, kind: str, rng: random.Random, outcome: Outcome) -> None:
-    """Do a fault of this kind to a random file of a copy, and verify."""
+    """Make a fault of this kind in a random file of a copy, and verify the copy."""
     files = sorted(path.relative_to(cache) for path in cache.rglob("*") if path.is_file())
-    files = [name for name in files if name.name != ".lock"]  # a writer's, never published
+    files = [
+        name for name in files if name.name != ".lock"
+    ]  # private to the writer, never published
     while True:
         root = Path(tempfile.mkdtemp(dir=work)) / "cache"
         shutil.copytree(cache, root)
@@ -238,7 +241,7 @@ def one_fault(cache: Path, work: Path, kind: str, rng: random.Random, outcome: O
     try:
         with no_hang():
             reported = not verify_cache(root).ok
-    except Exception as error:  # a traceback is no verdict
+    except Exception as error:  # a traceback is not a verdict
         reported = kind == _NO_FAULT
         outcome.wrong.append(f"{type(error).__name__}: {error}")
     outcome.done[kind] += 1
@@ -249,22 +252,24 @@ def one_fault(cache: Path, work: Path, kind: str, rng: random.Random, outcome: O
 
 
 def run(faults: int, seed: int) -> Outcome:
-    """Do ``faults`` faults, all kinds in turn."""
+    """Make ``faults`` faults, cycling through all kinds."""
     rng, outcome, kinds = random.Random(seed), Outcome(), list(FAULTS)
     with tempfile.TemporaryDirectory(prefix="distinit-faults-") as folder:
         work = Path(folder)
         cache = make_cache(work)
         if problems := verify_cache(cache).problems:
-            raise click.ClickException(f"the cache without a fault: {problems[0]}")
+            raise click.ClickException(f"the cache has a problem before any fault: {problems[0]}")
         for number in range(faults):
             one_fault(cache, work, kinds[number % len(kinds)], rng, outcome)
     return outcome
 
 
 @click.command(help=__doc__)
-@click.option("--faults", type=click.IntRange(1), default=500, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option(
+    "--faults", type=click.IntRange(1), default=500, show_default=True, help="Faults to make."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(faults: int, seed: int, as_json: bool) -> None:
     began = time.monotonic()
     outcome = run(faults, seed)
@@ -272,12 +277,12 @@ def main(faults: int, seed: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**vars(outcome), "seconds": seconds}))
     else:
-        click.echo(f"{'fault':22}{'done':>6}{'found':>7}{'missed':>8}")
+        click.echo(f"{'fault':22}{'made':>6}{'found':>7}{'missed':>8}")
         for kind, done in outcome.done.items():
             found = outcome.found[kind]
-            missed = "(none to find)" if kind == _NO_FAULT else done - found
+            missed = "(not a fault)" if kind == _NO_FAULT else done - found
             click.echo(f"{kind:22}{done:>6}{found:>7}{missed:>8}")
-        click.echo(f"{len(outcome.wrong)} missed or reported for nothing; {seconds} s")
+        click.echo(f"missed or falsely reported: {len(outcome.wrong)}; {seconds} s")
         for line in outcome.wrong[:20]:
             click.echo(f"  {line}")
     if outcome.wrong:

@@ -1,9 +1,10 @@
-"""How few bytes hold optical flow: ranges, JPEG qualities and lossless pictures, on an RGB store.
+"""Size and error of stored optical flow, by range, JPEG quality and lossless format.
 
     python benchmarks/flow_study.py --frames FRAMES [--per-video 24] [--json]
 
-Flow of the first frames of every video; one thread, CPU time. Errors are root mean squares in
-pixels a frame, against the floats cut to the range. docs/decisions/015 has a table.
+Computes the flow of the first frames of every video in an RGB store. One thread, CPU time. Errors
+are root mean squares in pixels per frame, relative to the floats clipped to the range.
+docs/decisions/015-flow-as-two-grey-planes.md has a table.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ Decode = Callable[[bytes], np.ndarray]
 
 
 def stored_flow(store: FrameStore, per_video: int) -> tuple[np.ndarray, float]:
-    """Flow [N, H, W, 2] of videos of the commonest size, and milliseconds a frame."""
+    """Return flow [N, H, W, 2] of videos of the most common size, and milliseconds per frame."""
     spec = FlowSpec(flow_range=1, jpeg_quality=95, opencv=opencv_version())
     sizes = [(info.height, info.width) for info in store.videos.values()]
-    commonest = max(set(sizes), key=sizes.count)
+    most_common = max(set(sizes), key=sizes.count)
     flows, seconds = [], 0.0
     for video_id, info in store.videos.items():
-        if (info.height, info.width) == commonest and info.frame_count > 1:
+        if (info.height, info.width) == most_common and info.frame_count > 1:
             frames = store.clip(video_id, range(min(info.frame_count, per_video)))
-            pixels = frames.permute(0, 2, 3, 1).numpy()
+            frames_NHWC = frames.permute(0, 2, 3, 1).numpy()
             began = time.process_time()
-            flows.append(farneback(pixels, spec))
+            flows.append(farneback(frames_NHWC, spec))
             seconds += time.process_time() - began
     flow_NHW2 = np.concatenate(flows)
     return flow_NHW2, 1000 * seconds / len(flow_NHW2)
 
 
-def ways() -> dict[str, tuple[Encode, Decode]]:
-    """Encoders of levels [H, W, 2], and their decoders."""
+def storage_formats() -> dict[str, tuple[Encode, Decode]]:
+    """Return encoders of levels [H, W, 2] and their decoders, by name."""
 
     def lossless(kind: str) -> tuple[Encode, Decode]:
         def encode(levels_HW2: np.ndarray) -> bytes:
@@ -75,17 +76,17 @@ def ways() -> dict[str, tuple[Encode, Decode]]:
 
 
 def study(flow_NHW2: np.ndarray) -> list[dict[str, float | str]]:
-    """One line for each range and way of storing."""
+    """Return one row per range and storage format."""
     lines: list[dict[str, float | str]] = []
     for flow_range in RANGES:
         levels_NHW2 = levels_of_flow(flow_NHW2, flow_range)
-        cut = flow_NHW2.clip(-flow_range, flow_range)
-        for name, (encode, decode) in ways().items():
+        clipped_NHW2 = flow_NHW2.clip(-flow_range, flow_range)
+        for name, (encode, decode) in storage_formats().items():
             stored = [encode(levels) for levels in levels_NHW2]
             began = time.process_time()
             decoded = [decode(data) for data in stored]
             seconds = time.process_time() - began
-            back = (np.stack(decoded).astype(np.float32) - 128) * (flow_range / 127)
+            back_NHW2 = (np.stack(decoded).astype(np.float32) - 128) * (flow_range / 127)
             lines.append(
                 {
                     "range": flow_range,
@@ -93,17 +94,23 @@ def study(flow_NHW2: np.ndarray) -> list[dict[str, float | str]]:
                     "storage": name,
                     "bytes": float(np.mean([len(data) for data in stored])),
                     "decode_ms": 1000 * seconds / len(stored),
-                    "error": float(np.sqrt(((back - cut) ** 2).mean())),
-                    "largest": float(np.abs(back - cut).max()),
+                    "error": float(np.sqrt(((back_NHW2 - clipped_NHW2) ** 2).mean())),
+                    "largest": float(np.abs(back_NHW2 - clipped_NHW2).max()),
                 }
             )
     return lines
 
 
 @click.command(help=__doc__)
-@click.option("--frames", required=True, help="RGB frame store.")
-@click.option("--per-video", default=24, show_default=True, type=click.IntRange(min=2))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--frames", required=True, help="Folder of the RGB frame store.")
+@click.option(
+    "--per-video",
+    default=24,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Frames per video, from its start.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(frames: str, per_video: int, as_json: bool) -> None:
     torch.set_num_threads(1)
     try:
@@ -113,12 +120,12 @@ def main(frames: str, per_video: int, as_json: bool) -> None:
     quantiles = np.quantile(np.abs(flow_NHW2), [0.5, 0.9, 0.99, 0.999]).tolist()
     lines = study(flow_NHW2)
     if as_json:
-        figures = {"frames": len(flow_NHW2), "flow_ms": milliseconds, "quantiles": quantiles}
-        click.echo(json.dumps(figures | {"ways": lines}))
+        summary = {"frames": len(flow_NHW2), "flow_ms": milliseconds, "quantiles": quantiles}
+        click.echo(json.dumps(summary | {"ways": lines}))
         return
     shown = ", ".join(f"{q:.2f}" for q in quantiles)
-    click.echo(f"{len(flow_NHW2)} frames, {milliseconds:.1f} ms a frame; |flow| at 50, 90, 99, ")
-    click.echo(f"99.9 %: {shown} pixels a frame")
+    click.echo(f"{len(flow_NHW2)} frames, {milliseconds:.1f} ms per frame")
+    click.echo(f"|flow|, quantiles 50, 90, 99 and 99.9 %: {shown} pixels per frame")
     for line in lines:
         click.echo("  ".join(f"{k} {v:.4g}" if k != "storage" else f"{v}" for k, v in line.items()))
 

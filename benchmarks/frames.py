@@ -1,15 +1,15 @@
-"""Clips a second from the frame store, against decoding the same clips from the videos (PyAV).
+"""Compare reading clips from the frame store with decoding them from the videos (PyAV).
 
     python benchmarks/frames.py VIDEO ... [--clips 100] [--json]
 
-Clips are drawn as an epoch draws them: a random video, a random place. Both ways deliver uint8 RGB
-at the store's size, in one thread of one process, and take turns of 32 clips. PyAV opens the file,
-seeks to the keyframe before the clip and decodes up to its last frame: an epoch visits videos in
-random order, so no file is open already. The bar: 50 times as many clips, by CPU time, which a busy
-machine disturbs less than elapsed time.
+Clips are drawn as an epoch draws them: a random video, a random start. Both methods deliver uint8
+RGB at the store's size, in one thread of one process, and take turns every 32 clips. PyAV opens the
+file, seeks to the keyframe before the clip and decodes up to its last frame. An epoch visits videos
+in random order, so no file is already open. Goal: 50 times as many clips per second of CPU time,
+which depends less on other work on the machine than elapsed time.
 
-Videos whose frames PyAV and the store count otherwise are left out, and clips for which PyAV
-decodes other pictures (some files seek badly); both are counted.
+Videos for which PyAV and the store disagree on the number of frames are left out, and so are clips
+for which PyAV decodes different pictures (some files seek inaccurately). Both are counted.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from distinit.schemas.errors import DistInitError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.video import DecodeConfig
 
-BAR = 50.0
+GOAL = 50.0
 FRAMES = 8
 WARM_UP = 10
-ROUND = 32  # clips of one way before the other has its turn
-SAME_PICTURES = 8.0  # levels of 255: JPEG and another scaler make 1 to 4
+ROUND = 32  # clips read by one method before the other takes its turn
+SAME_PICTURES = 8.0  # levels of 255; JPEG and a different scaler cause 1 to 4
 
 type Times = tuple[list[int], list[tuple[int, int]]]
-"""Times of all frames, and (pts, dts) of keyframes."""
+"""Timestamps of all frames, and (pts, dts) of the keyframes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Frames ``first`` .. ``first + FRAMES - 1`` of a video."""
+    """Frames ``first`` to ``first + FRAMES - 1`` of a video."""
 
     path: Path
     video_id: str
     first: int
     first_pts: int
     seek_dts: int
-    """Of the last keyframe that is shown no later: a seek goes by decoding time."""
+    """Decoding time (seeks use it) of the last keyframe shown at or before ``first_pts``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Milliseconds of one clip, elapsed and of the CPU, and how far the pixels are apart."""
+    """Milliseconds for one clip, elapsed and CPU, and how much the pixels differ."""
 
     path: Path
     store_ms: float
@@ -68,11 +68,14 @@ class Timed:
     video_ms: float
     video_cpu_ms: float
     pixel_difference: float
-    """Mean, in levels; infinite where PyAV gave fewer frames."""
+    """Mean difference in levels; infinite if PyAV returned fewer frames."""
 
 
 def frame_times(path: Path) -> Times:
-    """Times of all frames, in display order, and (pts, dts) of keyframes, in the stream's unit."""
+    """Return the timestamps of all frames in display order, and (pts, dts) of the keyframes.
+
+    All times are in the stream's time base.
+    """
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.pts is not None]
     keys = [(p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe]
@@ -80,7 +83,7 @@ def frame_times(path: Path) -> Times:
 
 
 def decode_clip(clip: Clip, height: int, width: int) -> torch.Tensor:
-    """uint8 [FRAMES, 3, height, width] straight from the video."""
+    """Decode uint8 [FRAMES, 3, height, width] directly from the video."""
     frames = []
     with av.open(str(clip.path)) as container:
         stream = container.streams.video[0]
@@ -96,7 +99,7 @@ def decode_clip(clip: Clip, height: int, width: int) -> torch.Tensor:
 
 
 def comparable(store: FrameStore, paths: Mapping[str, Path]) -> dict[str, Times]:
-    """``frame_times`` of the videos that PyAV and the store count alike."""
+    """Return ``frame_times`` of the videos for which PyAV and the store count the same frames."""
     times = {video_id: frame_times(path) for video_id, path in paths.items()}
     counts = {video_id: store.videos[video_id].frame_count for video_id in times}
     return {
@@ -109,7 +112,7 @@ def comparable(store: FrameStore, paths: Mapping[str, Path]) -> dict[str, Times]
 def draw_clips(
     store: FrameStore, paths: Mapping[str, Path], times: Mapping[str, Times], count: int
 ) -> list[Clip]:
-    """Random clips of random videos, as an epoch draws them; from the same starts every time."""
+    """Draw random clips of random videos, as an epoch does; the same ones every time."""
     rng = np.random.default_rng(0)
     clips = []
     for video_id in rng.choice(sorted(times), count):
@@ -121,9 +124,10 @@ def draw_clips(
 
 
 def time_clips(store: FrameStore, clips: Sequence[Clip]) -> list[Timed]:
-    """Every clip both ways: first all from the store, then all from their videos.
+    """Read every clip with both methods: first all from the store, then all from their videos.
 
-    No clip is kept while others are timed; those of the store are read again to be compared.
+    No clip is kept in memory while others are timed; clips of the store are read a second time for
+    the comparison.
     """
     from_store = [clocked(lambda clip=clip: stored_clip(store, clip))[1:] for clip in clips]
     timed = []
@@ -141,12 +145,12 @@ def time_clips(store: FrameStore, clips: Sequence[Clip]) -> list[Timed]:
 
 
 def stored_clip(store: FrameStore, clip: Clip) -> torch.Tensor:
-    """uint8 [FRAMES, 3, height, width] from the store."""
+    """Read uint8 [FRAMES, 3, height, width] from the store."""
     return store.clip(clip.video_id, range(clip.first, clip.first + FRAMES))
 
 
 def clocked(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float, float]:
-    """What ``work`` gives, and its milliseconds, elapsed and of the CPU."""
+    """Return the result of ``work``, its elapsed milliseconds and its CPU milliseconds."""
     began = time.perf_counter(), time.process_time()
     clip = work()
     wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
@@ -154,7 +158,7 @@ def clocked(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float, floa
 
 
 def summary(timed: Sequence[Timed]) -> dict[str, float]:
-    """Means over clips, and what they come to."""
+    """Return means over clips, and their ratios."""
     store_ms, video_ms = (
         float(np.mean([getattr(t, name) for t in timed])) for name in ("store_ms", "video_ms")
     )
@@ -175,14 +179,14 @@ def summary(timed: Sequence[Timed]) -> dict[str, float]:
 
 
 def size_of(path: Path) -> str:
-    """Width x height of the pictures."""
+    """Return width x height of a video as text."""
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         return f"{context.width}x{context.height}"
 
 
 def run(videos: tuple[Path, ...], count: int) -> dict[str, Any]:
-    """Build a store in a temporary folder and measure it."""
+    """Build a store in a temporary folder and compare both methods."""
     with tempfile.TemporaryDirectory() as folder:
         names = Path(folder) / "list.txt"
         names.write_text("".join(f"{video.resolve()}\n" for video in videos))
@@ -204,7 +208,7 @@ def run(videos: tuple[Path, ...], count: int) -> dict[str, Any]:
         timed = [clip for part in rounds for clip in part][WARM_UP:]
     same = [t for t in timed if t.pixel_difference <= SAME_PICTURES]
     if not same:
-        raise click.ClickException("PyAV decoded other pictures than the store for every clip")
+        raise click.ClickException("PyAV decoded different pictures than the store for every clip")
     sizes = {path: size_of(path) for path in {t.path for t in same}}
     return {
         "frames": frames,
@@ -220,7 +224,7 @@ def run(videos: tuple[Path, ...], count: int) -> dict[str, Any]:
 
 
 def describe(name: str, line: Mapping[str, float]) -> str:
-    """One row: clips a second of one core, both ways."""
+    """Format one row of the table: CPU milliseconds per clip with both methods, and ratios."""
     return (
         f"{name:<10} {line['videos']:4.0f} videos {line['clips']:4.0f} clips  "
         f"store {line['store_cpu_ms']:6.2f} ms  video {line['video_cpu_ms']:7.1f} ms  "
@@ -230,30 +234,35 @@ def describe(name: str, line: Mapping[str, float]) -> str:
 
 @click.command(help=__doc__)
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--clips", "count", default=100, show_default=True, type=click.IntRange(min=1))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--clips",
+    "count",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Clips to read.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(videos: tuple[Path, ...], count: int, as_json: bool) -> None:
     torch.set_num_threads(1)
     try:
-        figures = run(videos, count)
+        results = run(videos, count)
     except DistInitError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(json.dumps(results))
         return
-    click.echo(f"{figures['frames']} frames, {figures['bytes_per_frame']:.0f} bytes a frame")
-    for name, line in figures["by_size"].items():
+    click.echo(f"{results['frames']} frames, {results['bytes_per_frame']:.0f} bytes per frame")
+    for name, line in results["by_size"].items():
         click.echo(describe(name, line))
-    click.echo(describe("all", figures))
-    verdict = "met" if figures["ratio"] >= BAR else "MISSED"
-    click.echo(f"ratio {figures['ratio']:.0f} in CPU time (bar {BAR:.0f}: {verdict})")
+    click.echo(describe("all", results))
+    verdict = "met" if results["ratio"] >= GOAL else "MISSED"
+    click.echo(f"ratio {results['ratio']:.0f} in CPU time (goal {GOAL:.0f}: {verdict})")
     click.echo(
-        f"left out: {figures['uncounted']} videos that PyAV counts otherwise, "
-        f"{figures['other_pictures']} clips of which it decoded other pictures"
+        f"left out: {results['uncounted']} videos with a different frame count in PyAV, "
+        f"{results['other_pictures']} clips for which PyAV decoded different pictures"
     )
-    click.echo(
-        f"mean difference of a clip's pixels: up to {figures['pixel_difference']:.1f} of 255"
-    )
+    click.echo(f"mean pixel difference of a clip: up to {results['pixel_difference']:.1f} of 255")
 
 
 if __name__ == "__main__":

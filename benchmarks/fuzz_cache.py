@@ -1,4 +1,4 @@
-"""What ``fuzz.py`` does to target caches, and who reads them."""
+"""Target of ``fuzz.py``: target caches, the changes made to them, and all their readers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from distinit.schemas.manifest import UnitCommit
 from distinit.stages.cache import cache_info
 
 CAPACITY = 64
-FRAMES = (30, 20, 70, 5, 0)  # one in two units, and one that failed
+FRAMES = (30, 20, 70, 5, 0)  # one video spans two units, and one failed
 TEACHERS = (
     made_up_teacher("half", 7),
     made_up_teacher("byte", 9, "int8"),
@@ -85,13 +85,13 @@ def _zarr(root: Path) -> str:
         return _digest(array.oindex[rows_N] for array in arrays)
     except MemoryError:
         raise
-    except Exception as error:  # Zarr has errors of its own
+    except Exception as error:  # Zarr raises its own exceptions
         raise CacheCorruptError(f"zarr: {error}") from error
 
 
 def _videos(root: Path) -> str:
     cache = TargetCache.open(root)
-    _ = cache.index  # training matches videos by both
+    _ = cache.index  # training reads both the index and the videos
     names = ("video_id", "digest", "status", "frame_count")
     return _digest(str(batch.to_pylist()).encode() for batch in cache.video_batches(names))
 
@@ -187,10 +187,10 @@ def _swap(path: Path, rng: random.Random) -> str:
 
 
 def _damage(root: Path, rng: random.Random) -> Change:
-    """A change that somebody's checksum covers.
+    """Make a change that some checksum covers.
 
-    But a whole shard in the place of another one has right checksums: it counts as forged, and
-    ``verify`` alone reads enough to tell.
+    Exception: a whole shard in the place of another one has correct checksums. It counts as forged,
+    since only ``verify`` reads enough to notice it.
     """
     path = rng.choice(_everything(root))
     how = rng.choice((_flip, _flip, _flip, _flip_bytes, _cut, _replace, _swap))
@@ -203,12 +203,12 @@ def _json(root: Path, rng: random.Random) -> Change:
     path = rng.choice(_files(root, "**/*.json"))
     data, what = damage_json(path.read_bytes(), rng)
     path.write_bytes(data)
-    # manifest.json is itself what says what is right; verify alone compares it with the rest.
+    # No checksum covers manifest.json; only verify compares it with the rest.
     return Change(f"{path.relative_to(root)}: {what}", forged=path.name == "manifest.json")
 
 
 def _reseal(root: Path, name: str) -> None:
-    """Let the commits that list a file agree with it."""
+    """Update the commit records that list a file, so that they match its contents."""
     entry = {"size": (root / name).stat().st_size, "sha256": sha256_file(root / name)}
     for path in root.glob("teachers/*/commits/*.json"):
         record = json.loads(path.read_text())
@@ -220,7 +220,7 @@ def _reseal(root: Path, name: str) -> None:
 
 
 def _forged_table(root: Path, rng: random.Random) -> Change:
-    """A table with a value that cannot be, and records that agree with it."""
+    """Set an impossible value in a table, and update the records that cover it."""
     path = rng.choice([p for p in _files(root, "**/*.parquet") if pq.read_metadata(p).num_rows])
     table = pq.read_table(path)
     number = rng.randrange(table.num_columns)
@@ -243,7 +243,7 @@ def _forged_table(root: Path, rng: random.Random) -> Change:
 
 
 def _forged_sizes(root: Path, rng: random.Random) -> Change:
-    """Sizes in the plan's metadata."""
+    """Change sizes in the metadata of the plan."""
     table = pq.read_table(root / "plan.parquet")
     key = rng.choice((b"capacity", b"base_videos"))
     value = rng.choice((b"", b"0", b"-1", b"1e9999", b"9" * 5000, b"\xff\xfe", b"128", b"1048576"))
@@ -254,7 +254,7 @@ def _forged_sizes(root: Path, rng: random.Random) -> Change:
 
 
 def _forged_parquet_bytes(root: Path, rng: random.Random) -> Change:
-    """Any bytes of a table changed, its footer more often than chance would."""
+    """Change arbitrary bytes of a table, with a preference for its footer."""
     path = rng.choice(_files(root, "**/*.parquet"))
     data = bytearray(path.read_bytes())
     footer = struct.unpack("<I", data[-8:-4])[0]
@@ -265,11 +265,11 @@ def _forged_parquet_bytes(root: Path, rng: random.Random) -> Change:
     relative = path.relative_to(root).as_posix()
     _reseal(root, relative)
     (root / "manifest-sha256.txt").unlink()
-    return Change(f"{relative}: bytes, and its checksums", forged=True)
+    return Change(f"{relative}: bytes, and the checksums", forged=True)
 
 
 def _forged_shard(root: Path, rng: random.Random) -> Change:
-    """A shard with other values, or another index, of which every crc32c is right."""
+    """Change values or the index of a shard, and correct every crc32c."""
     path = rng.choice(_files(root, "teachers/*/*/c/*/0"))
     data = bytearray(path.read_bytes())
     index = CAPACITY // 16 * 16
@@ -297,20 +297,20 @@ def _forged_shard(root: Path, rng: random.Random) -> Change:
 
 
 def _forged_commit(root: Path, rng: random.Random) -> Change:
-    """A commit record with any value, sealed again where it is a record at all."""
+    """Change any value of a commit record, and recompute its seal if it is still a valid record."""
     path = rng.choice(_files(root, "teachers/*/commits/*.json"))
     record = json.loads(path.read_text())
     what = set_anywhere(record, rng)
     text = json.dumps(record)
-    with contextlib.suppress(ValueError):  # what is no record is refused for that
+    with contextlib.suppress(ValueError):  # an invalid record is refused as such
         text = UnitCommit.model_validate_json(text).resealed().model_dump_json()
     path.write_text(text, errors="surrogatepass")
     (root / "manifest-sha256.txt").unlink()
-    return Change(f"{path.relative_to(root)}: {what}, sealed", forged=True)
+    return Change(f"{path.relative_to(root)}: {what}, resealed", forged=True)
 
 
 def _forged_rows(root: Path, rng: random.Random) -> Change:
-    """Other sizes in the manifest, and in every array that must agree with it."""
+    """Change sizes in the manifest, and in every array that must match it."""
     layout = CacheLayout(root)
     manifest = json.loads(layout.manifest.read_text())
     units = rng.choice((0, 1, 6, 1_000, 10_000_000))
@@ -340,7 +340,7 @@ _CHANGES: tuple[tuple[float, Callable[[Path, random.Random], Change]], ...] = (
 
 
 class CacheTarget:
-    """A target cache of four teachers, one of each encoding and one of features."""
+    """A target cache with four teachers: one per encoding, and one that stores features."""
 
     operations: Mapping[str, Operation] = {
         "open": _open,

@@ -1,7 +1,7 @@
-"""What ``fuzz.py`` does to frame stores, and who reads them.
+"""Target of ``fuzz.py``: frame stores, the changes made to them, and everything that reads them.
 
-One file of a small store is damaged (bits, blocks, lengths), exchanged (a link, a pipe, a folder,
-nothing) or forged: a record with a wild value and a seal that fits.
+One file of a small store is damaged (bits, blocks, length), replaced (by a link, a pipe, a folder
+or nothing) or forged (a record with an arbitrary value and a matching seal).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ type Mutation = Callable[[random.Random, Path], Change]
 
 
 def build(root: Path, *, flow: bool = False) -> None:
-    """A store of three videos in two units, of RGB or of flow."""
+    """Write a store of three videos in two units, either RGB or flow."""
     channels = 2 if flow else 3
     spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="none") if flow else None
     pixels = np.random.default_rng(0).integers(0, 256, (9, 24, 40, channels), np.uint8)
@@ -57,7 +57,7 @@ def build(root: Path, *, flow: bool = False) -> None:
 
 
 def frames_of(store: FrameStore) -> Iterator[tuple[tuple[str, int], bytes]]:
-    """Every frame of a store, decoded too. Raises what reading it raises."""
+    """Yield every frame of a store, and decode it. Raises what reading it raises."""
     for video_id, info in store.videos.items():
         for frame in range(min(info.frame_count, 1_000)):
             (jpeg,) = store.jpegs(video_id, [frame])
@@ -130,7 +130,7 @@ def replace_file(rng: random.Random, root: Path) -> Change:
 
 
 def rewrite_record(rng: random.Random, root: Path) -> Change:
-    """A wild value in a record whose seal fits: what a stranger with intent would send."""
+    """Set an arbitrary value in a record and recompute its seal, as an attacker would."""
     path = _a_file(rng, root, "*.json")
     record = json.loads(path.read_text())
     holder, key = rng.choice(list(_places(record)))
@@ -142,7 +142,7 @@ def rewrite_record(rng: random.Random, root: Path) -> Change:
         holder[key] = value
     if "seal" in record:
         others = {name: value for name, value in record.items() if name != "seal"}
-        with contextlib.suppress(UnicodeEncodeError):  # no seal fits a lone surrogate
+        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate cannot be sealed
             record["seal"] = sha256_of(json.loads(_text(others)))
     path.write_text(_text(record))
     return Change(f"{path.name}: {key} is {str(value)[:30]!r}", forged=True)
@@ -153,7 +153,7 @@ def _text(record: Any) -> str:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of everything in a JSON value."""
+    """Yield (container, key) of everything in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield value, key
@@ -162,7 +162,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def rewrite_footer(rng: random.Random, root: Path) -> Change:
-    """Arrow's own metadata, at the end of the file and before each batch, with sizes unchanged."""
+    """Overwrite Arrow's own metadata, at the start or end of the file, with sizes unchanged."""
     path = _a_file(rng, root, "*.arrow")
     data = bytearray(path.read_bytes())
     start = rng.choice((0, len(data) - 600))
@@ -170,7 +170,7 @@ def rewrite_footer(rng: random.Random, root: Path) -> Change:
         place = start + rng.randrange(600)
         data[place : place + 4] = rng.randbytes(4)
     path.write_bytes(data)
-    return Change(f"{path.name}: metadata from {start} on overwritten")
+    return Change(f"{path.name}: metadata overwritten from byte {start}")
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -180,7 +180,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 class FramesTarget:
-    """A store of RGB and one of flow, side by side; one of them is changed."""
+    """An RGB store and a flow store in one folder; one of them is changed."""
 
     @property
     def operations(self) -> Mapping[str, Operation]:
@@ -198,7 +198,7 @@ TARGET = FramesTarget()
 
 
 def _read(root: Path) -> str:
-    """Every frame of every video."""
+    """Read every frame of every video."""
     stores = (FrameStore.open(root / kind) for kind in _KINDS)
     return sha256_of(
         [[video, frame, jpeg.hex()] for s in stores for (video, frame), jpeg in frames_of(s)]
@@ -209,12 +209,12 @@ def _verify(root: Path) -> str:
     for kind in _KINDS:
         report = verify_store(root / kind, deep=True, progress=NullProgress())
         if report.problems or not report.complete:
-            raise FrameStoreError("verify names problems", found=report.problems)
+            raise FrameStoreError("verify reports problems", found=report.problems)
     return "ok"
 
 
 def _reopen(root: Path) -> str:
-    """What a writer would do again."""
+    """Open for writing, and fail if units would have to be written again."""
     for kind in _KINDS:
         with store_lock(root / kind):
             writer = FrameStoreWriter(
@@ -222,5 +222,5 @@ def _reopen(root: Path) -> str:
             )
             pending = writer.pending_units([0, 1])
         if pending:
-            raise FrameStoreError("units are to be done again", found=pending)
+            raise FrameStoreError("units have to be written again", found=pending)
     return "nothing"

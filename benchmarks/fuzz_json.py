@@ -1,4 +1,4 @@
-"""Changes to JSON records: values, keys, and bytes that no JSON has."""
+"""Changes to JSON records: values, keys, and bytes that are not valid JSON."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _RAW = (
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of everything in a JSON value."""
+    """Yield (container, key) of everything in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items:
         yield value, key
@@ -59,15 +59,15 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def set_anywhere(record: Any, rng: random.Random) -> str:
-    """Change, take out or add one thing in place; what was done."""
+    """Change, delete or add one value in place. Returns a description."""
     container, key = rng.choice(list(_places(record)))
     choice = rng.random()
     if choice < 0.1:
         del container[key]
-        return f"{key!r} taken out"
+        return f"{key!r} deleted"
     if choice < 0.2 and isinstance(container, dict):
         container["another"] = 1
-        return f"a key beside {key!r}"
+        return f"a key next to {key!r}"
     old = container[key]
     if isinstance(old, int) and rng.random() < 0.5:
         container[key] = old + rng.choice((-1, 1, 64))
@@ -77,14 +77,14 @@ def set_anywhere(record: Any, rng: random.Random) -> str:
 
 
 def damage_json(data: bytes, rng: random.Random) -> tuple[bytes, str]:
-    """Other bytes for a JSON record, and what was done."""
+    """Return changed bytes for a JSON record, and a description."""
     if rng.random() < 0.7:
         record = json.loads(data)
         what = set_anywhere(record, rng)
         return json.dumps(record).encode("utf-8", "surrogatepass"), what
     raw = rng.choice(_RAW)
     if rng.random() < 0.3:
-        return raw, f"all of it {raw[:20]!r}"
+        return raw, f"replaced by {raw[:20]!r}"
     colon = rng.choice([place for place, byte in enumerate(data) if byte == ord(":")])
     end = min(p for p in (data.find(b",", colon), data.find(b"}", colon), len(data)) if p >= 0)
     return data[: colon + 1] + raw + data[end:], f"{raw[:20]!r} at {colon}"

@@ -1,7 +1,7 @@
-"""What training leaves behind, damaged and forged: a run folder with its student and checkpoints.
+"""Target of ``fuzz.py``: run folders with a student and checkpoints.
 
-A target of ``fuzz.py``. The operations are what reads such a folder when it was received: the
-student, its backbone as an init, the checkpoints when the run goes on, the list of runs.
+The operations are everything that reads a run folder received from others: the student, its
+backbone as an init, the checkpoints when the run resumes, and the list of runs.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def _init(root: Path) -> str:
 def _resume(root: Path) -> str:
     run = open_run(root / "run", "distill", CONFIG, {})
     student, optimizer = _student()
-    said: list[str] = []
+    messages: list[str] = []
     store = CheckpointStore(run.checkpoints, run.record.config_digest, 2)
-    found = store.load_latest(student, optimizer, said.append)
+    found = store.load_latest(student, optimizer, messages.append)
     if found is None or found[1].global_step != NEWEST:
-        raise CheckpointError("\n".join(said) or "there is no checkpoint")
+        raise CheckpointError("\n".join(messages) or "there is no checkpoint")
     momentum = [s["momentum_buffer"] for s in optimizer.state.values()]
     named = {f"momentum {i:03d}": buffer for i, buffer in enumerate(momentum)}
     return _digest(student.state_dict() | named, found[1].model_dump_json())
@@ -84,15 +84,15 @@ def _runs(root: Path) -> str:
 
 
 class _Training:
-    """See fuzz.Target."""
+    """Run folders; see ``fuzz.Target``."""
 
     @property
     def operations(self) -> Mapping[str, Operation]:
-        """All that reads a received run."""
+        """Everything that reads a received run."""
         return {"student": _load, "init": _init, "resume": _resume, "runs": _runs}
 
     def build(self, root: Path) -> None:
-        """A distill run with two checkpoints and a student, which was never trained."""
+        """Write a distill run with two checkpoints and a student, without any training."""
         torch.set_num_threads(1)
         run = open_run(root / "run", "distill", CONFIG, {})
         student, optimizer = _student()
@@ -116,9 +116,9 @@ class _Training:
         save_student(run.root, student, record)
 
     def change(self, root: Path, rng: random.Random) -> Change:
-        """One change of one file, some with the checksums that cover it recomputed."""
+        """Change one file; in some cases, recompute the checksums that cover it."""
         path = rng.choice(sorted(p for p in root.rglob("*") if p.is_file()))
-        # A checksum covers the tensors only: of records, values that can be are believed.
+        # A checksum covers only the tensors. In records, any possible value is accepted.
         covered = path.suffix == ".safetensors"
         kind = rng.random()
         if kind < 0.1:
@@ -149,7 +149,7 @@ def _checkpoint(step: int) -> CheckpointRecord:
 
 
 def _replace(path: Path, rng: random.Random) -> str:
-    """Something that is no file of ours in its place."""
+    """Replace a file by something else, or by nothing."""
     path.unlink()
     what = rng.choice(("nothing", "folder", "pipe", "zeros", "link", "sparse"))
     if what == "folder":
@@ -167,7 +167,7 @@ def _replace(path: Path, rng: random.Random) -> str:
 
 
 def _damage(path: Path, rng: random.Random) -> str:
-    """Bits flipped, bytes overwritten, or another length."""
+    """Flip a bit, overwrite bytes, or change the length."""
     data = bytearray(path.read_bytes())
     kind = rng.choice(("flip", "overwrite", "cut", "append")) if data else "append"
     at = rng.randrange(len(data)) if data else 0
@@ -185,7 +185,7 @@ def _damage(path: Path, rng: random.Random) -> str:
 
 
 def _other_tensors(path: Path, rng: random.Random) -> str:
-    """A well-formed file of other tensors."""
+    """Write a valid file with different tensors."""
     tensors = load_file(path)
     name = rng.choice(sorted(tensors))
     kind = rng.choice(("type", "shape", "nan", "missing", "extra", "none", "value"))
@@ -208,13 +208,13 @@ def _other_tensors(path: Path, rng: random.Random) -> str:
 
 
 def _other_header(path: Path, rng: random.Random) -> str:
-    """The same numbers under a header that says something else of them."""
+    """Keep the tensor data, but change the header that describes it."""
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header, what = damage_json(data[8 : 8 + length], rng)
-    said = rng.choice((len(header), len(header), len(header), 0, 2**40, 2**64 - 1))
-    path.write_bytes(struct.pack("<Q", said) + header + data[8 + length :])
-    return f"header of {said} bytes: {what}"
+    claimed_bytes = rng.choice((len(header), len(header), len(header), 0, 2**40, 2**64 - 1))
+    path.write_bytes(struct.pack("<Q", claimed_bytes) + header + data[8 + length :])
+    return f"header of {claimed_bytes} bytes: {what}"
 
 
 def _forge(path: Path) -> None:

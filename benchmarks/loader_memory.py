@@ -1,12 +1,12 @@
-"""Memory of a process that loads distillation batches, as the cache grows.
+"""Memory of a process that loads distillation batches, for caches of different sizes.
 
     python benchmarks/loader_memory.py [--videos 1000 --videos 16000] [--json]
 
-For each size a cache and a frame store of made-up contents are written (8 frames a video), then a
-fresh process opens both, loads batches of random clips with their targets, and says how much memory
-of its own (neither shared nor a mapped file) it held more than before it opened them. A second
-process does the same: the first one derives the indexes that both map. Loader workers are threads:
-they share this memory, and each adds one batch.
+For each size, a cache and a frame store with made-up contents are written (8 frames per video).
+Then a new process opens both, loads batches of random clips with their targets, and reports how
+much its private memory (neither shared nor a mapped file) grew since before it opened them. A
+second process does the same: the first one derives the indexes that both map. Loader workers are
+threads: they share this memory, and each adds one batch.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ MEGABYTE = 2**20
 
 
 def digest_of(number: int) -> str:
-    """What would be the sha256 of video ``number``."""
+    """Return a made-up digest for video ``number``."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def write_cache(root: Path, videos: int) -> None:
-    """A cache of ``videos`` videos, 8 rows each, one teacher of 100 classes."""
+    """Write a cache of ``videos`` videos with 8 rows each and one teacher of 100 classes."""
     planned = [
         PlannedVideo(digest_of(n)[:16], f"{n}.mp4", digest_of(n), 1, 1, FRAMES, FRAMES, 25.0)
         for n in range(videos)
     ]
-    spec = PreprocessSpec(
+    preprocessing = PreprocessSpec(
         resize_mode="squash", resize_size=8, crop_size=8, mean=(0.5,) * 3, std=(0.5,) * 3
     )
     identity = TeacherIdentity(
         architecture="made/up",
         weights_sha256="0" * 64,
-        preprocessing=spec,
+        preprocessing=preprocessing,
         classes=CLASSES,
         label_space="made-up",
         label_names=(),
@@ -80,13 +80,13 @@ def write_cache(root: Path, videos: int) -> None:
         teachers={record.id: record},
         unit_rows=UNIT_ROWS,
     ) as writer:
-        for task_spec in writer.pending_groups():
-            task = GroupWriter(task_spec)
-            for video in task_spec.videos:
+        for spec in writer.pending_groups():
+            group = GroupWriter(spec)
+            for video in spec.videos:
                 logits_NC = rng.standard_normal((FRAMES, CLASSES)).astype(np.float32)
                 hash_N = index_N.astype(np.uint64)
-                task.add(video, index_N, index_N, "1/25", hash_N, {record.id: logits_NC})
-                task.finish_video(
+                group.add(video, index_N, index_N, "1/25", hash_N, {record.id: logits_NC})
+                group.finish_video(
                     VideoOutcome(
                         video_id=video.video_id,
                         status="ok",
@@ -96,12 +96,12 @@ def write_cache(root: Path, videos: int) -> None:
                         duration_seconds=FRAMES / 25,
                     )
                 )
-            task.commit()
+            group.commit()
         writer.finalise()
 
 
 def write_frames(root: Path, videos: int) -> None:
-    """A frame store of the same videos: grey pictures, 32 x 32 pixels."""
+    """Write a frame store of the same videos: grey pictures of 32 x 32 pixels."""
     writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     frames_NHWC = np.full((FRAMES, PIXELS, PIXELS, 3), 128, np.uint8)
     per_unit = UNIT_ROWS // FRAMES
@@ -114,8 +114,8 @@ def write_frames(root: Path, videos: int) -> None:
     writer.finalise(list(units))
 
 
-def own_bytes() -> int:
-    """Memory of this process alone: anonymous pages (Linux)."""
+def private_bytes() -> int:
+    """Return the private memory of this process: anonymous pages (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
@@ -123,16 +123,16 @@ def own_bytes() -> int:
 
 
 class PeakWatch:
-    """The largest ``own_bytes`` between entering and leaving, looked at every few milliseconds."""
+    """The largest ``private_bytes`` inside the context, polled every 5 milliseconds."""
 
     def __init__(self) -> None:
-        self.peak = own_bytes()
+        self.peak = private_bytes()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
         while not self._done.wait(0.005):
-            self.peak = max(self.peak, own_bytes())
+            self.peak = max(self.peak, private_bytes())
 
     def __enter__(self) -> PeakWatch:
         self._thread.start()
@@ -141,11 +141,11 @@ class PeakWatch:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self.peak = max(self.peak, own_bytes())
+        self.peak = max(self.peak, private_bytes())
 
 
 def load_batches(root: Path) -> dict[str, float]:
-    """In a fresh process: open, load, and say what that took."""
+    """Open both stores, load batches, and return time and memory. Runs in a new process."""
     import torch
 
     from distinit.pipeline.distillation.task import open_distill_task
@@ -163,10 +163,10 @@ def load_batches(root: Path) -> dict[str, float]:
             "optimizer": {"clips_per_epoch": 100_000},
         }
     )
-    before, began = own_bytes(), time.monotonic()
+    before, began = private_bytes(), time.monotonic()
     with PeakWatch() as opening:
         task = open_distill_task(config)
-    opened, seconds = own_bytes(), time.monotonic() - began
+    opened, seconds = private_bytes(), time.monotonic() - began
     samples = task.samples(0)
     feed = Feed(config.clip, config.runtime, torch.device("cpu"), torch.float32)
     with PeakWatch() as loading:
@@ -181,39 +181,45 @@ def load_batches(root: Path) -> dict[str, float]:
 
 
 def measure(videos: int) -> list[dict[str, float | str]]:
-    """Write both stores, then load from them in one process and in another."""
+    """Write both stores, then load from them in two processes, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_cache(root / "cache", videos)
         write_frames(root / "frames", videos)
         command = [sys.executable, __file__, "--load", folder]
         environment = os.environ | {"XDG_CACHE_HOME": str(root / "derived")}
-        figures: list[dict[str, float | str]] = []
+        results: list[dict[str, float | str]] = []
         for opening in ("first", "later"):
             ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
             sizes = {"opening": opening, "videos": videos, "rows": videos * FRAMES}
-            figures.append(sizes | json.loads(ran.stdout))
-    return figures
+            results.append(sizes | json.loads(ran.stdout))
+    return results
 
 
 @click.command(help=__doc__)
-@click.option("--videos", multiple=True, type=click.IntRange(min=1), default=(1000, 16000))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--videos",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1000, 16000),
+    help="Number of videos; repeat for several sizes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--load", type=click.Path(path_type=Path, exists=True), hidden=True)
 def main(videos: tuple[int, ...], as_json: bool, load: Path | None) -> None:
     if load is not None:
         click.echo(json.dumps(load_batches(load)))
         return
     for count in videos:
-        for figures in measure(count):
+        for result in measure(count):
             if as_json:
-                click.echo(json.dumps(figures))
+                click.echo(json.dumps(result))
                 continue
             click.echo(
-                f"{count} videos, {figures['rows']} rows, {figures['opening']} opening: "
-                f"{figures['open_seconds']:.2f} s (peak {figures['open_peak_mb']:.1f} MB), "
-                f"holds {figures['held_mb']:.1f} MB, while loading at most "
-                f"{figures['load_peak_mb']:.1f} MB"
+                f"{count} videos, {result['rows']} rows, {result['opening']} opening: "
+                f"{result['open_seconds']:.2f} s (peak {result['open_peak_mb']:.1f} MB), "
+                f"holds {result['held_mb']:.1f} MB, while loading at most "
+                f"{result['load_peak_mb']:.1f} MB"
             )
 
 

@@ -19,7 +19,7 @@ from distinit.schemas.video import SamplingConfig
 def made_up_teacher(
     name: str, classes: int, encoding: str = "float16", target: str = "logits"
 ) -> TeacherRecord:
-    """A teacher that was never asked."""
+    """Return the record of a teacher that does not exist."""
     identity = TeacherIdentity.model_validate(
         {
             "architecture": "made-up",
@@ -46,7 +46,7 @@ def made_up_teacher(
 def write_made_up_cache(
     root: Path, frames: Sequence[int], teachers: Sequence[TeacherRecord], capacity: int
 ) -> None:
-    """A complete cache of videos with so many frames; one of none is a video that failed."""
+    """Write a complete cache; ``frames`` has the frame count of each video, 0 for a failed one."""
     digests = [sha256_of(number) for number in range(len(frames))]
     videos = [
         PlannedVideo(digest[:16], f"{digest}.mp4", digest, 1, 1, count, count, 25.0)
@@ -61,17 +61,17 @@ def write_made_up_cache(
         unit_rows=capacity,
     ) as writer:
         for spec in writer.pending_groups():
-            task = GroupWriter(spec)
+            group = GroupWriter(spec)
             for video in spec.videos:
                 index_N = np.arange(video.reserved_rows)
                 logits = {
                     t.id: 3 * rng.standard_normal((len(index_N), t.identity.classes), np.float32)
                     for t in teachers
                 }
-                task.add(video, index_N, index_N, "1/25", index_N.astype(np.uint64), logits)
+                group.add(video, index_N, index_N, "1/25", index_N.astype(np.uint64), logits)
                 outcome = _outcome_of(video.video_id, video.reserved_rows)
-                (task.finish_video if video.reserved_rows else task.fail_video)(outcome)
-            task.commit()
+                (group.finish_video if video.reserved_rows else group.fail_video)(outcome)
+            group.commit()
         writer.finalise()
 
 

@@ -1,12 +1,12 @@
-"""Peak memory of one extraction worker and of its ffmpeg: long videos, large pictures.
+"""Peak memory of one extraction worker and of its ffmpeg, for long videos and large pictures.
 
     python benchmarks/memory.py [--folder FOLDER] [--only NAME ...] [--json]
 
-Makes by ffmpeg a video of ten minutes in 1080p, one of an hour, a short one of the same kind to
-compare with, and one in 4K; ``--folder`` keeps them for the next time. Each is extracted in a
-process of its own by the null teacher, with a stride and with a frame store, one video at a time.
-Figures are the kernel's high-water marks of resident memory (VmHWM), which for the worker include
-what Python and torch take before anything is done.
+Uses ffmpeg to create a video of ten minutes in 1080p, one of an hour, a short one of each kind for
+comparison, and one in 4K; ``--folder`` keeps them for the next run. Each is extracted in a separate
+process with the null teacher, with a stride and with a frame store, one video at a time. The
+results are the kernel's high-water marks of resident memory (VmHWM). For the worker, they include
+what Python and torch use before anything is done.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _PARENT = re.compile(r"^PPid:\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A video to make: testsrc2's moving picture, H.264."""
+class VideoSpec:
+    """A video to create: ffmpeg's test picture testsrc2 in H.264."""
 
     name: str
     width: int
@@ -47,38 +47,38 @@ class Made:
 
 
 VIDEOS = (
-    Made("1080p, 1 min", 1920, 1080, 5, 60),
-    Made("1080p, 10 min", 1920, 1080, 5, 600),
-    Made("180p, 1 min", 320, 180, 5, 60),
-    Made("180p, 1 h", 320, 180, 5, 3600),
-    Made("4K, 10 s", 3840, 2160, 5, 10),
+    VideoSpec("1080p, 1 min", 1920, 1080, 5, 60),
+    VideoSpec("1080p, 10 min", 1920, 1080, 5, 600),
+    VideoSpec("180p, 1 min", 320, 180, 5, 60),
+    VideoSpec("180p, 1 h", 320, 180, 5, 3600),
+    VideoSpec("4K, 10 s", 3840, 2160, 5, 10),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Of one extraction, MiB."""
+    """Peak memory of one extraction, in MiB."""
 
     frames: int
-    idle_mib: float  # the worker, everything imported
+    idle_mib: float  # the worker after all imports
     worker_mib: float
     ffmpeg_mib: float
 
 
-def make_video(made: Made, folder: Path) -> Path:
-    """The video as ``folder``/NAME/video.mp4, unless it is there: one segment over and over."""
-    path = folder / re.sub(r"\W+", "_", made.name) / "video.mp4"
+def make_video(video: VideoSpec, folder: Path) -> Path:
+    """Create ``folder``/NAME/video.mp4 from a repeated segment, unless it exists."""
+    path = folder / re.sub(r"\W+", "_", video.name) / "video.mp4"
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     segment = path.with_name("segment.tmp")
-    source = f"testsrc2=size={made.width}x{made.height}:rate={made.fps}"
+    source = f"testsrc2=size={video.width}x{video.height}:rate={video.fps}"
     x264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-bf", "0"]
-    length = min(made.seconds, SEGMENT_SECONDS)
+    length = min(video.seconds, SEGMENT_SECONDS)
     _ffmpeg("-f", "lavfi", "-i", source, "-t", str(length), *x264, "-f", "mp4", str(segment))
-    loops = -(-made.seconds // SEGMENT_SECONDS) - 1
+    loops = -(-video.seconds // SEGMENT_SECONDS) - 1
     whole = ["-stream_loop", str(loops), "-i", str(segment), "-c", "copy"]
-    _ffmpeg(*whole, "-t", str(made.seconds), str(path))
+    _ffmpeg(*whole, "-t", str(video.seconds), str(path))
     segment.unlink()
     return path
 
@@ -89,7 +89,7 @@ def _ffmpeg(*arguments: str) -> None:
 
 
 def peaks_of(*configs: ExtractConfig) -> list[Peak]:
-    """Extract in a fresh process, one after another, and watch: a later peak is never lower."""
+    """Extract in one new process, one after another. A later worker peak is never lower."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(_extract_here, [c.model_dump(mode="json") for c in configs]))
 
@@ -102,7 +102,7 @@ def _extract_here(fields: dict[str, object]) -> Peak:
 
 
 def high_water_mib(pid: str) -> float:
-    """Most resident memory that a process ever had, MiB; 0 once it is gone."""
+    """Return the peak resident memory of a process in MiB, or 0 if it has ended."""
     try:
         found = _HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text())
     except OSError:
@@ -112,7 +112,7 @@ def high_water_mib(pid: str) -> float:
 
 @contextmanager
 def _watched_children() -> Iterator[dict[str, float]]:
-    """High-water marks of the children of this process, by pid, while inside."""
+    """Record the high-water marks of this process's children, by pid, inside the context."""
     marks: dict[str, float] = {"none": 0.0}
     over = threading.Event()
 
@@ -142,7 +142,7 @@ def _children(parent: str) -> Iterator[str]:
 
 
 def config_for(video: Path, stride: int, folder: Path) -> ExtractConfig:
-    """As a user would, with the teacher that costs nothing."""
+    """Configure an extraction with the null teacher."""
     sampling = {"mode": "stride", "stride": stride} if stride > 1 else {}
     return ExtractConfig.model_validate(
         {
@@ -156,23 +156,36 @@ def config_for(video: Path, stride: int, folder: Path) -> ExtractConfig:
 
 
 @click.command(help=__doc__)
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the videos are kept.")
-@click.option("--only", multiple=True, type=click.Choice([made.name for made in VIDEOS]))
-@click.option("--stride", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Folder in which to keep the videos."
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice([video.name for video in VIDEOS]),
+    help="Measure only this video; repeat for several.",
+)
+@click.option(
+    "--stride",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Run the teacher on every N-th frame.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(folder: Path | None, only: tuple[str, ...], stride: int, as_json: bool) -> None:
     table = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for made in VIDEOS:
-            if only and made.name not in only:
+        for video in VIDEOS:
+            if only and video.name not in only:
                 continue
-            video = make_video(made, folder or Path(temporary))
+            path = make_video(video, folder or Path(temporary))
             with tempfile.TemporaryDirectory() as outputs:
-                (peak,) = peaks_of(config_for(video, stride, Path(outputs)))
-            table[made.name] = asdict(peak)
+                (peak,) = peaks_of(config_for(path, stride, Path(outputs)))
+            table[video.name] = asdict(peak)
             if not as_json:
                 click.echo(
-                    f"{made.name:<15} {peak.frames:6} frames   worker {peak.worker_mib:6.0f} MiB "
+                    f"{video.name:<15} {peak.frames:6} frames   worker {peak.worker_mib:6.0f} MiB "
                     f"(idle {peak.idle_mib:.0f})   ffmpeg {peak.ffmpeg_mib:6.0f} MiB"
                 )
     if as_json:

@@ -1,9 +1,9 @@
-"""How far answers to the probe picture differ: between machines, and after edits of the code.
+"""How much outputs for the probe picture differ, between machines and after edits of the code.
 
     python benchmarks/probe_study.py
 
-Prints, for each network, deviations as ``ProbeAnswer.deviation`` counts them: the largest
-difference of a signed sum, as a share of the spread of the answer.
+Prints, for each network, deviations as computed by ``ProbeAnswer.deviation``: the largest
+difference of a signed sum, as a share of the spread of the output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Edit = Callable[[nn.Module], object]
 
 
 def networks() -> dict[str, tuple[nn.Module, PreprocessSpec]]:
-    """One with trained weights, three with seeded ones."""
+    """Return one network with trained weights and three with seeded random weights."""
     torch.manual_seed(0)
     lite = load_network(TeacherRequest(name="efficientnet_lite0"))
     return {
@@ -46,30 +46,33 @@ def networks() -> dict[str, tuple[nn.Module, PreprocessSpec]]:
 
 
 def _with_a_head(network: models.VisionTransformer) -> nn.Module:
-    nn.init.normal_(network.heads[-1].weight, std=0.02)  # torchvision begins with zeros
+    nn.init.normal_(network.heads[-1].weight, std=0.02)  # torchvision initialises it to zeros
     return network
 
 
-def answer(
+def probe_output(
     network: nn.Module,
     spec: PreprocessSpec,
     *,
     batch: int = 1,
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
-    turned: int = 0,
+    off_by_one_in: int = 0,
 ) -> ProbeAnswer:
-    """What ``network`` says of the probe picture, the first of ``batch`` frames.
+    """Return the output of ``network`` for the probe picture, the first of ``batch`` frames.
 
-    ``turned``: every so many-th value of the resized picture is one level (of 256) off, as where
-    another kernel rounds the other way.
+    With ``off_by_one_in=N``, one in N values of the resized picture is changed by one level (of
+    256), as if another kernel had rounded differently.
     """
     frame = probe_frame(View.source())
     frames_NHWC = torch.from_numpy(np.stack([np.roll(frame, 7 * i, 1) for i in range(batch)]))
     input_NCHW = preprocess(frames_NHWC, spec)
-    if turned:
+    if off_by_one_in:
         std = torch.tensor(spec.std)[:, None, None] * 255
-        off = torch.rand(input_NCHW.shape, generator=torch.Generator().manual_seed(1)) < 1 / turned
+        off = (
+            torch.rand(input_NCHW.shape, generator=torch.Generator().manual_seed(1))
+            < 1 / off_by_one_in
+        )
         input_NCHW = input_NCHW + off / std
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.eval().to(memory_format=layout)
@@ -83,39 +86,41 @@ def answer(
     return answer_record(row_C, "study")
 
 
-def honest(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeAnswer]:
-    """The same teacher on other machines, or with other settings of the arithmetic."""
-    answers = {}
+def unchanged(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeAnswer]:
+    """Outputs of the same teacher with other arithmetic, as on other machines."""
+    outputs = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        answers[f"{threads} threads"] = answer(network, spec)
-    answers["in a batch of 8"] = answer(network, spec, batch=8)
-    answers["contiguous, not channels last"] = answer(network, spec, channels_last=False)
+        outputs[f"{threads} threads"] = probe_output(network, spec)
+    outputs["in a batch of 8"] = probe_output(network, spec, batch=8)
+    outputs["contiguous, not channels last"] = probe_output(network, spec, channels_last=False)
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
-        answers["without oneDNN"] = answer(network, spec)
-    for turned in (100_000, 10_000, 1_000):
-        answers[f"1 in {turned:,} values 1 level off"] = answer(network, spec, turned=turned)
-    answers["float64"] = answer(network, spec, dtype=torch.float64)
-    answers["bf16 autocast (not compared)"] = answer(network, spec, dtype=torch.bfloat16)
-    return answers
+        outputs["without oneDNN"] = probe_output(network, spec)
+    for one_in in (100_000, 10_000, 1_000):
+        outputs[f"1 in {one_in:,} values changed by 1 level"] = probe_output(
+            network, spec, off_by_one_in=one_in
+        )
+    outputs["float64"] = probe_output(network, spec, dtype=torch.float64)
+    outputs["bf16 autocast (not compared)"] = probe_output(network, spec, dtype=torch.bfloat16)
+    return outputs
 
 
 def edited(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeAnswer]:
-    """Another teacher with the same weights: settings that code may hold and not tell."""
+    """Outputs of different teachers with the same weights, after edits that weights do not show."""
     specs = {
-        "mean 0.5 higher by 1 %": {"mean": tuple(1.01 * m for m in spec.mean)},
+        "mean 1 % higher": {"mean": tuple(1.01 * m for m in spec.mean)},
         "channels swapped": {"channel_order": "bgr"},
         "mirrored": {"flip": True},
         "resized without antialias": {"antialias": False},
         "bicubic": {"interpolation": "bicubic"},
         "resized to one pixel more": {"resize_size": spec.resize_size + 1},
     }
-    answers = {n: answer(network, spec.model_copy(update=u)) for n, u in specs.items()}
+    outputs = {n: probe_output(network, spec.model_copy(update=u)) for n, u in specs.items()}
     for name, edit in MODULE_EDITS.items():
         other = copy.deepcopy(network)
         if edit(other):
-            answers[name] = answer(other, spec)
-    return answers
+            outputs[name] = probe_output(other, spec)
+    return outputs
 
 
 def _replace(kind: type[nn.Module], make: Callable[[], nn.Module]) -> Edit:
@@ -144,7 +149,7 @@ MODULE_EDITS: dict[str, Edit] = {
 
 
 def rounding_of_the_resize() -> float:
-    """Share of the values of the resized probe picture that round otherwise from float64."""
+    """Return the share of values of the resized picture that float64 rounds differently."""
     picture = torch.from_numpy(probe_frame(View.source())).permute(2, 0, 1)[None]
     rounded = [
         transforms.resize(picture.to(dtype), [SPEC.resize_size], antialias=True).round()
@@ -158,11 +163,14 @@ def main() -> None:
     print(f"resize in float32 and float64: {rounding_of_the_resize():.2e} of the values differ")
     for title, (network, spec) in networks().items():
         network.requires_grad_(False)
-        wanted = answer(network, spec)
-        print(f"\n{title}: spread {wanted.spread:.3g}, {wanted}")
-        for kind, answers in (("same", honest(network, spec)), ("edited", edited(network, spec))):
-            for name, found in answers.items():
-                print(f"  {kind:7} {name:32} {wanted.deviation(found):9.2e}")
+        expected = probe_output(network, spec)
+        print(f"\n{title}: spread {expected.spread:.3g}, {expected}")
+        for kind, outputs in (
+            ("same", unchanged(network, spec)),
+            ("edited", edited(network, spec)),
+        ):
+            for name, found in outputs.items():
+                print(f"  {kind:7} {name:32} {expected.deviation(found):9.2e}")
 
 
 if __name__ == "__main__":

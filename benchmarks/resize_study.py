@@ -1,13 +1,13 @@
-"""What a teacher says after our resize, against torchvision's own transform on PyAV's frames.
+"""Compare teacher outputs after our resize with those after torchvision's transform.
 
     python benchmarks/resize_study.py [--videos VIDEOS] [--stride 5] [--teacher NAME] [--json]
 
-The reference shares no code with extraction but the network: PyAV decodes, torchvision's
-classification preset resizes, crops and normalises. The preset takes a tensor or a Pillow picture,
-and its answers differ: Pillow rounds between the two passes of its scaler. Both are shown; their
-difference from one another is the grain below which no resize can be told from the reference.
-``exact`` and ``fast`` are the two values of a teacher's ``resize``. KL is that of the reference to
-ours, in nats.
+The reference shares only the network with extraction: PyAV decodes, and torchvision's
+classification preset resizes, crops and normalises. The preset accepts a tensor or a Pillow image,
+and the outputs differ, because Pillow rounds between the two passes of its scaler. Both are shown.
+A resize that differs less from the reference than these two from each other cannot be told from it.
+``exact`` and ``fast`` are the two values of a teacher's ``resize``. KL is the divergence from the
+reference to our output, in nats.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _INTERPOLATION = {"bilinear": InterpolationMode.BILINEAR, "bicubic": Interpolati
 
 
 class Reference:
-    """The network behind torchvision's preset, one picture at a time."""
+    """The network after torchvision's preset, one picture at a time."""
 
     def __init__(self, request: TeacherRequest) -> None:
         network = load_network(request, device="cpu")
         self._module = network.module.eval()
         self._transform = preset(network.identity.preprocessing)
 
-    def answer(self, path: Path, stride: int) -> tuple[dict[str, np.ndarray], int]:
-        """Logits [N, C] of every ``stride``-th frame by each form, and the number of all frames."""
+    def outputs(self, path: Path, stride: int) -> tuple[dict[str, np.ndarray], int]:
+        """Return logits [N, C] of every ``stride``-th frame per form, and the total frame count."""
         logits: dict[str, list[torch.Tensor]] = {form: [] for form in REFERENCES}
         count = 0
         with av.open(str(path)) as container, torch.inference_mode():
@@ -70,9 +70,11 @@ class Reference:
 
 
 def preset(spec: PreprocessSpec) -> ImageClassification:
-    """torchvision's transform for this teacher."""
+    """Return torchvision's transform for this teacher."""
     if spec.resize_mode != "short_edge" or spec.channel_order != "rgb":
-        raise click.ClickException("torchvision's preset scales the short edge and keeps RGB")
+        raise click.ClickException(
+            "torchvision's preset can only resize the short edge and keep RGB"
+        )
     return ImageClassification(
         crop_size=spec.crop_size,
         resize_size=spec.resize_size,
@@ -86,7 +88,7 @@ def preset(spec: PreprocessSpec) -> ImageClassification:
 def sampled_blocks(
     path: Path, teacher: NetworkTeacher, stride: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Logits of every ``stride``-th frame of a block, and how many frames the block has."""
+    """Yield logits of every ``stride``-th frame of each block, and the block's frame count."""
     with open_video(path, {"view": teacher.view}, DecodeConfig()) as stream:
         for block in stream:
             first = -block.first_index % stride
@@ -94,13 +96,13 @@ def sampled_blocks(
 
 
 def ours(path: Path, teacher: NetworkTeacher, stride: int) -> tuple[np.ndarray, int]:
-    """As ``Reference.answer``, by way of the extraction's own decoder and preprocessing."""
+    """Return logits and frame count, using the decoder and preprocessing of extraction."""
     blocks = list(sampled_blocks(path, teacher, stride))
     return np.concatenate([logits for logits, _ in blocks]), sum(count for _, count in blocks)
 
 
 class Row(TypedDict):
-    """A line of the table."""
+    """A row of the table."""
 
     resize: str
     reference: str
@@ -110,7 +112,7 @@ class Row(TypedDict):
 
 
 class Study(TypedDict):
-    """What ``--json`` prints."""
+    """The object that ``--json`` prints."""
 
     videos: int
     frames: int
@@ -118,8 +120,8 @@ class Study(TypedDict):
 
 
 @dataclass
-class Found:
-    """Per frame, what a resize lost against the reference."""
+class Losses:
+    """Differences between a resize and the reference, per frame."""
 
     kl_nats: list[np.ndarray] = field(default_factory=list)
     agrees: list[np.ndarray] = field(default_factory=list)
@@ -140,7 +142,7 @@ class Found:
 
 
 def study(paths: Sequence[Path], name: str, stride: int) -> Study:
-    """The table over all videos that PyAV and extraction decode to as many frames."""
+    """Return the table over all videos for which PyAV and extraction count the same frames."""
     reference = Reference(TeacherRequest(name=name))
     teachers = {}
     for resize in RESIZES:
@@ -148,39 +150,47 @@ def study(paths: Sequence[Path], name: str, stride: int) -> Study:
         if not isinstance(teacher, NetworkTeacher):
             raise click.ClickException(f"{name} has no network to compare")
         teachers[resize] = teacher
-    found: dict[tuple[str, str], Found] = {}
+    found: dict[tuple[str, str], Losses] = {}
     used: list[int] = []
     for path in paths:
         try:
-            expected, count = reference.answer(path, stride)
-            answers = {resize: ours(path, t, stride) for resize, t in teachers.items()}
+            expected, count = reference.outputs(path, stride)
+            outputs = {resize: ours(path, t, stride) for resize, t in teachers.items()}
         except (DecodeError, av.FFmpegError) as error:
             click.echo(f"left out: {error}", err=True)
             continue
-        if any(decoded != count for _, decoded in answers.values()):
+        if any(decoded != count for _, decoded in outputs.values()):
             click.echo(f"left out: {path}: PyAV decodes {count} frames", err=True)
             continue
-        logits = {resize: logits_NC for resize, (logits_NC, _) in answers.items()}
+        logits = {resize: logits_NC for resize, (logits_NC, _) in outputs.items()}
         logits["(Pillow)"] = expected["Pillow"]
         used.append(len(logits["(Pillow)"]))
         for resize, form in (("(Pillow)", "tensor"), *itertools.product(RESIZES, REFERENCES)):
             lost = fidelity_of(expected[form], logits[resize])
-            found.setdefault((resize, form), Found()).add(lost)
+            found.setdefault((resize, form), Losses()).add(lost)
     table = [lost.row(resize, form) for (resize, form), lost in found.items()]
     return {"videos": len(used), "frames": sum(used), "table": table}
 
 
 def default_videos(folder: Path) -> Path:
-    """The real footage among the demo's clips (its photographs do not move by themselves)."""
+    """Build the demo clips that are real footage, without those made from photographs."""
     clips = tuple(clip for clip in demo_clips() if isinstance(clip, CutClip))
     return make_corpus(folder, clips=clips).corpus
 
 
 @click.command(help=__doc__)
 @click.option("--videos", help="Folder or list of videos. [default: the demo's real footage]")
-@click.option("--stride", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--teacher", "name", default="efficientnet_lite0", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--stride",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Compare every N-th frame.",
+)
+@click.option(
+    "--teacher", "name", default="efficientnet_lite0", show_default=True, help="Teacher to run."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(videos: str | None, stride: int, name: str, as_json: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:

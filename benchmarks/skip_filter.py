@@ -1,9 +1,10 @@
-"""What an epoch costs when the confidence filter skips clips instead of giving them weight zero.
+"""Cost of an epoch when the confidence filter skips clips instead of giving them weight zero.
 
     python benchmarks/skip_filter.py --cache CACHE --frames FRAMES [--keep .5] [--json]
 
-One process, one thread, one whole epoch each, loading in line: without a filter, with the filter
-as weights (the paper), and with ``skip_filtered``. Counts are exact; times are CPU time.
+Runs one epoch for each of three variants: without a filter, with the filter as weights (as in the
+paper), and with ``skip_filtered``. One process and one thread load and train in turn. Counts are
+exact; times are CPU time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from distinit.schemas.errors import DistInitError
 
 
 def epoch(values: dict[str, object]) -> dict[str, float]:
-    """Steps, decoded clips and CPU seconds of the first epoch, the choice of samples included."""
+    """Return steps, decoded clips and CPU seconds of the first epoch, with sample selection."""
     config = DistillConfig.model_validate(values)
     task = open_distill_task(config)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
@@ -41,11 +42,19 @@ def epoch(values: dict[str, object]) -> dict[str, float]:
 
 
 @click.command(help=__doc__)
-@click.option("--cache", required=True, help="Target cache.")
+@click.option("--cache", required=True, help="Folder of the target cache.")
 @click.option("--frames", required=True, help="Frame store of the same videos.")
-@click.option("--keep", default=0.5, show_default=True, type=click.FloatRange(0, 1, min_open=True))
-@click.option("--clips", default=400, show_default=True, type=click.IntRange(min=8))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--keep",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Fraction of the frames that the filter keeps.",
+)
+@click.option(
+    "--clips", default=400, show_default=True, type=click.IntRange(min=8), help="Clips per epoch."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(cache: str, frames: str, keep: float, clips: int, as_json: bool) -> None:
     torch.set_num_threads(1)
     values: dict[str, object] = {
@@ -57,23 +66,23 @@ def main(cache: str, frames: str, keep: float, clips: int, as_json: bool) -> Non
         "runtime": {"batch_size": 8, "device": "cpu"},
     }
     target = {"filter": {"keep_fraction": keep}}
-    ways = {
+    variants = {
         "no filter": {},
         "weights": {"targets": [target]},
         "skipped": {"targets": [target], "skip_filtered": True},
     }
     try:
-        figures = {name: epoch(values | way) for name, way in ways.items()}
+        costs = {name: epoch(values | variant) for name, variant in variants.items()}
     except DistInitError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(json.dumps(costs))
         return
-    whole = figures["no filter"]["seconds"]
-    for name, found in figures.items():
+    whole = costs["no filter"]["seconds"]
+    for name, cost in costs.items():
         click.echo(
-            f"{name}: {found['steps']:.0f} steps, {found['clips']:.0f} clips, "
-            f"{found['seconds']:.2f} s ({found['seconds'] / whole:.2f} of no filter)"
+            f"{name}: {cost['steps']:.0f} steps, {cost['clips']:.0f} clips, "
+            f"{cost['seconds']:.2f} s ({cost['seconds'] / whole:.2f} of no filter)"
         )
 
 

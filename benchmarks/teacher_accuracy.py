@@ -2,9 +2,10 @@
 
     python benchmarks/teacher_accuracy.py --images images --teacher efficientnet_lite0
 
-A wrong normalisation or channel order does not fail, it only costs accuracy: this shows it.
-The file names are ``<wnid>_<class>.jpg``, one per class, so that their sorted order is the
-class index. Or give one sub-folder per class, in the order of the classes.
+A wrong normalisation or channel order raises no error and only lowers accuracy, which this
+benchmark shows. The folder holds one file ``<wnid>_<class>.jpg`` per class, so that the sorted
+order is the class index. Alternatively, it has one sub-folder per class, in the order of the
+classes.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def list_labelled(root: Path, classes: int) -> list[tuple[Path, int]]:
-    """(picture, class index) pairs. Raises DatasetError if there is not one entry a class."""
+    """Return (picture, class index) pairs. Raises DatasetError if classes and entries differ."""
     entries = sorted(p for p in root.iterdir() if p.is_dir() or p.suffix.lower() in SUFFIXES)
     if len(entries) != classes:
         raise DatasetError(
-            f"{root} does not list the teacher's classes",
-            expected=f"{classes} pictures or sub-folders, one a class",
+            f"{root} does not have one entry per class of the teacher",
+            expected=f"{classes} pictures or sub-folders, one per class",
             found=len(entries),
             remedy="give a folder whose sorted names are the classes in order",
         )
@@ -42,12 +43,12 @@ def list_labelled(root: Path, classes: int) -> list[tuple[Path, int]]:
 
 
 def rank_of_truth(teacher: Teacher, picture: Path, label: int) -> int:
-    """How many classes the teacher finds likelier than the true one, for one picture."""
+    """Return how many classes the teacher ranks above the true one, for one picture."""
     with Image.open(picture) as image:
         height, width = teacher.view.size_for(image.width, image.height)
         rgb = image.convert("RGB")
         if (height, width) != (image.height, image.width):
-            # Stands in for ffmpeg's scaler, for a teacher with resize=fast.
+            # Replaces ffmpeg's scaler, for a teacher with resize=fast.
             rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
         logits_C = teacher.forward(np.array(rgb)[None])[0]
     return int((logits_C > logits_C[label]).sum())
@@ -55,13 +56,18 @@ def rank_of_truth(teacher: Teacher, picture: Path, label: int) -> int:
 
 @click.command(help=__doc__)
 @click.option(
-    "--images", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "--images",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of photographs.",
 )
-@click.option("--teacher", "name", required=True, metavar="NAME")
-@click.option("--weights", metavar="FILE")
-@click.option("--resize", type=click.Choice(["exact", "fast"]), default="exact")
-@click.option("--device", default="cpu")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--teacher", "name", required=True, metavar="NAME", help="Teacher to run.")
+@click.option("--weights", metavar="FILE", help="Weights of the teacher.")
+@click.option(
+    "--resize", type=click.Choice(["exact", "fast"]), default="exact", help="Resize of the teacher."
+)
+@click.option("--device", default="cpu", help="Device to run the teacher on.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
     images: Path, name: str, weights: str | None, resize: str, device: str, as_json: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks of stage two, tiny: their arithmetic, and memory whatever the cache's size."""
+"""The benchmarks of stage two on tiny inputs: their arithmetic, and memory for any cache size."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_ratios_follow_from_the_times_of_one_run(tmp_path: Path) -> None:
     assert found["times_live"] == pytest.approx(found["live_ms"] / fed)
     assert found["look_up_percent"] == pytest.approx(100 * found["look_up_ms"] / fed)
     assert found["clips_per_second"] == pytest.approx(2000 / fed)
-    # Which of them is faster is for the bench to say, on an idle machine.
+    # Which of them is faster is measured by the benchmark, on an idle machine.
     assert min(found["of_matrix_rate"], found["live_ms"], resident) > 0
 
 
-def test_bars_have_a_side() -> None:
+def test_goals_are_met_at_their_values_and_missed_beyond() -> None:
     at = {"fed_of_resident": 0.95, "times_live": 2.0, "look_up_percent": 2.0}
-    assert distill.verdicts(at) == {"fed_of_resident": True, "times_live": True} | {
+    assert distill.goals_met(at) == {"fed_of_resident": True, "times_live": True} | {
         "look_up_percent": True
     }
     beyond = {"fed_of_resident": 0.94, "times_live": 1.9, "look_up_percent": 2.1}
-    assert not any(distill.verdicts(beyond).values())
+    assert not any(distill.goals_met(beyond).values())
 
 
 def test_a_larger_cache_takes_no_more_memory_to_load_from() -> None:
@@ -67,5 +67,5 @@ def test_a_larger_cache_takes_no_more_memory_to_load_from() -> None:
     small, large = lines[1], lines[3]
     assert (small["rows"], large["rows"]) == (400, 8000)
     assert small["load_peak_mb"] >= small["held_mb"] > 0
-    # Libraries take some 20 MB more or less from one process to the next.
+    # The memory of libraries varies by some 20 MB between processes.
     assert abs(large["load_peak_mb"] - small["load_peak_mb"]) < 64

@@ -1,4 +1,4 @@
-"""The benchmarks of stage one, tiny: their arithmetic, and memory that does not follow length."""
+"""The benchmarks of stage one on tiny inputs: their arithmetic, and memory for any length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import resize_study
 from click.testing import CliRunner
 from helpers.videos import make_video
 
-GROWTH_MIB = 160.0  # of look-ahead; 32 times the frames are 436 MiB more pixels
+GROWTH_MIB = 160.0  # for read-ahead; 32 times as many frames are 436 MiB more pixels
 
 
 def test_rates_are_medians_and_the_verdict_follows() -> None:
@@ -70,5 +70,5 @@ def test_peak_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) ->
     )
     assert [peak.frames for peak in peaks] == [64, 2048]
     assert all(peak.worker_mib >= peak.idle_mib > 0 for peak in peaks)
-    assert peaks[1].ffmpeg_mib > 0  # that of the short video may be gone before it is looked at
+    assert peaks[1].ffmpeg_mib > 0  # the one of the short video may end before it is polled
     assert peaks[1].worker_mib - peaks[0].worker_mib < GROWTH_MIB

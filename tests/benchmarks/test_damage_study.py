@@ -1,4 +1,4 @@
-"""The damage study: verdicts of real files, and a table that cannot hide a silent loss."""
+"""The damage study: verdicts on real files, and a table that shows silent losses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from helpers.videos import make_video
 
 
-def test_files_of_each_verdict(tmp_path: Path) -> None:
+def test_whole_damaged_and_failed_files_are_told_apart(tmp_path: Path) -> None:
     make_video(tmp_path / "v/whole.mp4", frames=5)
     cut = make_video(tmp_path / "v/cut.mkv", frames=40, size=(160, 120))
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
@@ -28,8 +28,8 @@ def test_zeroed_copies_are_all_noticed(tmp_path: Path) -> None:
     assert line["frames lost"] == line["both counts"] > 0
 
 
-def test_a_silent_loss_shows() -> None:
-    found = [damage_study.Found("a", "whole", 199, ""), damage_study.Found("b", "whole", 200, "")]
+def test_a_silent_loss_is_counted() -> None:
+    found = [damage_study.Judged("a", "whole", 199, ""), damage_study.Judged("b", "whole", 200, "")]
     line = damage_study.zeroed_line("x", found)
     assert (line["whole"], line["frames lost"], line["silent"]) == (2, 1, 1)
     assert damage_study.table([line]).splitlines()[2].endswith("| 1 |")

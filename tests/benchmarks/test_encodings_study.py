@@ -1,4 +1,4 @@
-"""The encodings study: sizes that can be counted, losses that can be bounded."""
+"""The encodings study: exact sizes, and bounds on losses."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def test_packed_codes_are_within_half_a_step(logits_NC: np.ndarray, bits: int) -
     assert (error_NC <= step_N1 / 2 * (1 + 1e-4)).all()
 
 
-def test_codecs_give_int8_back_in_fewer_bytes_or_not(logits_NC: np.ndarray) -> None:
+def test_codecs_return_the_int8_values_unchanged(logits_NC: np.ndarray) -> None:
     int8_NC = read_all(encodings_study.offered(logits_NC, "int8"), 130)
     for candidate in encodings_study.coded_int8(logits_NC):
         assert np.allclose(read_all(candidate, 130), int8_NC, atol=1e-6), candidate.name
 
 
-def test_equal_steps_of_the_root_cost_what_the_formula_says(logits_NC: np.ndarray) -> None:
+def test_the_kl_of_uniform_root_steps_follows_the_formula(logits_NC: np.ndarray) -> None:
     back_NC = read_all(encodings_study.coded_roots(logits_NC, 0.06), 130)
     assert fidelity_of(logits_NC, back_NC).kl_nats == pytest.approx(0.06**2 / 6, rel=0.5)
 
 
-def test_companded_codes_lose_less_than_even_ones(logits_NC: np.ndarray) -> None:
+def test_companded_codes_lose_less_than_uniform_ones(logits_NC: np.ndarray) -> None:
     lost = [
         fidelity_of(logits_NC, read_all(candidate, 130)).kl_nats.mean()
         for candidate in (
@@ -55,7 +55,7 @@ def test_companded_codes_lose_less_than_even_ones(logits_NC: np.ndarray) -> None
     assert lost[0] < lost[1]
 
 
-def test_the_table_of_real_frames(tmp_path: Path) -> None:
+def test_the_table_for_real_frames(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", frames=20)
     make_video(tmp_path / "b.mp4", frames=20, seed=1)
     arguments = ["--videos", str(tmp_path), "--teacher", "null", "--frames", "24", "--json"]

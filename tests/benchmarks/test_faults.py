@@ -1,4 +1,4 @@
-"""The benchmark of faults, tiny: each kind is found, and a new time stamp is not reported."""
+"""The fault benchmark: each kind of fault is found, and a changed time stamp is not reported."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_a_fault_of_each_kind_is_found() -> None:
 
 
 def test_a_missed_fault_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault that changes nothing is one that cannot be found."""
+    """A fault that changes nothing cannot be found."""
     monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda root, path, rng: True})
     ended = CliRunner().invoke(faults.main, ["--faults", "1"])
     assert ended.exit_code == 1
-    assert "1 missed or reported for nothing" in ended.stdout
+    assert "missed or falsely reported: 1" in ended.stdout

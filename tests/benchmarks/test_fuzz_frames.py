@@ -1,4 +1,4 @@
-"""A few of the damaged stores that ``fuzz.py --target frames`` makes: the rest takes minutes."""
+"""A few of the damaged stores of ``fuzz.py --target frames``; a full run takes minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fuzz import outcome_of
 from fuzz_frames import TARGET
 
 
-def test_damaged_stores_give_their_frames_or_an_error_of_ours(tmp_path: Path) -> None:
+def test_damaged_stores_give_their_frames_or_are_refused(tmp_path: Path) -> None:
     TARGET.build(tmp_path / "whole")
     operations = TARGET.operations.items()
     whole = {name: outcome_of(operation, tmp_path / "whole") for name, operation in operations}

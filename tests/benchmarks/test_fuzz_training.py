@@ -1,4 +1,4 @@
-"""A few of the damaged runs of ``benchmarks/fuzz.py --target training``: the rest takes an hour."""
+"""A few of the damaged runs of ``fuzz.py --target training``; a full run takes an hour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 OPERATIONS = {"student", "init", "resume", "runs"}
 
 
-def test_damaged_runs_are_refused_or_read_as_they_were() -> None:
+def test_damaged_runs_are_refused_or_read_correctly() -> None:
     command = [sys.executable, str(SCRIPT), "--target", "training", "--cases", "12", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The accuracy check: which picture has which class, and what is counted."""
+"""The accuracy benchmark: the class of each picture, and the counts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def save_colours(root: Path, wrong: int = 0) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "top1"), [(0, 1.0), (4, 0.75)])
-def test_counts(wrong: int, top1: float, tmp_path: Path) -> None:
+def test_top1_and_top5_are_counted(wrong: int, top1: float, tmp_path: Path) -> None:
     save_colours(tmp_path, wrong)
     result = CliRunner().invoke(
         teacher_accuracy.main,
         ["--images", str(tmp_path), "--teacher", "null", "--json"],
     )
     assert result.exit_code == 0, result.output
-    answer = json.loads(result.output)
-    assert (answer["teacher"], answer["pictures"], answer["top1"]) == ("null", 16, top1)
-    assert top1 <= answer["top5"] <= 1
+    summary = json.loads(result.output)
+    assert (summary["teacher"], summary["pictures"], summary["top1"]) == ("null", 16, top1)
+    assert top1 <= summary["top5"] <= 1
 
 
 def test_a_folder_of_other_classes_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The studies of flow and of skipped clips: what can be counted, and what can be bounded."""
+"""The studies of flow and of skipped clips: exact counts, and bounds on errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_skipping_half_of_the_clips_halves_the_steps(extracted: Path) -> None:
     assert found["skipped"]["steps"] * 8 == found["skipped"]["clips"]
 
 
-def test_flow_study_knows_lossless_from_lossy(extracted: Path) -> None:
+def test_the_flow_study_measures_smaller_errors_for_larger_files(extracted: Path) -> None:
     found = json_of(flow_study.main, "--frames", str(extracted / "frames"))
     assert found["frames"] == 18
     by_way = {(line["range"], line["storage"]): line for line in found["ways"]}
