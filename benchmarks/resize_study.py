@@ -5,9 +5,9 @@
 The reference shares only the network with extraction: PyAV decodes, and torchvision's
 classification preset resizes, crops and normalises. The preset accepts a tensor or a Pillow image,
 and the outputs differ, because Pillow rounds between the two passes of its scaler. Both are shown.
-A resize that differs less from the reference than these two from each other cannot be told from it.
-``exact`` and ``fast`` are the two values of a teacher's ``resize``. KL is the divergence from the
-reference to our output, in nats.
+A resize that differs less from the reference than these two from each other is indistinguishable
+from it. ``exact`` and ``fast`` are the two values of a teacher's ``resize``. KL is the divergence
+from the reference to our output, in nats.
 """
 
 from __future__ import annotations
