@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors and JSON, whole or absent.
+"""Checkpoints: folders of safetensors and JSON files, each of them complete or absent.
 
 checkpoints/step-000000120/  model.safetensors  optimizer.safetensors  checkpoint.json
 """
@@ -40,11 +40,11 @@ _FOLDER = re.compile(r"step-([0-9]{9,13})")
 _FILES = frozenset(
     {name + suffix for name in (MODEL, OPTIMIZER, RECORD) for suffix in ("", PARTIAL_SUFFIX)}
 )
-_REMEDY = "the run falls back to the checkpoint before; nothing to do"
+_REMEDY = "nothing to do: the run falls back to the previous checkpoint"
 
 
 class CheckpointStore:
-    """The checkpoints of one run, newest last."""
+    """Saves and loads the checkpoints of one run."""
 
     def __init__(self, root: Path, config_digest: str, keep: int) -> None:
         self._root = root
@@ -54,10 +54,10 @@ class CheckpointStore:
     def save(
         self, record: CheckpointRecord, student: Student, optimizer: torch.optim.Optimizer
     ) -> Path:
-        """Write a checkpoint, sync it, rename it into place, and drop the oldest ones.
+        """Write a checkpoint, sync it, rename it into place, and remove the oldest ones.
 
         ``record.files`` and ``record.config_digest`` are filled in here. Raises StorageError if
-        the disk refuses, or if something that is no checkpoint is in the way.
+        it cannot be written, or if something other than a checkpoint has its name.
         """
         final = self._root / f"step-{record.global_step:09d}"
         partial = final.with_name(final.name + PARTIAL_SUFFIX)
@@ -72,7 +72,7 @@ class CheckpointStore:
             for name in (MODEL, OPTIMIZER):
                 fsync_file(partial / name)
             fsync_dir(partial)
-            _remove(final)  # a damaged one of the same step
+            _remove(final)  # a damaged checkpoint of the same step
             partial.rename(final)
             fsync_dir(self._root)
             for old in [p for p in self._folders() if _is_ours(p)][: -self._keep]:
@@ -85,8 +85,11 @@ class CheckpointStore:
         optimizer: torch.optim.Optimizer | None,
         message: Callable[[str], None],
     ) -> tuple[Path, CheckpointRecord] | None:
-        """Load the newest intact checkpoint: its weights, and the momentum if there is an
-        ``optimizer``. Skips damaged ones, with a ``message`` for each."""
+        """Load the newest intact checkpoint: weights, and momentum if ``optimizer`` is given.
+
+        Returns its folder and record, or None if no checkpoint can be loaded. Calls ``message``
+        with the reason for each damaged checkpoint that it skips.
+        """
         for folder in reversed(self._folders()):
             try:
                 record = self._read(folder)
@@ -107,27 +110,27 @@ class CheckpointStore:
             folder / RECORD, CheckpointRecord, error=CheckpointError, remedy=_REMEDY
         )
         if not record.is_intact:
-            raise _damaged(folder, f"{RECORD} is not as it was written")
+            raise _damaged(folder, f"{RECORD} does not match its own digest")
         if record.config_digest != self._config_digest:
             raise _damaged(folder, "it belongs to another configuration")
         if record.global_step != _step_of(folder):
-            raise _damaged(folder, f"its record is of step {record.global_step}")
+            raise _damaged(folder, f"its record says step {record.global_step}")
         for name in (MODEL, OPTIMIZER):
             path, entry = folder / name, record.files.get(name)
             if entry is None or not path.is_file() or path.stat().st_size != entry.size:
-                raise _damaged(folder, f"{name} is missing or has another size")
+                raise _damaged(folder, f"{name} is missing or has the wrong size")
             if sha256_file(path) != entry.sha256:
-                raise _damaged(folder, f"{name} has other bytes than were written")
+                raise _damaged(folder, f"{name} does not match its sha256")
         return record
 
     @staticmethod
     def restore(
         folder: Path, student: Student, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Load the weights, and the momentum if an optimizer is given: all of it or nothing.
+        """Load the weights, and the momentum if an optimizer is given: either all or nothing.
 
-        A checksum tells damage, not malice: types and shapes are compared before anything is
-        loaded. Raises CheckpointError.
+        A checksum detects damage but not an attack, so types and shapes are compared before
+        anything is loaded. Raises CheckpointError if they differ or a file cannot be read.
         """
         weights = _read_as(folder, MODEL, student.state_dict())
         buffers = {}
@@ -143,7 +146,7 @@ class CheckpointStore:
 
 
 def _read_as(folder: Path, name: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, which must have the names, types and shapes of ``like``."""
+    """Read the tensors of a file, which must have the names, types and shapes of ``like``."""
     try:
         found = read_shapes(folder / name)
         problems = differences({n: TensorShape.of(t) for n, t in like.items()}, found)
@@ -155,15 +158,17 @@ def _read_as(folder: Path, name: str, like: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _expected_momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Tensors of the shapes that ``_momentum`` gives once a step has been made."""
-    trained = {
+    """Tensors with the names and shapes of the momentum buffers after the first step."""
+    with_momentum = {
         id(parameter)
         for group in optimizer.param_groups
         if group["momentum"]
         for parameter in group["params"]
     }
     named = student.named_parameters()
-    return {MOMENTUM + name: parameter for name, parameter in named if id(parameter) in trained}
+    return {
+        MOMENTUM + name: parameter for name, parameter in named if id(parameter) in with_momentum
+    }
 
 
 def _momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""From stored frames to the clip tensor a student reads (VMZ's augmentation)."""
+"""Turns stored frames into the clip tensor that a student reads (augmented as in VMZ)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _CPU = torch.device("cpu")
 
 
 def crop_offset(position: float, size: int, crop: int) -> int:
-    """First pixel of a crop along one edge; ``position`` in [0, 1) spreads over all places."""
+    """First pixel of a crop along one axis; ``position`` in [0, 1) spreads over all offsets."""
     return int(position * (size - crop + 1))
 
 
 def check_pixels(store: FrameStore, student: StudentConfig, clip: ClipConfig) -> None:
-    """Raise ConfigError unless the student reads what is stored: RGB, or flow and its range."""
+    """Raise ConfigError unless the student reads what is stored: RGB, or flow of its range."""
     if store.channels != student.in_channels:
         raise ConfigError(
             f"the student does not read what the frame store {store.root} holds",
             expected=f"student.in_channels {store.channels}",
             found=f"student.in_channels {student.in_channels}",
-            remedy="3 reads RGB; 2 reads flow, which `distinit flow build` makes of an RGB store",
+            remedy="3 reads RGB; 2 reads flow, which `distinit flow build` makes from an RGB store",
         )
     flow = store.manifest.flow
     if flow is not None and flow.flow_range != clip.flow_range:
@@ -61,16 +61,16 @@ def check_crop(store: FrameStore, video_ids: Sequence[str], crop: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoredClips:
-    """N clips as their frames lie in the store, and where to crop them."""
+    """N clips of T frames as JPEGs from the store, and where to crop them."""
 
     jpegs_M: Sequence[bytes]
-    """Every distinct frame of a clip once."""
+    """The JPEG of each distinct frame of each clip."""
     frame_NT: NDArray[np.int64]
-    """Places in ``jpegs_M``; a clip of a short video repeats frames."""
+    """Index of each frame in ``jpegs_M``; clips of short videos repeat frames."""
     crop_N2: NDArray[np.float64]
-    """Position of the crop in [0, 1): see crop_offset."""
+    """(vertical, horizontal) position of the crop in [0, 1): see crop_offset."""
     crop: int
-    """Edge of the crop, pixels."""
+    """Height and width of the crop, pixels."""
     channels: int
 
     def decode(self, device: torch.device = _CPU) -> Tensor:
@@ -88,7 +88,7 @@ class StoredClips:
 
 
 def _cropped(frame_CHW: Tensor, position_2: Sequence[float], crop: int) -> Tensor:
-    """[crop, crop, C], the decoder's order in memory: what follows copies it at once."""
+    """[crop, crop, C], in the decoder's memory order: a view that the caller copies."""
     height, width = frame_CHW.shape[1:]
     top = crop_offset(position_2[0], height, crop)
     left = crop_offset(position_2[1], width, crop)
@@ -98,12 +98,15 @@ def _cropped(frame_CHW: Tensor, position_2: Sequence[float], crop: int) -> Tenso
 def read_clips(
     store: FrameStore, video_ids: Sequence[str], choices: ClipChoices, crop: int
 ) -> StoredClips:
-    """Read N clips without decoding them; ``video_ids`` by number. Raises FrameStoreError."""
+    """Read N clips without decoding them. ``choices.video_N`` indexes ``video_ids``.
+
+    Raises FrameStoreError for frames that cannot be read.
+    """
     frames_NT = choices.frames_NT
     clips, span = len(frames_NT), int(frames_NT.max()) + 1
-    # One sort for all clips: one a clip was the largest part of loading apart from decoding.
+    # One sort for all clips: a sort per clip was the slowest part of loading after decoding.
     key_NT = np.arange(clips)[:, None] * span + frames_NT
-    key_M, place_NT = np.unique(key_NT, return_inverse=True)
+    key_M, index_NT = np.unique(key_NT, return_inverse=True)
     first_N = np.searchsorted(key_M, np.arange(clips) * span)
     jpegs_M: list[bytes] = []
     for video, frames in zip(
@@ -111,7 +114,7 @@ def read_clips(
     ):
         jpegs_M.extend(store.jpegs(video_ids[video], frames))
     return StoredClips(
-        jpegs_M, place_NT.reshape(frames_NT.shape), choices.crop_N2, crop, store.channels
+        jpegs_M, index_NT.reshape(frames_NT.shape), choices.crop_N2, crop, store.channels
     )
 
 
@@ -120,8 +123,9 @@ def to_clip(
 ) -> Tensor:
     """uint8 [B, T, C, H, W] -> flipped and normalised [B, C, T, H, W], on the pixels' device.
 
-    Three channels are RGB, two are flow: mirrored motion runs the other way, so a flip negates x.
-    In few passes, and in bytes as long as possible: beside a small student on a CPU it counts.
+    Three channels are RGB, two are flow. A flip mirrors motion too, so it negates the x of flow.
+    Works in few passes and on bytes for as long as possible: for a small student on a CPU the time
+    matters.
     """
     device = pixels_BTCHW.device
     scale_BC, shift_BC = _pixels_to_input(flip_B, config, pixels_BTCHW.shape[2])
@@ -131,22 +135,24 @@ def to_clip(
         .to(dtype, memory_format=torch.contiguous_format)
     )
     if clip.shape[1] == 2:
-        clip.sub_(ZERO_LEVEL)  # first, so that no motion stays exactly none
+        clip.sub_(ZERO_LEVEL)  # before scaling, so that zero motion stays exactly zero
     per_channel = (*scale_BC.shape, 1, 1, 1)
     clip.mul_(scale_BC.view(per_channel).to(device, dtype))
     return clip.add_(shift_BC.view(per_channel).to(device, dtype))
 
 
 def _flipped(pixels_BTCHW: Tensor, flip_B: Tensor) -> Tensor:
-    """Mirror some clips. By bits: seven times as fast on bytes as torch.where."""
+    """Mirror the clips of ``flip_B``. On bytes, XOR is seven times as fast as torch.where."""
     mask_B = flip_B.to(torch.uint8).mul(255).view(-1, 1, 1, 1, 1)
     change = (pixels_BTCHW ^ pixels_BTCHW.flip(-1)).bitwise_and_(mask_B)
     return change.bitwise_xor_(pixels_BTCHW)
 
 
 def _pixels_to_input(flip_B: Tensor, config: ClipConfig, channels: int) -> tuple[Tensor, Tensor]:
-    """(scale, shift), float64 [B, C]: level * scale + shift is what the student reads; of flow,
-    the level above zero motion."""
+    """(scale, shift), float64 [B, C]: the student reads ``level * scale + shift``.
+
+    For flow, ``level`` counts from the level of zero motion.
+    """
     mean_C = torch.tensor(config.mean, dtype=torch.float64, device=flip_B.device)
     std_C = torch.tensor(config.std, dtype=torch.float64, device=flip_B.device)
     scale_BC = torch.ones(len(flip_B), channels, dtype=torch.float64, device=flip_B.device)

@@ -1,4 +1,4 @@
-"""The picture of a run: its losses, smoothed, and the learning rate over epochs."""
+"""Plots the losses of a run, smoothed, and its learning rate over the epochs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 
 __all__ = ["draw_curve", "loss_names", "moving_mean"]
 
-_WINDOWS = 40  # parts of a run that a smoothed point averages over
+_WINDOWS = 40  # a smoothed point averages over one fortieth of the run
 
 
 def moving_mean(values_N: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Mean of the last ``width`` values at each place; of fewer where there are not so many."""
+    """Mean of each value and the ``width - 1`` before it, or of fewer at the start."""
     sums_N = np.cumsum(values_N)
     sums_N[width:] -= sums_N[:-width].copy()
     return sums_N / np.minimum(np.arange(1, len(values_N) + 1), width)
 
 
 def loss_names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """``loss``, and the losses of the heads where there are several."""
+    """``loss``, and the losses of the heads if there are several heads."""
     heads = sorted({name for line in lines for name in line if name.startswith("loss/")})
     return ["loss", *heads] if len(heads) > 1 else ["loss"]
 
 
 def draw_curve(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG: every metric line faint, their moving mean on top."""
+    """The plot as PNG bytes: each loss drawn faintly, and its moving mean on top."""
     lines = [line for line in lines if {"epoch", "learning_rate"} <= line.keys()]
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -51,6 +51,6 @@ def draw_curve(lines: Sequence[Mapping[str, Any]]) -> bytes:
     axes.set_ylabel("training loss")
     if len(names) > 1:
         axes.legend(frameon=False)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    return png.getvalue()

@@ -1,8 +1,8 @@
-"""The way of a batch to the student: decoded, normalised and on its device.
+"""Prepares batches for the student: decodes them, moves them to the device, normalises them.
 
-What can be done ahead is done by the loader threads: on a CPU all of it, so that the step finds its
-input ready; for a GPU decoding (unless nvJPEG does it there) and copying to pinned memory, from
-which the device fetches it while it computes.
+Loader threads do as much of this as possible. On a CPU they do all of it. For a GPU they decode
+(unless nvJPEG decodes on the GPU) and copy to pinned memory, from which the device copies the batch
+while it computes.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ __all__ = ["DeviceBatch", "Feed"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceBatch:
-    """What a step computes with."""
+    """The input of one training step, on the device."""
 
     clip_BCTHW: Tensor
     targets: Mapping[str, Tensor]
 
 
 class Feed:
-    """Batches in, what a step computes with out. Safe to share between threads."""
+    """Turns a ``ClipBatch`` into a ``DeviceBatch``. Can be shared between threads."""
 
     def __init__(
         self, clip: ClipConfig, runtime: RuntimeConfig, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """``dtype`` of the clips. Raises ConfigError where nvJPEG is asked for and missing."""
+        """``dtype``: of the clips. Raises ConfigError if nvJPEG is requested but not available."""
         self._clip, self._device, self._dtype = clip, device, dtype
         self._decode_on_device = runtime.jpeg_decoder == "gpu"
         if self._decode_on_device and (device.type != "cuda" or not has_gpu_decoder()):
             raise ConfigError(
-                "runtime.jpeg_decoder gpu needs a GPU and a torchvision built for it",
+                "runtime.jpeg_decoder gpu needs a GPU and a torchvision with nvJPEG",
                 found=f"device {device}",
                 remedy="--set runtime.jpeg_decoder=cpu",
             )
 
     def ahead(self, batch: ClipBatch) -> ClipBatch | DeviceBatch:
-        """As much as a loader thread can do. Raises FrameStoreError for damaged frames."""
+        """The part that loader threads do. Raises FrameStoreError for damaged frames."""
         if self._device.type == "cpu":
             return self.ready(batch)
         pixels = batch.pixels
@@ -57,7 +57,7 @@ class Feed:
         return ClipBatch(pixels, batch.flip_B.pin_memory(), targets)
 
     def ready(self, item: ClipBatch | DeviceBatch) -> DeviceBatch:
-        """The rest. Raises FrameStoreError for damaged frames."""
+        """The part that is left after ``ahead``. Raises FrameStoreError for damaged frames."""
         if isinstance(item, DeviceBatch):
             return item
         device = self._device

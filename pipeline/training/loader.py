@@ -1,7 +1,7 @@
-"""Batches ahead of their use, by threads, in exact order.
+"""Loads batches in advance, in threads, and yields them in order.
 
-Threads suffice: JPEG decoding, cropping and cache reads release the interpreter lock, and nothing
-has to be copied between processes.
+Threads are enough: JPEG decoding, cropping and cache reads release the interpreter lock, and
+nothing has to be copied between processes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def prefetch[Request, Item](
 ) -> Generator[tuple[Item, float]]:
     """Yield (load(request), seconds the caller had to wait for it) for each request in order.
 
-    With ``threads`` 0 each item is loaded when asked for. Otherwise at most ``threads + 1`` items
-    are loaded ahead. An error of ``load`` is raised where its item would have been.
+    With ``threads`` 0 each item is loaded when it is requested. Otherwise at most ``threads + 1``
+    items are loaded in advance. An exception of ``load`` is raised in place of its item.
     """
     if threads == 0:
         for request in requests:

@@ -1,4 +1,4 @@
-"""The metric lines of a run: one JSON object a line, each of numbers by name."""
+"""Reads the metric lines of a run: one JSON object per line, which maps names to numbers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["MetricLine", "last_line", "read_lines"]
 MetricLine = dict[str, int | float]
 
 _TAIL_BYTES = 65536  # longer than any metric line
-_MAX_FILE_BYTES = 256 << 20  # some 500 lines an epoch, of some 500 bytes
-_LARGEST = 1e30  # beyond it nothing can be drawn
+_MAX_FILE_BYTES = 256 << 20  # about 500 lines per epoch, of about 500 bytes
+_LARGEST = 1e30  # larger values cannot be plotted
 
 
 def read_lines(path: Path) -> list[MetricLine]:
-    """All metric lines of a file; none if it is not there.
+    """All metric lines of a file; none if the file is missing.
 
-    What is no metric line is left out: a torn last one, or what another program wrote.
-    Raises StorageError for a file that cannot be read.
+    Skips everything else: a last line that is cut off, or what another program wrote.
+    Raises StorageError if the file cannot be read or is too large.
     """
     try:
         data = read_bounded(path, _MAX_FILE_BYTES)
@@ -33,13 +33,13 @@ def read_lines(path: Path) -> list[MetricLine]:
             f"cannot read {path}",
             expected=f"a file of at most {_MAX_FILE_BYTES:,} bytes",
             found=error.strerror,
-            remedy="move it away: the run goes on without the lines before",
+            remedy="move it away: the run continues without its earlier metric lines",
         ) from error
     return [line for text in data.split(b"\n") if (line := _parse(text)) is not None]
 
 
 def last_line(path: Path) -> MetricLine | None:
-    """The newest whole metric line; reads the end of the file only. Raises OSError."""
+    """The newest complete metric line, or None; reads only the end of the file. Raises OSError."""
     try:
         file = os.fdopen(open_regular(path), "rb")
     except FileNotFoundError:

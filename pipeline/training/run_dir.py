@@ -25,11 +25,11 @@ __all__ = ["RunDirectory", "open_run"]
 _REMEDY = "choose another out directory, or restore the file from a copy"
 
 
-_SHOWN, _SHOWN_CHARACTERS = 20, 250  # differing settings, and how much is said of each
+_SHOWN, _SHOWN_CHARACTERS = 20, 250  # differing settings in a message, and characters of each
 
 
 class RunDirectory:
-    """Paths of one run and the little state that is read back from it. Picklable."""
+    """The paths, metric lines and result of one run directory. Picklable."""
 
     def __init__(self, root: Path, record: RunRecord) -> None:
         self.root = root
@@ -37,22 +37,22 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line."""
+        """Metric lines: one JSON object per line."""
         return self.root / "metrics.jsonl"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
+        """Folder of the checkpoints."""
         return self.root / "checkpoints"
 
     @property
     def tensorboard(self) -> Path:
-        """Folder of event files."""
+        """Folder of the TensorBoard event files."""
         return self.root / "tensorboard"
 
     @property
     def loss_plot(self) -> Path:
-        """Picture of the loss curve."""
+        """Plot of the loss curve (PNG)."""
         return self.root / "loss.png"
 
     @property
@@ -61,11 +61,11 @@ class RunDirectory:
         return self.root / "result.json"
 
     def read_metrics(self) -> list[MetricLine]:
-        """All whole metric lines. Raises StorageError."""
+        """All complete metric lines. Raises StorageError."""
         return read_lines(self.metrics)
 
     def last_metric(self) -> MetricLine | None:
-        """The newest whole metric line; reads the end of the file only."""
+        """The newest complete metric line, or None; reads only the end of the file."""
         return last_line(self.metrics)
 
     def read_result[R: Record](self, kind: type[R]) -> R | None:

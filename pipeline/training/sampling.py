@@ -1,8 +1,8 @@
-"""Which clips an epoch holds, in which order, and every random choice about them.
+"""Which clips an epoch contains, in which order, and every random choice about them.
 
-All of it is a function of (seed, epoch, sample): no stream is consumed, so any batch can be drawn
-again alone. That is what makes resume in mid-epoch exact, and the order the same for any number
-of workers and loader threads.
+Everything is a function of (seed, epoch, sample), not of a generator's state, so any batch can be
+drawn again on its own. Therefore a run resumes exactly in the middle of an epoch, and the order is
+the same for any number of workers and loader threads.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = [
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-PHILOX_WORDS = 4  # doubles per counter step of Philox 4x64
+PHILOX_WORDS = 4  # doubles per counter increment of Philox 4x64
 
 
 class Purpose(IntEnum):
-    """What a random number decides; each purpose has numbers of its own."""
+    """What a random number decides. Each purpose has a separate stream of numbers."""
 
     ORDER = 0
     REMAINDER = 1
@@ -55,21 +55,21 @@ def _generator(seed: int, epoch: int, purpose: Purpose, counter: int = 0) -> np.
 
 
 def uniforms(seed: int, epoch: int, purpose: Purpose, samples_N: Ints, width: int) -> Floats:
-    """Uniform numbers [N, width] in [0, 1): row i depends on sample ``samples_N[i]`` alone."""
+    """Uniform numbers [N, width] in [0, 1); row i depends only on sample ``samples_N[i]``."""
     blocks = -(-width // PHILOX_WORDS)
     padded = blocks * PHILOX_WORDS
     count = len(samples_N)
     if count and samples_N[-1] - samples_N[0] == count - 1 and (np.diff(samples_N) == 1).all():
         generator = _generator(seed, epoch, purpose, int(samples_N[0]) * blocks)
         return generator.random((count, padded))[:, :width]
-    # Moving one generator costs less than making one for each row.
-    bits, place = _bits(seed, epoch, purpose), 0
+    # Advancing one generator is cheaper than creating one per row.
+    bits, position = _bits(seed, epoch, purpose), 0
     generator = np.random.Generator(bits)
     rows = np.empty((count, padded))
     for row, sample in zip(rows, samples_N.tolist(), strict=True):
-        bits.advance(sample * blocks - place)
+        bits.advance(sample * blocks - position)
         generator.random(out=row)
-        place = (sample + 1) * blocks
+        position = (sample + 1) * blocks
     return rows[:, :width]
 
 
@@ -85,10 +85,10 @@ def epoch_permutation(seed: int, epoch: int, samples: int) -> Ints:
 
 
 def clip_videos(seed: int, epoch: int, videos: int, samples_N: Ints, clips: int) -> Ints:
-    """The video of each sample: over an epoch of ``clips`` every video comes equally often ± 1.
+    """The video of each sample [N]: in an epoch of ``clips`` each video occurs equally often ± 1.
 
-    Whole rounds visit every video once; a last, partial round visits a random subset that is
-    drawn anew in each epoch.
+    Complete rounds visit every video once. The last, partial round visits a random subset, a
+    different one in each epoch.
     """
     whole = clips // videos * videos
     video_N = samples_N % videos
@@ -98,35 +98,35 @@ def clip_videos(seed: int, epoch: int, videos: int, samples_N: Ints, clips: int)
     return video_N
 
 
-@lru_cache(maxsize=2)  # 8 bytes a video each: loader threads may be an epoch ahead, no more
+@lru_cache(maxsize=2)  # 8 bytes per video each; loader threads are at most one epoch ahead
 def _last_round(seed: int, epoch: int, videos: int) -> Ints:
     return _generator(seed, epoch, Purpose.REMAINDER).permutation(videos)
 
 
 def random_clip_starts(uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
-    """First frame of a clip: uniform over all starts that fit; 0 for videos that are too short."""
+    """First frame of each clip [N]: uniform over all starts that fit; 0 for short videos."""
     starts_N = np.maximum(1, frame_counts_N - frames + 1)
     return np.floor(uniform_N * starts_N).astype(np.int64)
 
 
 def clip_frames(start_N: Ints, frame_counts_N: Ints, frames: int) -> Ints:
-    """Frame indices [N, frames] of clips of consecutive frames; short videos loop."""
+    """Frame indices [N, frames] of clips of consecutive frames; short videos are repeated."""
     return (start_N[:, None] + np.arange(frames)) % frame_counts_N[:, None]
 
 
 @dataclass(frozen=True, slots=True)
 class ClipChoices:
-    """Everything random about N clips."""
+    """Every random choice about N clips of T frames."""
 
     video_N: Ints
     frames_NT: Ints
     crop_N2: Floats
-    """Position of the crop: 0 is top or left, just below 1 is bottom or right."""
+    """(vertical, horizontal) position of the crop in [0, 1); 0 is the top or left edge."""
     flip_N: NDArray[np.bool_]
 
 
 Starts = Callable[[Ints, Floats, Ints, int], Ints]
-"""First frames [N] of clips: of videos [N], uniform numbers [N], frame counts [N], clip length."""
+"""(videos [N], uniform numbers [N], frame counts [N], clip length) -> first frames [N]."""
 
 
 def _any_start(_video_N: Ints, uniform_N: Floats, frame_counts_N: Ints, frames: int) -> Ints:
@@ -144,8 +144,7 @@ class ClipSampler:
         seed: int,
         starts: Starts = _any_start,
     ):
-        """``clips``: clips in one epoch; None takes one a video. ``starts``: where clips may
-        begin."""
+        """``clips``: clips per epoch; None takes one per video. ``starts`` picks first frames."""
         self._frame_counts_V = np.asarray(frame_counts, np.int64)
         self._clip = clip
         self._seed = seed
@@ -170,5 +169,5 @@ class ClipSampler:
         )
 
     def target_uniforms(self, epoch: int, samples_N: Ints) -> Floats:
-        """[N, T] uniform numbers that choose target frames; the same for every teacher."""
+        """Uniform numbers [N, T] that choose the target frames; the same for every teacher."""
         return uniforms(self._seed, epoch, Purpose.TARGET, samples_N, self._clip.frames)

@@ -1,4 +1,4 @@
-"""Learning rate as a function of how far training has come."""
+"""The learning rate schedule."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """One optimiser step over all shards of the global batch.
 
-The result does not depend on how the shards are spread over workers: gradients, figures and batch
-norm's running statistics are means over the shards of the step, summed by one all-reduce. ClipBatch
-norm normalises within a shard, never over the global batch. On a CPU the sums are made in float64
-and rounded once, so that their order, which follows from the number of workers, does not show.
+The result does not depend on how the shards are spread over workers: gradients, metrics and the
+running statistics of batch norm are means over the shards of the step, summed by one all-reduce.
+Batch norm normalises within a shard, never over the global batch. On a CPU the sums are computed in
+float64 and rounded once, so that their order, which depends on the number of workers, does not
+change the result.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["RunningStatistics", "Stepper", "new_optimizer"]
 
 
 def new_optimizer(student: Student, settings: TrainingSettings) -> torch.optim.SGD:
-    """SGD over the parameters that are trained; the learning rate is set at every step."""
+    """SGD over the trainable parameters; the learning rate is set at every step."""
     config = settings.optimizer
     return torch.optim.SGD(
         [p for p in student.parameters() if p.requires_grad],
@@ -37,10 +38,10 @@ def new_optimizer(student: Student, settings: TrainingSettings) -> torch.optim.S
 
 
 class RunningStatistics:
-    """ClipBatch norm's running statistics, defined as the mean over the shards of a step.
+    """The running statistics of batch norm: their mean over the shards of a step.
 
     Each shard starts from the statistics before the step, so neither the order of the shards nor
-    their worker matters.
+    the worker that computes them matters.
     """
 
     def __init__(self, student: nn.Module, shards: int, dtype: torch.dtype) -> None:
@@ -56,23 +57,23 @@ class RunningStatistics:
         self.sums = [torch.zeros_like(b, dtype=dtype) for b in self._buffers]
 
     def begin_shard(self) -> None:
-        """Go back to the statistics before the step."""
+        """Restore the statistics from before the step."""
         for buffer, before in zip((*self._buffers, *self._counters), self._before, strict=True):
             buffer.copy_(before)
 
     def end_shard(self) -> None:
-        """Count what this shard made of them."""
+        """Add the statistics after this shard to the sums."""
         for total, buffer in zip(self.sums, self._buffers, strict=True):
             total.add_(buffer)
 
     def finish(self) -> None:
-        """Set the mean over all shards (after ``sums`` were summed over the workers)."""
+        """Store the mean over all shards; ``sums`` must have been summed over the workers."""
         for buffer, total in zip(self._buffers, self.sums, strict=True):
             buffer.copy_(total / self._shards)
 
 
 class Stepper:
-    """Forward, backward and update of a student; ``clock`` says what they cost."""
+    """Runs the forward pass, backward pass and update of a student; ``clock`` measures them."""
 
     def __init__(
         self,
@@ -102,32 +103,35 @@ class Stepper:
         global_step: int,
         learning_rate: float,
     ) -> dict[str, Tensor]:
-        """Train on this worker's (shard, batch) pairs; returns figures over the global batch."""
+        """Train on this worker's (shard, batch) pairs.
+
+        Returns scalar metrics, each the mean over the global batch.
+        """
         shards, seed = self._settings.runtime.shards, self._settings.runtime.seed
         self.student.train()
         self.optimizer.zero_grad(set_to_none=False)
         statistics = RunningStatistics(self.student, shards, self._sum_dtype)
         gradients: list[Tensor] = []
-        figures: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         for shard, batch in batches:
             statistics.begin_shard()
             torch.manual_seed(torch_seed(seed, global_step, shard))
-            loss, shown = self._loss(batch)
+            loss, task_metrics = self._loss(batch)
             with self.clock.measure("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
                 gradients = self._add_gradients(gradients)
             statistics.end_shard()
-            for name, value in {"loss": loss, **shown}.items():
-                figures[name] = figures.get(name, 0) + value.detach().to(self._sum_dtype)
+            for name, value in {"loss": loss, **task_metrics}.items():
+                metrics[name] = metrics.get(name, 0) + value.detach().to(self._sum_dtype)
         with self.clock.measure("optimizer"):
-            return self._update(statistics, gradients, figures, learning_rate)
+            return self._update(statistics, gradients, metrics, learning_rate)
 
     @property
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _add_gradients(self, sums: list[Tensor]) -> list[Tensor]:
-        """Add the gradients of one shard to the sums, and begin anew for the next."""
+        """Add the gradients of one shard to the sums, and reset them for the next shard."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         if self._settings.runtime.shards == 1:
             return gradients
@@ -152,17 +156,17 @@ class Stepper:
         self,
         statistics: RunningStatistics,
         gradients: Sequence[Tensor],
-        figures: dict[str, Tensor],
+        metrics: dict[str, Tensor],
         learning_rate: float,
     ) -> dict[str, Tensor]:
         """One step of the optimiser from this worker's sums; returns means over all shards."""
-        shards, names = self._settings.runtime.shards, sorted(figures)
-        values = [figures[name].reshape(1) for name in names]
+        shards, names = self._settings.runtime.shards, sorted(metrics)
+        values = [metrics[name].reshape(1) for name in names]
         if self._collective.world_size > 1:
             _sum_all(self._collective, [*gradients, *statistics.sums, *values])
         statistics.finish()
         for parameter, total in zip(self._parameters, gradients, strict=True):
-            # Without a gradient SGD would skip its weight decay on one worker alone.
+            # Set even if zero: without a gradient SGD skips weight decay, on this worker only.
             parameter.grad = total if shards == 1 else (total / shards).to(parameter.dtype)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -173,7 +177,7 @@ class Stepper:
 
 
 def _sum_all(collective: Collective, tensors: Sequence[Tensor]) -> None:
-    """Sum each tensor over the workers, in one message."""
+    """Sum each tensor over the workers with a single all-reduce."""
     flat = torch.cat([t.reshape(-1) for t in tensors])
     collective.sum_(flat)
     parts = torch.split(flat, [t.numel() for t in tensors])

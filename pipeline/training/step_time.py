@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what to do about the largest part."""
+"""Measures the parts of a training step, and names the largest part and how to reduce it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 __all__ = ["PARTS", "StepClock", "bottleneck"]
 
 PARTS = ("data_wait", "transfer", "forward", "backward", "optimizer")
-OTHER = "other"  # what is left: checkpoints, metric lines
+OTHER = "other"  # the rest: checkpoints, metric lines
 REMEDIES = {
     "data_wait": "raise runtime.loader_workers (now {loader_workers})",
     "transfer": "raise runtime.batch_size",
-    "forward": "the network is the limit: runtime.precision bf16, runtime.compile, more workers",
-    "backward": "the network is the limit: runtime.precision bf16, runtime.compile, more workers",
+    "forward": "limited by the network: try runtime.precision bf16, runtime.compile, more workers",
+    "backward": "limited by the network: try runtime.precision bf16, runtime.compile, more workers",
     "optimizer": "raise runtime.batch_size, or use fewer workers",
     OTHER: "raise runtime.checkpoint_seconds",
 }
@@ -26,7 +26,7 @@ REMEDIES = {
 class StepClock:
     """Seconds spent in each of PARTS since the last ``take``.
 
-    On a GPU, events are recorded and read once a window, so that no step waits for the device.
+    On a GPU, CUDA events are recorded and read once per window, so that no step waits for the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,17 +34,17 @@ class StepClock:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all that was measured."""
+        """Discard all measurements."""
         self._seconds = dict.fromkeys(PARTS, 0.0)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     def add(self, part: str, seconds: float) -> None:
-        """Count seconds of this process."""
+        """Add seconds that this process measured."""
         self._seconds[part] += seconds
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """Count the body: in the device's time on a GPU."""
+        """Add the time of the ``with`` body; on a GPU, the time the GPU needs for it."""
         if self._on_gpu:
             first, last = _event(), _event()
             first.record()
@@ -57,10 +57,10 @@ class StepClock:
             self._seconds[part] += time.perf_counter() - began
 
     def take(self, window_seconds: float) -> dict[str, float]:
-        """``<part>_percent`` of a window that ends now, then start anew.
+        """``<part>_percent`` of the window that ends now; begins the next window.
 
-        A GPU works on while this process waits for data: only time in which it cannot have been
-        busy counts as data wait.
+        A GPU continues to work while this process waits for data. Only the time in which it cannot
+        have been busy counts as data wait.
         """
         if self._events:
             torch.cuda.synchronize()
@@ -75,12 +75,12 @@ class StepClock:
 
 
 def bottleneck(lines: Sequence[Mapping[str, Any]], loader_workers: int) -> str:
-    """One line on the largest part of the step over a run's metric lines; empty without any.
+    """One line about the largest part of a step, from metric lines; empty without any.
 
-    The first line is left out if there are others: it holds the warm-up.
+    Skips the first metric line if there are others, because it includes the warm-up.
     """
-    wanted = {"clips_per_second", *(f"{part}_percent" for part in PARTS)}
-    timed = [line for line in lines if wanted <= line.keys()]
+    required = {"clips_per_second", *(f"{part}_percent" for part in PARTS)}
+    timed = [line for line in lines if required <= line.keys()]
     timed = timed[1:] or timed
     if not timed:
         return ""
@@ -98,7 +98,7 @@ def _event() -> torch.cuda.Event:
 
 
 def _mean(lines: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Over the lines, each of which stands for about as many clips: weighted by its seconds."""
+    """Mean over the lines, weighted by time; each line covers about the same number of clips."""
     seconds = [1 / max(line["clips_per_second"], 1e-9) for line in lines]
     total = sum(s * line[name] for s, line in zip(seconds, lines, strict=True))
     return float(total / sum(seconds))

@@ -1,7 +1,7 @@
-"""Real processes that train the toy task together: ``gloo_worker.py '[JOB, ...]'``.
+"""Trains the toy task in several real processes: ``gloo_worker.py '[JOB, ...]'``.
 
-Each writes its student's tensors, its gradients and its losses. They are forked from one process
-that has imported everything already.
+Each process writes its student's tensors, its gradients and its losses. They are forked from one
+process that has already imported everything.
 """
 
 from __future__ import annotations

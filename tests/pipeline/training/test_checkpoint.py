@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, checked, limited in number."""
+"""Checkpoints are complete or absent, checked when loaded, and limited in number."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_round_trip_of_weights_and_momentum(stepper: Stepper, tmp_path: Path) ->
         assert torch.equal(other.optimizer.state[mine]["momentum_buffer"], expected)
 
 
-def test_the_newest_are_kept(stepper: Stepper, tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept(stepper: Stepper, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=2)
     for step in (1, 2, 999999999, 1000000000):
         store.save(record(step), stepper.student, stepper.optimizer)
@@ -76,7 +76,7 @@ def test_the_newest_are_kept(stepper: Stepper, tmp_path: Path) -> None:
         ("checkpoint.json", b"{}"),
     ],
 )
-def test_a_damaged_one_is_passed_over(
+def test_a_damaged_checkpoint_is_skipped(
     stepper: Stepper, tmp_path: Path, name: str, damage: bytes | None
 ) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=3)
@@ -96,7 +96,9 @@ def test_a_damaged_one_is_passed_over(
     assert again[1].global_step == 2
 
 
-def test_what_a_killed_writer_left_is_not_a_checkpoint(stepper: Stepper, tmp_path: Path) -> None:
+def test_the_partial_folder_of_a_killed_writer_is_not_a_checkpoint(
+    stepper: Stepper, tmp_path: Path
+) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=3)
     folder = store.save(record(5), stepper.student, stepper.optimizer)
     folder.rename(folder.with_name(folder.name + ".partial"))
@@ -105,7 +107,7 @@ def test_what_a_killed_writer_left_is_not_a_checkpoint(stepper: Stepper, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000005"]
 
 
-def test_a_checkpoint_of_another_configuration_is_not_taken_up(
+def test_a_checkpoint_of_another_configuration_is_not_loaded(
     stepper: Stepper, tmp_path: Path
 ) -> None:
     CheckpointStore(tmp_path, "one", 2).save(record(1), stepper.student, stepper.optimizer)
@@ -116,7 +118,7 @@ def test_a_checkpoint_of_another_configuration_is_not_taken_up(
 
 
 def rewritten(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Put other tensors into a checkpoint, under a checksum that fits them."""
+    """Replace the tensors of a checkpoint, and update its checksum to match."""
     save_file(tensors, folder / name)
     path = folder / "checkpoint.json"
     stored = json.loads(path.read_text())
@@ -126,7 +128,7 @@ def rewritten(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None
 
 
 def changes(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """What a stranger may make of the tensors of a file."""
+    """Ways in which an attacker may change the tensors of a file."""
     name = min(name for name, tensor in tensors.items() if tensor.ndim)
     first, rest = tensors[name], {n: t for n, t in tensors.items() if n != name}
     return {
@@ -143,7 +145,7 @@ def changes(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tenso
 
 @pytest.mark.parametrize("change", sorted(changes({"a": torch.ones(2)})))
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-def test_tensors_that_do_not_fit_are_passed_over_whatever_the_checksum_says(
+def test_tensors_that_do_not_fit_are_skipped_even_if_the_checksum_matches(
     stepper: Stepper, tmp_path: Path, name: str, change: str
 ) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=3)
@@ -175,7 +177,7 @@ def test_tensors_that_do_not_fit_are_passed_over_whatever_the_checksum_says(
         {"files": {}},
     ],
 )
-def test_records_that_do_not_fit_are_passed_over(
+def test_records_that_do_not_fit_are_skipped(
     stepper: Stepper, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=3)
@@ -188,13 +190,13 @@ def test_records_that_do_not_fit_are_passed_over(
     assert len(messages) == 1
 
 
-def test_others_may_read_what_others_may_read(stepper: Stepper, tmp_path: Path) -> None:
+def test_files_of_a_checkpoint_have_the_usual_permissions(stepper: Stepper, tmp_path: Path) -> None:
     folder = CheckpointStore(tmp_path, "digest", keep=1).save(
         record(1), stepper.student, stepper.optimizer
     )
-    (tmp_path / "any").touch()
+    (tmp_path / "usual").touch()
     permissions = {path.stat().st_mode for path in folder.iterdir()}
-    assert permissions == {(tmp_path / "any").stat().st_mode}
+    assert permissions == {(tmp_path / "usual").stat().st_mode}
 
 
 def test_only_checkpoints_are_removed(stepper: Stepper, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ GREY = ClipConfig(mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0), flip=0.5)
 
 @pytest.fixture
 def store(tmp_path: Path) -> FrameStore:
-    """Two videos of 24 x 32 and 20 x 20 pixels: a ramp to the right, 4 grey levels a frame."""
+    """Two videos of 24 x 32 and 20 x 20 pixels: grey ramps, brighter to the right and over time."""
     writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(jpeg_quality=90), "0" * 64)
     with writer.open_unit(0) as unit:
         for name, count, height, width in (("a", 6, 24, 32), ("b", 3, 20, 20)):
@@ -39,13 +39,13 @@ def store(tmp_path: Path) -> FrameStore:
     return FrameStore.open(tmp_path / "store")
 
 
-def test_crop_offsets_cover_all_places() -> None:
+def test_crop_offsets_cover_every_possible_offset() -> None:
     offsets = [crop_offset(u, 20, 16) for u in np.linspace(0, 1, 101)[:-1]]
     assert set(offsets) == {0, 1, 2, 3, 4}
     assert crop_offset(0.999, 16, 16) == 0
 
 
-def test_pixels_come_from_the_chosen_video_frames_and_place(store: FrameStore) -> None:
+def test_pixels_come_from_the_chosen_video_frames_and_crop(store: FrameStore) -> None:
     choices = ClipChoices(
         video_N=np.array([1, 0]),
         frames_NT=np.array([[0, 1, 2, 0], [2, 3, 4, 5]]),
@@ -70,7 +70,7 @@ def test_normalised_values_and_axes() -> None:
     assert clip[1, 0, 3, 2, 0].item() == pytest.approx(flipped, abs=1e-6)
 
 
-def test_crop_larger_than_a_stored_frame(store: FrameStore) -> None:
+def test_a_crop_larger_than_a_stored_frame_is_refused(store: FrameStore) -> None:
     check_crop(store, ["a", "b"], 20)
     with pytest.raises(FrameStoreError, match="video b are smaller than the crop"):
         check_crop(store, ["a", "b"], 21)
@@ -85,7 +85,7 @@ def levels(seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(rng.integers(1, 256, (2, 3, 2, 16, 16), dtype=np.uint8))
 
 
-def test_flow_is_normalised_in_pixels_a_frame() -> None:
+def test_flow_is_normalised_in_pixels_per_frame() -> None:
     clip = to_clip(levels(), torch.zeros(2, dtype=torch.bool), FLOW, torch.float64)
     expected = (levels().permute(0, 2, 1, 3, 4).double() - 128) / 10
     assert clip.shape == (2, 2, 3, 16, 16)
@@ -110,7 +110,7 @@ def test_a_flip_of_flow_negates_x_exactly_and_leaves_zero_at_zero() -> None:
     assert (to_clip(still, keep, FLOW) == 0).all()
 
 
-def test_a_student_reads_what_the_store_holds(store: FrameStore, tmp_path: Path) -> None:
+def test_a_student_must_read_what_the_store_holds(store: FrameStore, tmp_path: Path) -> None:
     spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="test")
     writer = FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "0" * 64, spec)
     with writer.open_unit(0) as unit:

@@ -1,4 +1,4 @@
-"""What loader threads do ahead, and that it changes no value."""
+"""What loader threads prepare, and that it does not change any value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def batch(tmp_path: Path) -> ClipBatch:
-    """Two clips of one video of 20 x 24 pixels, still in their JPEGs."""
+    """Two clips of one video of 20 x 24 pixels, not decoded yet."""
     writer = FrameStoreWriter(tmp_path / "store", FrameGeometry(), "0" * 64)
     frames_NHWC = np.random.default_rng(0).integers(0, 256, (4, 20, 24, 3), dtype=np.uint8)
     with writer.open_unit(0) as unit:
@@ -41,7 +41,7 @@ def batch(tmp_path: Path) -> ClipBatch:
     return ClipBatch(stored, torch.from_numpy(choices.flip_N), {"label_B": torch.tensor([1, 0])})
 
 
-def test_on_a_cpu_all_is_done_ahead(batch: ClipBatch) -> None:
+def test_on_a_cpu_loader_threads_do_all_the_work(batch: ClipBatch) -> None:
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float64)
     ahead = feed.ahead(batch)
     assert isinstance(ahead, DeviceBatch)
@@ -60,13 +60,13 @@ def test_decoded_and_stored_clips_give_the_same_input(batch: ClipBatch) -> None:
     assert torch.equal(feed.ready(decoded).clip_BCTHW, feed.ready(batch).clip_BCTHW)
 
 
-def test_a_repeated_frame_is_held_once(batch: ClipBatch) -> None:
+def test_a_repeated_frame_is_stored_once(batch: ClipBatch) -> None:
     assert isinstance(batch.pixels, StoredClips)
     assert len(batch.pixels.jpegs_M) == 4
     assert batch.pixels.frame_NT.tolist() == [[0, 1, 2], [3, 3, 3]]
 
 
-def test_damaged_frames_are_refused_ahead(batch: ClipBatch) -> None:
+def test_damaged_frames_are_an_error_in_the_loader_thread(batch: ClipBatch) -> None:
     assert isinstance(batch.pixels, StoredClips)
     good = batch.pixels
     broken = StoredClips([b"no JPEG"] * 4, good.frame_NT, good.crop_N2, good.crop, good.channels)
@@ -75,7 +75,7 @@ def test_damaged_frames_are_refused_ahead(batch: ClipBatch) -> None:
         feed.ahead(ClipBatch(broken, batch.flip_B, {}))
 
 
-def test_decoding_on_a_gpu_needs_one() -> None:
+def test_decoding_on_a_gpu_needs_a_gpu() -> None:
     with pytest.raises(ConfigError, match="jpeg_decoder gpu needs a GPU") as raised:
         Feed(CLIP, RuntimeConfig(jpeg_decoder="gpu"), CPU, torch.float32)
     assert "runtime.jpeg_decoder=cpu" in str(raised.value)
@@ -93,5 +93,5 @@ def test_nvjpeg_agrees_with_the_cpu_within_a_few_levels(batch: ClipBatch) -> Non
     assert isinstance(pinned, ClipBatch)
     assert isinstance(pinned.pixels, torch.Tensor)
     assert pinned.pixels.is_pinned()
-    apart = feed.ready(ahead).clip_BCTHW - by_cpu.ready(pinned).clip_BCTHW
-    assert apart.abs().mean() < 0.05
+    difference = feed.ready(ahead).clip_BCTHW - by_cpu.ready(pinned).clip_BCTHW
+    assert difference.abs().mean() < 0.05

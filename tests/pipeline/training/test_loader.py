@@ -1,4 +1,4 @@
-"""Prefetching: order, bounds, errors, waiting."""
+"""Prefetching keeps the order, is bounded, passes errors on and measures waiting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distinit.pipeline.training.loader import prefetch
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])
-def test_order_is_that_of_the_requests(threads: int) -> None:
+def test_items_have_the_order_of_the_requests(threads: int) -> None:
     def load(i: int) -> int:
         time.sleep(0.01 if i % 3 == 0 else 0)
         return i * i
@@ -21,7 +21,7 @@ def test_order_is_that_of_the_requests(threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_loads_ahead_are_bounded(threads: int) -> None:
+def test_a_bounded_number_of_items_is_loaded_in_advance(threads: int) -> None:
     started = []
     lock = threading.Lock()
 
@@ -38,7 +38,7 @@ def test_loads_ahead_are_bounded(threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_an_error_comes_in_its_place(threads: int) -> None:
+def test_an_error_is_raised_in_place_of_its_item(threads: int) -> None:
     def load(i: int) -> int:
         if i == 2:
             raise KeyError("two")

@@ -1,4 +1,4 @@
-"""The loop: curves that do not depend on interruptions, loader threads or shards' places."""
+"""The training loop: interruptions and loader threads do not change the curve."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class KilledError(Exception):
 
 
 def killed_after(task: Any, loads: int) -> Any:
-    """The task, whose load dies after so many batches."""
+    """The task, changed to raise KilledError after ``loads`` batches."""
     inner, count = task.load, [0]
 
     def load(epoch: int, samples: np.ndarray) -> Any:
@@ -39,7 +39,7 @@ def killed_after(task: Any, loads: int) -> Any:
     return task
 
 
-def test_a_run_leaves_its_files_and_learns(run: RunDirectory) -> None:
+def test_a_run_writes_its_files_and_learns(run: RunDirectory) -> None:
     recorder = RecordingProgress()
     outcome = train(toys.ToyTask(), toys.make_settings({"epochs": 30}), run, recorder)
     lines = run.read_metrics()
@@ -128,10 +128,14 @@ def test_a_finished_training_is_not_trained_again(run: RunDirectory) -> None:
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
-def test_lost_metric_lines_of_a_done_training_are_made_again_as_advised(run: RunDirectory) -> None:
+def test_lost_metric_lines_of_a_finished_training_are_written_again_as_advised(
+    run: RunDirectory,
+) -> None:
     settings = toys.make_settings({"epochs": 2}, {"checkpoint_steps": 3})
     first = train(toys.ToyTask(), settings, run, NullProgress())
-    run.metrics.write_bytes(b"")  # a power cut: the checkpoint is synced, the lines are not
+    run.metrics.write_bytes(
+        b""
+    )  # as after a power failure: checkpoints are synced, metric lines are not
     for _ in range(2):
         with pytest.raises(CheckpointError, match="metric lines are lost") as raised:
             train(toys.ToyTask(), settings, run, NullProgress())
@@ -151,13 +155,13 @@ def test_too_few_clips_for_one_step(run: RunDirectory) -> None:
         )
 
 
-def test_shards_must_spread_evenly(run: RunDirectory) -> None:
+def test_shards_must_be_divisible_by_workers(run: RunDirectory) -> None:
     settings = toys.make_settings(runtime={"shards": 3, "workers": 2})
     with pytest.raises(ConfigError, match="divisible"):
         train(toys.ToyTask(), settings, run, NullProgress())
 
 
-def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(run: RunDirectory) -> None:
+def test_divergence_is_an_error_and_is_not_saved(run: RunDirectory) -> None:
     settings = toys.make_settings({"learning_rate": 1e38}, {"checkpoint_steps": 1})
     with pytest.raises(ComputeError, match="not a finite number"):
         train(toys.ToyTask(norm=False), settings, run, NullProgress())
@@ -165,6 +169,6 @@ def test_divergence_is_an_error_and_no_checkpoint_of_it_is_kept(run: RunDirector
     assert np.isfinite(losses).all()
 
 
-def test_two_processes_never_train_one_run(run: RunDirectory) -> None:
+def test_only_one_process_can_train_a_run(run: RunDirectory) -> None:
     with WriterLock(run.root / ".lock"), pytest.raises(LockedError):
         train(toys.ToyTask(), toys.make_settings(), run, NullProgress())

@@ -1,4 +1,4 @@
-"""What a loading process holds does not grow with the videos of the corpus."""
+"""Opening a cache and a frame store takes only a few bytes of memory per video."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def digest_of(number: int) -> str:
 
 
 def write_stores(root: Path, videos: int) -> None:
-    """A cache and a frame store of ``videos`` videos of one frame."""
+    """Write a cache and a frame store of ``videos`` videos with one frame each."""
     digests = [digest_of(n) for n in range(videos)]
     planned = [PlannedVideo(d[:16], f"{d}.mp4", d, 1, 1, 1, 1, 25.0) for d in digests]
     teacher = teacher_record("alpha", "logits")
@@ -50,12 +50,12 @@ def write_stores(root: Path, videos: int) -> None:
         unit_rows=PER_UNIT,
     ) as writer:
         for spec in writer.pending_groups():
-            task = GroupWriter(spec)
+            group = GroupWriter(spec)
             for video in spec.videos:
                 logits = {"alpha": np.zeros((1, classes), np.float32)}
-                task.add(video, zero_N, zero_N, "1/25", zero_N.astype(np.uint64), logits)
-                task.finish_video(outcome(video.video_id, 1))
-            task.commit()
+                group.add(video, zero_N, zero_N, "1/25", zero_N.astype(np.uint64), logits)
+                group.finish_video(outcome(video.video_id, 1))
+            group.commit()
         writer.finalise()
     frames = FrameStoreWriter(root / "frames", FrameGeometry(), "0" * 64)
     for unit in range(videos // PER_UNIT):
@@ -68,7 +68,7 @@ def write_stores(root: Path, videos: int) -> None:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """By number of videos."""
+    """Folders with a cache and a frame store, by number of videos."""
     roots = {videos: tmp_path_factory.mktemp(f"of-{videos}") for videos in (SMALL, LARGE)}
     for videos, root in roots.items():
         write_stores(root, videos)
@@ -81,7 +81,7 @@ def open_both(root: Path) -> tuple[TargetCache, FrameStore, MatchedVideos]:
 
 
 def bytes_of(use: Callable[[], object]) -> tuple[int, int]:
-    """Bytes that the result of ``use`` holds, and the largest amount held meanwhile."""
+    """(bytes that the result of ``use`` holds, peak bytes while it runs)."""
     arrow_before = pa.total_allocated_bytes()
     gc.collect()
     tracemalloc.start()
@@ -99,12 +99,12 @@ def bytes_of(use: Callable[[], object]) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("opening", "held_bytes", "peak_bytes"),
     [
-        # Deriving the indexes sorts; and pydantic keeps the last 16,384 short strings it read.
+        # The first opening sorts the indexes, and pydantic caches up to 16,384 short strings.
         ("first", 128, 400),
         ("later", 32, 128),
     ],
 )
-def test_a_video_costs_some_bytes(
+def test_a_video_takes_few_bytes(
     tmp_path: Path,
     stores: dict[int, Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -112,23 +112,23 @@ def test_a_video_costs_some_bytes(
     held_bytes: int,
     peak_bytes: int,
 ) -> None:
-    """An object a video would be some hundred bytes, and so would its texts in an array."""
+    """One Python object per video would take hundreds of bytes, and so would its strings."""
     monkeypatch.setattr(tables, "_BATCH_ROWS", 64)
     monkeypatch.setattr(derive, "_BLOCK", 64)
     monkeypatch.setattr(derived, "_BLOCK_BYTES", 4096)
-    figures = []
+    measured = []
     for videos in (SMALL, SMALL, LARGE):  # the first loads libraries and fills their caches
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(len(figures))))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(len(measured))))
         if opening == "later":
             open_both(stores[videos])
-        figures.append(bytes_of(partial(open_both, stores[videos])))
-    _, small, large = np.array(figures)
+        measured.append(bytes_of(partial(open_both, stores[videos])))
+    _, small, large = np.array(measured)
     held, peak = (large - small) / (LARGE - SMALL)
     assert held < held_bytes
     assert peak < peak_bytes
 
 
-def test_all_videos_are_there(stores: dict[int, Path]) -> None:
+def test_all_videos_are_found(stores: dict[int, Path]) -> None:
     cache, store, videos = open_both(stores[LARGE])
     ids = sorted(digest_of(n)[:16] for n in range(LARGE))
     assert list(videos.cache_ids) == ids

@@ -1,4 +1,4 @@
-"""Training joins the cluster that it is told of."""
+"""Training joins the cluster whose address it is given."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ except ConfigError as error:
 @pytest.mark.ray
 def test_the_address_reaches_ray(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = str(tmp_path_factory.mktemp("run"))
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", CODE, folder], check=True, capture_output=True, text=True
     )
-    assert said.stdout.strip() == "Ray Client addresses cannot be used | ray://head:10001"
+    assert printed.stdout.strip() == "Ray Client addresses cannot be used | ray://head:10001"
 
 
 @pytest.mark.parametrize("command", ["distill", "finetune"])
-def test_the_option_and_its_identity(command: str) -> None:
+def test_the_address_is_an_option_and_not_part_of_the_identity(command: str) -> None:
     assert "--ray-address ADDRESS" in CliRunner().invoke(main, [command, "--help"]).output
     config = {"distill": DistillConfig, "finetune": FinetuneConfig}[command]
     assert "runtime.ray_address" in fields_outside_identity(config)

@@ -68,7 +68,7 @@ def test_fields_outside_the_identity_of_a_finetune_run() -> None:
         {"runtime": {"compile": True}},
     ],
 )
-def test_where_and_how_it_runs_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_fields_outside_the_identity_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
     first = open_run(tmp_path, "distill", config(), {"cache": "1"})
     again = open_run(tmp_path, "distill", config(**change), {"cache": "1"})
     assert again.record.config_digest == first.record.config_digest
@@ -101,7 +101,7 @@ def test_other_inputs_or_another_kind_are_refused(tmp_path: Path) -> None:
         open_run(tmp_path, "finetune", config(), {"cache": "1"})
 
 
-def test_metrics_leave_a_torn_line_out(tmp_path: Path) -> None:
+def test_a_metric_line_that_is_cut_off_is_skipped(tmp_path: Path) -> None:
     run = open_run(tmp_path, "distill", config(), {})
     assert run.read_metrics() == []
     assert run.last_metric() is None
@@ -120,7 +120,7 @@ def test_result_round_trip_and_damage(tmp_path: Path) -> None:
         run.read_result(StudentConfig)
 
 
-def test_metrics_leave_out_what_is_no_metric_line(tmp_path: Path) -> None:
+def test_lines_that_are_not_metric_lines_are_skipped(tmp_path: Path) -> None:
     run = open_run(tmp_path, "distill", config(), {})
     lines = [
         b'{"step": 1, "loss": 0.5}',
@@ -168,7 +168,7 @@ def test_a_link_in_a_run_is_never_written_through(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "ray", "frames/units"])
-def test_a_folder_of_a_run_is_no_link(tmp_path: Path, name: str) -> None:
+def test_a_link_in_place_of_a_folder_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim" / "step-000000001"
     victim.mkdir(parents=True)
     (tmp_path / "run" / name).parent.mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_a_folder_of_a_run_is_no_link(tmp_path: Path, name: str) -> None:
     assert victim.is_dir()
 
 
-def test_a_pipe_in_a_run_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_a_run_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(StorageError, match="a special file"):
         open_run(tmp_path, "distill", config(), {})
@@ -204,7 +204,7 @@ def test_a_run_of_another_version_is_refused(
         open_run(tmp_path, "distill", config(), {})
 
 
-def test_a_mismatch_is_told_in_some_lines(tmp_path: Path) -> None:
+def test_the_message_about_many_differences_is_short(tmp_path: Path) -> None:
     inputs = {f"n{i}": "x" * 1000 for i in range(1000)}
     open_run(tmp_path, "distill", config(), inputs)
     with pytest.raises(RunMismatchError) as caught:

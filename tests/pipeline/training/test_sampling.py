@@ -30,7 +30,7 @@ PERMUTATION_7_3 = [4, 0, 5, 3, 1, 2]
     count=st.integers(0, 20),
     width=st.integers(1, 33),
 )
-def test_a_block_of_samples_equals_each_sample_alone(
+def test_numbers_of_a_sample_do_not_depend_on_the_other_samples(
     seed: int, epoch: int, first: int, count: int, width: int
 ) -> None:
     samples = np.arange(first, first + count)
@@ -72,7 +72,7 @@ def test_order_is_a_permutation_that_changes_with_the_epoch() -> None:
 
 
 @given(videos=st.integers(1, 40), clips=st.integers(1, 200), epoch=st.integers(0, 5))
-def test_every_video_comes_equally_often_give_or_take_one(
+def test_every_video_occurs_equally_often_give_or_take_one(
     videos: int, clips: int, epoch: int
 ) -> None:
     video_N = clip_videos(3, epoch, videos, np.arange(clips), clips)
@@ -91,7 +91,7 @@ def test_the_last_partial_round_differs_between_epochs() -> None:
     frames=st.integers(1, 40),
     uniform=st.floats(0, 1, exclude_max=True),
 )
-def test_clips_stay_inside_the_video_and_short_ones_loop(
+def test_clips_stay_inside_the_video_and_short_videos_are_repeated(
     count: int, frames: int, uniform: float
 ) -> None:
     counts = np.array([count])
@@ -129,7 +129,7 @@ def test_flip_probability(flip: float, low: float, high: float) -> None:
     assert low <= sampler.choices(0, np.arange(2000)).flip_N.mean() <= high
 
 
-def test_one_clip_a_video_without_clips_per_epoch() -> None:
+def test_one_clip_per_video_without_clips_per_epoch() -> None:
     sampler = ClipSampler([10, 11, 12], ClipConfig(), None, seed=0)
     order = sampler.order(0)
     assert sorted(sampler.choices(0, order).video_N.tolist()) == [0, 1, 2]

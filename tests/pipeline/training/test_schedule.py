@@ -1,4 +1,4 @@
-"""Learning rates at hand-computed points."""
+"""Learning rates compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def rate(epoch: int, step: int = 0, steps: int = 10, shards: int = 1, **config: 
     )
 
 
-def test_the_papers_steps() -> None:
+def test_the_step_schedule_of_the_paper() -> None:
     assert [rate(e) for e in (0, 9, 10, 19, 20, 44)] == pytest.approx(
         [0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-6]
     )

@@ -1,4 +1,4 @@
-"""One optimiser step: exact gradients, batch norm's statistics, and the options of SGD."""
+"""One optimiser step: exact gradients, running statistics, and the options of SGD."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def test_two_shards_give_the_gradient_of_the_joint_batch() -> None:
     task = toys.ToyTask(norm=False, dtype=torch.float64)
     settings = toys.make_settings(runtime={"shards": 2})
     stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
-    figures = stepper.step(shards_of(task, 2), 0, 0.1)
+    metrics = stepper.step(shards_of(task, 2), 0, 0.1)
     student, batch = task.build(), task.load(0, np.arange(8))
     clip = to_clip(batch.pixels_BTCHW, batch.flip_B, settings.clip, torch.float64)
-    loss, shown = task.loss(student(clip), batch.targets)
+    loss, task_metrics = task.loss(student(clip), batch.targets)
     loss.backward()
-    assert figures["loss"].item() == pytest.approx(loss.item(), abs=1e-12)
-    assert figures["accuracy"].item() == pytest.approx(shown["accuracy"].item(), abs=1e-12)
+    assert metrics["loss"].item() == pytest.approx(loss.item(), abs=1e-12)
+    assert metrics["accuracy"].item() == pytest.approx(task_metrics["accuracy"].item(), abs=1e-12)
     expected = {name: p.grad for name, p in student.named_parameters()}
     for name, gradient in gradients(stepper).items():
         assert (gradient - expected[name]).abs().max() < 1e-9, name
 
 
 class TwoWorkers:
-    """The collective of one of two workers that run in turn; the other's sum is known already."""
+    """The collective of one of two workers that run in turn; ``other``: the other one's sum."""
 
     world_size = 2
 
@@ -64,17 +64,17 @@ def state_after(make: Callable[[int, Tensor | None], Any], mine: Any) -> Any:
     settings = toys.make_settings(runtime={"shards": 2})
     collective = make(0, None)
     stepper = Stepper(task.build(), task, settings, collective, CPU)
-    figures = stepper.step(mine(shards_of(task, 2)), 0, 0.1)
-    return stepper, figures, collective
+    metrics = stepper.step(mine(shards_of(task, 2)), 0, 0.1)
+    return stepper, metrics, collective
 
 
 def test_two_workers_of_one_shard_equal_one_worker_of_two() -> None:
     alone, expected, _ = state_after(lambda *_: SingleProcess(), lambda s: s)
     *_, second = state_after(TwoWorkers, lambda s: s[1:])
-    first, figures, _ = state_after(lambda *_: TwoWorkers(0, second.sent), lambda s: s[:1])
+    first, metrics, _ = state_after(lambda *_: TwoWorkers(0, second.sent), lambda s: s[:1])
     for name, tensor in alone.student.state_dict().items():
         assert torch.allclose(first.student.state_dict()[name], tensor, atol=1e-6, rtol=0), name
-    assert figures["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-6)
+    assert metrics["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-6)
 
 
 def test_running_statistics_are_the_mean_over_the_shards() -> None:
@@ -124,7 +124,7 @@ def by_hand(momentum: float, decay: float, nesterov: bool) -> dict[str, Tensor]:
     ("momentum", "decay", "nesterov"),
     [(0.9, 0.0, True), (0.9, 0.0, False), (0.9, 0.1, True), (0.0, 0.1, True)],
 )
-def test_sgd(momentum: float, decay: float, nesterov: bool) -> None:
+def test_sgd_equals_one_computed_by_hand(momentum: float, decay: float, nesterov: bool) -> None:
     found = after_two_steps(momentum=momentum, weight_decay=decay, nesterov=nesterov)
     expected = by_hand(momentum, decay, nesterov)
     for name, tensor in expected.items():
@@ -143,7 +143,7 @@ def test_gradient_norm_is_clipped() -> None:
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_dropout_depends_on_seed_and_step_alone() -> None:
+def test_dropout_depends_only_on_seed_and_step() -> None:
     def loss(seed: int, step: int) -> float:
         task = toys.ToyTask(dropout=0.5)
         settings = toys.make_settings(runtime={"seed": seed})
@@ -155,7 +155,7 @@ def test_dropout_depends_on_seed_and_step_alone() -> None:
     assert len({loss(0, 0), loss(0, 1), loss(1, 0)}) == 3
 
 
-def test_frozen_backbone_is_left_alone() -> None:
+def test_a_frozen_backbone_does_not_change() -> None:
     task = toys.ToyTask(norm=True)
     student = task.build()
     student.freeze_backbone()
@@ -177,7 +177,7 @@ def test_bf16_autocast_rounds_the_forward_pass() -> None:
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
-def test_compile_wraps_the_forward_pass_and_leaves_names_alone() -> None:
+def test_compile_wraps_the_forward_pass_and_keeps_parameter_names() -> None:
     task = toys.ToyTask()
     settings = toys.make_settings(runtime={"compile": True})
     stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)

@@ -1,4 +1,4 @@
-"""Where a step's time goes: percentages that add up, and one line that names the largest part."""
+"""Parts of a step: percentages that add up, and one line that names the largest part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def line(rate: float = 1.0, **percent: float) -> dict[str, float]:
     }
 
 
-def test_parts_are_percentages_of_the_window_and_start_anew() -> None:
+def test_parts_are_percentages_of_one_window() -> None:
     clock = StepClock(CPU)
     clock.add("data_wait", 1.0)
     clock.add("backward", 4.0)
@@ -40,7 +40,7 @@ def test_parts_are_percentages_of_the_window_and_start_anew() -> None:
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """A fake ``time`` module: its time passes only when a test adds to ``now``."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -52,23 +52,23 @@ class Clock:
 
 
 @pytest.fixture
-def time_told(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock in place of the machine's, for all that measures a step."""
-    told = Clock()
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Replaces ``time`` in every module that measures a step."""
+    clock = Clock()
     for module in (step_time, loader, trainer):
-        monkeypatch.setattr(module, "time", told)
-    return told
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
-def test_measured_time_is_the_body_s(time_told: Clock) -> None:
+def test_measure_adds_the_time_of_its_body(fake_time: Clock) -> None:
     clock = StepClock(CPU)
     with clock.measure("forward"):
-        time_told.now += 2
-    time_told.now += 1
+        fake_time.now += 2
+    fake_time.now += 1
     assert clock.take(10.0)["forward_percent"] == 20
 
 
-def test_waiting_while_the_device_is_busy_is_no_data_wait() -> None:
+def test_waiting_while_the_device_is_busy_is_not_data_wait() -> None:
     clock = StepClock(CPU)
     clock.add("data_wait", 8.0)
     clock.add("backward", 9.0)
@@ -76,13 +76,13 @@ def test_waiting_while_the_device_is_busy_is_no_data_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("lines", "expected"),
     [
         ([], ""),
         ([{"clips_per_second": 1.0}], ""),
         (
             [line(backward=61, forward=30, data_wait=2)],
-            "bottleneck: backward 61 % of the step; data wait 2 % (the network is the limit: "
+            "bottleneck: backward 61 % of the step; data wait 2 % (limited by the network: try "
             "runtime.precision bf16, runtime.compile, more workers)",
         ),
         (
@@ -91,7 +91,7 @@ def test_waiting_while_the_device_is_busy_is_no_data_wait() -> None:
         ),
         (
             [line(), line(backward=50), line(rate=0.5, backward=80)],
-            "bottleneck: backward 70 % of the step; data wait 0 % (the network is the limit: "
+            "bottleneck: backward 70 % of the step; data wait 0 % (limited by the network: try "
             "runtime.precision bf16, runtime.compile, more workers)",
         ),
         (
@@ -100,35 +100,35 @@ def test_waiting_while_the_device_is_busy_is_no_data_wait() -> None:
         ),
     ],
 )
-def test_the_line_names_the_largest_part(lines: list[dict[str, float]], says: str) -> None:
-    assert bottleneck(lines, 3) == says
+def test_the_line_names_the_largest_part(lines: list[dict[str, float]], expected: str) -> None:
+    assert bottleneck(lines, 3) == expected
 
 
-def test_a_run_with_a_slow_loader_says_so(run: RunDirectory, time_told: Clock) -> None:
-    """Of ten seconds a step, seven go into loading and two into the forward pass."""
+def test_a_slow_loader_is_reported_as_the_bottleneck(run: RunDirectory, fake_time: Clock) -> None:
+    """A step takes ten seconds: seven for loading, two for the forward pass, one for the rest."""
     task = toys.ToyTask()
     load, loss = task.load, task.loss
 
     def slow_load(epoch: int, samples: np.ndarray) -> Any:
-        time_told.now += 7
+        fake_time.now += 7
         return load(epoch, samples)
 
-    def slow_loss(*given: Any) -> Any:
-        time_told.now += 2
-        return loss(*given)
+    def slow_loss(*arguments: Any) -> Any:
+        fake_time.now += 2
+        return loss(*arguments)
 
-    def keep_time(amount: float = 1, **figures: Any) -> None:
-        time_told.now += 1
+    def slow_advance(amount: float = 1, **metrics: Any) -> None:
+        fake_time.now += 1
 
     task.load, task.loss = slow_load, slow_loss
     recorder = RecordingProgress()
-    recorder.advance = keep_time
+    recorder.advance = slow_advance
     settings = toys.make_settings({"epochs": 1}, {"loader_workers": 0})
     outcome = train(task, settings, run, recorder)
     assert outcome.bottleneck == (
         "bottleneck: data wait 70 % of the step (raise runtime.loader_workers (now 0))"
     )
-    assert outcome.bottleneck not in recorder.messages, "the summary says it"
+    assert outcome.bottleneck not in recorder.messages, "only the summary contains it"
     first, *others = run.read_metrics()
     assert len(others) == 3
     for metrics in others:

@@ -1,4 +1,4 @@
-"""Real processes, joined by gloo as Ray Train joins its workers: their number does not show."""
+"""Real processes joined by gloo, as Ray Train joins its workers: any number trains the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("gloo_worker.py")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Tensor]]]:
-    """What every worker of each job holds when it is done."""
+    """The tensors, gradients and losses of every worker at the end of each job."""
     root = tmp_path_factory.mktemp("workers")
     norm = {"shards": 4, "steps": 12, "dtype": "float32", "norm": True}
     jobs = {
