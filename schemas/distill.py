@@ -1,4 +1,4 @@
-"""Configuration of stage two: target cache + frame store -> student."""
+"""Configuration of `distinit distill`: target cache + frame store -> student."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ __all__ = ["DistillConfig", "FilterConfig", "TargetConfig"]
 
 
 class FilterConfig(Record):
-    """Which clips count: those whose target entropy is low enough (paper section 3)."""
+    """Confidence filter: keeps clips whose target has a low entropy (paper section 3)."""
 
-    max_entropy_nats: float | None = Field(None, ge=0, description="threshold, nats")
+    max_entropy_nats: float | None = Field(
+        None, ge=0, description="largest entropy of a target that is kept, nats"
+    )
     keep_fraction: float | None = Field(
-        None, gt=0, le=1, description="threshold as the quantile of the cache's frame entropies"
+        None,
+        gt=0,
+        le=1,
+        description="share of frames to keep: the threshold is this quantile of their entropies",
     )
 
     @model_validator(mode="after")
@@ -34,29 +39,35 @@ class FilterConfig(Record):
 
 
 class TargetConfig(Record):
-    """How one teacher's stored frames become the target of a clip (paper sections 3, 4.3)."""
+    """How the stored targets of frames become the target of a clip (paper sections 3, 4.3)."""
 
-    teacher: str | None = Field(None, description="teacher id in the cache; None: its only teacher")
+    teacher: str | None = Field(
+        None, description="teacher id in the cache; None: the only teacher of the cache"
+    )
     flipped_teacher: str | None = Field(
         None,
-        description="id of the same teacher over mirrored frames (extracted with flip: true): what "
-        "it said is the target of flipped clips. None: a flipped clip learns what the teacher "
-        "said of the frame as it is, as in the paper",
+        description="id of the same teacher over mirrored frames (extracted with flip: true), "
+        "whose targets are used for flipped clips. None: a flipped clip has the target of the "
+        "unflipped frames, as in the paper",
     )
     pick: Literal["center", "random", "uniform", "k_random", "all"] = Field(
-        "random", description="frames of the clip that give the target (paper: one random is best)"
+        "random",
+        description="frames of the clip that make its target (paper: one random frame)",
     )
-    k: int = Field(1, ge=1, description="frames for pick uniform and k_random")
+    k: int = Field(1, ge=1, description="number of frames for pick uniform and k_random")
     average: Literal["logits", "probabilities"] = Field(
-        "logits", description="average before or after softmax (paper: logits)"
+        "logits",
+        description="average logits before the softmax, or probabilities after it (paper: logits)",
     )
-    temperature: float = Field(1.0, gt=0, description="softmax temperature of both (paper: 1)")
+    temperature: float = Field(
+        1.0, gt=0, description="softmax temperature of targets and outputs (paper: 1)"
+    )
     loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
         "cross_entropy",
-        description="paper: cross_entropy; mse (half the squared distance of the logits) wants a "
-        "tenth of the learning rate, which you set yourself",
+        description="paper: cross_entropy. mse (half the squared distance of the logits) needs a "
+        "tenth of the learning rate, which is not set automatically",
     )
-    weight: float = Field(1.0, ge=0, description="factor of this teacher's loss in the sum")
+    weight: float = Field(1.0, ge=0, description="weight of this teacher's loss in the sum")
     filter: FilterConfig = Field(default_factory=FilterConfig, description="confidence filter")
 
     @model_validator(mode="after")
@@ -70,12 +81,12 @@ class TargetConfig(Record):
 
 
 class DistillConfig(Record):
-    """One YAML file of this shape reproduces a student."""
+    """Everything that determines a distilled student, as one YAML file."""
 
     cache: Annotated[str, NOT_IDENTITY] = Field(description="folder of the target cache")
     frames: Annotated[str, NOT_IDENTITY] = Field(description="folder of the frame store")
     out: Annotated[str, NOT_IDENTITY] = Field(
-        description="run directory; belongs to exactly one config"
+        description="run directory, which belongs to exactly one configuration"
     )
     student: StudentConfig = Field(default_factory=StudentConfig, description="the network")
     targets: tuple[TargetConfig, ...] = Field(
@@ -83,23 +94,28 @@ class DistillConfig(Record):
     )
     combine: Literal["heads", "mean"] = Field(
         "heads",
-        description="heads: one head a teacher, losses are summed (paper). mean: one head learns "
-        "the mean of the teachers' targets, weighted by targets.weight, which needs one label "
-        "space: average logits means logits and then takes the softmax, probabilities the means "
-        "of the distributions; each after its own pick",
+        description="heads: one head per teacher, and the losses are summed (paper). mean: one "
+        "head learns the mean of the teachers' targets, weighted by targets.weight; the teachers "
+        "must share one label space. With average: logits the logits are averaged before the "
+        "softmax, with average: probabilities after it",
     )
     combine_filters: Literal["any", "all", "per_teacher"] = Field(
         "per_teacher",
-        description="a clip counts if any / all teachers are confident, or for each; with combine "
-        "mean, per_teacher leaves the teachers that are not confident out of the mean",
+        description="any: a clip is kept if one of its targets passes its filter; all: if all do; "
+        "per_teacher: decided for each teacher. With combine: mean, per_teacher leaves out of the "
+        "mean the targets that do not pass",
     )
     skip_filtered: bool = Field(
         False,
-        description="never decode clips that the filter drops (else zero weight, as the paper)",
+        description="do not load clips that the filter drops; else their weight is 0 (paper)",
     )
-    clip: ClipConfig = Field(default_factory=ClipConfig, description="clip geometry and pixels")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="SGD, schedule")
-    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices, batches")
+    clip: ClipConfig = Field(
+        default_factory=ClipConfig, description="clip length, crop and normalisation"
+    )
+    optimizer: OptimizerConfig = Field(
+        default_factory=OptimizerConfig, description="SGD and its schedule"
+    )
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices and batches")
 
     @model_validator(mode="before")
     @classmethod
@@ -111,7 +127,11 @@ class DistillConfig(Record):
         if self.combine == "mean":
             kinds = {(target.loss, target.average, target.temperature) for target in self.targets}
             if len(kinds) > 1:
-                raise ValueError("combine mean: all targets need one loss, average and temperature")
+                raise ValueError(
+                    "combine mean: all targets must have one loss, average and temperature"
+                )
             if any(target.weight == 0 for target in self.targets):
-                raise ValueError("combine mean: a target of weight 0 has no part; remove it")
+                raise ValueError(
+                    "combine mean: a target of weight 0 is not part of the mean; remove it"
+                )
         return self

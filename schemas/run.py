@@ -1,4 +1,4 @@
-"""What a training run leaves behind: ``student.json``, ``result.json``, metric lines."""
+"""The JSON records of a training run: run, checkpoint, student, dataset and result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 MAX_HEADS = 64
 MAX_LABELS = 10_000
-"""Most classes of a labelled dataset: a confusion matrix has the square of them."""
+"""Most classes of a labelled dataset: the confusion matrix has the square of this number."""
 MAX_STEPS = 10**12
 _FEW = 0.5  # share of clips with a target below which a run warns
 
@@ -43,21 +43,24 @@ class HeadRecord(Record):
     label_space: Name
     teacher_fingerprint: Sha256 | None = None
     mean_of: dict[str, Sha256] = Field(
-        default_factory=dict, description="of a head that learns a mean: teacher id -> fingerprint"
+        default_factory=dict,
+        description="of a head that learns the mean of teachers: teacher id -> fingerprint",
     )
     flipped_clips: (
         Literal["target of the unflipped frame", "target of the flipped frame"] | None
-    ) = Field(None, description="what a distilled head learned of clips that were flipped")
+    ) = Field(
+        None, description="the target that a distilled head was trained with for flipped clips"
+    )
 
 
 class StudentRecord(Record):
-    """``student.json`` beside ``student.safetensors``."""
+    """``student.json``: describes the network in ``student.safetensors``, next to it."""
 
     format: Literal["distinit-student"] = "distinit-student"
     format_version: int = 1
     student: StudentConfig
     clip: ClipConfig
-    feature_dim: int = Field(ge=1, description="width of the pooled feature below the heads")
+    feature_dim: int = Field(ge=1, description="width of the pooled feature that the heads read")
     heads: tuple[HeadRecord, ...] = Field(max_length=MAX_HEADS)
     trained_by: Literal["distill", "finetune"]
     cache_digest: Sha256 | Literal[""] | None = Field(
@@ -65,52 +68,58 @@ class StudentRecord(Record):
     )
     label_names: tuple[str, ...] = Field((), description="classes of a finetuned head")
     tensors: FileEntry | None = Field(
-        None, description="size and sha256 of student.safetensors: damage is found when it is read"
+        None, description="size and sha256 of student.safetensors, to detect damage"
     )
     config: dict[str, Any] = Field(description="the whole configuration of the run")
 
 
 class RunRecord(Record):
-    """``run.json``: what a run directory belongs to."""
+    """``run.json``: the configuration and inputs that a run directory belongs to."""
 
     format: Literal["distinit-run"] = "distinit-run"
     format_version: int = 1
     kind: Literal["distill", "finetune"]
     config_digest: str
     config: dict[str, Any]
-    inputs: dict[str, str] = Field(description="digests of cache, frame store, dataset, init")
+    inputs: dict[str, str] = Field(description="digests of the data that the run reads")
     versions: dict[str, str]
 
 
 class CheckpointRecord(SealedRecord):
-    """``checkpoints/step-NNNNNNNNN/checkpoint.json``: where training goes on."""
+    """``checkpoints/step-NNNNNNNNN/checkpoint.json``: the step at which training resumes."""
 
     format: Literal["distinit-checkpoint"] = "distinit-checkpoint"
     format_version: int = 1
-    config_digest: str = Field(description="of the run; another config never takes it up")
+    config_digest: str = Field(
+        description="of the run; a run of another configuration never loads it"
+    )
     epoch: int = Field(ge=0, le=MAX_STEPS, description="epoch of the next step, from 0")
     step: int = Field(ge=0, le=MAX_STEPS, description="next step within the epoch")
     global_step: int = Field(ge=0, le=MAX_STEPS, description="optimiser steps done")
-    window: dict[str, float] = Field(description="figures summed since the last metric line")
+    window: dict[str, float] = Field(description="metrics summed since the last metric line")
     window_steps: int = Field(ge=0, le=MAX_STEPS, description="steps in the window")
     files: dict[str, FileEntry]
 
 
 class LeftOut(Record):
-    """Videos of a target cache that a student does not learn from, by reason."""
+    """Number of videos of a target cache that are not trained on, by reason."""
 
-    failed: int = Field(0, ge=0, description="could not be decoded, for the cache or the store")
+    failed: int = Field(
+        0, ge=0, description="could not be decoded for the cache or for the frame store"
+    )
     gone: int = Field(0, ge=0, description="no longer in the corpus of the cache")
-    not_in_store: int = Field(0, ge=0, description="by content")
-    other_frame_count: int = Field(0, ge=0, description="in the frame store than in the cache")
-    without_targets: int = Field(0, ge=0, description="no frame has a row of the teachers used")
-    examples: tuple[str, ...] = Field((), description="path and reason of some")
+    not_in_store: int = Field(0, ge=0, description="no video with this content in the frame store")
+    other_frame_count: int = Field(
+        0, ge=0, description="the frame store has another number of frames than the cache"
+    )
+    without_targets: int = Field(0, ge=0, description="no frame has a target of a teacher in use")
+    examples: tuple[str, ...] = Field((), description="path and reason of some of them")
 
     def lines(self) -> list[str]:
-        """One line for people; none if nothing was left out."""
+        """One line of text; none if no video was left out."""
         counts = {
             "failed": self.failed,
-            "of earlier runs": self.gone,
+            "no longer in the corpus": self.gone,
             "not in the frame store": self.not_in_store,
             "with another number of frames in the frame store": self.other_frame_count,
             "without a target": self.without_targets,
@@ -123,13 +132,15 @@ class LeftOut(Record):
 
 
 class TargetShare(Record):
-    """How many of the clips that a head was trained with had a target."""
+    """The share of a head's training clips that had a target."""
 
     with_target: float = Field(ge=0, le=1, description="share of clips with a stored target")
-    kept: float = Field(ge=0, le=1, description="share of all clips that the filter keeps")
+    kept: float = Field(
+        ge=0, le=1, description="share of all clips that have a target and pass the filter"
+    )
 
     def lines(self, head: str) -> list[str]:
-        """One line for people, and a warning where most clips had no target."""
+        """One line of text, and a warning if most clips had no target."""
         kept = "" if self.kept == self.with_target else f", {self.kept:.1%} kept by the filter"
         lines = [f"{one_line(head)}: {self.with_target:.1%} of the clips had a target{kept}"]
         if self.with_target < _FEW:
@@ -141,29 +152,30 @@ class TargetShare(Record):
 
 
 class DistillResult(Record):
-    """``result.json`` of a distill run; it is written when the run is finished."""
+    """``result.json`` of a distill run, written when the run is finished."""
 
     out: str
-    student: str = Field(description="student.safetensors, with student.json beside it")
+    student: str = Field(description="path of student.safetensors; student.json is next to it")
     cache_digest: str
     videos: int
     loss: float = Field(description="mean training loss of the last metric line")
     epochs: int
     steps: int
-    clips: int = Field(description="clips seen, over all epochs")
-    seconds: float = Field(description="of the process that finished the run")
-    bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
+    clips: int = Field(description="clips trained on, over all epochs")
+    seconds: float = Field(description="duration of the process that finished the run")
+    bottleneck: str = Field("", description="the largest part of a step, and how to reduce it")
     targets: dict[str, TargetShare] = Field(
-        default_factory=dict, description="by head: how many of the clips had a target"
+        default_factory=dict, description="share of the clips with a target, by head"
     )
     left_out: LeftOut = Field(
         default_factory=LeftOut, description="videos of the cache that were not trained on"
     )
     absent_teachers: tuple[str, ...] = Field(
-        (), description="of the cache, without a folder in this copy of it"
+        (), description="teachers of the cache that this copy of the cache lacks"
     )
     incomplete_teachers: dict[str, tuple[int, int]] = Field(
-        default_factory=dict, description="used ones: units that are there, and planned ones"
+        default_factory=dict,
+        description="teachers in use that are incomplete: (units present, units planned)",
     )
 
     def summary(self) -> str:
@@ -190,7 +202,7 @@ class DatasetVideo(Record):
     """One labelled video."""
 
     path: str = Field(description="posix, relative to the dataset's root")
-    label: int = Field(ge=0, description="number of its class")
+    label: int = Field(ge=0, description="index of its class")
     subset: Literal["train", "test"]
     digest: Sha256 = Field(description="sha256 of the file's bytes")
     size_bytes: int
@@ -198,25 +210,26 @@ class DatasetVideo(Record):
 
 
 class DatasetRecord(Record):
-    """``dataset.json``: the labelled videos of a finetune run, known by their bytes."""
+    """``dataset.json``: the labelled videos of a finetune run, identified by content."""
 
     kind: Literal["hmdb51", "ucf101", "csv", "folders"]
     classes: tuple[str, ...] = Field(
-        max_length=MAX_LABELS, description="names, in the order of their numbers"
+        max_length=MAX_LABELS, description="class names, in order of their index"
     )
     videos: tuple[DatasetVideo, ...]
     undecodable: dict[str, str] = Field(
-        default_factory=dict, description="path -> reason, of videos that are not in the store"
+        default_factory=dict,
+        description="path -> reason, for videos that are missing from the frame store",
     )
 
     @model_validator(mode="after")
     def _labels_have_names(self) -> Self:
         if any(video.label >= len(self.classes) for video in self.videos):
-            raise ValueError("a video has the number of a class that is not listed")
+            raise ValueError("a video has a label without a class name")
         return self
 
     def subset(self, name: Literal["train", "test"]) -> tuple[DatasetVideo, ...]:
-        """Videos for training, or for testing."""
+        """The training videos, or the test videos."""
         return tuple(video for video in self.videos if video.subset == name)
 
     def content_digest(self) -> str:
@@ -226,7 +239,7 @@ class DatasetRecord(Record):
 
 
 class LoadReport(Record):
-    """Which tensors of a student file were used; nothing is left unsaid."""
+    """Lists every tensor of a student file and of the model: loaded, reinitialised or unused."""
 
     loaded: tuple[str, ...]
     reinitialised: tuple[str, ...] = Field(description="in the model, not in the file (new head)")
@@ -234,24 +247,24 @@ class LoadReport(Record):
 
 
 class EvaluationResult(Record):
-    """``result.json``: figures in percent."""
+    """``result.json`` of an evaluation: metrics in percent."""
 
     protocol: str
     videos: int
     clips: int
-    per_clip: float = Field(ge=0, le=100, description="top-1 of single clips, percent")
+    per_clip: float = Field(ge=0, le=100, description="top-1 accuracy of single clips, percent")
     top1: float = Field(ge=0, le=100, description="of video means, percent")
     top5: float = Field(ge=0, le=100, description="of video means, percent")
     classes: int
     confusion: tuple[tuple[int, ...], ...] = Field(
-        description="[true][predicted] videos; those that could not be decoded are not in it"
+        description="number of videos [true][predicted], without those that could not be decoded"
     )
     failed_videos: tuple[str, ...] = Field(
         description="test videos that could not be decoded; they count as wrong"
     )
 
     def summary(self) -> str:
-        """The figures, and how many videos could not be decoded."""
+        """The metrics, and the number of videos that could not be decoded."""
         lines = [
             f"{counted(self.videos, 'test video')}, {self.classes} classes, "
             f"{one_line(self.protocol)} ({counted(self.clips, 'clip')})",

@@ -1,4 +1,4 @@
-"""Parts shared by distillation and finetuning: students, optimiser, schedule, loader."""
+"""Configuration shared by distillation and finetuning: student, clips, optimiser, runtime."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ __all__ = [
 ]
 
 FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
-"""``ClipConfig.mean`` and ``std`` of optical flow: x and y, pixels a frame (VMZ)."""
+"""``ClipConfig.mean`` and ``std`` of optical flow: x and y, pixels per frame (VMZ)."""
 
 
 _PLUGIN = re.compile(r"plugin:[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
-_MAX_CLIP_PIXELS = 1 << 26  # 1,024 frames of 256 x 256; clips of records of others are made too
+_MAX_CLIP_PIXELS = (
+    1 << 26
+)  # 1,024 frames of 256 x 256; the limit also holds for records of received runs
 
 
 class StudentConfig(Record):
-    """A video network and its input."""
+    """A video network and its number of input channels."""
 
     name: str = Field(
         "r2plus1d_18",
@@ -46,27 +48,29 @@ class StudentConfig(Record):
 
 
 class ClipConfig(Record):
-    """From stored frames to a clip tensor [B, C, T, H, W]."""
+    """How stored frames become a clip tensor [B, C, T, H, W]."""
 
-    frames: int = Field(8, ge=1, description="T, consecutive frames at native rate (paper: 8, 32)")
-    crop: int = Field(112, ge=16, description="random square crop, pixels (VMZ: 112)")
+    frames: int = Field(
+        8, ge=1, description="T, consecutive frames at the native frame rate (paper: 8, 32)"
+    )
+    crop: int = Field(112, ge=16, description="size of the random square crop, pixels (VMZ: 112)")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip (VMZ)")
     mean: tuple[float, ...] = Field(
         (0.43216, 0.394666, 0.37645),
         max_length=3,
-        description="per channel, of values in 0..1 (VMZ); of flow in pixels a frame, where "
-        "0.0046635, 0.0046261 (VMZ) is the default",
+        description="mean per channel, of RGB values in 0..1 (VMZ). For flow in pixels per frame; "
+        "the default is 0.0046635, 0.0046261 (VMZ)",
     )
     std: tuple[float, ...] = Field(
         (0.22803, 0.22145, 0.216989),
         max_length=3,
-        description="as mean; of flow 0.972347, 0.755146 (VMZ)",
+        description="standard deviation, as mean; for flow the default is 0.972347, 0.755146 (VMZ)",
     )
     flow_range: float = Field(
         20.0,
         gt=0,
-        description="flow only: the largest motion that the flow store holds, pixels a frame; "
-        "must be the store's",
+        description="flow only: the largest motion that the flow store can hold, pixels per frame; "
+        "must equal that of the store",
     )
 
     @model_validator(mode="after")
@@ -84,26 +88,32 @@ class ClipConfig(Record):
 class OptimizerConfig(Record):
     """SGD with a step schedule, as in the paper and VMZ."""
 
-    learning_rate: float = Field(0.01, gt=0, description="per shard (paper section 4: .01 per GPU)")
+    learning_rate: float = Field(
+        0.01, gt=0, description="learning rate per shard (paper section 4: .01 per GPU)"
+    )
     scale_by_workers: bool = Field(
         True,
-        description="multiply the learning rate by runtime.shards, which are one per GPU in the "
-        "paper's setting (the name is kept for old configurations)",
+        description="multiply the learning rate by runtime.shards; the paper has one shard per GPU "
+        "(the name of this setting is kept for old configurations)",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="paper: .9")
     nesterov: bool = Field(True, description="VMZ uses Nesterov momentum")
     weight_decay: float = Field(1e-4, ge=0, description="VMZ: 1e-4; its finetuning 5e-3")
-    schedule: Literal["step", "cosine", "constant"] = Field("step", description="LR over epochs")
-    step_epochs: int = Field(10, ge=1, description="epochs between decays (paper: 10; finetune 2)")
+    schedule: Literal["step", "cosine", "constant"] = Field(
+        "step", description="learning rate schedule"
+    )
+    step_epochs: int = Field(
+        10, ge=1, description="epochs between decays (paper: 10; finetuning: 2)"
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="decay factor (paper: .1)")
-    warmup_epochs: float = Field(0.0, ge=0, description="linear warmup, epochs")
-    epochs: int = Field(45, ge=1, description="paper: 45; finetune 8")
+    warmup_epochs: float = Field(0.0, ge=0, description="length of the linear warmup, epochs")
+    epochs: int = Field(45, ge=1, description="epochs of training (paper: 45; finetuning: 8)")
     clips_per_epoch: int | None = Field(
         1_000_000,
         ge=1,
-        description="clips in one epoch (paper 1 M; finetune 40 k); None: one a video",
+        description="clips per epoch (paper: 1 M; finetuning: 40 k); None: one per video",
     )
-    clip_gradient_norm: float | None = Field(None, gt=0, description="largest gradient norm")
+    clip_gradient_norm: float | None = Field(None, gt=0, description="clip gradients to this norm")
 
 
 class RuntimeConfig(Record):
@@ -124,21 +134,24 @@ class RuntimeConfig(Record):
         0, ge=0, description="Ray Train workers; 0 trains in this process"
     )
     gpus_per_worker: Annotated[float, NOT_IDENTITY] = Field(
-        0.0, ge=0, description="GPUs a worker reserves"
+        0.0, ge=0, description="GPUs that each worker reserves"
     )
     ray_address: Annotated[str | None, NOT_IDENTITY] = Field(
-        None, description="an existing cluster (auto, HOST:6379); None starts a local one"
+        None,
+        description="address of a running Ray cluster (auto, HOST:6379); None starts a local one",
     )
     loader_workers: Annotated[int, NOT_IDENTITY] = Field(
-        0, ge=0, le=1024, description="loader threads per worker; 0 loads in line"
+        0, ge=0, le=1024, description="loader threads per worker; 0 loads in the training thread"
     )
     jpeg_decoder: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",
     )
     device: Annotated[str, NOT_IDENTITY] = Field("auto", description="auto, cpu, cuda, cuda:N")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
-    compile: Annotated[bool, NOT_IDENTITY] = Field(False, description="torch.compile the student")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 with autocast")
+    compile: Annotated[bool, NOT_IDENTITY] = Field(
+        False, description="use torch.compile for the student"
+    )
     checkpoint_seconds: Annotated[float, NOT_IDENTITY] = Field(
         300.0, ge=0, description="time between checkpoints, seconds"
     )
@@ -146,21 +159,23 @@ class RuntimeConfig(Record):
         None, ge=1, description="steps between checkpoints"
     )
     keep_checkpoints: Annotated[int, NOT_IDENTITY] = Field(
-        2, ge=1, description="newest checkpoints kept"
+        2, ge=1, description="number of newest checkpoints to keep"
     )
-    seed: int = Field(0, ge=0, description="with epoch and sample, the source of all randomness")
+    seed: int = Field(0, ge=0, description="random numbers depend only on seed, epoch and sample")
 
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
         if value not in {"auto", "cpu", "cuda"} and not value.startswith("cuda:"):
-            raise ValueError(f"device {value!r} is none of auto, cpu, cuda, cuda:N")
+            raise ValueError(f"device {value!r} is not one of auto, cpu, cuda, cuda:N")
         return value
 
 
 def with_flow_pixels(values: Any) -> Any:
-    """Raw values of a configuration, with FLOW_PIXELS for what ``clip`` leaves open of a student
-    that reads flow. Anything else is returned as it is."""
+    """Raw values of a configuration, with FLOW_PIXELS as the defaults of ``clip`` for flow.
+
+    Values of a student that does not read flow are returned unchanged.
+    """
     if not isinstance(values, dict):
         return values
     student, clip = values.get("student"), values.get("clip", {})

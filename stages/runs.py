@@ -1,4 +1,4 @@
-"""What training runs lie below a folder, and how far each of them is."""
+"""Lists the training runs below a folder and the state of each of them."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ from distinit.schemas.wording import one_line
 
 __all__ = ["RunSummary", "RunTable", "list_runs"]
 
-# Folders of a run that hold no other runs.
+# Folders inside a run that are not searched for other runs.
 _INSIDE = frozenset({"checkpoints", "tensorboard", "ray", "frames"})
 
 
-_SHOWN = 60  # characters of a network's name
+_SHOWN = 60  # longest network name in the table, characters
 
 
 class RunSummary(Record):
-    """One run directory in a line."""
+    """One run directory, one line of the table."""
 
     path: str
-    kind: str = Field(description="distill or finetune; empty if run.json cannot be read")
-    student: str = Field(description="name of the network; - if not known yet")
+    kind: str = Field(description="distill or finetune; empty if the run cannot be read")
+    student: str = Field(description="name of the network; - if it is not known yet")
     state: str = Field(description="finished, at step N, not begun, or unreadable")
-    epochs: float = Field(description="done so far")
+    epochs: float = Field(description="epochs done so far")
     epochs_total: int
-    loss: float | None = Field(description="of the last metric line")
-    top1: float | None = Field(description="percent; of a finished finetune run")
-    cache_digest: str | None = Field(description="of the target cache the student comes from")
+    loss: float | None = Field(description="training loss of the last metric line")
+    top1: float | None = Field(description="top-1 accuracy of a finished finetune run, percent")
+    cache_digest: str | None = Field(
+        description="content digest of the target cache that the student was distilled from"
+    )
 
 
 class RunTable(Record):
-    """Every run below a folder, by path."""
+    """Every run below a folder, sorted by path."""
 
     folder: str
     runs: tuple[RunSummary, ...]
 
     def summary(self) -> str:
-        """A table with one line a run."""
+        """A table with one line per run."""
         if not self.runs:
             return f"no run directory below {one_line(self.folder)}"
         head = ("kind", "student", "state", "epochs", "loss/top-1", "cache", "path")
@@ -58,12 +60,12 @@ class RunTable(Record):
 
 
 def list_runs(folder: Path) -> RunTable:
-    """Look for run directories in ``folder`` and below. Raises ConfigError if it is none."""
+    """Find run directories in and below ``folder``. Raises ConfigError if it is not a folder."""
     if not folder.is_dir():
         raise ConfigError(
-            f"{folder} is no folder",
+            f"{folder} is not a folder",
             expected="a folder with run directories",
-            remedy="give the folder that holds what `--out` named",
+            remedy="give the folder that contains the `--out` folders of your runs",
         )
     found = []
     for root, folders, files in os.walk(folder):
@@ -107,11 +109,11 @@ def _read[R: Record](path: Path, kind: type[R]) -> R | None:
         return None
 
 
-# The configurations of runs that others, or other versions, made: nothing in them is certain.
+# Configurations may come from other people or other versions: any field can be wrong or missing.
 
 
 def _network(config: dict[str, Any]) -> str:
-    """A finetune run may take its network from ``init``, and name none."""
+    """Name of the network; - if a finetune run takes its network from ``init``."""
     name = _part(config, "student").get("name", "-")
     return name if isinstance(name, str) else "-"
 
@@ -133,7 +135,7 @@ def _state(run: RunDirectory, line: MetricLine) -> str:
 
 
 def _text(path: Path) -> str:
-    """A path as text; bytes of a name that are not UTF-8 are escaped."""
+    """The path as text, with bytes that are not UTF-8 escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""`distinit runs`: every run directory, whatever state it is in."""
+"""`distinit runs` lists every run directory, in whatever state it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGEST = "0123456789abcdef" * 4
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A finished finetune run, one under way, one just begun, one torn; a decoy within a run."""
+    """Runs in four states: not begun, stopped, finished, damaged; one contains a fake run.json."""
     for name in ("begun", "stopped"):
         values = {"cache": "c", "frames": "f", "out": name, "student": {"name": "r3d_18"}}
         config = DistillConfig.model_validate(values)
@@ -84,7 +84,7 @@ def test_every_run_is_listed_with_its_state(folder: Path) -> None:
     assert (tuned.epochs, tuned.epochs_total) == (8, 8)
 
 
-def test_the_table_and_the_json_say_the_same(folder: Path) -> None:
+def test_the_table_and_the_json_agree(folder: Path) -> None:
     text = CliRunner().invoke(main, ["runs", str(folder)])
     assert text.exit_code == 0
     head, _, stopped, torn, tuned = (line.split() for line in text.output.splitlines())
@@ -102,9 +102,9 @@ def test_a_damaged_result_is_unreadable_not_finished(folder: Path) -> None:
     assert list_runs(folder).runs[-1].state == "unreadable"
 
 
-def test_no_runs_and_no_folder(tmp_path: Path) -> None:
+def test_a_folder_without_runs_and_a_missing_folder(tmp_path: Path) -> None:
     assert list_runs(tmp_path).summary() == f"no run directory below {tmp_path}"
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         list_runs(tmp_path / "nowhere")
 
 
@@ -125,7 +125,9 @@ HOSTILE: dict[str, list[bytes]] = {
 
 @pytest.mark.parametrize(("name", "data"), [(n, d) for n in HOSTILE for d in HOSTILE[n]])
 @pytest.mark.parametrize("run", ["tuned", "distill/stopped"])
-def test_no_byte_of_a_run_is_a_traceback(folder: Path, run: str, name: str, data: bytes) -> None:
+def test_damaged_files_of_a_run_never_cause_a_traceback(
+    folder: Path, run: str, name: str, data: bytes
+) -> None:
     (folder / run / name).write_bytes(data)
     for options in ([], ["--json"]):
         found = CliRunner().invoke(main, ["runs", str(folder), *options])

@@ -162,7 +162,7 @@ def test_label_spaces_differ_if_the_order_of_the_names_does() -> None:
     [
         ([{"loss": "kl"}, {}], "one loss, average and temperature"),
         ([{"temperature": 2}, {}], "one loss, average and temperature"),
-        ([{"weight": 0}, {}], "weight 0 has no part"),
+        ([{"weight": 0}, {}], "weight 0 is not part"),
     ],
 )
 def test_targets_that_cannot_be_averaged_are_refused(
