@@ -53,6 +53,8 @@ def ray_session() -> Iterator[None]:
     import ray
 
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    # Ray Train asks its workers every 2 s by default whether they have finished.
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
     # "local": another Ray may run on this machine, and its address would be found.
     ray.init(address="local", num_cpus=4, **quiet)
     yield

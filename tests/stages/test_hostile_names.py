@@ -12,10 +12,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers.videos import make_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distinit.cli import main
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.pipeline.progress import JsonProgress, LogProgress
 from distinit.pipeline.reports.html import element
@@ -141,8 +143,17 @@ def hostile_corpus(root: Path) -> list[str]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a separate process."""
     command = [sys.executable, "-m", "distinit.cli", *arguments]
     return subprocess.run(command, capture_output=True, check=False)
+
+
+def run_here(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in this process, which has imported everything already."""
+    done = CliRunner().invoke(main, arguments)
+    return subprocess.CompletedProcess(
+        arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +169,10 @@ def hostile(
     (home / "v" / HOSTILE[2]).unlink()
     (home / "v" / HOSTILE[3]).rename(home / "v" / "renamed\n\x1b[2J.mp4")
     said += [
-        run(*extract, "--max-failed", "0"),
-        run(*extract, "--json"),
-        run("cache", "verify", str(home / "cache")),
-        run("audit", str(home / "cache"), "--out", str(home / "audit")),
+        run_here(*extract, "--max-failed", "0"),
+        run_here(*extract, "--json"),
+        run_here("cache", "verify", str(home / "cache")),
+        run_here("audit", str(home / "cache"), "--out", str(home / "audit")),
     ]
     return home, said
 
