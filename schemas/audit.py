@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
-from distinit.schemas.teacher import AnswerReport, TeacherRecord
+from distinit.schemas.teacher import OutputReport, TeacherRecord
 from distinit.schemas.wording import counted, one_line
 
 __all__ = [
@@ -116,7 +116,7 @@ class TeacherAudit(Record):
 
     record: TeacherRecord
     confidence: ConfidenceAudit | None = Field(description="None: features or no frames")
-    answers: AnswerReport | None = Field(None, description="None: features or no frames")
+    answers: OutputReport | None = Field(None, description="None: features or no frames")
 
 
 class FailureRow(Record):

@@ -15,11 +15,11 @@ __all__ = [
     "CACHE_FORMAT_VERSION",
     "MAX_CAPACITY",
     "MAX_UNITS",
-    "AnswerSums",
     "CacheManifest",
     "CorpusSummary",
     "FidelitySums",
     "FileEntry",
+    "OutputSums",
     "PlanSummary",
     "RowSpace",
     "TeacherSummary",
@@ -198,8 +198,8 @@ class FidelitySums(_RowSums):
     )
 
 
-class AnswerSums(_RowSums):
-    """Additive parts of an AnswerReport."""
+class OutputSums(_RowSums):
+    """Additive parts of an OutputReport."""
 
     _counts: ClassVar[tuple[str, ...]] = ("ties", "flat", "top_class_frames")
 
@@ -232,7 +232,7 @@ class UnitCommit(Record):
         description="videos of other teachers that this one has no usable answer for, and why: "
         "its rows of them are NaN, and they count as failed for the whole cache",
     )
-    answers: AnswerSums | None = Field(None, description="None for feature teachers")
+    answers: OutputSums | None = Field(None, description="None for feature teachers")
     record_sha256: Sha256 = Field(
         description="over the other fields of this record: nothing else would tell that one of "
         "them was damaged while the cache has no list of checksums yet"

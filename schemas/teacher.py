@@ -14,9 +14,9 @@ __all__ = [
     "MAX_CLASSES",
     "PROBE_SUMS",
     "TEACHER_ID_PATTERN",
-    "AnswerReport",
     "Encoding",
     "FidelityReport",
+    "OutputReport",
     "PreprocessSpec",
     "ProbeAnswer",
     "TeacherIdentity",
@@ -247,7 +247,7 @@ class FidelityReport(Record):
         )
 
 
-class AnswerReport(Record):
+class OutputReport(Record):
     """Whether a teacher tells the frames of a corpus apart."""
 
     frames: int = Field(ge=1, description="rows of the cache")

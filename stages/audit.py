@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distinit.pipeline.cache.answers import answer_report
+from distinit.pipeline.cache.output_stats import output_report
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.frames.jpeg import decode_jpeg
@@ -29,7 +29,7 @@ from distinit.schemas.audit import (
     TeacherAudit,
 )
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.teacher import AnswerReport, TeacherRecord
+from distinit.schemas.teacher import OutputReport, TeacherRecord
 
 __all__ = ["audit"]
 
@@ -85,14 +85,14 @@ def _audit_teacher(
     return TeacherAudit(
         record=record,
         confidence=summarise(scan, names, record.identity.label_names, config),
-        answers=_answers(cache, record),
+        answers=_output_report(cache, record),
     )
 
 
-def _answers(cache: TargetCache, record: TeacherRecord) -> AnswerReport | None:
+def _output_report(cache: TargetCache, record: TeacherRecord) -> OutputReport | None:
     units = sorted(cache.layout.committed_units(record.id))
     sums = (read_commit(cache.layout, record, unit).answers for unit in units)
-    return answer_report(sums, record.identity)
+    return output_report(sums, record.identity)
 
 
 def _rgb_store(folder: str) -> FrameStore:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from distinit.pipeline.cache.answers import answer_report
 from distinit.pipeline.cache.completion import ExtractCommand, missing_lines
+from distinit.pipeline.cache.output_stats import output_report
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.compute.executor import Executor
 from distinit.pipeline.compute.in_process import InProcessExecutor
@@ -37,7 +37,7 @@ from distinit.schemas.errors import (
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import (
-    AnswerReport,
+    OutputReport,
     TeacherIdentity,
     TeacherRecord,
     TeacherRequest,
@@ -343,7 +343,7 @@ def _result(
             for name, record in writer.records.items()
             if record.fidelity is not None
         },
-        answers=_answers(writer),
+        answers=_output_reports(writer),
         frames_done=frames_done,
         seconds=round(seconds, 2),
     )
@@ -364,10 +364,10 @@ def _missing(config: ExtractConfig, writer: CacheWriter) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _answers(writer: CacheWriter) -> dict[str, AnswerReport]:
+def _output_reports(writer: CacheWriter) -> dict[str, OutputReport]:
     commits = writer.state().commits
     reports = {
-        name: answer_report((c.answers for c in commits[name].values()), record.identity)
+        name: output_report((c.answers for c in commits[name].values()), record.identity)
         for name, record in writer.records.items()
     }
     return {name: report for name, report in reports.items() if report is not None}

@@ -7,7 +7,7 @@ from pydantic import Field
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.schemas.base import Record
 from distinit.schemas.corpus import CorpusReport
-from distinit.schemas.teacher import AnswerReport, FidelityReport
+from distinit.schemas.teacher import FidelityReport, OutputReport
 from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["ExtractResult", "FailedVideo"]
@@ -54,7 +54,7 @@ class ExtractResult(Record):
     encoding_losses: dict[str, FidelityReport] = Field(
         description="what the stored form of each teacher's logits lost, over the whole cache"
     )
-    answers: dict[str, AnswerReport] = Field(
+    answers: dict[str, OutputReport] = Field(
         {},
         description="whether each teacher of logits tells the frames apart, over the whole cache",
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from distinit.pipeline.cache.answers import answer_sums
 from distinit.pipeline.cache.arrays import encode_shard
 from distinit.pipeline.cache.confidence import (
     Confidence,
@@ -21,9 +20,10 @@ from distinit.pipeline.cache.confidence import (
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode, encode
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.output_stats import output_sums
 from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tables import write_table
-from distinit.schemas.manifest import AnswerSums, FidelitySums, FileEntry
+from distinit.schemas.manifest import FidelitySums, FileEntry, OutputSums
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
@@ -62,7 +62,7 @@ class StagedTeacher:
     files: Mapping[Path, tuple[Path, FileEntry]]
     content_sha256: str
     fidelity: FidelitySums | None
-    answers: AnswerSums | None
+    answers: OutputSums | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,11 @@ class _TeacherRows:
         answered = used[~np.isnan(entropy_nats[used])]
         return sums_of(self.fidelity, entropy_nats, answered)
 
-    def answer_sums(self, used: np.ndarray) -> AnswerSums | None:
+    def output_sums(self, used: np.ndarray) -> OutputSums | None:
         if not self.confidence:
             return None
         answered = used[~np.isnan(self.confidence["entropy_nats"][used])]
-        return answer_sums(self.confidence, self.record.identity.classes, answered)
+        return output_sums(self.confidence, self.record.identity.classes, answered)
 
     def confidence_table(self, row_N: np.ndarray, used: np.ndarray) -> pa.Table:
         if not self.confidence:
@@ -215,5 +215,5 @@ class UnitBuffer:
             files={final: (path, file_entry(path)) for final, path in staged.items()},
             content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),
             fidelity=teacher.fidelity_sums(used),
-            answers=teacher.answer_sums(used),
+            answers=teacher.output_sums(used),
         )

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from helpers import caches
 
-from distinit.pipeline.cache.answers import answer_report, answer_sums
 from distinit.pipeline.cache.confidence import confidence_of
-from distinit.schemas.manifest import AnswerSums
-from distinit.schemas.teacher import AnswerReport, TeacherIdentity
+from distinit.pipeline.cache.output_stats import output_report, output_sums
+from distinit.schemas.manifest import OutputSums
+from distinit.schemas.teacher import OutputReport, TeacherIdentity
 
 
-def sums_of(logits_NC: np.ndarray, rows: np.ndarray | None = None) -> AnswerSums:
+def sums_of(logits_NC: np.ndarray, rows: np.ndarray | None = None) -> OutputSums:
     columns = dataclasses.asdict(confidence_of(logits_NC.astype(np.float32)))
     rows = np.arange(len(logits_NC)) if rows is None else rows
-    return answer_sums(columns, logits_NC.shape[1], rows)
+    return output_sums(columns, logits_NC.shape[1], rows)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def identity() -> TeacherIdentity:
     return identity.model_copy(update={"label_names": ("cat", "dog", "\x1b[31mred")})
 
 
-def report_of(identity: TeacherIdentity, *units: np.ndarray) -> AnswerReport:
-    report = answer_report([sums_of(unit) for unit in units], identity)
+def report_of(identity: TeacherIdentity, *units: np.ndarray) -> OutputReport:
+    report = output_report([sums_of(unit) for unit in units], identity)
     assert report is not None
     return report
 
@@ -38,7 +38,7 @@ def test_sums_of_some_rows() -> None:
     assert (found.frames, found.ties, found.flat) == (3, 2, 1)
     assert (found.top_class, found.top_class_frames) == (0, 2)
     assert found.entropy_nats_sum == pytest.approx(1.8162, abs=1e-4)
-    assert sums_of(logits_NC, np.zeros(0, int)) == AnswerSums()
+    assert sums_of(logits_NC, np.zeros(0, int)) == OutputSums()
 
 
 def test_an_informative_teacher_is_passed_over(identity: TeacherIdentity) -> None:
@@ -49,8 +49,8 @@ def test_an_informative_teacher_is_passed_over(identity: TeacherIdentity) -> Non
 
 
 def test_no_frames_and_features_have_no_report(identity: TeacherIdentity) -> None:
-    assert answer_report([], identity) is None
-    assert answer_report([None, AnswerSums()], identity) is None
+    assert output_report([], identity) is None
+    assert output_report([None, OutputSums()], identity) is None
 
 
 def test_all_equal_logits_are_said(identity: TeacherIdentity) -> None:
