@@ -1,15 +1,22 @@
-"""Files that are either whole or absent, paths that stay inside their folder, bounded reads.
+"""Files that are complete or absent, paths that stay inside their folder, bounded reads.
 
-Folders come from strangers. Nothing here follows a link to write, waits for a pipe, or reads more
-than a caller allows.
+Folders may come from an attacker. Nothing here follows a link to write, waits for a pipe, or reads
+more than the caller allows.
+
+While a file is written it has another name, unique to its writer: ``NAME.1f2e3d4c.partial``. The
+writer holds a ``flock`` on it, so that the leftovers of killed writers can be told from files that
+are being written.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -20,6 +27,7 @@ __all__ = [
     "PARTIAL_SUFFIX",
     "atomic_path",
     "atomic_write_bytes",
+    "create_partial",
     "fsync_dir",
     "fsync_file",
     "open_for_writing",
@@ -28,6 +36,7 @@ __all__ = [
     "read_bounded",
     "read_inside",
     "refuse_links",
+    "remove_dead_partials",
     "safe_join",
     "sha256_file",
     "storage_errors",
@@ -39,22 +48,23 @@ _REMEDIES = {
     errno.ENOSPC: "free some space or choose another disk, then run the same command again",
     errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
     errno.EFBIG: "the file size limit is reached (`ulimit -f`): raise it, then run it again",
-    errno.EIO: "the disk reports a fault: look at it (`dmesg`), then run the same command again",
+    errno.EIO: "the disk reports an error: check it (`dmesg`), then run the same command again",
     errno.ENOTDIR: "a part of that path is a file: choose another folder",
-    errno.EISDIR: "there is a folder of that name: choose another path",
-    errno.EEXIST: "there is a file of that name: choose another folder",
-    errno.ELOOP: "there is a link in its place, which is not followed: remove it",
+    errno.EISDIR: "a folder has that name: choose another path",
+    errno.EEXIST: "a file has that name: choose another folder",
+    errno.ELOOP: "the path is a symbolic link, which is not followed: remove it",
     errno.EROFS: "the file system is read-only: choose a folder you can write to",
-    errno.EACCES: "you may not write there: change the permissions or choose another folder",
-    errno.EPERM: "you may not write there: change the permissions or choose another folder",
+    errno.EACCES: "you have no permission to write there: change it or choose another folder",
+    errno.EPERM: "you have no permission to write there: change it or choose another folder",
 }
 _REGULAR = "a regular file"
 _BLOCK_BYTES = 1 << 20
+_PARTIAL_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a refusal of the disk (full, read-only, no permission) into a StorageError."""
+    """Turn an OSError of the disk (full, read-only, no permission) into a StorageError."""
     try:
         yield
     except OSError as error:
@@ -69,38 +79,85 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a ``.partial`` sibling to write; on success it is synced and renamed to ``path``.
+    """Yield a new, empty file to write; on success it is synced and renamed to ``path``.
 
-    The sibling is there already, new and empty: a link of its name is removed, not followed. On
-    an error the partial file is removed and ``path`` is as it was.
+    It lies next to ``path``, and its name is unique: of several writers of one path the last to
+    finish wins. On an error it is removed and ``path`` is unchanged.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)
-            os.close(open_for_writing(partial, os.O_EXCL))
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial, descriptor = create_partial(path)
+        try:
             yield partial
             fsync_file(partial)
             partial.replace(path)
             fsync_dir(path.parent)
-    except BaseException:
-        with suppress(OSError):  # where a part of the path is a file, nothing was made
-            partial.unlink()
-        raise
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+            os.close(descriptor)
+
+
+def create_partial(path: Path) -> tuple[Path, int]:
+    """A new, empty file to be renamed to ``path``, and a descriptor to write it.
+
+    The file counts as being written until the descriptor is closed. Raises StorageError.
+    """
+    while True:
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
+        descriptor = open_for_writing(partial, os.O_EXCL)
+        # ``remove_dead_partials`` may have found it before it was locked.
+        if _try_lock(descriptor, no_locks=True) and os.fstat(descriptor).st_nlink:
+            return partial, descriptor
+        os.close(descriptor)
+
+
+def remove_dead_partials(folder: Path) -> None:
+    """Remove what killed writers left directly in ``folder``; files being written are kept.
+
+    Only files that have the name of a partial file as ``create_partial`` makes it are touched.
+    Raises StorageError.
+    """
+    with storage_errors(folder):
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
+            if _PARTIAL_NAME.fullmatch(path.name) and not path.is_symlink():
+                _remove_if_dead(path)
+
+
+def _remove_if_dead(path: Path) -> None:
+    try:
+        descriptor = open_regular(path)
+    except OSError:  # not a file, or its writer has just finished
+        return
+    try:
+        if _try_lock(descriptor, no_locks=False):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, *, no_locks: bool) -> bool:
+    """Whether the lock was free and is now held; ``no_locks`` on file systems without locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return no_locks
+    return True
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old bytes or all the new ones."""
+    """Write ``data`` to ``path`` so that a reader sees either the old bytes or the new ones."""
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
 def open_for_writing(path: Path, flags: int = 0) -> int:
-    """A descriptor to read and write a file that is made where it is missing; never a link.
+    """A descriptor to read and write a file, which is created if it is missing; never a link.
 
-    Raises StorageError where a link, a folder or no regular file is in its place, or a file with
-    content that has another name too (a hard link): what is written would change that one.
+    Raises StorageError if the path is a link, a folder or a special file, or a file with content
+    that has another name too (a hard link): a write would change the content under both names.
     """
     with storage_errors(path):
         flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -108,20 +165,20 @@ def open_for_writing(path: Path, flags: int = 0) -> int:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise StorageError(f"cannot write {path}", expected=_REGULAR, found="something else")
+        raise StorageError(f"cannot write {path}", expected=_REGULAR, found="a special file")
     if status.st_nlink > 1 and status.st_size > 0:  # an empty .lock in a copy by `cp -al` may stay
         os.close(descriptor)
         raise StorageError(
             f"cannot write {path}",
             expected="a file with one name",
             found=f"a hard link: the file has {status.st_nlink} names, and all would change",
-            remedy=f"give it a copy of its own: cp {path} {path}.copy && mv {path}.copy {path}",
+            remedy=f"replace it by a copy: cp {path} {path}.copy && mv {path}.copy {path}",
         )
     return descriptor
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor to read a regular file; of anything else nothing is read or waited for.
+    """A descriptor to read a regular file; never waits for a pipe or a device.
 
     Raises OSError: as ``os.open``, and with EINVAL for a pipe, a device, a socket or a folder.
     """
@@ -133,7 +190,7 @@ def open_regular(path: Path) -> int:
 
 
 def open_inside(root: Path, path: Path) -> int:
-    """As ``open_regular``, of a file below ``root``, which is resolved.
+    """As ``open_regular``, for a file below ``root``, which must be a resolved path.
 
     Raises OSError: as ``open_regular``, and with ELOOP if a link leads out of ``root``.
     """
@@ -154,7 +211,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 
 
 def read_inside(root: Path, path: Path, limit_bytes: int) -> bytes:
-    """As ``read_bounded``, of a file below ``root``. Raises OSError also as ``open_inside``."""
+    """As ``read_bounded``, for a file below ``root``. Raises OSError also as ``open_inside``."""
     return _read_all(open_inside(root, path), path, limit_bytes)
 
 
@@ -162,9 +219,9 @@ def _read_all(descriptor: int, path: Path, limit_bytes: int) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         size_bytes = os.fstat(descriptor).st_size
         _refuse_above(limit_bytes, size_bytes, path)
-        data = file.read(size_bytes + 1)  # as much as is asked for is allocated
+        data = file.read(size_bytes + 1)  # read() allocates as many bytes as it is asked for
         while len(data) > size_bytes and (more := file.read(_BLOCK_BYTES)):
-            data += more  # a file of /proc has no size, others may grow
+            data += more  # files of /proc report size 0, others may grow
             _refuse_above(limit_bytes, len(data), path)
     _refuse_above(limit_bytes, len(data), path)
     return data
@@ -178,8 +235,8 @@ def _refuse_above(limit_bytes: int, size_bytes: int, path: Path) -> None:
 def refuse_links(root: Path, error: type[DistInitError] = StorageError) -> None:
     """Raise ``error`` unless everything below ``root`` is a regular file or a folder.
 
-    To be called before the first write into a folder that may come from elsewhere: a link in it
-    could lead a write, or a removal, to any other place. ``root`` itself may be a link.
+    To be called before the first write into a folder that may come from someone else: through a
+    link in it, a write or a removal could reach any other place. ``root`` itself may be a link.
     """
     folders = [root] if root.is_dir() else []
     while folders:
@@ -211,7 +268,7 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_dir(path: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename survives a power failure."""
     fsync_file(path)
 
 
@@ -224,21 +281,22 @@ def sha256_file(path: Path, limit_bytes: int | None = None) -> str:
 
 
 def safe_join(root: Path, relative: str) -> Path:
-    """``root / relative``, refusing what a hostile manifest could smuggle in.
+    """``root / relative``, for a relative path that may come from a hostile manifest.
 
-    Raises CacheCorruptError for absolute paths, ``..`` and symlinks that leave ``root``.
+    Raises CacheCorruptError for absolute paths, ``..``, symbolic links that lead out of ``root``,
+    and names with backslashes or unprintable characters.
     """
     pure = PurePosixPath(relative)
     unusable = "\\" in relative or not relative.isprintable() or not relative
     if pure.is_absolute() or ".." in pure.parts or unusable:
         raise CacheCorruptError(
-            "a record names a path outside its own folder",
+            "a record names a path outside of its folder",
             expected=f"a relative path below {root}",
             found=repr(relative),
             remedy="do not use this folder; ask its sender for a clean copy",
         )
     joined = root / relative
-    real = Path(os.path.realpath(joined))  # Path.resolve raises for links in a circle
+    real = Path(os.path.realpath(joined))  # Path.resolve raises if links form a circle
     if not real.is_relative_to(os.path.realpath(root)):
         raise CacheCorruptError(
             "a link in the folder leads outside of it",

@@ -19,7 +19,7 @@ from distinit.pipeline.reports.plots import DARK, LIGHT, plot_classes, plot_entr
 from distinit.pipeline.reports.report import TeacherPictures, ThemedPlot, render_report
 from distinit.pipeline.reports.scan import ConfidenceScan, read_units
 from distinit.pipeline.reports.summary import VideoNames, summarise
-from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
 from distinit.schemas.audit import (
     AuditConfig,
     AuditResult,
@@ -48,6 +48,7 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
     store = None if config.frames is None else _rgb_store(config.frames)
     out = Path(config.out)
     refuse_inside_data(out)
+    remove_dead_partials(out)
     audits, pictures, files = [], {}, []
     for teacher_id in sorted(cache.teachers):
         teacher = _audit_teacher(cache, teacher_id, config, progress)

@@ -13,7 +13,7 @@ from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.storage import refuse_links
+from distinit.pipeline.storage import refuse_links, remove_dead_partials
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import load_student
 from distinit.pipeline.students.registry import check_clip
@@ -47,6 +47,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     _refuse_other_classes(run, student_record, dataset)
     _refuse_other_records(run, record, trained, student_record, dataset)
     refuse_links(run)
+    remove_dead_partials(run)
     store = FrameStore.open(_store_of(config, trained, student_record))
     result = _score(config, student, student_record, dataset, store, trained, progress)
     write_record(result, run / f"result-{config.evaluation.protocol}.json")

@@ -45,8 +45,9 @@ _VIDEO_ID = r"^[0-9a-f]{16}(-[1-9][0-9]*)?$"  # the first digits of the video's 
 _DIGEST = r"^[0-9a-f]{64}$"
 _COPY = "restore it from a copy of the cache, or give a new cache folder"
 
-
-_BEFORE_MANIFEST = {".lock", ".fence", ".staging", "plan.parquet", "plan.parquet.partial"}
+_PRIVATE = {".lock", ".fence", ".staging"}
+_WRITTEN_FIRST = ("plan.parquet", "manifest.json")
+"""The first files of a cache: a killed writer may have left parts of them, and no manifest."""
 
 
 def create_cache(
@@ -56,13 +57,14 @@ def create_cache(
     unit_rows: int | None,
 ) -> None:
     """Persist the plan, then the manifest: from then on the folder is a cache."""
-    strangers = {path.name for path in layout.root.iterdir()} - _BEFORE_MANIFEST
-    if strangers:
-        kind = CacheCorruptError if "teachers" in strangers else CacheError
+    names = (path.name for path in layout.root.iterdir())
+    others = [name for name in names if not _may_precede_manifest(name)]
+    if others:
+        kind = CacheCorruptError if "teachers" in others else CacheError
         raise kind(
             f"{layout.root} has content but no manifest.json",
             expected="an empty folder or a target cache",
-            found=", ".join(sorted(strangers)[:5]),
+            found=", ".join(sorted(others)[:5]),
             remedy="choose another folder, or restore manifest.json from a copy of the cache",
         )
     capacity = unit_rows or choose_capacity(sum(video.rows for video in videos))
@@ -82,8 +84,13 @@ def create_cache(
     write_record(manifest, layout.manifest)
 
 
+def _may_precede_manifest(name: str) -> bool:
+    is_partial = name.startswith(_WRITTEN_FIRST) and name.endswith(PARTIAL_SUFFIX)
+    return name in _PRIVATE or name == "plan.parquet" or is_partial
+
+
 def sweep(layout: CacheLayout) -> None:
-    """Remove what a killed writer left half-written; the lock says that none is alive."""
+    """Remove what killed writers left. The caller holds the lock, so no writer is alive."""
     shutil.rmtree(layout.staging, ignore_errors=True)
     for name in list_tree(layout).files:
         if name.endswith(PARTIAL_SUFFIX):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -289,7 +288,7 @@ class CacheWriter:
         check_content(self.layout, before, self.manifest)
         write_record(self.manifest, self.layout.manifest)
         if complete:
-            shutil.rmtree(self.layout.staging, ignore_errors=True)
+            sweep(self.layout)
             write_cards(self.layout, self.manifest, state)
         return self.manifest
 

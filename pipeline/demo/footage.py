@@ -24,7 +24,7 @@ from distinit.pipeline.demo.camera import film_photo
 from distinit.pipeline.demo.recipe import Clip, CutClip, PhotoClip, demo_clips
 from distinit.pipeline.demo.sources import PHOTOS, VIDEOS, packaged_file
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.storage import atomic_path, atomic_write_bytes
+from distinit.pipeline.storage import atomic_path, atomic_write_bytes, remove_dead_partials
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import DistInitError
 
@@ -83,6 +83,8 @@ def _begin(root: Path, sources: Path, clips: Sequence[Clip]) -> None:
 
     From then on a clip that exists is whole and of this recipe, so an interrupted call continues.
     """
+    for folder in {root, *((root / clip.path).parent for clip in clips)}:
+        remove_dead_partials(folder)
     listing = _listing(clips)
     if sources.is_file() and sources.read_text() == listing:
         return

@@ -12,7 +12,7 @@ import google_crc32c
 import pyarrow as pa
 
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH
-from distinit.pipeline.storage import open_for_writing, storage_errors
+from distinit.pipeline.storage import create_partial, storage_errors
 from distinit.schemas.frames import BatchLocation, VideoRows
 from distinit.schemas.tables import STORE_SCHEMA
 
@@ -41,22 +41,23 @@ class RowFile:
     """An Arrow IPC file that is written in batches of ``ROWS_PER_BATCH`` rows.
 
     ``videos`` lists its contents as VideoRows, in row order; ``row_count`` is the number of rows.
-    The file is always new: whatever a killed writer left at ``path`` is removed, and no link is
-    followed. Raises StorageError if the disk refuses.
+    It is a new file at ``path``, to be renamed to ``final_path`` once it is closed. Raises
+    StorageError if the disk refuses.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, final_path: Path) -> None:
+        self.final_path = final_path
         self.row_count = 0
         self.videos: list[VideoRows] = []
         self._ids: list[str] = []
         self._indices: list[int] = []
         self._jpegs: list[bytes] = []
         self._checksums: list[int] = []
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # a killed writer that still runs keeps its own file
-            self._file = os.fdopen(open_for_writing(path, os.O_EXCL), "wb")
+        with storage_errors(final_path):
+            final_path.parent.mkdir(parents=True, exist_ok=True)
+            # A unique name: a writer that is taken for dead may still be writing this unit.
+            self.path, descriptor = create_partial(final_path)
+            self._file = os.fdopen(descriptor, "wb")
         self._ipc = pa.ipc.new_file(self._file, STORE_SCHEMA)
 
     def add(self, rows: VideoRows, jpegs: Iterable[bytes]) -> None:
@@ -117,16 +118,19 @@ def _continues(before: VideoRows, rows: VideoRows) -> bool:
 
 def without_videos(file: RowFile, dropped: set[str]) -> RowFile:
     """Replace a closed row file by a copy without the videos in ``dropped``."""
-    kept = RowFile(file.path.with_name(file.path.name + ".kept"))
-    with pa.memory_map(str(file.path)) as source:
-        reader = pa.ipc.open_file(source)
-        for rows in file.videos:
-            if rows.video_id not in dropped:
-                moved = rows.model_copy(update={"first_row": kept.row_count})
-                kept.add(moved, _jpegs_of(reader, rows))
-    kept.close()
-    kept.path.replace(file.path)
-    kept.path = file.path
+    kept = RowFile(file.final_path)
+    try:
+        with pa.memory_map(str(file.path)) as source:
+            reader = pa.ipc.open_file(source)
+            for rows in file.videos:
+                if rows.video_id not in dropped:
+                    moved = rows.model_copy(update={"first_row": kept.row_count})
+                    kept.add(moved, _jpegs_of(reader, rows))
+        kept.close()
+    except BaseException:
+        kept.discard()
+        raise
+    file.discard()
     return kept
 
 

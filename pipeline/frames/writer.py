@@ -120,9 +120,7 @@ class FrameStoreWriter:
         record is removed. Files that a killed writer left are removed too. The caller must hold
         ``store_lock``. Raises StorageError if something cannot be removed.
         """
-        for path in self._layout.root.glob(f"unit-*{PARTIAL_SUFFIX}*"):
-            with storage_errors(path):
-                path.unlink(missing_ok=True)
+        self._remove_partials()
         committed = self.committed_units()
         pending = []
         for unit in units:
@@ -130,6 +128,14 @@ class FrameStoreWriter:
                 self.remove_commit(unit)
                 pending.append(unit)
         return pending
+
+    def _remove_partials(self) -> None:
+        """Remove what killed writers left. The caller holds the lock, so no writer is alive."""
+        name = f"{self._layout.manifest.name}*{PARTIAL_SUFFIX}"
+        for pattern in (f"unit-*{PARTIAL_SUFFIX}", name, f"commits/*{PARTIAL_SUFFIX}"):
+            for path in self._layout.root.glob(pattern):
+                with storage_errors(path):
+                    path.unlink(missing_ok=True)
 
     def _is_intact(self, unit: int) -> bool:
         try:
@@ -153,13 +159,14 @@ class FrameStoreWriter:
             path.unlink(missing_ok=True)
 
     def open_unit(self, unit: int) -> UnitFrameWriter:
-        """Start to write a unit from its beginning; what a killed writer left is overwritten."""
+        """Start to write a unit from its beginning."""
         return UnitFrameWriter(self._layout, self.geometry, unit, self.flow)
 
     def finalise(self, units: Iterable[int]) -> None:
         """Declare the store finished, with ``units``. Call it again after adding more units.
 
-        Raises FrameStoreError if one of them is not committed.
+        Files that killed writers left are removed; the caller must hold ``store_lock``.
+        Raises FrameStoreError if one of ``units`` is not committed.
         """
         expected = tuple(sorted(units))
         committed = self.committed_units()
@@ -171,6 +178,7 @@ class FrameStoreWriter:
                 found=f"{len(missing)} missing, the first is {missing[0]}",
                 remedy="rerun the command that writes it",
             )
+        self._remove_partials()
         self._write_manifest(expected)
 
 
@@ -189,7 +197,7 @@ class UnitFrameWriter:
         self._encode = encode_jpeg if flow is None else encode_planes
         self._quality = geometry.jpeg_quality if flow is None else flow.jpeg_quality
         self._path = layout.unit(unit)
-        self._rows = RowFile(self._path.with_name(self._path.name + PARTIAL_SUFFIX))
+        self._rows = RowFile(self._path)
         self._dropped: set[str] = set()
         self._failed: dict[str, UndecodableVideo] = {}
         self._damaged: dict[str, DamagedVideo] = {}

@@ -37,9 +37,7 @@ __all__ = ["CheckpointStore"]
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
 MOMENTUM = "momentum_buffer."
 _FOLDER = re.compile(r"step-([0-9]{9,13})")
-_FILES = frozenset(
-    {name + suffix for name in (MODEL, OPTIMIZER, RECORD) for suffix in ("", PARTIAL_SUFFIX)}
-)
+_FILES = frozenset({MODEL, OPTIMIZER, RECORD})
 _REMEDY = "nothing to do: the run falls back to the previous checkpoint"
 
 
@@ -199,7 +197,15 @@ def _is_folder(path: Path) -> bool:
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds a checkpoint, damaged perhaps, and nothing else."""
     names = {path.name for path in folder.iterdir()} if _is_folder(folder) else set()
-    return RECORD in names and names <= _FILES
+    return RECORD in names and _are_ours(names)
+
+
+def _are_ours(names: set[str]) -> bool:
+    """Whether these are files of a checkpoint, or what a killed writer left of its record."""
+    return all(
+        name in _FILES or (name.startswith(f"{RECORD}.") and name.endswith(PARTIAL_SUFFIX))
+        for name in names
+    )
 
 
 def _remove(folder: Path) -> None:
@@ -210,7 +216,7 @@ def _remove(folder: Path) -> None:
     if not folder.is_symlink() and not folder.exists():
         return
     names = {path.name for path in folder.iterdir()} if _is_folder(folder) else None
-    if names is None or not names <= _FILES:
+    if names is None or not _are_ours(names):
         raise StorageError(
             f"{folder} is in the way: it is no checkpoint, and is not removed",
             expected=f"no such folder, or one with {RECORD} and its tensors alone",

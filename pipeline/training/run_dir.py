@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.storage import refuse_links, storage_errors
+from distinit.pipeline.storage import refuse_links, remove_dead_partials, storage_errors
 from distinit.pipeline.training.metrics import MetricLine, last_line, read_lines
 from distinit.schemas.base import Record, differences, fields_outside_identity, flatten, sha256_of
 from distinit.schemas.errors import RunMismatchError
@@ -105,6 +105,7 @@ def open_run(
     path = root / "run.json"
     refuse_inside_data(root)
     refuse_links(root)
+    remove_dead_partials(root)
     if path.exists():
         stored = read_record(path, RunRecord, error=RunMismatchError, remedy=_REMEDY)
         if stored.config_digest != record.config_digest:

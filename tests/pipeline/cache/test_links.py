@@ -104,7 +104,7 @@ def test_links_in_a_folder_without_a_manifest_are_refused(
 ) -> None:
     victim = tmp_path / "thesis.txt"
     victim.write_text("mine")
-    for name in (".lock", ".fence", "plan.parquet", "plan.parquet.partial", ".staging"):
+    for name in (".lock", ".fence", "plan.parquet", "plan.parquet.0a1b2c3d.partial", ".staging"):
         root = tmp_path / f"c{name}"
         root.mkdir()
         (root / name).symlink_to(tmp_path if name == ".staging" else victim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def test_interrupted_and_resumed_gives_the_same_digest(
         caches.run_task(specs[done], corpus, commit=False)  # dies before its commit
     (root / "frames").mkdir(exist_ok=True)
     (root / "frames" / "unit-00006.parquet.partial").write_bytes(b"half")
+    (root / "manifest.json.0a1b2c3d.partial").write_bytes(b"half")
     manifest = caches.run_all(root, corpus, teachers)
     first = json.loads((cache_root / "manifest.json").read_text())
     assert manifest.content_digest == first["content_digest"]
@@ -319,6 +321,30 @@ def test_a_folder_with_other_content_is_refused(
     with pytest.raises(CacheError, match=r"thesis\.txt"):
         caches.open_writer(tmp_path, corpus, teachers)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_writer_killed_before_the_first_manifest_is_resumed(
+    cache_root: Path, tmp_path: Path, corpus: Any, teachers: list[Any]
+) -> None:
+    root = tmp_path / "begun"
+    root.mkdir()
+    shutil.copy(cache_root / "plan.parquet", root)
+    for name in ("plan.parquet.0a1b2c3d.partial", "manifest.json.0a1b2c3d.partial"):
+        (root / name).write_bytes(b"half")
+    assert caches.run_all(root, corpus, teachers).complete
+    assert not list(root.rglob("*.partial"))
+
+
+def test_leftovers_of_workers_killed_during_the_run_are_removed_at_its_end(
+    tmp_path: Path, corpus: Any, teachers: list[Any]
+) -> None:
+    root = tmp_path / "cache"
+    with caches.open_writer(root, corpus, teachers) as writer:
+        for spec in writer.pending_groups():
+            caches.run_task(spec, corpus)
+        (root / "frames" / "unit-00001.parquet.0a1b2c3d.partial").write_bytes(b"half")
+        assert writer.finalise().complete
+    assert not list(root.rglob("*.partial"))
 
 
 def test_a_cache_that_lost_its_manifest_is_not_taken_for_a_new_one(

@@ -40,7 +40,7 @@ def test_damage_of_each_kind_is_named(store_root: Path) -> None:
     (store_root / "notes.txt").touch()
     (store_root / "more").mkdir()
     (store_root / "link").symlink_to("/etc")
-    (store_root / "unit-00003.arrow.partial").touch()
+    (store_root / "unit-00003.arrow.0a1b2c3d.partial").touch()
     problems = "\n".join(verify_frames(store_root, deep=True).problems)
     assert "unit-00000.arrow is not what was committed (found: no such file)" in problems
     assert "unit 1: " in problems
@@ -48,7 +48,10 @@ def test_damage_of_each_kind_is_named(store_root: Path) -> None:
     assert "notes.txt: not part of the store" in problems
     assert "more: a folder that is not part of a frame store" in problems
     assert "link: a link or a special file" in problems
-    assert "unit-00003.arrow.partial: not part of the store, or left by a killed writer" in problems
+    assert (
+        "unit-00003.arrow.0a1b2c3d.partial: not part of the store, or left by a killed writer"
+        in problems
+    )
 
 
 def test_an_unfinished_store_is_not_reported_as_damaged(

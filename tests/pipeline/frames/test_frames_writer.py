@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import signal
 import struct
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 from helpers.frame_stores import DIGESTS, set_rows_per_batch, smooth_frames
 
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.frames.verify import verify_store
 from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.frames import FrameGeometry, VideoRows
@@ -127,11 +130,39 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+def test_two_writers_of_one_unit_never_mix_frames(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    writer = FrameStoreWriter(root, FrameGeometry(), "1" * 64)
+    with writer.open_unit(0) as slow, writer.open_unit(0) as fast:
+        slow.append("b", DIGESTS["b"], 0, smooth_frames(3), 10.0)
+        fast.append("a", DIGESTS["a"], 0, smooth_frames(2), 10.0)
+        fast.commit()
+    assert names(root) == ["commits/unit-00000.json", "store.json", "unit-00000.arrow"]
+    writer.finalise([0])
+    assert verify_store(root, deep=True, progress=NullProgress()).problems == ()
+    assert FrameStore.open(root).videos["a"].frame_count == 2
+
+
+def test_leftovers_of_workers_killed_during_the_run_are_removed_at_its_end(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "store"
+    writer = FrameStoreWriter(root, FrameGeometry(), "1" * 64)
+    with writer.open_unit(0) as unit:
+        unit.append("a", DIGESTS["a"], 0, smooth_frames(2), 10.0)
+        unit.commit()
+    (root / "unit-00000.arrow.0a1b2c3d.partial").write_bytes(b"half")
+    writer.finalise([0])
+    assert names(root) == ["commits/unit-00000.json", "store.json", "unit-00000.arrow"]
+
+
 def test_a_killed_writer_is_resumed(tmp_path: Path) -> None:
     root = tmp_path / "store"
     done = subprocess.run([sys.executable, "-c", KILLED, str(root)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert names(root) == ["store.json", "unit-00000.arrow.partial"]
+    manifest, partial = names(root)
+    assert manifest == "store.json"
+    assert re.fullmatch(r"unit-00000\.arrow\.[0-9a-f]{8}\.partial", partial)
     with pytest.raises(FrameStoreError, match="not finished"):
         FrameStore.open(root)
     writer = FrameStoreWriter(root, FrameGeometry(), "1" * 64)

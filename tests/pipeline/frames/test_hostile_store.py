@@ -209,13 +209,11 @@ def test_no_link_is_followed_when_writing(store_root: Path, tmp_path: Path, name
     assert [path.name for path in victim.iterdir()] == ["file"]
 
 
-def test_a_partial_file_that_is_a_link_is_replaced(
-    writer: FrameStoreWriter, tmp_path: Path
-) -> None:
-    """Also by a worker, which does not check other files."""
+def test_a_worker_never_writes_through_a_link(writer: FrameStoreWriter, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / "store" / "unit-00000.arrow.partial").symlink_to(victim)
+    (tmp_path / "store" / "unit-00000.arrow").symlink_to(victim)
     with writer.open_unit(0) as unit:
         unit.commit()
     assert victim.read_text() == "mine"
@@ -232,7 +230,17 @@ def test_missing_and_damaged_units_are_pending(writer: FrameStoreWriter, store_r
     assert writer.pending_units(range(3)) == [2]
     (store_root / "unit-00000.arrow").write_bytes(b"short")
     (store_root / "commits" / "unit-00001.json").write_text("{}")
-    (store_root / "unit-00002.arrow.partial").touch()
+    leftovers = [
+        store_root / name
+        for name in (
+            "unit-00002.arrow.partial",
+            "unit-00002.arrow.0a1b2c3d.partial",
+            "store.json.0a1b2c3d.partial",
+            "commits/unit-00002.json.0a1b2c3d.partial",
+        )
+    ]
+    for path in leftovers:
+        path.touch()
     assert writer.pending_units(range(2)) == [0, 1]
     assert list((store_root / "commits").iterdir()) == []
-    assert not (store_root / "unit-00002.arrow.partial").exists()
+    assert not any(path.exists() for path in leftovers)

@@ -101,6 +101,7 @@ def test_the_partial_folder_of_a_killed_writer_is_not_a_checkpoint(
 ) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=3)
     folder = store.save(record(5), stepper.student, stepper.optimizer)
+    (folder / "checkpoint.json.0a1b2c3d.partial").write_bytes(b"half")
     folder.rename(folder.with_name(folder.name + ".partial"))
     assert store.load_latest(stepper.student, None, pytest.fail) is None
     store.save(record(5), stepper.student, stepper.optimizer)

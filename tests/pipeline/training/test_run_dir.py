@@ -28,6 +28,14 @@ def test_the_same_configuration_reopens_the_run(tmp_path: Path) -> None:
     assert first.record.config["optimizer"]["epochs"] == 45
 
 
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    open_run(root, "distill", config(), {"cache": "1"})
+    (root / "result.json.0a1b2c3d.partial").write_bytes(b"half")
+    open_run(root, "distill", config(), {"cache": "1"})
+    assert [path.name for path in root.iterdir()] == ["run.json"]
+
+
 def test_identities_stay_those_of_earlier_versions(tmp_path: Path) -> None:
     """A run directory of an earlier version can be resumed: these digests never change."""
     distill = config(student={"name": "r3d_18"})
