@@ -9,7 +9,6 @@ derived again; the folder may be deleted at any time.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -22,9 +21,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from distinit.pipeline.records import read_json
+from distinit.pipeline.records import read_json, write_json
 from distinit.pipeline.storage import (
-    atomic_write_bytes,
     fsync_dir,
     open_for_writing,
     open_regular,
@@ -96,8 +94,7 @@ def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) ->
             (partial / MARKER).touch()
             write(partial)
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
-            record = json.dumps({"version": version, "files": files}, indent=2)
-            atomic_write_bytes(partial / "index.json", record.encode())
+            write_json({"version": version, "files": files}, partial / "index.json")
             if columns_are_sound(folder, version):
                 return  # another process was faster
             _remove(folder)

@@ -9,17 +9,26 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from distinit.pipeline.storage import atomic_write_bytes, read_bounded
+from distinit.pipeline.storage import atomic_write_bytes, read_bounded, sha256_file
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
+from distinit.schemas.manifest import FileEntry
 
-__all__ = ["MAX_RECORD_BYTES", "parse_json", "read_json", "read_record", "write_record"]
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "file_entry",
+    "parse_json",
+    "read_json",
+    "read_record",
+    "write_json",
+    "write_record",
+]
 
 MAX_RECORD_BYTES = 64 << 20  # a commit of 32,768 videos takes some 8 MB
 _MAX_INTEGER = 2**63 - 1  # what a column of a table, and an array, can hold
@@ -28,6 +37,16 @@ _MAX_INTEGER = 2**63 - 1  # what a column of a table, and an array, can hold
 def write_record(record: Record, path: Path, *, indent: int = 2) -> None:
     """Write a record as readable JSON, atomically. Raises StorageError."""
     atomic_write_bytes(path, (record.model_dump_json(indent=indent) + "\n").encode())
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON object that has no record class, atomically. Raises StorageError."""
+    atomic_write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and sha256 of a file, as records list them. Raises OSError."""
+    return FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
 
 
 def read_record[R: Record](

@@ -14,6 +14,7 @@ from distinit.pipeline.frames.jpeg import decode_jpeg
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.records import write_record
 from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet
 from distinit.pipeline.reports.plots import DARK, LIGHT, plot_classes, plot_entropy, plot_kept
 from distinit.pipeline.reports.report import TeacherPictures, ThemedPlot, render_report
@@ -59,7 +60,7 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
             files += _write_pictures(out, teacher_id, teacher.confidence, pictures[teacher_id])
     result = _result(cache, config, audits, files)
     atomic_write_bytes(out / "report.html", render_report(result, pictures).encode())
-    atomic_write_bytes(out / "audit.json", (result.model_dump_json(indent=2) + "\n").encode())
+    write_record(result, out / "audit.json")
     return result
 
 

@@ -17,10 +17,9 @@ from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.known import check_known
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tables import column, read_table
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
-from distinit.pipeline.records import write_record
+from distinit.pipeline.records import file_entry, write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheError

@@ -133,37 +133,35 @@ class TargetIndex:
         return place_N
 
     def rows_of_videos(self, numbers_N: np.ndarray, frame_indices_NT: np.ndarray) -> np.ndarray:
-        """Rows (int64 [N, T]) of T frames of each of N videos, by number; -1 where there is none.
+        """Rows (int64 [N, T]) of T frames of each of N videos, -1 for frames without a row.
 
-        As ``rows_of``, for a batch at a time: a binary search for all frames at once.
+        ``numbers_N`` are numbers of videos, as ``numbers_of`` gives them. One binary search runs
+        for all frames of the batch at once.
         """
-        wanted_NT = np.asarray(frame_indices_NT, np.int64)
+        frame_NT = np.asarray(frame_indices_NT, np.int64)
         first_N1 = np.asarray(self.first_row[numbers_N])[:, None]
         end_N1 = first_N1 + np.asarray(self.row_count[numbers_N])[:, None]
-        low_NT = np.broadcast_to(first_N1, wanted_NT.shape).copy()
-        high_NT = np.broadcast_to(end_N1, wanted_NT.shape).copy()
+        low_NT = np.broadcast_to(first_N1, frame_NT.shape).copy()
+        high_NT = np.broadcast_to(end_N1, frame_NT.shape).copy()
         while (open_NT := low_NT < high_NT).any():
             middle_NT = (low_NT + high_NT) // 2
-            below_NT = open_NT & (self.frame_index[np.where(open_NT, middle_NT, 0)] < wanted_NT)
+            below_NT = open_NT & (self.frame_index[np.where(open_NT, middle_NT, 0)] < frame_NT)
             low_NT = np.where(below_NT, middle_NT + 1, low_NT)
             high_NT = np.where(open_NT & ~below_NT, middle_NT, high_NT)
         found_NT = low_NT < end_N1
-        found_NT[found_NT] = self.frame_index[low_NT[found_NT]] == wanted_NT[found_NT]
+        found_NT[found_NT] = self.frame_index[low_NT[found_NT]] == frame_NT[found_NT]
         return np.where(found_NT, low_NT, -1)
 
     def rows_of(self, video_id: str, frame_indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Rows (int64 [N]) of some frames of a video; -1 for frames that have none.
+        """Rows (int64 [T]) of T frames of one video, -1 for frames without a row.
 
-        Raises CacheError if the cache has no rows of the video at all.
+        As ``rows_of_videos``, for a video that is given by its id. Raises CacheError if the cache
+        has no such video.
         """
-        number = self.number_of(video_id)
-        first, count = int(self.first_row[number]), int(self.row_count[number])
-        stored = self.frame_index[first : first + count]
-        wanted_N = np.asarray(frame_indices, np.int64)
-        place_N = np.searchsorted(stored, wanted_N)
-        present_N = place_N < count
-        present_N[present_N] = stored[place_N[present_N]] == wanted_N[present_N]
-        return np.where(present_N, first + place_N, -1)
+        number_1 = np.array([self.number_of(video_id)])
+        rows_1T = self.rows_of_videos(number_1, np.asarray(frame_indices, np.int64)[None])
+        rows_T: np.ndarray = rows_1T[0]
+        return rows_T
 
 
 def build_index(

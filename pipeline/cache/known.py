@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tables import read_table
 from distinit.pipeline.cache.unit import StagedUnit
+from distinit.pipeline.records import file_entry
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError, CacheMismatchError
 from distinit.schemas.manifest import VideoOutcome

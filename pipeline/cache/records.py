@@ -7,14 +7,13 @@ from pathlib import Path
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.records import read_record
-from distinit.pipeline.storage import safe_join, sha256_file
+from distinit.pipeline.storage import safe_join
 from distinit.schemas.errors import CacheCorruptError, ConfigError
-from distinit.schemas.manifest import CacheManifest, FileEntry, UnitCommit
+from distinit.schemas.manifest import CacheManifest, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = [
     "expected_files",
-    "file_entry",
     "read_commit",
     "read_manifest",
     "read_teacher",
@@ -122,8 +121,3 @@ def expected_files(
         specs = array_specs(teacher.encoding, teacher.identity.classes)
         paths += [layout.shard(teacher.id, spec.name, unit) for spec in specs]
     return {layout.relative(path): path for path in paths}
-
-
-def file_entry(path: Path) -> FileEntry:
-    """Size and sha256 of a file on disk."""
-    return FileEntry(size=path.stat().st_size, sha256=sha256_file(path))

@@ -21,8 +21,8 @@ from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode, encode
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.output_stats import output_sums
-from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tables import write_table
+from distinit.pipeline.records import file_entry
 from distinit.schemas.manifest import FidelitySums, FileEntry, OutputSums
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord

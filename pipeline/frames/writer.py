@@ -12,13 +12,12 @@ from distinit.pipeline.frames.jpeg import encode_jpeg, encode_planes
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.rows import RowFile, batch_locations, without_videos
 from distinit.pipeline.lock import WriterLock
-from distinit.pipeline.records import write_record
+from distinit.pipeline.records import file_entry, write_record
 from distinit.pipeline.storage import (
     PARTIAL_SUFFIX,
     fsync_dir,
     fsync_file,
     refuse_links,
-    sha256_file,
     storage_errors,
 )
 from distinit.schemas.errors import FrameStoreError
@@ -32,7 +31,6 @@ from distinit.schemas.frames import (
     UndecodableVideo,
     VideoRows,
 )
-from distinit.schemas.manifest import FileEntry
 
 __all__ = ["FrameStoreWriter", "UnitFrameWriter", "store_lock"]
 
@@ -282,7 +280,7 @@ class UnitFrameWriter:
             self._layout.commit(self._unit).unlink(missing_ok=True)
             self._rows.path.replace(self._path)
             fsync_dir(self._path.parent)
-            entry = FileEntry(size=self._path.stat().st_size, sha256=sha256_file(self._path))
+            entry = file_entry(self._path)
         commit = StoreCommit(
             unit=self._unit,
             files={self._layout.unit_file_name(self._unit): entry},

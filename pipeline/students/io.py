@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from distinit.pipeline.pickled import plain_problem, read_pickled
-from distinit.pipeline.records import read_record, write_record
+from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.storage import atomic_path, sha256_file
 from distinit.pipeline.students.heads import Student, head_shapes
 from distinit.pipeline.students.registry import build_student, require_named_plugin
@@ -29,7 +29,6 @@ from distinit.pipeline.tensors import (
     write_tensors,
 )
 from distinit.schemas.errors import CheckpointError
-from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
 
@@ -57,7 +56,7 @@ def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
     path = folder / TENSORS_NAME
     with atomic_path(path) as partial:
         write_tensors(tensors, partial)
-    entry = FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+    entry = file_entry(path)
     write_record(record.model_copy(update={"tensors": entry}), folder / RECORD_NAME)
     return path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distinit.pipeline.records import read_record, write_record
+from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.storage import (
     PARTIAL_SUFFIX,
     fsync_dir,
@@ -29,7 +29,6 @@ from distinit.pipeline.tensors import (
     write_tensors,
 )
 from distinit.schemas.errors import CheckpointError, StorageError
-from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import CheckpointRecord
 
 __all__ = ["CheckpointStore"]
@@ -64,7 +63,7 @@ class CheckpointStore:
             partial.mkdir(parents=True)
             write_tensors(_cpu(student.state_dict()), partial / MODEL)
             write_tensors(_cpu(_momentum(student, optimizer)), partial / OPTIMIZER)
-            files = {name: _entry(partial / name) for name in (MODEL, OPTIMIZER)}
+            files = {name: file_entry(partial / name) for name in (MODEL, OPTIMIZER)}
             full = record.model_copy(update={"files": files, "config_digest": self._config_digest})
             write_record(full.sealed(), partial / RECORD)
             for name in (MODEL, OPTIMIZER):
@@ -180,10 +179,6 @@ def _momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, T
 
 def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
 
 
 def _step_of(folder: Path) -> int:

@@ -6,7 +6,6 @@ resume from the run's own checkpoints. The arithmetic is that of ``fit``, as in 
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import uuid
@@ -18,8 +17,8 @@ from typing import Any
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.compute.ray_actors import ensure_ray
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.records import read_json
-from distinit.pipeline.storage import atomic_write_bytes, storage_errors
+from distinit.pipeline.records import read_json, write_json
+from distinit.pipeline.storage import storage_errors
 from distinit.pipeline.training.collective import ProcessGroup
 from distinit.pipeline.training.metric_logger import progress_metrics
 from distinit.pipeline.training.run_dir import RunDirectory
@@ -149,7 +148,7 @@ def _write_refusal(path: Path, error: DistInitError) -> None:
         "found": None if error.found is None else str(error.found),
         "remedy": error.remedy,
     }
-    atomic_write_bytes(path, json.dumps(record).encode())
+    write_json(record, path)
 
 
 def _raise_refusal(path: Path) -> None:

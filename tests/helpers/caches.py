@@ -15,9 +15,9 @@ from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows, PlannedVideo
-from distinit.pipeline.cache.records import file_entry
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.writer import CacheWriter
+from distinit.pipeline.records import file_entry
 from distinit.schemas.manifest import CacheManifest, UnitCommit, VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
 from distinit.schemas.video import SamplingConfig
