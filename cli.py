@@ -1,4 +1,4 @@
-"""The ``distinit`` command: parse, build a configuration, call one stage, print. No logic."""
+"""The ``distinit`` command: parses options, builds a configuration, runs one stage, prints."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from distinit.pipeline.command_line import (
     train_options,
     videos_option,
     weights_option,
+    worker_options,
 )
 from distinit.pipeline.config import teacher_requests
 from distinit.pipeline.progress import choose_progress
@@ -41,11 +42,11 @@ __all__ = ["main"]
 )
 @click.version_option(package_name="distinit")
 def main() -> None:
-    """Pretrain video models from frozen image models, without one video label."""
+    """Pretrain video models by distilling frozen image models, without video labels."""
 
 
 def _command(*lines: str) -> Callable[[Command], click.Command]:
-    """A command of ``distinit`` whose help ends with ``examples``."""
+    """Add a command to ``distinit`` whose help ends with these examples."""
     return main.command(epilog=examples(*lines))
 
 
@@ -58,25 +59,50 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
 @videos_option
 @teacher_option
 @weights_option
-@click.option("--encoding", metavar="float16|int8|topk:K", help="How logits are stored.")
-@click.option("--cache", metavar="DIR", help="Target cache: made, or continued.")
-@click.option("--frames", metavar="DIR", help="Frame store for the students; written too.")
-@click.option("--workers", "compute__workers", metavar="N|auto", help="Ray; 0: this process.")
-@click.option("--gpus-per-worker", "compute__gpus_per_worker", type=float, help="GPUs each.")
-@click.option("--cpus-per-worker", "compute__cpus_per_worker", type=float, help="CPU cores each.")
-@click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help="A cluster.")
-@click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
-@click.option("--hwaccel", "decode__hwaccel", metavar="none|cuda", help="What decodes.")
+@click.option(
+    "--encoding",
+    metavar="float16|int8|topk:K",
+    help="How the cache stores logits. Default: float16.",
+)
+@click.option("--cache", metavar="DIR", help="Folder of the target cache, created or resumed.")
+@click.option(
+    "--frames",
+    metavar="DIR",
+    help="Folder of a frame store, to store frames for students too.",
+)
+@worker_options
+@click.option("--device", metavar="auto|cpu|cuda", help="Device for the teachers.")
+@click.option(
+    "--hwaccel",
+    "decode__hwaccel",
+    metavar="none|cuda",
+    help="Hardware decoder for the videos.",
+)
 @damaged_option
-@click.option("--max-failed", type=float, metavar="FRACTION", help="Failed videos accepted.")
-@click.option("--retry-failed", is_flag=True, default=None, help="Try failed videos again.")
-@click.option("--keep-gone", is_flag=True, default=None, help="Train on removed videos too.")
+@click.option(
+    "--max-failed",
+    type=float,
+    metavar="FRACTION",
+    help="Largest share of failed videos before the run ends in an error. Default: 1.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    default=None,
+    help="Extract videos again that failed in an earlier run.",
+)
+@click.option(
+    "--keep-gone",
+    is_flag=True,
+    default=None,
+    help="Keep videos in training that are no longer in --videos.",
+)
 @sampling_options
 @stage_options
 def extract(
     names: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any
 ) -> None:
-    """Videos + frozen teachers -> target cache (and frame store)."""
+    """Run frozen teachers over videos, and write a target cache."""
     from distinit.schemas.extract import ExtractConfig
     from distinit.stages.extract import extract as run
 
@@ -89,14 +115,19 @@ def extract(
     "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
     "distinit distill --config configs/paper_distill.yaml --set optimizer.epochs=5",
 )
-@click.option("--cache", metavar="DIR", help="Target cache.")
-@click.option("--frames", metavar="DIR", help="Frame store.")
-@click.option("--student", "student__name", metavar="NAME", help="r2plus1d_18, vmz_r3d_18, ...")
-@click.option("--out", metavar="RUN", help="Run directory.")
+@click.option("--cache", metavar="DIR", help="Folder of the target cache.")
+@click.option("--frames", metavar="DIR", help="Folder of the frame store (RGB or flow).")
+@click.option(
+    "--student",
+    "student__name",
+    metavar="NAME",
+    help="Network to train: r2plus1d_18 (default), vmz_r3d_18, ...",
+)
+@click.option("--out", metavar="RUN", help="Run directory, created or resumed.")
 @train_options
 @stage_options
 def distill(**options: Any) -> None:
-    """Target cache -> video student."""
+    """Train a video student on the targets of a cache."""
     from distinit.schemas.distill import DistillConfig
     from distinit.stages.distill import distill as run
 
@@ -108,18 +139,39 @@ def distill(**options: Any) -> None:
     "distinit finetune --dataset clips/ --init scratch --out runs/scratch \\",
     "    --set student.name=r3d_18",
 )
-@click.option("--dataset", "dataset__root", metavar="DIR", help="Class folders with videos.")
-@click.option("--splits", "dataset__splits", metavar="DIR|FILE", help="HMDB-51, UCF-101, or CSV.")
-@click.option("--split", "dataset__split", type=int, help="Which official split.")
-@click.option("--init", metavar="scratch|distinit:RUN|inflated|file:STUDENT", help="Start from.")
-@click.option("--student", "student__name", metavar="NAME", help="Where --init does not say.")
-@click.option("--frames", metavar="DIR", help="The dataset's frame store; made if missing.")
-@click.option("--flow", metavar="DIR", help="Its flow store, for a student of flow; likewise.")
-@click.option("--out", metavar="RUN", help="Run directory.")
+@click.option(
+    "--dataset",
+    "dataset__root",
+    metavar="DIR",
+    help="Folder of videos, with one subfolder per class.",
+)
+@click.option(
+    "--splits",
+    "dataset__splits",
+    metavar="DIR|FILE",
+    help="Official split files of HMDB-51 or UCF-101 (folder), or a CSV file.",
+)
+@click.option("--split", "dataset__split", type=int, help="Official split: 1, 2 or 3.")
+@click.option(
+    "--init",
+    metavar="scratch|distinit:RUN|inflated|file:STUDENT",
+    help="Initial weights: random, a distilled run, an inflated 2D network, or a student file.",
+)
+@click.option(
+    "--student",
+    "student__name",
+    metavar="NAME",
+    help="Network to train, if --init does not determine it.",
+)
+@click.option("--frames", metavar="DIR", help="Frame store of the dataset, built if missing.")
+@click.option(
+    "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
+)
+@click.option("--out", metavar="RUN", help="Run directory, created or resumed.")
 @train_options
 @stage_options
 def finetune(**options: Any) -> None:
-    """Student -> finetuned classifier, evaluated."""
+    """Finetune a student on a labelled dataset, and evaluate it."""
     from distinit.schemas.finetune import FinetuneConfig
     from distinit.stages.finetune import finetune as run
 
@@ -127,14 +179,21 @@ def finetune(**options: Any) -> None:
 
 
 @_command("distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4")
-@click.option("--run", metavar="RUN", help="A finetune run.")
-@click.option("--protocol", "evaluation__protocol", metavar="vmz-N|dense-sN", help="Which clips.")
-@click.option("--frames", metavar="DIR", help="Its frame (or flow) store, if it is elsewhere.")
-@click.option("--student", metavar="plugin:...", help="Its network, if that is a plugin.")
-@click.option("--device", metavar="auto|cpu|cuda", help="Where the student runs.")
+@click.option("--run", metavar="RUN", help="Run directory of a finetune run.")
+@click.option(
+    "--protocol",
+    "evaluation__protocol",
+    metavar="vmz-N|dense-sN",
+    help="Which clips of each video to score.",
+)
+@click.option("--frames", metavar="DIR", help="Folder of the frame or flow store, if it was moved.")
+@click.option(
+    "--student", metavar="plugin:...", help="Plugin that builds the network, if the run used one."
+)
+@click.option("--device", metavar="auto|cpu|cuda", help="Device for the student.")
 @stage_options
 def evaluate(**options: Any) -> None:
-    """Score a finetuned run, perhaps by another protocol."""
+    """Evaluate a finetune run again, with the same or another protocol."""
     from distinit.schemas.finetune import EvaluateConfig
     from distinit.stages.evaluate import evaluate as run
 
@@ -146,11 +205,13 @@ def evaluate(**options: Any) -> None:
     "distinit audit cache --out audit --json",
 )
 @click.argument("cache", type=click.Path())
-@click.option("--frames", metavar="DIR", help="Frame store, for contact sheets.")
-@click.option("--out", metavar="DIR", required=True, help="Folder of the report.")
+@click.option(
+    "--frames", metavar="DIR", help="Folder of a frame store, to show frames in the report."
+)
+@click.option("--out", metavar="DIR", required=True, help="Folder to write the report to.")
 @stage_options
 def audit(**options: Any) -> None:
-    """How confident were the teachers? Plots, contact sheets, one page."""
+    """Write a report on the teachers' confidence in a target cache."""
     from distinit.schemas.audit import AuditConfig
     from distinit.stages.audit import audit as run
 
@@ -159,14 +220,14 @@ def audit(**options: Any) -> None:
 
 @main.group()
 def cache() -> None:
-    """Read and check a target cache."""
+    """Inspect and verify a target cache."""
 
 
 @cache.command("info", epilog=examples("distinit cache info cache --json"))
 @click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def cache_info(folder: Path, as_json: bool) -> None:
-    """Digest, counts and teachers of CACHE."""
+    """Print the digest, the counts and the teachers of CACHE."""
     from distinit.stages.cache import cache_info as run
 
     show(run(folder), as_json)
@@ -181,22 +242,24 @@ def cache_info(folder: Path, as_json: bool) -> None:
     ),
 )
 @click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Files and sizes only, no checksums.")
+@click.option("--quick", is_flag=True, help="Check only names and sizes of files.")
 @click.option(
-    "--expect", metavar="DIGEST", help="The content digest that its sender published of it."
+    "--expect",
+    metavar="DIGEST",
+    help="Content digest that the cache must have, as its sender published it.",
 )
 @click.option(
     "--repair",
     is_flag=True,
-    help="Give damaged units back to the next extraction, which then does them again.",
+    help="Remove the records of damaged units, so that the next extract makes them again.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def cache_verify(
     folder: Path, quick: bool, expect: str | None, repair: bool, as_json: bool
 ) -> None:
     """Check every byte of CACHE against its records.
 
-    Exit code 0: all is well. 1: damaged, or not the cache that is expected. 3: not complete.
+    Exit code 0: no problems. 1: damaged, or not the expected cache. 3: not complete.
     """
     from distinit.stages.cache import cache_verify as run
 
@@ -210,16 +273,16 @@ def cache_verify(
 
 @main.group()
 def frames() -> None:
-    """Make and check a frame store, the students' pixels."""
+    """Build and verify a frame store: the frames that students train on."""
 
 
 @frames.command("build", epilog=examples("distinit frames build --videos clips/ --out frames"))
 @videos_option
-@click.option("--out", metavar="DIR", help="Folder of the frame store.")
+@click.option("--out", metavar="DIR", help="Folder of the frame store, created or resumed.")
 @damaged_option
 @stage_options
 def frames_build(**options: Any) -> None:
-    """Videos -> frame store, for those who received a cache without pixels."""
+    """Build a frame store from videos, to train with a cache that came without one."""
     from distinit.schemas.frames import FramesConfig
     from distinit.stages.frames import build_frames as run
 
@@ -228,10 +291,13 @@ def frames_build(**options: Any) -> None:
 
 @frames.command("verify", epilog=examples("distinit frames verify frames"))
 @click.argument("folder", metavar="STORE", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Files and sizes only, no checksums.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--quick", is_flag=True, help="Check only names and sizes of files.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def frames_verify(folder: Path, quick: bool, as_json: bool) -> None:
-    """Check every byte of STORE (RGB or flow); exit code 1: anything is off, 3: unfinished."""
+    """Check every byte of STORE (RGB or flow) against its records.
+
+    Exit code 0: no problems. 1: damaged. 3: not complete.
+    """
     from distinit.stages.frames import verify_frames as run
 
     result = run(folder, deep=not quick, progress=choose_progress(json_events=as_json))
@@ -241,15 +307,15 @@ def frames_verify(folder: Path, quick: bool, as_json: bool) -> None:
 
 @main.group()
 def flow() -> None:
-    """Make a flow store, for students of optical flow."""
+    """Build a flow store, for students that are trained on optical flow."""
 
 
 @flow.command("build", epilog=examples("distinit flow build --frames frames --out flow"))
-@click.option("--frames", metavar="DIR", help="RGB frame store.")
-@click.option("--out", metavar="DIR", help="Folder of the flow store: made, or continued.")
+@click.option("--frames", metavar="DIR", help="Folder of the RGB frame store to compute flow from.")
+@click.option("--out", metavar="DIR", help="Folder of the flow store, created or resumed.")
 @stage_options
 def flow_build(**options: Any) -> None:
-    """RGB frame store -> flow store: Farneback's flow to the next frame."""
+    """Compute the optical flow (Farneback) between the frames of a frame store."""
     from distinit.schemas.frames import FlowConfig
     from distinit.stages.flow import build_flow as run
 
@@ -263,12 +329,12 @@ def flow_build(**options: Any) -> None:
 @videos_option
 @teacher_option
 @weights_option
-@click.option("--device", metavar="auto|cpu|cuda", help="Where teachers run.")
-@click.option("--sample", type=int, metavar="K", help="Videos to look at.")
+@click.option("--device", metavar="auto|cpu|cuda", help="Device for the teachers.")
+@click.option("--sample", type=int, metavar="K", help="Number of videos to measure.")
 @sampling_options
 @stage_options
 def plan(names: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> None:
-    """What an extraction would give and cost: frames, bytes, hours. Writes nothing."""
+    """Estimate the frames, bytes and hours of an extraction. Writes nothing."""
     from distinit.schemas.plan import PlanConfig
     from distinit.stages.plan import plan as run
 
@@ -278,9 +344,9 @@ def plan(names: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> No
 
 @_command("distinit runs", "distinit runs work --json")
 @click.argument("folder", default=".", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def runs(folder: Path, as_json: bool) -> None:
-    """List the runs below FOLDER: how far, how good, from which cache."""
+    """List the training runs below FOLDER: progress, results and caches."""
     from distinit.stages.runs import list_runs
 
     show(list_runs(folder), as_json)
@@ -288,11 +354,14 @@ def runs(folder: Path, as_json: bool) -> None:
 
 @_command("distinit doctor", "distinit doctor --json")
 @click.option(
-    "--folder", type=click.Path(path_type=Path, exists=True), default=".", help="To work in."
+    "--folder",
+    type=click.Path(path_type=Path, exists=True),
+    default=".",
+    help="Folder to check for free space and write access. Default: this folder.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def doctor(folder: Path, as_json: bool) -> None:
-    """Look at this machine and say what is missing."""
+    """Check whether this machine has everything that distinit needs."""
     from distinit.stages.doctor import diagnose
 
     report = diagnose(folder)
@@ -302,13 +371,17 @@ def doctor(folder: Path, as_json: bool) -> None:
 
 @_command("distinit demo", "distinit demo --out /tmp/demo --only footage")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("work/demo"), show_default=True
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("work/demo"),
+    show_default=True,
+    help="Folder to write everything to.",
 )
-@click.option("--only", type=click.Choice(["footage"]), help="Make the videos, then stop.")
-@click.option("--workers", type=int, default=0, show_default=True, help="Ray workers.")
-@click.option("--json", "as_json", is_flag=True, help="Result and events as JSON.")
+@click.option("--only", type=click.Choice(["footage"]), help="Make the demo videos, then stop.")
+@click.option("--workers", type=int, default=0, show_default=True, help="Number of Ray workers.")
+@click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON.")
 def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
-    """The whole method on packaged footage: some minutes on two cores."""
+    """Run the whole method on packaged footage: a few minutes on two cores."""
     from distinit.stages.demo import demo as run
 
     progress = choose_progress(json_events=as_json)

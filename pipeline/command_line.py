@@ -1,4 +1,4 @@
-"""What the click commands share: sections of the help, options, running a stage, printing."""
+"""Shared by the click commands: help sections, common options, running stages, printing."""
 
 from __future__ import annotations
 
@@ -28,36 +28,50 @@ __all__ = [
     "train_options",
     "videos_option",
     "weights_option",
+    "worker_options",
 ]
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Look and trust": ("audit", "cache", "frames", "flow", "runs"),
+    "Inspect and build data": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }
+
+_GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
+_RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 videos_option = click.option(
     "--videos",
     metavar="DIR|LIST|URL",
-    help="Folder (recursive); .txt, .csv or .parquet list of paths and URLs; or a URL.",
+    help="Folder (searched recursively), list of paths and URLs (.txt, .csv, .parquet), or URL.",
 )
 teacher_option = click.option(
-    "--teacher", "names", multiple=True, metavar="NAME", help="Repeat for several."
+    "--teacher",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Teacher to run. Repeat the option for several.",
 )
 damaged_option = click.option(
-    "--damaged", "decode__damaged", metavar="keep|fail", help="Videos that lack frames."
+    "--damaged",
+    "decode__damaged",
+    metavar="keep|fail",
+    help="What to do with videos that lack frames. Default: keep.",
 )
 weights_option = click.option(
-    "--weights", multiple=True, metavar="FILE", help="Of the teachers, in their order."
+    "--weights",
+    multiple=True,
+    metavar="FILE",
+    help="Weights file of a teacher. Repeat the option in the order of the teachers.",
 )
 
 
 class SectionedGroup(click.Group):
-    """Help in sections; errors of the project without a traceback."""
+    """A command group with a help page in sections; prints DistInitErrors without a traceback."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by section; a command of no section comes last."""
+        """List the commands by section; commands without a section come last."""
         named = {name for names in _SECTIONS.values() for name in names}
         others = tuple(name for name in self.list_commands(ctx) if name not in named)
         for title, names in {**_SECTIONS, "More": others}.items():
@@ -68,29 +82,29 @@ class SectionedGroup(click.Group):
                     formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; a DistInitError becomes its message and exit code."""
+        """Run a command; for a DistInitError, print its message and exit with its code."""
         try:
             return super().invoke(ctx)
         except DistInitError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("stopped; the same command goes on from here", err=True)
+            click.echo("stopped; rerun the same command to resume", err=True)
             ctx.exit(130)
 
 
 class Summarised(Protocol):
-    """What every stage returns."""
+    """Type of the results of all stages."""
 
     def summary(self) -> str:
-        """Text for people."""
+        """The result as text."""
 
     def model_dump_json(self, *, indent: int | None = None) -> str:
-        """JSON for scripts."""
+        """The result as JSON."""
 
 
 def show(result: Summarised, as_json: bool) -> None:
-    """Print a result for people, or as JSON; names in it cannot act on a terminal."""
+    """Print a result as text or JSON, with control characters escaped."""
     if as_json:
         click.echo(printable_json(result.model_dump_json(indent=2)))
     else:
@@ -98,7 +112,7 @@ def show(result: Summarised, as_json: bool) -> None:
 
 
 def examples(*lines: str) -> str:
-    """A help epilog that click leaves as it is."""
+    """A help epilog with example commands, which click does not rewrap."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
@@ -107,29 +121,49 @@ type _Options = dict[str, Any]
 
 
 def _with_options(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
-    """``command`` with ``options``, which its help lists in this order."""
+    """Add ``options`` to ``command``; its help lists them in this order."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed([*options]), command)
 
 
 def stage_options(command: Command) -> Command:
-    """Options that every stage has: --config, --set, --json, --quiet."""
+    """Add the options that every stage has: --config, --set, --json, --quiet."""
     options = (
-        click.option("--config", "config_file", type=_FILE, help="YAML; options win over it."),
         click.option(
-            "--set", "settings", multiple=True, metavar="A.B=VALUE", help="Any key of it."
+            "--config",
+            "config_file",
+            type=_FILE,
+            help="YAML file with settings. Options override it.",
         ),
-        click.option("--json", "as_json", is_flag=True, help="Result and events as JSON."),
-        click.option("--quiet", is_flag=True, help="No progress."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="A.B=VALUE",
+            help="Set any key of the configuration.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print progress events and the result as JSON."
+        ),
+        click.option("--quiet", is_flag=True, help="Print no progress."),
     )
     return _with_options(command, options)
 
 
 def sampling_options(command: Command) -> Command:
-    """Which frames the teachers see; shared by extract and plan."""
+    """Add the options that choose the frames for the teachers: --stride, --fps, --per-video."""
     options = (
-        click.option("--stride", type=int, metavar="N", help="Teachers see every N-th frame."),
-        click.option("--fps", type=float, metavar="F", help="... F frames a second of video."),
-        click.option("--per-video", type=int, metavar="K", help="... K frames of each video."),
+        click.option(
+            "--stride", type=int, metavar="N", help="Run the teachers on every N-th frame."
+        ),
+        click.option(
+            "--fps",
+            type=float,
+            metavar="F",
+            help="Run the teachers on at most F frames per second of video.",
+        ),
+        click.option(
+            "--per-video", type=int, metavar="K", help="Run the teachers on K frames of each video."
+        ),
     )
 
     @functools.wraps(command)
@@ -140,16 +174,47 @@ def sampling_options(command: Command) -> Command:
     return _with_options(with_sampling, options)
 
 
-def train_options(command: Command) -> Command:
-    """Where a student trains; shared by distill and finetune."""
+def worker_options(command: Command) -> Command:
+    """Add the options of extract that choose its workers."""
     options = (
-        click.option("--workers", "runtime__workers", type=int, help="Ray Train workers; 0: none."),
         click.option(
-            "--gpus-per-worker", "runtime__gpus_per_worker", type=float, help="GPUs each."
+            "--workers",
+            "compute__workers",
+            metavar="N|auto",
+            help="Number of Ray workers. 0 (default): run in this process, without Ray.",
         ),
-        click.option("--ray-address", "runtime__ray_address", metavar="ADDRESS", help="A cluster."),
         click.option(
-            "--device", "runtime__device", metavar="auto|cpu|cuda", help="Where it trains."
+            "--gpus-per-worker", "compute__gpus_per_worker", type=float, help=_GPUS_PER_WORKER
+        ),
+        click.option(
+            "--cpus-per-worker",
+            "compute__cpus_per_worker",
+            type=float,
+            help="CPU cores that each Ray worker reserves. Default: 1.",
+        ),
+        click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help=_RAY_ADDRESS),
+    )
+    return _with_options(command, options)
+
+
+def train_options(command: Command) -> Command:
+    """Add the options of distill and finetune that choose where training runs."""
+    options = (
+        click.option(
+            "--workers",
+            "runtime__workers",
+            type=int,
+            help="Number of Ray Train workers. 0 (default): train in this process, without Ray.",
+        ),
+        click.option(
+            "--gpus-per-worker", "runtime__gpus_per_worker", type=float, help=_GPUS_PER_WORKER
+        ),
+        click.option("--ray-address", "runtime__ray_address", metavar="ADDRESS", help=_RAY_ADDRESS),
+        click.option(
+            "--device",
+            "runtime__device",
+            metavar="auto|cpu|cuda",
+            help="Device that trains the student. Default: auto.",
         ),
     )
     return _with_options(command, options)
@@ -158,7 +223,7 @@ def train_options(command: Command) -> Command:
 def run_stage[ConfigT: Record, ResultT: Summarised](
     model: type[ConfigT], stage: Callable[Concatenate[ConfigT, ...], ResultT], options: _Options
 ) -> ResultT:
-    """Run ``stage`` with the configuration and progress that options ask for; print its result.
+    """Build the configuration from the options, run ``stage``, print and return its result.
 
     An option named ``a__b`` sets the key ``a.b``.
     """

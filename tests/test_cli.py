@@ -1,4 +1,4 @@
-"""The command line: help with examples, one clear message per mistake, no traceback."""
+"""The command line: help pages with examples, one message per mistake, no traceback."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gives_one_clear_message_and_no_traceback(
+def test_a_mistake_gives_one_message_and_no_traceback(
     mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,24 +70,24 @@ def test_a_mistake_gives_one_clear_message_and_no_traceback(
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"not a video")
     (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
-    arguments, code, says = MISTAKES[mistake]
+    arguments, code, expected = MISTAKES[mistake]
     result = CliRunner().invoke(main, ["extract", "--cache", "cache", "--quiet", *arguments])
     assert result.exit_code == code, result.output
-    assert says.lower() in result.output.lower()
+    assert expected.lower() in result.output.lower()
     assert result.output.startswith("error: ")
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert not (tmp_path / "cache" / "manifest.json").exists()
 
 
-def test_cache_commands_on_a_folder_that_is_no_cache(tmp_path: Path) -> None:
+def test_cache_commands_refuse_a_folder_that_is_not_a_cache(tmp_path: Path) -> None:
     for command in ("info", "verify"):
         result = CliRunner().invoke(main, ["cache", command, str(tmp_path)])
         assert result.exit_code == 1
         assert "manifest" in result.output
 
 
-def test_doctor_says_what_is_here_and_json_says_the_same(tmp_path: Path) -> None:
+def test_doctor_reports_the_same_checks_as_text_and_json(tmp_path: Path) -> None:
     text = CliRunner().invoke(main, ["doctor", "--folder", str(tmp_path)])
     assert text.exit_code == 0
     report = json.loads(
@@ -118,7 +118,7 @@ def test_doctor_fails_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["--per-video", "4"], "per_video", 4),
     ],
 )
-def test_sampling_options_choose_the_rows_and_are_in_the_manifest(
+def test_sampling_options_choose_the_rows_and_are_recorded_in_the_manifest(
     options: list[str], mode: str, rows: int, tmp_path: Path
 ) -> None:
     make_video(tmp_path / "-a [1] ö.mp4", frames=24, rate=10)
@@ -145,7 +145,7 @@ def test_plan_prints_a_table_or_json(tmp_path: Path) -> None:
     assert text.exit_code == 0, text.output
     assert "frames       24\n" in text.output
     assert "rows         12\n" in text.output
-    figures = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
-    assert figures["frames"] == {"expected": 24, "low": 24, "high": 24}
-    assert list(figures["hours"]) == ["1", "64"]
-    assert {"float16", "int8", "topk:32"} >= figures["logit_bytes"].keys()
+    estimate = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert estimate["frames"] == {"expected": 24, "low": 24, "high": 24}
+    assert list(estimate["hours"]) == ["1", "64"]
+    assert {"float16", "int8", "topk:32"} >= estimate["logit_bytes"].keys()

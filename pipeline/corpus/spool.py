@@ -240,7 +240,7 @@ def _given_up(url: str, error: NetworkError) -> DecodeError | UnreachableError:
         return UnreachableError(
             f"videos cannot be fetched: {error}",
             expected=f"an answer for {public_url(url)}",
-            remedy="check the address and the network; the same command goes on from here",
+            remedy="check the address and the network; rerun the same command to resume",
         )
     return DecodeError(
         f"{_name(url)}: cannot be fetched: {error}",

@@ -193,7 +193,7 @@ def test_a_second_driver_is_told_who_writes_and_ctrl_c_leaves_nothing_half(
     os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
     out, err = driver.communicate(timeout=30)
     assert driver.returncode == 130
-    assert (out, err) == ("", "stopped; the same command goes on from here\n")
+    assert (out, err) == ("", "stopped; rerun the same command to resume\n")
     assert marked(tmp_path) == {}
     assert (tmp_path / "cache" / ".lock").read_bytes() == b""
     assert not list(tmp_path.rglob("*.partial"))
@@ -232,7 +232,7 @@ def test_the_end_of_a_driver_ends_its_ray_its_workers_and_their_ffmpegs(
     _, err = driver.communicate(timeout=120)
     if how == signal.SIGINT:
         assert driver.returncode == 130
-        assert err == "stopped; the same command goes on from here\n"
+        assert err == "stopped; rerun the same command to resume\n"
     check_resumed(corpus, tmp_path, quiet)
 
 
