@@ -1,13 +1,15 @@
-"""The shape of the project: one-way imports, a package list that is true, a map of every file.
+"""The structure of the project: imports, the package list, the map of every file.
 
-``python tests/test_architecture.py`` writes the map in ARCHITECTURE.md anew.
+``python tests/test_architecture.py`` rewrites the map in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,14 +28,58 @@ def package_files() -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in (ROOT / "cli.py", *files))
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """Modules that a file imports, at its top or inside of functions."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+def imports_of(source: str) -> Iterator[tuple[str, str]]:
+    """(module, name imported from it or "") of each import, at the top or inside of functions."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            yield from ((name.name, "") for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
-            yield node.module or ""
+            assert node.level == 0, f"line {node.lineno} is a relative import"
+            yield from ((node.module or "", name.name) for name in node.names)
+
+
+def module_of(path: Path) -> str:
+    """``distinit.pipeline.video`` for ``pipeline/video/__init__.py``."""
+    parts = path.with_suffix("").parts
+    return ".".join(("distinit", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """The modules among ``sources`` (source code by module name) that each of them imports.
+
+    ``if TYPE_CHECKING`` counts as well: what needs another module's types depends on it.
+    """
+    graph = {}
+    for module, source in sources.items():
+        found = {
+            whole if (whole := f"{parent}.{name}") in sources else parent
+            for parent, name in imports_of(source)
+        }
+        graph[module] = (found & sources.keys()) - {module}
+    return graph
+
+
+def folder_graph(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The same with the folders of pipeline/ in the place of their modules."""
+    folders: dict[str, set[str]] = {}
+    for module, imported in graph.items():
+        own = folder_of(module)
+        folders.setdefault(own, set()).update({folder_of(name) for name in imported} - {own})
+    return folders
+
+
+def folder_of(module: str) -> str:
+    """``distinit.pipeline.video`` for ``distinit.pipeline.video.views``; others are themselves."""
+    return ".".join(module.split(".")[:3])
+
+
+def import_cycle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next and the last is the first; empty if none do."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))  # graphlib lists the imported module first
+    return []
 
 
 def layer_of(path: Path) -> str:
@@ -44,11 +90,43 @@ def layer_of(path: Path) -> str:
 def test_imports_run_one_way(path: Path) -> None:
     own = layer_of(path)
     allowed = set() if own == "configs" else set(LAYERS[: LAYERS.index(own) + 1])
-    for module in imports_of(path):
+    for module, _ in imports_of((ROOT / path).read_text()):
         parts = module.split(".")
         assert parts[0] not in {*LAYERS, "configs"}, f"{path} imports {module} without distinit."
         if parts[0] == "distinit":
             assert parts[1] in allowed, f"{path} imports {module}, which is a layer above it"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    sources = {module_of(path): (ROOT / path).read_text() for path in package_files()}
+    graph = import_graph(sources)
+    assert sum(map(len, graph.values())) > len(graph), "imports must be found to be judged"
+    assert import_cycle(graph) == []
+    assert import_cycle(folder_graph(graph)) == [], "folders of pipeline/ import each other"
+
+
+MADE_UP = {
+    "distinit.pipeline.a.one": "def f():\n    from distinit.pipeline.b import two",
+    "distinit.pipeline.b.two": "import distinit.schemas.three",
+    "distinit.schemas.three": "import os",
+    "distinit.pipeline.b.four": "from distinit.pipeline.a.one import f",
+}
+FOR_TYPES = "if TYPE_CHECKING:\n    from distinit.pipeline.a.one import f"
+
+
+def test_a_cycle_of_folders_is_found() -> None:
+    graph = import_graph(MADE_UP)
+    assert graph["distinit.pipeline.a.one"] == {"distinit.pipeline.b.two"}
+    assert import_cycle(graph) == []
+    assert set(import_cycle(folder_graph(graph))) == {"distinit.pipeline.a", "distinit.pipeline.b"}
+
+
+def test_a_cycle_of_modules_is_found_and_named_in_order() -> None:
+    graph = import_graph(MADE_UP | {"distinit.schemas.three": FOR_TYPES})
+    cycle = import_cycle(graph)
+    assert set(cycle) == MADE_UP.keys() - {"distinit.pipeline.b.four"}
+    assert cycle[0] == cycle[-1]
+    assert all(later in graph[module] for module, later in pairwise(cycle))
 
 
 def test_the_package_list_matches_the_folders() -> None:
