@@ -1,4 +1,4 @@
-"""From a YAML file, ``a.b=c`` settings and command-line options to one typed configuration."""
+"""Builds a typed configuration from a YAML file, command-line options and --set settings."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def build_config[ConfigT: Record](
     settings: Iterable[str],
     options: Mapping[str, Any],
 ) -> ConfigT:
-    """The configuration that ``file``, then ``options``, then ``settings`` describe.
+    """Build a configuration from ``file``, ``options`` and ``settings``; later sources win.
 
-    ``options`` maps dotted names to values; None means "not given". ``settings`` are texts
-    ``a.b=value`` whose values are YAML. Later sources win. Raises ConfigError.
+    ``options`` maps dotted names to values; None means "not given". ``settings`` are strings
+    ``a.b=value`` whose values are YAML. Raises ConfigError.
     """
     values: dict[str, Any] = read_yaml(file) if file is not None else {}
     for name, value in options.items():
@@ -47,15 +47,18 @@ def build_config[ConfigT: Record](
     except ValidationError as error:
         name = model.__name__.removesuffix("Config").lower()
         found = _explain(model, error)
-        raise ConfigError(f"the {name} configuration is wrong", found=found) from None
+        raise ConfigError(f"the {name} configuration is invalid", found=found) from None
 
 
 def teacher_requests(
     teachers: Sequence[str], weights: Sequence[str], encoding: str | None
 ) -> list[dict[str, str]] | None:
-    """--teacher, --weights and --encoding as entries of ``teachers``; None if none is named."""
+    """--teacher, --weights and --encoding as entries of ``teachers``; None without --teacher.
+
+    Raises ConfigError for more weights files than teachers.
+    """
     if len(weights) > len(teachers):
-        raise ConfigError("--weights goes with a --teacher", found=f"{len(weights)} weights files")
+        raise ConfigError("each --weights needs a --teacher", found=f"{len(weights)} weights files")
     requests = [{"name": name} for name in teachers]
     for request, file in zip(requests, weights, strict=False):
         request["weights"] = file
@@ -65,7 +68,10 @@ def teacher_requests(
 
 
 def sampling_choice(given: Mapping[str, float | None]) -> dict[str, Any] | None:
-    """--stride, --fps or --per-video as the whole key ``sampling``; None if none was given."""
+    """--stride, --fps or --per-video as the value of ``sampling``; None if none was given.
+
+    Raises ConfigError for more than one of them.
+    """
     named = {mode: value for mode, value in given.items() if value is not None}
     if len(named) > 1:
         raise ConfigError(
@@ -76,7 +82,7 @@ def sampling_choice(given: Mapping[str, float | None]) -> dict[str, Any] | None:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError if it is missing or no mapping."""
+    """The mapping in a YAML file. Raises ConfigError if it is missing or not a mapping."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +94,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     values = _parse_yaml(text, str(file)) or {}
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{file} is no configuration",
+            f"{file} is not a configuration",
             expected="a YAML mapping of names to values",
             found=type(values).__name__,
         )
@@ -98,7 +104,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
     """Set ``values["a"]["b"] = value`` for ``a.b``; a number steps into a list. In place.
 
-    Raises ConfigError when the path leads through something that has no parts.
+    Raises ConfigError if a part of the path is neither a mapping nor a list.
     """
     *path, last = dotted.split(".")
     node: Any = values
@@ -108,7 +114,7 @@ def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
         elif isinstance(node, dict):
             node = node.setdefault(name, {})
             if node is None:
-                raise ConfigError(f"{dotted}: {name} has no parts to set")
+                raise ConfigError(f"{dotted}: {name} is None and has no keys")
         else:
             raise ConfigError(f"{dotted}: {name} lies inside a plain value")
     if isinstance(node, list):
@@ -122,7 +128,7 @@ def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
 def _list_index(node: list[Any], name: str, dotted: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
         raise ConfigError(
-            f"{dotted}: {name!r} is no entry of the list",
+            f"{dotted}: {name!r} is not an index of the list",
             expected=f"a number from 0 to {len(node) - 1}",
         )
     return int(name)
@@ -139,7 +145,7 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 
 def _explain(model: type[Record], error: ValidationError) -> str:
-    """One line a mistake, with the names that are known where one is unknown."""
+    """One line per mistake; for an unknown key, also the known ones."""
     lines = []
     for item in error.errors(include_url=False):
         where = one_line(".".join(map(str, item["loc"])) or "(whole)")
@@ -154,7 +160,7 @@ def _explain(model: type[Record], error: ValidationError) -> str:
 
 
 def _names_at(model: type[Record], location: tuple[int | str, ...]) -> Iterable[str]:
-    """Field names of the record that ``location`` leads to."""
+    """Field names of the record at ``location``."""
     current: type[Record] = model
     for part in location:
         if isinstance(part, int):

@@ -1,9 +1,9 @@
-"""Columns derived from published files: one ``.npy`` file each, memory-mapped, never published.
+"""Columns derived from published files: memory-mapped ``.npy`` files that are never published.
 
-They lie under ``$XDG_CACHE_HOME/distinit/<key>/``, where ``key`` is a digest of the bytes they were
-derived from, computed here: what a file claims of itself chooses no folder. Mapped, they cost
-address space and no memory, and the processes of a machine share them. Whatever is damaged is
-derived again; the folder may be deleted at any time.
+They lie under ``$XDG_CACHE_HOME/distinit/<key>/``. The key is a digest of the bytes that they were
+derived from. It is computed here, so that the contents of a received file cannot choose a folder.
+Memory-mapped columns need address space instead of memory, and all processes of a machine share
+them. Damaged columns are derived again; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ __all__ = [
 ]
 
 MARKER = "distinit-derived"
-"""A file of this name says that a folder was made here, and may be replaced."""
+"""A file of this name marks folders that were made by this module and may be replaced."""
 
 _BLOCK_BYTES = 1 << 24
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def index_folder(key: str) -> Path:
-    """``$XDG_CACHE_HOME/distinit/<key>``, ``~/.cache`` where the variable is not set.
+    """``$XDG_CACHE_HOME/distinit/<key>``; without that variable, below ``~/.cache``.
 
     Raises ValueError for a key that is not the hexadecimal text of a sha256.
     """
@@ -59,9 +59,9 @@ def index_folder(key: str) -> Path:
 
 
 def columns_are_sound(folder: Path, version: int) -> bool:
-    """Whether the columns at ``folder`` are all there, undamaged and of this ``version``.
+    """Whether the columns in ``folder`` are complete, undamaged and of this ``version``.
 
-    What another user may have written is none of ours: it could say anything of any content.
+    Folders that another user can write to are not trusted, since they could hold anything.
     """
     try:
         if not (_is_private(folder.parent) and _is_private(folder)):
@@ -82,10 +82,10 @@ def _is_private(folder: Path) -> bool:
 
 
 def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) -> None:
-    """Have ``write`` fill a new folder with columns, which then takes the place of ``folder``.
+    """Let ``write`` fill a new folder with columns, which then replaces ``folder``.
 
-    Raises StorageError if the disk refuses or ``folder`` was not made here, and whatever
-    ``write`` raises.
+    Raises StorageError if the disk refuses or ``folder`` was not made by this function, and
+    whatever ``write`` raises.
     """
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with storage_errors(folder):
@@ -96,7 +96,7 @@ def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) ->
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             write_json({"version": version, "files": files}, partial / "index.json")
             if columns_are_sound(folder, version):
-                return  # another process was faster
+                return  # another process derived them first
             _remove(folder)
             partial.rename(folder)
         finally:
@@ -110,7 +110,7 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise StorageError(
             f"derived indexes cannot be kept in {folder.parent}",
-            expected="a folder that you can write to, on a disk with room",
+            expected="a folder that you can write to, with free disk space",
             found=os.strerror(error.errno or errno.EIO),
             remedy="set XDG_CACHE_HOME to such a folder, then run the same command again",
         ) from error
@@ -125,14 +125,14 @@ def _remove(folder: Path) -> None:
         raise StorageError(
             f"{folder} is in the way: it was not made by distinit, and is not removed",
             expected=f"no such folder, or one with a file {MARKER} where only you can write",
-            remedy="look at it, move it away, then run the same command again; or set "
-            "XDG_CACHE_HOME to a folder of your own",
+            remedy="check it and move it away, then run the same command again; or set "
+            "XDG_CACHE_HOME to another folder",
         )
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def map_column(folder: Path, name: str) -> np.ndarray:
-    """One column, read-only. Raises StorageError if it has gone or was damaged meanwhile."""
+    """One column, read-only. Raises StorageError if it is missing or damaged."""
     try:
         values = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -142,16 +142,16 @@ def map_column(folder: Path, name: str) -> np.ndarray:
             found=str(error).splitlines()[0],
             remedy=f"delete {folder}, then run the same command again",
         ) from error
-    # The plain view of a mapping indexes several times faster than np.memmap itself.
+    # Indexing a plain view is several times faster than indexing np.memmap.
     plain: np.ndarray = values.view(np.ndarray)
     return plain
 
 
 def new_column(folder: Path, name: str, rows: int, kind: Any) -> np.ndarray:
-    """A column of zeros to be written to, memory-mapped.
+    """A memory-mapped column of ``rows`` zeros, to be filled.
 
-    Its place on the disk is taken at once: writing to a mapped file that the disk cannot hold
-    would end the process with a bus error. Raises OSError.
+    Its disk space is allocated at once: if the disk ran full while the mapped file is written,
+    the process would end with a bus error. Raises OSError.
     """
     path = folder / f"{name}.npy"
     if rows == 0:  # an empty file cannot be mapped for writing
@@ -167,26 +167,26 @@ def new_column(folder: Path, name: str, rows: int, kind: Any) -> np.ndarray:
 
 
 def find_texts(
-    sorted_N: np.ndarray, wanted_M: np.ndarray, order_N: np.ndarray | None = None
+    sorted_N: np.ndarray, query_M: np.ndarray, order_N: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(place [M], is it there [M]) of texts (bytes) in a sorted column; ``order_N`` sorts it.
+    """Position [M] in a sorted column of byte strings, and whether each string was found [M].
 
-    Of equal ones the first place. Nothing of the column is copied, which numpy does for texts of
-    another width.
+    ``order_N`` gives the sort order of a column that is not sorted. For equal strings, the first
+    position is returned. The column is not copied, as numpy would do for strings of another width.
     """
-    wanted_M = np.asarray(wanted_M)
-    known_M = np.strings.str_len(wanted_M) <= sorted_N.dtype.itemsize
-    wanted_M = wanted_M.astype(sorted_N.dtype)
-    place_M = np.searchsorted(sorted_N, wanted_M, sorter=order_N)
-    known_M &= place_M < len(sorted_N)
-    place_K = place_M[known_M]
-    number_K = place_K if order_N is None else order_N[place_K]
-    known_M[known_M] = sorted_N[number_K] == wanted_M[known_M]
-    return place_M, known_M
+    query_M = np.asarray(query_M)
+    known_M = np.strings.str_len(query_M) <= sorted_N.dtype.itemsize
+    query_M = query_M.astype(sorted_N.dtype)
+    position_M = np.searchsorted(sorted_N, query_M, sorter=order_N)
+    known_M &= position_M < len(sorted_N)
+    position_K = position_M[known_M]
+    index_K = position_K if order_N is None else order_N[position_K]
+    known_M[known_M] = sorted_N[index_K] == query_M[known_M]
+    return position_M, known_M
 
 
 def _checksum(path: Path) -> list[int]:
-    """[size, crc32c of the crc32c of its blocks]: quick enough to check on every open."""
+    """[size, crc32c over the crc32c of each block]: fast enough to check on every open."""
     size, parts = 0, []
     with os.fdopen(open_regular(path), "rb") as file:
         while block := file.read(_BLOCK_BYTES):

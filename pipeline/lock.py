@@ -1,4 +1,4 @@
-"""One writer per folder. The kernel holds the lock, so a dead writer never blocks the next."""
+"""A lock that allows one writer per folder. The kernel releases it when its holder dies."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from distinit.schemas.errors import LockedError
 __all__ = ["WriterLock"]
 
 _POLL_SECONDS = 0.5
-_PROBE_SECONDS = 0.2  # for others to see whether the lock is held, which takes it for a moment
+_PROBE_SECONDS = 0.2  # ``holder`` of other processes holds the lock for a moment
 _NOTE_BYTES = 4096
 
 
 class WriterLock:
-    """``flock`` on a file that also says who holds it: pid, host, user, since.
+    """``flock`` on a file that also records its holder: pid, host, user, since.
 
-    On one machine the lock ends with its holder, however that dies. Between machines that share
-    a folder, ``flock`` is only as good as the file system: therefore a file that still names a
-    holder on *another* host is refused as well, and has to be deleted by hand if that host died.
+    On one machine the lock is released when its holder exits, however that happens. Between
+    machines that share a folder, ``flock`` may not work on every file system: therefore a file
+    that names a holder on *another* host also counts as locked, and has to be deleted by hand if
+    that host died.
     """
 
     error: type[LockedError] = LockedError
 
     def __init__(self, path: Path) -> None:
-        """``path``: the lock's file, directly in the folder that it is about."""
+        """``path``: the lock file, which lies directly in the folder that it protects."""
         self.path = path
         self._descriptor = -1
 
     def acquire(self) -> None:
-        """Raises LockedError, naming the holder, if another process writes."""
+        """Take the lock. Raises LockedError, with the holder, if another process has it."""
         deadline = time.monotonic() + _PROBE_SECONDS
         while not self._take():
             if time.monotonic() > deadline:
@@ -51,28 +52,29 @@ class WriterLock:
             time.sleep(_PROBE_SECONDS / 10)
 
     @contextmanager
-    def waiting(self, tell: Callable[[str], None]) -> Iterator[Self]:
-        """Hold the lock, however long other processes have it first; ``tell`` once who does.
+    def waiting(self, message: Callable[[str], None]) -> Iterator[Self]:
+        """Hold the lock, after waiting until no other process has it.
 
-        Raises LockedError for a holder on another host, of whom nothing is heard.
+        Before it waits, it calls ``message`` once, with the holder. Raises LockedError at once
+        for a holder on another host, since the end of that process would not be noticed.
         """
-        self._wait(tell)
+        self._wait(message)
         try:
             yield self
         finally:
             self.release()
 
-    def _wait(self, tell: Callable[[str], None]) -> None:
-        told = False
+    def _wait(self, message: Callable[[str], None]) -> None:
+        reported = False
         while not self._take():
             who = self.holder()
-            if who is not None and not told:
-                tell(f"waiting: another process is writing {self.path.parent} ({who})")
-                told = True
+            if who is not None and not reported:
+                message(f"waiting: another process is writing {self.path.parent} ({who})")
+                reported = True
             time.sleep(_POLL_SECONDS)
 
     def _take(self) -> bool:
-        """Take the lock unless another process has it. Raises LockedError as ``waiting``."""
+        """Try to take the lock; False if another process has it. Raises as ``waiting``."""
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = open_for_writing(self.path)
@@ -92,17 +94,17 @@ class WriterLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back. Idempotent."""
+        """Release the lock. Idempotent."""
         if self._descriptor < 0:
             return
-        # An empty file says that the last holder left in good order.
+        # An empty file shows that the last holder released the lock itself.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = -1
 
     def holder(self) -> str | None:
-        """Who holds the lock at this moment, in words; None: nobody. Takes and writes nothing."""
+        """Who holds the lock now, as text; None if nobody does. Writes nothing."""
         try:
             descriptor = open_regular(self.path)
         except OSError:
@@ -129,7 +131,7 @@ class WriterLock:
 
 
 def _is_free(descriptor: int, kind: int) -> bool:
-    """Whether no other process holds the lock; taken as ``kind`` if so."""
+    """Whether no other process holds the lock; if so, it is now held as ``kind``."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files of torch.save that come from others: bounded before they are read, never executed."""
+"""Reads torch.save files from others: checks their size first, and never executes code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from distinit.pipeline.storage import open_regular
 
 __all__ = ["CodeInPickleError", "largest_bytes", "plain_problem", "read_pickled"]
 
-_ZIP_MAGIC = b"PK\x03\x04"  # by which torch.load tells its two formats apart
-_MAX_PICKLE_BYTES = 64 << 20  # without tensors; a checkpoint of 1,000 tensors takes 100 kB
+_ZIP_MAGIC = b"PK\x03\x04"  # torch.load uses it to distinguish its two formats
+_MAX_PICKLE_BYTES = 64 << 20  # tensors excluded; 1,000 tensors take 100 kB
 _MAX_ENTRIES = 200_000
-_PICKLES_BEFORE_1_6 = 5  # magic number, version, system, the object, keys of its storages
+_PICKLES_BEFORE_1_6 = 5  # magic number, version, system, object, storage keys
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _DTYPES = frozenset(
     {
@@ -39,20 +39,20 @@ _DTYPES = frozenset(
 
 
 class CodeInPickleError(ValueError):
-    """A pickle asks for something that is neither a tensor nor a plain value."""
+    """A pickle refers to something that is neither a tensor nor a plain value."""
 
 
 def largest_bytes() -> int:
-    """Largest tensor file that is read: it has to fit into this machine's memory."""
+    """Size of the largest tensor file that is read: the memory of this machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def read_pickled(path: Path) -> object:
-    """What torch.save wrote: tensors and plain values in plain containers, on the CPU.
+    """Contents of a torch.save file: tensors and plain values in plain containers, on the CPU.
 
-    An archive must be stored without compression, as torch.save does: what is read is never more
-    than the file holds. Raises OSError, CodeInPickleError, and ValueError for anything else that
-    is no such file.
+    An archive must be uncompressed, as torch.save writes it, so that no more is read than the
+    file holds. Raises OSError, CodeInPickleError, and ValueError for any other file that
+    torch.save does not write.
     """
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -62,12 +62,12 @@ def read_pickled(path: Path) -> object:
             _check(file, size)
             file.seek(0)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of sparse, quantised, scripted: refused below
+                warnings.simplefilter("ignore")  # about sparse, quantised and scripted tensors
                 return torch.load(file, map_location="cpu", weights_only=True)
         except (CodeInPickleError, OSError):
             raise
         except Exception as error:
-            # torch.load and pickletools raise what they do not document.
+            # torch.load and pickletools raise undocumented exceptions.
             raise _refusal(error) from error
 
 
@@ -82,21 +82,23 @@ def _check(file: IO[bytes], size: int) -> None:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("a compressed archive, which torch.save does not write")
         if len(entries) > _MAX_ENTRIES or sum(entry.file_size for entry in entries) > size:
-            raise ValueError("an archive that holds more than its file")
+            raise ValueError("an archive whose entries are larger than the file")
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
                 if entry.file_size > _MAX_PICKLE_BYTES:
-                    raise ValueError(f"{entry.file_size:,} bytes of other things than tensors")
+                    raise ValueError(f"{entry.file_size:,} bytes besides the tensors")
                 with archive.open(entry) as pickled:
                     _refuse_code(pickled)
 
 
 def _refuse_code(pickled: IO[bytes]) -> None:
-    """Refuse what torch would build although it is neither tensor nor plain value: bytearray(N) is
-    N bytes of memory for a few bytes of file."""
+    """Refuse types that torch would build although they are neither tensors nor plain values.
+
+    For example, bytearray(N) takes N bytes of memory for a few bytes in the file.
+    """
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name == "GLOBAL" and not _is_harmless(*str(argument).split(" ", 1)):
-            raise CodeInPickleError(f"it asks for {str(argument).replace(' ', '.')[:100]}")
+            raise CodeInPickleError(f"it refers to {str(argument).replace(' ', '.')[:100]}")
 
 
 def _is_harmless(module: str, name: str) -> bool:
@@ -118,18 +120,18 @@ def _is_harmless(module: str, name: str) -> bool:
 def _refusal(error: Exception) -> ValueError:
     text = str(error)
     if found := _GLOBAL.search(text):
-        return CodeInPickleError(f"it asks for {found[1][:100]}")
+        return CodeInPickleError(f"it refers to {found[1][:100]}")
     if isinstance(error, MemoryError | RecursionError):
-        return ValueError("it wants more memory than a state dict")
-    if "Weights only load failed" in text:  # torch goes on to say how to run the code anyway
-        return ValueError("it is no file of torch.save")
+        return ValueError("it needs more memory than a state dict")
+    if "Weights only load failed" in text:  # the rest explains how to run the code anyway
+        return ValueError("it is not a torch.save file")
     return ValueError((text.splitlines() or [type(error).__name__])[0][:200])
 
 
 def plain_problem(value: object) -> str:
-    """What keeps ``value`` from being the numbers of a network; empty if it is a plain tensor."""
+    """Why ``value`` cannot be a weight of a network; empty if it is a plain tensor."""
     if not isinstance(value, Tensor):
-        return f"is a {type(value).__name__}, no tensor"
+        return f"is a {type(value).__name__}, not a tensor"
     if value.is_quantized:
         return f"is quantised ({value.dtype})"
     if value.layout != torch.strided:

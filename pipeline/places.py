@@ -1,4 +1,4 @@
-"""Where results may be written: never into a cache or a frame store, which are sent as a whole."""
+"""Checks where results are written: never inside a cache or a frame store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = {"target cache": ("manifest.json", "plan.parquet"), "frame store": ("st
 def refuse_inside_data(out: Path) -> None:
     """Raise ConfigError if ``out`` is a target cache or a frame store, or lies inside of one.
 
-    What is written there would make it fail its verification.
+    Its verification would fail because of the additional files.
     """
     place = out.resolve()
     for folder in (place, *place.parents):
@@ -24,7 +24,7 @@ def refuse_inside_data(out: Path) -> None:
 
 
 def refuse_nested(cache: Path, frames: Path) -> None:
-    """Raise ConfigError unless both are folders of their own, outside of other data."""
+    """Raise ConfigError if one of the two folders is the other one, or lies inside of it."""
     first, second = cache.resolve(), frames.resolve()
     if first.is_relative_to(second):
         raise _nested(cache, frames, "the frame store")
@@ -35,6 +35,6 @@ def refuse_nested(cache: Path, frames: Path) -> None:
 def _nested(out: Path, folder: Path, kind: str) -> ConfigError:
     return ConfigError(
         f"{out} lies inside {folder}, {kind}: nothing else is written there",
-        expected="a folder of its own",
+        expected="a separate folder",
         remedy="choose another folder",
     )

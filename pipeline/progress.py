@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar on a terminal, plain lines in a log, or JSON events."""
+"""Progress of long work: a bar on a terminal, plain lines in a log, or JSON events."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from rich.text import Text
 from distinit.schemas.wording import one_line
 
 __all__ = [
-    "Figure",
     "JsonProgress",
     "LogProgress",
     "NullProgress",
     "Progress",
+    "ProgressValue",
     "RichProgress",
     "choose_progress",
 ]
 
-type Figure = str | int | float | tuple[int, int]
-"""What is shown beside the bar; a pair is so many of so many."""
+type ProgressValue = str | int | float | tuple[int, int]
+"""A value shown with the bar; a pair is a count and its total."""
 
-_WIDE = 100  # columns of a terminal that has room for the wider bar
+_WIDE = 100  # columns of a terminal from which on the bar is wider
 _BAR_WIDTH, _SHORT_BAR_WIDTH = 24, 8
 
 
@@ -43,25 +43,25 @@ class Progress(Protocol):
     """One phase at a time: ``start``, any number of ``advance``, ``finish``."""
 
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
-        """Begin a phase of ``total`` units (None: unknown), of which ``done`` are there already."""
+        """Start a phase of ``total`` units (None: unknown), ``done`` of which are already done."""
 
-    def advance(self, amount: float = 1, **figures: Figure) -> None:
-        """Count ``amount`` units more; ``figures`` replace those shown beside the bar."""
+    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
+        """Count ``amount`` more units; ``values`` replace those shown with the bar."""
 
     def message(self, text: str) -> None:
-        """Say one line that stays: names in it may hold line breaks, which are escaped."""
+        """Print one line; line breaks in ``text`` are escaped."""
 
     def finish(self) -> None:
         """End the phase."""
 
 
 class NullProgress:
-    """Says nothing."""
+    """Prints nothing."""
 
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
         """Ignore."""
 
-    def advance(self, amount: float = 1, **figures: Figure) -> None:
+    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """Ignore."""
 
     def message(self, text: str) -> None:
@@ -72,18 +72,18 @@ class NullProgress:
 
 
 class _Bars(RichBars):
-    """The bar, and a line below it for the figures: beside it they would squeeze the counts."""
+    """The bar, with the values on a line below it, since there is no room for them next to it."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            if task.fields["figures"]:
-                text = f"{'':13}{task.fields['figures']}"
+            if task.fields["values"]:
+                text = f"{'':13}{task.fields['values']}"
                 yield Text(text, no_wrap=True, overflow="ellipsis")
 
 
 class RichProgress:
-    """A live bar with rate, time left and figures."""
+    """A live bar with rate, remaining time and values."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -91,12 +91,12 @@ class RichProgress:
         self._task: TaskID | None = None
         self._rate = _Rate()
         self._unit = ""
-        self._figures: dict[str, Figure] = {}
+        self._values: dict[str, ProgressValue] = {}
 
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
         """See Progress."""
         self.finish()
-        self._unit, self._figures, self._rate = unit, {}, _Rate()
+        self._unit, self._values, self._rate = unit, {}, _Rate()
         self._bars = _Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=_BAR_WIDTH if self._console.width >= _WIDE else _SHORT_BAR_WIDTH),
@@ -108,21 +108,21 @@ class RichProgress:
             console=self._console,
         )
         self._task = self._bars.add_task(
-            description, total=total, completed=int(done), rate="", figures=""
+            description, total=total, completed=int(done), rate="", values=""
         )
         self._bars.start()
 
-    def advance(self, amount: float = 1, **figures: Figure) -> None:
+    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """See Progress."""
         if self._bars is None or self._task is None:
             return
-        self._figures.update(figures)
+        self._values.update(values)
         rate = self._rate.add(amount)
         self._bars.update(
             self._task,
             advance=amount,
             rate=f"{rate:.1f} {self._unit}/s",
-            figures=_format(self._figures),
+            values=_format(self._values),
         )
 
     def message(self, text: str) -> None:
@@ -146,7 +146,7 @@ class LogProgress:
 
     def _reset(self, description: str, total: float | None, unit: str, done: float) -> None:
         self._description, self._total, self._unit, self._done = description, total, unit, done
-        self._figures: dict[str, Figure] = {}
+        self._values: dict[str, ProgressValue] = {}
         self._rate = _Rate()
         self._last_seconds = time.monotonic()
 
@@ -156,10 +156,10 @@ class LogProgress:
         known = "" if total is None else f" of {_number(total)}"
         self.message(f"{description}: {_number(done)}{known} {_noun(total, unit)}")
 
-    def advance(self, amount: float = 1, **figures: Figure) -> None:
+    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """See Progress."""
         self._done += amount
-        self._figures.update(figures)
+        self._values.update(values)
         self._rate.add(amount)
         if time.monotonic() - self._last_seconds >= self._every_seconds:
             self._last_seconds = time.monotonic()
@@ -173,7 +173,7 @@ class LogProgress:
             if rate > 0 and not ended:
                 parts.append(f"ETA {_duration(max(0.0, self._total - self._done) / rate)}")
         parts.insert(1, f"{rate:.1f} {self._unit}/s")
-        return "  ".join([*parts, _format(self._figures)]).rstrip()
+        return "  ".join([*parts, _format(self._values)]).rstrip()
 
     def message(self, text: str) -> None:
         """See Progress."""
@@ -188,7 +188,7 @@ class LogProgress:
 
 
 class JsonProgress:
-    """One JSON object a line, for scripts: ``{"event": "progress", ...}``."""
+    """One JSON object per line, for scripts: ``{"event": "progress", ...}``."""
 
     def __init__(self, stream: TextIO | None = None, every_seconds: float = 1.0) -> None:
         self._stream = stream or sys.stderr
@@ -196,20 +196,20 @@ class JsonProgress:
         self._phase, self._unit = "", ""
         self._total: float | None = None
         self._done = 0.0
-        self._figures: dict[str, Figure] = {}
+        self._values: dict[str, ProgressValue] = {}
         self._rate = _Rate()
         self._last_seconds = 0.0
 
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
         """See Progress."""
         self._phase, self._total, self._unit, self._done = description, total, unit, done
-        self._figures, self._rate = {}, _Rate()
+        self._values, self._rate = {}, _Rate()
         self._emit("start")
 
-    def advance(self, amount: float = 1, **figures: Figure) -> None:
+    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """See Progress."""
         self._done += amount
-        self._figures.update(figures)
+        self._values.update(values)
         self._rate.add(amount)
         if time.monotonic() - self._last_seconds >= self._every_seconds:
             self._emit("progress")
@@ -237,7 +237,7 @@ class JsonProgress:
                 "unit": self._unit,
                 "per_second": round(rate, 3),
                 "eta_seconds": round(left / rate, 1) if left is not None and rate > 0 else None,
-                **_plain(self._figures),
+                **_plain(self._values),
             }
         )
 
@@ -246,7 +246,7 @@ class JsonProgress:
 
 
 class _Rate:
-    """Units per second since the phase began, not counting what was there before."""
+    """Units per second since the start of the phase, without those that were done before."""
 
     def __init__(self) -> None:
         self._began_seconds = time.monotonic()
@@ -263,14 +263,14 @@ class _Rate:
         return time.monotonic() - self._began_seconds
 
 
-def _format(figures: dict[str, Figure]) -> str:
-    return "  ".join(f"{name} {_text(name, value)}" for name, value in figures.items())
+def _format(values: dict[str, ProgressValue]) -> str:
+    return "  ".join(f"{name} {_text(name, value)}" for name, value in values.items())
 
 
-def _plain(figures: dict[str, Figure]) -> dict[str, str | int | float]:
+def _plain(values: dict[str, ProgressValue]) -> dict[str, str | int | float]:
     """A pair becomes two numbers: ``videos`` and ``videos_total``."""
     plain: dict[str, str | int | float] = {}
-    for name, value in figures.items():
+    for name, value in values.items():
         if isinstance(value, tuple):
             plain[name], plain[f"{name}_total"] = value
         else:
@@ -279,7 +279,7 @@ def _plain(figures: dict[str, Figure]) -> dict[str, str | int | float]:
 
 
 def _noun(total: float | None, unit: str) -> str:
-    """``unit`` is a plural."""
+    """``unit``, which is a plural, as a singular if ``total`` is 1."""
     return unit.removesuffix("s") if total == 1 else unit
 
 
@@ -290,11 +290,11 @@ def _duration(seconds: float) -> str:
 
 
 def _number(count: float) -> str:
-    """All digits of a whole number: counts are compared with each other."""
+    """A count with all its digits, so that counts can be compared."""
     return f"{count:.0f}" if float(count).is_integer() else f"{count:g}"
 
 
-def _text(name: str, value: Figure) -> str:
+def _text(name: str, value: ProgressValue) -> str:
     if isinstance(value, tuple):
         return f"{value[0]}/{value[1]}"
     if not isinstance(value, float):
@@ -303,7 +303,7 @@ def _text(name: str, value: Figure) -> str:
 
 
 def choose_progress(*, json_events: bool = False) -> Progress:
-    """JSON events if asked for, a bar on a terminal, plain lines otherwise."""
+    """JSON events if requested, else a bar on a terminal, else plain lines."""
     if json_events:
         return JsonProgress()
     return RichProgress() if sys.stderr.isatty() else LogProgress()

@@ -1,7 +1,7 @@
-"""JSON records on disk: written atomically, read with suspicion. The one place that does both.
+"""Reads and writes JSON records: written atomically, checked strictly when they are read.
 
-A record may come from a stranger: its size is bounded before it is read, and what JSON readers
-disagree on (doubled keys, NaN, lone surrogates, numbers beyond 64 bits) is refused.
+A record may come from an attacker: its size is checked before it is read, and content on which
+JSON readers disagree (duplicate keys, NaN, lone surrogates, numbers beyond 64 bits) is refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = [
     "write_record",
 ]
 
-MAX_RECORD_BYTES = 64 << 20  # a commit of 32,768 videos takes some 8 MB
-_MAX_INTEGER = 2**63 - 1  # what a column of a table, and an array, can hold
+MAX_RECORD_BYTES = 64 << 20  # a commit record of 32,768 videos takes about 8 MB
+_MAX_INTEGER = 2**63 - 1  # largest value of int64 columns and arrays
 
 
 def write_record(record: Record, path: Path, *, indent: int = 2) -> None:
@@ -62,11 +62,11 @@ def read_record[R: Record](
 
     Args:
         path: The file.
-        kind: What it should hold.
-        error: What is raised when it is missing, damaged, too large, or no regular file; or of
-            another format or format version, where ``kind`` has such a field.
-        remedy: What to do then.
-        missing: What its absence means, as a phrase.
+        kind: Class of the record.
+        error: Class of the error that is raised if the file is missing, damaged, too large or not
+            a regular file, or if it has another format or format version than ``kind``.
+        remedy: What the user can do about it.
+        missing: Message for a missing file, without its path.
         limit_bytes: Larger files are refused before they are read.
     """
     data, raw = _read(path, error, remedy, missing, limit_bytes)
@@ -117,28 +117,28 @@ def _read(
 
 
 def parse_json(data: bytes) -> Any:
-    """A JSON value of which every reader makes the same. Raises ValueError, RecursionError."""
+    """Parse JSON that every reader reads alike. Raises ValueError, RecursionError."""
     text = data.decode("utf-8")
     value = json.loads(
         text,
-        object_pairs_hook=_without_doubles,
+        object_pairs_hook=_without_duplicates,
         parse_int=_integer,
         parse_float=_finite,
         parse_constant=_refuse_constant,
     )
-    if "\\ud" in text or "\\uD" in text:  # else no escape could have made a lone surrogate
+    if "\\ud" in text or "\\uD" in text:  # only escapes can produce a lone surrogate
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
-def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
-        raise ValueError(f"the key {_first_double(pairs)!r} occurs twice in one object")
+        raise ValueError(f"the key {_first_duplicate(pairs)!r} occurs twice in one object")
     return record
 
 
-def _first_double(pairs: Sequence[tuple[str, Any]]) -> str:
+def _first_duplicate(pairs: Sequence[tuple[str, Any]]) -> str:
     counts = Counter(name for name, _ in pairs)
     return next(name for name, count in counts.items() if count > 1)
 
@@ -164,7 +164,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _check_version(
     raw: dict[str, Any], kind: type[Record], path: Path, error: type[DistInitError]
 ) -> None:
-    """Tell a file of another version apart from a damaged one: the remedy is another."""
+    """Report a file of another version as such, and not as damaged: the remedy differs."""
     fields = kind.model_fields
     for name in ("format", "format_version"):
         if name in fields and name in raw and raw[name] != fields[name].default:

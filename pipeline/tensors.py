@@ -1,7 +1,7 @@
-"""Tensor files of others: what they hold is read and checked before any of it is loaded.
+"""Reads tensor files from others: their headers are checked before any tensor is loaded.
 
-A safetensors file begins with 8 bytes that say how long its JSON header is; the header gives every
-tensor's type, shape and place in the rest of the file.
+A safetensors file begins with the length of its JSON header, in 8 bytes. The header gives the type
+and shape of every tensor, and its byte range in the rest of the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distinit.pipeline.storage import open_for_writing, open_regular
 
 __all__ = ["TensorShape", "differences", "read_shapes", "read_tensors", "write_tensors"]
 
-_MAX_HEADER_BYTES = 8 << 20  # 40,000 tensors; the largest student has some 1,000
+_MAX_HEADER_BYTES = 8 << 20  # 40,000 tensors; the largest student has about 1,000
 _MAX_NAME = 500
 _TYPES = {
     "F64": torch.float64,
@@ -43,22 +43,22 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class TensorShape:
-    """What the header says of one tensor."""
+    """Type and shape of a tensor, as listed in a header."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorShape:
-        """That of a tensor in memory."""
+        """Type and shape of a tensor in memory."""
         return cls(tensor.dtype, tuple(tensor.shape))
 
 
 def read_shapes(path: Path) -> dict[str, TensorShape]:
     """Type and shape of every tensor of a safetensors file; no tensor is read.
 
-    Raises OSError, and ValueError for a header that is too long, is no such header, or does not
-    describe the bytes that follow it.
+    Raises OSError, and ValueError if the header is too long or malformed, or does not match the
+    bytes that follow it.
     """
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -67,34 +67,36 @@ def read_shapes(path: Path) -> dict[str, TensorShape]:
             raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
         header = parse_json(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("the header is no JSON object")
+        raise ValueError("the header is not a JSON object")
     header.pop("__metadata__", None)
-    ends = sorted(_place(name, entry) for name, entry in header.items())
-    at = 0
-    for first, end in ends:
-        if first != at:
+    ranges = sorted(_byte_range(name, entry) for name, entry in header.items())
+    position = 0
+    for first, end in ranges:
+        if first != position:
             raise ValueError("the tensors overlap or leave gaps")
-        at = end
-    if at != size - 8 - length:
-        raise ValueError(f"{size - 8 - length:,} bytes of tensors, {at:,} in the header")
+        position = end
+    if position != size - 8 - length:
+        raise ValueError(f"{size - 8 - length:,} bytes of tensors, {position:,} in the header")
     return {
         name: TensorShape(_TYPES[entry["dtype"]], tuple(entry["shape"]))
         for name, entry in header.items()
     }
 
 
-def _place(name: str, entry: Any) -> tuple[int, int]:
-    """First byte and end of a tensor, checked against its shape."""
+def _byte_range(name: str, entry: Any) -> tuple[int, int]:
+    """First byte and end of a tensor, checked against its type and shape."""
     if len(name) > _MAX_NAME or not isinstance(entry, dict):
-        raise ValueError("the header has an entry that describes no tensor")
-    dtype, shape, place = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+        raise ValueError("the header has an entry that does not describe a tensor")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _TYPES:
-        raise ValueError(f"{name} has the type {str(dtype)[:20]}, none of {', '.join(_TYPES)}")
-    if not _are_counts(shape) or not _are_counts(place) or len(shape) > 8 or len(place) != 2:
-        raise ValueError(f"{name} has no shape or no place")
-    if place[1] - place[0] != math.prod(shape) * _TYPES[dtype].itemsize:
-        raise ValueError(f"{name} has another number of bytes than its shape")
-    return place[0], place[1]
+        raise ValueError(
+            f"{name} has the type {str(dtype)[:20]}, which is not one of {', '.join(_TYPES)}"
+        )
+    if not _are_counts(shape) or not _are_counts(offsets) or len(shape) > 8 or len(offsets) != 2:
+        raise ValueError(f"{name} has no valid shape or data_offsets")
+    if offsets[1] - offsets[0] != math.prod(shape) * _TYPES[dtype].itemsize:
+        raise ValueError(f"{name} has a number of bytes that does not match its shape")
+    return offsets[0], offsets[1]
 
 
 def _are_counts(values: Any) -> TypeGuard[list[int]]:
@@ -102,9 +104,9 @@ def _are_counts(values: Any) -> TypeGuard[list[int]]:
 
 
 def read_tensors(path: Path, names: Iterable[str], *, finite: bool = True) -> dict[str, Tensor]:
-    """Some tensors of a file that ``read_shapes`` accepts.
+    """The tensors called ``names``, of a file that ``read_shapes`` accepts.
 
-    Raises OSError, and ValueError for numbers that are not finite, unless they may be.
+    Raises OSError, and with ``finite`` ValueError for NaN and infinity.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -113,13 +115,15 @@ def read_tensors(path: Path, names: Iterable[str], *, finite: bool = True) -> di
         raise ValueError(str(error)) from error
     for name, tensor in tensors.items():
         if finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} holds numbers that are not finite")
+            raise ValueError(f"{name} holds values that are not finite")
     return tensors
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file with the permissions that any new file gets; safetensors itself
-    would let nobody else read it. Raises OSError, StorageError."""
+    """Write a safetensors file with the usual permissions of a new file.
+
+    safetensors itself would make it unreadable for other users. Raises OSError, StorageError.
+    """
     descriptor = open_for_writing(path)
     permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
     os.close(descriptor)
@@ -127,15 +131,14 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(permissions)
 
 
-def differences(wanted: Mapping[str, TensorShape], found: Mapping[str, TensorShape]) -> str:
-    """What keeps ``found`` from taking the place of ``wanted``; empty if nothing does.
+def differences(expected: Mapping[str, TensorShape], found: Mapping[str, TensorShape]) -> str:
+    """How ``found`` differs from ``expected``, as text; empty if it can be loaded in its place.
 
-    Floating-point numbers may have another width; whole numbers and truth values may not stand
-    for them, nor complex ones.
+    Floating-point types may differ in width; other types must be equal.
     """
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not known" for name in found if name not in wanted]
-    for name, ours in wanted.items():
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
+    for name, ours in expected.items():
         theirs = found.get(name, ours)
         if theirs.shape != ours.shape:
             problems.append(f"{name} has shape {theirs.shape}, not {ours.shape}")

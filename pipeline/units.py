@@ -1,4 +1,4 @@
-"""How units are called in the files of target caches and frame stores: ``unit-00042``."""
+"""Names of units in target caches and frame stores: ``unit-00042``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _COMMIT_NAME = re.compile(r"unit-([0-9]{5,13})\.json")
 
 
 def unit_name(unit: int) -> str:
-    """``unit-00042``."""
+    """Name of unit number ``unit``: ``unit-00042``."""
     return f"unit-{unit:05d}"
 
 
 def committed_units(commits: Path) -> frozenset[int]:
-    """Units that have a record in the folder ``commits``; none where it does not exist.
+    """Units that have a record in the folder ``commits``; none if the folder does not exist.
 
-    Raises OSError where the folder cannot be read.
+    Raises OSError if the folder cannot be read.
     """
     try:
         names = [path.name for path in commits.iterdir()]

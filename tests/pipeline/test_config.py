@@ -28,7 +28,7 @@ def test_settings_win_over_options_and_options_over_the_file(tmp_path: Path) -> 
     assert (config.clip.crop, config.runtime.seed) == (64, 0)
 
 
-def test_a_setting_steps_into_a_list() -> None:
+def test_a_setting_can_index_a_list() -> None:
     values = {"targets": [{"pick": "random"}, {"pick": "random"}]}
     merge_setting(values, "targets.1.pick", "center")
     assert values["targets"] == [{"pick": "random"}, {"pick": "center"}]
@@ -45,31 +45,31 @@ def test_a_setting_steps_into_a_list() -> None:
         (["clip=[1, 2"], "--set clip="),
     ],
 )
-def test_mistakes_are_named_with_what_is_known(settings: list[str], message: str) -> None:
+def test_mistakes_are_reported_with_the_known_names(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(DistillConfig, None, settings, BASE)
 
 
-def test_each_mistake_has_a_line_of_its_own() -> None:
+def test_each_mistake_has_a_separate_line() -> None:
     with pytest.raises(ConfigError) as raised:
         build_config(DistillConfig, None, ["clip.a=1", '{"x\\ny": 1}=2'], BASE)
     head, first, second = str(raised.value).splitlines()
-    assert head == "the distill configuration is wrong"
+    assert head == "the distill configuration is invalid"
     assert first.startswith("  found:    clip.a: unknown key; known here: crop")
     assert second.startswith('            {"x\\ny": 1}: unknown key')
 
 
-def test_a_missing_value_says_how_to_give_it() -> None:
+def test_the_message_about_a_missing_value_explains_how_to_set_it() -> None:
     with pytest.raises(ConfigError, match="teachers: missing; give it in --config"):
         build_config(ExtractConfig, None, [], {"videos": "v", "cache": "c"})
 
 
-def test_a_missing_file_and_a_list_are_no_configuration(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_list_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         build_config(DistillConfig, tmp_path / "none.yaml", [], {})
     file = tmp_path / "list.yaml"
     file.write_text("- a\n- b\n")
-    with pytest.raises(ConfigError, match="no configuration"):
+    with pytest.raises(ConfigError, match="not a configuration"):
         build_config(DistillConfig, file, [], {})
 
 

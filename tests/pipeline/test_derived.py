@@ -23,21 +23,25 @@ from distinit.schemas.errors import StorageError
 TEXTS = st.lists(st.text("abc", max_size=5), max_size=12)
 
 
-@given(there=TEXTS, wanted=TEXTS, as_order=st.booleans())
-def test_texts_of_any_width_are_found(there: list[str], wanted: list[str], as_order: bool) -> None:
-    column_N = np.array([text.encode() for text in there], np.bytes_)
+@given(column=TEXTS, queries=TEXTS, as_order=st.booleans())
+def test_strings_of_any_width_are_found(
+    column: list[str], queries: list[str], as_order: bool
+) -> None:
+    column_N = np.array([text.encode() for text in column], np.bytes_)
     order_N = np.argsort(column_N, kind="stable")
-    wanted_M = np.array([text.encode() for text in wanted], np.bytes_)
+    query_M = np.array([text.encode() for text in queries], np.bytes_)
     if as_order:
-        place_M, known_M = find_texts(column_N, wanted_M, order_N)
-        found = [there[order_N[p]] if k else None for p, k in zip(place_M, known_M, strict=True)]
+        position_M, known_M = find_texts(column_N, query_M, order_N)
+        found = [
+            column[order_N[p]] if k else None for p, k in zip(position_M, known_M, strict=True)
+        ]
     else:
-        place_M, known_M = find_texts(column_N[order_N], wanted_M)
-        ordered = sorted(there)
-        found = [ordered[p] if k else None for p, k in zip(place_M, known_M, strict=True)]
-    assert found == [text if text in there else None for text in wanted]
-    assert [int(p) for p, k in zip(place_M, known_M, strict=True) if k] == [
-        sorted(there).index(text) for text in wanted if text in there
+        position_M, known_M = find_texts(column_N[order_N], query_M)
+        ordered = sorted(column)
+        found = [ordered[p] if k else None for p, k in zip(position_M, known_M, strict=True)]
+    assert found == [text if text in column else None for text in queries]
+    assert [int(p) for p, k in zip(position_M, known_M, strict=True) if k] == [
+        sorted(column).index(text) for text in queries if text in column
     ]
 
 
@@ -57,7 +61,7 @@ def test_columns_are_mapped_and_read_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete", "json", "version"])
-def test_damage_shows(tmp_path: Path, damage: str) -> None:
+def test_damage_is_detected(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "key"
     derive_columns(folder, 1, write)
     assert columns_are_sound(folder, 1)
@@ -71,7 +75,7 @@ def test_damage_shows(tmp_path: Path, damage: str) -> None:
     assert not columns_are_sound(folder, 2 if damage == "version" else 1)
 
 
-def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = tmp_path / "key"
     derive_columns(folder, 1, write)
 
@@ -116,16 +120,14 @@ def test_only_a_sha256_names_an_index(key: str) -> None:
         index_folder(key)
 
 
-def test_the_place_of_a_column_on_the_disk_is_taken_at_once(tmp_path: Path) -> None:
+def test_the_disk_space_of_a_column_is_allocated_at_once(tmp_path: Path) -> None:
     new_column(tmp_path, "numbers", 1 << 20, np.int64)
     status = (tmp_path / "numbers.npy").stat()
     assert status.st_blocks * 512 >= status.st_size > 8 << 20
 
 
 @pytest.mark.parametrize("place", ["/proc/1", "file"])
-def test_a_place_for_indexes_that_cannot_be_is_named_with_its_variable(
-    tmp_path: Path, place: str
-) -> None:
+def test_an_unusable_index_folder_is_reported_with_its_variable(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="XDG_CACHE_HOME"):
         derive_columns(tmp_path / place / "distinit" / ("0" * 64), 1, lambda folder: None)

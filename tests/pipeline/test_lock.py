@@ -1,4 +1,4 @@
-"""The lock of a folder: waited for, or asked about, without taking it."""
+"""The lock of a folder: taking it, waiting for it, asking for its holder."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from distinit.pipeline.lock import WriterLock
 from distinit.schemas.errors import LockedError, StorageError
 
 
-def test_a_second_writer_is_refused_and_one_that_waits_gets_it(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_and_a_waiting_one_gets_the_lock(tmp_path: Path) -> None:
     first, second = WriterLock(tmp_path / ".lock"), WriterLock(tmp_path / ".lock")
     assert second.holder() is None
     first.acquire()
     assert str(second.holder()).startswith(f"pid {os.getpid()}, host ")
     with pytest.raises(LockedError, match=f"another process is writing {tmp_path}"):
         second.acquire()
-    said: list[str] = []
+    messages: list[str] = []
 
-    def tell(text: str) -> None:
-        said.append(text)
+    def message(text: str) -> None:
+        messages.append(text)
         threading.Timer(0.1, first.release).start()
 
-    with second.waiting(tell):
+    with second.waiting(message):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-    assert said[0].startswith(f"waiting: another process is writing {tmp_path} (pid ")
-    assert len(said) == 1
+    assert messages[0].startswith(f"waiting: another process is writing {tmp_path} (pid ")
+    assert len(messages) == 1
     assert second.holder() is None
 
 
-def test_who_waits_is_told_of_a_holder_on_another_host(tmp_path: Path) -> None:
+def test_waiting_for_a_holder_on_another_host_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text(json.dumps({"pid": 1, "host": "elsewhere.example"}))
     lock = WriterLock(tmp_path / ".lock")
     with pytest.raises(LockedError, match=r"elsewhere\.example"), lock.waiting(print):
@@ -41,7 +41,7 @@ def test_who_waits_is_told_of_a_holder_on_another_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("note", [b"[" * 4_000, b"\xff\xfe", b'{"host": 1e999}'])
-def test_any_note_can_be_read(tmp_path: Path, note: bytes) -> None:
+def test_a_lock_file_with_any_content_can_be_read(tmp_path: Path, note: bytes) -> None:
     (tmp_path / ".lock").write_bytes(note)
     with WriterLock(tmp_path / ".lock"):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()

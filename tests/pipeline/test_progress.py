@@ -12,7 +12,7 @@ from distinit.pipeline import progress as progress_module
 from distinit.pipeline.progress import JsonProgress, LogProgress, RichProgress
 
 
-def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
+def test_log_lines_show_the_phase_the_count_and_the_values() -> None:
     stream = io.StringIO()
     progress = LogProgress(stream, every_seconds=0)
     progress.start("extract", 10, "frames", done=2)
@@ -29,7 +29,7 @@ def test_log_lines_name_the_phase_the_count_and_the_figures() -> None:
 
 
 @pytest.mark.parametrize(("left", "eta"), [(119, "119 s"), (2000, "33 min"), (9000, "2.5 h")])
-def test_the_time_left_is_in_units_that_one_can_read(
+def test_the_remaining_time_is_in_readable_units(
     left: int, eta: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
@@ -44,7 +44,7 @@ def test_the_time_left_is_in_units_that_one_can_read(
     )
 
 
-def test_json_events_carry_counts_that_a_script_can_add_up() -> None:
+def test_json_events_hold_counts_as_numbers() -> None:
     stream = io.StringIO()
     progress = JsonProgress(stream, every_seconds=0)
     progress.start("distill", 4, "steps")
@@ -67,7 +67,7 @@ def test_the_rate_counts_only_what_was_done_in_this_run() -> None:
     assert (event["done"], event["per_second"], event["eta_seconds"]) == (90, 0.0, None)
 
 
-def test_a_pair_is_so_many_of_so_many_and_one_thing_is_singular() -> None:
+def test_a_pair_is_a_count_and_a_total_and_one_unit_is_singular() -> None:
     lines, events = io.StringIO(), io.StringIO()
     for progress in (LogProgress(lines), JsonProgress(events)):
         progress.start("verify", 1, "units")
@@ -81,19 +81,19 @@ def test_a_pair_is_so_many_of_so_many_and_one_thing_is_singular() -> None:
     assert (event["videos"], event["videos_total"], event["unit"]) == (2, 3, "units")
 
 
-def test_a_terminal_of_80_columns_shows_counts_rate_time_left_and_figures_whole() -> None:
+def test_a_terminal_of_80_columns_shows_everything_in_full() -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80, color_system=None)
     progress = RichProgress(console)
     progress.start("extract", 1_250_000, "frames", done=250_000)
     progress.advance(1000, videos=(4000, 6000), units=(13, 21), failed=1)
     progress.finish()
-    *_, bar, figures = [line for line in stream.getvalue().splitlines() if "\x1b[?25h" not in line]
+    *_, bar, values = [line for line in stream.getvalue().splitlines() if "\x1b[?25h" not in line]
     assert len(bar.rstrip()) <= 80 + len("\x1b[2K") * 4
     assert "251000/1250000" in bar
     assert " frames/s" in bar
     assert "left" in bar
-    assert figures.strip() == "videos 4000/6000  units 13/21  failed 1"
+    assert values.strip() == "videos 4000/6000  units 13/21  failed 1"
 
 
 def test_large_counts_keep_their_digits() -> None:

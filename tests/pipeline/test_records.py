@@ -30,7 +30,7 @@ def read(path: Path, limit_bytes: int = 1_000) -> Shelf:
     )
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_written_record_is_read_back(tmp_path: Path) -> None:
     shelf = Shelf(books=2, names=("a", "ä\u202e"))
     write_record(shelf, tmp_path / "shelf.json")
     assert read(tmp_path / "shelf.json") == shelf
@@ -92,7 +92,7 @@ def test_a_bad_record_is_refused_with_the_error_of_the_caller(
         read(path)
 
 
-def test_another_version_is_told_apart_from_damage(tmp_path: Path) -> None:
+def test_another_version_is_not_reported_as_damage(tmp_path: Path) -> None:
     path = tmp_path / "shelf.json"
     path.write_bytes(b'{"format_version": 3, "a_new_field": true}')
     with pytest.raises(FrameStoreError, match="or install the version of distinit that wrote it"):
@@ -100,9 +100,7 @@ def test_another_version_is_told_apart_from_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "sparse"])
-def test_what_is_no_regular_small_file_is_refused_without_waiting(
-    tmp_path: Path, kind: str
-) -> None:
+def test_large_and_special_files_are_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "shelf.json"
     if kind == "folder":
         path.mkdir()

@@ -1,4 +1,4 @@
-"""Files are whole or absent; paths stay inside; a refusing disk is named."""
+"""Files are complete or absent, paths stay inside their folder, disk errors are reported."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_partial(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_write_makes_the_folder_and_replaces_the_old_file(tmp_path: Path) -> None:
+def test_a_write_creates_the_folder_and_replaces_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "record.json"
     atomic_write_bytes(target, b"old")
     atomic_write_bytes(target, b"new")
