@@ -83,6 +83,9 @@ class RunRecord(Record):
     config: dict[str, Any]
     inputs: dict[str, str] = Field(description="digests of the data that the run reads")
     versions: dict[str, str]
+    cache_digest: Sha256 | Literal[""] | None = Field(
+        None, description="content digest of the target cache of a distill run, when it began"
+    )
 
 
 class CheckpointRecord(SealedRecord):

@@ -37,7 +37,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     refuse_empty_filters(task.readers, config.combine_filters)
     state = task.cache.read_state()
     cache_digest = task.cache.checked_digest(state)
-    run = _open_run(config, task, state)
+    run = _open_run(config, task, state, cache_digest)
     finished = run.read_result(DistillResult)
     if finished is not None:
         progress.message(f"{run.root} is finished already; nothing to do")
@@ -85,14 +85,16 @@ def _refuse_inside(out: Path, *inputs: Path) -> None:
             )
 
 
-def _open_run(config: DistillConfig, task: DistillTask, state: CacheState) -> RunDirectory:
+def _open_run(
+    config: DistillConfig, task: DistillTask, state: CacheState, cache_digest: str
+) -> RunDirectory:
     inputs = {
         # Of what is used alone: another teacher may be added to the cache in the meantime.
         "targets": task.cache.digest_of(task.teachers, state),
         "frames": task.store.pixels_digest(),
     }
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
-    return open_run(Path(config.out), "distill", config, inputs)
+    return open_run(Path(config.out), "distill", config, inputs, cache_digest=cache_digest)
 
 
 def _incomplete(task: DistillTask) -> dict[str, tuple[int, int]]:

@@ -98,7 +98,7 @@ def _summary_of(root: Path) -> RunSummary:
         epochs_total=_epochs(record.config),
         loss=line.get("loss"),
         top1=None if result is None else result.top1,
-        cache_digest=record.inputs.get("cache") if student is None else student.cache_digest,
+        cache_digest=record.cache_digest if student is None else student.cache_digest,
     )
 
 

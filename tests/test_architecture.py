@@ -1,4 +1,4 @@
-"""The structure of the project: imports, the package list, the map of every file.
+"""The structure of the project: imports, the package list, size limits, the map of every file.
 
 ``python tests/test_architecture.py`` rewrites the map in ARCHITECTURE.md.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -20,12 +21,21 @@ LAYERS = ("schemas", "pipeline", "stages", "cli")  # each imports itself and tho
 PACKAGES = ("configs", "pipeline", "schemas", "stages")
 DOCUMENT = ROOT / "ARCHITECTURE.md"
 BEGIN, END = "<!-- file map -->", "<!-- end of file map -->"
+FILE_LINES = 400
+FUNCTION_LINES = 60  # from ``def`` to the last line, docstring and comments included
 
 
 def package_files() -> list[Path]:
     """Every module of the installed package, relative to the root."""
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     return sorted(path.relative_to(ROOT) for path in (ROOT / "cli.py", *files))
+
+
+def all_files() -> list[Path]:
+    """Every Python file of the repository: the package, examples, benchmarks and tests."""
+    folders = ("benchmarks", "examples", "tests")
+    others = [path for name in folders for path in (ROOT / name).rglob("*.py")]
+    return [*package_files(), *sorted(path.relative_to(ROOT) for path in others)]
 
 
 def imports_of(source: str) -> Iterator[tuple[str, str]]:
@@ -78,8 +88,19 @@ def import_cycle(graph: Mapping[str, set[str]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        return list(reversed(error.args[1]))  # graphlib lists the imported module first
+        return list(reversed(error.args[1]))  # graphlib lists it against the edges
     return []
+
+
+def long_functions(source: str) -> list[str]:
+    """``name (lines)`` of the functions that are longer than FUNCTION_LINES."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > FUNCTION_LINES:
+                found.append(f"{node.name} ({lines} lines)")
+    return found
 
 
 def layer_of(path: Path) -> str:
@@ -127,6 +148,24 @@ def test_a_cycle_of_modules_is_found_and_named_in_order() -> None:
     assert set(cycle) == MADE_UP.keys() - {"distinit.pipeline.b.four"}
     assert cycle[0] == cycle[-1]
     assert all(later in graph[module] for module, later in pairwise(cycle))
+
+
+@pytest.mark.parametrize("path", all_files(), ids=str)
+def test_files_and_functions_are_short(path: Path) -> None:
+    source = (ROOT / path).read_text()
+    assert len(source.splitlines()) <= FILE_LINES
+    assert long_functions(source) == []
+
+
+def test_long_functions_are_found() -> None:
+    def function(name: str, lines: int) -> str:
+        return f"def {name}():\n" + "    pass\n" * (lines - 1)
+
+    source = function("long", 61) + "class A:\n" + indent(function("method", 62), "    ")
+    assert long_functions(source + function("short", 60)) == [
+        "long (61 lines)",
+        "method (62 lines)",
+    ]
 
 
 def test_the_package_list_matches_the_folders() -> None:

@@ -84,11 +84,14 @@ def open_run(
     kind: Literal["distill", "finetune"],
     config: Record,
     inputs: Mapping[str, str],
+    *,
+    cache_digest: str | None = None,
 ) -> RunDirectory:
     """Create the run directory, or open one that belongs to the same configuration.
 
-    ``inputs``: digests of the data that the run reads. Fields of ``config`` that are marked with
-    NOT_IDENTITY may differ from those of the existing run.
+    ``inputs``: digests of the data that the run reads. ``cache_digest`` is only recorded: a cache
+    may grow while the targets that the run reads stay the same. Fields of ``config`` that are
+    marked with NOT_IDENTITY may differ from those of the existing run.
     Raises RunMismatchError, naming each setting that differs, and StorageError, also for a folder
     that holds links: nothing is written or removed through them. ConfigError for a folder inside a
     cache or a frame store.
@@ -100,6 +103,7 @@ def open_run(
         config_digest=sha256_of({"kind": kind, **_identity(dumped, inputs, ignored)}),
         config=dumped,
         inputs=dict(inputs),
+        cache_digest=cache_digest,
         versions={name: version(name) for name in ("distinit", "torch", "torchvision")},
     )
     path = root / "run.json"

@@ -14,7 +14,8 @@ def learning_rate(
 ) -> float:
     """LR of step ``step`` (of ``steps``) in ``epoch``.
 
-    The base rate is multiplied by ``shards`` if ``scale_by_workers`` (the paper gives it per GPU).
+    The base rate is multiplied by ``shards`` if ``scale_by_workers``: the paper gives it per GPU,
+    and a shard is the batch of one GPU there.
     ``step`` decays by gamma every ``step_epochs`` whole epochs; ``cosine`` falls to zero at the
     end of the last epoch; warmup rises linearly and reaches the full rate with its last step.
     """

@@ -1,11 +1,16 @@
-"""A tiny corpus of real videos that the stage tests share; nothing may write into it."""
+"""Real videos that the stage tests share, and a finetune run; nothing may write into them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from distinit.schemas.finetune import FinetuneConfig
+from distinit.schemas.training import StudentConfig
+from distinit.stages.finetune import FinetuneResult, finetune
 
 FRAME_COUNTS = {"a.mp4": 20, "b/c.mp4": 33, "b/d [1].mp4": 12, "e.mp4": 41, "long.mp4": 150}
 
@@ -20,3 +25,57 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., P
     whole = (root / "e.mp4").read_bytes()
     (root / "torn.mp4").write_bytes(whole[: len(whole) // 2])
     return root
+
+
+# Two classes that differ in colour: a student that learns at all tells them apart.
+LOOKS = {"grey": ("-vf", "hue=s=0"), "blue": ("-vf", "colorchannelmixer=rr=0.1:gg=0.1:bb=1")}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    """Four training and two test videos a class; one of each subset is torn."""
+    root = tmp_path_factory.mktemp("dataset")
+    seed = 0
+    for label, look in LOOKS.items():
+        for subset, count in (("train", 4), ("test", 2)):
+            for number in range(count):
+                seed += 1
+                path = root / subset / label / f"{number} [a].mp4"
+                make_video(path, frames=6 + seed, seed=seed, args=(*look, "-c:v", "libx264"))
+    whole = (root / "train/grey/0 [a].mp4").read_bytes()
+    (root / "train/blue/torn.mp4").write_bytes(whole[: len(whole) // 2])
+    (root / "test/grey/torn.mp4").write_bytes(whole[: len(whole) // 3])
+    return root
+
+
+@pytest.fixture(scope="session")
+def frames(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frame store that all runs share; the first builds it."""
+    return tmp_path_factory.mktemp("frames") / "store"
+
+
+@pytest.fixture(scope="session")
+def configure(dataset: Path, frames: Path) -> Callable[..., FinetuneConfig]:
+    def make(out: Path, **values: Any) -> FinetuneConfig:
+        defaults: dict[str, Any] = {
+            "dataset": {"root": str(dataset)},
+            "out": str(out),
+            "frames": str(frames),
+            "student": StudentConfig(name="tiny_r2plus1d_10"),
+            "clip": {"frames": 4, "crop": 32},
+            # A rate at which four seeds of four learn it: last bits must not decide.
+            "optimizer": {"learning_rate": 0.01, "epochs": 3, "clips_per_epoch": 64},
+            "runtime": {"batch_size": 8, "device": "cpu"},
+            "evaluation": {"protocol": "vmz-3"},
+        }
+        return FinetuneConfig.model_validate(defaults | values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(
+    configure: Callable[..., FinetuneConfig], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FinetuneConfig, FinetuneResult]:
+    config = configure(tmp_path_factory.mktemp("run") / "scratch")
+    return config, finetune(config)

@@ -30,6 +30,7 @@ from distinit.schemas.training import FLOW_PIXELS
 from distinit.stages.distill import distill
 from distinit.stages.extract import extract
 from distinit.stages.flow import build_flow
+from distinit.stages.runs import list_runs
 
 FRAMES = 20 + 33 + 12 + 41 + 150
 
@@ -214,7 +215,7 @@ def kill_after(process: subprocess.Popen[bytes], metrics: Path, lines: int) -> N
     process.wait()
 
 
-def test_a_killed_run_goes_on_to_the_same_curve_and_student(
+def test_a_killed_run_resumes_to_the_same_curve_and_student(
     extracted: Path, tmp_path: Path
 ) -> None:
     # Forty steps: the process dies well before their end, on a busy machine too.
@@ -224,6 +225,10 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_student(
     process = start(config(extracted, cut, **changes))
     kill_after(process, cut / "metrics.jsonl", 7)
     assert not (cut / "result.json").exists()
+    (unfinished,) = list_runs(cut).runs
+    cache = json.loads((extracted / "cache" / "manifest.json").read_text())
+    assert unfinished.state.startswith("at step ")
+    assert unfinished.cache_digest == cache["content_digest"]
     progress = RecordingProgress()
     distill(config(extracted, cut, **changes), progress=progress)
     assert any(text.startswith("resuming after step") for text in progress.messages)

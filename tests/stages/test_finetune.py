@@ -1,9 +1,8 @@
-"""From videos in class folders to a classifier and its figures, in seconds."""
+"""From videos in class folders to a classifier and its metrics, in seconds."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,14 +14,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from helpers.frame_stores import alter
+from helpers.students import CLIP, save_distilled
 from safetensors.torch import load_file
 
-from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.frames.writer import store_lock
-from distinit.pipeline.progress import NullProgress
-from distinit.pipeline.students.heads import new_student
-from distinit.pipeline.students.io import save_student
 from distinit.schemas.errors import (
     CheckpointError,
     ConfigError,
@@ -36,65 +30,9 @@ from distinit.schemas.finetune import (
     EvaluateConfig,
     FinetuneConfig,
 )
-from distinit.schemas.run import EvaluationResult, HeadRecord, StudentRecord
-from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
+from distinit.schemas.run import EvaluationResult, StudentRecord
 from distinit.stages.evaluate import evaluate
 from distinit.stages.finetune import FinetuneResult, finetune
-
-TINY = StudentConfig(name="tiny_r2plus1d_10")
-CLIP = {"frames": 4, "crop": 32}
-# Two classes that differ in colour: a student that learns at all tells them apart.
-LOOKS = {"grey": ("-vf", "hue=s=0"), "blue": ("-vf", "colorchannelmixer=rr=0.1:gg=0.1:bb=1")}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
-    """Four training and two test videos a class; one of each subset is torn."""
-    root = tmp_path_factory.mktemp("dataset")
-    seed = 0
-    for label, look in LOOKS.items():
-        for subset, count in (("train", 4), ("test", 2)):
-            for number in range(count):
-                seed += 1
-                path = root / subset / label / f"{number} [a].mp4"
-                make_video(path, frames=6 + seed, seed=seed, args=(*look, "-c:v", "libx264"))
-    whole = (root / "train/grey/0 [a].mp4").read_bytes()
-    (root / "train/blue/torn.mp4").write_bytes(whole[: len(whole) // 2])
-    (root / "test/grey/torn.mp4").write_bytes(whole[: len(whole) // 3])
-    return root
-
-
-@pytest.fixture(scope="module")
-def frames(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A frame store that all runs share; the first builds it."""
-    return tmp_path_factory.mktemp("frames") / "store"
-
-
-@pytest.fixture(scope="module")
-def configure(dataset: Path, frames: Path) -> Callable[..., FinetuneConfig]:
-    def make(out: Path, **values: Any) -> FinetuneConfig:
-        defaults: dict[str, Any] = {
-            "dataset": {"root": str(dataset)},
-            "out": str(out),
-            "frames": str(frames),
-            "student": TINY,
-            "clip": CLIP,
-            # A rate at which four seeds of four learn it: last bits must not decide.
-            "optimizer": {"learning_rate": 0.01, "epochs": 3, "clips_per_epoch": 64},
-            "runtime": {"batch_size": 8, "device": "cpu"},
-            "evaluation": {"protocol": "vmz-3"},
-        }
-        return FinetuneConfig.model_validate(defaults | values)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(
-    configure: Callable[..., FinetuneConfig], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[FinetuneConfig, FinetuneResult]:
-    config = configure(tmp_path_factory.mktemp("run") / "scratch")
-    return config, finetune(config)
 
 
 def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResult]) -> None:
@@ -172,28 +110,6 @@ def test_evaluate_needs_a_finetune_run(tmp_path: Path) -> None:
         evaluate(EvaluateConfig(run=str(tmp_path)))
 
 
-def save_distilled(
-    folder: Path, trained_by: str = "distill", student: Any = TINY, **clip: Any
-) -> Path:
-    """A run folder with a tiny student that has a teacher's head."""
-    network = StudentConfig.model_validate(student)
-    clip |= CLIP | (FLOW_PIXELS if network.in_channels == 2 else {})
-    student = new_student(network, {"teacher": 5}, seed=9)
-    record = StudentRecord.model_validate(
-        {
-            "student": network,
-            "clip": ClipConfig.model_validate(clip),
-            "feature_dim": 128,
-            "heads": (HeadRecord(name="teacher", outputs=5, label_space="x"),),
-            "trained_by": trained_by,
-            "config": {},
-        }
-    )
-    folder.mkdir()
-    save_student(folder, student, record)
-    return folder
-
-
 def test_a_distilled_backbone_is_taken_and_its_head_is_not(
     configure: Callable[..., FinetuneConfig], tmp_path: Path
 ) -> None:
@@ -260,96 +176,6 @@ def test_refusals(
         assert not (tmp_path / f"run{number}" / "run.json").exists()
 
 
-def test_a_store_without_the_datasets_videos_is_refused(
-    finished: object,
-    configure: Callable[..., FinetuneConfig],
-    tmp_path: Path,
-    make_video: Callable[..., Path],
-) -> None:
-    for seed, folder in enumerate(("train/a", "train/b", "test/a", "test/b"), start=50):
-        make_video(tmp_path / "other" / folder / "x.mp4", seed=seed)
-    with pytest.raises(FrameStoreError, match="lacks 4 of 4 videos"):
-        finetune(configure(tmp_path / "run", dataset={"root": str(tmp_path / "other")}))
-
-
-class Messages(NullProgress):
-    """Keeps what is said, and calls ``on_message``."""
-
-    def __init__(self, on_message: Callable[[str], None] = lambda _: None) -> None:
-        self.said: list[str] = []
-        self._on_message = on_message
-
-    def message(self, text: str) -> None:
-        self.said.append(text)
-        self._on_message(text)
-
-
-def test_a_store_that_another_process_writes_is_waited_for(
-    finished: object, configure: Callable[..., FinetuneConfig], frames: Path, tmp_path: Path
-) -> None:
-    """The other one finishes it: nothing is decoded twice."""
-    store = tmp_path / "store"
-    lock = store_lock(store)
-    lock.acquire()
-
-    def finish(text: str) -> None:
-        if text.startswith("waiting: another process is writing"):
-            shutil.copytree(
-                frames, store, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True
-            )
-            lock.release()
-
-    progress = Messages(finish)
-    finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
-    assert f"waiting: another process is writing {store} (pid {os.getpid()}" in str(progress.said)
-    assert (store / "unit-00000.arrow").stat().st_mtime_ns == (
-        frames / "unit-00000.arrow"
-    ).stat().st_mtime_ns  # copytree keeps times
-
-
-def test_a_finished_store_with_damaged_files_is_repaired(
-    finished: object, configure: Callable[..., FinetuneConfig], frames: Path, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    shutil.copytree(frames, store)
-    (store / "unit-00002.arrow").unlink()
-    os.truncate(store / "unit-00003.arrow", 100)
-    progress = Messages()
-    finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
-    assert "unit-00002.arrow is not what was committed: doing damaged units again" in str(
-        progress.said
-    )
-    for path in frames.glob("*.arrow"):
-        assert (store / path.name).read_bytes() == path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("torn", "message"),
-    [
-        ("train/grey", "no training video of class grey could be decoded"),
-        ("train", "no training video could be decoded"),
-        ("test", "no test video could be decoded"),
-    ],
-)
-def test_classes_and_test_sets_of_which_nothing_decodes_are_refused_by_name(
-    dataset: Path,
-    configure: Callable[..., FinetuneConfig],
-    tmp_path: Path,
-    torn: str,
-    message: str,
-) -> None:
-    root = tmp_path / "dataset"
-    shutil.copytree(dataset, root)
-    for path in (root / torn).rglob("*.mp4"):
-        path.write_bytes(path.read_bytes()[:300] + path.name.encode() + str(path.parent).encode())
-    out = tmp_path / "run"
-    config = configure(out, dataset={"root": str(root)}, frames=str(tmp_path / "store"))
-    with pytest.raises(DatasetError, match=message):
-        finetune(config)
-    assert not (out / "result.json").exists()
-    assert not (out / "student.safetensors").exists()
-
-
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -399,52 +225,3 @@ def test_a_sigkilled_run_goes_on_to_the_same_curve(
         for path in (metrics, tmp_path / "whole" / "metrics.jsonl")
     ]
     assert curves[0] == curves[1]
-
-
-def test_a_student_of_flow_is_trained_and_scored_on_flow(
-    configure: Callable[..., FinetuneConfig],
-    finished: object,
-    tmp_path: Path,
-) -> None:
-    student = {"name": "tiny_r2plus1d_10", "in_channels": 2}
-    config = configure(
-        tmp_path / "run",
-        student=student,
-        optimizer={"learning_rate": 0.05, "epochs": 1, "clips_per_epoch": 16},
-    )
-    assert config.clip.mean == FLOW_PIXELS["mean"]
-    result = finetune(config)
-    assert (result.evaluation.videos, result.training_videos) == (5, 8)
-    record = StudentRecord.model_validate_json((tmp_path / "run" / "student.json").read_bytes())
-    assert record.student.in_channels == 2
-    assert (record.clip.mean, record.clip.std) == (FLOW_PIXELS["mean"], FLOW_PIXELS["std"])
-    stem = load_file(tmp_path / "run" / "student.safetensors")["backbone.stem.0.0.weight"]
-    assert stem.shape[1] == 2
-    flow = FrameStore.open(tmp_path / "run" / "flow")
-    assert flow.channels == 2
-    again = evaluate(
-        EvaluateConfig.model_validate({"run": config.out, "evaluation": config.evaluation})
-    )
-    assert again == result.evaluation
-    assert finetune(config) == result
-    alter(flow.root / "store.json", lambda record: record["flow"].update(opencv="4.9.0"))
-    with pytest.raises(RunMismatchError, match=r"inputs\.opencv: \S+ there, 4\.9\.0 now"):
-        finetune(config)
-    # From a distilled student of flow the pixels follow, and a store that is there is used.
-    distilled = save_distilled(tmp_path / "flow-student", student=student, flow_range=10.0)
-    next_run = configure(
-        tmp_path / "next",
-        init=f"distinit:{distilled}",
-        student=None,
-        flow=str(tmp_path / "flow10"),
-        optimizer={"epochs": 1, "clips_per_epoch": 8},
-    )
-    finetune(next_run)
-    built = FrameStore.open(tmp_path / "flow10").manifest.flow
-    assert built is not None
-    assert built.flow_range == 10.0
-    with pytest.raises(ConfigError, match="another range"):
-        finetune(configure(tmp_path / "x", student=student, flow=str(tmp_path / "flow10")))
-    assert not (tmp_path / "x").exists()
-    with pytest.raises(FrameStoreError, match="is not the flow of"):
-        finetune(configure(tmp_path / "y", student=student, flow=str(next_run.frames)))

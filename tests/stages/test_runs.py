@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("begun", "stopped"):
         values = {"cache": "c", "frames": "f", "out": name, "student": {"name": "r3d_18"}}
         config = DistillConfig.model_validate(values)
-        run = open_run(tmp_path / "distill" / name, "distill", config, {"cache": DIGEST})
+        run = open_run(tmp_path / "distill" / name, "distill", config, {}, cache_digest=DIGEST)
     run.metrics.write_text(
         '{"step": 9, "epoch": 1.5, "loss": 4.0}\n{"step": 10, "epoch": 2.5, "loss": 3.25}\n{"ste'
     )

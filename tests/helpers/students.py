@@ -1,0 +1,36 @@
+"""A tiny student as a distill run leaves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from distinit.pipeline.students.heads import new_student
+from distinit.pipeline.students.io import save_student
+from distinit.schemas.run import HeadRecord, StudentRecord
+from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
+
+TINY = StudentConfig(name="tiny_r2plus1d_10")
+CLIP = {"frames": 4, "crop": 32}
+
+
+def save_distilled(
+    folder: Path, trained_by: str = "distill", student: Any = TINY, **clip: Any
+) -> Path:
+    """A run folder with a tiny student that has a teacher's head."""
+    network = StudentConfig.model_validate(student)
+    clip |= CLIP | (FLOW_PIXELS if network.in_channels == 2 else {})
+    student = new_student(network, {"teacher": 5}, seed=9)
+    record = StudentRecord.model_validate(
+        {
+            "student": network,
+            "clip": ClipConfig.model_validate(clip),
+            "feature_dim": 128,
+            "heads": (HeadRecord(name="teacher", outputs=5, label_space="x"),),
+            "trained_by": trained_by,
+            "config": {},
+        }
+    )
+    folder.mkdir()
+    save_student(folder, student, record)
+    return folder
