@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -30,13 +30,6 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 @pytest.fixture(scope="session")
 def ffmpeg_exe() -> str:
     return os.environ["DISTINIT_FFMPEG"]
-
-
-@pytest.fixture(scope="session")
-def make_video() -> Callable[..., Path]:
-    from helpers.videos import make_video
-
-    return make_video
 
 
 @pytest.fixture(autouse=True)

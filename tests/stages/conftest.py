@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.videos import make_video
 
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.training import StudentConfig
@@ -16,7 +17,7 @@ FRAME_COUNTS = {"a.mp4": 20, "b/c.mp4": 33, "b/d [1].mp4": 12, "e.mp4": 41, "lon
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five good videos (FRAME_COUNTS) and two broken ones."""
     root = tmp_path_factory.mktemp("corpus")
     for seed, (name, frames) in enumerate(FRAME_COUNTS.items()):
@@ -32,7 +33,7 @@ LOOKS = {"grey": ("-vf", "hue=s=0"), "blue": ("-vf", "colorchannelmixer=rr=0.1:g
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training and two test videos a class; one of each subset is torn."""
     root = tmp_path_factory.mktemp("dataset")
     seed = 0

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from helpers.frame_stores import alter
+from helpers.progress import RecordingProgress
 from helpers.students import save_distilled
+from helpers.videos import make_video
 from safetensors.torch import load_file
 
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import store_lock
-from distinit.pipeline.progress import NullProgress
 from distinit.schemas.errors import (
     ConfigError,
     DatasetError,
@@ -35,7 +36,6 @@ def test_a_store_without_the_datasets_videos_is_refused(
     finished: object,
     configure: Callable[..., FinetuneConfig],
     tmp_path: Path,
-    make_video: Callable[..., Path],
 ) -> None:
     for seed, folder in enumerate(("train/a", "train/b", "test/a", "test/b"), start=50):
         make_video(tmp_path / "other" / folder / "x.mp4", seed=seed)
@@ -43,15 +43,15 @@ def test_a_store_without_the_datasets_videos_is_refused(
         finetune(configure(tmp_path / "run", dataset={"root": str(tmp_path / "other")}))
 
 
-class Messages(NullProgress):
-    """Keeps what is said, and calls ``on_message``."""
+class CallingProgress(RecordingProgress):
+    """Calls ``on_message`` for each message, too."""
 
-    def __init__(self, on_message: Callable[[str], None] = lambda _: None) -> None:
-        self.said: list[str] = []
+    def __init__(self, on_message: Callable[[str], None]) -> None:
+        super().__init__()
         self._on_message = on_message
 
     def message(self, text: str) -> None:
-        self.said.append(text)
+        super().message(text)
         self._on_message(text)
 
 
@@ -70,9 +70,11 @@ def test_a_store_that_another_process_writes_is_waited_for(
             )
             lock.release()
 
-    progress = Messages(finish)
+    progress = CallingProgress(finish)
     finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
-    assert f"waiting: another process is writing {store} (pid {os.getpid()}" in str(progress.said)
+    assert f"waiting: another process is writing {store} (pid {os.getpid()}" in str(
+        progress.messages
+    )
     assert (store / "unit-00000.arrow").stat().st_mtime_ns == (
         frames / "unit-00000.arrow"
     ).stat().st_mtime_ns  # copytree keeps times
@@ -85,10 +87,10 @@ def test_a_finished_store_with_damaged_files_is_repaired(
     shutil.copytree(frames, store)
     (store / "unit-00002.arrow").unlink()
     os.truncate(store / "unit-00003.arrow", 100)
-    progress = Messages()
+    progress = RecordingProgress()
     finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
     assert "unit-00002.arrow is not what was committed: doing damaged units again" in str(
-        progress.said
+        progress.messages
     )
     for path in frames.glob("*.arrow"):
         assert (store / path.name).read_bytes() == path.read_bytes()
