@@ -1,4 +1,4 @@
-"""Configuration of stage one: videos + frozen teachers -> target cache and frame store."""
+"""Configuration of `extract`: videos and frozen teachers -> target cache and frame store."""
 
 from __future__ import annotations
 
@@ -16,68 +16,80 @@ __all__ = ["ComputeConfig", "ExtractConfig"]
 
 
 class ComputeConfig(Record):
-    """Where workers run."""
+    """How many workers run, where, and with which resources."""
 
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         0,
-        description="Ray workers; 0 runs in this process and never imports Ray; "
-        "auto: as many as the cluster has room for",
+        description="number of Ray workers; 0 runs in this process without Ray; "
+        "auto: as many as fit into the cluster",
     )
     ray_address: str | None = Field(
-        None, description="an existing cluster (auto, HOST:6379); None starts a local one"
+        None,
+        description="address of a running Ray cluster (auto, HOST:6379); None starts a local one",
     )
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs a worker reserves; fractions share")
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores a worker reserves")
+    gpus_per_worker: float = Field(
+        0.0, ge=0, description="GPUs reserved per worker; workers with a fraction share a GPU"
+    )
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores reserved per worker")
     max_attempts: int = Field(
-        2, ge=1, description="tries of one unit whose worker died before its video is quarantined"
+        2, ge=1, description="a video at which workers died this many times is recorded as failed"
     )
     start_seconds: float = Field(
-        900.0, gt=0, description="longest time without any worker alive before the run ends"
+        900.0, gt=0, description="end the run after this time without a living worker"
     )
 
 
 class ExtractConfig(Record):
-    """One YAML file of this shape reproduces a target cache."""
+    """Configuration of an extraction; a YAML file with these keys reproduces a target cache."""
 
     videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
-    teachers: tuple[TeacherRequest, ...] = Field(min_length=1, description="teachers, one pass")
-    cache: str = Field(description="folder of the target cache; created or continued")
-    frames: str | None = Field(None, description="folder of the frame store; None writes none")
+    teachers: tuple[TeacherRequest, ...] = Field(
+        min_length=1, description="teachers to run, all in one pass over the videos"
+    )
+    cache: str = Field(description="folder of the target cache, which is created or extended")
+    frames: str | None = Field(None, description="folder of the frame store; None: no frame store")
     geometry: FrameGeometry = Field(
         default_factory=FrameGeometry, description="size and quality of stored frames"
     )
     sampling: SamplingConfig = Field(
         default_factory=SamplingConfig, description="which frames the teachers see"
     )
-    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
-    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="where workers run")
+    decode: DecodeConfig = Field(
+        default_factory=DecodeConfig, description="settings and limits of ffmpeg"
+    )
+    compute: ComputeConfig = Field(
+        default_factory=ComputeConfig, description="number, place and resources of the workers"
+    )
     spool: SpoolConfig = Field(
-        default_factory=SpoolConfig, description="where videos named by URL wait"
+        default_factory=SpoolConfig, description="folder for downloads of videos named by URL"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
-        description="frames per forward pass of a teacher; auto: 32 on a CPU, as many as pay on a "
-        "GPU. A GPU that runs out of memory gets half as many",
+        description="frames per forward pass of a teacher; auto: 32 on a CPU, on a GPU the size "
+        "at which larger batches are no faster. Halved when a GPU runs out of memory",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass; bf16/fp16 use autocast"
     )
     compile: bool = Field(
-        False, description="torch.compile the teachers on a GPU (a CPU's answers stay as they are)"
+        False, description="torch.compile the teachers on a GPU; no effect on a CPU"
     )
-    device: str = Field("auto", description="auto (GPU if there is one), cpu, cuda, cuda:N")
+    device: str = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
     unit_rows: int | None = Field(
         None,
         ge=64,
         le=32768,
         multiple_of=64,
-        description="rows of a unit (1,024 .. 32,768); None derives it from the corpus",
+        description="rows per unit; None chooses 1,024 .. 32,768 by the size of the corpus",
     )
     max_failed: float = Field(
-        1.0, ge=0, le=1, description="largest share of failed videos before the run ends in error"
+        1.0,
+        ge=0,
+        le=1,
+        description="fraction of failed videos above which the run ends in an error",
     )
-    retry_failed: bool = Field(False, description="try videos again that failed before")
+    retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
     keep_gone: bool = Field(
         False,
-        description="videos that the cache knows and ``videos`` no longer holds stay in training",
+        description="keep videos in training that are in the cache but no longer in ``videos``",
     )

@@ -1,4 +1,4 @@
-"""Configuration of ``plan``: what an extraction would give and cost."""
+"""Configuration of `plan`, which estimates the output and cost of an extraction."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["PlanConfig"]
 
 
 class PlanConfig(Record):
-    """The keys that it shares with ExtractConfig mean the same."""
+    """Configuration of an estimate; keys shared with ExtractConfig have the same meaning."""
 
     videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
     teachers: tuple[TeacherRequest, ...] = Field(
-        (), description="teachers to time; none: decoding only, and sizes for 1,000 classes"
+        (),
+        description="teachers to time; none: time only decoding, and assume 1,000 classes",
     )
     sampling: SamplingConfig = Field(
         default_factory=SamplingConfig, description="which frames the teachers see"
@@ -28,21 +29,27 @@ class PlanConfig(Record):
     geometry: FrameGeometry = Field(
         default_factory=FrameGeometry, description="size and quality of stored frames"
     )
-    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="ffmpeg and its limits")
+    decode: DecodeConfig = Field(
+        default_factory=DecodeConfig, description="settings and limits of ffmpeg"
+    )
     spool: SpoolConfig = Field(
-        default_factory=SpoolConfig, description="where videos named by URL wait"
+        default_factory=SpoolConfig, description="folder for downloads of videos named by URL"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="frames per forward pass of a teacher, as in extract"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="as in extract")
-    compile: bool = Field(False, description="as in extract")
-    device: str = Field("auto", description="auto (GPU if there is one), cpu, cuda, cuda:N")
-    sample: int = Field(20, ge=1, description="videos to look at; the same ones every time")
-    seconds: float = Field(5.0, gt=0, description="time to decode, and time for each teacher")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="arithmetic of the forward pass, as in extract"
+    )
+    compile: bool = Field(False, description="torch.compile the teachers on a GPU, as in extract")
+    device: str = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
+    sample: int = Field(
+        20, ge=1, description="number of videos to sample; the same ones in each run"
+    )
+    seconds: float = Field(5.0, gt=0, description="how long to time decoding, and each teacher")
     encodings: tuple[Encoding, ...] = Field(
-        ("float16", "int8", "topk:32"), description="ways to store logits, to compare"
+        ("float16", "int8", "topk:32"), description="encodings to compare by size"
     )
     workers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (1, 2, 4, 8, 16, 32), min_length=1, description="numbers of workers, to compare"
+        (1, 2, 4, 8, 16, 32), min_length=1, description="numbers of workers to compare by hours"
     )

@@ -1,4 +1,4 @@
-"""The corpus of an extraction: what it holds now, and what the cache knows of earlier runs."""
+"""Lists the corpus of an extraction and compares it with the videos that the cache knows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["TodaysCorpus", "list_todays_corpus"]
 
 @dataclass(frozen=True, slots=True)
 class TodaysCorpus:
-    """``planned``: the videos of the cache as it was found, by id."""
+    """The corpus as it is now. ``planned``: the videos of the cache before this run, by id."""
 
     corpus: Corpus
     planned: dict[str, PlannedRows]
@@ -32,11 +32,11 @@ class TodaysCorpus:
 
     @property
     def fresh(self) -> list[VideoFile]:
-        """Videos that the cache does not know."""
+        """Videos that are not in the plan of the cache."""
         return [file for file in self.corpus.files if file.video_id not in self.planned]
 
     def enter(self, writer: CacheWriter) -> None:
-        """Tell the cache which of its videos are there, and where."""
+        """Record in the cache which of its videos exist now, and under which path."""
         latest = writer.plan.latest
         absent = absent_videos(self.corpus, latest)
         kept: frozenset[str] = frozenset()
@@ -47,21 +47,22 @@ class TodaysCorpus:
         writer.set_corpus(planned_today(self.corpus, latest, kept), absent)
 
     def again(self, writer: CacheWriter, *, retry_failed: bool) -> list[VideoFile]:
-        """Videos that want rows once more: they have come back before they were ever decoded, or
-        failed and are to be tried again."""
-        wanted = {"gone", "failed"} if retry_failed else {"gone"}
-        outcomes = writer.state().decoded  # what has rows of other teachers keeps them
-        decided = {v for v, outcome in outcomes.items() if outcome.status in wanted}
-        return [file for file in self.corpus.files if file.video_id in decided]
+        """Videos to plan again: they were gone before they were decoded and have returned, or
+        they failed and ``retry_failed`` is set."""
+        statuses = {"gone", "failed"} if retry_failed else {"gone"}
+        outcomes = writer.state().decoded  # videos with rows of other teachers keep them
+        undecoded = {v for v, outcome in outcomes.items() if outcome.status in statuses}
+        return [file for file in self.corpus.files if file.video_id in undecoded]
 
 
 def list_todays_corpus(
     config: ExtractConfig, spool: Spool, prober: Prober, progress: Progress
 ) -> TodaysCorpus:
-    """List the corpus, compare it with the cache and say what has changed.
+    """List the corpus, compare it with the cache and report what has changed.
 
-    Raises CorpusError: as ``list_corpus``, and for videos among which there is none of an
-    unfinished cache. CacheError for a cache that cannot be read.
+    Raises:
+        CorpusError: As ``list_corpus``, and if no video of an unfinished cache is in the corpus.
+        CacheError: The cache cannot be read.
     """
     root = Path(config.cache)
     plan = read_cache_plan(root)
@@ -70,7 +71,7 @@ def list_todays_corpus(
         entry.path: VideoFile(
             entry.video_id, entry.path, entry.digest, entry.size_bytes, entry.mtime_ns
         )
-        # Of two videos that had one path in turn, the one that was there last.
+        # If several videos had the same path over time, the latest one is used.
         for entry in sorted(planned.values(), key=lambda entry: entry.in_corpus)
     }
     corpus = list_corpus(config.videos, known, spool=spool, look=prober.look, progress=progress)
@@ -78,25 +79,27 @@ def list_todays_corpus(
     for line in report.lines():
         progress.message(line)
     if planned and len(absent_videos(corpus, planned)) == len(planned):
-        _none_is_here(config, corpus, len(planned), progress)
+        _report_unrelated(config, corpus, len(planned), progress)
     for path, reason in corpus.unavailable.items():
         progress.message(f"failed: {path}: {reason}")
     return TodaysCorpus(corpus, planned, report)
 
 
-def _none_is_here(config: ExtractConfig, corpus: Corpus, planned: int, progress: Progress) -> None:
-    """Refuse another corpus for an unfinished cache; warn where the cache is finished."""
+def _report_unrelated(
+    config: ExtractConfig, corpus: Corpus, planned: int, progress: Progress
+) -> None:
+    """Refuse a corpus without any video of an unfinished cache; warn if the cache is complete."""
     if not read_manifest(CacheLayout(Path(config.cache))).complete:
         raise CorpusError(
             f"none of the {counted(planned, 'video')} of the unfinished cache {config.cache} is "
             f"in {config.videos}",
-            expected="the videos that the extraction began with, or some of them",
+            expected="the videos that the extraction started with, or some of them",
             found=counted(len(corpus.files), "other video"),
-            remedy="give their folder, or start a new cache",
+            remedy="give the folder of these videos, or use a new cache",
         )
     progress.message(
-        f"warning: {counted(len(corpus.files), 'video')} given, none of them among the "
+        f"warning: none of the {counted(len(corpus.files), 'given video')} is among the "
         f"{planned} of the cache {config.cache}; they are added to it"
-        + ("" if config.keep_gone else ", and those are left out of training")
-        + ". Is --cache the one you meant?"
+        + ("" if config.keep_gone else ", and its own are left out of training")
+        + ". Check that --cache is the folder you intended"
     )

@@ -1,4 +1,4 @@
-"""What an extraction leaves behind, as a record and as lines for people."""
+"""The result of an extraction, as a record and as text for the terminal."""
 
 from __future__ import annotations
 
@@ -21,54 +21,56 @@ class FailedVideo(Record):
 
 
 class ExtractResult(Record):
-    """What an extraction left behind."""
+    """The state of the cache after an extraction, and what this run did."""
 
     cache: str
     frames_store: str | None
     content_digest: str
-    complete: bool = Field(description="every video is decided; failed ones are listed")
-    missing: tuple[str, ...] = Field(
-        (), description="what a cache that is not complete lacks, and the commands to run"
+    complete: bool = Field(
+        description="every video is in the cache or has failed; `failed` lists the latter"
     )
-    corpus: CorpusReport = Field(description="what is new, changed and gone")
-    videos: int = Field(description="of the corpus, failed ones too")
-    frames: int = Field(description="decoded frames of the videos that are ok")
-    rows: int = Field(description="in use, those of gone videos too")
-    gone: int = Field(0, description="further videos, which the corpus no longer has")
+    missing: tuple[str, ...] = Field(
+        (), description="what an incomplete cache lacks, and the commands that add it"
+    )
+    corpus: CorpusReport = Field(description="videos that are new, changed or gone")
+    videos: int = Field(description="videos in the corpus, including failed ones")
+    frames: int = Field(description="decoded frames of the videos that have not failed")
+    rows: int = Field(description="rows in use, including those of gone videos")
+    gone: int = Field(0, description="additional videos in the cache that the corpus no longer has")
     failed: tuple[FailedVideo, ...]
     unavailable: int = Field(
-        description="of the failed: files that cannot be read, and URLs that cannot be fetched. "
-        "The cache does not know them; the same command tries them again"
+        description="failed videos whose file cannot be read or whose URL cannot be fetched. "
+        "They are not recorded in the cache; rerunning the same command tries them again"
     )
     damaged: dict[str, str] = Field(
-        description="path -> what is missing, of videos that are in the cache all the same"
+        description="path -> what is missing, for damaged videos that are in the cache"
     )
     concealed: dict[str, str] = Field(
-        description="path -> errors, of videos with all frames that are damaged within pictures"
+        description="path -> errors, for videos with all frames, some of them damaged"
     )
     decoder_errors: dict[str, int] = Field(
-        description="path -> number, of all of these; 1000: or more"
+        description="path -> number of decoder errors of a damaged video; 1000 means 1000 or more"
     )
     teachers: tuple[str, ...]
-    encodings: dict[str, str] = Field(description="of each teacher")
+    encodings: dict[str, str] = Field(description="teacher -> encoding of its targets")
     encoding_losses: dict[str, FidelityReport] = Field(
-        description="what the stored form of each teacher's logits lost, over the whole cache"
+        description="teacher -> loss of its encoding, over the whole cache"
     )
     answers: dict[str, OutputReport] = Field(
         {},
-        description="whether each teacher of logits tells the frames apart, over the whole cache",
+        description="teacher -> whether its logits differ between frames, over the whole cache",
     )
-    frames_done: int = Field(description="decoded by this run; the rest was there already")
-    seconds: float
+    frames_done: int = Field(description="frames that this run decoded")
+    seconds: float = Field(description="duration of this run")
 
     def summary(self) -> str:
-        """Counts, failures with reasons, paths, and what to type next."""
+        """Text for the terminal: counts, failures with reasons, paths, and the next command."""
         ok = self.videos - len(self.failed)
         damaged = f" ({len(self.damaged)} damaged)" if self.damaged else ""
         lines = [
             f"{ok} of {counted(self.videos, 'video')}{damaged}, "
             f"{counted(self.frames, 'frame')}, "
-            f"{counted(self.rows, 'row')}{' (those of gone videos too)' if self.gone else ''}, "
+            f"{counted(self.rows, 'row')}{' (including gone videos)' if self.gone else ''}, "
             f"teachers: {', '.join(map(one_line, self.teachers))}",
             f"this run: {counted(self.frames_done, 'frame')} in {self.seconds:.1f} s",
             *self.corpus.lines()[1:],
@@ -87,8 +89,8 @@ class ExtractResult(Record):
             lines += failure_lines((video.path, video.error) for video in self.failed)
         if self.unavailable:
             lines.append(
-                f"{self.unavailable} of them could not be read or fetched: the same command tries "
-                "again"
+                f"{self.unavailable} of them could not be read or fetched: rerun the same command "
+                "to try again"
             )
         lines += damage_lines(self.damaged, self.concealed)
         lines += ["", f"cache   {one_line(self.cache)}"]

@@ -1,4 +1,4 @@
-"""Before stage one: what an extraction of these videos would give, and what it would cost."""
+"""Estimates rows, bytes and hours of an extraction from a sample of the videos."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from distinit.schemas.wording import counted, one_line
 __all__ = ["PlanResult", "TotalRecord", "plan"]
 
 _STORE = "store"
-_CLASSES = 1000  # where no teacher is named
+_CLASSES = 1000  # assumed if no teacher is named
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class TotalRecord(Record):
-    """An estimate for the whole corpus; in 19 of 20 samples the truth lies in low .. high."""
+    """An estimate for the whole corpus, with a 95 % confidence interval low .. high."""
 
     expected: int
     low: int
@@ -57,35 +57,43 @@ class TotalRecord(Record):
 
 
 class PlanResult(Record):
-    """What an extraction would give and cost. Nothing was written."""
+    """Estimated output and cost of an extraction. Nothing is written."""
 
     videos: int
-    sampled: int = Field(description="videos looked at")
-    unreadable: int = Field(description="of those; they count as empty")
+    sampled: int = Field(description="videos in the sample")
+    unreadable: int = Field(
+        description="videos of the sample that cannot be read; they count as empty"
+    )
     frames: TotalRecord
     rows: TotalRecord = Field(description="frames that the teachers would see")
-    logit_bytes: dict[str, int] = Field(description="encoding -> bytes, of all teachers together")
+    logit_bytes: dict[str, int] = Field(
+        description="encoding -> bytes of the targets of all teachers"
+    )
     frame_store_bytes: int
-    decoded_frames_per_second: float = Field(description="of one worker on this machine")
-    teacher_rows_per_second: dict[str, float] = Field(description="of one worker, by teacher")
-    hours: dict[int, float] = Field(description="workers -> hours, each with a machine like this")
+    decoded_frames_per_second: float = Field(description="decoding speed of one worker")
+    teacher_rows_per_second: dict[str, float] = Field(
+        description="teacher -> rows per second of one worker"
+    )
+    hours: dict[int, float] = Field(
+        description="workers -> hours, if each worker has a machine like this"
+    )
     machine: str
     left_out: dict[str, int] = Field(
-        default_factory=dict, description="extension -> files that are not taken for videos"
+        default_factory=dict,
+        description="extension -> number of files that are not videos by their extension",
     )
     hidden_left_out: dict[str, int] = Field(
         default_factory=dict,
-        description="extension -> hidden files that look like videos; folder -> hidden folders",
+        description="extension -> number of hidden video files; folder -> number of hidden folders",
     )
     refused: dict[str, str] = Field(
-        default_factory=dict, description="names that cannot be stored, escaped -> why"
+        default_factory=dict, description="escaped file name that cannot be stored -> reason"
     )
 
     def summary(self) -> str:
-        """A table for people."""
+        """A table for the terminal."""
         lines = [
-            f"videos       {self.videos:,}  ({self.sampled} looked at, "
-            f"{self.unreadable} unreadable)",
+            f"videos       {self.videos:,}  ({self.sampled} sampled, {self.unreadable} unreadable)",
             *left_out_lines(self.left_out, self.hidden_left_out),
             *(f"{one_line(path)}: {one_line(why)}" for path, why in self.refused.items()),
             f"frames       {self.frames}",
@@ -100,16 +108,16 @@ class PlanResult(Record):
             f"             {one_line(name)}: {rate:,.0f} rows/s"
             for name, rate in self.teacher_rows_per_second.items()
         ]
-        lines += ["", f"workers, each with what was measured here ({one_line(self.machine)}):"]
+        lines += ["", f"workers, each with a machine like this ({one_line(self.machine)}):"]
         lines += [f"{count:>7}      {_duration(hours)}" for count, hours in self.hours.items()]
         return "\n".join(lines)
 
 
 def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
-    """Look at a few videos, decode and run the teachers for some seconds, and extrapolate.
+    """Probe a sample of videos, decode and run the teachers for some seconds, and extrapolate.
 
-    Raises CorpusError when there are no videos or none of the sample can be decoded,
-    TeacherError and WeightsError.
+    Raises CorpusError if there are no videos or none of the sample can be decoded, TeacherError
+    and WeightsError.
     """
     progress = progress or NullProgress()
     found = find_videos(config.videos)
@@ -124,28 +132,28 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
         for request in config.teachers
     ]
     views = _views(config, teachers)
-    sample = _sample(found.paths, config.sample)
-    progress.message(f"looking at {len(sample)} of {counted(len(found.paths), 'video')}")
-    looks = measure_videos(
+    paths = _sample(found.paths, config.sample)
+    progress.message(f"sampling {len(paths)} of {counted(len(found.paths), 'video')}")
+    samples = measure_videos(
         VideoSource(found.root, found.urls, Spool.of(config.spool)),
-        sample,
+        paths,
         views,
         config.decode,
         config.sampling,
         block_frames=max((teacher.batch_size for teacher in teachers), default=CPU_BATCH),
         seconds=config.seconds,
     )
-    decoded = [look for look in looks if look.decoded_frames]
+    decoded = [sample for sample in samples if sample.decoded_frames]
     if not decoded:
         raise CorpusError(
-            "none of the videos that were looked at can be decoded",
+            "none of the sampled videos can be decoded",
             expected="videos",
-            found=", ".join(sample[:5]),
-            remedy="play one of them, or look at more with --set sample=N",
+            found=", ".join(paths[:5]),
+            remedy="try to play one of them, or use a larger sample with --set sample=N",
         )
     progress.message(f"timing {counted(len(teachers), 'teacher')}")
     speeds = {teacher.id: _teacher_speed(config, teacher, views, decoded) for teacher in teachers}
-    result = _result(config, len(found.paths), looks, teachers, speeds)
+    result = _result(config, len(found.paths), samples, teachers, speeds)
     return result.model_copy(
         update={
             "left_out": dict(found.left_out.others),
@@ -156,7 +164,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
 
 
 def _views(config: PlanConfig, teachers: Sequence[Teacher]) -> dict[str, View]:
-    """The frame store's picture and the teachers', each once."""
+    """The view of the frame store and the distinct views of the teachers."""
     distinct = dict.fromkeys(teacher.view for teacher in teachers)
     return {_STORE: store_view(config.geometry)} | {
         f"view{number}": view for number, view in enumerate(distinct)
@@ -164,7 +172,7 @@ def _views(config: PlanConfig, teachers: Sequence[Teacher]) -> dict[str, View]:
 
 
 def _sample(paths: Sequence[str], size: int) -> list[str]:
-    """``size`` of the paths, spread without regard to folders, the same ones every time."""
+    """Pick ``size`` of the paths at random, independent of folders and the same in each run."""
     return sorted(paths, key=lambda path: (sha256_of(path), path))[:size]
 
 
@@ -172,36 +180,36 @@ def _teacher_speed(
     config: PlanConfig, teacher: Teacher, views: Mapping[str, View], decoded: Sequence[VideoSample]
 ) -> float:
     name = next(n for n, view in views.items() if view == teacher.view and n != _STORE)
-    largest = max((look.pictures[name] for look in decoded), key=len)
-    return rows_per_second(teacher, largest, config.seconds)
+    frames_NHWC = max((sample.frames_NHWC[name] for sample in decoded), key=len)
+    return rows_per_second(teacher, frames_NHWC, config.seconds)
 
 
 def _result(
     config: PlanConfig,
     videos: int,
-    looks: Sequence[VideoSample],
+    samples: Sequence[VideoSample],
     teachers: Sequence[Teacher],
     speeds: Mapping[str, float],
 ) -> PlanResult:
-    decoded = [look for look in looks if look.decoded_frames]
+    decoded = [sample for sample in samples if sample.decoded_frames]
     quality = config.geometry.jpeg_quality
     jpeg_bytes = statistics.fmean(
-        (mean_jpeg_bytes(look.pictures[_STORE], quality) for look in decoded),
-        weights=[look.frames for look in decoded],
+        (mean_jpeg_bytes(sample.frames_NHWC[_STORE], quality) for sample in decoded),
+        weights=[sample.frames for sample in decoded],
     )
-    # Videos were decoded side by side, as a worker does: its rate is that of all together.
-    side_by_side = min(config.decode.parallel_videos, len(decoded))
-    busy_seconds = sum(look.decoding_seconds for look in decoded)
-    frames_per_second = sum(v.decoded_frames for v in decoded) / busy_seconds * side_by_side
-    frames = estimate_total([look.frames for look in looks], videos)
-    rows = estimate_total([look.rows for look in looks], videos)
+    # Videos were decoded in parallel, as in a worker: its speed is the sum over all of them.
+    parallel = min(config.decode.parallel_videos, len(decoded))
+    busy_seconds = sum(sample.decoding_seconds for sample in decoded)
+    frames_per_second = sum(v.decoded_frames for v in decoded) / busy_seconds * parallel
+    frames = estimate_total([sample.frames for sample in samples], videos)
+    rows = estimate_total([sample.rows for sample in samples], videos)
     on_gpu = any(not teacher.device.startswith("cpu") for teacher in teachers)
     speed = Speed(frames_per_second, tuple(speeds.values()), overlap=on_gpu)
     widths = [TargetWidth(t.identity.classes, t.identity.target == "logits") for t in teachers]
     return PlanResult(
         videos=videos,
-        sampled=len(looks),
-        unreadable=sum(look.frames == 0 for look in looks),
+        sampled=len(samples),
+        unreadable=sum(sample.frames == 0 for sample in samples),
         frames=_record(frames),
         rows=_record(rows),
         logit_bytes=dict(

@@ -1,4 +1,4 @@
-"""Units whose files are not as they were committed: found by size, and put back to be done."""
+"""Finds units whose files differ in size from their commit, and marks units for extraction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["UnitDamage", "find_damage", "forget_units", "teachers_without"]
 
 @dataclass(frozen=True, slots=True)
 class UnitDamage:
-    """Why what one teacher said of one unit cannot be used."""
+    """Why the stored targets of a teacher for a unit cannot be used."""
 
     teacher_id: str
     unit: int
@@ -38,10 +38,10 @@ def find_damage(
     read: Callable[[TeacherRecord, int], UnitCommit],
     complete: bool,
 ) -> list[UnitDamage]:
-    """Units whose commit record cannot be read, or whose files are missing or of another size.
+    """Units whose commit record cannot be read, or whose files are missing or have another size.
 
-    Nothing but sizes is looked at: `distinit cache verify` reads the bytes. ``complete``: units
-    without a commit record are damage too.
+    Only sizes are checked: `distinit cache verify` reads the bytes. ``complete``: the cache is
+    said to be complete, so that a unit without a commit record is damaged too.
     """
     damage = []
     for name, record in records.items():
@@ -61,7 +61,7 @@ def find_damage(
 
 
 def _wrong_size(layout: CacheLayout, files: Mapping[str, FileEntry]) -> str:
-    """The first of ``files`` that is missing or of another size, in words; "" if all are well."""
+    """Describes the first of ``files`` that is missing or has another size; "" if none has."""
     for name, entry in files.items():
         try:
             size = (layout.root / name).stat(follow_symlinks=False).st_size
@@ -80,7 +80,7 @@ def _kind_of(name: str) -> str:
 
 
 def forget_units(layout: CacheLayout, units: Iterable[tuple[str, int]]) -> None:
-    """Remove commit records, so that these (teacher, unit) are to be done again."""
+    """Remove commit records, so that these pairs (teacher, unit) are extracted again."""
     folders: set[str] = set()
     for teacher_id, unit in units:
         layout.commit(teacher_id, unit).unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def forget_units(layout: CacheLayout, units: Iterable[tuple[str, int]]) -> None:
 def teachers_without(
     manifest: CacheManifest, units: Collection[tuple[str, int]]
 ) -> dict[str, TeacherSummary]:
-    """The manifest's teachers once the commit records of these (teacher, unit) are gone."""
+    """The teachers of the manifest without the commits of these pairs (teacher, unit)."""
     lost = Counter(name for name, _ in units)
     return {
         name: summary.model_copy(

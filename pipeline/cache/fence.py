@@ -1,8 +1,9 @@
-"""Keeps workers of a dead run from publishing into a cache that another run has taken over.
+"""Keeps workers of a dead run from committing to a cache that another run has taken over.
 
-The lock of a killed driver is free at once, but its Ray workers live on for some seconds. So a
-run writes a token, workers carry it, and each holds the fence while it publishes a task: the
-next run waits for that one publication, replaces the token, and shuts the old workers out.
+The lock of a killed driver is released at once, but its Ray workers live on for some seconds.
+Therefore each run writes a fencing token and hands it to its workers, and a worker locks the
+token file while it commits. The next run waits for such a commit to end, then replaces the token,
+after which workers with the old token are rejected.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ _POLL_SECONDS = 0.05
 
 
 def raise_fence(path: Path) -> str:
-    """Write a new token to ``path`` and return it; earlier tokens are void from then on.
+    """Write a new token to ``path`` and return it; earlier tokens become invalid.
 
-    Only the holder of the cache's lock may call this. Raises LockedError when a worker of
-    an earlier run does not end its publication within two minutes, StorageError.
+    Only the holder of the cache's lock may call this. Raises LockedError if a worker of an
+    earlier run does not finish its commit within two minutes, and StorageError.
     """
     token = uuid.uuid4().hex
     with storage_errors(path):
         descriptor = open_for_writing(path)
         try:
-            _lock_alone(descriptor, path)
+            _lock_exclusively(descriptor, path)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, token.encode(), 0)
             os.fsync(descriptor)
@@ -45,7 +46,7 @@ def raise_fence(path: Path) -> str:
 
 @contextlib.contextmanager
 def behind_fence(path: Path, token: str) -> Iterator[None]:
-    """Inside, nobody can take the cache over. Raises LockedError if somebody has."""
+    """A context in which no other run can take over the cache. Raises LockedError if one has."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -60,17 +61,17 @@ def behind_fence(path: Path, token: str) -> Iterator[None]:
 
 
 def lower_fence(path: Path) -> None:
-    """Remove the token when a run ends, after any publication under way."""
+    """Remove the token at the end of a run, after any commit in progress."""
     with contextlib.suppress(OSError, LockedError):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            _lock_alone(descriptor, path)
+            _lock_exclusively(descriptor, path)
             path.unlink()
         finally:
             os.close(descriptor)
 
 
-def _lock_alone(descriptor: int, path: Path) -> None:
+def _lock_exclusively(descriptor: int, path: Path) -> None:
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
@@ -80,7 +81,7 @@ def _lock_alone(descriptor: int, path: Path) -> None:
             if time.monotonic() > deadline:
                 raise LockedError(
                     f"a worker of an earlier run is still writing {path.parent}",
-                    expected=f"its end within {_WAIT_SECONDS:g} s",
+                    expected=f"that it ends within {_WAIT_SECONDS:g} s",
                     remedy="end that worker (`ray status` shows the cluster), then try again",
                 ) from None
         time.sleep(_POLL_SECONDS)

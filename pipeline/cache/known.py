@@ -1,4 +1,4 @@
-"""A later teacher of a unit must have seen exactly the frames that are there."""
+"""Checks that a later teacher of a unit sees exactly the frames that the cache already has."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ __all__ = ["check_known"]
 def check_known(
     spec: GroupSpec, outcomes: Mapping[str, VideoOutcome], staged: Mapping[int, StagedUnit]
 ) -> None:
-    """Compare what this pass has met with what another teacher's commit says.
+    """Compare the videos and frames of this pass with the commits of another teacher.
 
     Args:
-        spec: The task; without ``known`` there is nothing to compare with.
-        outcomes: Of the videos that were decoded, by id.
+        spec: The unit group; without ``known`` there is nothing to compare with.
+        outcomes: Outcomes of the decoded videos, by id.
         staged: The units of this pass, by number.
 
     Raises:
-        CacheMismatchError: A video or a frame is not the one that is there.
-        CacheCorruptError: The frames table that is there is damaged.
+        CacheMismatchError: A video or a frame differs from the one in the cache.
+        CacheCorruptError: The frames table in the cache is damaged.
     """
     if not spec.known:
         return
     known = {outcome.video_id: outcome for outcome in spec.known}
     for video_id, outcome in outcomes.items():
-        before = known[video_id]
+        earlier = known[video_id]
         shape = (outcome.status, outcome.frame_count, outcome.width, outcome.height)
-        if shape != (before.status, before.frame_count, before.width, before.height):
-            raise _mismatch(video_id, before, outcome)
+        if shape != (earlier.status, earlier.frame_count, earlier.width, earlier.height):
+            raise _mismatch(video_id, earlier, outcome)
     for number, unit in staged.items():
         _check_frames(spec, number, unit)
 
@@ -53,39 +53,39 @@ def _check_frames(spec: GroupSpec, number: int, unit: StagedUnit) -> None:
             f"{path} is damaged",
             expected=f"{committed.size} bytes, sha256 {committed.sha256}",
             found=f"{found.size} bytes, sha256 {found.sha256}" if found else "no such file",
-            remedy=f"run `distinit cache verify {spec.root} --repair`, then the same "
-            "`distinit extract` again",
+            remedy=f"run `distinit cache verify {spec.root} --repair`, then rerun the same "
+            "`distinit extract`",
         )
     stored = read_table(path, FRAMES_SCHEMA)
     if not stored.equals(unit.frames):
         raise CacheMismatchError(
-            f"the frames of {unit_name(number)} are not those the other teachers saw",
+            f"the frames of {unit_name(number)} differ from those that the other teachers saw",
             expected=_differences(stored, unit.frames),
             found=_differences(unit.frames, stored),
             remedy="use the same videos and the same ffmpeg as before, or a new cache",
         )
 
 
-def _mismatch(video_id: str, before: VideoOutcome, now: VideoOutcome) -> CacheMismatchError:
-    def say(outcome: VideoOutcome) -> str:
+def _mismatch(video_id: str, earlier: VideoOutcome, now: VideoOutcome) -> CacheMismatchError:
+    def describe(outcome: VideoOutcome) -> str:
         size = f"{outcome.frame_count} frames of {outcome.width}x{outcome.height}"
         return f"{outcome.status}, {size}" + (f" ({outcome.error})" if outcome.error else "")
 
     return CacheMismatchError(
-        f"video {video_id} is not what the other teachers of this cache saw",
-        expected=say(before),
-        found=say(now),
+        f"video {video_id} differs from the one that the other teachers of this cache saw",
+        expected=describe(earlier),
+        found=describe(now),
         remedy="use the same videos and the same ffmpeg as before, or a new cache",
     )
 
 
 def _differences(table: pa.Table, other: pa.Table) -> str:
-    """The first rows of ``table`` that ``other`` does not have, for a message."""
-    theirs = {tuple(row.values()) for row in other.to_pylist()}
-    rows = [row for row in table.to_pylist() if tuple(row.values()) not in theirs]
+    """For a message: the first rows of ``table`` that are not in ``other``."""
+    other_rows = {tuple(row.values()) for row in other.to_pylist()}
+    rows = [row for row in table.to_pylist() if tuple(row.values()) not in other_rows]
     shown = ", ".join(
         f"row {r['row']}: {r['video_id']}[{r['frame_index']}] pts {r['pts']} ({r['time_base']}) "
         f"hash {r['perceptual_hash']:016x}"
         for r in rows[:3]
     )
-    return f"{len(rows)} rows of their own" + (f": {shown}" if shown else "")
+    return f"{len(rows)} differing rows" + (f": {shown}" if shown else "")

@@ -1,8 +1,8 @@
-"""Opening a cache for writing: damage is found before anything is written on top of it.
+"""Opens a cache for writing, and detects damage before anything is written.
 
-What follows from something else that is sound is made again (the plan, a teacher's record), units
-with missing or cut files go back to the work that is to be done, and all else is refused: writing
-on would turn damage into a cache that verifies.
+Files that can be rebuilt from intact ones are written again (the plan, the record of a teacher).
+Units with missing or truncated files are extracted again. All other damage is refused: continuing
+to write would turn a damaged cache into one that verifies.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ __all__ = [
     "sweep",
 ]
 
-_VIDEO_ID = r"^[0-9a-f]{16}(-[1-9][0-9]*)?$"  # the first digits of the video's digest
+_VIDEO_ID = r"^[0-9a-f]{16}(-[1-9][0-9]*)?$"  # the first 16 digits of the video's digest
 _DIGEST = r"^[0-9a-f]{64}$"
-_COPY = "restore it from a copy of the cache, or give a new cache folder"
+_COPY = "restore it from a copy of the cache, or use a new cache folder"
 
 _PRIVATE = {".lock", ".fence", ".staging"}
 _WRITTEN_FIRST = ("plan.parquet", "manifest.json")
-"""The first files of a cache: a killed writer may have left parts of them, and no manifest."""
+"""The first files of a cache: a killed writer may leave parts of them and no manifest."""
 
 
 def create_cache(
@@ -56,7 +56,11 @@ def create_cache(
     sampling: SamplingConfig,
     unit_rows: int | None,
 ) -> None:
-    """Persist the plan, then the manifest: from then on the folder is a cache."""
+    """Write the plan, then the manifest, which makes the folder a cache.
+
+    Raises CacheError if the folder holds other files, CacheCorruptError if it holds teachers but
+    no manifest.
+    """
     names = (path.name for path in layout.root.iterdir())
     others = [name for name in names if not _may_precede_manifest(name)]
     if others:
@@ -98,16 +102,18 @@ def sweep(layout: CacheLayout) -> None:
 
 
 def check_teachers(teachers: Mapping[str, TeacherRecord]) -> None:
+    """Raise CacheError unless every record has its id and the fingerprint of its identity."""
     for name, record in teachers.items():
         if record.id != name or record.fingerprint != record.identity.fingerprint:
             raise CacheError(
-                f"the record of teacher {name} does not match itself",
+                f"the record of teacher {name} contradicts itself",
                 expected=(name, record.identity.fingerprint),
                 found=(record.id, record.fingerprint),
             )
 
 
 def check_same(manifest: CacheManifest, sampling: SamplingConfig, unit_rows: int | None) -> None:
+    """Raise CacheMismatchError if the cache has another sampling or unit size."""
     if manifest.sampling != sampling:
         raise CacheMismatchError(
             "the cache was made with another sampling",
@@ -124,10 +130,11 @@ def check_same(manifest: CacheManifest, sampling: SamplingConfig, unit_rows: int
         )
 
 
-def check_same_teacher(stored: TeacherRecord, asked: TeacherRecord) -> None:
-    found = identity_differences(stored.identity, asked.identity)
+def check_same_teacher(stored: TeacherRecord, requested: TeacherRecord) -> None:
+    """Raise CacheMismatchError unless both records describe the same teacher and encoding."""
+    found = identity_differences(stored.identity, requested.identity)
     found += differences(
-        *(record.model_dump(include={"encoding", "precision"}) for record in (stored, asked))
+        *(record.model_dump(include={"encoding", "precision"}) for record in (stored, requested))
     )
     if found:
         raise CacheMismatchError(
@@ -140,7 +147,7 @@ def check_same_teacher(stored: TeacherRecord, asked: TeacherRecord) -> None:
 
 
 def read_sound_plan(layout: CacheLayout, manifest: CacheManifest) -> tuple[UnitPlan, PlanSummary]:
-    """The plan that the manifest names. Raises CacheCorruptError if it is another, or damaged."""
+    """The plan that the manifest names. Raises CacheCorruptError if it differs or is damaged."""
     table = read_table(layout.plan, PLAN_SCHEMA)
     found, pinned = plan_summary(table), manifest.plan
     if found.digest not in (pinned.digest, pinned.next_digest):
@@ -148,8 +155,8 @@ def read_sound_plan(layout: CacheLayout, manifest: CacheManifest) -> tuple[UnitP
             f"{layout.plan} is not the plan that the manifest names",
             expected=f"digest {pinned.digest}",
             found=f"digest {found.digest}",
-            remedy="run the same `distinit extract` again: it makes the plan again where the "
-            f"videos allow it; or {_COPY}",
+            remedy="rerun the same `distinit extract`, which rebuilds the plan if the videos are "
+            f"unchanged; or {_COPY}",
         )
     plan = plan_of(table, layout.plan)
     _check_ids(layout, table)
@@ -161,16 +168,16 @@ def read_sound_plan(layout: CacheLayout, manifest: CacheManifest) -> tuple[UnitP
 def _check_ids(layout: CacheLayout, table: pa.Table) -> None:
     """Raise CacheCorruptError unless every video is named after its digest."""
     ids, digests = table.column("video_id"), table.column("digest")
-    sound = pc.and_(
+    valid = pc.and_(
         pc.match_substring_regex(ids, _VIDEO_ID), pc.match_substring_regex(digests, _DIGEST)
     )
     same = pc.equal(pc.utf8_slice_codeunits(ids, 0, 16), pc.utf8_slice_codeunits(digests, 0, 16))
-    sound = pc.and_(sound, same)
-    if table.num_rows and not pc.all(sound).as_py():
-        at = pc.index(sound, False).as_py()
+    valid = pc.and_(valid, same)
+    if table.num_rows and not pc.all(valid).as_py():
+        at = pc.index(valid, False).as_py()
         raise CacheCorruptError(
             f"{layout.plan} has a video that is not named after its digest",
-            expected="the first 16 digits of its sha256, and -N for further files of these bytes",
+            expected="the first 16 digits of its sha256, with -N for further copies",
             found=f"{ids[at].as_py()} for {digests[at].as_py()}",
             remedy=_COPY,
         )
@@ -179,14 +186,14 @@ def _check_ids(layout: CacheLayout, table: pa.Table) -> None:
 def _check_against_manifest(layout: CacheLayout, plan: UnitPlan, manifest: CacheManifest) -> None:
     digests = [entry.digest for entry in plan.latest.values()]
     space, corpus = manifest.row_space, manifest.corpus
-    said = (space.capacity, space.units, corpus.videos + corpus.gone, corpus.digest)
+    stated = (space.capacity, space.units, corpus.videos + corpus.gone, corpus.digest)
     found = (plan.capacity, plan.units, len(digests), corpus_digest(digests))
-    if said != found:
+    if stated != found:
         text = "{1} units of {0} rows, {2} videos, corpus digest {3}"
         raise CacheCorruptError(
             f"{layout.manifest} contradicts plan.parquet",
             expected=text.format(*found),
-            found=text.format(*said),
+            found=text.format(*stated),
             remedy=_COPY,
         )
 
@@ -194,10 +201,11 @@ def _check_against_manifest(layout: CacheLayout, plan: UnitPlan, manifest: Cache
 def open_plan(
     layout: CacheLayout, manifest: CacheManifest, videos: Sequence[PlannedVideo]
 ) -> tuple[UnitPlan, PlanSummary, str]:
-    """The plan, and "" or what is wrong with the file: then it is made from ``videos`` again.
+    """The plan, its summary, and the problem with its file, "" if there is none.
 
-    Raises CacheCorruptError where they do not give the rows that the manifest names: they are
-    others, or they came to the cache one after another.
+    With a problem, the plan is rebuilt from ``videos``. Raises CacheCorruptError if that does not
+    give the rows that the manifest names: the videos are different ones, or they were added to
+    the cache in several runs.
     """
     try:
         return *read_sound_plan(layout, manifest), ""
@@ -207,22 +215,22 @@ def open_plan(
     found = plan_summary(plan_table(plan))
     if found.rows_digest != manifest.plan.rows_digest:
         raise CacheCorruptError(
-            f"{layout.plan} is damaged, and the given videos do not give it again",
+            f"{layout.plan} is damaged and cannot be rebuilt from the given videos",
             expected=f"rows_digest {manifest.plan.rows_digest}, as the manifest says",
             found=f"rows_digest {found.rows_digest} of {len(videos)} videos; the file: {problem}",
-            remedy="give exactly the videos that the cache was created from, if none came later; "
-            f"else {_COPY}",
+            remedy="give exactly the videos that the cache was created from, if none were added "
+            f"later; otherwise {_COPY}",
         )
     return plan, found, problem
 
 
 def read_teachers(
-    layout: CacheLayout, manifest: CacheManifest, asked: Mapping[str, TeacherRecord]
+    layout: CacheLayout, manifest: CacheManifest, requested: Mapping[str, TeacherRecord]
 ) -> tuple[dict[str, TeacherRecord], list[str]]:
-    """The teachers of the cache, and what was repaired: a damaged record is written again from
-    the teacher that is asked for, if it is the one of the manifest in every field.
+    """The teachers of the cache, and messages about repaired records.
 
-    Raises CacheCorruptError for a damaged record that nothing gives again.
+    A damaged record is written again from the ``requested`` teacher of that name, if it equals
+    the one of the manifest in every field. Raises CacheCorruptError if there is no such teacher.
     """
     records, repairs = {}, []
     for name, summary in manifest.teachers.items():
@@ -234,11 +242,11 @@ def read_teachers(
         except CacheCorruptError as error:
             problem = error.problem
         if problem:
-            given = asked.get(name)
+            given = requested.get(name)
             if given is None or summary_of(given, summary.units_committed) != summary:
                 raise CacheCorruptError(
                     f"{layout.teacher_record(name)} is damaged",
-                    expected=f"the record of fingerprint {summary.fingerprint}, and digest "
+                    expected=f"the record with fingerprint {summary.fingerprint}, and digest "
                     f"{summary.record_sha256} without its fidelity",
                     found=problem,
                     remedy="name this teacher in the command exactly as when it was added (same "
@@ -246,18 +254,18 @@ def read_teachers(
                 )
             record = given
             write_record(record, layout.teacher_record(name))
-            repairs.append(f"teacher {name}: its record was damaged; it is written again")
+            repairs.append(f"teacher {name}: its record was damaged and has been written again")
         records[name] = record
     return records, repairs
 
 
 def check_content(layout: CacheLayout, before: CacheManifest, now: CacheManifest) -> None:
-    """Raise CacheCorruptError if a finished cache does not say any more what it said."""
+    """Raise CacheCorruptError if the content digest of a complete cache has changed."""
     if before.complete and before.content_digest != now.content_digest:
         raise CacheCorruptError(
             f"{layout.manifest} contradicts the commit records",
             expected=f"content digest {before.content_digest}, as the manifest says",
             found=f"content digest {now.content_digest or 'of an incomplete cache'}",
-            remedy="restore the manifest and the commit records from a copy of the cache, or give "
+            remedy="restore the manifest and the commit records from a copy of the cache, or use "
             "a new cache folder",
         )

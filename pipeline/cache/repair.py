@@ -1,4 +1,4 @@
-"""Give damaged units of a cache back to the work that is to be done, after a look at every byte."""
+"""Verifies every byte of a cache and marks damaged units to be extracted again."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["repair_cache"]
 
 
 def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Verify deeply, and remove the commit records of units that are damaged.
+    """Verify all bytes, and remove the commit records of damaged units.
 
-    The same extraction does these units again, and writes all that follows from records afresh.
-    The report tells what was found before.
+    Rerunning the same extraction writes these units, and all files derived from the commit
+    records, again. The report describes the state before the repair.
 
     Raises:
         LockedError: Another process writes the cache.
@@ -45,6 +45,6 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
                 forget_units(layout, report.damaged_units)
         finally:
             lower_fence(layout.fence)
-    own = (layout.lock.name, layout.fence.name)  # no other writer: this one
+    own = (layout.lock.name, layout.fence.name)  # of this process, not of another writer
     notes = tuple(note for note in report.notes if note.partition(":")[0] not in own)
     return replace(report, notes=notes)

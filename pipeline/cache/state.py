@@ -1,4 +1,4 @@
-"""What the commit records say, taken together. Nothing else decides what a cache contains."""
+"""The state of a cache, derived from its commit records: they alone define what it contains."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class CacheState:
 
     @property
     def outcomes(self) -> dict[str, VideoOutcome]:
-        """What became of each video whose latest planned rows are committed.
+        """Outcome of each video whose latest planned rows are committed.
 
-        A video is in the cache for all of its teachers or for none: one that a later teacher has
-        no usable answer for has failed, whatever rows of it the others have.
+        A video is in the cache for all of its teachers or for none: if a later teacher has no
+        usable output for it, it has failed, even though the others have rows of it.
         """
         refused = {
             video_id: failed_outcome(video_id, reason)
@@ -68,7 +68,7 @@ class CacheState:
 
     @property
     def decoded(self) -> dict[str, VideoOutcome]:
-        """``outcomes`` as decoding and the first teachers gave them: what has rows."""
+        """``outcomes`` before later teachers: videos that are "ok" here have rows."""
         found: dict[tuple[int, str], VideoOutcome] = {}
         for commits in self.commits.values():
             for unit, commit in commits.items():
@@ -78,24 +78,24 @@ class CacheState:
 
     @property
     def corpus_outcomes(self) -> dict[str, VideoOutcome]:
-        """``outcomes`` of the videos that the corpus has; the others are not trained on."""
+        """``outcomes`` of the videos in the corpus; the others are not used in training."""
         latest = self.plan.latest
         return {v: o for v, o in self.outcomes.items() if latest[v].in_corpus}
 
     @property
     def damage(self) -> dict[str, VideoOutcome]:
-        """Path -> outcome, of videos that are in the cache although something is wrong."""
+        """Path -> outcome, for videos that are in the cache although they are damaged."""
         found = sorted(self.corpus_outcomes.items())
         return {self.plan.latest[v].path: o for v, o in found if o.status == "ok" and o.damage}
 
     @property
     def unanswered(self) -> frozenset[str]:
-        """Videos that some teacher has never seen, although others have."""
+        """Videos that some teachers have seen and others have not."""
         commits = (c for of_teacher in self.commits.values() for c in of_teacher.values())
         return frozenset(video_id for commit in commits for video_id in commit.unanswered)
 
     def unanswered_units(self, video_ids: Collection[str]) -> set[tuple[str, int]]:
-        """(teacher, unit) where a teacher has never seen one of these videos."""
+        """Pairs (teacher, unit) where the teacher has not seen at least one of these videos."""
         return {
             (name, unit)
             for name, commits in self.commits.items()
@@ -105,29 +105,29 @@ class CacheState:
 
     @property
     def lacking(self) -> dict[str, int]:
-        """Teacher -> units that it has not committed, or not with all videos of the corpus."""
-        here = {v for v, entry in self.plan.latest.items() if entry.in_corpus}
+        """Teacher -> number of units that are not committed, or lack videos of the corpus."""
+        present = {v for v, entry in self.plan.latest.items() if entry.in_corpus}
         lacking = {name: self.plan.units - len(c) for name, c in self.commits.items()}
-        for name, _ in self.unanswered_units(here):
+        for name, _ in self.unanswered_units(present):
             lacking[name] += 1
         return {name: count for name, count in lacking.items() if count}
 
     @property
     def waiting(self) -> int:
-        """Videos that no teacher has decided yet, or that wait for more rows."""
+        """Number of videos without an outcome, or that wait for more rows."""
         decided = [v for v, outcome in self.outcomes.items() if outcome.status != "spilled"]
         return len(self.plan.latest) - len(decided)
 
     @property
     def complete(self) -> bool:
-        """Every unit of every teacher is committed, and no video still waits for rows."""
+        """Whether every unit of every teacher is committed and no video waits for rows."""
         return bool(self.commits) and not self.lacking and self.waiting == 0
 
     def content_digest(
         self, sampling: SamplingConfig, teachers: Collection[str] | None = None
     ) -> str:
-        """See digest.content_digest; over some of the teachers only, if they are given."""
-        said = {
+        """See digest.content_digest; ``teachers`` limits it to some of the teachers."""
+        contents = {
             name: (
                 record.fingerprint,
                 record.encoding,
@@ -137,12 +137,12 @@ class CacheState:
             if teachers is None or name in teachers
         }
         videos = videos_table(self.plan, self.outcomes).to_pylist()
-        return content_digest(sampling, self.plan.capacity, videos, said)
+        return content_digest(sampling, self.plan.capacity, videos, contents)
 
 
 @dataclass(slots=True)
 class CommitReader:
-    """Reads commit records; one that is as it was is not read again. ``forget`` frees them."""
+    """Reads commit records and keeps them in memory until their files change, or ``forget``."""
 
     layout: CacheLayout
     _read: dict[tuple[str, int], tuple[tuple[int, ...], UnitCommit]] = field(default_factory=dict)
@@ -150,18 +150,18 @@ class CommitReader:
     def __call__(self, record: TeacherRecord, unit: int) -> UnitCommit:
         """As ``records.read_commit``."""
         stamp: tuple[int, ...] = ()
-        with contextlib.suppress(OSError):  # reading it says what is wrong
-            found = self.layout.commit(record.id, unit).stat()
-            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
-        before = self._read.get((record.id, unit))
-        if before is not None and before[0] == stamp:
-            return before[1]
+        with contextlib.suppress(OSError):  # read_commit below raises the proper error
+            stat = self.layout.commit(record.id, unit).stat()
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        kept = self._read.get((record.id, unit))
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
         commit = read_commit(self.layout, record, unit)
         self._read[record.id, unit] = stamp, commit
         return commit
 
     def forget(self) -> None:
-        """Free the memory of what was read: a kilobyte a video."""
+        """Free the memory of all records: about a kilobyte per video."""
         self._read.clear()
 
 
@@ -171,9 +171,9 @@ def read_state(
     records: Mapping[str, TeacherRecord],
     read: Callable[[TeacherRecord, int], UnitCommit] | None = None,
 ) -> CacheState:
-    """Read every commit record there is, through ``read`` if given.
+    """Read all commit records, through ``read`` if given.
 
-    Raises CacheCorruptError for damaged ones.
+    Raises CacheCorruptError if one is damaged.
     """
     read = read or partial(read_commit, layout)
     commits = {
@@ -191,8 +191,10 @@ def read_state(
 
 
 def committed_units(layout: CacheLayout, teacher_id: str, planned: int) -> list[int]:
-    """Units that a teacher has committed, ascending. Raises CacheCorruptError for one that is not
-    among the ``planned`` ones."""
+    """Units that a teacher has committed, ascending.
+
+    Raises CacheCorruptError if one is not below ``planned``, the number of planned units.
+    """
     units = sorted(layout.committed_units(teacher_id))
     if units and units[-1] >= planned:
         raise CacheCorruptError(
@@ -205,10 +207,10 @@ def committed_units(layout: CacheLayout, teacher_id: str, planned: int) -> list[
 
 
 def check_rows(teacher_id: str, commit: UnitCommit, rows: int, capacity: int) -> None:
-    """Raise CacheCorruptError unless a commit has the ``rows`` that other teachers have."""
+    """Raise CacheCorruptError unless a commit has as many ``rows`` as those of other teachers."""
     if commit.rows != rows or commit.rows > capacity:
         raise CacheCorruptError(
-            f"the teachers disagree on the rows of {unit_name(commit.unit)}",
+            f"the teachers have different numbers of rows in {unit_name(commit.unit)}",
             expected=f"{rows} rows, at most {capacity}",
             found=f"{commit.rows} rows of {teacher_id}",
             remedy="run `distinit cache verify` on this cache",
@@ -216,7 +218,7 @@ def check_rows(teacher_id: str, commit: UnitCommit, rows: int, capacity: int) ->
 
 
 def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
-    """The line of the manifest for a teacher."""
+    """The manifest entry of a teacher."""
     return TeacherSummary(
         fingerprint=record.fingerprint,
         record_sha256=record.model_copy(update={"fidelity": None}).record_digest(),
@@ -231,18 +233,18 @@ def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
 def manifest_of(
     state: CacheState, sampling: SamplingConfig, plan: PlanSummary, *, complete: bool
 ) -> CacheManifest:
-    """What ``manifest.json`` says of a cache in this state."""
+    """The manifest of a cache in this state."""
     outcomes = state.corpus_outcomes.values()
     videos = state.plan.latest.values()
-    here = sum(video.in_corpus for video in videos)
+    present = sum(video.in_corpus for video in videos)
     return CacheManifest(
         corpus=CorpusSummary(
             digest=corpus_digest(video.digest for video in videos),
-            videos=here,
+            videos=present,
             failed=sum(o.status == "failed" for o in outcomes),
             damaged=sum(o.is_damaged for o in outcomes),
             frames=sum(o.frame_count for o in outcomes if o.status == "ok"),
-            gone=len(videos) - here,
+            gone=len(videos) - present,
         ),
         sampling=sampling,
         row_space=RowSpace(

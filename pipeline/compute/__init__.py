@@ -1,1 +1,1 @@
-"""Where work runs: in this process or on Ray actors, behind one interface."""
+"""Executors that run tasks in this process or on Ray actors, behind one interface."""

@@ -1,4 +1,4 @@
-"""From ``auto | cpu | cuda | cuda:N`` to a torch device."""
+"""Resolves ``auto | cpu | cuda | cuda:N`` to a torch device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` takes the GPU if there is one.
+    """The device called ``name``; ``auto`` is the GPU if one is available, else the CPU.
 
     Raises ConfigError for an unknown name or a GPU that does not exist.
     """

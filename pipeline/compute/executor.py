@@ -1,7 +1,7 @@
-"""The executor contract: run tasks on workers, in any order, each until it has a result.
+"""The executor interface: runs tasks on workers, in any order, until each has a result.
 
-A *worker* holds what is expensive to build (a teacher on a device) and turns one task into a
-stream of events that ends with the result. Executors differ only in where workers live.
+A *worker* holds what is expensive to build, such as a teacher on a device, and turns a task into
+a stream of notes that ends with the result. Executors differ only in where the workers live.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ class Worker[TaskT, ResultT](Protocol):
     def run(self, task: TaskT, after: TaskT | None) -> Generator[Any, None, ResultT]:
         """Yield progress notes (small, picklable); return the result.
 
-        ``after`` will probably be this worker's next task: it may begin with what takes long, if
-        it can give that up again.
-        Exceptions end the whole run: what concerns one video only is part of the result.
+        ``after`` is probably the next task of this worker. The worker may start slow preparations
+        for it that it can also abandon. Any exception ends the whole run: the failure of a single
+        video must be part of the result instead.
         """
 
 
 @runtime_checkable
 class Closable(Protocol):
-    """A worker that may hold something for a task that does not come."""
+    """A worker that may hold resources for a next task."""
 
     def close(self) -> None:
-        """Free it."""
+        """Free these resources; the next task may never come."""
 
 
 type WorkerFactory[TaskT, ResultT] = Callable[[], Worker[TaskT, ResultT]]
@@ -46,7 +46,7 @@ class Progressed[TaskT]:
 
 @dataclass(frozen=True, slots=True)
 class Finished[TaskT, ResultT]:
-    """``task`` is done."""
+    """``task`` is finished."""
 
     task: TaskT
     result: ResultT
@@ -56,10 +56,10 @@ type Event[TaskT, ResultT] = Progressed[TaskT] | Finished[TaskT, ResultT]
 
 
 class OnDeath[TaskT](Protocol):
-    """Decides what becomes of a task whose worker process died."""
+    """Decides how to continue with a task whose worker process died."""
 
     def __call__(self, task: TaskT, last_note: Any, reason: str) -> TaskT:
-        """Return the task to try instead (the same, or without the culprit).
+        """Return the task to run instead: the same, or one without the cause of the death.
 
         Raises ComputeError to end the run.
         """
@@ -77,7 +77,7 @@ class Executor(Protocol):
         """Yield events until every task has finished. An exception of a worker is raised here."""
 
     def drain(self) -> None:
-        """Begin no more tasks: ``run`` ends with those that are under way."""
+        """Start no more tasks: ``run`` ends when those in progress are finished."""
 
     def close(self) -> None:
         """Stop the workers that this executor started."""

@@ -1,4 +1,4 @@
-"""The executor of a laptop: one worker, in this process, no Ray."""
+"""Runs all tasks in this process, with one worker and without Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["InProcessExecutor"]
 
 
 class InProcessExecutor:
-    """Tasks run one after another; a worker that dies takes this process with it."""
+    """Runs tasks one after another; if the worker dies, this process dies."""
 
     def __init__(self) -> None:
         self._draining = False

@@ -1,12 +1,12 @@
-"""Ending the processes of a local Ray when the process that started it is killed.
+"""Kills the processes of a local Ray when the process that started it is killed.
 
-Ray's workers watch for their raylet's death by its pid. In a container whose first process does
-not reap (Docker without ``--init``), the dead raylet stays as a zombie, its pid stays taken, and
-the workers live on. So a watcher, started before Ray, holds the reading end of a pipe whose
-writing end is ours: when that closes, however this process ended, it kills whatever inherited
-our mark.
+Ray's workers detect the death of their raylet by its pid. In a container whose first process does
+not reap children (Docker without ``--init``), a dead raylet remains as a zombie, its pid stays in
+use, and the workers live on. Therefore a watcher process, started before Ray, holds the read end
+of a pipe whose write end belongs to this process. When the write end is closed, for whatever
+reason this process ended, the watcher kills every process that inherited our mark.
 
-This file is also the watcher's program; as such it imports nothing but the standard library.
+This file is also the program of the watcher, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _PROC = Path("/proc")
 
 
 def watch_over_children() -> None:
-    """Processes that this one starts from now on are killed within a second of its death.
+    """Have all later descendants of this process killed within a second of its death.
 
-    Does nothing where there is no /proc: Ray's own watching has to do there.
+    Does nothing on systems without /proc, where only Ray's own detection works.
     """
     if _PROC.is_dir():
         _start_watcher(os.getpid())
@@ -37,21 +37,21 @@ def watch_over_children() -> None:
 
 @lru_cache(maxsize=1)
 def _start_watcher(owner_pid: int) -> tuple[subprocess.Popen[bytes], int]:
-    """The watcher and the writing end of its pipe, open as long as process ``owner_pid`` lives."""
+    """The watcher and the write end of its pipe, open as long as process ``owner_pid`` lives."""
     mark = f"{owner_pid}-{uuid.uuid4().hex}"
     os.environ[_MARK] = mark
-    reading, writing = os.pipe()  # not inheritable: children cannot keep it open
+    read_end, write_end = os.pipe()  # not inheritable: children cannot keep them open
     try:
         watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, mark],
-            stdin=reading,
+            stdin=read_end,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C must not reach the watcher
         )
     finally:
-        os.close(reading)
-    return watcher, writing
+        os.close(read_end)
+    return watcher, write_end
 
 
 def _marked(mark: str) -> list[int]:
@@ -61,13 +61,13 @@ def _marked(mark: str) -> list[int]:
         try:
             if folder.name.isdigit() and needle in (folder / "environ").read_bytes().split(b"\0"):
                 pids.append(int(folder.name))
-        except OSError:  # ended meanwhile, or another user's
+        except OSError:  # the process has ended, or belongs to another user
             continue
     return [pid for pid in pids if pid != os.getpid()]
 
 
 def _watch(mark: str) -> None:
-    """Until stdin ends; then kill until none is left, for they may be starting others."""
+    """Wait for the end of stdin, then kill until no process is left: they may start others."""
     sys.stdin.read()
     while pids := _marked(mark):
         for pid in pids:

@@ -1,6 +1,7 @@
-"""The executor of a cluster: N Ray actors, a bounded ``ray.wait`` loop, requeue on death.
+"""Runs tasks on N Ray actors: a bounded ``ray.wait`` loop that requeues the tasks of dead workers.
 
-Not Ray Data: see docs/decisions. Ray is imported inside functions, since it costs a second.
+docs/decisions says why this does not use Ray Data. Ray is imported inside functions, since the
+import takes a second.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from distinit.schemas.extract import ComputeConfig
 __all__ = ["RayExecutor", "ensure_ray"]
 
 _WAIT_SECONDS = 1.0
-_FATE_SECONDS = 60.0  # Ray has found out by then whether a worker or its node has died
-_LOOK_SECONDS = 0.5
-_START_TRIES = 5  # workers in a row that die before they are ready
+_DEATH_SECONDS = 60.0  # until Ray knows whether a worker or its node has died
+_POLL_SECONDS = 0.5
+_START_TRIES = 5  # workers in a row that died before they were ready
 
 
 @dataclass(slots=True)
 class _Running[TaskT]:
-    """One task on one actor."""
+    """A task that runs on an actor."""
 
     task: TaskT
     actor: Any
-    after: TaskT | None  # what the actor was told comes next; it waits with the others
+    after: TaskT | None  # the task announced to the actor as its next; it is still waiting
     last_note: Any = None
 
 
@@ -48,15 +49,16 @@ class _Idle[TaskT]:
     """An actor that is ready for a task."""
 
     actor: Any
-    after: TaskT | None = None  # what it may have begun with
+    after: TaskT | None = None  # the task that was announced to it
 
 
 @dataclass(slots=True)
 class _Pool[TaskT, ResultT]:
     """Waiting tasks, and actors in each state: starting, idle, busy.
 
-    A busy actor is told which task will probably be its next. That one waits on, and an actor
-    that is idle before takes it: so nothing is lost with an actor, and none stands still.
+    A busy actor is told which task will probably be its next. That task stays in the queue, where
+    an actor that is idle first may take it: so no task is lost with an actor, and no actor idles
+    while tasks are waiting.
     """
 
     factory: WorkerFactory[TaskT, ResultT]
@@ -66,10 +68,10 @@ class _Pool[TaskT, ResultT]:
     idle: list[_Idle[TaskT]] = field(default_factory=list)
     running: dict[Any, _Running[TaskT]] = field(default_factory=dict)
     failed_starts: int = 0
-    alone_since: float | None = None  # no worker is alive
+    no_worker_since: float | None = None
 
     def take(self, announced: TaskT | None) -> TaskT:
-        """The task for an actor that was told of ``announced``: that one, if it still waits."""
+        """The next task for an actor: the one ``announced`` to it, if that is still waiting."""
         position = next((i for i, task in enumerate(self.waiting) if task is announced), None)
         if position is None:
             position = self._unannounced() or 0
@@ -77,8 +79,8 @@ class _Pool[TaskT, ResultT]:
         del self.waiting[position]
         return task
 
-    def announce(self) -> TaskT | None:
-        """A task to tell the next actor of: the first that no busy one was told of, if any."""
+    def next_unannounced(self) -> TaskT | None:
+        """The first waiting task that was not announced to any busy actor, if any."""
         position = self._unannounced()
         return None if position is None else self.waiting[position]
 
@@ -89,14 +91,14 @@ class _Pool[TaskT, ResultT]:
 
 
 class RayExecutor:
-    """See Executor. At most ``config.workers`` tasks are under way at once.
+    """See Executor. At most ``config.workers`` tasks run at once.
 
-    A task goes only to a worker that is ready. So when the cluster shrinks, replacements that
-    find no place hold nothing up, and when it grows again they take part.
+    A task is given only to a worker that is ready. So when the cluster shrinks, replacement
+    workers that find no free node delay nothing, and when it grows again they join.
     """
 
     def __init__(self, config: ComputeConfig) -> None:
-        """Start or join Ray. Raises ComputeError."""
+        """Start Ray, or connect to it. Raises ComputeError."""
         self._config = config
         self._started_ray = ensure_ray(config)
         self._workers = worker_count(config)
@@ -109,7 +111,7 @@ class RayExecutor:
         tasks: Sequence[TaskT],
         on_death: OnDeath[TaskT],
     ) -> Iterator[Event[TaskT, ResultT]]:
-        """See Executor. Raises ComputeError when no worker can be kept alive."""
+        """See Executor. Raises ComputeError if no worker can be started or kept alive."""
         import ray
 
         pool = _Pool(factory, on_death, deque(tasks))
@@ -124,7 +126,7 @@ class RayExecutor:
                 ready, _ = ray.wait(waited, num_returns=1, timeout=_WAIT_SECONDS)
                 for ref in ready:
                     if ref in pool.starting:
-                        self._take_in(pool, ref)
+                        self._finish_start(pool, ref)
                     else:
                         yield from self._step(pool, ref)
         finally:
@@ -138,14 +140,14 @@ class RayExecutor:
         while pool.waiting and pool.idle and not self._draining:
             idle = pool.idle.pop()
             task = pool.take(idle.after)
-            after = pool.announce()
+            after = pool.next_unannounced()
             stream = idle.actor.run.options(num_returns="streaming").remote(task, after)
             pool.running[stream] = _Running(task, idle.actor, after)
 
     def _step[TaskT, ResultT](
         self, pool: _Pool[TaskT, ResultT], stream: Any
     ) -> Iterator[Event[TaskT, ResultT]]:
-        """Take one message from one stream; bring a dead worker's task back into the queue."""
+        """Take one message from a stream; requeue the task if its worker has died."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -155,26 +157,26 @@ class RayExecutor:
         except RayTaskError as error:
             raise _own_error(error) from None
         except (StopIteration, RayError) as error:
-            fate = _fate(running.actor, error)
+            death = _cause_of_death(running.actor, error)
             self._kill(running.actor)
             task = running.task
-            if not _node_was_lost(fate):  # that says nothing about the task
-                task = pool.on_death(task, running.last_note, _reason(fate))
+            if not _node_was_lost(death):  # a lost node is never the fault of the task
+                task = pool.on_death(task, running.last_note, _reason(death))
             pool.waiting.appendleft(task)
             self._start_actor(pool)
             return
         if kind == "note":
             running.last_note = value
-            pool.running[stream] = running  # to the end: every stream has its turn
+            pool.running[stream] = running  # moves to the end, so that every stream gets its turn
             yield Progressed(running.task, value)
             return
         pool.idle.append(_Idle(running.actor, running.after))
         if not pool.waiting:
-            running.actor.rest.remote()
+            running.actor.release.remote()
         yield Finished(running.task, value)
 
-    def _take_in(self, pool: _Pool[Any, Any], ref: Any) -> None:
-        """A worker is ready, or died on the way there."""
+    def _finish_start(self, pool: _Pool[Any, Any], ref: Any) -> None:
+        """Add a worker that is ready to the idle ones, or replace it if it died while starting."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -190,7 +192,7 @@ class RayExecutor:
                 raise ComputeError(
                     f"{_START_TRIES} workers in a row died before they were ready",
                     found=_reason(error),
-                    remedy="look at the memory and GPUs of the nodes, or try --workers 0",
+                    remedy="check the memory and GPUs of the nodes, or try --workers 0",
                 ) from error
             self._start_actor(pool)
         else:
@@ -198,18 +200,18 @@ class RayExecutor:
             pool.idle.append(_Idle(actor))
 
     def _check_alive(self, pool: _Pool[Any, Any]) -> None:
-        """Raise ComputeError when for too long no worker has found a place."""
+        """Raise ComputeError if no worker has been alive for ``start_seconds``."""
         if pool.running or pool.idle:
-            pool.alone_since = None
+            pool.no_worker_since = None
             return
         now, limit = time.monotonic(), self._config.start_seconds
-        pool.alone_since = pool.alone_since or now
-        if now - pool.alone_since > limit:
-            wanted = f"{self._config.cpus_per_worker:g} CPU, {self._config.gpus_per_worker:g} GPU"
+        pool.no_worker_since = pool.no_worker_since or now
+        if now - pool.no_worker_since > limit:
+            required = f"{self._config.cpus_per_worker:g} CPU, {self._config.gpus_per_worker:g} GPU"
             raise ComputeError(
                 f"no worker could be started for start_seconds={limit:g}",
-                expected=f"a node with {wanted} free",
-                remedy="look at `ray status`; the same command goes on from here",
+                expected=f"a node with {required} free",
+                remedy="check `ray status`; rerun the same command to resume",
             )
 
     def _start_actor(self, pool: _Pool[Any, Any]) -> None:
@@ -218,7 +220,7 @@ class RayExecutor:
         actor_class = ray.remote(
             num_cpus=self._config.cpus_per_worker,
             num_gpus=self._config.gpus_per_worker,
-            max_restarts=0,  # a replacement is made here, which knows when it is ready
+            max_restarts=0,  # replacements are started here, where it is known when they are ready
             max_task_retries=0,
         )(DistInitWorker)
         actor: Any = actor_class.remote()
@@ -230,7 +232,7 @@ class RayExecutor:
         import ray
 
         self._actors = [other for other in self._actors if other is not actor]
-        with suppress(Exception):  # it may be dead, or its node out of reach
+        with suppress(Exception):  # it may be dead, or its node unreachable
             ray.kill(actor)
 
     def _kill_actors(self) -> None:
@@ -242,7 +244,7 @@ class RayExecutor:
         self._actors = []
 
     def close(self) -> None:
-        """Kill the workers; end Ray if this executor started it."""
+        """Kill the workers; shut down Ray if this executor started it."""
         import ray
 
         self._kill_actors()
@@ -251,10 +253,10 @@ class RayExecutor:
 
 
 class DistInitWorker:
-    """The actor: build the worker once, stream its notes and result."""
+    """The Ray actor: builds its worker once, then streams the notes and result of each task."""
 
     def build(self, factory: WorkerFactory[Any, Any], threads: int) -> None:
-        """Not in ``__init__``, so that errors arrive as they were raised."""
+        """Build the worker; not in ``__init__``, so that errors arrive as they were raised."""
         os.environ["OMP_NUM_THREADS"] = str(threads)
         import torch
 
@@ -262,7 +264,7 @@ class DistInitWorker:
         self._worker = factory()
 
     def run(self, task: Any, after: Any) -> Iterator[tuple[str, Any]]:
-        """("note", note) any number of times, then ("result", result)."""
+        """Yield ("note", note) any number of times, then ("result", result)."""
         notes = self._worker.run(task, after)
         while True:
             try:
@@ -272,32 +274,32 @@ class DistInitWorker:
                 return
             yield "note", note
 
-    def rest(self) -> None:
-        """No task comes for now: free what was begun for the next."""
+    def release(self) -> None:
+        """Free what was prepared for a next task: none is left."""
         if isinstance(self._worker, Closable):
             self._worker.close()
 
 
 def _own_error(error: Any) -> BaseException:
-    """What the worker raised, if it is one of the project's errors."""
+    """The exception that the worker raised if it is a DistInitError, else Ray's error."""
     return error.cause if isinstance(error.cause, DistInitError) else error
 
 
-def _fate(actor: Any, error: BaseException) -> BaseException:
-    """What became of a worker: a connection breaks before Ray knows who of the two has died."""
+def _cause_of_death(actor: Any, error: BaseException) -> BaseException:
+    """Wait until Ray knows why a connection broke: the worker or its node has died."""
     import ray
     from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 
-    deadline = time.monotonic() + _FATE_SECONDS
+    deadline = time.monotonic() + _DEATH_SECONDS
     while isinstance(error, ActorUnavailableError) and time.monotonic() < deadline:
         try:
-            ray.get(actor.__ray_ready__.remote(), timeout=_FATE_SECONDS)
-            return error  # it lives: only its connection was lost
+            ray.get(actor.__ray_ready__.remote(), timeout=_DEATH_SECONDS)
+            return error  # it is alive: only the connection was lost
         except GetTimeoutError:
             return error
-        except RayError as fate:
-            error = fate
-            time.sleep(_LOOK_SECONDS)
+        except RayError as death:
+            error = death
+            time.sleep(_POLL_SECONDS)
     return error
 
 
@@ -306,7 +308,7 @@ def _node_was_lost(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The telling line of Ray's message: it begins with identifiers."""
+    """The line of Ray's message that gives the cause; the lines before hold identifiers."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]
-    telling = [line for line in lines if line and "before finishing this task" not in line]
-    return telling[0].partition(" Some common causes")[0][:300] if telling else type(error).__name__
+    causes = [line for line in lines if line and "before finishing this task" not in line]
+    return causes[0].partition(" Some common causes")[0][:300] if causes else type(error).__name__

@@ -1,4 +1,4 @@
-"""Joining or starting Ray, and how many workers it has room for."""
+"""Connects to Ray or starts it, and computes how many workers fit into the cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ensure_ray", "worker_count"]
 def ensure_ray(config: ComputeConfig) -> bool:
     """Connect to ``config.ray_address`` (or RAY_ADDRESS), or start Ray on this machine.
 
-    Returns whether this call started or joined it (so that the caller ends it again).
+    Returns whether this call connected or started Ray, so that the caller shuts it down.
     Raises ComputeError if the cluster cannot be reached or is too small.
     """
     # Ray 2.60 otherwise re-creates a uv environment for every worker.
@@ -36,7 +36,7 @@ def ensure_ray(config: ComputeConfig) -> bool:
 
 
 def worker_count(config: ComputeConfig) -> int:
-    """``config.workers``; for ``auto`` as many as the cluster has room for, at least one."""
+    """``config.workers``; for ``auto`` as many as fit into the cluster, but at least one."""
     if config.workers != "auto":
         return config.workers
     resources = _resources()
@@ -61,7 +61,7 @@ def _check_room(config: ComputeConfig) -> None:
         found = resources.get(kind, 0)
         if found < count * each:
             raise ComputeError(
-                f"the Ray cluster is too small for the workers asked for: {kind}",
+                f"the Ray cluster is too small for the requested workers: {kind}",
                 expected=f"{count * each:g} {kind} for {count} workers",
                 found=f"{found:g} {kind}",
                 remedy=f"lower --workers or {option}",
@@ -96,7 +96,7 @@ def _start_ray(config: ComputeConfig) -> None:
 
 
 def _local_cores(config: ComputeConfig) -> int:
-    """More than there are, if so many workers are asked for: they share."""
+    """CPUs to declare to Ray: more than exist if the requested workers have to share them."""
     cores = os.cpu_count() or 1
     if config.workers == "auto":
         return cores

@@ -1,1 +1,1 @@
-"""Decode, forward, encode and write: what one extraction worker does."""
+"""Extraction: decode videos, run the teachers, encode the targets and write them."""

@@ -1,4 +1,4 @@
-"""What teachers answer: awaited in order, checked frame by frame, passed on to the sink."""
+"""Waits for the logits of submitted batches in order, checks them, and passes them to the sink."""
 
 from __future__ import annotations
 
@@ -17,51 +17,52 @@ from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["Answers", "require_storable"]
 
-_BATCHES_AHEAD = 1  # submitted to the teachers while the one before is awaited
+_BATCHES_AHEAD = 1  # submitted to the teachers while the previous batch is awaited
 
 
 class Answers:
-    """Batches of one video on their way through the teachers to the sink, in order.
+    """Batches of one video that were submitted to the teachers and are not yet written.
 
-    Every method raises TargetError once a teacher has answered what cannot be stored.
+    They reach the sink in the order in which they were added. Every method raises TargetError if
+    a teacher output cannot be stored.
     """
 
     def __init__(self, sink: Sink, video: PlannedRows, teachers: Sequence[TeacherRecord]) -> None:
         self._sink = sink
         self._video = video
         self._teachers = teachers
-        self._pending: deque[tuple[FrameBatch, str, dict[str, PendingLogits]]] = deque()
+        self._batches: deque[tuple[FrameBatch, str, dict[str, PendingLogits]]] = deque()
 
-    def add(self, batch: FrameBatch, time_base: str, answers: dict[str, PendingLogits]) -> None:
-        """Wait for the batches before, up to those that may be under way beside this one."""
-        self._pending.append((batch, time_base, answers))
-        while len(self._pending) > _BATCHES_AHEAD:
+    def add(self, batch: FrameBatch, time_base: str, pending: dict[str, PendingLogits]) -> None:
+        """Add a batch with its pending logits by teacher; pass earlier batches on to the sink."""
+        self._batches.append((batch, time_base, pending))
+        while len(self._batches) > _BATCHES_AHEAD:
             self._pass_on()
 
     def drain(self) -> None:
-        """Wait for all of them."""
-        while self._pending:
+        """Pass all remaining batches on to the sink."""
+        while self._batches:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        batch, time_base, answers = self._pending.popleft()
-        logits = {name: answer() for name, answer in answers.items()}
+        batch, time_base, pending = self._batches.popleft()
+        logits_NC = {name: wait() for name, wait in pending.items()}
         for teacher in self._teachers:
-            require_storable(logits[teacher.id], teacher, batch.index_N)
-        self._sink.add(self._video, batch.without_views(), time_base, logits)
+            require_storable(logits_NC[teacher.id], teacher, batch.index_N)
+        self._sink.add(self._video, batch.without_views(), time_base, logits_NC)
 
 
 def require_storable(
     targets_NC: np.ndarray, teacher: TeacherRecord, frame_index_N: np.ndarray
 ) -> None:
-    """Raise TargetError, naming the first frame, if the encoding cannot hold an answer.
+    """Raise TargetError, naming the first such frame, if the encoding cannot store a target.
 
     The text up to the colon is the same for all frames and videos: reports group by it.
     """
-    found = first_unstorable(targets_NC, teacher.encoding)
-    if found is None:
+    unstorable = first_unstorable(targets_NC, teacher.encoding)
+    if unstorable is None:
         return
-    row, what = found
+    row, what = unstorable
     raise TargetError(
         f"teacher {teacher.id} gave {what}: frame {frame_index_N[row]}; {_remedy(teacher, what)}"
     )

@@ -1,4 +1,4 @@
-"""From decoded blocks to the batches that teachers see."""
+"""Samples decoded blocks of frames and joins them into batches for the teachers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ MAX_BATCH_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Sampled frames of one video: what one forward pass sees."""
+    """Sampled frames of one video: the input of one forward pass.
+
+    ``views``: name -> pixels, uint8 NHWC.
+    """
 
     index_N: np.ndarray
     pts_N: np.ndarray
@@ -27,18 +30,18 @@ class FrameBatch:
     views: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, block: FrameBlock, keep_N: np.ndarray, wanted: Collection[str]) -> FrameBatch:
-        """The frames of ``block`` with indices ``keep_N``, in the ``wanted`` views."""
-        views = {name: view for name, view in block.views.items() if name in wanted}
+    def of(cls, block: FrameBlock, keep_N: np.ndarray, names: Collection[str]) -> FrameBatch:
+        """The frames of ``block`` with indices ``keep_N``, in the views called ``names``."""
+        views = {name: view for name, view in block.views.items() if name in names}
         if len(keep_N) == len(block.pts_N):
             return cls(keep_N, block.pts_N, block.hash_N, views)
-        at = keep_N - block.first_index
-        picked = {name: view[at] for name, view in views.items()}
-        return cls(keep_N, block.pts_N[at], block.hash_N[at], picked)
+        offset_N = keep_N - block.first_index
+        picked = {name: view[offset_N] for name, view in views.items()}
+        return cls(keep_N, block.pts_N[offset_N], block.hash_N[offset_N], picked)
 
     @classmethod
     def joined(cls, parts: list[FrameBatch]) -> FrameBatch:
-        """``parts`` one after another."""
+        """Concatenate ``parts``."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -55,22 +58,22 @@ class FrameBatch:
         return FrameBatch(self.index_N[part], self.pts_N[part], self.hash_N[part], views)
 
     def without_views(self) -> FrameBatch:
-        """What the cache wants of it: the pictures' memory is free for the next block."""
+        """The batch without its pixels, which the cache does not store; this frees their memory."""
         return replace(self, views={})
 
 
 class FrameBatcher:
     """Sampled frames in batches of exactly ``size`` (the last one may be shorter).
 
-    ``size`` is less where so many frames of a view would exceed 64 MiB: what a worker holds in
-    memory must not grow with the size of the picture. Batches start afresh with each video, so
-    that a frame's logits never depend on which other videos share its unit.
+    Batches are smaller where ``size`` frames of a view would exceed 64 MiB: the memory of a worker
+    must not grow with the size of the frames. No batch holds frames of two videos, so a frame's
+    logits never depend on the other videos of its unit.
     """
 
     def __init__(
         self, sampling: SamplingConfig, frames: int, size: int, views: Collection[str]
     ) -> None:
-        """``frames``: how many the video has, as far as is known (mode per_video)."""
+        """``frames``: number of frames of the video, exact or probed; used by mode per_video."""
         self._sampler = Sampler(sampling, frames)
         self._size = size
         self._views = views
@@ -88,7 +91,7 @@ class FrameBatcher:
         joined = FrameBatch.joined(self._held)
         count = len(joined.pts_N)
         full = count - count % size
-        # Before the batches are used: the parts' memory is free for the next block.
+        # Drop the parts before yielding: their memory is then free for the next block.
         self._held = [joined.cut(full, count)] if full < count else []
         for start in range(0, full, size):
             yield joined.cut(start, start + size)

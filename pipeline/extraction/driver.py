@@ -1,4 +1,4 @@
-"""The driver's loop: hand tasks to workers, show progress, count."""
+"""The driver's loop: run the tasks on an executor, count what they report, show progress."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from distinit.pipeline.progress import Progress
 
 __all__ = ["TasksRun", "run_tasks"]
 
-_MANY_UNANSWERED = 10  # videos; fewer are no verdict on a teacher
+_MANY_UNANSWERED = 10  # videos; with fewer, the teacher is not assumed to be broken
 
 
 @dataclass(frozen=True, slots=True)
 class TasksRun:
-    """What ``run_tasks`` has done."""
+    """What ``run_tasks`` did. ``gave_up``: it stopped early."""
 
     frames: int
     failed: int
     gave_up: bool
     broken_teacher: str = ""
-    """Why most videos have no usable answer; empty if they do. Then it gave up, too."""
+    """Why most videos are without a usable output, else empty. If set, ``gave_up`` is true."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What workers have told. A video that begins again counts anew, not twice."""
+    """Counts over the notes of all workers. A video that starts again is not counted twice."""
 
     units: int = 0
     frames: int = 0
     failed: set[str] = field(default_factory=set)
     unanswered: dict[str, str] = field(default_factory=dict)  # reason
-    said: set[str] = field(default_factory=set)
-    _videos: int = 0  # of tasks that are done
-    _under_way: dict[str, Note] = field(default_factory=dict)  # what is known of a task's videos
+    shown: set[str] = field(default_factory=set)  # messages
+    _videos: int = 0  # of finished tasks
+    _in_progress: dict[str, Note] = field(default_factory=dict)  # sums for unfinished tasks
 
     @property
     def videos(self) -> int:
-        """Videos that are through."""
-        return self._videos + sum(note.outcome is not None for note in self._under_way.values())
+        """Number of videos that are finished."""
+        return self._videos + sum(note.outcome is not None for note in self._in_progress.values())
 
     def add(self, note: Note) -> int:
-        """Count a note; returns how many frames more there are now, which may be negative."""
-        known = self._under_way.get(note.video_id, Note(note.video_id))
-        begins = note.outcome is None and not note.frames
-        frames = 0 if begins else known.frames + note.frames
-        self._under_way[note.video_id] = Note(note.video_id, frames, note.outcome)
+        """Count a note; returns the change of the frame count, which may be negative."""
+        known = self._in_progress.get(note.video_id, Note(note.video_id))
+        starts = note.outcome is None and not note.frames
+        frames = 0 if starts else known.frames + note.frames
+        self._in_progress[note.video_id] = Note(note.video_id, frames, note.outcome)
         self.frames += frames - known.frames
         if _failed(note):
             self.failed.add(note.video_id)
@@ -58,17 +58,17 @@ class _Tally:
 
     @property
     def broken_teacher(self) -> str:
-        """A reason, once most videos, and not only a few, have no usable answer."""
+        """The reason, if more than half of the videos, and at least ten, have no usable output."""
         count = len(self.unanswered)
         if count < _MANY_UNANSWERED or 2 * count <= self.videos:
             return ""
         return f"{count} of {self.videos} videos: {next(iter(self.unanswered.values()))}"
 
     def finish(self, task: ExtractionTask) -> None:
-        """Count a task that is done."""
+        """Count a finished task."""
         self.units += task.spec.group.units
         for video in task.spec.videos:
-            self._videos += self._under_way.pop(video.video_id, None) is not None
+            self._videos += self._in_progress.pop(video.video_id, None) is not None
 
 
 def run_tasks(
@@ -79,10 +79,10 @@ def run_tasks(
     failures_allowed: int,
     progress: Progress,
 ) -> TasksRun:
-    """Run ``tasks`` to their end. Raises what a worker raises.
+    """Run all ``tasks``. Raises what a worker raises.
 
-    When more than ``failures_allowed`` videos have failed, or a teacher has no usable answer for
-    most of them, no more tasks begin; those under way end and are committed.
+    Once more than ``failures_allowed`` videos have failed, or most videos are without a usable
+    output, no more tasks are started; those in progress are finished and committed.
     """
     videos = [video for task in tasks for video in task.spec.videos]
     units = sum(task.spec.group.units for task in tasks)
@@ -97,7 +97,7 @@ def run_tasks(
         show(0)
         for event in executor.run(factory, tasks, requeue(max_attempts)):
             if isinstance(event, Progressed):
-                _say(event.task, event.note, tally, progress)
+                _report(event.task, event.note, tally, progress)
                 show(0 if event.note.message else tally.add(event.note))
             else:
                 tally.finish(event.task)
@@ -115,10 +115,10 @@ def _failed(note: Note) -> bool:
     return note.outcome is not None and note.outcome.status == "failed"
 
 
-def _say(task: ExtractionTask, note: Note, tally: _Tally, progress: Progress) -> None:
-    """Tell of a failed video, and what workers have to say: each thing once."""
-    if note.message and note.message not in tally.said:
-        tally.said.add(note.message)
+def _report(task: ExtractionTask, note: Note, tally: _Tally, progress: Progress) -> None:
+    """Show each failed video and each message of the workers once."""
+    if note.message and note.message not in tally.shown:
+        tally.shown.add(note.message)
         progress.message(note.message)
     if note.outcome is not None and _failed(note) and note.video_id not in tally.failed:
         progress.message(f"failed: {task.path_of(note.video_id)}: {note.outcome.error}")

@@ -1,4 +1,4 @@
-"""Failed videos, told by reason, and damaged ones: what a person reads at the end of a run."""
+"""Lines about failed videos, grouped by reason, and damaged ones, shown at the end of a run."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from distinit.schemas.wording import counted, one_line
 
 __all__ = ["damage_lines", "failure_lines"]
 
-_SHOWN = 3  # of each reason
-_QUARANTINED = "quarantined"  # how ``quarantine`` begins its verdict
+_SHOWN = 3  # videos per reason
+_QUARANTINED = "quarantined"  # first word of the error that ``quarantine`` records
 
 
 def damage_lines(damaged: Mapping[str, str], concealed: Mapping[str, str]) -> list[str]:
-    """Lines about videos that are used although something is wrong: path -> what.
+    """Lines about videos that are kept although they are damaged. Both maps: path -> problem.
 
-    ``damaged``: frames are missing, or may be. ``concealed``: within pictures only.
+    ``damaged``: frames are or may be missing. ``concealed``: all frames were decoded, some with
+    errors that the decoder conceals.
     """
     return [
-        *_listed(damaged, "kept although frames are missing or may be"),
-        *_listed(concealed, "with all frames, some of them damaged where the decoder conceals it"),
+        *_listed(damaged, "kept although frames are or may be missing"),
+        *_listed(concealed, "with all frames, some of them with errors that the decoder conceals"),
     ]
 
 
-def _listed(found: Mapping[str, str], how: str) -> list[str]:
-    if not found:
+def _listed(problems: Mapping[str, str], kind: str) -> list[str]:
+    if not problems:
         return []
-    lines = [f"{counted(len(found), 'video')} {how}:"]
-    shown = sorted(found.items())[:_SHOWN]
-    lines += [f"  {one_line(path)}: {one_line(what)}" for path, what in shown]
-    if len(found) > len(shown):
-        lines.append(f"  ... {len(found) - len(shown)} more; --json lists all")
+    lines = [f"{counted(len(problems), 'video')} {kind}:"]
+    shown = sorted(problems.items())[:_SHOWN]
+    lines += [f"  {one_line(path)}: {one_line(problem)}" for path, problem in shown]
+    if len(problems) > len(shown):
+        lines.append(f"  ... {len(problems) - len(shown)} more; --json lists all")
     return lines
 
 
 def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines for (path, error) pairs, the commonest reason first, and what to do about them.
+    """Lines for (path, error) pairs, the most frequent reason first, and what to do about them.
 
-    The reason is an error's text up to its first colon or semicolon.
+    The reason is the text of an error up to its first colon or semicolon.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for path, error in ((one_line(path), one_line(error)) for path, error in failed):
@@ -52,8 +53,8 @@ def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
             lines.append(f"      ... {len(members) - _SHOWN} more in videos.parquet")
     if _QUARANTINED in groups:
         lines.append(
-            "  quarantined: the worker died each time while this video was under way, most often "
-            "for want of memory; give workers more (fewer --workers, a smaller batch_size, "
+            "  quarantined: the worker died each time it processed this video, usually because it "
+            "ran out of memory; leave more to each worker (fewer --workers, a smaller batch_size, "
             "--set decode.parallel_videos=1)"
         )
     if lines:

@@ -1,4 +1,4 @@
-"""How many rows each video will want: a demux-only look at every file."""
+"""Probes videos, by demuxing only, for the number of rows to plan for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PROBE_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What a video's packets announce: frames that are shown, their mean rate, and rows."""
+    """Shown frames of a video, their mean rate and their rows, according to its packets."""
 
     frames: int
     fps: float
@@ -32,7 +32,7 @@ class Announced:
 
 
 class Prober:
-    """Probes videos; what was probed while it was at hand (``look``) is not probed again."""
+    """Probes videos; those probed right after their download (``look``) are not probed again."""
 
     def __init__(self, decode: DecodeConfig, sampling: SamplingConfig) -> None:
         self._decode = decode
@@ -40,11 +40,11 @@ class Prober:
         self._seen: dict[str, Announced | None] = {}
 
     def look(self, digest: str, path: Path) -> None:
-        """Probe a remote video now that it lies at ``path``: it may be gone later."""
+        """Probe a remote video while it is at ``path``: it may be removed from there later."""
         self._seen[digest] = announced_by(path, self._decode, self._sampling)
 
     def probe(self, source: VideoSource, file: VideoFile) -> Announced | None:
-        """What ``file`` announces, None if it cannot be probed; decoding it says why."""
+        """The probe of ``file``; None if it fails, in which case decoding reports the reason."""
         if file.digest in self._seen:
             return self._seen[file.digest]
         try:
@@ -57,9 +57,9 @@ class Prober:
 def plan_videos(
     prober: Prober, source: VideoSource, files: Iterable[VideoFile]
 ) -> Iterator[PlannedVideo]:
-    """Probe ``files`` (several at once) and say how many rows each will want, in order.
+    """Probe ``files``, several at once; yields them in order with the number of rows to plan.
 
-    A file that cannot be probed wants none.
+    A file that cannot be probed gets no rows.
     """
 
     def plan(file: VideoFile) -> PlannedVideo:
@@ -70,7 +70,7 @@ def plan_videos(
 
 
 def announced_by(path: Path, decode: DecodeConfig, sampling: SamplingConfig) -> Announced | None:
-    """Frames, rate and rows that the video at ``path`` announces; None if it cannot be probed."""
+    """Probe the video at ``path``; None if it cannot be probed."""
     try:
         probe = _probe(path, decode)
     except DecodeError:
@@ -80,7 +80,7 @@ def announced_by(path: Path, decode: DecodeConfig, sampling: SamplingConfig) -> 
 
 
 def _probe(path: Path, decode: DecodeConfig) -> VideoProbe:
-    """The probe, tried again when something outside killed it: the plan must not depend on that."""
+    """Probe; retries when ffprobe is killed from outside, on which no plan may depend."""
     for _ in range(_PROBE_TRIES - 1):
         with contextlib.suppress(DecodeKilledError):
             return probe_video(path, decode)
@@ -101,7 +101,7 @@ def _planned(file: VideoFile, announced: Announced) -> PlannedVideo:
 
 
 def _mean_rate(probe: VideoProbe) -> float:
-    """Frames per second; 0 if the timestamps do not say."""
+    """Frames per second; 0 if the timestamps do not give a rate."""
     if probe.duration_seconds <= 0 or not math.isfinite(probe.duration_seconds):
         return 0.0
     return probe.packet_count / probe.duration_seconds

@@ -1,4 +1,4 @@
-"""What becomes of a task whose worker died: try again, without a video that kills workers."""
+"""Retries the task of a dead worker, without a video that keeps killing workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STARTING = ""  # stands for a death before the first video
 
 
 def requeue(max_attempts: int) -> OnDeath[ExtractionTask]:
-    """Requeue a task; a video under way at ``max_attempts`` deaths is recorded as failed."""
+    """A policy that retries tasks; a video at which workers died ``max_attempts`` times fails."""
 
     def on_death(task: ExtractionTask, last_note: Note | None, reason: str) -> ExtractionTask:
         culprit = last_note.video_id if last_note is not None else _STARTING
@@ -25,9 +25,9 @@ def requeue(max_attempts: int) -> OnDeath[ExtractionTask]:
             return task
         if culprit == _STARTING:
             raise ComputeError(
-                f"workers die before they begin ({max_attempts} times)",
+                f"workers died before their first video ({max_attempts} times)",
                 found=reason,
-                remedy="look at the memory and GPUs of the workers, or try --workers 0",
+                remedy="check the memory and GPUs of the workers, or try --workers 0",
             )
         verdict = f"quarantined: its worker died {max_attempts} times ({reason})"
         return replace(task, quarantined={**task.quarantined, culprit: verdict})

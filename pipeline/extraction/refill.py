@@ -1,4 +1,4 @@
-"""Frames for a store beside a cache whose targets are there already: decoded, no teachers."""
+"""Writes missing units of a frame store, without teachers, when their targets are in the cache."""
 
 from __future__ import annotations
 
@@ -30,31 +30,35 @@ def refill_store(
     decode: DecodeConfig,
     progress: Progress,
 ) -> None:
-    """Write the units of ``store`` that are not there whole, though the cache has their targets.
+    """Write the units of ``store`` that are missing or damaged and whose targets are in the cache.
 
-    Videos that the corpus no longer has are left out: they are out of training as well. The caller
-    holds both locks. Raises CorpusError if one is gone that is to stay in training (``keep_gone``),
-    FrameStoreError if one has other frames than when its targets were computed, and
-    StorageError when the disk refuses.
+    Videos that were removed from the corpus are left out: they are not used in training either.
+    The caller holds both locks.
+
+    Raises:
+        CorpusError: A removed video is to stay in training (``keep_gone``).
+        FrameStoreError: A video has a different number of frames than when its targets were
+            computed.
+        StorageError: The store cannot be written.
     """
     pending = {spec.group.first_unit for spec in writer.pending_groups()}
-    done = [task for task in writer.plan.groups if task.first_unit not in pending]
-    missing = set(store.pending_units(task.first_unit for task in done))
+    done = [group for group in writer.plan.groups if group.first_unit not in pending]
+    missing = set(store.pending_units(group.first_unit for group in done))
     if not missing:
         return
     latest, outcomes = writer.plan.latest, writer.state().outcomes
     units = {
-        task.first_unit: _videos_of(
-            [video for video in task.videos if latest[video.video_id] is video], outcomes, corpus
+        group.first_unit: _videos_of(
+            [video for video in group.videos if latest[video.video_id] is video], outcomes, corpus
         )
-        for task in done
-        if task.first_unit in missing
+        for group in done
+        if group.first_unit in missing
     }
     progress.message(
-        f"{counted(len(units), 'unit')} of the frame store missing or damaged: decoding again, "
-        "without teachers"
+        f"{counted(len(units), 'unit')} of the frame store missing or damaged: decoding their "
+        "videos again, without teachers"
     )
-    _tell_removed(units.values(), latest, progress)
+    _report_removed(units.values(), latest, progress)
     progress.start("frames", sum(len(videos.files) for videos in units.values()), "videos")
     fill_units(store, corpus.source, units, decode, progress)
     progress.finish()
@@ -62,7 +66,7 @@ def refill_store(
         _check_counts(store, unit, outcomes, units[unit])
 
 
-def _tell_removed(
+def _report_removed(
     units: Iterable[UnitVideos], latest: Mapping[str, PlannedRows], progress: Progress
 ) -> None:
     removed = [v.video_id for videos in units for v in videos.failed if v.error == _REMOVED]
@@ -71,7 +75,7 @@ def _tell_removed(
         progress.message(
             f"{counted(len(removed), 'removed video')} left out of the frame store: "
             f"{', '.join(names[:_SHOWN])}; if they come back, delete the commit records of their "
-            "units there and extract again"
+            "units in the store and extract again"
         )
 
 
@@ -88,7 +92,7 @@ def _videos_of(
             failed.append(
                 UndecodableVideo(video_id=entry.video_id, digest=entry.digest, error=error)
             )
-        elif outcome.status != "spilled":  # the frames of a spilled one come with a later unit
+        elif outcome.status != "spilled":  # frames of a spilled video are stored with a later unit
             if entry.video_id in present:
                 files.append(present[entry.video_id])
             elif entry.in_corpus:
@@ -100,9 +104,9 @@ def _videos_of(
     if gone:
         raise CorpusError(
             f"{counted(len(gone), 'video')} whose frames are missing: not in {corpus.root}",
-            expected="the videos that the extraction began with",
+            expected="the videos that the extraction started with",
             found="missing: " + ", ".join(sorted(gone)[:_SHOWN]),
-            remedy="bring them back, or leave --frames out",
+            remedy="restore them, or leave out --frames",
         )
     fps = {entry.video_id: entry.probed_fps for entry in entries}
     return UnitVideos(tuple(files), tuple(failed), fps)
@@ -111,15 +115,15 @@ def _videos_of(
 def _check_counts(
     store: FrameStoreWriter, unit: int, outcomes: Mapping[str, VideoOutcome], videos: UnitVideos
 ) -> None:
-    """Raise FrameStoreError, and take the unit back, unless frames are those of the targets."""
+    """Raise FrameStoreError, and revoke the unit, unless the targets have as many frames."""
     counts = _frame_counts(store.read_commit(unit))
     for file in videos.files:
-        wanted, found = outcomes[file.video_id].frame_count, counts.get(file.video_id, 0)
-        if found != wanted:
+        expected, found = outcomes[file.video_id].frame_count, counts.get(file.video_id, 0)
+        if found != expected:
             store.remove_commit(unit)
             raise FrameStoreError(
-                f"{file.path} is decoded otherwise than when its targets were computed",
-                expected=f"{wanted} frames",
+                f"decoding {file.path} gives different frames than when its targets were computed",
+                expected=f"{expected} frames",
                 found=f"{found} frames",
                 remedy="use the ffmpeg and the --set decode... values of the extraction, or "
                 "extract into a new cache",
@@ -128,6 +132,6 @@ def _check_counts(
 
 def _frame_counts(commit: StoreCommit) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for run in commit.videos:
-        counts[run.video_id] = counts.get(run.video_id, 0) + run.frame_count
+    for rows in commit.videos:
+        counts[rows.video_id] = counts.get(rows.video_id, 0) + rows.frame_count
     return counts

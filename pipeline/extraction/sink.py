@@ -1,4 +1,4 @@
-"""The writing side of an extraction worker: one thread, in order, a few blocks ahead at most."""
+"""Queues the writes of an extraction worker for one background thread."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from distinit.schemas.manifest import VideoOutcome
 
 __all__ = ["Sink"]
 
-_WRITES_IN_FLIGHT = 4  # blocks; bounds the memory between the teachers and the disk
+_WRITES_IN_FLIGHT = 4  # bounds the memory of blocks that wait to be written
 
 
 class Sink:
-    """Hands rows and pictures to one writing thread, in order, a few blocks ahead at most."""
+    """Queues writes to the cache and the frame store; one thread does them in order.
+
+    Every method waits while the queue is full, and raises what earlier writes raised.
+    """
 
     def __init__(
         self, writer: GroupWriter, store: UnitFrameWriter | None, pool: ThreadPoolExecutor
@@ -32,7 +35,7 @@ class Sink:
         self._pending: deque[Future[None]] = deque()
 
     def store_frames(self, video: PlannedRows, first_index: int, frames_NHWC: np.ndarray) -> None:
-        """Queue the block's small frames for the frame store."""
+        """Queue the resized frames of a block for the frame store."""
         if self._store is not None:
             self._submit(
                 self._store.append,
@@ -50,25 +53,25 @@ class Sink:
         time_base: str,
         logits: Mapping[str, np.ndarray],
     ) -> None:
-        """Queue one batch's rows for the cache."""
+        """Queue the rows of one batch for the cache; ``logits`` by teacher, (N, C)."""
         self._submit(
             self._writer.add, video, batch.index_N, batch.pts_N, time_base, batch.hash_N, logits
         )
 
     def restart(self, video: PlannedRows) -> None:
-        """Queue the removal of a video's rows: they come once more. Its pictures stay."""
+        """Queue the removal of a video's rows, to be added again. Stored frames are kept."""
         self._submit(self._writer.restart_video, video)
 
     def finish(self, video: PlannedRows, outcome: VideoOutcome) -> None:
-        """Queue the end of a video that was decoded."""
+        """Queue the outcome of a decoded video."""
         self._submit(self._decide, self._writer.finish_video, video, outcome)
 
     def fail(self, video: PlannedRows, outcome: VideoOutcome) -> None:
-        """Queue the removal of everything that a failed video has left."""
+        """Queue the removal of all rows and frames of a failed video."""
         self._submit(self._decide, self._writer.fail_video, video, outcome)
 
     def refuse(self, video: PlannedRows, outcome: VideoOutcome) -> None:
-        """As ``fail``, of a video that a teacher has no usable answer for."""
+        """As ``fail``, for a video without a usable output of some teacher."""
         self._submit(self._decide, self._writer.refuse_video, video, outcome)
 
     def _decide(
@@ -85,11 +88,11 @@ class Sink:
                 self._store.note_damage(video.video_id, video.digest, recorded.damage)
         elif recorded.status == "failed":
             self._store.fail_video(video.video_id, video.digest, recorded.error or "")
-        else:  # spilled: its frames come again with a later unit
+        else:  # spilled: its frames are stored with a later unit
             self._store.discard_video(video.video_id)
 
     def drain(self) -> None:
-        """Wait for the writing thread; raises what it met."""
+        """Wait until everything is written; raises what the writes raised."""
         while self._pending:
             self._pending.popleft().result()
 

@@ -1,4 +1,4 @@
-"""The videos of a task as open streams: the one at hand, and the next ones decoding already."""
+"""Opens the videos of a task as streams; the next ones already decode in the background."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from distinit.schemas.errors import DecodeError
 
 __all__ = ["Streams"]
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 type Opened = VideoStream | DecodeError
-"""A stream, or why there is none."""
+"""A stream, or the error that opening it raised."""
 
 
 class Streams[Video]:
     """Opens ``videos`` in order, ``ahead`` at a time; leaving the context closes all.
 
-    ``open_stream`` enters what it opens into the stack that it is given. It runs in a thread of
-    its own: a video may have to be downloaded first, while the one at hand is extracted.
-    ``stopping`` is set when what it opens is no longer wanted.
+    ``open_stream`` enters what it opens into the given stack. It runs in a separate thread, so
+    that a video can be downloaded while the current one is extracted. ``stopping`` is set when
+    its result is no longer needed.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Streams[Video]:
         self._ahead = ahead
         self._stopping = stopping or threading.Event()
         self._opened: dict[int, tuple[Future[Opened], ExitStack]] = {}
-        # One thread: whoever waits for room in the spool holds only videos before that one.
+        # One thread, so that a video waiting for room in the spool never waits for a later one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="open-ahead")
 
     def take(self, position: int) -> Opened:
-        """The stream of one video; the one before it is closed, the next begin to open."""
+        """The stream of one video. Closes the previous one and starts to open the next ones."""
         if position - 1 in self._opened:
             self._opened.pop(position - 1)[1].close()
         for at in range(position, min(position + self._ahead, len(self._videos))):
@@ -51,7 +51,7 @@ class Streams[Video]:
         return self._opened[position][0].result()
 
     def begin(self) -> None:
-        """Begin to open the first video: it will be asked for soon."""
+        """Start to open the first video ahead of ``take``."""
         if self._videos:
             self._begin(0)
 
@@ -62,14 +62,14 @@ class Streams[Video]:
             self._opened[position] = future, stack
 
     def close(self) -> None:
-        """Close what is open, and what is just being opened."""
+        """Close all streams, including those that are still being opened."""
         self._stopping.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
         for future, stack in self._opened.values():
             stack.close()
             while not future.done():
-                # The thread may be waiting for the ffmpeg that it put there meanwhile.
-                wait([future], _LOOK_SECONDS)
+                # The thread may have put an ffmpeg on the stack since, and be waiting for it.
+                wait([future], _POLL_SECONDS)
                 stack.close()
         self._opened.clear()
         self._thread.shutdown()

@@ -1,8 +1,8 @@
-"""One extraction worker: decode, forward, encode and write the units of one task.
+"""One extraction worker: decodes videos, runs the teachers, and writes the units of a task.
 
 Four things run at once: ffmpeg processes decode the current and the next videos, this thread
-collects their frames into batches, the teachers' threads or their GPU answer the batch before, and
-one writing thread encodes JPEGs and logits.
+collects their frames into batches, the teachers compute the previous batch in their threads or on
+the GPU, and a writing thread encodes JPEGs and logits.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
 
 _STORE_VIEW = "store"
-_NOTE_SECONDS = 0.2  # for the name of a suspect to leave this process before it is opened
-_DECODE_TRIES = 3  # of one video whose ffmpeg is killed from outside; then it is called failed
+_NOTE_SECONDS = 0.2  # until the driver has the id of a video that may kill this process
+_DECODE_TRIES = 3  # per video whose ffmpeg is killed from outside; then the video has failed
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker needs to know; picklable."""
+    """Settings of a worker; picklable."""
 
     source: VideoSource
     frames_root: Path | None
@@ -57,28 +57,32 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionTask:
-    """Units to fill, and the videos among them that are known to kill workers."""
+    """A unit group to fill, and those of its videos that are known to kill workers.
+
+    ``quarantined``: video id -> the error to record without opening the video.
+    """
 
     spec: GroupSpec
     quarantined: Mapping[str, str] = field(default_factory=dict)
-    deaths: tuple[str, ...] = ()  # ids of the videos under way when a worker died
+    deaths: tuple[str, ...] = ()  # ids of the videos in progress when a worker died
 
     def path_of(self, video_id: str) -> str:
         """Path, relative to the corpus, of one of the task's videos."""
         return next(v.path for v in self.spec.group.videos if v.video_id == video_id)
 
     def frames_of(self, video: PlannedRows) -> int:
-        """Frames of one of the task's videos: as counted by another teacher's pass, or probed."""
+        """Frames of one of the task's videos: as decoded for another teacher, or else as probed."""
         known = (o.frame_count for o in self.spec.known if o.video_id == video.video_id)
         return next(known, video.probed_frames)
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Progress: ``frames`` more rows of ``video_id``; ``outcome`` when it is through.
+    """Progress of a worker: ``frames`` more frames of ``video_id`` were decoded.
 
-    ``message``: something to tell people, which concerns no video; then ``video_id`` is empty.
-    ``unanswered``: it failed because a teacher has no usable answer for it.
+    ``outcome``: set when the video is finished.
+    ``message``: a text for the user that concerns no video; then ``video_id`` is empty.
+    ``unanswered``: the video failed because a teacher has no usable output for it.
     """
 
     video_id: str
@@ -89,7 +93,7 @@ class Note:
 
 
 class ExtractionWorker:
-    """Holds the teachers; fills one task's units after another. ``close`` it after the last."""
+    """Holds the teachers and runs one task after another. Call ``close`` after the last."""
 
     def __init__(self, spec: WorkerSpec, teachers: Mapping[str, Teacher]) -> None:
         """``teachers`` by id, on their device."""
@@ -97,7 +101,7 @@ class ExtractionWorker:
         self._decode, self._warning = usable_decode(spec.decode)
         self._opened_ahead: tuple[ExtractionTask, Streams[PlannedRows]] | None = None
         self._teachers = teachers
-        # Teachers that want the same picture share it: it leaves ffmpeg once.
+        # Teachers with the same view share it: ffmpeg delivers it once.
         distinct = list(dict.fromkeys(teacher.view for teacher in teachers.values()))
         self._batch_size = max((t.batch_size for t in teachers.values()), default=CPU_BATCH)
         self._views = {f"view{i}": view for i, view in enumerate(distinct)}
@@ -108,12 +112,14 @@ class ExtractionWorker:
     def run(
         self, task: ExtractionTask, after: ExtractionTask | None
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        """Extract and commit every video of ``task``; the first of ``after`` begins to decode.
+        """Extract and commit every video of ``task``; start to decode the first of ``after``.
 
-        A video that cannot be decoded, or that a teacher has no usable answer for, is recorded as
-        failed; when something outside killed its ffmpeg, the task begins afresh first. Raises
-        StorageError when the disk refuses and CacheMismatchError when a frame is not the one that
-        the cache knows.
+        A video that cannot be decoded, or for which a teacher has no usable output, is recorded
+        as failed. If its ffmpeg was killed from outside, the task is first restarted.
+
+        Raises:
+            StorageError: The cache or the frame store cannot be written.
+            CacheMismatchError: The frames differ from those that the cache already has.
         """
         if self._warning:
             yield Note("", message=self._warning)
@@ -122,10 +128,10 @@ class ExtractionWorker:
         while True:
             with suppress(DecodeKilledError):
                 return (yield from self._attempt(task, after, killed))
-            self.close()  # what waits for the next task may hold what this one needs again
+            self.close()  # streams opened ahead may hold spool space that this task needs again
 
     def close(self) -> None:
-        """Give up what was opened for a task that does not come."""
+        """Close streams that were opened for a next task."""
         if self._opened_ahead is not None:
             self._opened_ahead[1].close()
             self._opened_ahead = None
@@ -156,7 +162,7 @@ class ExtractionWorker:
             return writer.commit()
 
     def _open_store(self, unit: int) -> UnitFrameWriter | None:
-        """The frame file of this task; None if none is wanted or it is there already."""
+        """The frame file of this task; None without a frame store or if it is already committed."""
         if self._spec.frames_root is None:
             return None
         store = FrameStoreWriter(
@@ -167,7 +173,7 @@ class ExtractionWorker:
         return store.open_unit(unit)
 
     def _open_ahead(self, task: ExtractionTask, after: ExtractionTask | None) -> None:
-        """Begin with ``after``, so that its decoder does not start from nothing."""
+        """Start to decode ``after``, so that its first frames are ready when it runs."""
         if after is None or self._opened_ahead is not None:
             return
         if self._parallel(task) > 1 and self._parallel(after) > 1:
@@ -176,7 +182,7 @@ class ExtractionWorker:
             self._opened_ahead = after, streams
 
     def _take_streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
-        """Those that were opened ahead, if they are for this task."""
+        """The streams of this task, which may have been opened ahead."""
         if self._opened_ahead is not None and self._opened_ahead[0] == task:
             streams = self._opened_ahead[1]
             self._opened_ahead = None
@@ -185,7 +191,7 @@ class ExtractionWorker:
         return self._streams(task)
 
     def _parallel(self, task: ExtractionTask) -> int:
-        """After a death one video at a time, so that the next one has a single suspect."""
+        """Videos to decode at once; one after a death, so that the next has only one suspect."""
         return 1 if task.deaths else self._decode.parallel_videos
 
     def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
@@ -217,7 +223,7 @@ class ExtractionWorker:
             return error
 
     def _views_of(self, task: ExtractionTask) -> dict[str, str]:
-        """Teacher -> view, of the teachers that this task is for: others have its units already."""
+        """Teacher -> view, for the teachers of this task; the others already have its units."""
         return {record.id: self._view_of[record.id] for record in task.spec.teachers}
 
     def _extract_video(
@@ -263,30 +269,31 @@ class ExtractionWorker:
         *,
         again: bool = False,
     ) -> Generator[Note, None, VideoOutcome]:
-        """Rows and pictures of one stream; ``frames``: how many it has, as far as is known.
+        """Decode one stream, pass its frames on and return the outcome.
 
-        ``again``: its frames are counted already.
+        ``frames``: number of frames of the video, exact or probed. ``again``: the video's frames
+        have already been counted as progress.
         """
         views = self._views_of(task)
         batches = FrameBatcher(self._spec.sampling, frames, self._batch_size, set(views.values()))
-        answers = Answers(sink, video, task.spec.teachers)
+        pending = Answers(sink, video, task.spec.teachers)
         for block in stream:
             if _STORE_VIEW in block.views:
                 sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
             for batch in batches.push(block, stream.time_base):
-                answers.add(batch, stream.time_base, self._submit(batch, views))
+                pending.add(batch, stream.time_base, self._submit(batch, views))
             yield Note(video.video_id, frames=0 if again else len(block.pts_N))
         for batch in batches.rest():
-            answers.add(batch, stream.time_base, self._submit(batch, views))
-        answers.drain()
+            pending.add(batch, stream.time_base, self._submit(batch, views))
+        pending.drain()
         return _decoded(video, stream)
 
     def _decode_again(
         self, task: ExtractionTask, video: PlannedRows, path: Path, sink: Sink, frames: int
     ) -> Generator[Note, None, VideoOutcome]:
-        """The rows once more, spread over the ``frames`` that came and not those announced.
+        """Compute the rows again, spread over the decoded number of ``frames`` and not the probed.
 
-        The pictures are stored already.
+        The frame store already has the frames.
         """
         sink.restart(video)
         views = {name: self._views[name] for name in self._views_of(task).values()}
@@ -305,7 +312,7 @@ class ExtractionWorker:
 def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
     summary = stream.summary
     if summary is None:
-        raise RuntimeError("a stream without a summary is not exhausted")
+        raise RuntimeError("a stream has no summary until it is exhausted")
     damage = summary.damage
     return VideoOutcome(
         video_id=video.video_id,

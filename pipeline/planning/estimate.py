@@ -1,4 +1,4 @@
-"""From a few videos looked at to a whole corpus. Pure arithmetic."""
+"""Extrapolates from a sample of videos to the whole corpus. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Speed", "TargetWidth", "Total", "estimate_hours", "estimate_total", 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A sum over the whole corpus; in 19 of 20 samples the truth lies within low .. high."""
+    """An estimated sum over the whole corpus, with a 95 % confidence interval low .. high."""
 
     expected: int
     low: int
@@ -24,17 +24,17 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class TargetWidth:
-    """What decides the size of a teacher's row."""
+    """Width of the targets of a teacher, which gives the size of a row."""
 
     classes: int
-    has_classes: bool = True  # features have none to pick the top ones of
+    has_classes: bool = True  # False for features, which topk cannot encode
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one worker does alone. ``rows_per_second``: of each teacher.
+    """Measured speed of one worker; ``rows_per_second`` has one value per teacher.
 
-    ``overlap``: the teachers run on a device of their own while the CPU decodes.
+    ``overlap``: the teachers run on a GPU while the CPU decodes.
     """
 
     frames_per_second: float
@@ -43,21 +43,21 @@ class Speed:
 
 
 def estimate_total(sampled: Sequence[int], videos: int) -> Total:
-    """The sum over ``videos`` videos of what ``sampled`` says of some of them.
+    """Estimate the sum of a quantity over ``videos`` videos from its ``sampled`` values.
 
-    The mean times the number; the interval is two standard errors of a sample without
-    replacement, so that a sample of all videos has none.
+    This is the mean times the number of videos. The interval is two standard errors wide on each
+    side, for sampling without replacement: it is empty if all videos are in the sample.
 
     Raises ValueError for an empty sample, or one larger than the corpus.
     """
     if not 0 < len(sampled) <= videos:
         raise ValueError(f"a sample of {len(sampled)} from {videos} videos")
     expected = statistics.fmean(sampled) * videos
-    # One video says nothing about how videos differ: take it to be as much as its own value.
+    # One video gives no deviation: assume one as large as its value.
     deviation = statistics.stdev(sampled) if len(sampled) > 1 else float(sampled[0])
     unseen = 1 - len(sampled) / videos
     margin = 2 * videos * deviation * math.sqrt(unseen / len(sampled))
-    least = sum(sampled)  # these are there for certain
+    least = sum(sampled)  # measured, not estimated
     low = max(expected - margin, least)
     return Total(round(expected), round(low), round(expected + margin))
 
@@ -65,9 +65,12 @@ def estimate_total(sampled: Sequence[int], videos: int) -> Total:
 def logit_bytes(
     rows: int, teachers: Iterable[TargetWidth], encodings: Iterable[str]
 ) -> Mapping[str, int]:
-    """Bytes of all teachers' stored logits by encoding, without those that some cannot have."""
+    """Encoding -> bytes of the stored targets of all teachers.
+
+    Encodings that cannot store the targets of all teachers are left out.
+    """
     teachers = list(teachers)
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for encoding in encodings:
         kind, k = parse_encoding(encoding)
         possible = kind != "topk" or all(t.has_classes and k < t.classes for t in teachers)
@@ -75,16 +78,16 @@ def logit_bytes(
             row_bytes = sum(
                 spec.row_bytes for t in teachers for spec in array_specs(encoding, t.classes)
             )
-            found[encoding] = rows * row_bytes
-    return found
+            sizes[encoding] = rows * row_bytes
+    return sizes
 
 
 def estimate_hours(
     frames: int, rows: int, speed: Speed, workers: Iterable[int]
 ) -> Mapping[int, float]:
-    """Hours by number of workers, each of which has to itself what ``speed`` was measured with."""
+    """Number of workers -> hours, if each worker has a machine like the measured one."""
     decoding_seconds = frames / speed.frames_per_second
-    teaching_seconds = sum(rows / rate for rate in speed.rows_per_second)
-    together = (decoding_seconds, teaching_seconds)
-    seconds = max(together) if speed.overlap else sum(together)
+    forward_seconds = sum(rows / rate for rate in speed.rows_per_second)
+    parts = (decoding_seconds, forward_seconds)
+    seconds = max(parts) if speed.overlap else sum(parts)
     return {count: seconds / count / 3600 for count in workers}

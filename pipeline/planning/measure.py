@@ -1,4 +1,4 @@
-"""How fast this machine decodes these videos and runs these teachers, measured for seconds."""
+"""Measures how fast this machine decodes a sample of videos and runs the teachers."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ __all__ = ["VideoSample", "mean_jpeg_bytes", "measure_videos", "rows_per_second"
 
 @dataclass(slots=True)
 class VideoSample:
-    """What looking at one video told; no frames and rows if it is unreadable.
+    """Measurements of one video; an unreadable one has no frames and rows.
 
-    ``pictures``: the first frames of each view, uint8 NHWC.
+    ``frames_NHWC``: view -> the first decoded frames, uint8.
     """
 
     frames: int = 0
     rows: int = 0
     decoded_frames: int = 0
     decoding_seconds: float = 0.0
-    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frames_NHWC: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        """The video turned out to be unreadable."""
+    def clear(self) -> None:
+        """Reset all measurements, for a video that turns out to be unreadable."""
         self.frames = self.rows = self.decoded_frames = 0
-        self.decoding_seconds, self.pictures = 0.0, {}
+        self.decoding_seconds, self.frames_NHWC = 0.0, {}
 
 
 def measure_videos(
@@ -51,30 +51,30 @@ def measure_videos(
     block_frames: int,
     seconds: float,
 ) -> list[VideoSample]:
-    """Probe every video of ``paths``, then decode for ``seconds``, as many at a time as a worker.
+    """Probe all ``paths``, then decode for ``seconds``, as many videos at a time as a worker.
 
-    A video that is unreadable, or cannot be fetched, has no frames. Some frames are decoded,
-    however long it takes, if any video has them.
+    A video that is unreadable, or cannot be fetched, has no frames. At least one block is decoded,
+    however long it takes, if any video is readable.
     """
     with ThreadPoolExecutor(decode.parallel_videos) as threads:
-        looks = list(threads.map(lambda path: _probed(source, path, decode, sampling), paths))
+        samples = list(threads.map(lambda path: _probed(source, path, decode, sampling), paths))
         deadline = time.monotonic() + seconds
 
-        def decode_one(path: str, look: VideoSample) -> None:
-            late = time.monotonic() >= deadline and any(other.decoded_frames for other in looks)
-            if look.frames == 0 or late:
+        def decode_one(path: str, sample: VideoSample) -> None:
+            late = time.monotonic() >= deadline and any(other.decoded_frames for other in samples)
+            if sample.frames == 0 or late:
                 return
             try:
                 with (
                     source.open(path, None) as file,
                     open_video(file, views, decode, block_frames=block_frames) as stream,
                 ):
-                    _decode_until(deadline, stream, look)
+                    _decode_until(deadline, stream, sample)
             except DecodeError:
-                look.forget()
+                sample.clear()
 
-        list(threads.map(decode_one, paths, looks))
-    return looks
+        list(threads.map(decode_one, paths, samples))
+    return samples
 
 
 def _probed(
@@ -88,26 +88,26 @@ def _probed(
     return VideoSample() if announced is None else VideoSample(announced.frames, announced.rows)
 
 
-def _decode_until(deadline: float, stream: VideoStream, look: VideoSample) -> None:
-    began = time.monotonic()
+def _decode_until(deadline: float, stream: VideoStream, sample: VideoSample) -> None:
+    start = time.monotonic()
     for block in stream:
-        look.decoded_frames += len(block.pts_N)
-        look.pictures = look.pictures or block.views
-        look.decoding_seconds = time.monotonic() - began
+        sample.decoded_frames += len(block.pts_N)
+        sample.frames_NHWC = sample.frames_NHWC or block.views
+        sample.decoding_seconds = time.monotonic() - start
         if time.monotonic() >= deadline:
             return
 
 
 def rows_per_second(teacher: Teacher, frames_NHWC: np.ndarray, seconds: float) -> float:
-    """Frames that ``teacher`` answers a second, after one batch to warm up."""
+    """Frames per second of the forward pass of ``teacher``, after one batch to warm up."""
     teacher.forward(frames_NHWC)
-    began, batches = time.monotonic(), 0
-    while (spent := time.monotonic() - began) < seconds or batches == 0:
+    start, batches = time.monotonic(), 0
+    while (spent := time.monotonic() - start) < seconds or batches == 0:
         teacher.forward(frames_NHWC)
         batches += 1
     return batches * len(frames_NHWC) / spent
 
 
 def mean_jpeg_bytes(frames_NHWC: np.ndarray, quality: int) -> float:
-    """Mean size of stored frames."""
+    """Mean size of the frames as JPEG, in bytes."""
     return statistics.fmean(len(encode_jpeg(frame, quality)) for frame in frames_NHWC)

@@ -1,4 +1,4 @@
-"""Stage one on real tiny videos: what is in the cache, and that nothing depends on how it ran."""
+"""Extraction from real tiny videos: the content of the cache, however the run was executed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def done(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return out, run(corpus, out)
 
 
-def test_every_video_is_whole_or_failed_with_a_reason(done: tuple[Path, ExtractResult]) -> None:
+def test_every_video_is_complete_or_failed_with_a_reason(done: tuple[Path, ExtractResult]) -> None:
     out, result = done
     rows = pq.read_table(out / "cache" / "videos.parquet").to_pylist()
     counts = {row["path"]: row["frame_count"] for row in rows if row["status"] == "ok"}
@@ -102,7 +102,7 @@ def test_logits_are_those_of_the_frame_that_the_row_names(
         stored_NC = cache.targets("null").logits(cache.index.rows_of(videos[path], frames))
         np.testing.assert_array_equal(stored_NC, output_NC.astype(np.float16))
         assert nearest_frames(stored_NC, output_NC) == frames
-        # Control: rows that are off by one frame would be seen in each of them.
+        # Control: rows that are shifted by one frame give other frame indices.
         assert nearest_frames(np.roll(stored_NC, 1, axis=0), output_NC) == frames[-1:] + frames[:-1]
 
 
@@ -115,7 +115,7 @@ def test_two_ray_workers_give_the_same_digest(
     assert result.frames_done == done[1].frames_done
 
 
-def test_a_second_run_does_nothing_and_says_the_same(
+def test_a_second_run_does_nothing_and_reports_the_same_digest(
     corpus: Path, done: tuple[Path, ExtractResult]
 ) -> None:
     again = run(corpus, done[0])
@@ -131,7 +131,7 @@ def test_a_cache_without_the_frame_store_has_the_same_digest(
     assert not (tmp_path / "frames").exists()
 
 
-def test_sigkill_in_the_middle_then_the_same_command_gives_the_same_digest(
+def test_rerunning_the_command_after_sigkill_in_mid_run_gives_the_same_digest(
     corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
@@ -140,13 +140,13 @@ def test_sigkill_in_the_middle_then_the_same_command_gives_the_same_digest(
     command += ["--frames", str(tmp_path / "frames"), "--set", "unit_rows=64"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     commits = cache / "teachers" / "null" / "commits"
-    deadline = time.monotonic() + 300  # a busy machine
+    deadline = time.monotonic() + 300  # long enough for a busy machine
     while len(list(commits.glob("*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = len(list(commits.glob("*.json")))
-    assert 3 <= before < 6, "the kill must hit the middle"  # 3: at least one task is whole
+    assert 3 <= before < 6, "the kill must come in mid-run"  # 3: at least one task is finished
     with pytest.raises(Exception, match=r"incomplete|not complete|unfinished"):
         TargetCache.open(cache)
     result = run(corpus, tmp_path)
@@ -155,7 +155,7 @@ def test_sigkill_in_the_middle_then_the_same_command_gives_the_same_digest(
     assert verify_cache(cache).problems == ()
 
 
-def test_a_second_teacher_added_later_changes_nothing_and_equals_the_joint_pass(
+def test_adding_a_teacher_later_leaves_the_first_unchanged_and_equals_a_joint_pass(
     corpus: Path, tmp_path: Path
 ) -> None:
     joint = run(corpus, tmp_path / "joint", "one", "two")
@@ -167,7 +167,7 @@ def test_a_second_teacher_added_later_changes_nothing_and_equals_the_joint_pass(
     assert later.teachers == ("one", "two")
 
 
-def test_a_present_teacher_named_beside_a_new_one_extracts_what_each_of_them_lacks(
+def test_naming_a_present_and_a_new_teacher_extracts_the_units_that_each_lacks(
     corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
     shutil.copytree(done[0], tmp_path / "copy")
@@ -175,7 +175,7 @@ def test_a_present_teacher_named_beside_a_new_one_extracts_what_each_of_them_lac
     both = run(corpus, tmp_path / "copy", "null", "other")
     assert both.complete
     assert both.content_digest == joint.content_digest
-    # Units that lack the one teacher, beside new units that lack both.
+    # Some units lack one teacher, and new units lack both.
     more = tmp_path / "more"
     shutil.copytree(corpus, more)
     (more / "new.mp4").write_bytes((corpus / "e.mp4").read_bytes() + b"\0" * 64)
@@ -184,7 +184,7 @@ def test_a_present_teacher_named_beside_a_new_one_extracts_what_each_of_them_lac
     assert verify_cache(tmp_path / "copy" / "cache").problems == ()
 
 
-def test_new_videos_get_units_at_the_end_and_the_old_ones_stay(
+def test_new_videos_get_new_units_and_existing_units_are_unchanged(
     corpus: Path, tmp_path: Path
 ) -> None:
     grown = tmp_path / "videos"
@@ -209,7 +209,7 @@ def test_failed_videos_are_tried_again_on_request(corpus: Path, tmp_path: Path) 
     assert result.frames == 256
 
 
-def test_failures_are_told_by_reason_and_a_share_of_them_is_an_error(
+def test_failures_are_grouped_by_reason_and_too_many_are_an_error(
     corpus: Path, tmp_path: Path
 ) -> None:
     result = run(corpus, tmp_path, max_failed=0.3)  # 2 of 7
@@ -231,7 +231,7 @@ def test_stride_keeps_every_nth_frame(corpus: Path, tmp_path: Path) -> None:
     assert [i for i, row in enumerate(rows) if row >= 0] == [0, 10, 20, 30, 40]
 
 
-def test_renamed_videos_are_known_by_their_content_and_missing_ones_end_no_run(
+def test_renamed_videos_are_recognized_by_content_and_missing_ones_do_not_end_the_run(
     corpus: Path, tmp_path: Path
 ) -> None:
     videos = tmp_path / "videos"
@@ -259,12 +259,12 @@ def test_a_frame_store_of_another_cache_is_refused(corpus: Path, tmp_path: Path)
 
 
 def bytes_of(root: Path) -> dict[str, bytes]:
-    """Every file of a frame store; its lock says who wrote it last."""
+    """Content of all files of a frame store, except the lock, which names the last writer."""
     files = [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def test_frames_for_a_cache_that_was_made_without_them_need_no_teacher(
+def test_frames_are_added_to_a_cache_without_running_a_teacher(
     corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
     run(corpus, tmp_path, frames=None)
@@ -272,12 +272,12 @@ def test_frames_for_a_cache_that_was_made_without_them_need_no_teacher(
     assert bytes_of(tmp_path / "frames") == bytes_of(done[0] / "frames")
 
 
-def test_damaged_units_of_the_frame_store_are_done_again_by_the_same_command(
+def test_rerunning_the_command_repairs_damaged_units_of_the_frame_store(
     corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
     shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
     store = tmp_path / "frames"
-    whole = bytes_of(store)
+    intact = bytes_of(store)
     unit = sorted(store.glob("unit-*.arrow"))[1]
     record = store / "commits" / f"{unit.stem}.json"
     for number, damage in enumerate(
@@ -292,22 +292,22 @@ def test_damaged_units_of_the_frame_store_are_done_again_by_the_same_command(
         with pytest.raises(FrameStoreError, match=r"rerun the command that wrote the store"):
             FrameStore.open(store)
         assert run(corpus, tmp_path).frames_done == 0, number
-        assert bytes_of(store) == whole, number
+        assert bytes_of(store) == intact, number
 
 
-def test_a_unit_that_cannot_be_decoded_as_before_is_not_taken(
+def test_a_unit_with_other_frames_than_its_targets_is_refused(
     corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
     shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
     store = tmp_path / "frames"
     sorted((store / "commits").iterdir())[1].unlink()
-    with pytest.raises(FrameStoreError, match="is decoded otherwise than when its targets"):
+    with pytest.raises(FrameStoreError, match="gives different frames than when its targets"):
         run(corpus, tmp_path, decode={"max_frames": 3})
     with pytest.raises(FrameStoreError, match="is not finished"):
         FrameStore.open(store)
 
 
-def test_one_process_writes_a_frame_store(corpus: Path, tmp_path: Path) -> None:
+def test_only_one_process_can_write_a_frame_store(corpus: Path, tmp_path: Path) -> None:
     with (
         store_lock(tmp_path / "frames"),
         pytest.raises(LockedError, match=r"another process is writing .*frames"),
@@ -324,7 +324,7 @@ def test_a_corpus_that_is_missing_or_empty_is_refused_before_any_work(tmp_path: 
     assert not (tmp_path / "cache").exists()
 
 
-def test_two_teachers_of_one_name_are_refused(corpus: Path, tmp_path: Path) -> None:
+def test_two_teachers_with_the_same_name_are_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two teachers are called null"):
         run(corpus, tmp_path, teachers=[{"name": "null"}, {"name": "null"}])
 
@@ -332,7 +332,7 @@ def test_two_teachers_of_one_name_are_refused(corpus: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("cache", "frames"), [("a", "a"), ("a", "a/frames"), ("a/cache", "a"), ("a/.staging", "a")]
 )
-def test_cache_and_frame_store_do_not_lie_in_each_other(
+def test_nested_cache_and_frame_store_are_refused(
     corpus: Path, tmp_path: Path, cache: str, frames: str
 ) -> None:
     places = {"cache": str(tmp_path / cache), "frames": str(tmp_path / frames)}

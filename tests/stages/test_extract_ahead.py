@@ -1,4 +1,4 @@
-"""Opening a task's first video before its turn: whoever is told of it, whether it comes or not."""
+"""Opening the first video of the next task ahead, whether or not that task really comes next."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from distinit.pipeline.compute.in_process import InProcessExecutor
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages import extract as stage
 
-DECODED = 6  # of the corpus: the empty file never gets as far as ffmpeg
+DECODED = 6  # videos of the corpus; ffmpeg is not started for the empty file
 
 
 class Announcing(InProcessExecutor):
-    """Hands tasks over by value, as Ray does; ``announced`` says what the worker is told."""
+    """Passes tasks by value, as Ray does; ``announced`` picks the task announced as the next."""
 
     def __init__(self, announced: Callable[[Sequence[Any], int], Any]) -> None:
         super().__init__()
@@ -27,8 +27,8 @@ class Announcing(InProcessExecutor):
 
     def _run(self, worker: Any, tasks: Sequence[Any]) -> Iterator[Event[Any, Any]]:
         for position, task in enumerate(tasks):
-            told = self._announced(tasks, position)
-            notes = worker.run(copy.deepcopy(task), copy.deepcopy(told))
+            after = self._announced(tasks, position)
+            notes = worker.run(copy.deepcopy(task), copy.deepcopy(after))
             while True:
                 try:
                     note = next(notes)
@@ -38,12 +38,12 @@ class Announcing(InProcessExecutor):
                 yield Progressed(task, note)
 
 
-def truth(tasks: Sequence[Any], position: int) -> Any:
+def true_next(tasks: Sequence[Any], position: int) -> Any:
     return tasks[position + 1] if position + 1 < len(tasks) else None
 
 
-def other(tasks: Sequence[Any], position: int) -> Any:
-    """The task after the next one: never the one that comes."""
+def wrong_next(tasks: Sequence[Any], position: int) -> Any:
+    """The task after the next one."""
     return tasks[(position + 2) % len(tasks)]
 
 
@@ -55,7 +55,7 @@ def children() -> set[int]:
 
 @pytest.fixture
 def decodes(tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with one line for each ffmpeg that was started to decode."""
+    """A file with one line per ffmpeg process that was started to decode."""
     script, log = tmp_path / "ffmpeg", tmp_path / "decodes"
     script.write_text(
         f'#!/bin/sh\ncase "$*" in *file:*rawvideo*) echo x >> {log};; esac\n'
@@ -76,8 +76,8 @@ def run(corpus: Path, out: Path) -> str:
     return stage.extract(ExtractConfig.model_validate(values)).content_digest
 
 
-@pytest.mark.parametrize(("announced", "wasted"), [(truth, False), (other, True)])
-def test_a_video_opened_ahead_is_used_if_its_task_comes_and_given_up_if_not(
+@pytest.mark.parametrize(("announced", "wasted"), [(true_next, False), (wrong_next, True)])
+def test_a_video_opened_ahead_is_used_if_its_task_comes_next_and_closed_if_not(
     announced: Callable[..., Any],
     wasted: bool,
     corpus: Path,

@@ -1,4 +1,4 @@
-"""Extraction survives: kills of every process, Ctrl-C, full and read-only disks, two drivers."""
+"""Extraction survives killed processes, Ctrl-C, full and read-only disks, and a second driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distinit.stages.extract import ExtractResult, extract
 BROKEN = {"empty.mp4", "torn.mp4"}
 MARK = "DISTINIT_TEST_MARK"
 
-# An ffmpeg that meets an accident while it decodes (not probes) e.mp4.
+# An ffmpeg that runs other commands when it is to decode (not probe) e.mp4.
 ACCIDENT = """#!/bin/sh
 case "$*" in
   *rawvideo*e.mp4*|*e.mp4*rawvideo*) {accident} ;;
@@ -67,7 +67,7 @@ def quiet(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def accident(
     tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], None]:
-    """``accident(shell)``: from now on ffmpeg does this when it decodes e.mp4."""
+    """``accident(shell)``: from now on ffmpeg runs ``shell`` when it is to decode e.mp4."""
 
     def install(shell: str) -> None:
         script = tmp_path / "ffmpeg-with-accident"
@@ -82,7 +82,7 @@ def accident(
 def stuck_driver(
     corpus: Path, tmp_path: Path, accident: Callable[[str], None], ffmpeg_exe: str
 ) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a driver, in a session of its own, and wait until it is stuck in mid-run."""
+    """Start a driver in a separate session, and wait until it is stuck in mid-run."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str) -> subprocess.Popen[str]:
@@ -111,15 +111,15 @@ def stuck_driver(
 def _wait_for(
     condition: Callable[[], object], seconds: float, state: Callable[[], object] = lambda: ""
 ) -> None:
-    """Wait for ``condition``; what has not come after ``seconds`` will never, so it fails then."""
-    began = time.monotonic()
+    """Wait for ``condition``; fails after ``seconds``, which are far more than it can take."""
+    start = time.monotonic()
     while not condition():
-        assert time.monotonic() - began < seconds, f"waited too long {state()}"
+        assert time.monotonic() - start < seconds, f"waited too long {state()}"
         time.sleep(0.05)
 
 
 def marked(tmp_path: Path) -> dict[int, str]:
-    """Living processes that descend from the driver (they inherited its mark), by pid."""
+    """Pid -> command line of living descendants of the driver, which inherited its mark."""
     needle = f"{MARK}={tmp_path}".encode()
     found = {}
     for folder in Path("/proc").iterdir():
@@ -132,7 +132,7 @@ def marked(tmp_path: Path) -> dict[int, str]:
 
 
 def check_resumed(corpus: Path, out: Path, quiet: str) -> None:
-    """The same command, undisturbed, ends where an undisturbed run ends."""
+    """Rerunning the command completes the cache with the digest of an undisturbed run."""
     result = run(corpus, out)
     assert result.content_digest == quiet
     assert {video.path for video in result.failed} == BROKEN
@@ -162,7 +162,7 @@ def test_a_killed_probe_does_not_change_the_plan(
     assert once.exists()
 
 
-def test_an_ffmpeg_that_is_killed_each_time_fails_its_video_alone_until_it_is_retried(
+def test_an_ffmpeg_killed_at_every_try_fails_only_its_video_until_it_is_retried(
     corpus: Path,
     tmp_path: Path,
     accident: Callable[[str], None],
@@ -182,7 +182,7 @@ def test_an_ffmpeg_that_is_killed_each_time_fails_its_video_alone_until_it_is_re
     assert again.frames == 256
 
 
-def test_a_second_driver_is_told_who_writes_and_ctrl_c_leaves_nothing_half(
+def test_a_second_driver_learns_who_is_writing_and_ctrl_c_leaves_no_partial_files(
     corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
     driver = stuck_driver()
@@ -200,11 +200,11 @@ def test_a_second_driver_is_told_who_writes_and_ctrl_c_leaves_nothing_half(
     check_resumed(corpus, tmp_path, quiet)
 
 
-def test_sigkill_of_the_driver_leaves_no_process_and_its_lock_is_taken_over(
+def test_sigkill_of_the_driver_leaves_no_process_and_no_lasting_lock(
     corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
     driver = stuck_driver()
-    assert len(marked(tmp_path)) >= 2  # it, and an ffmpeg
+    assert len(marked(tmp_path)) >= 2  # the driver and an ffmpeg
     driver.kill()
     driver.wait()
     _wait_for(lambda: not marked(tmp_path), 120, lambda: marked(tmp_path))
@@ -216,7 +216,7 @@ def test_sigkill_of_the_driver_leaves_no_process_and_its_lock_is_taken_over(
 @pytest.mark.ray
 @pytest.mark.timeout(600)  # Ray takes minutes to start when other work holds the cores
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_the_end_of_a_driver_ends_its_ray_its_workers_and_their_ffmpegs(
+def test_when_a_driver_ends_its_ray_its_workers_and_their_ffmpegs_end_too(
     how: signal.Signals, corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
     driver = stuck_driver("--workers", "2")
@@ -236,10 +236,10 @@ def test_the_end_of_a_driver_ends_its_ray_its_workers_and_their_ffmpegs(
     check_resumed(corpus, tmp_path, quiet)
 
 
-def test_a_file_size_limit_ends_the_run_in_one_message_and_it_resumes(
+def test_a_file_size_limit_ends_the_run_with_one_message_and_it_can_be_resumed(
     corpus: Path, tmp_path: Path, quiet: str
 ) -> None:
-    """RLIMIT_FSIZE refuses a write as a full disk does, and needs no privileges."""
+    """RLIMIT_FSIZE makes writes fail as on a full disk, and needs no privileges."""
     limited = ["bash", "-c", 'ulimit -f 60; exec "$@"', "bash", *command(corpus, tmp_path)]
     ended = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stderr
@@ -281,10 +281,10 @@ for kib in (8, 24, 40, 80, 200, 360):
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare of util-linux")
-def test_a_disk_that_fills_up_at_any_point_then_has_room_then_is_read_only(
+def test_runs_survive_a_disk_that_fills_up_at_any_point_and_a_read_only_disk(
     corpus: Path, tmp_path: Path, quiet: str
 ) -> None:
-    """Real small tmpfs of several sizes, in a mount namespace of their own."""
+    """Uses real tmpfs of several small sizes, in a separate mount namespace."""
     settings = json.dumps(values(corpus, tmp_path))
     ended = subprocess.run(
         ["unshare", "-rm", sys.executable, "-c", SMALL_DISKS, str(tmp_path), settings],
@@ -302,7 +302,7 @@ def test_a_disk_that_fills_up_at_any_point_then_has_room_then_is_read_only(
     ]
 
 
-def test_a_target_that_cannot_be_written_is_refused_in_one_message(
+def test_a_folder_that_cannot_be_written_is_refused_with_one_message(
     corpus: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -314,7 +314,7 @@ def test_a_target_that_cannot_be_written_is_refused_in_one_message(
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_max_failed_ends_the_run_early_and_a_higher_one_goes_on(
+def test_max_failed_ends_the_run_early_and_a_higher_value_resumes_it(
     corpus: Path, tmp_path: Path, quiet: str
 ) -> None:
     with pytest.raises(TooManyFailuresError, match="what is good is committed") as caught:
@@ -324,7 +324,7 @@ def test_max_failed_ends_the_run_early_and_a_higher_one_goes_on(
     assert re.search(r"failed\n +1 x ", message)
     assert "--retry-failed" in message
     committed = len(list((tmp_path / "cache" / "teachers" / "null" / "commits").iterdir()))
-    assert 1 <= committed < 6, "it must neither lose its task nor begin all others"
+    assert 1 <= committed < 6, "it must commit its current task and not start all others"
     with pytest.raises(Exception, match=r"incomplete|not complete|unfinished"):
         TargetCache.open(tmp_path / "cache")
     check_resumed(corpus, tmp_path, quiet)

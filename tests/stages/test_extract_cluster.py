@@ -1,4 +1,4 @@
-"""Several Ray nodes, and accidents in mid-run: the digest is that of a quiet run."""
+"""Several Ray nodes with accidents in mid-run: the digest equals that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def quiet(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def told(
+def reports(
     corpus: Path, tmp_path_factory: pytest.TempPathFactory, ffmpeg_exe: str
 ) -> dict[str, dict[str, Any]]:
-    """What the script says of each accident, by name."""
+    """Accident -> the report of the script on it."""
     out = tmp_path_factory.mktemp("cluster")
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), str(corpus), str(out), ffmpeg_exe],
@@ -47,9 +47,9 @@ def told(
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_worker_killed_and_a_node_removed_in_mid_run_change_nothing(
-    told: dict[str, dict[str, Any]], quiet: str
+    reports: dict[str, dict[str, Any]], quiet: str
 ) -> None:
-    lossy = told["worker killed, node removed"]
+    lossy = reports["worker killed, node removed"]
     assert lossy["accidents_left"] == 0
     assert lossy["failed"].keys() == BROKEN, lossy["failed"]
     assert lossy["digest"] == quiet
@@ -58,10 +58,10 @@ def test_a_worker_killed_and_a_node_removed_in_mid_run_change_nothing(
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_video_that_kills_its_worker_twice_is_quarantined_and_can_be_retried(
-    told: dict[str, dict[str, Any]],
+    reports: dict[str, dict[str, Any]],
 ) -> None:
-    deadly = told["deadly video"]
+    deadly = reports["deadly video"]
     assert deadly["failed"].keys() == {*BROKEN, "e.mp4"}
     assert deadly["failed"]["e.mp4"].startswith("quarantined: its worker died 2 times (")
-    assert "most often for want of memory" in deadly["summary"]
-    assert told["deadly video retried"]["failed"].keys() == BROKEN
+    assert "usually because it ran out of memory" in deadly["summary"]
+    assert reports["deadly video retried"]["failed"].keys() == BROKEN

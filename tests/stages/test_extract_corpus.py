@@ -1,4 +1,4 @@
-"""The corpus of a run is what its folder holds now: changed, gone, renamed and doubled videos."""
+"""Changes of the corpus between runs: changed, gone, renamed and duplicate videos."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(folder: Path, *names: str, videos: str = "v", **changes: Any) -> Extract
 
 
 def rows_of(folder: Path) -> list[tuple[str, str, int, bool]]:
-    """(path, status, frames, in_corpus) of videos.parquet, sorted."""
+    """Tuples (path, status, frame count, in_corpus) from videos.parquet, sorted."""
     table = pq.read_table(folder / "cache" / "videos.parquet").to_pylist()
     return sorted((r["path"], r["status"], r["frame_count"], r["in_corpus"]) for r in table)
 
@@ -71,7 +71,7 @@ def test_a_repaired_video_is_no_longer_a_failure(home: Path) -> None:
     ]
     again = run(home, retry_failed=True)
     assert (again.failed, again.content_digest) == ((), result.content_digest)
-    assert again.corpus.changed.count == 0, "said once, in the run that took it in"
+    assert again.corpus.changed.count == 0, "reported once, by the run that added it"
     assert verify_cache(home / "cache").problems == ()
 
 
@@ -81,13 +81,13 @@ def test_removed_videos_leave_training_and_come_back_with_the_same_digest(home: 
     result = run(home, frames=str(home / "frames"))
     assert (result.videos, result.frames, result.rows) == (2, 20, 33)
     assert result.corpus.gone.names == ("c.mp4",)
-    assert result.summary().startswith("2 of 2 videos, 20 frames, 33 rows (those of gone videos")
+    assert result.summary().startswith("2 of 2 videos, 20 frames, 33 rows (including gone videos")
     assert ("c.mp4", "ok", 13, False) in rows_of(home)
     assert result.complete
     assert verify_cache(home / "cache").problems == ()
     cache, store = TargetCache.open(home / "cache"), FrameStore.open(home / "frames")
     assert match_videos(cache, store).frame_count_V.tolist() in ([9, 11], [11, 9])
-    assert result.content_digest != first.content_digest, "other videos are trained on"
+    assert result.content_digest != first.content_digest, "training uses other videos"
     kept = run(home, frames=str(home / "frames"), keep_gone=True)
     assert (kept.videos, kept.content_digest) == (3, first.content_digest)
     assert len(match_videos(TargetCache.open(home / "cache"), store).frame_count_V) == 3
@@ -116,8 +116,8 @@ def test_a_unit_is_repaired_without_the_videos_that_are_gone(home: Path) -> None
     }
     result = extract(ExtractConfig.model_validate(values), progress=progress)
     assert (result.complete, result.frames) == (True, 22)
-    told = [message for message in progress.messages if "removed video" in message]
-    assert told[0] == (
+    removed = [message for message in progress.messages if "removed video" in message]
+    assert removed[0] == (
         "1 removed video in units that are to be done; they get no rows there: b.mp4"
     )
     assert verify_cache(home / "cache").problems == ()
@@ -140,7 +140,9 @@ def test_frames_are_written_again_without_the_videos_that_are_gone(home: Path) -
     assert reasons == ["removed from the corpus before its frames were written"]
 
 
-def test_a_video_that_failed_at_first_is_trained_on_once_it_is_whole(home: Path) -> None:
+def test_a_video_that_failed_at_first_is_used_in_training_after_a_successful_retry(
+    home: Path,
+) -> None:
     store = str(home / "frames")
     run(home, frames=store, decode={"max_frames": 12})
     run(home, frames=store, retry_failed=True)
@@ -148,7 +150,7 @@ def test_a_video_that_failed_at_first_is_trained_on_once_it_is_whole(home: Path)
     assert sorted(match_videos(cache, FrameStore.open(store)).frame_count_V) == [9, 11, 13]
 
 
-def test_a_renamed_video_has_todays_path_and_the_same_digest(home: Path) -> None:
+def test_a_renamed_video_gets_its_new_path_and_keeps_the_digest(home: Path) -> None:
     first = run(home)
     (home / "v/b.mp4").rename(home / "v/z.mp4")
     result = run(home)
@@ -160,7 +162,7 @@ def test_a_renamed_video_has_todays_path_and_the_same_digest(home: Path) -> None
     assert run(home).corpus.renamed.count == 0
 
 
-def test_copies_are_one_video_and_told(home: Path) -> None:
+def test_copies_are_one_video_and_are_reported(home: Path) -> None:
     shutil.copy(home / "v/a.mp4", home / "v/a copy.mp4")
     (home / "v/link.mp4").symlink_to(home / "v/b.mp4")
     result = run(home)
@@ -169,7 +171,7 @@ def test_copies_are_one_video_and_told(home: Path) -> None:
     assert "  duplicate       2  a.mp4 = a copy.mp4, link.mp4 = b.mp4" in result.summary()
 
 
-def test_what_cannot_be_read_is_a_failed_video(home: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_failed_video(home: Path) -> None:
     (home / "v/link.mp4").symlink_to(home / "nowhere.mp4")
     Path(os.fsdecode(os.fsencode(home) + b"/v/\xff.mp4")).write_bytes(b"x")
     result = run(home)
@@ -195,7 +197,7 @@ def test_other_extensions_are_counted(home: Path) -> None:
 def test_videos_gone_before_they_were_decoded_do_not_end_the_run(home: Path) -> None:
     run(home, "one")
     for commit in (home / "cache/teachers/one/commits").iterdir():
-        commit.unlink()  # as a run that was killed leaves it
+        commit.unlink()  # the state after a killed run
     (home / "v/c.mp4").rename(home / "c.mp4")
     result = run(home, "one")
     assert (result.complete, result.videos, result.frames, result.rows) == (True, 2, 20, 20)
@@ -208,7 +210,7 @@ def test_videos_gone_before_they_were_decoded_do_not_end_the_run(home: Path) -> 
 
 
 @pytest.mark.parametrize("encoding", ["float16", "int8", "topk:2"])
-def test_a_teacher_that_comes_after_a_video_is_gone_says_nothing_of_it(
+def test_a_teacher_added_after_a_video_is_gone_has_no_targets_for_it(
     home: Path, encoding: str
 ) -> None:
     run(home, "one")
@@ -224,15 +226,15 @@ def test_a_teacher_that_comes_after_a_video_is_gone_says_nothing_of_it(
     assert np.isnan(cache.targets("two").logits(rows)).all()
     assert np.isfinite(cache.targets("one").logits(rows)).all()
     assert np.isfinite(cache.targets("two").entropy_nats[cache.index.rows_of(a_mp4, [0])]).all()
-    looked = audit(AuditConfig(cache=str(home / "cache"), out=str(home / "audit")))
-    assert (looked.videos, looked.gone_videos, looked.frames) == (2, 1, 22)
-    assert [teacher.confidence.frames for teacher in looked.teachers if teacher.confidence] == [
+    report = audit(AuditConfig(cache=str(home / "cache"), out=str(home / "audit")))
+    assert (report.videos, report.gone_videos, report.frames) == (2, 1, 22)
+    assert [teacher.confidence.frames for teacher in report.teachers if teacher.confidence] == [
         22,
         22,
     ]
-    assert "1 video of earlier runs left out" in looked.summary()
+    assert "1 video of earlier runs left out" in report.summary()
     kept = run(home, teachers=late, keep_gone=True)
-    assert kept.videos == 2, "teacher two knows nothing of it"
+    assert kept.videos == 2, "teacher two has no targets for it"
     (home / "b.mp4").rename(home / "v/b.mp4")
     back = run(home, "one")
     assert not back.complete
@@ -258,7 +260,7 @@ def test_another_corpus_is_refused_for_an_unfinished_cache(home: Path) -> None:
     assert rows_of(home) == before
 
 
-def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(home: Path) -> None:
+def test_a_cache_that_lacks_units_of_another_teacher_gives_the_command_to_run(home: Path) -> None:
     sampling = {"mode": "stride", "stride": 2}
     teachers = [{"name": "null", "id": "other", "encoding": "int8"}]
     run(home, teachers=teachers, sampling=sampling)
@@ -281,7 +283,7 @@ def test_a_cache_that_lacks_units_of_another_teacher_says_what_to_run(home: Path
     assert run(home, teachers=teachers, sampling=sampling).complete
 
 
-def test_a_cache_that_lacks_units_of_one_teacher_names_the_command_that_does_them(
+def test_verifying_a_cache_that_lacks_units_of_one_teacher_gives_the_command_to_run(
     home: Path,
 ) -> None:
     run(home, "first", "second")

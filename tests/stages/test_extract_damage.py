@@ -1,4 +1,4 @@
-"""Damaged videos: kept or failed as asked, and named with what is missing wherever one looks."""
+"""Damaged videos are kept or fail as configured, and every report names them with their damage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(videos: Path, out: Path, **changes: Any) -> ExtractResult:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole one, one with errors within pictures, and one of which the end is cut off."""
+    """An intact video, one with errors within frames, and one that is truncated."""
     root = tmp_path_factory.mktemp("damaged")
     make_video(root / "good.mp4", frames=12)
     bad = make_video(root / "bad.avi", 30, (160, 120), args=("-c:v", "mpeg4", "-g", "10"))
@@ -48,7 +48,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_damaged_videos_are_kept_and_told_everywhere(videos: Path, tmp_path: Path) -> None:
+def test_damaged_videos_are_kept_and_reported_everywhere(videos: Path, tmp_path: Path) -> None:
     result = run(videos, tmp_path)
     table = {r["path"]: r for r in pq.read_table(tmp_path / "cache/videos.parquet").to_pylist()}
     assert {row["status"] for row in table.values()} == {"ok"}
@@ -63,15 +63,15 @@ def test_damaged_videos_are_kept_and_told_everywhere(videos: Path, tmp_path: Pat
     assert result.frames == result.rows == 42 + frames
     text = result.summary()
     assert text.startswith("3 of 3 videos (1 damaged), ")
-    assert f"\n1 video kept although frames are missing or may be:\n  cut.mkv: {cut}\n" in text
-    assert "\n1 video with all frames, some of them damaged" in text
+    assert f"\n1 video kept although frames are or may be missing:\n  cut.mkv: {cut}\n" in text
+    assert "\n1 video with all frames, some of them with errors" in text
     assert f"\n  bad.avi: {bad}\n" in text
     assert verify_cache(tmp_path / "cache").problems == ()
     assert cache_info(tmp_path / "cache").damaged == 1
     store = FrameStore.open(tmp_path / "frames")
     assert {v.frame_count for v in store.videos.values()} == {12, 30, frames}
     assert sorted(store.damage.values()) == sorted([cut, bad])
-    again = run(videos, tmp_path)  # nothing is decoded again: the cache remembers
+    again = run(videos, tmp_path)  # decodes nothing: the cache has the damage on record
     assert (again.frames_done, again.damaged, again.concealed) == (
         0,
         result.damaged,
@@ -80,7 +80,7 @@ def test_damaged_videos_are_kept_and_told_everywhere(videos: Path, tmp_path: Pat
     assert again.content_digest == result.content_digest
 
 
-def test_damaged_videos_fail_where_that_is_asked(videos: Path, tmp_path: Path) -> None:
+def test_damaged_videos_fail_if_so_configured(videos: Path, tmp_path: Path) -> None:
     result = run(videos, tmp_path, decode={"damaged": "fail"})
     (failed,) = result.failed
     assert failed.path == "cut.mkv"
@@ -90,7 +90,7 @@ def test_damaged_videos_fail_where_that_is_asked(videos: Path, tmp_path: Path) -
     assert "1 x damaged" in result.summary()
 
 
-def test_a_frame_store_says_what_is_missing(videos: Path, tmp_path: Path) -> None:
+def test_building_a_frame_store_reports_what_is_missing(videos: Path, tmp_path: Path) -> None:
     values = {"videos": str(videos), "out": str(tmp_path / "frames")}
     result = build_frames(FramesConfig.model_validate(values))
     assert result.damaged.keys() == {"cut.mkv", "bad.avi"}
@@ -101,19 +101,19 @@ def test_a_frame_store_says_what_is_missing(videos: Path, tmp_path: Path) -> Non
     assert (result.failed.keys(), result.damaged.keys()) == ({"cut.mkv"}, {"bad.avi"})
 
 
-def test_a_second_teacher_meets_the_same_damage(videos: Path, tmp_path: Path) -> None:
+def test_a_second_teacher_gives_the_same_damage_report(videos: Path, tmp_path: Path) -> None:
     first = run(videos, tmp_path, frames=None)
     both = run(videos, tmp_path, frames=None, teachers=[{"name": "null", "id": "second"}])
     assert (both.complete, both.damaged) == (True, first.damaged)
     assert verify_cache(tmp_path / "cache").problems == ()
 
 
-def test_the_first_of_each_kind_and_how_many_more() -> None:
+def test_damage_lines_show_the_first_videos_of_each_kind_and_count_the_rest() -> None:
     assert damage_lines({}, {}) == []
     assert damage_lines({"x\n": "1 of 2 frames"}, dict.fromkeys("edcba", "all frames; 1")) == [
-        "1 video kept although frames are missing or may be:",
+        "1 video kept although frames are or may be missing:",
         "  x\\n: 1 of 2 frames",
-        "5 videos with all frames, some of them damaged where the decoder conceals it:",
+        "5 videos with all frames, some of them with errors that the decoder conceals:",
         "  a: all frames; 1",
         "  b: all frames; 1",
         "  c: all frames; 1",

@@ -1,4 +1,4 @@
-"""An extraction says what the chosen encoding lost."""
+"""An extraction reports the loss of the chosen encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import extract
 
 
-def test_topk_states_its_loss(tmp_path: Path) -> None:
+def test_the_loss_of_topk_is_reported(tmp_path: Path) -> None:
     make_video(tmp_path / "videos" / "a.mp4", frames=20)
     teachers = [{"name": "null", "id": e, "encoding": e} for e in ("float16", "topk-1")]
     teachers[1]["encoding"] = "topk:1"

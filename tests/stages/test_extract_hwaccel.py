@@ -1,4 +1,4 @@
-"""An ffmpeg without CUDA: whoever decodes, it is told once where the user looks."""
+"""An ffmpeg without CUDA is reported once, in the output of the driver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distinit.stages.extract import extract
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.ray)])
-def test_missing_cuda_is_told_once_on_the_drivers_side(
+def test_missing_cuda_is_reported_once_by_the_driver(
     workers: int,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,

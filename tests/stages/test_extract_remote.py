@@ -1,4 +1,4 @@
-"""Stage one from a web server: the same cache as from files, no secret in it."""
+"""Extraction from a web server gives the same cache as from files, without secrets in it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def serving(kind: type[Quiet], root: Path) -> Iterator[str]:
-    """A web server on loopback; its address."""
+    """Run a web server on loopback; yields its address."""
     handler = functools.partial(kind, directory=str(root))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -44,7 +44,7 @@ def serving(kind: type[Quiet], root: Path) -> Iterator[str]:
 
 @pytest.fixture
 def served(corpus: Path) -> Iterator[str]:
-    """The address under which the shared corpus is."""
+    """The address of a server with the shared corpus."""
     with serving(Quiet, corpus) as base:
         yield base
 
@@ -75,7 +75,7 @@ def write_list(path: Path, corpus: Path, base: str, names: list[str]) -> Path:
     return path
 
 
-def test_urls_give_the_digest_of_the_files_through_a_spool_too_small_for_them(
+def test_urls_give_the_digest_of_the_files_even_if_the_spool_is_too_small_for_all(
     corpus: Path, served: str, tmp_path: Path
 ) -> None:
     names = sorted(p.relative_to(corpus).as_posix() for p in corpus.rglob("*.mp4"))
@@ -97,7 +97,7 @@ def test_urls_give_the_digest_of_the_files_through_a_spool_too_small_for_them(
     assert (again.frames_done, again.content_digest) == (0, local.content_digest)
 
 
-def test_a_url_that_is_not_there_is_a_failed_video_and_comes_with_a_later_run(
+def test_a_missing_url_is_a_failed_video_and_a_later_run_can_add_it(
     corpus: Path, served: str, tmp_path: Path
 ) -> None:
     names = ["a.mp4", "b/c.mp4", "none.mp4"]
@@ -110,7 +110,8 @@ def test_a_url_that_is_not_there_is_a_failed_video_and_comes_with_a_later_run(
     ]
     assert (result.videos, result.frames, result.unavailable) == (3, 53, 1)
     assert (
-        "1 of them could not be read or fetched: the same command tries again" in result.summary()
+        "1 of them could not be read or fetched: rerun the same command to try again"
+        in result.summary()
     )
     with pytest.raises(TooManyFailuresError):
         run(listed, cache, spool, max_failed=0.1)
@@ -119,7 +120,7 @@ def test_a_url_that_is_not_there_is_a_failed_video_and_comes_with_a_later_run(
     assert (later.failed, later.frames, later.frames_done) == ((), 94, 41)
 
 
-def test_a_server_that_goes_away_ends_the_run_and_costs_no_video(
+def test_a_server_that_goes_away_ends_the_run_and_fails_no_video(
     corpus: Path, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01))
@@ -150,10 +151,10 @@ def empty(spool: Path) -> None:
         path.unlink()
 
 
-def test_the_next_video_is_fetched_while_the_one_at_hand_is_extracted(
+def test_the_next_video_is_fetched_while_the_current_one_is_extracted(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """The server keeps the second video back until frames of the first one are through."""
+    """The server holds back the second video until frames of the first one are extracted."""
     extracting = asked_for_second = frames_seen = False
     waited: list[bool] = []
     changed = threading.Condition()
@@ -197,13 +198,15 @@ def test_the_next_video_is_fetched_while_the_one_at_hand_is_extracted(
     assert all(waited)
 
 
-def test_a_corpus_that_shares_nothing_with_the_cache_is_told(corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_without_any_video_of_the_cache_gives_a_warning(
+    corpus: Path, tmp_path: Path
+) -> None:
     progress = RecordingProgress()
     for names in (["a.mp4"], ["a.mp4", "e.mp4"], ["b/c.mp4", "b/d [1].mp4"]):
         (tmp_path / "list.txt").write_text("\n".join(str(corpus / name) for name in names))
         run(tmp_path / "list.txt", tmp_path / "cache", progress=progress)
     assert [text for text in progress.messages if text.startswith("warning")] == [
-        "warning: 2 videos given, none of them among the 2 of the cache "
-        f"{tmp_path / 'cache'}; they are added to it, and those are left out of training. Is "
-        "--cache the one you meant?"
+        "warning: none of the 2 given videos is among the 2 of the cache "
+        f"{tmp_path / 'cache'}; they are added to it, and its own are left out of training. "
+        "Check that --cache is the folder you intended"
     ]

@@ -1,4 +1,4 @@
-"""What was asked is what is stored: K rows of each video, at most F rows a second, exactly."""
+"""The cache holds exactly the requested rows: K per video, or at most F per second."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def per_video(count: int) -> dict[str, Any]:
 
 
 def rows_by_path(out: Path) -> dict[str, list[tuple[int, Fraction]]]:
-    """Path -> (frame index, time in seconds) of its rows; verified before."""
+    """Verify the cache; path -> (frame index, time in seconds) of the rows of the video."""
     assert verify_cache(out / "cache").problems == ()
     cache = TargetCache.open(out / "cache")
     path_of = {row["video_id"]: row["path"] for row in cache.videos.to_pylist()}
@@ -50,7 +50,7 @@ def rows_by_path(out: Path) -> dict[str, list[tuple[int, Fraction]]]:
 
 @pytest.fixture(scope="module")
 def odd(ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames that an edit list hides; a frame that is lost; fewer frames than are asked for."""
+    """A video with frames hidden by an edit list, one with a lost frame, and a very short one."""
     root = tmp_path_factory.mktemp("odd")
     long = make_video(root.parent / "long.mp4", frames=60, rate=30, args=H264)
     cut = [ffmpeg_exe, "-v", "error", "-nostdin", "-y", "-ss", "1.4", "-i", str(long)]
@@ -65,20 +65,20 @@ def odd(ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])
-def test_every_video_has_k_rows_or_as_many_as_it_has_frames(
+def test_every_video_has_k_rows_or_all_its_frames_if_it_has_fewer(
     odd: Path, tmp_path: Path, count: int
 ) -> None:
     result = run(odd, tmp_path, sampling=per_video(count), frames=str(tmp_path / "frames"))
     videos = {r["path"]: r for r in TargetCache.open(tmp_path / "cache").videos.to_pylist()}
     plan = pq.read_table(tmp_path / "cache" / "plan.parquet").to_pylist()
-    announced = {row["path"]: row["probed_frames"] for row in plan}
-    assert videos["edited.mp4"]["frame_count"] == announced["edited.mp4"] == 18
-    assert videos["lost.mkv"]["frame_count"] < announced["lost.mkv"] == 30  # decoded twice
+    probed = {row["path"]: row["probed_frames"] for row in plan}
+    assert videos["edited.mp4"]["frame_count"] == probed["edited.mp4"] == 18
+    assert videos["lost.mkv"]["frame_count"] < probed["lost.mkv"] == 30  # decoded twice
     assert result.failed == ()
     for path, rows in rows_by_path(tmp_path).items():
         frames = videos[path]["frame_count"]
-        wanted = min(count, frames)
-        middles = [(2 * i + 1) * frames // (2 * wanted) for i in range(wanted)]
+        expected = min(count, frames)
+        middles = [(2 * i + 1) * frames // (2 * expected) for i in range(expected)]
         assert [index for index, _ in rows] == middles, path
     store = FrameStore.open(tmp_path / "frames")
     assert {v.frame_count for v in store.videos.values()} == {
@@ -104,7 +104,7 @@ def test_neither_batches_nor_blocks_change_the_rows(odd: Path, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def uneven(ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 frames a second, then a pause; 10 frames a second, then 60; and joined recordings."""
+    """30 frames per second with a pause; 10 frames per second, then 60; and joined recordings."""
     root = tmp_path_factory.mktemp("uneven")
     source = make_video(root.parent / "source.mp4", frames=97, rate=30, args=H264)
 
@@ -122,7 +122,7 @@ def uneven(ffmpeg_exe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("rate", [2, 12, 90])
-def test_rows_a_second_of_presentation_time(uneven: Path, tmp_path: Path, rate: int) -> None:
+def test_rows_per_second_of_presentation_time(uneven: Path, tmp_path: Path, rate: int) -> None:
     run(uneven, tmp_path, sampling={"mode": "fps", "fps": rate})
     rows = rows_by_path(tmp_path)
     for path in ("pause.mp4", "faster.mp4"):
@@ -137,7 +137,9 @@ def test_rows_a_second_of_presentation_time(uneven: Path, tmp_path: Path, rate: 
         assert counts["pause.mp4"] == counts["faster.mp4"] == 97
 
 
-def test_the_plan_reserves_what_the_packets_announce(uneven: Path, tmp_path: Path) -> None:
+def test_the_plan_reserves_rows_by_the_timestamps_of_the_packets(
+    uneven: Path, tmp_path: Path
+) -> None:
     run(uneven, tmp_path, sampling={"mode": "fps", "fps": 2})
     plan = pq.read_table(tmp_path / "cache" / "plan.parquet").to_pylist()
     reserved = {row["path"]: row["reserved_rows"] for row in plan}

@@ -1,4 +1,4 @@
-"""Stage one over TLS with an authority of one's own, and from an object store."""
+"""Extraction over TLS with a private certificate authority, and from an object store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ server.serve_forever()
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key, and a certificate for 127.0.0.1 that it has signed itself."""
+    """A key and a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "distinit test")])
     today = datetime.datetime.now(datetime.UTC)
@@ -86,7 +86,7 @@ def quiet_digest(corpus: Path, names: tuple[str, ...], folder: Path) -> str:
     return extract(ExtractConfig.model_validate(values)).content_digest
 
 
-def test_https_takes_the_authorities_that_ssl_cert_file_names_and_no_others(
+def test_https_trusts_only_the_authorities_in_ssl_cert_file(
     corpus: Path, secure: str, certificate: Path, tmp_path: Path
 ) -> None:
     names = ("a.mp4", "b/c.mp4")
@@ -101,11 +101,11 @@ def test_https_takes_the_authorities_that_ssl_cert_file_names_and_no_others(
     assert "2 times: its TLS certificate is not trusted (SSL_CERT_FILE" in str(refused.value)
     # A separate process, since each process reads SSL_CERT_FILE once.
     trusting = os.environ | {"SSL_CERT_FILE": str(certificate)}
-    told = subprocess.run(command, env=trusting, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    answer = json.loads(told.stdout)
-    assert (answer["frames"], answer["failed"]) == (53, [])
-    assert answer["content_digest"] == quiet_digest(corpus, names, tmp_path / "quiet")
+    ended = subprocess.run(command, env=trusting, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert (result["frames"], result["failed"]) == (53, [])
+    assert result["content_digest"] == quiet_digest(corpus, names, tmp_path / "quiet")
 
 
 def test_an_s3_prefix_gives_the_digest_of_the_files(

@@ -1,4 +1,4 @@
-"""Teachers that are not what they were, or that do not answer for every video."""
+"""Teachers that have changed, or that have no usable output for some videos."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Folder:
         self._root = root
         self._monkeypatch = monkeypatch
         monkeypatch.syspath_prepend(root)
-        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # its time stamp has seconds
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # its timestamps are in whole seconds
         (root / "made_teacher.py").write_text(PLUGIN)
         self.write(NETWORK)
 
@@ -98,7 +98,7 @@ def test_a_teacher_whose_imported_code_was_edited_is_refused(
     assert str(raised.value.found).startswith("answer to the probe picture: class ")
 
 
-def test_a_worker_whose_teacher_is_not_the_drivers_says_what_differs(
+def test_a_worker_with_another_teacher_than_the_driver_reports_the_difference(
     corpus: Path, tmp_path: Path, plugin: Folder
 ) -> None:
     config = config_of(corpus, tmp_path / "cache", REQUEST)
@@ -137,7 +137,7 @@ def footage(tmp_path: Path, ffmpeg_exe: str) -> Path:
     ],
     ids=["NaN", "infinity", "float16"],
 )
-def test_a_video_without_a_usable_answer_fails_by_name_and_frame(
+def test_a_video_without_a_usable_output_fails_and_the_error_names_the_frame(
     bad: str, changes: dict[str, Any], error: str, footage: Path, tmp_path: Path, plugin: Folder
 ) -> None:
     plugin.write(FUSSY.replace("BAD", bad))
@@ -155,7 +155,7 @@ def test_a_video_without_a_usable_answer_fails_by_name_and_frame(
     assert extract(config).frames_done == 0
 
 
-def test_an_encoding_that_holds_large_values_takes_them(
+def test_int8_stores_values_too_large_for_float16(
     footage: Path, tmp_path: Path, plugin: Folder
 ) -> None:
     plugin.write(FUSSY.replace("BAD", "1e5"))
@@ -174,7 +174,7 @@ def test_a_teacher_that_fails_on_most_videos_ends_the_run(
     assert "x teacher made gave a value too large for float16" in str(raised.value.found)
 
 
-def test_two_teachers_in_one_pass_have_the_video_both_or_not_at_all(
+def test_a_video_is_stored_for_both_teachers_of_a_pass_or_for_neither(
     footage: Path, tmp_path: Path, plugin: Folder
 ) -> None:
     plugin.write(FUSSY.replace("BAD", "torch.nan"))
@@ -185,7 +185,7 @@ def test_two_teachers_in_one_pass_have_the_video_both_or_not_at_all(
     assert verify_cache(root).problems == ()
 
 
-def test_a_teacher_added_later_does_not_meet_a_video_that_failed_before(
+def test_a_teacher_added_later_skips_a_video_that_failed_before(
     footage: Path, tmp_path: Path, plugin: Folder
 ) -> None:
     plugin.write(FUSSY.replace("BAD", "torch.nan"))
@@ -197,18 +197,18 @@ def test_a_teacher_added_later_does_not_meet_a_video_that_failed_before(
     assert verify_cache(root).problems == ()
 
 
-def test_a_teacher_that_says_nothing_is_told_by_extract_audit_and_distill(
+def test_extract_audit_and_distill_warn_of_a_teacher_with_constant_logits(
     footage: Path, tmp_path: Path, plugin: Folder
 ) -> None:
     plugin.write(NETWORK.replace("flatten(1)", "flatten(1) * 0 + 3"))
     root, frames = tmp_path / "cache", tmp_path / "frames"
     result = extract(config_of(footage, root, REQUEST, frames=str(frames)))
-    said = "all logits equal for 100.0% of the frames"
-    assert f"warning: teacher made: {said}" in result.summary().splitlines()
+    warning = "all logits equal for 100.0% of the frames"
+    assert f"warning: teacher made: {warning}" in result.summary().splitlines()
     assert result.answers["made"].flat_fraction == 1.0
     report = audit(AuditConfig(cache=str(root), out=str(tmp_path / "report")))
-    assert f"  warning: {said}" in report.summary().splitlines()
-    assert said in (tmp_path / "report" / "report.html").read_text()
+    assert f"  warning: {warning}" in report.summary().splitlines()
+    assert warning in (tmp_path / "report" / "report.html").read_text()
     config = DistillConfig.model_validate(
         {
             "cache": str(root),
@@ -230,10 +230,10 @@ def test_a_teacher_that_says_nothing_is_told_by_extract_audit_and_distill(
 
 
 @pytest.mark.parametrize("target", ["logits", "features"])
-def test_a_later_teacher_without_an_answer_takes_the_video_out_for_all(
+def test_a_video_without_a_usable_output_of_a_later_teacher_fails_for_all_teachers(
     target: str, footage: Path, tmp_path: Path, plugin: Folder
 ) -> None:
-    """As in one pass, or in the other order; what the first teacher has written stays."""
+    """As in one pass or in the other order; the targets of the first teacher are kept."""
     plugin.write(FUSSY.replace("BAD", "torch.nan"))
     root, null = tmp_path / "cache", TeacherRequest(name="null")
     later = REQUEST.model_copy(update={"target": target})

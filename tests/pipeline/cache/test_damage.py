@@ -161,7 +161,7 @@ def test_a_plan_that_the_videos_do_not_give_again_is_refused(
 ) -> None:
     cut(cache_root / "plan.parquet")
     fewer = caches.Corpus({"a": 30}, corpus.broken)
-    with pytest.raises(CacheCorruptError, match="do not give it again"):
+    with pytest.raises(CacheCorruptError, match="cannot be rebuilt from the given videos"):
         caches.open_writer(cache_root, fewer, teachers)
     assert not list(cache_root.glob("*.partial"))
 

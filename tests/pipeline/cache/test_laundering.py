@@ -56,7 +56,7 @@ def test_a_changed_plan_is_made_again_or_refused(
     bad = (cache_root / "plan.parquet").read_bytes()
     assert bad != good
     assert read_cache_plan(cache_root) is None
-    with pytest.raises(CacheCorruptError, match="do not give it again"):
+    with pytest.raises(CacheCorruptError, match="cannot be rebuilt from the given videos"):
         caches.open_writer(cache_root, caches.Corpus({"new": 70}), teachers)
     assert (cache_root / "plan.parquet").read_bytes() == bad
     caches.run_all(cache_root, corpus, teachers)
@@ -69,7 +69,7 @@ def test_changed_sizes_of_the_plan_are_refused(
     cache_root: Path, teachers: list[Any], key: bytes, text: bytes
 ) -> None:
     change_sizes(cache_root, key, text)
-    with pytest.raises(CacheCorruptError, match="do not give it again"):
+    with pytest.raises(CacheCorruptError, match="cannot be rebuilt from the given videos"):
         caches.open_writer(cache_root, caches.Corpus({"new": 70}), teachers)
 
 
@@ -81,7 +81,7 @@ def test_the_plan_of_an_unfinished_cache_is_pinned_too(
     with caches.open_writer(root, corpus, teachers) as writer:
         caches.run_task(writer.pending_groups()[0], corpus)
     change_plan(root, column)
-    with pytest.raises(CacheCorruptError, match="do not give it again"):
+    with pytest.raises(CacheCorruptError, match="cannot be rebuilt from the given videos"):
         caches.open_writer(root, caches.Corpus({"new": 70}), teachers)
     assert caches.run_all(root, corpus, teachers).complete
     assert verify_cache(root).problems == ()
