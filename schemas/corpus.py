@@ -1,4 +1,4 @@
-"""The input videos: where those from elsewhere wait, what has changed since earlier runs."""
+"""The input videos: where remote ones are downloaded to, and changes since earlier runs."""
 
 from __future__ import annotations
 
@@ -16,56 +16,62 @@ _KINDS = ("new", "changed", "gone", "returned", "renamed", "duplicate", "unreada
 
 
 class SpoolConfig(Record):
-    """A folder for videos that a list names by URL; the ones unused longest make room."""
+    """A folder of limited size for downloaded videos; the least recently used are evicted."""
 
     folder: str | None = Field(
-        None, description="None: $XDG_CACHE_HOME/distinit/spool; shared by all runs of a machine"
+        None,
+        description="folder, shared by all runs of a machine; None: $XDG_CACHE_HOME/distinit/spool",
     )
     limit_gib: float = Field(
-        20.0, gt=0, description="GiB it may hold; one video may not be larger than that"
+        20.0, gt=0, description="size limit, GiB; also the limit for a single video"
     )
 
 
 class Names(Record):
-    """How many there are, and the first of them."""
+    """A number of names, and the first of them."""
 
     count: int = Field(0, ge=0)
     names: tuple[str, ...] = Field((), description="the first 20")
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Names:
-        """All of ``names``, in order, of which the first are kept."""
+        """Count ``names``, and keep the first of them in sorted order."""
         ordered = sorted(names)
         return cls(count=len(ordered), names=tuple(ordered[:_NAMES_KEPT]))
 
 
 class CorpusReport(Record):
-    """What the folder, list or URL holds now, against what the cache knows of earlier runs."""
+    """Differences between the present corpus and the one of the cache."""
 
-    source: str = Field(description="as it was given")
-    videos: int = Field(description="of different content, those that cannot be read too")
-    new: Names = Field(Names(), description="not in the cache yet")
+    source: str = Field(description="folder, list or URL, as given by the user")
+    videos: int = Field(
+        description="videos with different content, including those that cannot be read"
+    )
+    new: Names = Field(Names(), description="videos that are not in the cache yet")
     changed: Names = Field(
-        Names(), description="other bytes than in an earlier run; the earlier ones are out"
+        Names(), description="paths whose bytes changed since an earlier run, which leave training"
     )
-    gone: Names = Field(Names(), description="in the cache, and no longer here")
-    returned: Names = Field(Names(), description="were gone in the last run")
-    renamed: Names = Field(Names(), description="the bytes of another path: OLD -> NEW")
-    duplicate: Names = Field(Names(), description="further names of one video: COPY = VIDEO")
+    gone: Names = Field(Names(), description="videos of the cache that are no longer in the corpus")
+    returned: Names = Field(Names(), description="videos that were gone in the last run")
+    renamed: Names = Field(Names(), description="videos with a new path: OLD -> NEW")
+    duplicate: Names = Field(Names(), description="other paths of the same video: COPY = VIDEO")
     unreadable: Names = Field(
-        Names(), description="cannot be read or fetched; they count as failed"
+        Names(), description="videos that cannot be read or fetched; they count as failed"
     )
-    keep_gone: bool = Field(False, description="gone videos and earlier bytes stay in training")
+    keep_gone: bool = Field(
+        False, description="whether gone videos and earlier bytes stay in training"
+    )
     left_out: dict[str, int] = Field(
-        default_factory=dict, description="extension -> files that are not taken for videos"
+        default_factory=dict,
+        description="extension -> number of files that are not listed as videos",
     )
     hidden_left_out: dict[str, int] = Field(
         default_factory=dict,
-        description="extension -> hidden files that look like videos; folder -> hidden folders",
+        description="extension -> number of hidden video files; folder -> number of hidden folders",
     )
 
     def lines(self) -> list[str]:
-        """A table for people: what there is something to say of."""
+        """A text table of all changes."""
         rows = [line for kind in _KINDS if (line := self._line(kind))]
         return [
             f"corpus {one_line(self.source)}: {counted(self.videos, 'video')}",
@@ -74,7 +80,7 @@ class CorpusReport(Record):
         ]
 
     def left_out_lines(self) -> list[str]:
-        """Lines about files that are not taken for videos."""
+        """Lines about files that are not listed as videos."""
         return left_out_lines(self.left_out, self.hidden_left_out)
 
     def _line(self, kind: str) -> str:
@@ -88,23 +94,25 @@ class CorpusReport(Record):
     def _remark(self, kind: str) -> str:
         if kind == "gone":
             return (
-                "  (kept where all teachers have seen them: --keep-gone)"
+                "  (kept if all teachers have targets for them: --keep-gone)"
                 if self.keep_gone
-                else "  (rows are kept, but not trained on; --keep-gone)"
+                else "  (rows are kept, but not used for training; see --keep-gone)"
             )
         if kind == "changed":
-            return "  (the earlier bytes " + ("are kept)" if self.keep_gone else "are out)")
+            return (
+                "  (the earlier bytes " + ("stay in" if self.keep_gone else "leave") + " training)"
+            )
         return ""
 
 
 def left_out_lines(others: Mapping[str, int], hidden: Mapping[str, int]) -> list[str]:
-    """One line each, if there are any: files of other extensions, hidden files and folders."""
+    """One line about files with other extensions, one about hidden files and folders, if any."""
     lines = []
     if others:
         files = counted(sum(others.values()), "file")
         lines.append(f"{files} with other extensions left out: {_kinds(others)}")
     if hidden:
-        lines.append(f"hidden ones left out: {_kinds(hidden)}")
+        lines.append(f"hidden files and folders left out: {_kinds(hidden)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The input videos, each known by the digest of its bytes."""
+"""The input videos, each identified by the digest of its bytes."""
 
 from distinit.pipeline.corpus.listing import VIDEO_EXTENSIONS, Corpus, VideoFile, list_corpus
 

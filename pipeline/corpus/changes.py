@@ -1,4 +1,4 @@
-"""Compares today's corpus with that of a cache. Videos are known by their bytes."""
+"""Compares the present corpus with that of a cache. Videos are identified by their bytes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["absent_videos", "corpus_report", "planned_today"]
 def corpus_report(
     source: str, corpus: Corpus, latest: Mapping[str, PlannedRows], *, keep_gone: bool
 ) -> CorpusReport:
-    """What is new, changed, gone, renamed or there twice.
+    """Which videos are new, changed, gone, returned, renamed, duplicate or unreadable.
 
     Args:
-        source: What the corpus was listed from.
-        corpus: What it holds now.
-        latest: The videos that the cache has planned, by id.
+        source: Folder, list or URL that the corpus was listed from.
+        corpus: The present corpus.
+        latest: The planned videos of the cache, by id.
         keep_gone: Whether videos that are gone stay in training.
     """
     earlier = [latest[video_id] for video_id in absent_videos(corpus, latest)]
@@ -33,7 +33,7 @@ def corpus_report(
         source=source,
         videos=len(corpus.files) + len(corpus.unavailable),
         new=Names.of(names - replaced),
-        # Once the cache has taken in the new bytes and put the earlier ones out, all is said.
+        # Not reported again once the cache has the new bytes and no longer trains on the old ones.
         changed=Names.of({e.path for e in overwritten if e.in_corpus or e.path in names}),
         gone=Names.of(entry.path for entry in earlier if entry.path not in read_paths),
         returned=Names.of(file.path for before, file in known if not before.in_corpus),
@@ -52,14 +52,14 @@ def corpus_report(
 
 
 def absent_videos(corpus: Corpus, latest: Mapping[str, PlannedRows]) -> frozenset[str]:
-    """Ids of the planned videos whose bytes the corpus no longer has."""
+    """Ids of the planned videos that are no longer in the corpus."""
     return frozenset(latest.keys() - {file.video_id for file in corpus.files})
 
 
 def planned_today(
     corpus: Corpus, latest: Mapping[str, PlannedRows], kept: Collection[str]
 ) -> dict[str, PlannedRows]:
-    """The planned videos with today's paths; in the corpus are those it holds, and ``kept``."""
+    """The planned videos with their present paths; ``in_corpus`` holds also for ``kept`` ids."""
     files = {file.video_id: file for file in corpus.files}
     today = {}
     for video_id, entry in latest.items():
@@ -77,5 +77,5 @@ def planned_today(
 
 
 def _read_paths(corpus: Corpus) -> set[str]:
-    """Every name under which the corpus could read a video."""
+    """All paths under which the corpus holds a video."""
     return {file.path for file in corpus.files} | {copy.path for copy in corpus.duplicates}

@@ -1,4 +1,4 @@
-"""Walking a folder: which of its files are videos, and what else lies there."""
+"""Walks a folder: which of its files are videos, and which are left out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "walk_folder",
 ]
 
-# A test makes a file of each and decodes it. Names that mean something else as often (.dat, .mod,
-# .ps) are left to lists.
+# A test creates and decodes a file of each. Extensions that are ambiguous (.dat, .mod, .ps) are left
+# out; such videos can be named in a list.
 _EXTENSIONS = (
     "264 265 3g2 3gp 3gp2 3gpp asf avi divx dv dvr-ms evo f4v flv gif gxf h261 h263 h264 h265 hevc "
     "ivf m1v m2p m2t m2ts m2v m4v mj2 mk3d mkv mov mp2v mp4 mp4v mpe mpeg mpg mpv2 mts "
@@ -30,16 +30,16 @@ VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 
 _NO_EXTENSION = "none"
 _HIDDEN_FOLDER = "folder"
-_KINDS_KEPT = 20  # extensions are names of strangers: there may be as many as files
+_KINDS_KEPT = 20  # a folder may hold as many extensions as files
 _FURTHER = "others"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Files of a folder that are not taken for videos, by extension, the commonest first.
+    """Numbers of files that are not listed as videos, by extension, the most common first.
 
-    ``others``: with other extensions. ``hidden``: hidden files that look like videos, and, as
-    "folder", hidden folders, which are not entered.
+    ``others``: files with other extensions. ``hidden``: hidden files with the extension of a
+    video; its key "folder" counts hidden folders, which are not entered.
     """
 
     others: Mapping[str, int] = field(default_factory=dict)
@@ -48,30 +48,30 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """``paths``: the videos below a folder, relative to it, with slashes, sorted."""
+    """``paths``: sorted paths of the videos below a folder, relative to it, with slashes."""
 
     paths: tuple[str, ...]
     left_out: LeftOut
 
 
 def is_video(name: str) -> bool:
-    """Whether a file of this name is taken for a video: by its extension, whatever its case."""
+    """Whether a file of this name is a video, by its extension; case does not matter."""
     return _extension(name) in VIDEO_EXTENSIONS
 
 
 def left_out_of(names: list[str]) -> LeftOut:
-    """What is left out of files that are not hidden and no videos."""
-    return LeftOut(_commonest(Counter(_extension(name) for name in names)))
+    """Counts of files that are neither videos nor hidden, by extension."""
+    return LeftOut(_most_common(Counter(_extension(name) for name in names)))
 
 
 def walk_folder(root: Path) -> FolderListing:
-    """Videos below ``root``. Links are followed; each real folder is entered once.
+    """List the videos below ``root``. Links are followed; each real folder is entered once.
 
     Raises CorpusError for a folder that cannot be read.
     """
     walk = _Walk(root)
     walk.enter(root)
-    left_out = LeftOut(_commonest(walk.others), _commonest(walk.hidden))
+    left_out = LeftOut(_most_common(walk.others), _most_common(walk.hidden))
     return FolderListing(tuple(sorted(walk.paths)), left_out)
 
 
@@ -85,7 +85,7 @@ class _Walk:
 
     def enter(self, folder: Path) -> None:
         for entry in self._entries(folder):
-            is_folder = _leads_to_folder(entry)
+            is_folder = _is_folder(entry)
             if entry.name.startswith("."):
                 self._count_hidden(entry.name, is_folder)
             elif is_folder:
@@ -96,7 +96,7 @@ class _Walk:
                 self.others[_extension(entry.name)] += 1
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Links last: what can be reached without one is called by that name."""
+        """Entries with links last, so that a file gets a path without links if it has one."""
         try:
             here = folder.stat()
             if (here.st_dev, here.st_ino) in self._entered:
@@ -118,7 +118,7 @@ class _Walk:
             self.hidden[_extension(name)] += 1
 
 
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
@@ -126,12 +126,12 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _extension(name: str) -> str:
-    """Lower case, as text that can be stored: names need not be UTF-8."""
+    """Extension in lower case, with bytes that are not UTF-8 escaped."""
     suffix = PurePosixPath(name).suffix.lower()
     return suffix.encode("utf-8", "backslashreplace").decode() or _NO_EXTENSION
 
 
-def _commonest(counts: Counter[str]) -> dict[str, int]:
+def _most_common(counts: Counter[str]) -> dict[str, int]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = dict(ordered[:_KINDS_KEPT])
     if rest := sum(count for _, count in ordered[_KINDS_KEPT:]):

@@ -1,4 +1,4 @@
-"""Finding the videos of a corpus and knowing them by their bytes."""
+"""Lists the videos of a corpus and identifies them by their bytes."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _NOT_TEXT = "its name is not UTF-8 text: rename it"
 
 @dataclass(frozen=True, slots=True)
 class FoundVideos:
-    """Sorted paths below ``root``, nothing of which was read yet; ``urls`` as in VideoSource.
+    """Sorted paths below ``root``, of files that were not read yet; ``urls`` as in VideoSource.
 
-    ``repeated``: paths that a list names again, once for each time. ``refused``: names that
-    cannot be stored, escaped, and why.
+    ``repeated``: paths that a list names more than once, one entry per repetition. ``refused``:
+    names that cannot be stored, escaped -> reason.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class FoundVideos:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """``path`` holds the bytes of the video ``of``, or is ``of`` named once more."""
+    """``path`` holds the same bytes as the video ``of``, or is ``of`` itself, named twice."""
 
     path: str
     of: str
@@ -67,19 +67,19 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """All videos below ``root``, sorted by (digest, path), and how to come by them."""
+    """All videos below ``root``, sorted by (digest, path), and the source to open them."""
 
     root: Path
     files: tuple[VideoFile, ...]
     source: VideoSource
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Files and URLs that cannot be read, and why: videos without an identity."""
+    """Files and URLs that cannot be read -> reason. They have no id."""
     duplicates: tuple[Duplicate, ...] = ()
-    """Further names of ``files``, sorted by path."""
+    """Other paths of the same videos, sorted by path."""
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def require_all(self) -> None:
-        """Raises CorpusError if some videos cannot be read or fetched."""
+        """Raise CorpusError if some videos cannot be read or fetched."""
         if self.unavailable:
             raise CorpusError(
                 f"{len(self.unavailable)} of the videos cannot be read or fetched",
@@ -94,42 +94,44 @@ def list_corpus(
     known: Mapping[str, VideoFile] | None = None,
     *,
     spool: Spool | None = None,
-    look: Callable[[str, Path], None] | None = None,
+    visit: Callable[[str, Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Corpus:
-    """List a folder (recursively), a list of videos or a URL, and hash every file.
+    """List the videos of a folder, a list or a URL, and hash every file.
 
-    Folders: files whose extension is in VIDEO_EXTENSIONS, whatever its case; hidden files and
-    folders (``.name``) are skipped, symbolic links are followed, a folder that links lead to
-    twice is entered once. Lists (see ``read_list``): paths, absolute or relative to the list's
-    folder, and URLs, any extension. URLs: a video, or a folder of an object store.
+    A folder is searched recursively for files whose extension is in VIDEO_EXTENSIONS, in upper or
+    lower case. Hidden files and folders (``.name``) are skipped, symbolic links are followed, and
+    each real folder is entered once. A list (see ``read_list``) holds URLs, and paths that are
+    absolute or relative to the list's folder, with any extension. A URL is that of a video, or of
+    a folder in an object store.
 
-    A video's id is the first 16 hex digits of the sha256 of its bytes. Files of the same bytes
-    are one video, under the path that ``known`` has for it or else the first; the others are
-    ``duplicates``. Other bytes whose digest begins alike get ``-1``, ``-2``, ...
+    A video's id is the first 16 hex digits of the sha256 of its bytes. Files with the same bytes
+    are one video, under the path in ``known`` if it has one, else under the first path; the
+    others become ``duplicates``. If digests of different videos begin with the same 16 digits,
+    the later ones get ``-1``, ``-2``, ... appended.
 
     Args:
         source: The folder, list or URL.
-        known: What an earlier listing found, by path: where size and modification time agree,
-            the file is not hashed again.
-        spool: Where remote videos wait; None takes the default one.
-        look: Called with the digest and the path of each remote video while it is here.
-        progress: Shows how far the remote videos are.
+        known: Videos of an earlier listing, by path. A file whose size and modification time
+            are the same is not hashed again.
+        spool: Where remote videos are downloaded to; None: the default spool.
+        visit: Called with the digest and the local path of each remote video that is downloaded.
+        progress: Shows the progress of the downloads.
 
-    A file that cannot be read is in ``unavailable``, a URL that cannot be fetched too unless
-    ``known`` has it. Raises CorpusError when the source is missing or empty, or when none of its
-    videos can be had.
+    Files that cannot be read are listed in ``unavailable``, as are URLs that cannot be fetched,
+    unless they are in ``known``. Raises CorpusError if the source is missing or empty, or if none
+    of its videos can be read or fetched.
     """
     found = find_videos(source)
     videos = VideoSource(found.root, found.urls, spool or Spool.of(SpoolConfig()))
     known = known or {}
     paths = [path for path in found.paths if path not in found.urls]
     local, unreadable = hash_local(found.root, paths, known)
-    remote, unreachable = hash_remote(videos, known, look, progress, alone=not local)
+    remote, unreachable = hash_remote(videos, known, visit, progress, alone=not local)
     unavailable = dict(sorted({**found.refused, **unreadable, **unreachable}.items()))
     if not (local or remote):
         raise _cannot_be_read(found.root, unavailable)
-    files, copies = _one_each(found.root, [*local, *remote], known)
+    files, copies = _without_duplicates(found.root, [*local, *remote], known)
     copies += [Duplicate(path, path) for path in found.repeated]
     copies.sort(key=lambda copy: (copy.path, copy.of))
     return Corpus(
@@ -140,11 +142,11 @@ def list_corpus(
 def list_files(
     root: Path, paths: Sequence[str], known: Mapping[str, VideoFile] | None = None
 ) -> Corpus:
-    """Named files, relative to ``root`` or absolute, each of them a video of its own.
+    """List the files at ``paths``, relative to ``root`` or absolute, each as a separate video.
 
-    Unlike ``list_corpus``, files of the same bytes stay apart (a dataset may label them twice):
-    they get the ids ``-1``, ``-2``, ... in the order of their paths. Raises CorpusError for files
-    that cannot be read.
+    Unlike in ``list_corpus``, files with the same bytes stay separate, since a dataset may label
+    them twice: their ids end in ``-1``, ``-2``, ... in the order of their paths. Raises
+    CorpusError for files that cannot be read.
     """
     files, problems = hash_local(root, paths, known or {})
     problems |= {_escaped(path): _NOT_TEXT for path in paths if not _is_text(path)}
@@ -154,7 +156,7 @@ def list_files(
 
 
 def find_videos(source: str) -> FoundVideos:
-    """What ``list_corpus`` would list, without reading any video. Raises CorpusError."""
+    """Find the videos of ``source`` as ``list_corpus``, without reading them. Raises CorpusError."""
     if is_url(source):
         return _found_remote(source)
     path = Path(source)
@@ -172,7 +174,7 @@ def find_videos(source: str) -> FoundVideos:
     if path.suffix.lower() in LIST_FORMATS:
         return _found(path.parent, read_list(path), source)
     raise CorpusError(
-        f"{source} is no list of videos",
+        f"{source} is not a list of videos",
         expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
         found=f"a file {path.name}",
         remedy="give its folder, or write its path into a .txt file",
@@ -200,10 +202,10 @@ def _found_remote(url: str) -> FoundVideos:
 def _found(
     root: Path, entries: Sequence[str], source: str, left_out: LeftOut | None = None
 ) -> FoundVideos:
-    """Paths as they are stored; URLs without credentials, and the way back to them."""
+    """Paths as they are stored, and for each URL without credentials the full one."""
     urls: dict[str, str] = {}
     paths: Counter[str] = Counter()
-    again: list[str] = []
+    repeated: list[str] = []
     for entry, times in sorted(Counter(entries).items()):
         if not is_url(entry):
             paths[_below(root, Path(entry))] += times
@@ -212,38 +214,36 @@ def _found(
         else:
             name = _unused(public_url(entry), urls)
             urls[name] = entry
-            again += [name] * (times - 1)
+            repeated += [name] * (times - 1)
     if not (paths or urls):
         raise _no_videos(public_url(source) if is_url(source) else source, left_out or LeftOut())
-    again += [path for path, times in paths.items() for _ in range(times - 1)]
-    return FoundVideos(root, tuple(sorted(paths.keys() | urls.keys())), urls, tuple(again))
+    repeated += [path for path, times in paths.items() for _ in range(times - 1)]
+    return FoundVideos(root, tuple(sorted(paths.keys() | urls.keys())), urls, tuple(repeated))
 
 
 def _unused(name: str, taken: Collection[str]) -> str:
-    """``name``, numbered if URLs that differ only in their secret part share it."""
+    """``name``, with a number if another URL differs from it only in its secret part."""
     numbered = (f"{name}#{number}" for number in count(2))
     return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
-def _one_each(
+def _without_duplicates(
     root: Path, files: Sequence[VideoFile], known: Mapping[str, VideoFile]
 ) -> tuple[list[VideoFile], list[Duplicate]]:
-    """One file for each content, and the others."""
+    """One file per content, and the other files as duplicates."""
     kept: list[VideoFile] = []
     copies: list[Duplicate] = []
     ordered = sorted(files, key=lambda file: (file.digest, file.path))
     for _, same in groupby(ordered, key=lambda file: file.digest):
         group = list(same)
-        first = group[0] if len(group) == 1 else _named_best(root, group, known)
+        first = group[0] if len(group) == 1 else _preferred(root, group, known)
         kept.append(first)
         copies += [Duplicate(other.path, first.path) for other in group if other is not first]
     return kept, copies
 
 
-def _named_best(
-    root: Path, group: Sequence[VideoFile], known: Mapping[str, VideoFile]
-) -> VideoFile:
-    """The name that it had before (names should not jump), else no URL, no detour, the first."""
+def _preferred(root: Path, group: Sequence[VideoFile], known: Mapping[str, VideoFile]) -> VideoFile:
+    """The file whose path to keep: the earlier path, else a local one without ``..`` or links."""
 
     def rank(file: VideoFile) -> tuple[bool, bool, bool]:
         before = known.get(file.path)
@@ -281,7 +281,7 @@ def _cannot_be_read(root: Path, problems: Mapping[str, str]) -> CorpusError:
 
 
 def _below(root: Path, path: Path) -> str:
-    """``path`` as it is stored: relative to ``root`` where it lies below it."""
+    """``path`` as it is stored: relative to ``root`` if it lies below it."""
     try:
         return path.relative_to(root.absolute()).as_posix()
     except ValueError:
@@ -289,7 +289,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def _is_text(path: str) -> bool:
-    """Paths become records in JSON and Parquet, so they must be text."""
+    """Whether a path can be stored in JSON and Parquet, which need valid Unicode."""
     try:
         path.encode()
     except UnicodeEncodeError:

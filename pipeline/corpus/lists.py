@@ -1,4 +1,4 @@
-"""Lists of videos: text, CSV or Parquet files that name paths and URLs."""
+"""Reads lists of videos: text, CSV or Parquet files with paths and URLs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from distinit.schemas.errors import CorpusError
 
 __all__ = ["LIST_FORMATS", "read_list"]
 
-_COLUMNS = ("path", "url")  # the first one that is there
+_COLUMNS = ("path", "url")  # the first one that exists is used
 
 
 def read_list(source: Path) -> list[str]:
-    """The paths and URLs that a list names, as they are written there, without empty ones.
+    """The paths and URLs of a list, unchanged, without empty ones.
 
-    ``.txt``: one a line; lines that start with ``#`` are skipped. ``.csv``: with a first line
-    that names a column ``path`` or ``url``, that column; otherwise the only column, from the
-    first line on. ``.parquet``: the column ``path`` or ``url``, or the only column.
+    ``.txt``: one per line; lines that start with ``#`` are skipped. ``.csv``: the column ``path``
+    or ``url`` if the first line has such a name; otherwise the only column, without a header.
+    ``.parquet``: the column ``path`` or ``url``, or the only column.
 
-    Raises CorpusError for a file that cannot be read, has no such column, or names nothing.
+    Raises CorpusError for a file that cannot be read, has no such column, or is empty.
     """
     try:
         entries = _READERS[source.suffix.lower()](source)
@@ -37,7 +37,7 @@ def read_list(source: Path) -> list[str]:
     entries = [entry for entry in entries if entry]
     if not entries:
         raise CorpusError(
-            f"the list {source} names no videos",
+            f"the list {source} has no videos",
             expected="paths, absolute or relative to the list's folder, or URLs",
             remedy="write the paths of the videos into it",
         )
@@ -67,10 +67,10 @@ def _column(names: Sequence[str]) -> str | None:
 def _cell(source: Path, rows: list[list[str]], number: int, name: str) -> str:
     if len(rows[number]) != len(rows[0]):
         raise CorpusError(
-            f"a row of the list {source} does not fit its first line",
+            f"a row of the list {source} has another number of columns than its first line",
             expected=f"{len(rows[0])} columns",
             found=f"{len(rows[number])} in row {number + 1}",
-            remedy="quote paths that hold commas",
+            remedy="quote paths that contain commas",
         )
     return rows[number][rows[0].index(name)]
 
@@ -89,10 +89,10 @@ def _read_parquet(source: Path) -> list[str]:
 
 def _no_column(source: Path, found: str) -> CorpusError:
     return CorpusError(
-        f"the list {source} does not say where the videos are",
-        expected="a column path or url of texts, or one column only",
+        f"the list {source} has no column of paths or URLs",
+        expected="a text column called path or url, or a single column",
         found=found,
-        remedy="name the column of paths and URLs: path",
+        remedy="call the column of paths and URLs: path",
     )
 
 

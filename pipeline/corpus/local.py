@@ -1,4 +1,4 @@
-"""Videos on this machine's disks: what they are, and what keeps one from being read."""
+"""Hashes local videos, and reports the ones that cannot be read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def hash_local(
 ) -> tuple[list[VideoFile], dict[str, str]]:
     """Hash the files at ``paths`` (relative to ``root``, or absolute), unless they are ``known``.
 
-    A file that several of the paths lead to is hashed once. Returns the videos, without an id,
-    and for paths that cannot be read the reason.
+    A file with several paths is hashed once. Returns the videos, without ids, and a reason for
+    each path that cannot be read.
     """
     problems: dict[str, str] = {}
     found: dict[str, os.stat_result] = {}
@@ -32,23 +32,23 @@ def hash_local(
         except (OSError, ValueError) as error:
             problems[path] = _reason(error)
     first_of = {(s.st_dev, s.st_ino): path for path, s in reversed(found.items())}
-    leaders = [p for p, s in found.items() if first_of[s.st_dev, s.st_ino] == p]
+    unique = [p for p, s in found.items() if first_of[s.st_dev, s.st_ino] == p]
 
     def digest_of(path: str) -> str | OSError:
         try:
             return _digest(root / path, found[path], known.get(path))
-        except OSError as error:  # it may vanish while it is read
+        except OSError as error:  # the file may disappear while it is read
             return error
 
     with ThreadPoolExecutor(_HASH_THREADS) as threads:
-        digests = dict(zip(leaders, threads.map(digest_of, leaders), strict=True))
+        digests = dict(zip(unique, threads.map(digest_of, unique), strict=True))
     files = []
-    for path, at in found.items():
-        digest = digests[first_of[at.st_dev, at.st_ino]]
+    for path, status in found.items():
+        digest = digests[first_of[status.st_dev, status.st_ino]]
         if isinstance(digest, OSError):
             problems[path] = _reason(digest)
         else:
-            files.append(VideoFile("", path, digest, at.st_size, at.st_mtime_ns))
+            files.append(VideoFile("", path, digest, status.st_size, status.st_mtime_ns))
     return files, problems
 
 
@@ -70,6 +70,6 @@ def _digest(path: Path, found: os.stat_result, known: VideoFile | None) -> str:
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"  # as for a URL
+        return "no such file"  # as for a URL
     text = error.strerror if isinstance(error, OSError) else str(error)
     return text or type(error).__name__

@@ -1,7 +1,7 @@
-"""Videos behind URLs, through fsspec: what they are, where they are, their bytes.
+"""Lists and reads videos at URLs, through fsspec.
 
-URLs may carry credentials (``user:password@``, signed queries). Only ``public_url`` of one is
-ever stored or shown, and no text of a network library, as those repeat the URL.
+URLs may contain credentials (``user:password@``, signed queries). Only the ``public_url`` is ever
+stored or shown, and never a message of a network library, since it could contain the URL.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _S3 = ("s3", "s3a")
 _CONNECT_SECONDS, _SILENCE_SECONDS = 30, 60
 _BLOCK_BYTES = 8 << 20
 _VERSION_KEYS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "mtime")
-# Names of aiohttp's and botocore's classes: neither is imported here unless it is needed.
+# Class names of aiohttp and botocore, which are imported only if they are needed.
 _UNREACHABLE = (
     (
         {"ClientConnectorCertificateError", "ClientConnectorSSLError", "SSLError"},
         "its TLS certificate is not trusted (SSL_CERT_FILE, for s3:// AWS_CA_BUNDLE, "
-        "names a file of authorities)",
+        "names a file of trusted authorities)",
         True,
     ),
-    ({"NoCredentialsError", "PartialCredentialsError"}, "there are no credentials", True),
+    ({"NoCredentialsError", "PartialCredentialsError"}, "no credentials found", True),
     (
         {"ClientConnectorError", "ConnectionTimeoutError"}
         | {"EndpointConnectionError", "ConnectTimeoutError"},
-        "the server does not answer",
+        "the server does not respond",
         False,
     ),
 )
 
 
 class NetworkError(Exception):
-    """Something of another machine could not be had.
+    """Something could not be read from another machine.
 
-    ``final``: trying again will not help. ``unreachable``: the server itself does not answer.
+    ``final``: trying again will not help. ``unreachable``: the server itself does not respond.
     """
 
     def __init__(self, reason: str, *, final: bool = False, unreachable: bool = False) -> None:
@@ -66,8 +66,10 @@ class NetworkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RemoteStat:
-    """``size_bytes`` is None if the server does not say; ``version`` changes with the content
-    (63 bits of its tags' digest), 0 if the server has no tag for it.
+    """Size and version of a remote file.
+
+    ``size_bytes`` is None if the server does not report it. ``version`` changes with the content:
+    it is 63 bits of the digest of the server's tags (ETag, ...), or 0 if there are none.
     """
 
     size_bytes: int | None
@@ -75,24 +77,24 @@ class RemoteStat:
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` is a URL and no path."""
+    """Whether ``text`` is a URL and not a path."""
     return _URL.match(text) is not None
 
 
 def public_url(url: str) -> str:
-    """``url`` without what may be secret: user, password, query and fragment.
+    """``url`` without the parts that may be secret: user, password, query and fragment.
 
-    Raises CorpusError for text that is no URL.
+    Raises CorpusError for text that is not a URL.
     """
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise CorpusError("a URL cannot be read", found=error, remedy="check the list") from None
+        raise CorpusError("a URL is malformed", found=error, remedy="check the list") from None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def remote_stat(url: str) -> RemoteStat:
-    """Ask for size and version. Raises NetworkError, CorpusError for an unusable URL."""
+    """Request size and version. Raises NetworkError, and CorpusError for an unusable URL."""
     system, path = _system(url)
     with _network_errors():
         info = system.info(path)
@@ -103,9 +105,9 @@ def remote_stat(url: str) -> RemoteStat:
 
 @contextmanager
 def open_remote(url: str, offset: int = 0) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """The bytes behind ``url`` in blocks, from ``offset`` on, or from 0 where that is refused.
+    """The bytes at ``url`` in blocks, from ``offset``, or from 0 if the server refuses offsets.
 
-    Yields where the blocks begin, and the blocks. Raises as ``remote_stat``.
+    Yields the offset of the first block, and the blocks. Raises as ``remote_stat``.
     """
     system, path = _system(url)
     with _network_errors():
@@ -118,13 +120,13 @@ def open_remote(url: str, offset: int = 0) -> Iterator[tuple[int, Iterator[bytes
 
 def _open_web(system: Any, path: str, offset: int) -> tuple[int, BinaryIO]:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    # Block size 0: one plain response. One range a block is slow, and not every server has them.
-    # The size is not needed then; without one the server would be asked again.
+    # Block size 0: one plain response. One range request per block would be slow, and not every
+    # server supports them. The size is not used, but without it fsspec would send a request for it.
     file = system.open(path, "rb", block_size=0, size=1, headers=headers)
-    partial = file.r.status == 206 and file.r.headers.get("Content-Range", "").startswith(
+    resumed = file.r.status == 206 and file.r.headers.get("Content-Range", "").startswith(
         f"bytes {offset}-"
     )
-    return offset if partial else 0, file
+    return offset if resumed else 0, file
 
 
 def _open_store(system: Any, path: str, offset: int) -> tuple[int, BinaryIO]:
@@ -134,13 +136,13 @@ def _open_store(system: Any, path: str, offset: int) -> tuple[int, BinaryIO]:
 
 
 def find_remote(folder: str) -> list[str]:
-    """URLs of all files below a folder of an object store; hidden ones are skipped.
+    """URLs of all files below a folder of an object store, except hidden ones.
 
-    Raises CorpusError where it cannot be listed.
+    Raises CorpusError if it cannot be listed.
     """
     if _scheme(folder) in _WEB:
         raise CorpusError(
-            f"{public_url(folder)} is no video, and web servers do not list folders",
+            f"{public_url(folder)} is not a video, and web servers do not list folders",
             expected="the URL of a video, or of a folder in an object store (s3://)",
             remedy="write the URLs of the videos into a .txt, .csv or .parquet list",
         )
@@ -169,11 +171,11 @@ def _scheme(url: str) -> str:
 
 
 def _system(url: str) -> tuple[Any, str]:
-    """The file system that knows ``url``, and its name there."""
+    """The fsspec file system for ``url``, and the path in it."""
     if "::" in url or _scheme(url) not in fsspec.available_protocols():
         raise CorpusError(
             f"cannot fetch {public_url(url)}",
-            expected="an http://, https:// or s3:// URL, or another that fsspec knows",
+            expected="an http://, https:// or s3:// URL, or another URL that fsspec supports",
             remedy="check the URL, or download the videos",
         )
     try:
@@ -189,12 +191,12 @@ def _system(url: str) -> tuple[Any, str]:
 
 def _options(scheme: str) -> dict[str, Any]:
     if scheme in _S3:
-        return {"use_listings_cache": False}  # whether a video has changed is asked anew
+        return {"use_listings_cache": False}  # so that changed videos are noticed
     if scheme not in _WEB:
         return {}
     import aiohttp
 
-    # aiohttp's own limit is five minutes in all: a long video takes longer.
+    # aiohttp's default limit is five minutes in total, which is too short for long videos.
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS
     )
@@ -205,20 +207,20 @@ def _options(scheme: str) -> dict[str, Any]:
 def _network_errors() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # every file system of fsspec has its own
+    except Exception as error:  # every file system of fsspec raises other exceptions
         raise _network_error(error) from None
 
 
 def _network_error(error: BaseException) -> NetworkError:
-    """What ``error`` means, told without its text."""
+    """``error`` as a NetworkError, without its message."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        # fsspec calls everything that a web server does not give "not found".
-        told = _network_error(error.__cause__)
-        if told.unreachable or hasattr(error.__cause__, "status"):
-            return told
+        # fsspec reports every failed request to a web server as "not found".
+        cause = _network_error(error.__cause__)
+        if cause.unreachable or hasattr(error.__cause__, "status"):
+            return cause
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return NetworkError("there is no such file", final=True)
+        return NetworkError("no such file", final=True)
     if isinstance(error, PermissionError) or status in (401, 403):
         return NetworkError("access denied", final=True)
     if isinstance(status, int):

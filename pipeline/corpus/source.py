@@ -1,4 +1,4 @@
-"""What a corpus knows of a video, and where its bytes come from."""
+"""The record of a video in a corpus, and access to its bytes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 __all__ = ["VideoFile", "VideoSource", "hash_remote"]
 
 _THREADS = 4
-_GIVE_UP = 16  # failures without one success: then it is not the videos
+_GIVE_UP = 16  # failures without any success: then the reason is not the videos
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """One video of a corpus. ``path`` has slashes; it is relative to the corpus' root, or
-    absolute where a list names a file outside of it, or a URL without credentials. For URLs
-    ``mtime_ns`` is the version that the server tells (RemoteStat).
+    """One video of a corpus.
+
+    ``path`` has slashes. It is relative to the root of the corpus, absolute for a file outside of
+    the root, or a URL without credentials. For URLs, ``mtime_ns`` is the version of RemoteStat.
     """
 
     video_id: str
@@ -38,7 +39,7 @@ class VideoFile:
 
 @dataclass(frozen=True, slots=True)
 class VideoSource:
-    """Opens videos by their stored path. ``urls``: stored path -> URL, with its credentials."""
+    """Opens videos by their stored path. ``urls``: stored path -> URL with credentials."""
 
     root: Path
     urls: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -48,9 +49,9 @@ class VideoSource:
     def open(
         self, path: str, digest: str | None, stopping: threading.Event | None = None
     ) -> Iterator[Path]:
-        """A local file with the video's bytes, there until the context ends.
+        """A local file with the bytes of the video, which exists until the context ends.
 
-        Raises DecodeError for a remote video that cannot be had, or has not this ``digest``,
+        Raises DecodeError for a remote video that cannot be fetched or has another ``digest``,
         and UnreachableError, as ``Spool.fetch`` does.
         """
         if path not in self.urls:
@@ -62,7 +63,7 @@ class VideoSource:
             yield spooled.path
 
     def reason(self, path: str, digest: str, error: DecodeError) -> str:
-        """What ``error`` says of a video; it tells nothing of where its bytes lay."""
+        """The message of ``error`` without the local path of the video."""
         text, name = error.problem, Path(path).name
         if path in self.urls:
             text = text.replace(spooled_name(self.urls[path], digest), name)
@@ -72,17 +73,18 @@ class VideoSource:
 def hash_remote(
     source: VideoSource,
     known: Mapping[str, VideoFile],
-    look: Callable[[str, Path], None] | None = None,
+    visit: Callable[[str, Path], None] | None = None,
     progress: Progress | None = None,
     *,
     alone: bool = True,
 ) -> tuple[list[VideoFile], dict[str, str]]:
-    """Fetch every remote video of ``source`` once, unless ``known`` has its version already.
+    """Download and hash every remote video of ``source``, unless ``known`` has its version.
 
-    Returns the videos, without an id, and of those that cannot be had (and are not known) the
-    reasons, by path. ``look`` sees digest and path of each while it is here. Raises CorpusError
-    when none can be had; of many videos the first few decide that. Not ``alone``: there are
-    videos from elsewhere too, and a few that cannot be had are no reason to give up.
+    Returns the videos, without ids, and a reason for each path that can neither be fetched nor
+    is known. ``visit`` is called with the digest and the local path of each downloaded video.
+
+    Raises CorpusError if none can be fetched, or if the first 16 attempts all fail. ``alone`` is
+    False if there are local videos too: then fewer than 16 failures are not an error.
     """
     problems: dict[str, str] = {}
     files: list[VideoFile] = []
@@ -92,7 +94,7 @@ def hash_remote(
 
     def hash_one(path: str) -> VideoFile | str:
         try:
-            return _hash_one(source, path, known.get(path), look)
+            return _hash_one(source, path, known.get(path), visit)
         except (DecodeError, UnreachableError) as error:
             return error.problem.partition(": ")[2]
 
@@ -108,7 +110,7 @@ def hash_remote(
                     problems[path] = found
                 enough = min(_GIVE_UP, len(futures)) if alone else _GIVE_UP
                 if len(problems) == enough and not files:
-                    raise _nothing_comes(problems, len(futures))
+                    raise _none_fetched(problems, len(futures))
                 progress.advance(1, failed=len(problems))
         finally:
             threads.shutdown(cancel_futures=True)
@@ -117,13 +119,13 @@ def hash_remote(
     return files, {path: reason for path, reason in problems.items() if path not in known}
 
 
-def _nothing_comes(problems: Mapping[str, str], videos: int) -> CorpusError:
+def _none_fetched(problems: Mapping[str, str], videos: int) -> CorpusError:
     reasons = Counter(problems.values()).most_common(_SHOWN)
     return CorpusError(
-        f"none of the {videos} videos behind URLs can be fetched"
+        f"none of the {videos} videos at URLs can be fetched"
         if len(problems) == videos
-        else f"the first {len(problems)} of {videos} videos behind URLs cannot be fetched",
-        expected="videos behind them",
+        else f"the first {len(problems)} of {videos} videos at URLs cannot be fetched",
+        expected="a video at every URL",
         found="; ".join(f"{count} times: {reason}" for reason, count in reasons)
         + f"; the first is {next(iter(problems))}",
         remedy="check the URLs, the credentials and the network",
@@ -134,7 +136,7 @@ def _hash_one(
     source: VideoSource,
     path: str,
     known: VideoFile | None,
-    look: Callable[[str, Path], None] | None,
+    visit: Callable[[str, Path], None] | None,
 ) -> VideoFile:
     if source.spool is None:
         raise RuntimeError("remote videos need a spool")
@@ -142,8 +144,8 @@ def _hash_one(
     if known is not None and _is_version(url, known):
         return known
     with source.spool.fetch(url) as spooled:
-        if look is not None:
-            look(spooled.digest, spooled.path)
+        if visit is not None:
+            visit(spooled.digest, spooled.path)
         return VideoFile("", path, spooled.digest, spooled.size_bytes, spooled.version)
 
 
@@ -151,6 +153,6 @@ def _is_version(url: str, known: VideoFile) -> bool:
     try:
         found = remote_stat(url)
     except NetworkError:
-        return False  # fetching it tries again, and says why
+        return False  # downloading it reports the reason
     same = (found.size_bytes, found.version) == (known.size_bytes, known.mtime_ns)
     return same and found.version != 0

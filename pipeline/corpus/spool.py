@@ -1,8 +1,8 @@
-"""A bounded folder for videos that come from elsewhere, shared by any number of processes.
+"""A folder of limited size for downloaded videos, shared by any number of processes.
 
-Files are named by the sha256 of their bytes. Whoever uses one holds a shared lock on it, so
-that only unused files make room; a partial download without a lock belongs to a dead process.
-A download reserves its room before it begins, and waits while others use too much of it.
+Files are named by the sha256 of their bytes. A process that uses a file holds a shared lock on it,
+so that only unused files are evicted; a partial download without a lock belongs to a dead process.
+A download reserves its space before it starts, and waits while other files take too much space.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from distinit.schemas.errors import DecodeError, UnreachableError
 __all__ = ["Spool", "Spooled", "spooled_name"]
 
 _WAITS_SECONDS = (0.5, 2.0, 8.0)  # before the second, third, fourth try
-_ROOM_SECONDS = 0.1  # between looks for room
+_SPACE_SECONDS = 0.1  # between checks for free space
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
 _LOCK = ".lock"
 _GIB = 1 << 30
@@ -42,7 +42,10 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A video that lies here while it is held; ``version`` as in RemoteStat, 0 if not asked."""
+    """A video in the spool, which stays there while it is held.
+
+    ``version`` is that of RemoteStat, or 0 if it was not requested.
+    """
 
     path: Path
     digest: str
@@ -51,17 +54,17 @@ class Spooled:
 
 
 @dataclass(slots=True)
-class _Partial:
-    """A download under way: what has come, and of which object."""
+class _Download:
+    """A download in progress, and the remote object that it belongs to."""
 
     file: BinaryIO
     found: RemoteStat
     received: int = 0
-    farthest: int = 0  # has ever been received: going on from there is progress
+    farthest: int = 0  # largest ``received`` so far
     sha256: Any = field(default_factory=hashlib.sha256)
 
     def restart(self) -> None:
-        """Forget what has come."""
+        """Start again from the first byte."""
         self.file.seek(0)
         self.received, self.sha256 = 0, hashlib.sha256()
 
@@ -72,14 +75,14 @@ class _Partial:
         self.received += len(block)
 
     def advanced(self) -> bool:
-        """Whether more has come than ever before this was last asked."""
+        """Whether more bytes were received than at any earlier call."""
         before, self.farthest = self.farthest, max(self.farthest, self.received)
         return self.farthest > before
 
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """Never more than ``limit_bytes`` in ``folder``."""
+    """Downloads videos to ``folder``, which never holds more than ``limit_bytes``."""
 
     folder: Path
     limit_bytes: int
@@ -95,14 +98,14 @@ class Spool:
     def fetch(
         self, url: str, digest: str | None = None, stopping: threading.Event | None = None
     ) -> Iterator[Spooled]:
-        """Hold the video behind ``url``: downloaded, unless ``digest`` says that it is here.
+        """Hold the video at ``url``, which is downloaded unless the spool has its ``digest``.
 
-        Waits while videos that others hold leave no room: who holds one may fetch a second only
-        in another thread. ``stopping`` ends waits and downloads early.
+        Waits while videos that others hold leave too little space. A thread that holds a video
+        must not fetch a second one. Setting ``stopping`` ends waits and downloads early.
 
-        Raises DecodeError when it cannot be had after a few tries, is larger than the limit,
-        or has not the ``digest``; UnreachableError when its server does not answer; StorageError
-        when the disk refuses.
+        Raises DecodeError if the video cannot be fetched after a few attempts, is larger than the
+        limit or has another ``digest``; UnreachableError if the server does not respond;
+        StorageError if the disk refuses.
         """
         stopping = stopping or threading.Event()
         held = self._hold(spooled_name(url, digest)) if digest is not None else None
@@ -122,13 +125,13 @@ class Spool:
             return _held(self.folder / name)
 
     def _download(self, url: str, stopping: threading.Event) -> tuple[Spooled, BinaryIO]:
-        """Fetch ``url`` in as many tries as bring it further, and three more."""
+        """Download ``url``; give up after three retries without a single new byte."""
         waits = list(_WAITS_SECONDS)
         with ExitStack() as stack:
-            partial: _Partial | None = None
+            partial: _Download | None = None
             while True:
                 try:
-                    partial = self._partial(url, partial, stack, stopping)
+                    partial = self._resumable(url, partial, stack, stopping)
                     self._receive(url, partial, stopping)
                     return self._keep(url, partial)
                 except NetworkError as error:
@@ -138,21 +141,21 @@ class Spool:
                         raise _given_up(url, error) from None
                     stopping.wait(waits.pop(0))
 
-    def _partial(
-        self, url: str, partial: _Partial | None, stack: ExitStack, stopping: threading.Event
-    ) -> _Partial:
-        """The download to go on with: a new one, if the object is no longer that of the old."""
+    def _resumable(
+        self, url: str, partial: _Download | None, stack: ExitStack, stopping: threading.Event
+    ) -> _Download:
+        """The download to resume, or a new one if the remote object has changed."""
         found = remote_stat(url)
         if partial is not None and partial.found == found:
             return partial
         stack.close()
-        # Nobody knows how large it is: it may have all of the spool.
+        # If its size is unknown, it may take the whole spool.
         needed = self.limit_bytes if found.size_bytes is None else found.size_bytes
         self._check_size(url, needed)
-        return _Partial(stack.enter_context(self._reserved(needed, stopping)), found)
+        return _Download(stack.enter_context(self._reserved(needed, stopping)), found)
 
-    def _receive(self, url: str, partial: _Partial, stopping: threading.Event) -> None:
-        """Go on with ``partial`` to the end. Raises NetworkError when less comes."""
+    def _receive(self, url: str, partial: _Download, stopping: threading.Event) -> None:
+        """Receive the rest of ``partial``. Raises NetworkError if bytes are missing."""
         resumed = partial.received if partial.found.version else 0
         with open_remote(url, resumed) as (start, blocks):
             if start == 0:
@@ -164,24 +167,24 @@ class Spool:
                     partial.add(block)
         announced = partial.found.size_bytes
         if announced is not None and partial.received != announced:
-            raise NetworkError(f"{partial.received} of {announced} bytes came")
+            raise NetworkError(f"{partial.received} of {announced} bytes received")
         if start > 0 and remote_stat(url) != partial.found:
-            raise NetworkError("it changed while it was fetched")
+            raise NetworkError("it changed during the download")
 
-    def _keep(self, url: str, partial: _Partial) -> tuple[Spooled, BinaryIO]:
-        """Give the whole download its name."""
+    def _keep(self, url: str, partial: _Download) -> tuple[Spooled, BinaryIO]:
+        """Rename a complete download."""
         with storage_errors(self.folder):
             partial.file.truncate(partial.received)
             partial.file.flush()
             os.fsync(partial.file.fileno())
         path = self.folder / spooled_name(url, partial.sha256.hexdigest())
         with self._folder_lock():
-            held = _held(path)  # others may have fetched and be using it
+            held = _held(path)  # another process may have downloaded it too
             if held is None:
                 Path(partial.file.name).rename(path)
                 held = _held(path)
         if held is None:
-            raise RuntimeError("a file vanished under the lock")
+            raise RuntimeError("a file disappeared while the lock was held")
         return replace(held[0], version=partial.found.version), held[1]
 
     def _check_size(self, url: str, size_bytes: int) -> None:
@@ -195,9 +198,9 @@ class Spool:
 
     @contextmanager
     def _reserved(self, size_bytes: int, stopping: threading.Event) -> Iterator[BinaryIO]:
-        """A new partial file, which counts as ``size_bytes`` from the start; room is made."""
+        """A new partial file of ``size_bytes``, once unused files were evicted to make space."""
         while (file := self._try_reserve(size_bytes)) is None:
-            stopping.wait(_ROOM_SECONDS)
+            stopping.wait(_SPACE_SECONDS)
             _raise_if(stopping)
         try:
             with file:
@@ -217,7 +220,7 @@ class Spool:
 
     @contextmanager
     def _folder_lock(self) -> Iterator[None]:
-        """Files appear and vanish under this lock alone."""
+        """Held whenever files are added or removed."""
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with (self.folder / _LOCK).open("ab") as lock:
@@ -225,7 +228,7 @@ class Spool:
                 yield
 
     def _evict(self, needed_bytes: int) -> int:
-        """Drop dead downloads, then the unused files that were used longest ago; bytes left."""
+        """Remove dead downloads, then unused files, least recently used first; bytes that remain."""
         files = [(path, path.stat()) for path in self.folder.iterdir() if path.name != _LOCK]
         total_bytes = sum(found.st_size for _, found in files)
         for path, found in sorted(files, key=lambda file: file[1].st_mtime_ns):
@@ -239,7 +242,7 @@ def _given_up(url: str, error: NetworkError) -> DecodeError | UnreachableError:
     if error.unreachable:
         return UnreachableError(
             f"videos cannot be fetched: {error}",
-            expected=f"an answer for {public_url(url)}",
+            expected=f"a response for {public_url(url)}",
             remedy="check the address and the network; rerun the same command to resume",
         )
     return DecodeError(
@@ -250,25 +253,25 @@ def _given_up(url: str, error: NetworkError) -> DecodeError | UnreachableError:
 
 
 def _raise_if(stopping: threading.Event) -> None:
-    """Whoever set it no longer looks at what this raises."""
+    """Raise NetworkError if ``stopping`` is set; the caller discards it then."""
     if stopping.is_set():
-        raise NetworkError("no longer wanted", final=True)
+        raise NetworkError("no longer needed", final=True)
 
 
 def _held(path: Path) -> tuple[Spooled, BinaryIO] | None:
-    """``path``, locked against eviction and used just now; None if it is not here."""
+    """``path``, locked against eviction and marked as just used; None if it does not exist."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return None
     fcntl.flock(file, fcntl.LOCK_SH)
-    now_ns = time.time_ns()  # the kernel's own stamp is too coarse to order files by
+    now_ns = time.time_ns()  # the kernel's timestamps are too coarse to order files
     os.utime(path, ns=(now_ns, now_ns))
     return Spooled(path, path.stem, path.stat().st_size), file
 
 
 def _drop(path: Path) -> bool:
-    """Remove ``path`` unless somebody holds it."""
+    """Remove ``path`` unless a process holds it; whether it was removed."""
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -279,7 +282,7 @@ def _drop(path: Path) -> bool:
 
 
 def spooled_name(url: str, digest: str) -> str:
-    """What the video behind ``url`` is called in the spool: ffmpeg looks at extensions too."""
+    """Name of the video at ``url`` in the spool, with its extension, which ffmpeg uses."""
     suffix = PurePosixPath(public_url(url)).suffix
     return digest + (suffix.lower() if _SUFFIX.fullmatch(suffix) else "")
 
