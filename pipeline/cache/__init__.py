@@ -1,4 +1,4 @@
-"""The target cache: what teachers said, on disk. ``TargetCache`` reads it."""
+"""The target cache: stored teacher outputs. ``TargetCache`` reads one."""
 
 from distinit.pipeline.cache.reader import TargetCache
 

@@ -1,22 +1,30 @@
-"""The Zarr v3 arrays of a cache: one shard a unit, inner chunks of 16 rows, no compression.
+"""The Zarr v3 arrays of a cache: one shard per unit, inner chunks of 16 rows, no compression.
 
-Compression would save at most 15 % and cost random access; crc32c on every inner chunk finds
-flipped bits. ``zarr.json`` is written here as the format says, so that one function is the
-truth for the writer, the reader and verification; the shards themselves are written by Zarr.
+Compression would save at most 15 % and slow down random access. The crc32c of every inner chunk
+detects flipped bits. One function here defines the content of ``zarr.json`` for the writer, the
+reader and verification; the shards themselves are written by Zarr.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distinit.pipeline.cache.encoding import ArraySpec
+from distinit.pipeline.cache.encoding import ArraySpec, array_specs
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.records import read_json
-from distinit.pipeline.storage import atomic_write_bytes, storage_errors
+from distinit.pipeline.storage import atomic_write_bytes, open_inside, storage_errors
 from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.teacher import TeacherRecord
+
+if TYPE_CHECKING:
+    import zarr
 
 __all__ = [
     "INNER_ROWS",
@@ -24,18 +32,19 @@ __all__ = [
     "check_array",
     "encode_shard",
     "metadata_bytes",
+    "open_array",
     "shard_bytes",
     "write_array_metadata",
 ]
 
 INNER_ROWS = 16
-"""Rows of an inner chunk of a shard. The last chunk of a unit is padded to this size."""
+"""Rows per inner chunk of a shard. The last chunk of a unit is padded to this size."""
 
 _MAX_METADATA_BYTES = 1 << 16
 
 
 def array_metadata(spec: ArraySpec, rows: int, capacity: int) -> dict[str, Any]:
-    """The content of ``zarr.json`` of an array [rows, spec.width]."""
+    """The content of ``zarr.json`` for an array [rows, spec.width]."""
     little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     inner = little if spec.dtype.itemsize > 1 else {"name": "bytes"}
     sharding = {
@@ -63,56 +72,56 @@ def array_metadata(spec: ArraySpec, rows: int, capacity: int) -> dict[str, Any]:
 
 
 def metadata_bytes(spec: ArraySpec, rows: int, capacity: int) -> bytes:
-    """``zarr.json`` as it is written."""
+    """The bytes of ``zarr.json``."""
     return (json.dumps(array_metadata(spec, rows, capacity), indent=2) + "\n").encode()
 
 
 def shard_bytes(spec: ArraySpec, capacity: int) -> int:
-    """Size of a shard with all its inner chunks, each with a crc32c, and the index at its end."""
+    """Size of a full shard: all inner chunks, each with a crc32c, and the index at the end."""
     chunks = capacity // INNER_ROWS
     return chunks * (INNER_ROWS * spec.row_bytes + 4) + chunks * 16 + 4
 
 
 def write_array_metadata(folder: Path, spec: ArraySpec, rows: int, capacity: int) -> None:
-    """Create an array, or grow one: only ``zarr.json`` is written, shards stay as they are."""
+    """Create an array or extend one. Only ``zarr.json`` is written; shards are not touched."""
     path, data = folder / "zarr.json", metadata_bytes(spec, rows, capacity)
     if not path.exists() or path.read_bytes() != data:
         atomic_write_bytes(path, data)
 
 
 def check_array(folder: Path, spec: ArraySpec, rows: int, capacity: int) -> None:
-    """Raises CacheCorruptError unless ``zarr.json`` describes exactly the array of the manifest."""
+    """Raise CacheCorruptError unless ``zarr.json`` describes exactly the expected array."""
     path = folder / "zarr.json"
     found = read_json(
         path,
         error=CacheCorruptError,
         remedy="restore the file from a copy of the cache",
-        missing="the description of an array is missing",
+        missing="the metadata of an array is missing",
         limit_bytes=_MAX_METADATA_BYTES,
     )
-    wanted = array_metadata(spec, rows, capacity)
-    wrong = [key for key in wanted if found.get(key) != wanted[key]]
-    if wrong or found.keys() != wanted.keys():
-        key = wrong[0] if wrong else str(sorted(found.keys() - wanted.keys())[0])
+    expected = array_metadata(spec, rows, capacity)
+    wrong = [key for key in expected if found.get(key) != expected[key]]
+    if wrong or found.keys() != expected.keys():
+        key = wrong[0] if wrong else str(sorted(found.keys() - expected.keys())[0])
         raise CacheCorruptError(
-            f"{path} describes another array than the manifest",
-            expected=f"{key} = {wanted.get(key)}",
+            f"{path} does not describe the array that the manifest requires",
+            expected=f"{key} = {expected.get(key)}",
             found=f"{key} = {str(found.get(key))[:200]}",
             remedy="do not use this cache; ask its sender for a clean copy",
         )
 
 
 def encode_shard(folder: Path, spec: ArraySpec, rows_RW: np.ndarray, used_rows: int) -> Path:
-    """Let Zarr write one whole shard in a private array at ``folder``; returns the shard file.
+    """Let Zarr write one shard into a temporary array at ``folder``; returns the shard file.
 
     Args:
-        folder: A folder of the caller's own.
-        spec: What is stored.
-        rows_RW: The whole unit [capacity, width]; unused rows are zero.
-        used_rows: One more than the last used row. Chunks up to there are written even when
-            they are all zero, so that a used row never lies in an absent chunk.
+        folder: A folder that nothing else uses.
+        spec: The stored array.
+        rows_RW: All rows of the unit [capacity, width]; unused rows are zero.
+        used_rows: Index of the last used row plus one. Chunks up to there are written even if
+            they are all zero, so that a used row is never in an absent chunk.
     """
-    import zarr  # a second of import that readers of a finished cache do not pay
+    import zarr  # takes a second to import, which readers of a finished cache do not need
 
     capacity = len(rows_RW)
     write_array_metadata(folder, spec, capacity, capacity)
@@ -121,3 +130,41 @@ def encode_shard(folder: Path, spec: ArraySpec, rows_RW: np.ndarray, used_rows: 
         written = -(-used_rows // INNER_ROWS) * INNER_ROWS
         array[:written] = rows_RW[:written]
     return folder / "c" / "0" / "0"
+
+
+def open_array(
+    layout: CacheLayout, record: TeacherRecord, name: str, units: Iterable[int], capacity: int
+) -> zarr.Array[Any]:
+    """Open a stored array through the Zarr API, after checking the type and size of its shards.
+
+    ``units`` are those with a commit record. Reading a missing shard raises an error instead of
+    returning zeros. Raises CacheCorruptError
+    for a shard that is not a regular file of the cache, or is too large.
+    """
+    import zarr
+
+    specs = {spec.name: spec for spec in array_specs(record.encoding, record.identity.classes)}
+    limit_bytes = shard_bytes(specs[name], capacity)
+    for unit in units:
+        _check_shard_file(layout, layout.shard(record.id, name, unit), limit_bytes)
+    folder = layout.array(record.id, name)
+    return zarr.open_array(folder, mode="r", config={"read_missing_chunks": False})
+
+
+def _check_shard_file(layout: CacheLayout, path: Path, limit_bytes: int) -> None:
+    """Zarr would wait for a pipe, follow a link out of the cache, and read a file of any size."""
+    try:
+        descriptor = open_inside(layout.root, path)
+        size_bytes = os.fstat(descriptor).st_size
+        os.close(descriptor)
+        if size_bytes > limit_bytes:
+            raise OSError(errno.EFBIG, f"{size_bytes} bytes, at most {limit_bytes} are allowed")
+    except FileNotFoundError:
+        return  # a unit without rows has no shard
+    except OSError as error:
+        raise CacheCorruptError(
+            f"a shard of the cache cannot be opened: {path}",
+            expected="a regular file of the cache",
+            found=error.strerror,
+            remedy="do not use this cache; ask its sender for a clean copy",
+        ) from error

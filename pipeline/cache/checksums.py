@@ -1,4 +1,4 @@
-"""What ``manifest-sha256.txt`` says of a file, for readers of files that nothing else covers."""
+"""Checks files against ``manifest-sha256.txt``, where no other record has their checksum."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MAX_LINE_BYTES = 8192
 
 
 def check_listed(layout: CacheLayout, paths: Iterable[Path]) -> None:
-    """Raise CacheCorruptError for a file with another sha256 than the list says.
+    """Raise CacheCorruptError for a file whose sha256 differs from the listed one.
 
-    A cache that is not complete has no list; ``distinit cache verify`` misses it where it should
-    be there.
+    A cache that is not complete has no list, so a missing list passes here; ``distinit cache
+    verify`` reports it where there should be one.
     """
-    wanted = {layout.relative(path): path for path in paths if path.exists()}
+    listed = {layout.relative(path): path for path in paths if path.exists()}
     try:
         descriptor = open_regular(layout.checksums)
     except FileNotFoundError:
@@ -35,9 +35,9 @@ def check_listed(layout: CacheLayout, paths: Iterable[Path]) -> None:
     with os.fdopen(descriptor, "rb") as lines:
         while line := lines.readline(_MAX_LINE_BYTES):
             stored, _, name = line.decode("utf-8", "replace").rstrip("\n").partition("  ")
-            if name in wanted and sha256_file(wanted[name]) != stored:
+            if name in listed and sha256_file(listed[name]) != stored:
                 raise CacheCorruptError(
-                    f"{wanted[name]} is not as manifest-sha256.txt says",
+                    f"{listed[name]} does not match manifest-sha256.txt",
                     expected=f"sha256 {stored}",
                     found="other bytes",
                     remedy=f"`distinit cache verify {layout.root}` lists all damage; restore the "

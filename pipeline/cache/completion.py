@@ -1,4 +1,4 @@
-"""What a cache that is not complete lacks, and the command that completes it."""
+"""What an incomplete cache is missing, and the command that completes it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 from distinit.schemas.wording import counted, one_line, shell_line
 
-__all__ = ["ExtractCommand", "lacking_units", "missing_lines"]
+__all__ = ["ExtractCommand", "missing_lines", "missing_units"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractCommand:
-    """An extraction into ``cache``. ``videos`` stands for the corpus where it is not known."""
+    """An extraction into ``cache``. ``videos`` is a placeholder where the corpus is not known."""
 
     cache: str
     sampling: SamplingConfig
     videos: str = "VIDEOS"
     further: tuple[str, ...] = ()
-    """Options of the run at hand that change what is stored."""
+    """Further options of the current run that change what is stored."""
 
     def for_teacher(self, record: TeacherRecord) -> str:
-        """The command that goes on with one teacher, for a shell."""
+        """The shell command that resumes the extraction for one teacher."""
         arguments = ["distinit", "extract", "--videos", self.videos]
         arguments += ["--teacher", record.name or record.id]
         if record.weights_file is not None:
@@ -41,26 +41,26 @@ class ExtractCommand:
         return shell_line([*arguments, *self.further])
 
 
-def lacking_units(layout: CacheLayout, manifest: CacheManifest) -> dict[str, int]:
-    """Teacher -> units that it has not committed, of teachers that lack some."""
+def missing_units(layout: CacheLayout, manifest: CacheManifest) -> dict[str, int]:
+    """Teacher -> number of units that it has not committed, for teachers that are not complete."""
     units = manifest.row_space.units
-    lacking = {name: units - len(layout.committed_units(name)) for name in manifest.teachers}
-    return {name: count for name, count in lacking.items() if count > 0}
+    missing = {name: units - len(layout.committed_units(name)) for name in manifest.teachers}
+    return {name: count for name, count in missing.items() if count > 0}
 
 
 def missing_lines(
-    lacking: Mapping[str, int], records: Mapping[str, TeacherRecord], run: ExtractCommand
+    missing: Mapping[str, int], records: Mapping[str, TeacherRecord], run: ExtractCommand
 ) -> list[str]:
-    """One line a teacher: how many units it lacks, and what to run."""
+    """One line per teacher: how many units are missing, and what to run."""
     return [
         f"teacher {one_line(name)} lacks {counted(count, 'unit')}; run: "
         + run.for_teacher(records[name])
-        for name, count in lacking.items()
+        for name, count in missing.items()
     ]
 
 
 def _settings(record: TeacherRecord) -> list[str]:
-    """What of the teacher is not as it is by default."""
+    """Settings of the teacher that differ from the defaults."""
     preprocessing = record.identity.preprocessing
     changed = {
         "teachers.0.id": record.id if record.id != (record.name or record.id) else None,

@@ -1,4 +1,4 @@
-"""How sure a teacher is of each frame, and what an encoding loses. All in fp64 on fp32 logits."""
+"""The confidence of a teacher per frame, and what an encoding loses. Computed in fp64."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """What the stored form of each frame lost, each [N]."""
+    """What encoding lost per frame, each [N]."""
 
     kl_nats: np.ndarray  # fp64, KL(fp32 || stored)
     entropy_nats: np.ndarray  # fp64, of the fp32 logits
@@ -44,7 +44,7 @@ class Fidelity:
 
     @classmethod
     def zeros(cls, rows: int) -> Fidelity:
-        """Room for ``rows`` frames."""
+        """Zeros for ``rows`` frames."""
         return cls(np.zeros(rows), np.zeros(rows), np.zeros(rows), np.zeros(rows, bool))
 
     def put(self, rows: slice, values: Fidelity) -> None:
@@ -62,7 +62,7 @@ def log_softmax(logits_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _entropy(logp_NC: np.ndarray, p_NC: np.ndarray) -> np.ndarray:
-    # At p = 0 logp is finite (logits are), so the product is 0 as it should be.
+    # At p = 0 logp is finite, as logits are, so the product is 0, which is right.
     entropy_N: np.ndarray = np.maximum(-(p_NC * logp_NC).sum(axis=1), 0.0)
     return entropy_N
 
@@ -87,7 +87,7 @@ def confidence_of(logits_NC: np.ndarray) -> Confidence:
 
 
 def fidelity_of(logits_NC: np.ndarray, stored_NC: np.ndarray) -> Fidelity:
-    """Compare fp32 logits with what decoding their stored form gives, both [N, C]."""
+    """Compare fp32 logits with their decoded stored form, both [N, C]."""
     logp_NC, _ = log_softmax(logits_NC)
     logq_NC, _ = log_softmax(stored_NC)
     p_NC = np.exp(logp_NC)
@@ -99,9 +99,10 @@ def fidelity_of(logits_NC: np.ndarray, stored_NC: np.ndarray) -> Fidelity:
 
 
 def filter_flips(true_N: np.ndarray, stored_N: np.ndarray) -> np.ndarray:
-    """bool [N]: frames that some quartile of ``true_N`` separates differently in ``stored_N``.
+    """bool [N]: frames for which filtering at a quartile of ``true_N`` gives another result.
 
-    Entropies in nats; thresholds and decisions are fp32, the precision of the stored column.
+    The other result is that of ``stored_N``. Entropies are in nats; thresholds and comparisons are
+    fp32, the precision of the stored column.
     """
     quartiles_3 = np.quantile(true_N, (0.25, 0.5, 0.75)).astype(np.float32)[:, None]
     flips: np.ndarray = (
@@ -111,9 +112,9 @@ def filter_flips(true_N: np.ndarray, stored_N: np.ndarray) -> np.ndarray:
 
 
 def sums_of(fidelity: Fidelity, stored_entropy_nats: np.ndarray, rows: np.ndarray) -> FidelitySums:
-    """Sums over the frames at ``rows``, in row order, so that block sizes do not matter.
+    """Sums over the frames at ``rows``, in row order, so that batch sizes do not matter.
 
-    ``stored_entropy_nats`` is the column of the confidence table, over the same rows as
+    ``stored_entropy_nats`` is the column of the confidence table, with the same rows as
     ``fidelity``.
     """
     if not len(rows):
@@ -132,7 +133,7 @@ def sums_of(fidelity: Fidelity, stored_entropy_nats: np.ndarray, rows: np.ndarra
 
 
 def fidelity_report(sums: Iterable[FidelitySums]) -> FidelityReport | None:
-    """Merge the sums of all units; None without a single frame."""
+    """Merge the sums of all units. Returns None where there are no frames."""
     parts = [part for part in sums if part.frames]
     frames = sum(part.frames for part in parts)
     if not frames:

@@ -1,4 +1,4 @@
-"""Digests over what a cache says, whichever way and in whatever order it was written."""
+"""Digests over the content of a cache; independent of how and in which order it was written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ from distinit.schemas.video import SamplingConfig
 __all__ = ["content_digest", "corpus_digest", "plan_summary", "unit_content_sha256"]
 
 _BLOCK_ROWS = 4_096  # bounds the copies made while hashing
-_WHEREABOUTS = (
-    "path",
-    "size_bytes",
-    "mtime_ns",
-    "in_corpus",
-)  # columns of a plan that decide no row
+_LOCATION_COLUMNS = ("path", "size_bytes", "mtime_ns", "in_corpus")  # they do not affect rows
 
 
 def corpus_digest(digests: Iterable[str]) -> str:
@@ -31,10 +26,10 @@ def corpus_digest(digests: Iterable[str]) -> str:
 
 
 def plan_summary(table: pa.Table) -> PlanSummary:
-    """What the manifest says of a plan (PLAN_SCHEMA, with its sizes in the metadata)."""
-    deciding = [name for name in table.schema.names if name not in _WHEREABOUTS]
+    """The digests of a plan for the manifest (PLAN_SCHEMA, with its sizes in the metadata)."""
+    row_columns = [name for name in table.schema.names if name not in _LOCATION_COLUMNS]
     return PlanSummary(
-        digest=_plan_digest(table, table.schema.names), rows_digest=_plan_digest(table, deciding)
+        digest=_plan_digest(table, table.schema.names), rows_digest=_plan_digest(table, row_columns)
     )
 
 
@@ -54,13 +49,13 @@ def unit_content_sha256(
     arrays: Mapping[str, np.ndarray],
     used_rows: np.ndarray,
 ) -> str:
-    """sha256 over the logical values of one unit: tables column by column, then used rows.
+    """sha256 over the logical values of one unit: the columns of both tables, then the used rows.
 
     Args:
         frames: FRAMES_SCHEMA, used rows only.
-        confidence: CONFIDENCE_SCHEMA or FEATURE_ROWS_SCHEMA, the same rows.
-        arrays: Encoded targets of the whole unit, name -> [capacity, width].
-        used_rows: Used rows of the unit, 0-based in the unit, ascending.
+        confidence: CONFIDENCE_SCHEMA or FEATURE_ROWS_SCHEMA, with the same rows.
+        arrays: Encoded targets of all rows of the unit, name -> [capacity, width].
+        used_rows: Used rows, 0-based within the unit, ascending.
     """
     sha = hashlib.sha256()
     for label, table in (("frames", frames), ("confidence", confidence)):
@@ -96,17 +91,16 @@ def content_digest(
 
     Args:
         sampling: Which frames became rows.
-        capacity: Rows of a unit.
-        videos: Rows of ``videos.parquet``; what differs between machines (path, error text,
-            announced duration) is left out. Which of them the corpus has counts: it decides
-            what is trained on.
+        capacity: Rows per unit.
+        videos: Rows of ``videos.parquet``. What differs between machines (path, error text,
+            duration) is left out. ``in_corpus`` is included: it decides what is trained on.
         teachers: id -> (fingerprint, encoding, {unit: content_sha256}).
     """
     kept = ("video_id", "digest", "status", "frame_count", "width", "height", "in_corpus")
     records = sorted(
         ({key: video[key] for key in kept} for video in videos), key=lambda v: str(v["video_id"])
     )
-    said = {
+    teacher_content = {
         name: {
             "fingerprint": fingerprint,
             "encoding": encoding,
@@ -120,6 +114,6 @@ def content_digest(
             "sampling": sampling.model_dump(mode="json"),
             "capacity": capacity,
             "videos": records,
-            "teachers": said,
+            "teachers": teacher_content,
         }
     )

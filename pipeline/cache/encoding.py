@@ -1,10 +1,10 @@
-"""How fp32 targets lie on disk, and back.
+"""Encodings of targets: from fp32 to what is stored, and back.
 
 ``float16``  ``logits`` f16 [N, C].
 ``int8``     ``logits`` i8 [N, C] and ``logits_affine`` f32 [N, 2]: value = scale * q + zero.
              Where that lowers the KL, the least likely classes are raised to the lowest level.
-``topk:K``   ``logits`` f16 [N, K] and ``logits_ids`` u16 or i32 [N, K], best first; what the
-             other classes share follows from log_z of the confidence table.
+``topk:K``   ``logits`` f16 [N, K] and ``logits_ids`` u16 or i32 [N, K], largest first. The
+             probability that the other classes share follows from log_z of the confidence table.
 """
 
 from __future__ import annotations
@@ -29,25 +29,18 @@ __all__ = [
 ]
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_INT8_MAX = float(np.finfo(np.float32).max) / 4  # the range of a row is an fp32, too
+_INT8_MAX = float(np.finfo(np.float32).max) / 4  # the range of a row must fit into an fp32 too
 _INT8_LEVELS = 255
-_WIDE_NATS = 12.0  # below that int8 steps cost less than _FINE_KL_NATS
+_WIDE_NATS = 12.0  # rows of a smaller range lose less than _FINE_KL_NATS in int8
 _FINE_KL_NATS = 1e-4
-_KEPT_RANGES = (
-    0.95,
-    0.9,
-    0.85,
-    0.8,
-    0.75,
-    0.7,
-    0.6,
-)  # shares of a wide row's range that int8 may keep
-_CHUNK_ROWS = 256  # bounds the fp64 temporaries
+# Fractions of the range of a wide row that int8 may keep.
+_KEPT_FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
+_CHUNK_ROWS = 256  # bounds the memory of fp64 temporaries
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """One stored array: ``width`` values a row."""
+    """One stored array with ``width`` values per row."""
 
     name: str
     width: int
@@ -60,13 +53,13 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """Arrays by name, all with the same number of rows."""
+    """Encoded arrays by name, all with the same number of rows."""
 
     arrays: Mapping[str, np.ndarray]
 
 
 def array_specs(encoding: str, classes: int) -> tuple[ArraySpec, ...]:
-    """The arrays that hold targets of ``classes`` values in this encoding."""
+    """The arrays that this encoding stores for targets of ``classes`` values."""
     kind, k = parse_encoding(encoding)
     if kind == "float16":
         return (ArraySpec("logits", classes, np.dtype("<f2")),)
@@ -75,13 +68,13 @@ def array_specs(encoding: str, classes: int) -> tuple[ArraySpec, ...]:
             ArraySpec("logits", classes, np.dtype("i1")),
             ArraySpec("logits_affine", 2, np.dtype("<f4")),
         )
-    # Class ids stay integers: fp16 would merge neighbouring ids above 2048.
+    # Class ids are stored as integers: above 2048 fp16 cannot tell neighbouring ids apart.
     ids = np.dtype("<u2") if classes <= 1 << 16 else np.dtype("<i4")
     return (ArraySpec("logits", k, np.dtype("<f2")), ArraySpec("logits_ids", k, ids))
 
 
 def check_encoding(identity: TeacherIdentity, encoding: str) -> None:
-    """Refuse top-k of features, and a K that keeps every class. Raises ConfigError."""
+    """Raise ConfigError for top-k of features, and for a K that keeps every class."""
     kind, k = parse_encoding(encoding)
     if kind != "topk":
         return
@@ -102,9 +95,9 @@ def check_encoding(identity: TeacherIdentity, encoding: str) -> None:
 
 
 def first_unstorable(targets_NC: np.ndarray, encoding: str) -> tuple[int, str] | None:
-    """The first row of fp32 targets that this encoding cannot hold, and what is wrong with it.
+    """The first row of fp32 targets that this encoding cannot store, and the reason.
 
-    None if it holds them all. What is wrong: "NaN", "infinity" or "a value too large for float16".
+    None if all rows can be stored. Reasons: "NaN", "infinity" or "a value too large for float16".
     """
     kind, k = parse_encoding(encoding)
     limit = _INT8_MAX if kind == "int8" else _FLOAT16_MAX
@@ -122,17 +115,17 @@ def first_unstorable(targets_NC: np.ndarray, encoding: str) -> tuple[int, str] |
 
 
 def encode(logits_NC: np.ndarray, encoding: str, target: str = "logits") -> EncodedRows:
-    """Encode fp32 targets [N, C]: class logits, or ``features``, which are no distribution.
+    """Encode fp32 targets [N, C]. ``target`` is ``logits``, or ``features`` without a softmax.
 
     Raises:
         TeacherError: A value is not finite, or too large for the encoding.
     """
     if found := first_unstorable(logits_NC, encoding):
-        row, what = found
+        row, reason = found
         raise TeacherError(
-            f"a teacher gave {what}",
-            expected=f"fp32 targets that {encoding} can hold",
-            found=f"{what} in row {row} of {len(logits_NC)}",
+            f"the output of a teacher contains {reason}",
+            expected=f"fp32 targets that {encoding} can store",
+            found=f"{reason} in row {row} of {len(logits_NC)}",
             remedy="use precision fp32 or encoding int8, and check the weights of the teacher",
         )
     kind, k = parse_encoding(encoding)
@@ -150,10 +143,10 @@ def decode(
     classes: int,
     log_z_N: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Stored rows back to fp32 [N, C].
+    """Decode stored rows to fp32 [N, C].
 
-    Top-k needs ``log_z_N``: softmax of the result gives the K classes their exact
-    probabilities and spreads the rest evenly over the other classes.
+    Top-k needs ``log_z_N``: after a softmax the K classes have their exact probabilities, and the
+    remaining probability is spread evenly over the other classes.
     """
     kind, _ = parse_encoding(encoding)
     if kind == "float16":
@@ -169,7 +162,7 @@ def decode(
 
 
 def _refine_int8(logits_NC: np.ndarray, encoded: EncodedRows) -> EncodedRows:
-    """Give up the far tail of rows of wide range where finer steps are worth more, by KL."""
+    """In rows of a wide range, clip the lowest logits where the finer steps lower the KL."""
     classes = logits_NC.shape[1]
 
     def kl_nats(rows: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -181,8 +174,8 @@ def _refine_int8(logits_NC: np.ndarray, encoded: EncodedRows) -> EncodedRows:
     wide = np.flatnonzero(np.ptp(logits_NC, axis=1) > _WIDE_NATS)
     coarse_M = wide[kl_nats(wide, pick(wide)) > _FINE_KL_NATS]
     best, best_M = pick(coarse_M), kl_nats(coarse_M, pick(coarse_M))
-    for share in _KEPT_RANGES:
-        tried = _encode_int8(logits_NC[coarse_M], share).arrays
+    for fraction in _KEPT_FRACTIONS:
+        tried = _encode_int8(logits_NC[coarse_M], fraction).arrays
         kl_M = kl_nats(coarse_M, tried)
         better = kl_M < best_M
         best_M[better] = kl_M[better]
@@ -193,13 +186,13 @@ def _refine_int8(logits_NC: np.ndarray, encoded: EncodedRows) -> EncodedRows:
     return encoded
 
 
-def _encode_int8(logits_NC: np.ndarray, kept_range: float) -> EncodedRows:
-    """Affine codes of the upper ``kept_range`` of each row's range; what lies below is raised."""
+def _encode_int8(logits_NC: np.ndarray, kept_fraction: float) -> EncodedRows:
+    """Affine codes for the upper ``kept_fraction`` of each row's range; lower values are raised."""
     high_N1 = logits_NC.max(axis=1, keepdims=True).astype(np.float64)
-    low_N1 = high_N1 - kept_range * (high_N1 - logits_NC.min(axis=1, keepdims=True))
+    low_N1 = high_N1 - kept_fraction * (high_N1 - logits_NC.min(axis=1, keepdims=True))
     scale_N1 = ((high_N1 - low_N1) / _INT8_LEVELS).astype(np.float32)
     zero_N1 = (low_N1 + 128.0 * scale_N1).astype(np.float32)
-    # Rounding uses the fp32 scale and zero that the reader will see.
+    # Round with the fp32 scale and zero that the reader will use.
     divisor_N1 = np.where(scale_N1 > 0, scale_N1, np.float32(1))
     q_NC = np.empty(logits_NC.shape, np.int8)
     for start in range(0, len(logits_NC), _CHUNK_ROWS):
@@ -211,7 +204,7 @@ def _encode_int8(logits_NC: np.ndarray, kept_range: float) -> EncodedRows:
 
 
 def _encode_topk(logits_NC: np.ndarray, k: int) -> EncodedRows:
-    # A stable sort: of equal logits the lower class id comes first, on every machine.
+    # A stable sort: among equal logits the lower class id comes first, on every machine.
     ids_NK = np.argsort(-logits_NC, axis=1, kind="stable")[:, :k]
     top_NK = np.take_along_axis(logits_NC, ids_NK, axis=1)
     dtype = array_specs(f"topk:{k}", logits_NC.shape[1])[1].dtype
@@ -231,7 +224,7 @@ def _decode_topk(
     top_NK = top_NK.astype(np.float32)
     z_N = log_z_N.astype(np.float64)
     kept_N = np.exp(top_NK.astype(np.float64) - z_N[:, None]).sum(axis=1)
-    # fp16 rounding may leave nothing, or less: then the rest gets a share that cannot matter.
+    # fp16 rounding may leave zero or less: then the other classes get a negligible probability.
     rest_N = np.maximum(1.0 - kept_N, 1e-9) / (classes - ids_NK.shape[1])
     out_NC = np.empty((len(top_NK), classes), np.float32)
     out_NC[:] = (z_N + np.log(rest_N)).astype(np.float32)[:, None]

@@ -1,6 +1,7 @@
-"""What training needs of the tables, memory-mapped: derived on first use, never published.
+"""The columns of the tables that training reads, memory-mapped; derived on first use.
 
-No Python object a frame, so that 1e8 rows cost address space and no memory. See derived.py.
+There is no Python object per frame, so 1e8 rows take address space but no memory. The index is
+never published with the cache. See derived.py.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ __all__ = ["TargetIndex", "build_index", "index_key"]
 
 _VERSION = 2
 _FREE_ROWS = 1 << 24
-_ROWS_A_BYTE = 64  # a shard with rows takes a byte for each row of the unit at the very least
+_ROWS_PER_BYTE = 64  # a real shard takes at least one byte per row
 
 
 def index_key(layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]) -> str:
-    """sha256 over the bytes that decide what the index holds: plan, videos, teachers, commits.
+    """sha256 over the files that determine the index: plan, videos, teachers, commits.
 
-    The commits pin the tables by their sha256, which is checked while the index is built. What the
-    manifest claims of itself is left out: a cache could claim to be another one.
+    The commit records contain the sha256 of each table, which is checked while the index is built.
+    The digest that the manifest states is not used: a cache could state that of another one.
 
     Raises CacheCorruptError if one of these files cannot be read.
     """
     digest = hashlib.sha256(f"distinit target index {space.capacity} {space.units}\n".encode())
-    for path in _deciding_files(layout, space, records):
+    for path in _key_files(layout, space, records):
         limit_bytes = MAX_TABLE_BYTES if path.suffix == ".parquet" else MAX_RECORD_BYTES
         try:
             sha256 = sha256_file(path, limit_bytes)
@@ -60,11 +61,11 @@ def index_key(layout: CacheLayout, space: RowSpace, records: Mapping[str, Teache
     return digest.hexdigest()
 
 
-def _deciding_files(
+def _key_files(
     layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]
 ) -> Iterator[Path]:
     yield layout.plan
-    if layout.videos.exists():  # written when an extraction ends
+    if layout.videos.exists():  # it is written at the end of an extraction
         yield layout.videos
     for name in sorted(records):
         yield layout.teacher_record(name)
@@ -76,8 +77,8 @@ class TargetIndex:
     """Per-row and per-video columns of one cache, memory-mapped and read-only.
 
     Attributes:
-        video_ids: bytes [V], sorted; a video's place in it is its number.
-        first_row, row_count: int64 [V]; the rows of a video lie side by side.
+        video_ids: bytes [V], sorted; the position of a video in it is its number.
+        first_row, row_count: int64 [V]; the rows of a video are consecutive.
         frame_index: int32 [rows_padded], -1 where a row is unused.
         video_number: int32 [rows_padded], -1 where a row is unused.
     """
@@ -92,7 +93,7 @@ class TargetIndex:
 
     @classmethod
     def open(cls, folder: Path, rows: int) -> TargetIndex | None:
-        """The index at ``folder`` of that many rows, None if there is none or it is damaged."""
+        """The index in ``folder``; None if it is missing, damaged or has another number of rows."""
         if not columns_are_sound(folder, _VERSION):
             return None
         index = cls(folder)
@@ -110,12 +111,12 @@ class TargetIndex:
         return self._map(f"committed-{teacher_id}")
 
     def unanswered(self, teacher_id: str) -> np.ndarray:
-        """int64 [M], ascending: used rows that this teacher has no answer for; they are NaN."""
+        """int64 [M], ascending: used rows without an output of this teacher; they are NaN."""
         return self._map(f"unanswered-{teacher_id}")
 
     def number_of(self, video_id: str) -> int:
-        """The number of a video. Raises CacheError if the cache has no rows of it."""
-        place_1, known_1 = find_texts(self.video_ids, np.array([video_id.encode()]))
+        """The number of a video. Raises CacheError if the cache has no such video."""
+        position_1, known_1 = find_texts(self.video_ids, np.array([video_id.encode()]))
         if not known_1[0]:
             raise CacheError(
                 f"the cache has no rows of video {video_id}",
@@ -123,14 +124,14 @@ class TargetIndex:
                 found=video_id,
                 remedy="extract this video into the cache, or leave it out",
             )
-        return int(place_1[0])
+        return int(position_1[0])
 
     def numbers_of(self, video_ids: np.ndarray) -> np.ndarray:
-        """The numbers (int64 [N]) of videos, ids as bytes. Raises CacheError as ``number_of``."""
-        place_N, known_N = find_texts(self.video_ids, video_ids)
+        """The numbers (int64 [N]) of videos, given ids as bytes. Raises as ``number_of``."""
+        position_N, known_N = find_texts(self.video_ids, video_ids)
         if not known_N.all():
             self.number_of(video_ids[~known_N][0].decode())
-        return place_N
+        return position_N
 
     def rows_of_videos(self, numbers_N: np.ndarray, frame_indices_NT: np.ndarray) -> np.ndarray:
         """Rows (int64 [N, T]) of T frames of each of N videos, -1 for frames without a row.
@@ -171,9 +172,9 @@ def build_index(
     records: Mapping[str, TeacherRecord],
     folder: Path,
 ) -> TargetIndex:
-    """Derive the index from the tables, checking each against its commit record.
+    """Build the index from the tables, checking each against its commit record.
 
-    One table and one commit record are in memory at a time. ``planned_ids_V``: bytes, sorted.
+    Only one table and one commit record are in memory at a time. ``planned_ids_V``: bytes, sorted.
 
     Raises:
         CacheCorruptError: A table is damaged or contradicts its commit, or there are more rows
@@ -189,14 +190,14 @@ def build_index(
 def _check_rows_exist(
     layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]
 ) -> None:
-    """The index takes some bytes a row: numbers in a manifest must not fill the disk."""
+    """The index takes a few bytes per row: numbers in a manifest alone must not fill the disk."""
     shards = (
         layout.shard(name, "logits", unit)
         for name in records
         for unit in committed_units(layout, name, space.units)
     )
     stored_bytes = sum(path.stat().st_size for path in shards if path.is_file())
-    if space.rows_padded > _FREE_ROWS + _ROWS_A_BYTE * stored_bytes:
+    if space.rows_padded > _FREE_ROWS + _ROWS_PER_BYTE * stored_bytes:
         raise CacheCorruptError(
             f"the manifest of {layout.root} claims more rows than its shards can hold",
             expected=f"shards for {space.units} units of {space.capacity} rows",
@@ -225,7 +226,7 @@ def _build_into(
         for name, record in records.items()
         for unit in committed_units(layout, name, space.units)
     }
-    rows_of = {
+    unit_rows = {
         unit: _index_frames(
             layout, space.capacity, read_commit(layout, record, unit), columns, maps
         )
@@ -234,7 +235,7 @@ def _build_into(
     for name, values in columns.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
     for record in records.values():
-        _index_teacher(layout, space, record, rows_of, folder)
+        _index_teacher(layout, space, record, unit_rows, folder)
 
 
 def _index_frames(
@@ -244,7 +245,7 @@ def _index_frames(
     columns: Mapping[str, np.ndarray],
     maps: Mapping[str, np.ndarray],
 ) -> int:
-    """Enter the frames of one unit; how many they are."""
+    """Add the frames of one unit to the index; returns their number."""
     path = layout.frames(commit.unit)
     table = read_frames(layout, commit, capacity)
     row_N = column(table, "row")
@@ -252,7 +253,7 @@ def _index_frames(
     names = np.array([v.encode() for v in coded.dictionary.to_pylist()], dtype=np.bytes_)
     number_D, known_D = find_texts(columns["video_ids"], names)
     if not known_D.all():
-        raise _contradiction(path, "videos of the plan", "a video that is not planned")
+        raise _contradiction(path, "videos of the plan", "a video that is not in the plan")
     number_N = number_D[coded.indices.to_numpy(zero_copy_only=False)] if len(row_N) else row_N
     index_N = column(table, "frame_index")
     maps["frame_index"][row_N] = index_N
@@ -268,18 +269,22 @@ def _add_videos(
     index_N: np.ndarray,
     path: Path,
 ) -> None:
-    """Extend ``first_row`` and ``row_count`` by one unit; look-up needs both properties checked."""
+    """Extend ``first_row`` and ``row_count`` by one unit.
+
+    Raises CacheCorruptError unless the rows of each video are consecutive and in frame order:
+    the binary search for rows relies on both.
+    """
     found, start_F, count_F = np.unique(number_N, return_index=True, return_counts=True)
     same_video = number_N[1:] == number_N[:-1]
     runs = len(number_N) - int(same_video.sum())
     one_block = runs == len(found) and (np.diff(row_N)[same_video] == 1).all()
     if not (one_block and (np.diff(index_N)[same_video] > 0).all()):
-        raise _contradiction(path, "rows of a video side by side, in frame order", "others")
-    fresh = columns["row_count"][found] == 0  # else it goes on from the unit before
+        raise _contradiction(path, "consecutive rows per video, in frame order", "another order")
+    fresh = columns["row_count"][found] == 0  # else it continues from the previous unit
     columns["first_row"][found[fresh]] = row_N[start_F[fresh]]
     ends_F = columns["first_row"][found] + columns["row_count"][found]
     if (row_N[start_F] != ends_F).any():
-        raise _contradiction(path, "rows of a video side by side", "rows in two places")
+        raise _contradiction(path, "consecutive rows per video", "rows of a video in two places")
     columns["row_count"][found] += count_F
 
 
@@ -287,7 +292,7 @@ def _index_teacher(
     layout: CacheLayout,
     space: RowSpace,
     record: TeacherRecord,
-    rows_of: Mapping[int, int],
+    unit_rows: Mapping[int, int],
     folder: Path,
 ) -> None:
     committed, unanswered = np.zeros(space.units, bool), [np.zeros(0, np.int64)]
@@ -298,12 +303,12 @@ def _index_teacher(
     maps = {n: _new_map(folder, f"{n}-{record.id}", rows, np.float32, np.nan) for n in names}
     for unit in committed_units(layout, record.id, space.units):
         commit = read_commit(layout, record, unit)
-        check_rows(record.id, commit, rows_of[unit], space.capacity)
+        check_rows(record.id, commit, unit_rows[unit], space.capacity)
         committed[unit] = True
         if commit.unanswered or commit.refused:
             frames = read_frames(layout, commit, space.capacity)
-            asked_N = column(frames, "row")
-            unanswered.append(asked_N[~answered_rows(frames, commit).to_numpy()])
+            row_N = column(frames, "row")
+            unanswered.append(row_N[~answered_rows(frames, commit).to_numpy()])
         if not names:
             continue
         table = read_confidence(layout, record, commit, space.capacity)

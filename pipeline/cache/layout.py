@@ -1,4 +1,4 @@
-"""Where everything of a target cache lies. Paths are a contract with outside readers."""
+"""Paths of all files of a target cache. They are part of the format that others read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CacheLayout"]
 
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """All paths of one cache, from its root."""
+    """All paths of the cache in folder ``root``."""
 
     root: Path
 
@@ -48,22 +48,22 @@ class CacheLayout:
 
     @property
     def fence(self) -> Path:
-        """The token of the run that may publish; see ``fence``."""
+        """The token of the run that may commit; see ``fence``."""
         return self.root / ".fence"
 
     @property
     def staging(self) -> Path:
-        """Files of unfinished tasks; never published, removed when a writer opens the cache."""
+        """Files of unfinished tasks; removed when a writer opens the cache."""
         return self.root / ".staging"
 
     def frames(self, unit: int) -> Path:
         return self.root / "frames" / f"{unit_name(unit)}.parquet"
 
     def teacher(self, teacher_id: str) -> Path:
-        """Folder of one teacher. Raises CacheCorruptError if the id is no plain folder name."""
+        """Folder of one teacher. Raises CacheCorruptError if the id is not a plain folder name."""
         if not TEACHER_ID_PATTERN.fullmatch(teacher_id):
             raise CacheCorruptError(
-                "a teacher id is no plain folder name",
+                "a teacher id is not a plain folder name",
                 expected="letters, digits and . _ @ + - only",
                 found=repr(teacher_id),
                 remedy="do not use this cache; ask its sender for a clean copy",
@@ -94,5 +94,5 @@ class CacheLayout:
         return committed_units(self.teacher(teacher_id) / "commits")
 
     def relative(self, path: Path) -> str:
-        """The path as records write it: relative to the root, with forward slashes."""
+        """The path as it is written in records: relative to the root, with forward slashes."""
         return path.relative_to(self.root).as_posix()

@@ -1,7 +1,8 @@
-"""How much memory a table of a cache may take, and what its texts may be.
+"""Limits on the memory that a table of a cache may take, and checks of its strings.
 
-A small file can ask for any amount: compressed pages that unpack to gigabytes, a dictionary with
-one long text that a million rows point to, runs of equal numbers. Honest tables stay far below.
+A small file can demand any amount of memory: compressed pages that unpack to gigabytes, a
+dictionary with one long string that a million rows refer to, runs of equal numbers. Tables that
+DistInit writes stay far below these limits.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from distinit.schemas.manifest import MAX_CAPACITY
 __all__ = ["MAX_TABLE_BYTES", "check_pages", "plain_texts"]
 
 MAX_TABLE_BYTES = 4 << 30
-"""Of a file: 100 bytes a video."""
-_MAX_PAGE_BYTES = 16 << 20  # writers end a page at 1 MiB, or after 20,000 rows
+"""Largest table file; ``plan.parquet`` takes about 100 bytes per video."""
+_MAX_PAGE_BYTES = 16 << 20  # writers start a new page at 1 MiB, or after 20,000 rows
 _MAX_TEXT_BYTES = 1 << 16
 _FREE_BYTES = 64 << 20
 _PATTERNS = {
@@ -33,7 +34,7 @@ _PATTERNS = {
 
 
 def check_pages(file: BinaryIO, metadata: pq.FileMetaData, schema: pa.Schema) -> None:
-    """Raise ValueError for a table that would take more memory than its bytes can be worth."""
+    """Raise ValueError for a table that takes far more memory than its file size justifies."""
     file_bytes = file.seek(0, 2)
     limit_rows = MAX_CAPACITY + file_bytes // 4  # a digest alone takes 32 bytes
     if not 0 <= metadata.num_rows <= limit_rows:
@@ -50,7 +51,7 @@ def check_pages(file: BinaryIO, metadata: pq.FileMetaData, schema: pa.Schema) ->
             )
         rows += pages.rows
     if rows != metadata.num_rows * metadata.num_columns:
-        raise ValueError("row groups and footer disagree on the rows")
+        raise ValueError("row groups and footer disagree on the number of rows")
 
 
 def _limit_bytes(schema: pa.Schema, name: str, rows: int, file_bytes: int) -> int:
@@ -60,9 +61,9 @@ def _limit_bytes(schema: pa.Schema, name: str, rows: int, file_bytes: int) -> in
 
 
 def plain_texts(table: pa.Table, schema: pa.Schema, file_bytes: int) -> pa.Table:
-    """``table``, of which texts were read as dictionaries, as ``schema`` has it.
+    """Convert ``table``, whose strings were read as dictionaries, to ``schema``.
 
-    Raises ValueError for texts that are too long, no UTF-8, or not what such a column holds.
+    Raises ValueError for strings that are too long, not UTF-8, or not valid for their column.
     """
     columns = []
     for field in schema:
@@ -78,15 +79,15 @@ def plain_texts(table: pa.Table, schema: pa.Schema, file_bytes: int) -> pa.Table
 def _plain(values: pa.ChunkedArray, name: str, limit_bytes: int) -> pa.ChunkedArray:
     text_bytes = 0
     for chunk in values.chunks:
-        chunk.validate(full=True)  # Parquet promises UTF-8, and nobody checks it
+        chunk.validate(full=True)  # Parquet requires UTF-8, but readers do not check it
         texts = chunk.dictionary
         lengths = pc.binary_length(texts)
         if (pc.max(lengths).as_py() or 0) > _MAX_TEXT_BYTES:
-            raise ValueError(f"column {name} holds a text of more than {_MAX_TEXT_BYTES} bytes")
+            raise ValueError(f"column {name} holds a string of more than {_MAX_TEXT_BYTES} bytes")
         text_bytes += pc.sum(lengths.take(chunk.indices)).as_py() or 0
         fits = pc.match_substring_regex(texts, _PATTERNS[name]) if name in _PATTERNS else None
         if fits is not None and not pc.all(fits.take(pc.unique(chunk.indices))).as_py():
-            raise ValueError(f"column {name} holds what is none")
+            raise ValueError(f"column {name} holds an invalid value")
     if text_bytes > limit_bytes:
-        raise ValueError(f"the texts of column {name} take {text_bytes} bytes")
+        raise ValueError(f"the strings of column {name} take {text_bytes} bytes")
     return values.cast(pa.string())

@@ -1,8 +1,8 @@
-"""What the pages of a Parquet file will take in memory, before any of them is decompressed.
+"""Reads how much memory the pages of a Parquet file will take, before they are decompressed.
 
-The footer states sizes that nothing enforces: Arrow allocates what each page's own header says, up
-to 2 GB. So the headers are read here first: Thrift's compact protocol, of which a page header needs
-a small part (parquet.thrift, ``struct PageHeader``).
+The sizes in the footer are not binding: Arrow allocates what the header of each page says, up to
+2 GB. So the page headers are read here first. They use Thrift's compact protocol, of which a page
+header needs only a small part (parquet.thrift, ``struct PageHeader``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["ColumnPages", "column_pages"]
 
 _HEADER_BYTES = 1 << 16
 _DEPTH = 8
-_UNCOMPRESSED, _COMPRESSED = 2, 3  # numbers of fields
+_UNCOMPRESSED, _COMPRESSED = 2, 3  # field ids of PageHeader
 # Types of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
@@ -31,14 +31,14 @@ class ColumnPages(NamedTuple):
 
 
 def column_pages(file: BinaryIO, metadata: pq.FileMetaData) -> Iterator[ColumnPages]:
-    """Pages of every column chunk, from their own headers.
+    """The pages of every column chunk, as their headers describe them.
 
-    Raises ValueError for headers that cannot be, and chunks outside of the file.
+    Raises ValueError for invalid headers, and for chunks outside of the file.
     """
     file_bytes = file.seek(0, 2)
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
-        if row_group.num_rows == 0:  # nothing is read, and its offsets mean nothing
+        if row_group.num_rows == 0:  # nothing is read from it, and its offsets are not meaningful
             continue
         for number in range(metadata.num_columns):
             column = row_group.column(number)
@@ -47,7 +47,7 @@ def column_pages(file: BinaryIO, metadata: pq.FileMetaData) -> Iterator[ColumnPa
                 start = min(start, column.dictionary_page_offset)
             end = start + column.total_compressed_size
             if not 0 <= start <= end <= file_bytes:
-                raise ValueError("a column chunk lies outside of the file")
+                raise ValueError("a column chunk is outside of the file")
             sizes = list(_page_sizes(file, start, end))
             largest = max(sizes, default=0)
             yield ColumnPages(column.path_in_schema, row_group.num_rows, sum(sizes), largest)
@@ -61,24 +61,24 @@ def _page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         fields = header.struct()
         uncompressed, compressed = fields.get(_UNCOMPRESSED, -1), fields.get(_COMPRESSED, -1)
         if uncompressed < 0 or compressed < 0:
-            raise ValueError("a page without its size")
-        start += header.place + compressed
+            raise ValueError("a page header without sizes")
+        start += header.position + compressed
         yield uncompressed
     if start != end:
-        raise ValueError("a page that reaches beyond its column chunk")
+        raise ValueError("a page extends beyond its column chunk")
 
 
 class _Header:
-    """A reader of one Thrift struct; of its fields only the integers are kept."""
+    """A reader of one Thrift struct that keeps only its integer fields."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.place = 0
+        self.position = 0
 
     def struct(self, depth: int = 0) -> dict[int, int]:
-        """Field number -> value of its integers. Raises ValueError."""
+        """Field id -> value, of integer fields. Raises ValueError."""
         if depth > _DEPTH:
-            raise ValueError("a page header that is nested too deeply")
+            raise ValueError("a page header is nested too deeply")
         fields: dict[int, int] = {}
         number = 0
         while (head := self._byte()) != 0:
@@ -103,17 +103,17 @@ class _Header:
             self._advance(self._unsigned())
         elif kind == _STRUCT:
             self.struct(depth + 1)
-        else:  # collections: page headers have none
-            raise ValueError(f"a page header with a field of type {kind}")
+        else:  # collections: page headers contain none
+            raise ValueError(f"a page header has a field of type {kind}")
 
     def _byte(self) -> int:
         self._advance(1)
-        return self._data[self.place - 1]
+        return self._data[self.position - 1]
 
     def _advance(self, count: int) -> None:
-        self.place += count
-        if self.place > len(self._data):
-            raise ValueError("a page header that does not end")
+        self.position += count
+        if self.position > len(self._data):
+            raise ValueError("a page header does not end")
 
     def _unsigned(self) -> int:
         value = shift = 0
@@ -124,7 +124,7 @@ class _Header:
             if byte < 0x80:
                 return value
             if shift > 63:
-                raise ValueError("a number in a page header that does not end")
+                raise ValueError("a number in a page header does not end")
 
     def _signed(self) -> int:
         value = self._unsigned()

@@ -1,9 +1,7 @@
-"""Reading a target cache: by identity (video, frame), never by position in some listing."""
+"""Reads a target cache. Rows are looked up by (video, frame), never by list position."""
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
@@ -14,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from distinit.pipeline.cache.arrays import check_array, shard_bytes
+from distinit.pipeline.cache.arrays import check_array, open_array
 from distinit.pipeline.cache.checksums import check_listed
-from distinit.pipeline.cache.completion import ExtractCommand, lacking_units, missing_lines
+from distinit.pipeline.cache.completion import ExtractCommand, missing_lines, missing_units
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
@@ -31,7 +29,6 @@ from distinit.pipeline.cache.tables import (
 )
 from distinit.pipeline.derived import index_folder
 from distinit.pipeline.open_files import files_at_once
-from distinit.pipeline.storage import open_inside
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
@@ -44,7 +41,7 @@ __all__ = ["TargetCache", "TeacherTargets"]
 
 
 class TargetCache:
-    """A cache open for reading. Picklable, and safe to use in forked processes."""
+    """A cache opened for reading. Picklable, and safe to use in forked processes."""
 
     def __init__(
         self,
@@ -56,21 +53,23 @@ class TargetCache:
         self.layout = layout
         self.manifest = manifest
         self.absent_teachers = absent_teachers
-        """Teachers of the manifest whose folder was not copied along."""
+        """Teachers of the manifest whose folder is missing from this copy of the cache."""
         self._key = key
 
     @classmethod
     def open(
         cls, path: str | Path, *, allow_incomplete: bool = False, allow_absent: bool = False
     ) -> TargetCache:
-        """Open the cache in folder ``path``; reads a few small files.
+        """Open the cache in folder ``path``. Reads a few small files only.
 
-        ``allow_absent``: teachers without a folder are left out, as ``absent_teachers``.
+        ``allow_absent``: accept a cache without the folders of some of its teachers; those are
+        listed in ``absent_teachers``.
 
         Raises:
-            CacheCorruptError: No cache, of another format version, or records that disagree.
-            CacheError: It is not complete (unless ``allow_incomplete``), or it holds none of its
-                teachers.
+            CacheCorruptError: The folder is not a cache, has another format version, or its
+                records contradict each other.
+            CacheError: The cache is not complete (unless ``allow_incomplete``), or the folders of
+                all its teachers are missing.
         """
         layout = CacheLayout(Path(path).resolve())
         manifest = read_manifest(layout)
@@ -80,9 +79,9 @@ class TargetCache:
         cache = cls(layout, manifest, absent_teachers=tuple(absent))
         if absent and not cache.teachers:
             raise CacheError(
-                f"{layout.root} holds none of its teachers",
-                expected=f"folders below teachers/: {', '.join(absent)}",
-                remedy="copy the folder of a teacher at least",
+                f"{layout.root} contains none of its teachers",
+                expected=f"folders in teachers/: {', '.join(absent)}",
+                remedy="copy the folder of at least one teacher",
             )
         for name in cache.teachers:
             cache._check_teacher(name)
@@ -101,10 +100,10 @@ class TargetCache:
         committed = len(self.layout.committed_units(name))
         if self.manifest.complete and committed < space.units:
             raise CacheCorruptError(
-                f"teacher {name} has lost units",
-                expected=f"{space.units} commit records, as the manifest says complete",
+                f"commit records of teacher {name} are missing",
+                expected=f"{space.units} commit records, since the manifest says that the cache is complete",
                 found=f"{committed} commit records",
-                remedy="run the same `distinit extract` again, or restore the cache from a copy",
+                remedy="rerun the same `distinit extract`, or restore the cache from a copy",
             )
         for spec in array_specs(record.encoding, record.identity.classes):
             folder = self.layout.array(name, spec.name)
@@ -112,34 +111,34 @@ class TargetCache:
 
     @cached_property
     def teachers(self) -> dict[str, TeacherRecord]:
-        """Records of all teachers that are here, by id."""
-        here = [name for name in self.manifest.teachers if name not in self.absent_teachers]
-        return {name: read_teacher(self.layout, name) for name in here}
+        """Records of all teachers whose folder exists, by id."""
+        present = [name for name in self.manifest.teachers if name not in self.absent_teachers]
+        return {name: read_teacher(self.layout, name) for name in present}
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What it lacks and the command that completes it, a line a teacher; empty if complete."""
+        """One line per incomplete teacher, with the command that completes it; empty if complete."""
         if self.manifest.complete:
             return ()
         run = ExtractCommand(str(self.layout.root), self.manifest.sampling)
-        lacking = lacking_units(self.layout, self.manifest)
-        lines = missing_lines(lacking, self.teachers, run)
-        return tuple(lines) or ("the extraction was not finished; run the same command again",)
+        units = missing_units(self.layout, self.manifest)
+        lines = missing_lines(units, self.teachers, run)
+        return tuple(lines) or ("the extraction was not finished; rerun the same command",)
 
     @cached_property
     def videos(self) -> pa.Table:
-        """``videos.parquet``: every video, failed ones too, in order of video_id."""
+        """``videos.parquet``: all videos, including failed ones, ordered by video_id."""
         return read_table(self.layout.videos, VIDEOS_SCHEMA)
 
     def video_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of ``videos``, some thousand rows at a time; nothing of them is kept."""
+        """The columns ``names`` of ``videos``, a few thousand rows at a time; nothing is cached."""
         return read_batches(self.layout.videos, VIDEOS_SCHEMA, names)
 
     @cached_property
     def index(self) -> TargetIndex:
-        """Derived per-row columns; built on first use of this content on this machine."""
+        """Memory-mapped columns per row; built when a machine first uses this content."""
         if self._key and (index_folder(self._key) / "index.json").exists():
-            # An unpickled copy: the process that pickled it has checked the index.
+            # An unpickled copy: the process that pickled it checked the index.
             return TargetIndex(index_folder(self._key))
         self._key = index_key(self.layout, self.manifest.row_space, self.teachers)
         folder = index_folder(self._key)
@@ -153,7 +152,7 @@ class TargetCache:
         return build_index(self.layout, ids_V, self.manifest.row_space, self.teachers, folder)
 
     def read_state(self) -> CacheState:
-        """The plan and every commit record. Raises CacheCorruptError for damaged ones."""
+        """The plan and all commit records. Raises CacheCorruptError if one is damaged."""
         plan = read_plan(self.layout.plan)
         self._check_plan(plan.capacity, plan.units)
         return read_state(self.layout, plan, self.teachers)
@@ -162,83 +161,59 @@ class TargetCache:
         space = self.manifest.row_space
         if (capacity, units) != (space.capacity, space.units):
             raise CacheCorruptError(
-                "the plan and the manifest of the cache disagree",
+                "the plan and the manifest of the cache contradict each other",
                 expected=f"{space.units} units of {space.capacity} rows",
                 found=f"{units} units of {capacity} rows",
-                remedy="run the same `distinit extract` again, or restore the cache from a copy",
+                remedy="rerun the same `distinit extract`, or restore the cache from a copy",
             )
 
     def digest_of(self, teacher_ids: Collection[str], state: CacheState | None = None) -> str:
-        """``content_digest`` of a cache that held these teachers alone, by its commit records.
+        """``content_digest`` of a cache with these teachers only, from the commit records.
 
-        It stays as it is when another teacher is added. ``state``: if it has been read already.
-        Raises CacheError for a teacher that is not in the cache, CacheCorruptError for damaged
-        commit records.
+        Adding another teacher to the cache does not change it. ``state``: pass it if it was read
+        already. Raises CacheError for a teacher that is not in the cache, CacheCorruptError for
+        damaged commit records.
         """
-        wanted = {self._known(name).id for name in teacher_ids}
-        return (state or self.read_state()).content_digest(self.manifest.sampling, wanted)
+        selected = {self._record(name).id for name in teacher_ids}
+        return (state or self.read_state()).content_digest(self.manifest.sampling, selected)
 
     def checked_digest(self, state: CacheState) -> str:
-        """``content_digest`` by the commit records: what was read, not what is claimed.
+        """``content_digest`` computed from the commit records, not taken from the manifest.
 
-        Raises CacheCorruptError if the manifest claims another. Where teachers are absent there is
-        nothing to compare: it is the digest of those that are here.
+        Raises CacheCorruptError if the manifest has another digest. If teachers are absent, it is
+        the digest of the teachers that are present, and there is nothing to compare it with.
         """
-        found, claimed = self.digest_of(self.teachers, state), self.manifest.content_digest
-        if claimed and not self.absent_teachers and found != claimed:
+        found, stated = self.digest_of(self.teachers, state), self.manifest.content_digest
+        if stated and not self.absent_teachers and found != stated:
             raise CacheCorruptError(
-                "the manifest claims another content than the commit records have",
-                expected=f"content_digest {claimed}",
+                "the content digest in the manifest is not that of the commit records",
+                expected=f"content_digest {stated}",
                 found=f"content_digest {found}",
-                remedy=f"run `distinit cache verify {self.layout.root}`, then the same `distinit "
-                "extract` again, or restore the cache from a copy",
+                remedy=f"run `distinit cache verify {self.layout.root}`, then rerun the same "
+                "`distinit extract`, or restore the cache from a copy",
             )
         return found
 
     def targets(self, teacher_id: str) -> TeacherTargets:
         """Targets of one teacher. Raises CacheError for a teacher that is not in the cache."""
-        return TeacherTargets(self, self._known(teacher_id))
+        return TeacherTargets(self, self._record(teacher_id))
 
     def zarr_array(self, teacher_id: str, name: str = "logits") -> zarr.Array[Any]:
-        """The stored array through the Zarr API; a missing shard raises instead of reading 0.
+        """The stored array through the Zarr API; a missing shard raises an error, see open_array.
 
-        Unused rows still read as zeros: take the rows that the index knows.
+        Unused rows read as zeros: use only rows that the index lists.
         """
-        import zarr
+        record, space = self._record(teacher_id), self.manifest.row_space
+        units = committed_units(self.layout, record.id, space.units)
+        return open_array(self.layout, record, name, units, space.capacity)
 
-        record, space = self._known(teacher_id), self.manifest.row_space
-        specs = {s.name: s for s in array_specs(record.encoding, record.identity.classes)}
-        limit_bytes = shard_bytes(specs[name], space.capacity)
-        for unit in committed_units(self.layout, record.id, space.units):
-            self._check_shard(self.layout.shard(record.id, name, unit), limit_bytes)
-        folder = self.layout.array(record.id, name)
-        return zarr.open_array(folder, mode="r", config={"read_missing_chunks": False})
-
-    def _check_shard(self, path: Path, limit_bytes: int) -> None:
-        """Zarr would wait for a pipe, follow a link to anywhere, and read a file of any size."""
-        try:
-            descriptor = open_inside(self.layout.root, path)
-            size_bytes = os.fstat(descriptor).st_size
-            os.close(descriptor)
-            if size_bytes > limit_bytes:
-                raise OSError(errno.EFBIG, f"{size_bytes} bytes, at most {limit_bytes} are right")
-        except FileNotFoundError:
-            return  # a unit without rows has no shard
-        except OSError as error:
-            raise CacheCorruptError(
-                f"a shard of the cache cannot be opened: {path}",
-                expected="a regular file of the cache",
-                found=error.strerror,
-                remedy="do not use this cache; ask its sender for a clean copy",
-            ) from error
-
-    def _known(self, teacher_id: str) -> TeacherRecord:
+    def _record(self, teacher_id: str) -> TeacherRecord:
         if teacher_id in self.absent_teachers:
             raise CacheError(
                 f"the folder of teacher {teacher_id} is not in this copy of the cache",
                 expected=f"a folder teachers/{teacher_id}",
                 found=f"only {', '.join(self.teachers)}",
-                remedy="copy it too, or take another teacher",
+                remedy="copy it too, or choose another teacher",
             )
         if teacher_id not in self.teachers:
             raise CacheError(
@@ -250,7 +225,7 @@ class TargetCache:
         return self.teachers[teacher_id]
 
     def __getstate__(self) -> dict[str, Any]:
-        _ = self.index  # built and checked once, here, not in every process
+        _ = self.index  # built and checked once here, not in every process
         kept = ("layout", "manifest", "absent_teachers", "_key")
         return {name: getattr(self, name) for name in kept}
 
@@ -260,36 +235,37 @@ def _not_complete(cache: TargetCache) -> CacheError:
         f"the cache {cache.layout.root} is not complete",
         expected=f"{cache.manifest.row_space.units} units of every teacher",
         found="\n".join(cache.missing),
-        remedy="run the command above, which does what is lacking; an extraction that was "
-        "interrupted goes on with its own command",
+        remedy="run the command above, which extracts what is missing; to resume an interrupted "
+        "extraction, rerun the same command",
     )
 
 
 class TeacherTargets:
-    """What one teacher said, row by row.
+    """The stored targets of one teacher, by row.
 
-    Threads may share it. Picklable; descriptors are opened per process.
+    Safe to share between threads. Picklable; each process opens its own files.
     """
 
     def __init__(self, cache: TargetCache, record: TeacherRecord) -> None:
         self.cache = cache
         self.record = record
         self._specs = array_specs(record.encoding, record.identity.classes)
-        # What is known of a shard is kept; of its descriptors only those that were used last.
+        # All readers are kept, since they remember which chunks were verified; only the most
+        # recently used ones keep their file open.
         self._shards: dict[tuple[str, int], ShardReader] = {}
         self._open: OrderedDict[tuple[str, int], ShardReader] = OrderedDict()
-        self._lock = threading.Lock()  # of both: a shard must not be closed while it is read
+        self._lock = threading.Lock()  # for both: no shard may be closed while it is read
 
     @cached_property
     def entropy_nats(self) -> np.ndarray:
-        """fp32 [rows_padded], memory-mapped, NaN where a row is unused.
+        """fp32 [rows_padded], memory-mapped; NaN in unused rows.
 
-        Raises CacheError for a feature teacher, which has no distribution.
+        Raises CacheError for a teacher that stores features, which have no entropy.
         """
         if self.record.identity.target == "features":
             raise CacheError(
                 f"teacher {self.record.id} stores features, which have no entropy",
-                expected="a teacher with target logits",
+                expected="a teacher whose target is logits",
                 found="target features",
                 remedy="choose another teacher for filtering",
             )
@@ -303,16 +279,16 @@ class TeacherTargets:
 
     @property
     def unit_rows(self) -> int:
-        """Rows of one unit."""
+        """Rows per unit."""
         return self.cache.manifest.row_space.capacity
 
     @cached_property
     def committed_units(self) -> np.ndarray:
-        """bool [units]: which units this teacher has written."""
+        """bool [units]: which units this teacher has committed."""
         return self.cache.index.committed(self.record.id)
 
     def logits(self, rows: np.ndarray) -> np.ndarray:
-        """fp32 [N, C] of the given rows, in their order; rows may repeat.
+        """Targets of the given rows, fp32 [N, C] in the same order; rows may repeat.
 
         Raises:
             CacheError: A row is outside of the cache.
@@ -329,14 +305,14 @@ class TeacherTargets:
                 for spec in self._specs:
                     self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
         log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
-        with np.errstate(all="ignore"):  # of what is not finite an error says more than a warning
+        with np.errstate(all="ignore"):  # values that are not finite raise an error below
             logits_NC = decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
             self._check_finite(rows_N, logits_NC)
         return logits_NC
 
     def _check_finite(self, rows_N: np.ndarray, logits_NC: np.ndarray) -> None:
-        """A NaN would spread when it is trained on; only what was never answered is stored so."""
-        if np.isfinite(logits_NC.sum()):  # the quick way: what is not finite stays so in a sum
+        """Raise for values that are not finite, except in rows without an output of the teacher."""
+        if np.isfinite(logits_NC.sum()):  # fast: a value that is not finite shows in the sum
             return
         wrong_N = ~np.isfinite(logits_NC).all(axis=1)
         wrong_N &= ~np.isin(rows_N, self.cache.index.unanswered(self.record.id))
@@ -357,16 +333,16 @@ class TeacherTargets:
                 "a row is outside of the cache",
                 expected=f"0 .. {space.rows_padded - 1} (-1 marks a frame without a row)",
                 found=int(rows_N[outside][0]),
-                remedy="leave frames without a row out before asking for targets",
+                remedy="remove frames without a row before reading targets",
             )
         unit_N = rows_N // space.capacity
         unwritten = (index.video_number[rows_N] < 0) | ~self.committed_units[unit_N]
         if unwritten.any():
             raise CacheCorruptError(
-                f"teacher {self.record.id} never wrote a row that is asked for",
-                expected="rows that rows_of gives",
+                f"teacher {self.record.id} never wrote a requested row",
+                expected="rows from cache.index.rows_of",
                 found=f"row {int(rows_N[unwritten][0])}",
-                remedy="take rows from this cache's index; extract again if it is incomplete",
+                remedy="take rows from the index of this cache; extract again if it is incomplete",
             )
         return unit_N
 

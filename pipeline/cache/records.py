@@ -1,4 +1,4 @@
-"""The JSON records of a cache: read with suspicion, written atomically."""
+"""Reads the JSON records of a cache and checks that they belong together."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ __all__ = [
 ]
 
 _RESTORE = "restore the file from a copy of the cache; `distinit cache verify` lists all damage"
-_TEACHER = (
-    "run the same `distinit extract` again, which writes it again, or restore the file from a copy "
-    "of the cache"
+_RESTORE_TEACHER = (
+    "rerun the same `distinit extract`, which writes the file again, or restore it from a copy of "
+    "the cache"
 )
-_AGAIN = (
-    "run the same `distinit extract` again, which does this unit again, or restore the file from "
+_RESTORE_COMMIT = (
+    "rerun the same `distinit extract`, which extracts this unit again, or restore the file from "
     "a copy of the cache; `distinit cache verify` lists all damage"
 )
 
 
 def read_manifest(layout: CacheLayout) -> CacheManifest:
     """Raises CacheCorruptError if it is missing, damaged or of another format version."""
-    missing = "no target cache, or one without its manifest"
+    missing = "not a target cache, or its manifest is missing"
     manifest = read_record(
         layout.manifest, CacheManifest, error=CacheCorruptError, remedy=_RESTORE, missing=missing
     )
     for teacher_id in manifest.teachers:
-        layout.teacher(teacher_id)  # refuses ids that are no folder names
+        layout.teacher(teacher_id)  # refuses ids that are not folder names
     return manifest
 
 
@@ -48,12 +48,12 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
         path,
         TeacherRecord,
         error=CacheCorruptError,
-        remedy=_TEACHER,
-        missing="no record of a teacher",
+        remedy=_RESTORE_TEACHER,
+        missing="the record of a teacher is missing",
     )
     if record.id != teacher_id or record.fingerprint != record.identity.fingerprint:
         raise CacheCorruptError(
-            f"{path} does not match itself",
+            f"{path} is inconsistent",
             expected=f"id {teacher_id}, fingerprint {record.identity.fingerprint}",
             found=f"id {record.id}, fingerprint {record.fingerprint}",
             remedy=_RESTORE,
@@ -62,7 +62,7 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
         check_encoding(record.identity, record.encoding)
     except ConfigError as error:
         raise CacheCorruptError(
-            f"{path} names an encoding that its teacher cannot have: {error.problem}",
+            f"{path} has an encoding that its teacher does not support: {error.problem}",
             expected=error.expected,
             found=error.found,
             remedy=_RESTORE,
@@ -73,15 +73,15 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
 def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitCommit:
     """The commit record of one unit.
 
-    Raises CacheCorruptError if it is missing, damaged, of another unit or teacher, not as it was
-    written, or lists other files than a commit of this unit does.
+    Raises CacheCorruptError if it is missing, damaged, changed after it was written, of another
+    unit or teacher, or if it does not list exactly the files of this unit.
     """
     path = layout.commit(teacher.id, unit)
     commit = read_record(
         path,
         UnitCommit,
         error=CacheCorruptError,
-        remedy=_AGAIN,
+        remedy=_RESTORE_COMMIT,
         missing="a unit is not committed",
     )
     expected = (unit, teacher.fingerprint)
@@ -92,13 +92,13 @@ def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitC
             found=(commit.unit, commit.teacher_fingerprint),
             remedy=_RESTORE,
         )
-    wanted = expected_files(layout, teacher, unit, commit.rows)
+    unit_files = expected_files(layout, teacher, unit, commit.rows)
     for relative in commit.files:
         safe_join(layout.root, relative)
-    if commit.files.keys() != wanted.keys():
+    if commit.files.keys() != unit_files.keys():
         raise CacheCorruptError(
-            f"{path} lists other files than a unit has",
-            expected=sorted(wanted),
+            f"{path} does not list the files of its unit",
+            expected=sorted(unit_files),
             found=sorted(commit.files),
             remedy=_RESTORE,
         )
@@ -107,7 +107,7 @@ def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitC
             f"{path} was changed after it was written",
             expected=f"record_sha256 {commit.seal()}",
             found=commit.record_sha256,
-            remedy=_AGAIN,
+            remedy=_RESTORE_COMMIT,
         )
     return commit
 
@@ -115,7 +115,7 @@ def read_commit(layout: CacheLayout, teacher: TeacherRecord, unit: int) -> UnitC
 def expected_files(
     layout: CacheLayout, teacher: TeacherRecord, unit: int, rows: int
 ) -> dict[str, Path]:
-    """Files of one unit of one teacher: relative path -> path. Without rows there is no shard."""
+    """Files of one unit of one teacher: relative path -> path. Without rows there are no shards."""
     paths = [layout.frames(unit), layout.confidence(teacher.id, unit)]
     if rows:
         specs = array_specs(teacher.encoding, teacher.identity.classes)

@@ -1,8 +1,8 @@
-"""Rows straight from local shards: each row is one ``preadv``, checked on first touch.
+"""Reads rows directly from local shards, with one ``preadv`` per row.
 
-A row costs a few microseconds this way, a thousand times less than through the Zarr API. The first
-row that is asked for of an inner chunk reads all its 16 rows, whose crc32c is verified; from then
-on the process trusts the chunk (decision 19).
+A row takes a few microseconds this way, a thousand times less than through the Zarr API. The first
+read from an inner chunk reads all its 16 rows and verifies their crc32c; after that the process
+trusts the chunk (decision 19).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _ABSENT = np.uint64(2**64 - 1)
 
 
 def crc32c(data: bytes | memoryview | np.ndarray) -> int:
-    """CRC-32C (Castagnoli), as Zarr's crc32c codec writes it."""
+    """CRC-32C (Castagnoli), as in Zarr's crc32c codec."""
     return int(google_crc32c.value(bytes(data)))
 
 
 class _Identity(NamedTuple):
-    """What tells an opened file from another one of the same name."""
+    """Identifies an open file, so that another file at the same path is noticed."""
 
     device: int
     inode: int
@@ -41,14 +41,15 @@ class _Identity(NamedTuple):
 
 
 class ShardReader:
-    """Rows of one shard file, [capacity, spec.width] without compression.
+    """Reads rows of one shard file, [capacity, spec.width] without compression.
 
-    The descriptor may be given back at any time (``release``): the next read opens the file again,
-    and what is known of its chunks is kept while it is the same file. Reads carry their own
-    offset, so a forked process may share the descriptor.
+    The file may be closed at any time (``release``); the next read opens it again. Which chunks
+    have been verified is remembered as long as it is the same file. Every read passes its own
+    offset, so forked processes may share the descriptor.
 
     Raises:
-        CacheCorruptError: The file is missing, leads outside of the cache, or its index is damaged.
+        CacheCorruptError: The file is missing, a link leads outside of the cache, or the index of
+            the shard is damaged.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class ShardReader:
         self._chunks = capacity // INNER_ROWS
         self._owner = f"{unit_name(unit)} of teacher {teacher_id}"
         self._remedy = (
-            f"run `distinit cache verify {layout.root} --repair`, then the same `distinit extract` "
-            "again; or fetch the cache again"
+            f"run `distinit cache verify {layout.root} --repair`, then rerun the same `distinit "
+            "extract`; or download the cache again"
         )
         self._descriptor = -1
         self._identity: _Identity | None = None
@@ -70,7 +71,7 @@ class ShardReader:
         self._open()
 
     def release(self) -> None:
-        """Give the descriptor back until the next read. Idempotent."""
+        """Close the file until the next read. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -80,7 +81,7 @@ class ShardReader:
             self.release()
 
     def _open(self) -> int:
-        """The descriptor; reads the index unless it is known already."""
+        """The descriptor. Reads the index of the shard if the file was not known yet."""
         if self._descriptor >= 0:
             return self._descriptor
         try:
@@ -88,18 +89,18 @@ class ShardReader:
         except OSError as error:
             raise CacheCorruptError(
                 f"a shard of the cache cannot be opened: {self.path} ({self._owner})",
-                expected="one file for every unit with rows",
+                expected="one file per unit with rows",
                 found=error.strerror,
                 remedy=self._remedy,
             ) from error
         try:
-            self._know_file()
+            self._identify_file()
         except BaseException:
             self.release()
             raise
         return self._descriptor
 
-    def _know_file(self) -> None:
+    def _identify_file(self) -> None:
         status = os.fstat(self._descriptor)
         identity = _Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if identity != self._identity:
@@ -115,7 +116,7 @@ class ShardReader:
             raise self._damaged("file", f"at least {index_bytes} bytes", f"{size} bytes")
         stored = int.from_bytes(raw[-CRC_BYTES:], "little")
         if crc32c(raw[:-CRC_BYTES]) != stored:
-            raise self._damaged("index", f"crc32c {stored:08x}", "another checksum")
+            raise self._damaged("index", f"crc32c {stored:08x}", "a different checksum")
         pairs = np.frombuffer(raw, "<u8", self._chunks * 2).reshape(self._chunks, 2)
         absent = (pairs == _ABSENT).all(axis=1)
         offsets = np.where(absent, 0, pairs[:, 0])
@@ -123,8 +124,12 @@ class ShardReader:
         limit = size - index_bytes - chunk_bytes
         sound = (pairs[:, 1] == chunk_bytes) & (offsets <= max(limit, -1) if limit >= 0 else False)
         if not (absent | sound).all():
-            raise self._damaged("index", f"chunks of {chunk_bytes} bytes inside the file", "others")
-        narrow = np.int32 if size < 1 << 31 else np.int64  # it stays in memory, for every unit
+            raise self._damaged(
+                "index",
+                f"chunks of {chunk_bytes} bytes inside the file",
+                "invalid offsets or sizes",
+            )
+        narrow = np.int32 if size < 1 << 31 else np.int64  # kept in memory for every unit
         return np.where(absent, -1, offsets.astype(np.int64)).astype(narrow)
 
     def _pread(self, size: int, offset: int) -> bytes:
@@ -145,10 +150,10 @@ class ShardReader:
         )
 
     def read_into(self, rows_N: np.ndarray, out_NW: np.ndarray, where_N: np.ndarray) -> None:
-        """Read rows (0-based in this shard) into ``out_NW[where_N]``, in the stored dtype.
+        """Read rows (0-based within this shard) into ``out_NW[where_N]``, in the stored dtype.
 
-        Raises CacheCorruptError for a row in a chunk that was never written, or whose checksum is
-        wrong when it is first read.
+        Raises CacheCorruptError for rows of a chunk that was never written, or whose checksum is
+        wrong at the first read.
         """
         descriptor = self._open()
         row_bytes = self._spec.row_bytes
@@ -157,38 +162,38 @@ class ShardReader:
         if (offset_N < 0).any():
             row = int(rows_N[offset_N < 0][0])
             raise self._damaged("content", f"row {row}", "a chunk that was never written")
-        known_N = self._verified[chunk_N]
-        if not known_N.all():
-            self._read_fresh(chunk_N, inside_N, out_NW, where_N, ~known_N)
-        offset_N = (offset_N + inside_N * row_bytes)[known_N]
+        verified_N = self._verified[chunk_N]
+        if not verified_N.all():
+            self._verify_and_read(chunk_N, inside_N, out_NW, where_N, ~verified_N)
+        offset_N = (offset_N + inside_N * row_bytes)[verified_N]
         view = memoryview(out_NW.view(np.uint8).reshape(-1))
-        places = (where_N[known_N] * row_bytes).tolist()
-        for offset, place in zip(offset_N.tolist(), places, strict=True):
+        destinations = (where_N[verified_N] * row_bytes).tolist()
+        for offset, start in zip(offset_N.tolist(), destinations, strict=True):
             try:
-                read = os.preadv(descriptor, [view[place : place + row_bytes]], offset)
+                read = os.preadv(descriptor, [view[start : start + row_bytes]], offset)
             except OSError as error:
                 raise self._unreadable(row_bytes, offset, error) from error
             if read != row_bytes:
-                raise self._damaged("file", f"{row_bytes} bytes at {offset}", "its end")
+                raise self._damaged("file", f"{row_bytes} bytes at {offset}", "the end of the file")
 
-    def _read_fresh(
+    def _verify_and_read(
         self,
         chunk_N: np.ndarray,
         inside_N: np.ndarray,
         out_NW: np.ndarray,
         where_N: np.ndarray,
-        fresh_N: np.ndarray,
+        unverified_N: np.ndarray,
     ) -> None:
-        """The rows of chunks that nobody has read yet, from the bytes that were verified."""
-        for chunk in np.unique(chunk_N[fresh_N]).tolist():
-            mine_N = chunk_N == chunk
+        """Read rows of chunks that were not verified yet, from the same bytes that are verified."""
+        for chunk in np.unique(chunk_N[unverified_N]).tolist():
+            in_chunk_N = chunk_N == chunk
             values_RW = self.read_chunk(chunk)
             if values_RW is not None:
-                out_NW[where_N[mine_N]] = values_RW[inside_N[mine_N]]
+                out_NW[where_N[in_chunk_N]] = values_RW[inside_N[in_chunk_N]]
                 self._verified[chunk] = True
 
     def read_chunk(self, chunk: int) -> np.ndarray | None:
-        """One inner chunk [16, width] with its checksum verified; None where absent."""
+        """One inner chunk [16, width], its checksum verified; None if it is absent."""
         self._open()
         offset = int(self.chunk_offsets[chunk])
         if offset < 0:
@@ -197,6 +202,6 @@ class ShardReader:
         raw = self._pread(size + CRC_BYTES, offset)
         stored = int.from_bytes(raw[size:], "little")
         if len(raw) != size + CRC_BYTES or crc32c(raw[:size]) != stored:
-            raise self._damaged(f"chunk {chunk}", f"crc32c {stored:08x}", "another checksum")
+            raise self._damaged(f"chunk {chunk}", f"crc32c {stored:08x}", "a different checksum")
         values = np.frombuffer(raw, self._spec.dtype, count=INNER_ROWS * self._spec.width)
         return values.reshape(INNER_ROWS, self._spec.width)

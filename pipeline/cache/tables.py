@@ -1,4 +1,4 @@
-"""The Parquet files of a cache: written whole, read with their schema checked."""
+"""Writes and reads the Parquet files of a cache; their schema and size are checked."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 _BATCH_ROWS = 2048
-_THRIFT_LIMIT = 1 << 20  # bytes of one text, and entries of one list, of a footer
+_THRIFT_LIMIT = 1 << 20  # bytes per string, and entries per list, of a footer
 _COUNTS = ("first_row", "reserved_rows")
 _COUNT = re.compile(rb"[0-9]{1,18}")
-_RESTORE = "run `distinit cache verify`, then restore the file from a copy or extract again"
+_RESTORE = "run `distinit cache verify`, then restore the file from a copy, or extract again"
 
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write ``table`` atomically.
 
-    Row numbers, frame indices and times step evenly, and floats share their exponents: each
-    column has the Parquet encoding that makes use of it (22 bytes a frame instead of 37).
+    Row numbers, frame indices and times increase in even steps, and floats have similar exponents.
+    Each column uses the Parquet encoding that suits it (22 instead of 37 bytes per frame).
     """
     kinds = {field.name: field.type for field in table.schema}
     encodings = {n: "DELTA_BINARY_PACKED" for n, kind in kinds.items() if pa.types.is_int64(kind)}
@@ -59,7 +59,8 @@ def write_table(table: pa.Table, path: Path) -> None:
             compression_level=19,
             use_dictionary=repeating,
             column_encoding=encodings,
-            # Tables are read whole, and there are many: neither statistics nor a second schema.
+            # Tables are read as a whole, and there are many small ones: no statistics, no second
+            # schema.
             write_statistics=False,
             store_schema=bool(table.schema.metadata),
         )
@@ -68,8 +69,8 @@ def write_table(table: pa.Table, path: Path) -> None:
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a whole table.
 
-    Raises CacheCorruptError if the file is missing, unreadable, of another schema, or would take
-    more memory than an honest one (see parquet_bounds).
+    Raises CacheCorruptError if the file is missing or unreadable, has another schema, or would take
+    more memory than a valid table (see parquet_bounds).
     """
     with _as_corrupt(path):
         data = read_bounded(path, MAX_TABLE_BYTES)
@@ -84,8 +85,8 @@ def parse_table(data: bytes, schema: pa.Schema, path: Path) -> pa.Table:
 
 
 def read_batches(path: Path, schema: pa.Schema, names: Sequence[str]) -> Generator[pa.RecordBatch]:
-    """Some columns of a table, some rows at a time. Raises CacheCorruptError as ``read_table``."""
-    wanted = pa.schema([schema.field(name) for name in names])
+    """The columns ``names`` of a table, a few rows at a time. Raises as ``read_table``."""
+    batch_schema = pa.schema([schema.field(name) for name in names])
     try:
         with _as_corrupt(path), os.fdopen(open_regular(path), "rb") as source:
             size = os.fstat(source.fileno()).st_size
@@ -93,10 +94,10 @@ def read_batches(path: Path, schema: pa.Schema, names: Sequence[str]) -> Generat
                 raise ValueError(f"a file of {size} bytes")
             with _open_table(source, schema, path) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False):
-                    table = plain_texts(pa.Table.from_batches([batch]), wanted, size)
+                    table = plain_texts(pa.Table.from_batches([batch]), batch_schema, size)
                     yield from table.combine_chunks().to_batches()
     finally:
-        pa.default_memory_pool().release_unused()  # Arrow would keep some 20 MB for later
+        pa.default_memory_pool().release_unused()  # Arrow would keep about 20 MB otherwise
 
 
 @contextmanager
@@ -104,18 +105,18 @@ def _as_corrupt(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, OverflowError, pa.ArrowException) as error:
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise CacheCorruptError(
             f"cannot read the table {path}",
             expected="a Parquet file of the cache format",
-            found=str(said).splitlines()[0][:200],
+            found=str(reason).splitlines()[0][:200],
             remedy=_RESTORE,
         ) from error
 
 
 @contextmanager
 def _open_table(source: BinaryIO, schema: pa.Schema, path: Path) -> Iterator[pq.ParquetFile]:
-    """The file, its sizes checked; texts are read as dictionaries, see ``plain_texts``."""
+    """Open a table and check its sizes. Strings are read as dictionaries, see ``plain_texts``."""
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     with pq.ParquetFile(
         source,
@@ -126,7 +127,7 @@ def _open_table(source: BinaryIO, schema: pa.Schema, path: Path) -> Iterator[pq.
         found = file.schema.to_arrow_schema()
         if not found.equals(schema, check_metadata=False):
             raise CacheCorruptError(
-                f"the table {path} has other columns than the format says",
+                f"the columns of the table {path} are not those of the format",
                 expected=", ".join(schema.names),
                 found=", ".join(found.names)[:400],
                 remedy=_RESTORE,
@@ -142,14 +143,14 @@ def column(table: pa.Table, name: str) -> np.ndarray:
 
 
 def plan_table(plan: UnitPlan) -> pa.Table:
-    """``plan.parquet``; capacity and base size ride in the schema metadata."""
+    """``plan.parquet``; capacity and base_videos are stored in the schema metadata."""
     rows = [
         {
-            name: task.first_unit if name == "task" else getattr(video, name)
+            name: group.first_unit if name == "task" else getattr(video, name)
             for name in PLAN_SCHEMA.names
         }
-        for task in plan.groups
-        for video in task.videos
+        for group in plan.groups
+        for video in group.videos
     ]
     metadata = {"capacity": str(plan.capacity), "base_videos": str(plan.base_videos)}
     schema = PLAN_SCHEMA.with_metadata(metadata)
@@ -162,7 +163,7 @@ def read_plan(path: Path) -> UnitPlan:
 
 
 def plan_of(table: pa.Table, path: Path) -> UnitPlan:
-    """The plan in ``table``, which was read from ``path``. Raises CacheCorruptError."""
+    """The plan stored in ``table``, which was read from ``path``. Raises CacheCorruptError."""
     capacity, base = _plan_sizes(table.schema, path)
     for batch in table.to_batches():
         _check_entries(batch, capacity, path)
@@ -172,9 +173,9 @@ def plan_of(table: pa.Table, path: Path) -> UnitPlan:
 
 
 def read_planned_ids(path: Path) -> tuple[np.ndarray, int, int]:
-    """Ids (bytes [V], sorted) of the planned videos, capacity and number of units of the plan.
+    """Ids of the planned videos (bytes [V], sorted), capacity and number of units of the plan.
 
-    Without an object a video. Raises CacheCorruptError if the plan cannot be read.
+    Creates no Python object per video. Raises CacheCorruptError if the plan cannot be read.
     """
     with (
         _as_corrupt(path),
@@ -192,16 +193,16 @@ def read_planned_ids(path: Path) -> tuple[np.ndarray, int, int]:
 
 
 def _check_entries(batch: pa.RecordBatch, capacity: int, path: Path) -> None:
-    """Raise CacheCorruptError for numbers that no plan has: sums of them must not overflow."""
-    most = {"probed_fps": 1e9, "task": MAX_UNITS, "size_bytes": 1 << 62}
+    """Raise CacheCorruptError for numbers out of range, whose sums could overflow."""
+    largest = {"probed_fps": 1e9, "task": MAX_UNITS, "size_bytes": 1 << 62}
     for name in (*_COUNTS, "probed_frames", "probed_fps", "task", "size_bytes"):
         if name not in batch.schema.names or not batch.num_rows:
             continue
         values_N = batch[name].to_numpy()
-        if not ((values_N >= 0) & (values_N <= most.get(name, capacity * MAX_UNITS))).all():
+        if not ((values_N >= 0) & (values_N <= largest.get(name, capacity * MAX_UNITS))).all():
             raise CacheCorruptError(
-                f"the plan {path} holds a number that no plan has",
-                expected=f"{name} from 0 to {most.get(name, capacity * MAX_UNITS):g}",
+                f"the plan {path} contains a number out of range",
+                expected=f"{name} from 0 to {largest.get(name, capacity * MAX_UNITS):g}",
                 found=f"{values_N.min()} .. {values_N.max()}",
                 remedy=_RESTORE,
             )
@@ -216,7 +217,7 @@ def _plan_sizes(schema: pa.Schema, path: Path) -> tuple[int, int]:
         if capacity % 64 == 0 and 64 <= capacity <= MAX_CAPACITY:
             return capacity, base
     raise CacheCorruptError(
-        f"the plan {path} does not say how long a unit is",
+        f"the plan {path} has no valid unit size",
         expected="capacity (a multiple of 64) and base_videos in its schema metadata",
         found=repr(b", ".join(sizes)[:80]),
         remedy=_RESTORE,
@@ -224,12 +225,12 @@ def _plan_sizes(schema: pa.Schema, path: Path) -> tuple[int, int]:
 
 
 def videos_table(plan: UnitPlan, outcomes: dict[str, VideoOutcome]) -> pa.Table:
-    """``videos.parquet``: every planned video with its outcome, in order of video_id."""
+    """``videos.parquet``: every planned video with its outcome, ordered by video_id."""
     rows = []
     for video_id, entry in sorted(plan.latest.items()):
         outcome = outcomes.get(video_id)
         if outcome is None or outcome.status == "spilled":
-            continue  # not decided yet
+            continue  # its outcome is not known yet
         rows.append(
             {
                 **outcome.model_dump(mode="python"),

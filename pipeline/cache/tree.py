@@ -1,4 +1,4 @@
-"""What lies in the folder of a cache: its files, a writer's private ones, and what must not be."""
+"""Lists the folder of a cache: published files, files of a writer, links and special files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Tree:
     """Paths relative to the root, with forward slashes, sorted.
 
     Attributes:
-        files: All regular files but the private ones and the list of checksums.
-        private: Those of writers: ``.lock``, ``.fence``, ``.staging`` and all below it.
-        odd: Links, pipes, devices, sockets, wherever they are. Nothing may be read through them.
+        files: Regular files, except the private ones and the list of checksums.
+        private: Files of writers: ``.lock``, ``.fence``, and everything in ``.staging``.
+        special: Links, pipes, devices and sockets, wherever they are. They must not be opened.
     """
 
     files: tuple[str, ...]
     private: tuple[str, ...]
-    odd: tuple[str, ...]
+    special: tuple[str, ...]
 
 
 def list_tree(layout: CacheLayout) -> Tree:
-    """List the folder; no link is followed and no file is opened."""
+    """List the folder without following links or opening files."""
     private_names = {layout.lock.name, layout.fence.name, layout.staging.name}
-    files, private, odd = [], [], []
+    files, private, special = [], [], []
     folders = [layout.root] if layout.root.is_dir() else []
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -38,9 +38,9 @@ def list_tree(layout: CacheLayout) -> Tree:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
-                    odd.append(name)
+                    special.append(name)
                 elif name.split("/", 1)[0] in private_names:
                     private.append(name)
                 elif name != layout.checksums.name:
                     files.append(name)
-    return Tree(*(tuple(sorted(names)) for names in (files, private, odd)))
+    return Tree(*(tuple(sorted(names)) for names in (files, private, special)))

@@ -1,4 +1,4 @@
-"""One unit while it is being filled: encoded rows in memory, then files in a staging folder."""
+"""Collects the encoded rows of one unit in memory, then writes its files to a staging folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNUSED = -1
 
 @dataclass(frozen=True, slots=True)
 class FrameRows:
-    """Identity of some frames of one video, arrays [N]."""
+    """Which frames of one video some rows hold, arrays [N]."""
 
     video_id: str
     time_base: str
@@ -57,7 +57,7 @@ class FrameRows:
 
 @dataclass(frozen=True, slots=True)
 class StagedTeacher:
-    """Finished files of one teacher for one unit: final path -> (staged path, size and sha256)."""
+    """Staged files of one teacher for one unit: final path -> (staged path, size and sha256)."""
 
     files: Mapping[Path, tuple[Path, FileEntry]]
     content_sha256: str
@@ -67,7 +67,7 @@ class StagedTeacher:
 
 @dataclass(frozen=True, slots=True)
 class StagedUnit:
-    """A finished unit that waits in the staging folder for its task's commit."""
+    """A finished unit in the staging folder, before its unit group is committed."""
 
     unit: int
     rows: int
@@ -77,7 +77,7 @@ class StagedUnit:
 
 
 class _TeacherRows:
-    """Encoded rows, confidence and losses of one teacher over a whole unit."""
+    """Encoded rows of one teacher over a unit, their confidence, and what the encoding lost."""
 
     def __init__(self, record: TeacherRecord, capacity: int) -> None:
         self.record = record
@@ -103,8 +103,8 @@ class _TeacherRows:
         stored_NC = decode(encoded, encoding, classes, confidence.log_z)
         self.fidelity.put(rows, fidelity_of(logits_NC, stored_NC))
 
-    def put_unanswered(self, rows: slice) -> None:
-        """NaN wherever there is a float, and no class: this teacher never saw these frames."""
+    def put_missing(self, rows: slice) -> None:
+        """Store NaN in all floats and class -1: this teacher has no output for these frames."""
         for values in (*self.arrays.values(), *self.confidence.values()):
             values[rows] = np.nan if np.issubdtype(values.dtype, np.floating) else 0
         if self.confidence:
@@ -118,14 +118,14 @@ class _TeacherRows:
         if not self.confidence:
             return None
         entropy_nats = self.confidence["entropy_nats"]
-        answered = used[~np.isnan(entropy_nats[used])]
-        return sums_of(self.fidelity, entropy_nats, answered)
+        with_output = used[~np.isnan(entropy_nats[used])]
+        return sums_of(self.fidelity, entropy_nats, with_output)
 
     def output_sums(self, used: np.ndarray) -> OutputSums | None:
         if not self.confidence:
             return None
-        answered = used[~np.isnan(self.confidence["entropy_nats"][used])]
-        return output_sums(self.confidence, self.record.identity.classes, answered)
+        with_output = used[~np.isnan(self.confidence["entropy_nats"][used])]
+        return output_sums(self.confidence, self.record.identity.classes, with_output)
 
     def confidence_table(self, row_N: np.ndarray, used: np.ndarray) -> pa.Table:
         if not self.confidence:
@@ -135,12 +135,14 @@ class _TeacherRows:
 
 
 class UnitBuffer:
-    """Rows of one unit, filled in any order, cleared where a video fails."""
+    """Rows of one unit. They may be filled in any order; rows of a failed video are cleared."""
 
     def __init__(self, unit: int, capacity: int, teachers: Sequence[TeacherRecord]) -> None:
         self.unit = unit
         self._capacity = capacity
-        self._videos: list[tuple[str, str]] = []  # (video_id, time_base), by number
+        self._videos: list[
+            tuple[str, str]
+        ] = []  # (video_id, time_base); ``_video`` holds positions in it
         self._video = np.full(capacity, _UNUSED, np.int32)
         self._frame_index = np.zeros(capacity, np.int64)
         self._pts = np.zeros(capacity, np.int64)
@@ -150,14 +152,14 @@ class UnitBuffer:
     def put(
         self, first_row: int, frames: FrameRows, logits: Mapping[str, np.ndarray] | None
     ) -> None:
-        """Place consecutive rows from ``first_row`` (0-based in this unit) on.
+        """Store consecutive rows, starting at ``first_row`` (0-based within this unit).
 
-        Without ``logits`` they are rows of a video that these teachers never see.
+        ``logits`` None: the teachers have no outputs for this video.
         """
         rows = slice(first_row, first_row + len(frames))
         for teacher_id, teacher in self._teachers.items():
             if logits is None:
-                teacher.put_unanswered(rows)
+                teacher.put_missing(rows)
             else:
                 teacher.put(rows, logits[teacher_id])
         key = (frames.video_id, frames.time_base)
@@ -169,14 +171,14 @@ class UnitBuffer:
         self._hash[rows] = frames.perceptual_hash
 
     def clear(self, first_row: int, rows: int) -> None:
-        """Take rows back, as if they had never been put."""
+        """Remove rows, as if they had never been stored."""
         part = slice(max(first_row, 0), max(first_row + rows, 0))
         self._video[part] = _UNUSED
         for teacher in self._teachers.values():
             teacher.clear(part)
 
     def stage(self, layout: CacheLayout, folder: Path) -> StagedUnit:
-        """Write all files of this unit below ``folder``."""
+        """Write all files of this unit to ``folder``."""
         used = np.flatnonzero(self._video != _UNUSED)
         frames = self._frames_table(used)
         frames_file = folder / "frames.parquet"
