@@ -74,7 +74,7 @@ def list_todays_corpus(
         # If several videos had the same path over time, the latest one is used.
         for entry in sorted(planned.values(), key=lambda entry: entry.in_corpus)
     }
-    corpus = list_corpus(config.videos, known, spool=spool, look=prober.look, progress=progress)
+    corpus = list_corpus(config.videos, known, spool=spool, visit=prober.visit, progress=progress)
     report = corpus_report(config.videos, corpus, planned, keep_gone=config.keep_gone)
     for line in report.lines():
         progress.message(line)

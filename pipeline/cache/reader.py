@@ -101,7 +101,7 @@ class TargetCache:
         if self.manifest.complete and committed < space.units:
             raise CacheCorruptError(
                 f"commit records of teacher {name} are missing",
-                expected=f"{space.units} commit records, since the manifest says that the cache is complete",
+                expected=f"{space.units} commit records: the manifest says that it is complete",
                 found=f"{committed} commit records",
                 remedy="rerun the same `distinit extract`, or restore the cache from a copy",
             )
@@ -117,7 +117,7 @@ class TargetCache:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """One line per incomplete teacher, with the command that completes it; empty if complete."""
+        """One line per incomplete teacher, with the command that completes it."""
         if self.manifest.complete:
             return ()
         run = ExtractCommand(str(self.layout.root), self.manifest.sampling)

@@ -95,9 +95,9 @@ class _Verification:
 
     def run(self) -> VerifyReport:
         tree = list_tree(self.layout)
-        self.problems += [f"{name}: a link or a special file" for name in tree.odd]
+        self.problems += [f"{name}: a link or a special file" for name in tree.special]
         manifest, state, digest = None, None, ""
-        if tree.odd:  # a pipe would be waited for, a link read
+        if tree.special:  # a pipe would be waited for, a link read
             self.notes.append("nothing was read: remove the links and special files first")
         else:
             manifest = self._attempt(partial(read_manifest, self.layout))

@@ -19,8 +19,8 @@ __all__ = [
     "walk_folder",
 ]
 
-# A test creates and decodes a file of each. Extensions that are ambiguous (.dat, .mod, .ps) are left
-# out; such videos can be named in a list.
+# A test creates and decodes a file of each. Ambiguous extensions (.dat, .mod, .ps) are left out;
+# such videos can be named in a list.
 _EXTENSIONS = (
     "264 265 3g2 3gp 3gp2 3gpp asf avi divx dv dvr-ms evo f4v flv gif gxf h261 h263 h264 h265 hevc "
     "ivf m1v m2p m2t m2ts m2v m4v mj2 mk3d mkv mov mp2v mp4 mp4v mpe mpeg mpg mpv2 mts "

@@ -156,7 +156,10 @@ def list_files(
 
 
 def find_videos(source: str) -> FoundVideos:
-    """Find the videos of ``source`` as ``list_corpus``, without reading them. Raises CorpusError."""
+    """Find the videos of ``source`` as ``list_corpus`` does, without reading them.
+
+    Raises CorpusError.
+    """
     if is_url(source):
         return _found_remote(source)
     path = Path(source)

@@ -228,7 +228,7 @@ class Spool:
                 yield
 
     def _evict(self, needed_bytes: int) -> int:
-        """Remove dead downloads, then unused files, least recently used first; bytes that remain."""
+        """Remove dead downloads, then the least recently used files; returns the bytes left."""
         files = [(path, path.stat()) for path in self.folder.iterdir() if path.name != _LOCK]
         total_bytes = sum(found.st_size for _, found in files)
         for path, found in sorted(files, key=lambda file: file[1].st_mtime_ns):

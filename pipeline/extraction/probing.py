@@ -32,14 +32,14 @@ class Announced:
 
 
 class Prober:
-    """Probes videos; those probed right after their download (``look``) are not probed again."""
+    """Probes videos; those probed right after their download (``visit``) are not probed again."""
 
     def __init__(self, decode: DecodeConfig, sampling: SamplingConfig) -> None:
         self._decode = decode
         self._sampling = sampling
         self._seen: dict[str, Announced | None] = {}
 
-    def look(self, digest: str, path: Path) -> None:
+    def visit(self, digest: str, path: Path) -> None:
         """Probe a remote video while it is at ``path``: it may be removed from there later."""
         self._seen[digest] = announced_by(path, self._decode, self._sampling)
 

@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_read_is_a_failed_video(home: Path) -> None:
     Path(os.fsdecode(os.fsencode(home) + b"/v/\xff.mp4")).write_bytes(b"x")
     result = run(home)
     assert {video.path: video.error for video in result.failed} == {
-        "link.mp4": "there is no such file",
+        "link.mp4": "no such file",
         "\\udcff.mp4": "its name is not UTF-8 text: rename it",
     }
     assert (result.videos, result.frames, result.complete) == (5, 33, True)
@@ -191,7 +191,7 @@ def test_other_extensions_are_counted(home: Path) -> None:
     result = run(home)
     assert result.corpus.left_out == {".srt": 2, ".txt": 1}
     assert "3 files with other extensions left out: .srt 2, .txt 1\n" in result.summary()
-    assert "hidden ones left out: .mp4 1\n" in result.summary()
+    assert "hidden files and folders left out: .mp4 1\n" in result.summary()
 
 
 def test_videos_gone_before_they_were_decoded_do_not_end_the_run(home: Path) -> None:

@@ -105,9 +105,7 @@ def test_a_missing_url_is_a_failed_video_and_a_later_run_can_add_it(
     cache, spool = tmp_path / "cache", tmp_path / "spool"
     result = run(listed, cache, spool)
     url = f"{served}/none.mp4"
-    assert [(v.path, v.error) for v in result.failed] == [
-        (url, "cannot be fetched: there is no such file")
-    ]
+    assert [(v.path, v.error) for v in result.failed] == [(url, "cannot be fetched: no such file")]
     assert (result.videos, result.frames, result.unavailable) == (3, 53, 1)
     assert (
         "1 of them could not be read or fetched: rerun the same command to try again"
@@ -139,7 +137,7 @@ def test_a_server_that_goes_away_ends_the_run_and_fails_no_video(
     def nobody_there(url: str) -> Any:
         return system(url.replace(served, "http://127.0.0.1:1"))
 
-    with pytest.raises(UnreachableError, match="the server does not answer"):
+    with pytest.raises(UnreachableError, match="the server does not respond"):
         run(listed, cache, spool, progress=GoesAway())
     monkeypatch.setattr(remote_module, "_system", system)
     again = run(listed, cache, spool)

@@ -96,7 +96,7 @@ def test_https_trusts_only_the_authorities_in_ssl_cert_file(
     )
     command = [sys.executable, "-m", "distinit.cli", "extract", "--quiet", "--json"]
     command += ["--config", str(tmp_path / "extract.json")]
-    with pytest.raises(CorpusError, match="none of the 2 videos behind URLs can be") as refused:
+    with pytest.raises(CorpusError, match="none of the 2 videos at URLs can be") as refused:
         extract(ExtractConfig.model_validate(config_of(str(tmp_path / "list.txt"), tmp_path)))
     assert "2 times: its TLS certificate is not trusted (SSL_CERT_FILE" in str(refused.value)
     # A separate process, since each process reads SSL_CERT_FILE once.

@@ -197,7 +197,7 @@ def test_every_video_is_told_by_its_escaped_name(
     _, said = hostile
     first = said[0].stdout.decode()
     assert "8 of 11 videos" in first
-    assert "  1 x there is no such file\n      link\\n\\x1b[0m.mp4\n" in first
+    assert "  1 x no such file\n      link\\n\\x1b[0m.mp4\n" in first
     assert "  1 x its name is not UTF-8 text\n      \\udcff\\n.mp4: rename it\n" in first
     assert re.search(r"duplicate +1  copy\\n.mp4 = ", first) or "= copy\\n.mp4" in first
     assert r"1 file with other extensions left out: .\x1b[7m 1" in first

@@ -106,7 +106,7 @@ def test_a_unit_of_a_teacher_that_was_not_named_waits_for_it(
 
 def test_readers_refuse_a_complete_cache_that_lost_a_commit(cache_root: Path) -> None:
     (cache_root / "teachers/beta/commits/unit-00002.json").unlink()
-    with pytest.raises(CacheCorruptError, match="teacher beta has lost units"):
+    with pytest.raises(CacheCorruptError, match="commit records of teacher beta are missing"):
         TargetCache.open(cache_root)
 
 

@@ -133,7 +133,7 @@ def test_a_class_id_out_of_range_is_refused() -> None:
 @pytest.mark.parametrize("encoding", ["float16", "int8", "topk:1"])
 def test_values_that_are_not_finite_are_refused(value: float, encoding: str) -> None:
     what = "NaN" if np.isnan(value) else "infinity"
-    with pytest.raises(TeacherError, match=f"a teacher gave {what}"):
+    with pytest.raises(TeacherError, match=f"the output of a teacher contains {what}"):
         encode(np.array([[1.0, value]], np.float32), encoding)
 
 

@@ -146,7 +146,7 @@ def test_a_teacher_that_gives_nan_stops_the_task(specs: list[GroupSpec]) -> None
     index_N = np.arange(2)
     logits = {t.id: caches.logits_of("x", t, index_N) for t in spec.teachers}
     logits["beta"][1, 2] = np.nan
-    with GroupWriter(spec) as task, pytest.raises(TeacherError, match="gave NaN"):
+    with GroupWriter(spec) as task, pytest.raises(TeacherError, match="contains NaN"):
         task.add(spec.videos[0], index_N, index_N, "1/25", np.zeros(2, np.uint64), logits)
 
 

@@ -83,7 +83,7 @@ def test_a_long_text_that_many_rows_point_to_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "bomb").stat().st_size < 2_000_000
     found = read_in_bounds(tmp_path / "bomb", "FRAMES_SCHEMA")
     assert [line.split()[0] for line in found] == ["refused"] * 2
-    assert all("a text of more than" in line for line in found)
+    assert all("a string of more than" in line for line in found)
 
 
 def test_rows_that_no_bytes_stand_for_are_refused(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_missing_source(tmp_path: Path) -> None:
 
 def test_a_single_video_is_no_corpus(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
-    with pytest.raises(CorpusError, match="is no list of videos") as caught:
+    with pytest.raises(CorpusError, match="is not a list of videos") as caught:
         list_corpus(str(tmp_path / "a.mp4"))
     assert "write its path into a .txt file" in str(caught.value)
 
@@ -171,7 +171,7 @@ def test_an_empty_folder_says_what_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n# nothing\n\n"])
 def test_an_empty_list(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(CorpusError, match="names no videos"):
+    with pytest.raises(CorpusError, match="has no videos"):
         list_corpus(str(tmp_path / "list.txt"))
 
 
@@ -187,14 +187,14 @@ def test_what_cannot_be_read_is_told_with_a_reason_and_ends_nothing(tmp_path: Pa
     assert corpus.unavailable == {
         "a\0b.mp4": "embedded null byte",
         "d.mp4": "not a regular file",
-        "gone.mp4": "there is no such file",
-        "link.mp4": "there is no such file",
+        "gone.mp4": "no such file",
+        "link.mp4": "no such file",
         "long" * 100: "File name too long",
         "pipe.mp4": "not a regular file",
     }
     with pytest.raises(CorpusError, match="6 of the videos cannot be read") as caught:
         corpus.require_all()
-    assert "gone.mp4 (there is no such file)" in str(caught.value)
+    assert "gone.mp4 (no such file)" in str(caught.value)
     assert "and 1 more" in str(caught.value)
 
 
@@ -220,7 +220,7 @@ def test_a_file_that_vanishes_while_it_is_hashed_is_told(
     monkeypatch.setattr(local_module, "sha256_file", vanishing)
     corpus = list_corpus(str(tmp_path))
     assert [file.path for file in corpus.files] == ["a.mp4"]
-    assert corpus.unavailable == {"b.mp4": "there is no such file"}
+    assert corpus.unavailable == {"b.mp4": "no such file"}
 
 
 def test_names_that_are_not_text_are_told_escaped(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_what_a_folder_leaves_out_is_counted(tmp_path: Path) -> None:
     assert corpus.left_out.hidden == {".mp4": 1, "folder": 1}
     assert left_out_lines(corpus.left_out.others, corpus.left_out.hidden) == [
         "5 files with other extensions left out: .txt 2, .\\udcff 1, .jpg 1, none 1",
-        "hidden ones left out: .mp4 1, folder 1",
+        "hidden files and folders left out: .mp4 1, folder 1",
     ]
 
 

@@ -42,12 +42,12 @@ def test_parquet_takes_the_column_path_or_the_only_one(columns: list[str], tmp_p
 
 
 BAD = {
-    "two columns, no path": ("l.csv", b"file,label\na.mp4,1\n", "a column path or url"),
+    "two columns, no path": ("l.csv", b"file,label\na.mp4,1\n", "no column of paths or URLs"),
     "a comma that is not quoted": ("l.csv", b"path,label\na,b.mp4,1\n", "row 2"),
     "no UTF-8": ("l.txt", b"\xff\xfe\x00a", "UTF-8"),
     "no Parquet": ("l.parquet", b"PAR1 torn", "cannot read the list"),
-    "comments only": ("l.txt", b"# nothing\n", "names no videos"),
-    "header only": ("l.csv", b"path\n", "names no videos"),
+    "comments only": ("l.txt", b"# nothing\n", "has no videos"),
+    "header only": ("l.csv", b"path\n", "has no videos"),
     "an open quote": ("l.csv", b'path\n"a.mp4\n', "cannot read the list"),
 }
 

@@ -66,7 +66,7 @@ def test_each_video_is_fetched_once_and_not_again_while_its_tag_stays(web, tmp_p
     source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
     spool = Spool(tmp_path / "spool", 100)  # room for one of them
     seen: dict[str, bytes] = {}
-    corpus = list_corpus(source, spool=spool, look=lambda d, p: seen.update({d: p.read_bytes()}))
+    corpus = list_corpus(source, spool=spool, visit=lambda d, p: seen.update({d: p.read_bytes()}))
     assert {hashlib.sha256(data).hexdigest() for data in seen.values()} == seen.keys()
     assert len(seen) == 2
     assert web.gets == {"/a.mp4": 1, "/b.mp4": 1}
@@ -120,7 +120,7 @@ def test_what_cannot_be_fetched_is_told_by_name_without_secrets(web, tmp_path: P
     assert [file.path for file in corpus.files] == [web.url("/ok.mp4")]
     assert corpus.unavailable == {
         web.url("/big.mp4"): "larger than the spool",
-        web.url("/none.mp4"): "cannot be fetched: there is no such file",
+        web.url("/none.mp4"): "cannot be fetched: no such file",
         web.url("/shut.mp4"): "cannot be fetched: access denied",
         web.url("/ill.mp4"): "cannot be fetched: HTTP status 500",
     }
@@ -147,11 +147,11 @@ def test_a_server_that_gives_nothing_is_told_once_and_soon(web, tmp_path: Path) 
     with pytest.raises(CorpusError) as refused:
         list_corpus(list_of(tmp_path, *urls), spool=Spool(tmp_path / "spool", 100))
     text = str(refused.value)
-    assert text.startswith("the first 16 of 40 videos behind URLs cannot be fetched")
-    assert "16 times: cannot be fetched: there is no such file" in text
+    assert text.startswith("the first 16 of 40 videos at URLs cannot be fetched")
+    assert "16 times: cannot be fetched: no such file" in text
     assert "SECRET" not in text
     assert len(web.gets) < 30
-    with pytest.raises(CorpusError, match="none of the 2 videos behind URLs can be fetched"):
+    with pytest.raises(CorpusError, match="none of the 2 videos at URLs can be fetched"):
         list_corpus(list_of(tmp_path, *urls[:2]), spool=Spool(tmp_path / "spool", 100))
 
 
@@ -159,11 +159,11 @@ def test_nobody_at_the_address_is_a_message_of_its_own(tmp_path: Path) -> None:
     with socket.socket() as reserved:  # bound, but nobody listens
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}/a.mp4"
-        with pytest.raises(CorpusError, match="the server does not answer"):
+        with pytest.raises(CorpusError, match="the server does not respond"):
             list_corpus(url, spool=Spool(tmp_path / "spool", 100))
         with pytest.raises(UnreachableError) as refused:
             Spool(tmp_path / "spool", 100).fetch(url, "0" * 64).__enter__()
-    assert "the same command goes on" in str(refused.value)
+    assert "rerun the same command to resume" in str(refused.value)
 
 
 def test_listing_shows_how_far_it_is(web, tmp_path: Path) -> None:
@@ -233,8 +233,8 @@ def test_an_s3_folder_and_s3_urls_in_a_list(bucket: dict[str, bytes], tmp_path: 
     listed = list_corpus(list_of(tmp_path, *wanted), spool=spool)
     assert listed.files == corpus.files
     some = list_corpus(list_of(tmp_path, "s3://videos/none.mp4", wanted[0]), spool=spool)
-    assert some.unavailable == {"s3://videos/none.mp4": "cannot be fetched: there is no such file"}
-    with pytest.raises(CorpusError, match="1 times: cannot be fetched: there is no such file"):
+    assert some.unavailable == {"s3://videos/none.mp4": "cannot be fetched: no such file"}
+    with pytest.raises(CorpusError, match="1 times: cannot be fetched: no such file"):
         list_corpus(list_of(tmp_path, "s3://videos/none.mp4"), spool=spool)
     with pytest.raises(CorpusError, match="no videos in s3://videos/empty"):
         list_corpus("s3://videos/empty/", spool=spool)

@@ -98,9 +98,9 @@ def test_a_wait_for_room_and_a_download_end_when_they_are_no_longer_wanted(
     with spool.fetch(web.url("/a")), ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(spool.fetch(web.url("/b"), None, stopping).__enter__)
         stopping.set()
-        with pytest.raises(DecodeError, match="no longer wanted"):
+        with pytest.raises(DecodeError, match="no longer needed"):
             waiting.result(60)
-    with pytest.raises(DecodeError, match="no longer wanted"):
+    with pytest.raises(DecodeError, match="no longer needed"):
         spool.fetch(web.url("/b"), None, stopping).__enter__()
     assert kept(spool) == {}, "a made room, and nothing came"
 
@@ -209,7 +209,7 @@ def test_after_four_tries_the_reason_is_told_without_the_secret(web, tmp_path: P
 
 
 def test_what_is_not_there_is_asked_for_once(web, tmp_path: Path) -> None:
-    with pytest.raises(DecodeError, match="there is no such file"):
+    with pytest.raises(DecodeError, match="no such file"):
         Spool(tmp_path, 100).fetch(web.url("/none.mp4")).__enter__()
     assert web.gets["/none.mp4"] <= 1
 
