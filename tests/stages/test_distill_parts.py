@@ -93,7 +93,7 @@ def test_the_whole_cache_leaves_nothing_to_say(copy: Path) -> None:
 def test_a_digest_that_is_only_claimed_is_refused(copy: Path) -> None:
     real = manifest_of(copy)["content_digest"]
     write_manifest(copy, content_digest="0" * 64)
-    with pytest.raises(CacheCorruptError, match="claims another content") as caught:
+    with pytest.raises(CacheCorruptError, match="is not that of the commit records") as caught:
         trained(copy)
     assert caught.value.found == f"content_digest {real}"
     assert not (copy / "run").exists()
