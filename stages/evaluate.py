@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from distinit.pipeline.compute.device import resolve_device
-from distinit.pipeline.datasets.store import scored_videos
+from distinit.pipeline.datasets.scored import scored_videos
 from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
+from distinit.pipeline.datasets.scored import scored_videos
 from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_of,
@@ -15,7 +16,6 @@ from distinit.pipeline.datasets.store import (
     geometry_of,
     refuse_other_range,
     refuse_unusable,
-    scored_videos,
     with_undecodable,
 )
 from distinit.pipeline.evaluation.confusion import plot_confusion

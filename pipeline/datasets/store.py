@@ -8,7 +8,6 @@ from pathlib import Path
 
 from distinit.pipeline.corpus.listing import list_files
 from distinit.pipeline.datasets.listing import known_files
-from distinit.pipeline.evaluation.score import ScoredVideo
 from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.frames.build_flow import build_flow_store, flow_spec
 from distinit.pipeline.frames.commits import read_manifest
@@ -29,7 +28,6 @@ __all__ = [
     "geometry_of",
     "refuse_other_range",
     "refuse_unusable",
-    "scored_videos",
     "with_undecodable",
 ]
 
@@ -200,22 +198,3 @@ def _undecodable(problem: str, dataset: DatasetRecord) -> DatasetError:
         found="\n".join(reasons),
         remedy="replace these videos, or leave the class out; then give another --out",
     )
-
-
-def scored_videos(dataset: DatasetRecord, store: FrameStore) -> list[ScoredVideo]:
-    """The test videos with their ids in ``store``.
-
-    Raises FrameStoreError if one is absent that was decoded before.
-    """
-    by_digest = store.by_digest
-    for video in dataset.subset("test"):
-        if video.digest not in by_digest and video.path not in dataset.undecodable:
-            raise FrameStoreError(
-                f"test video {video.path} is not in the frame store {store.root}",
-                expected="the store that the run was trained and evaluated with",
-                remedy="give that store, or build it again from the same videos",
-            )
-    return [
-        ScoredVideo(video.path, video.label, by_digest.get(video.digest))
-        for video in dataset.subset("test")
-    ]

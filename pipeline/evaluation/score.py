@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distinit.pipeline.datasets.scored import ScoredVideo
 from distinit.pipeline.evaluation.clips import (
     ClipProtocol,
     centre_crop,
@@ -27,19 +28,10 @@ from distinit.schemas.errors import DatasetError
 from distinit.schemas.run import EvaluationResult
 from distinit.schemas.training import ClipConfig
 
-__all__ = ["LABELS_HEAD", "ScoredVideo", "score_student"]
+__all__ = ["LABELS_HEAD", "score_student"]
 
 LABELS_HEAD = "labels"
 """Name of the one head of a finetuned student."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredVideo:
-    """A test video. Without a ``video_id`` it could not be decoded, and counts as wrong."""
-
-    path: str
-    label: int
-    video_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

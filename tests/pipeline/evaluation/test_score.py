@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distinit.pipeline.evaluation.score import ScoredVideo, score_student
+from distinit.pipeline.datasets.scored import ScoredVideo
+from distinit.pipeline.evaluation.score import score_student
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import NullProgress
