@@ -2,7 +2,7 @@
 
     python benchmarks/probe_study.py
 
-Prints, for each network, deviations as computed by ``ProbeAnswer.deviation``: the largest
+Prints, for each network, deviations as computed by ``ProbeOutput.deviation``: the largest
 difference of a signed sum, as a share of the spread of the output.
 """
 
@@ -18,10 +18,10 @@ from torchvision import models
 from torchvision.transforms import functional as transforms
 
 from distinit.pipeline.teachers.preprocess import preprocess
-from distinit.pipeline.teachers.probe import answer_record, probe_frame
+from distinit.pipeline.teachers.probe import probe_frame, probe_record
 from distinit.pipeline.teachers.registry import load_network
 from distinit.pipeline.video.views import View
-from distinit.schemas.teacher import PreprocessSpec, ProbeAnswer, TeacherRequest
+from distinit.schemas.teacher import PreprocessSpec, ProbeOutput, TeacherRequest
 
 SPEC = PreprocessSpec(
     resize_mode="short_edge",
@@ -58,7 +58,7 @@ def probe_output(
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     off_by_one_in: int = 0,
-) -> ProbeAnswer:
+) -> ProbeOutput:
     """Return the output of ``network`` for the probe picture, the first of ``batch`` frames.
 
     With ``off_by_one_in=N``, one in N values of the resized picture is changed by one level (of
@@ -83,10 +83,10 @@ def probe_output(
     autocast = torch.autocast("cpu", dtype=half, enabled=half is not None)
     with torch.inference_mode(), autocast:
         row_C = network(input_NCHW)[0].float().numpy()
-    return answer_record(row_C, "study")
+    return probe_record(row_C, "study")
 
 
-def unchanged(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeAnswer]:
+def unchanged(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeOutput]:
     """Outputs of the same teacher with other arithmetic, as on other machines."""
     outputs = {}
     for threads in (1, 2):
@@ -105,7 +105,7 @@ def unchanged(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeAnswer
     return outputs
 
 
-def edited(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeAnswer]:
+def edited(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeOutput]:
     """Outputs of different teachers with the same weights, after edits that weights do not show."""
     specs = {
         "mean 1 % higher": {"mean": tuple(1.01 * m for m in spec.mean)},

@@ -26,19 +26,19 @@ __all__ = [
 ]
 
 MAX_ID_BYTES = 64
-"""Longest video id, in bytes: indexes reserve as much for every video as the longest id takes."""
+"""Longest video id, in bytes. An index stores all ids at the length of the longest one."""
 
 SHA256_PATTERN = "^[0-9a-f]{64}$"
 VIDEO_ID_PATTERN = rf"^[A-Za-z0-9._-]{{1,{MAX_ID_BYTES}}}$"
 
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
-"""A digest in hexadecimal. Nothing else may stand where a digest is read from a file."""
+"""A digest in hexadecimal. Any other value in a file is an error."""
 
 VideoId = Annotated[str, StringConstraints(pattern=VIDEO_ID_PATTERN)]
-"""What a video is called in tables and records: 16 hex digits of its sha256, and ``-N``."""
+"""The id of a video in tables and records: 16 hex digits of its sha256, and ``-N`` if needed."""
 
 Name = Annotated[str, StringConstraints(max_length=1_000)]
-"""A name that people read: a label space, an architecture."""
+"""A name for people, such as that of a label space or an architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:
 
 
 class Record(BaseModel):
-    """Immutable, closed: an unknown key is an error, never ignored."""
+    """An immutable record. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,19 +76,19 @@ class Record(BaseModel):
 
 
 class SealedRecord(Record):
-    """A record that knows its own digest: a flipped bit in a number is noticed."""
+    """A record that contains its own digest, so that damage in any field is detected."""
 
     seal: Sha256 | Literal[""] = Field(
         "", description="sha256 of the canonical JSON of the other fields"
     )
 
     def sealed(self) -> Self:
-        """The same with its seal."""
+        """The same record with its seal."""
         return self.model_copy(update={"seal": self._digest()})
 
     @property
     def is_intact(self) -> bool:
-        """Whether the seal is that of the other fields."""
+        """Whether the seal matches the other fields."""
         return self.seal == self._digest()
 
     def _digest(self) -> str:
@@ -96,7 +96,7 @@ class SealedRecord(Record):
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """JSON with sorted keys and without spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -106,7 +106,7 @@ def sha256_of(value: Any) -> str:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of a dumped record; a list of plain values is one value."""
+    """Dotted name -> value of a dumped record; a list of plain values counts as one value."""
     if isinstance(value, dict):
         pairs = ((str(k), v) for k, v in value.items())
     elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
@@ -120,7 +120,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``name: A there, B now`` of each name whose values differ, for a message."""
+    """``name: A there, B now`` for each name whose values differ, for a message."""
     return [
         f"{name}: {there.get(name, 'absent')} there, {now.get(name, 'absent')} now"
         for name in sorted(there.keys() | now.keys())

@@ -1,7 +1,7 @@
-"""The project's error tree: every failure a user can cause or meet has a class here.
+"""All errors that users can meet, as subclasses of ``DistInitError``.
 
-A message answers three questions: what was expected, what was found, what to do.
-The CLI prints it without a traceback and exits with ``exit_code``.
+A message states what was expected, what was found, and what to do. The CLI prints it without a
+traceback and exits with ``exit_code``.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 
-_INDENT = " " * 12  # below the detail: a line that a value brings along is told apart
+_INDENT = " " * 12  # of further lines of a value, so that they do not look like lines of ours
 
 
 class DistInitError(Exception):
-    """Root of the tree. ``problem`` is one sentence; the rest is optional detail."""
+    """Base of all errors. ``problem`` is one sentence; the other arguments are optional details."""
 
     exit_code = 1
 
@@ -56,7 +56,7 @@ class DistInitError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # Names and values in a message may come from a stranger's file: see wording.one_line.
+        # Names and values may come from files of others: see wording.one_line.
         lines = [one_line(self.problem)]
         for label, detail in (
             ("expected:", self.expected),
@@ -69,8 +69,8 @@ class DistInitError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments are lost by BaseException's own reduce, and these
-        # errors cross process boundaries (Ray actors, loader workers).
+        # BaseException.__reduce__ loses keyword-only arguments, and these errors are pickled
+        # between processes (Ray actors, loader workers).
         return (_rebuild, (type(self), self.problem, self.expected, self.found, self.remedy))
 
 
@@ -87,13 +87,13 @@ class ConfigError(DistInitError):
 
 
 class CorpusError(DistInitError):
-    """The input videos cannot be listed: missing folder, empty list, unreadable file."""
+    """The input videos cannot be listed: a missing folder, an empty list, an unreadable file."""
 
     exit_code = 2
 
 
 class UnreachableError(CorpusError):
-    """The server that the videos come from does not answer: this is no video's fault."""
+    """The server of the videos does not respond, so no video is recorded as failed."""
 
     exit_code = 1
 
@@ -109,11 +109,11 @@ class FFmpegNotFoundError(DistInitError):
 
 
 class DecodeError(DistInitError):
-    """One video could not be decoded completely. Recorded per video, ends no run."""
+    """A video could not be decoded. It is recorded as failed; the run continues."""
 
 
 class DecodeKilledError(DecodeError):
-    """Something outside ended ffmpeg. It says nothing about the video: try again."""
+    """ffmpeg was killed from outside. The video may be fine: try again."""
 
 
 class TeacherError(DistInitError):
@@ -123,7 +123,7 @@ class TeacherError(DistInitError):
 
 
 class TargetError(DistInitError):
-    """A teacher has no usable answer for a video. Recorded per video, ends no run."""
+    """A teacher has no usable output for a video. It is recorded; the run continues."""
 
 
 class WeightsError(DistInitError):
@@ -131,19 +131,19 @@ class WeightsError(DistInitError):
 
 
 class CacheError(DistInitError):
-    """A target cache that cannot be read or written as asked."""
+    """A target cache that cannot be read or written as requested."""
 
 
 class CacheMismatchError(CacheError):
-    """The cache belongs to another corpus, sampling or teacher than the one asked for."""
+    """The cache belongs to another corpus, sampling or teacher than the requested one."""
 
 
 class CacheCorruptError(CacheError):
-    """Bytes on disk disagree with the manifest or a commit record."""
+    """Bytes on disk differ from the manifest or a commit record."""
 
 
 class LockedError(DistInitError):
-    """Another process is writing there."""
+    """Another process is writing to the same folder."""
 
 
 class FrameStoreError(DistInitError):
@@ -151,7 +151,7 @@ class FrameStoreError(DistInitError):
 
 
 class CheckpointError(DistInitError):
-    """A checkpoint or student file that cannot be loaded as asked."""
+    """A checkpoint or student file that cannot be loaded as requested."""
 
 
 class RunMismatchError(DistInitError):
@@ -159,7 +159,7 @@ class RunMismatchError(DistInitError):
 
 
 class StorageError(DistInitError):
-    """The disk refused: full, read-only, no permission."""
+    """The file system refused an operation: full, read-only, or no permission."""
 
 
 class ComputeError(DistInitError):

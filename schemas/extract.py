@@ -32,10 +32,10 @@ class ComputeConfig(Record):
     )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores reserved per worker")
     max_attempts: int = Field(
-        2, ge=1, description="a video at which workers died this many times is recorded as failed"
+        2, ge=1, description="a video is recorded as failed if this many workers died on it"
     )
     start_seconds: float = Field(
-        900.0, gt=0, description="end the run after this time without a living worker"
+        900.0, gt=0, description="end the run after this many seconds without a live worker"
     )
 
 

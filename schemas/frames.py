@@ -60,7 +60,7 @@ class FramesConfig(Record):
     videos: str = Field(
         description="folder (searched recursively), list (.txt, .csv, .parquet) or URL"
     )
-    out: str = Field(description="folder of the frame store; created or continued")
+    out: str = Field(description="folder of the frame store, which is created or completed")
     geometry: FrameGeometry = Field(
         default_factory=FrameGeometry, description="size and quality of stored frames"
     )
@@ -100,7 +100,7 @@ class FlowConfig(Record):
     """Configuration of ``flow build``: RGB frame store -> flow store."""
 
     frames: str = Field(description="folder of the RGB frame store")
-    out: str = Field(description="folder of the flow store; created or continued")
+    out: str = Field(description="folder of the flow store, which is created or completed")
     flow_range: float = Field(
         20.0, gt=0, description="largest motion kept, pixels per frame; larger ones are clipped"
     )

@@ -1,4 +1,4 @@
-"""The JSON records of a target cache: manifest, unit commits. See ARCHITECTURE.md."""
+"""The JSON records of a target cache: manifest and unit commits. See docs/cache-format.md."""
 
 from __future__ import annotations
 
@@ -31,33 +31,35 @@ __all__ = [
 CACHE_FORMAT_VERSION = 2
 
 MAX_CAPACITY = 1 << 20
-"""Most rows of one unit; what is planned has at most 32,768."""
+"""Most rows per unit that a reader accepts; a plan has at most 32,768."""
 MAX_UNITS = 10_000_000
 
 
 class CorpusSummary(Record):
-    """Which videos the cache speaks of."""
+    """The videos that the cache is about."""
 
     digest: Sha256 = Field(
-        description="sha256 over the sorted content digests of all videos, gone ones too"
+        description="sha256 over the sorted content digests of all videos, including gone ones"
     )
-    videos: int = Field(ge=0, description="that the corpus has, failed ones too")
-    failed: int = Field(ge=0, description="of those")
-    damaged: int = Field(0, ge=0, description="of those: they are ok, but may lack frames")
-    frames: int = Field(ge=0, description="decoded frames of those that are ok")
+    videos: int = Field(ge=0, description="videos in the corpus, including failed ones")
+    failed: int = Field(ge=0, description="videos in the corpus that failed")
+    damaged: int = Field(
+        0, ge=0, description="videos in the corpus that have targets although frames may be missing"
+    )
+    frames: int = Field(ge=0, description="decoded frames of all videos that did not fail")
     gone: int = Field(
         0,
         ge=0,
-        description="further videos, which the corpus had in earlier runs: their rows are kept, "
-        "and not trained on",
+        description="additional videos that were in the corpus in earlier runs: their rows are "
+        "kept, but not trained on",
     )
 
 
 class RowSpace(Record):
-    """Rows u*capacity .. (u+1)*capacity-1 belong to unit u. Unused rows stay zero."""
+    """Rows u*capacity .. (u+1)*capacity-1 belong to unit u. Unused rows are zero."""
 
     capacity: int = Field(
-        ge=64, le=MAX_CAPACITY, multiple_of=64, description="rows of one unit; a multiple of 64"
+        ge=64, le=MAX_CAPACITY, multiple_of=64, description="rows per unit; a multiple of 64"
     )
     units: int = Field(ge=0, le=MAX_UNITS)
     rows: int = Field(ge=0, description="rows in use, over all units")
@@ -69,24 +71,26 @@ class RowSpace(Record):
 
 
 class PlanSummary(Record):
-    """What ``plan.parquet`` must say: it decides which rows belong to which video."""
+    """Digests of ``plan.parquet``, which defines the rows of each video."""
 
-    digest: Sha256 = Field(description="over all columns of the plan, its capacity and base size")
+    digest: Sha256 = Field(
+        description="sha256 over all columns of the plan, the capacity and the base size"
+    )
     rows_digest: Sha256 = Field(
-        description="the same without path, size_bytes, mtime_ns and in_corpus, which say where "
-        "the videos are: the same videos give the same again"
+        description="as digest, but without path, size_bytes, mtime_ns and in_corpus: equal for "
+        "the same videos, wherever they are stored"
     )
     next_digest: Sha256 | Literal[""] = Field(
-        "", description="of the plan that a writer is putting in its place; empty when it is done"
+        "", description="digest of the plan that a writer is replacing it by; empty otherwise"
     )
 
 
 class TeacherSummary(Record):
-    """One line of the manifest per teacher."""
+    """A teacher's entry in the manifest."""
 
     fingerprint: Sha256
     record_sha256: Sha256 = Field(
-        description="over the canonical JSON of teacher.json without its fidelity"
+        description="sha256 over the canonical JSON of teacher.json without its fidelity"
     )
     classes: int = Field(ge=1, le=MAX_CLASSES)
     label_space: Name
@@ -96,7 +100,7 @@ class TeacherSummary(Record):
 
 
 class CacheManifest(Record):
-    """``manifest.json``: enough to refuse a mismatch in under a second."""
+    """``manifest.json``: lets a mismatch be detected without reading any other file."""
 
     format: Literal["distinit-target-cache"] = "distinit-target-cache"
     format_version: int = CACHE_FORMAT_VERSION
@@ -105,10 +109,10 @@ class CacheManifest(Record):
     row_space: RowSpace
     plan: PlanSummary
     teachers: dict[str, TeacherSummary] = Field(default_factory=dict)
-    complete: bool = Field(description="every unit of every teacher is committed")
+    complete: bool = Field(description="whether every unit of every teacher is committed")
     content_digest: Sha256 | Literal[""] = Field(
-        description="sha256 over what the cache says: equal for any worker count, order or "
-        "interruption; empty while the cache is not complete"
+        description="sha256 over the content of the cache: the same for any number of workers, any "
+        "order of work and any interruption; empty while the cache is incomplete"
     )
 
 
@@ -120,34 +124,36 @@ class FileEntry(Record):
 
 
 class VideoOutcome(Record):
-    """What became of one video in one extraction."""
+    """The outcome of one video in one extraction."""
 
     video_id: VideoId
     status: Literal["ok", "failed", "spilled", "gone"] = Field(
-        description="spilled: more rows than planned; its rows lie in a later unit. gone: it was "
-        "removed from the corpus before it was decoded"
+        description="spilled: it has more rows than planned, and they are in a later unit. gone: "
+        "it was removed from the corpus before it was decoded"
     )
-    frame_count: int = Field(ge=0, description="decoded frames; 0 when failed")
+    frame_count: int = Field(ge=0, description="decoded frames; 0 if failed")
     width: int = Field(ge=0, description="pixels, after rotation")
     height: int = Field(ge=0, description="pixels, after rotation")
     duration_seconds: float = Field(ge=0)
     error: str | None = None
     rows: int = Field(
-        0, ge=0, description="frames of it that become rows; rows it has, unless it is spilled"
+        0, ge=0, description="number of its frames that become rows, in a later unit if spilled"
     )
     decoder_errors: int = Field(
-        0, ge=0, description="errors that ffmpeg reported of a video that is ok; 1000: or more"
+        0,
+        ge=0,
+        description="errors that ffmpeg reported for a video with status ok; 1000: at least 1000",
     )
     damage: str | None = Field(
-        None, description="what is wrong with a video that is ok; None if nothing is"
+        None, description="the damage of a video with status ok; None: not damaged"
     )
     concealed: bool = Field(
-        False, description="the damage lies within pictures: no frame is missing"
+        False, description="whether the damage is within frames, and no frame is missing"
     )
 
     @property
     def is_damaged(self) -> bool:
-        """Whether it is in the cache although frames are missing, or may be."""
+        """Whether the video is in the cache although frames are, or may be, missing."""
         return self.status == "ok" and self.damage is not None and not self.concealed
 
 
@@ -164,18 +170,18 @@ def failed_outcome(video_id: str, reason: str) -> VideoOutcome:
     )
 
 
-_MAX_NATS_SUM = 1e15  # finite however many units are added up
+_MAX_NATS_SUM = 1e15  # the sum over all units is finite
 
 
 class _RowSums(Record):
-    """Sums over the used rows of one unit: no count of frames exceeds ``frames``."""
+    """Sums over the used rows of one unit. No count may exceed ``frames``."""
 
     _counts: ClassVar[tuple[str, ...]] = ()
 
     frames: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _counts_are_of_frames(self) -> Self:
+    def _counts_do_not_exceed_frames(self) -> Self:
         for name in self._counts:
             if getattr(self, name) > self.frames:
                 raise ValueError(f"{name} exceeds frames")
@@ -183,7 +189,7 @@ class _RowSums(Record):
 
 
 class FidelitySums(_RowSums):
-    """Additive parts of a FidelityReport."""
+    """The sums over one unit that a FidelityReport is computed from."""
 
     _counts: ClassVar[tuple[str, ...]] = ("top1_agreements", "filter_flips")
 
@@ -194,57 +200,62 @@ class FidelitySums(_RowSums):
     )
     top1_agreements: int = Field(0, ge=0)
     filter_flips: int = Field(
-        0, ge=0, description="frames judged differently at a quartile of the unit's entropies"
+        0,
+        ge=0,
+        description="frames that a filter at a quartile of the unit's entropies would keep by one "
+        "of the two entropies (of the stored target, of the fp32 logits) and drop by the other",
     )
 
 
 class OutputSums(_RowSums):
-    """Additive parts of an OutputReport."""
+    """The sums over one unit that an OutputReport is computed from."""
 
     _counts: ClassVar[tuple[str, ...]] = ("ties", "flat", "top_class_frames")
 
     entropy_nats_sum: float = Field(0.0, ge=0, le=_MAX_NATS_SUM)
     ties: int = Field(0, ge=0, description="frames whose two largest logits are equal")
     flat: int = Field(0, ge=0, description="frames whose logits are all equal")
-    top_class: int = Field(0, ge=0, description="most often the most probable class of a frame")
-    top_class_frames: int = Field(0, ge=0, description="how often")
+    top_class: int = Field(
+        0, ge=0, description="the class that is most often the most probable one"
+    )
+    top_class_frames: int = Field(0, ge=0, description="number of frames with that top class")
 
 
 class UnitCommit(Record):
-    """``teachers/<id>/commits/unit-NNNNN.json``: written last; its presence is the truth."""
+    """``teachers/<id>/commits/unit-NNNNN.json``: written last. A unit exists if its commit does."""
 
     unit: int = Field(ge=0)
     teacher_fingerprint: Sha256
     rows: int = Field(ge=0, description="rows in use in this unit")
     files: dict[str, FileEntry] = Field(description="path relative to the cache -> size, sha256")
-    content_sha256: Sha256 = Field(description="over the logical values of frames and targets")
+    content_sha256: Sha256 = Field(description="sha256 over the values of frames and targets")
     videos: tuple[VideoOutcome, ...] = Field(
         description="videos whose reserved rows end in this unit"
     )
     fidelity: FidelitySums | None = Field(None, description="None for feature teachers")
     unanswered: tuple[VideoId, ...] = Field(
         (),
-        description="videos that were gone when this teacher came: it never saw them. Their rows "
-        "are NaN; they count as missing once the corpus has the videos again",
+        description="videos that were not in the corpus when this teacher was added, and have no "
+        "output of it. Their rows are NaN, and are missing once the corpus has the videos again",
     )
     refused: dict[VideoId, str] = Field(
         {},
-        description="videos of other teachers that this one has no usable answer for, and why: "
-        "its rows of them are NaN, and they count as failed for the whole cache",
+        description="videos that earlier teachers have targets for, but this one has no usable "
+        "output for -> reason. Their rows are NaN, and they count as failed in the whole cache",
     )
     answers: OutputSums | None = Field(None, description="None for feature teachers")
     record_sha256: Sha256 = Field(
-        description="over the other fields of this record: nothing else would tell that one of "
-        "them was damaged while the cache has no list of checksums yet"
+        description="sha256 over the other fields of this record. It detects damage while the "
+        "cache has no list of checksums yet"
     )
 
     @classmethod
     def sealed(cls, **fields: Any) -> Self:
-        """A record of ``fields`` with its ``record_sha256``."""
+        """A record with these fields and its ``record_sha256``."""
         return cls(**fields, record_sha256="0" * 64).resealed()
 
     def resealed(self) -> Self:
-        """The same record with the ``record_sha256`` that its other fields give."""
+        """The same record with the ``record_sha256`` of its other fields."""
         return self.model_copy(update={"record_sha256": self.seal()})
 
     def seal(self) -> str:

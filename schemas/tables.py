@@ -1,4 +1,4 @@
-"""Arrow schemas of the published tables. Column names are a contract with outside readers."""
+"""Arrow schemas of the published tables. Other programs rely on the names of their columns."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ VIDEOS_SCHEMA = pa.schema(
         pa.field("digest", pa.string(), nullable=False),  # sha256 of the file's bytes
         pa.field("width", pa.int32(), nullable=False),  # pixels, after rotation
         pa.field("height", pa.int32(), nullable=False),
-        pa.field("frame_count", pa.int64(), nullable=False),  # decoded, not announced
+        pa.field("frame_count", pa.int64(), nullable=False),  # decoded frames, not the container's
         pa.field("duration_seconds", pa.float64(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # ok | failed | gone
         pa.field("error", pa.string()),  # why it failed
-        pa.field("in_corpus", pa.bool_(), nullable=False),  # false: not to be trained on
-        pa.field("damage", pa.string()),  # what is wrong with a video that is ok
+        pa.field("in_corpus", pa.bool_(), nullable=False),  # false: do not train on it
+        pa.field("damage", pa.string()),  # of a video with status ok
     ]
 )
 
@@ -37,7 +37,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("mtime_ns", pa.int64(), nullable=False),
         pa.field("probed_frames", pa.int64(), nullable=False),
-        pa.field("probed_fps", pa.float64(), nullable=False),  # 0: not known
+        pa.field("probed_fps", pa.float64(), nullable=False),  # 0: unknown
         pa.field("first_row", pa.int64(), nullable=False),
         pa.field("reserved_rows", pa.int64(), nullable=False),
         pa.field("task", pa.int64(), nullable=False),  # first unit of the task that decodes it
@@ -49,9 +49,9 @@ FRAMES_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
         pa.field("video_id", pa.string(), nullable=False),
-        pa.field("frame_index", pa.int64(), nullable=False),  # 0-based, in decode order of display
+        pa.field("frame_index", pa.int64(), nullable=False),  # 0-based, in display order
         pa.field("pts", pa.int64(), nullable=False),  # in units of time_base
-        pa.field("time_base", pa.string(), nullable=False),  # "1/12800", seconds
+        pa.field("time_base", pa.string(), nullable=False),  # in seconds, e.g. "1/12800"
         pa.field("perceptual_hash", pa.uint64(), nullable=False),
     ]
 )
@@ -67,16 +67,16 @@ CONFIDENCE_SCHEMA = pa.schema(
     ]
 )
 
-# Feature teachers have no distribution: rows only.
+# Features are not a distribution and have no confidence: their table has the rows only.
 FEATURE_ROWS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False)])
 
 STORE_SCHEMA = pa.schema(
     [
-        # Plain strings: an Arrow file cannot replace a dictionary in mid-stream.
+        # Plain strings, because an Arrow file cannot replace a dictionary between batches.
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("frame_index", pa.int64(), nullable=False),
         pa.field("jpeg", pa.binary(), nullable=False),
-        # Of the video id (ASCII), the frame index (8 bytes, little-endian) and the JPEG, in turn.
+        # Over the video id (ASCII), the frame index (8 bytes, little-endian), then the JPEG.
         pa.field("crc32c", pa.uint32(), nullable=False),
     ]
 )

@@ -1,4 +1,4 @@
-"""Teachers: how one is asked for, and what ``teacher.json`` says of it afterwards."""
+"""Teachers: the request for one, its identity, and its record in a cache (``teacher.json``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
     "FidelityReport",
     "OutputReport",
     "PreprocessSpec",
-    "ProbeAnswer",
+    "ProbeOutput",
     "TeacherIdentity",
     "TeacherRecord",
     "TeacherRequest",
@@ -27,27 +27,31 @@ __all__ = [
 ]
 
 MAX_CLASSES = 1 << 20
-"""Widest target row. The largest open label spaces have some 20,000 classes."""
+"""Most values per target. The largest open label spaces have about 20,000 classes."""
 
 PROBE_SUMS = 8
 _PROBE_TOLERANCE = 5e-3
 _PROBE_TOLERANCE_HALF = 0.2
-"""Of the spread of the answer: above what machines differ by, below what edits change. Decision
-record 21 has the figures; the second one for networks that compute in 16 bits by themselves."""
+"""Largest deviation of a probe output that counts as rounding, as a fraction of its spread.
+
+Larger than the differences between machines, smaller than those caused by edited code. The second
+value is for networks that compute in 16 bits themselves. Measurements:
+docs/decisions/021-teachers-are-probed-and-videos-shared.md
+"""
 
 _UNINFORMATIVE = 0.99
-"""Share of the highest possible entropy, or of all frames with one top class."""
-_WORTH_SAYING = 0.01
+"""Warn above this fraction of the highest possible entropy, or of frames with one top class."""
+_WARN_FRACTION = 0.01  # of frames with tied logits
 _MANY_FRAMES = 100
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
-"""What may name a folder under ``teachers/``."""
+"""Valid names of folders under ``teachers/``."""
 
 _TOPK = re.compile(r"topk:([1-9][0-9]{0,6})")
 
 
 def parse_encoding(encoding: str) -> tuple[Literal["float16", "int8", "topk"], int]:
-    """Split ``topk:32`` into ("topk", 32); the others have k = 0. Raises ValueError."""
+    """Split ``topk:32`` into ("topk", 32); the others have k = 0. ValueError if unknown."""
     if encoding == "float16":
         return "float16", 0
     if encoding == "int8":
@@ -68,25 +72,29 @@ Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class TeacherRequest(Record):
-    """One teacher as a user asks for it."""
+    """A teacher as requested by a user."""
 
     name: str = Field(
         description="torchvision name (resnet50, resnet50@IMAGENET1K_V1), efficientnet_lite0, "
         "timm:NAME, places365:ARCH, plugin:package.module:function"
     )
     weights: str | None = Field(
-        None, description="local weights file; None takes the named weights from the local cache"
+        None,
+        description="local weights file; None: the published weights, from torchvision's local "
+        "folder or an installed package",
     )
-    id: str | None = Field(None, description="folder name under teachers/; None derives it")
+    id: str | None = Field(
+        None, description="folder name under teachers/; None derives it from name and weights"
+    )
     resize: Literal["exact", "fast"] = Field(
         "exact",
         description="exact: torchvision's antialiased resize of full-size frames; "
-        "fast: ffmpeg scales (bilinear). Part of the teacher's identity",
+        "fast: bilinear scaling by ffmpeg. Part of the teacher's identity",
     )
     flip: bool = Field(
         False,
-        description="show the teacher mirrored frames, so that distill can give flipped clips the "
-        "targets of flipped frames. Part of the teacher's identity",
+        description="run the teacher on mirrored frames, so that distill has targets for flipped "
+        "clips. Part of the teacher's identity",
     )
     target: Literal["logits", "features"] = Field(
         "logits", description="class logits, or pooled features (no entropy)"
@@ -102,39 +110,44 @@ class TeacherRequest(Record):
 
 
 class PreprocessSpec(Record):
-    """From a decoded RGB frame to the teacher's input. Enough to repeat it exactly."""
+    """All settings that turn a decoded RGB frame into the teacher's input."""
 
     resize_mode: Literal["short_edge", "squash"] = Field(
-        description="scale the short edge to resize_size, or both edges (Places365)"
+        description="short_edge: scale the short edge to resize_size; squash: both (Places365)"
     )
     resize_size: int = Field(ge=1, description="pixels")
     crop_size: int = Field(ge=1, description="centre crop, pixels")
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     mean: tuple[float, float, float] = Field(
-        description="per channel in the order of channel_order, of values in 0..1"
+        description="mean of each channel, of values in 0..1, in the order of channel_order"
     )
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
-        description="as mean; greater than 0"
+        description="standard deviation of each channel, in the same order"
     )
     channel_order: Literal["rgb", "bgr"] = "rgb"
     resize: Literal["exact", "fast"] = Field("exact", description="as TeacherRequest.resize")
-    flip: bool = Field(False, description="the input is mirrored left to right, as the last step")
+    flip: bool = Field(
+        False, description="whether the input is mirrored left to right, as the last step"
+    )
 
 
-class ProbeAnswer(Record):
-    """What a teacher says of a fixed picture, in fp32: edited code shows here and nowhere else."""
+class ProbeOutput(Record):
+    """A teacher's fp32 output for a fixed picture. It reveals code that was edited."""
 
-    top_classes: tuple[int, ...] = Field(max_length=100, description="the largest value first")
-    top_values: tuple[float, ...] = Field(max_length=100, description="of these classes")
+    top_classes: tuple[int, ...] = Field(
+        max_length=100, description="classes with the largest values, in descending order"
+    )
+    top_values: tuple[float, ...] = Field(max_length=100, description="values of these classes")
     sums: tuple[float, ...] = Field(
         min_length=PROBE_SUMS,
         max_length=PROBE_SUMS,
-        description="of all values with fixed signs, divided by sqrt(classes)",
+        description="sums of all values with fixed signs, divided by sqrt(classes)",
     )
     spread: float = Field(ge=0, description="standard deviation of the values")
     half: bool = Field(
-        False, description="the network itself holds or gives values of 16 bits: less is compared"
+        False,
+        description="whether the network itself uses 16-bit floats: its tolerance is larger",
     )
 
     @property
@@ -142,9 +155,11 @@ class ProbeAnswer(Record):
         """Largest deviation that counts as rounding."""
         return _PROBE_TOLERANCE_HALF if self.half else _PROBE_TOLERANCE
 
-    def deviation(self, other: ProbeAnswer) -> float:
-        """Largest difference of a sum, as a share of the spread (of ``self``, or of the size of
-        its values where they hardly differ)."""
+    def deviation(self, other: ProbeOutput) -> float:
+        """Largest difference between corresponding sums, divided by the spread of ``self``.
+
+        If 0.1 % of the largest value of ``self`` is more than the spread, divided by that instead.
+        """
         largest = max(map(abs, self.top_values), default=0.0)
         scale = max(self.spread, 1e-3 * largest) or 1.0
         return max(abs(a - b) for a, b in zip(self.sums, other.sums, strict=True)) / scale
@@ -155,28 +170,28 @@ class ProbeAnswer(Record):
 
 
 class TeacherIdentity(Record):
-    """Everything that changes what a teacher says. Its digest is the teacher's fingerprint."""
+    """Everything that determines a teacher's output. Its digest is the teacher's fingerprint."""
 
     architecture: Name = Field(description="e.g. torchvision/resnet50")
     weights_sha256: Sha256 = Field(
-        description="over names, dtypes, shapes and bytes of all tensors"
+        description="sha256 over names, dtypes, shapes and bytes of all tensors"
     )
     preprocessing: PreprocessSpec
     target: Literal["logits", "features"] = "logits"
-    classes: int = Field(ge=1, le=MAX_CLASSES, description="width of one target row")
+    classes: int = Field(ge=1, le=MAX_CLASSES, description="number of values per target")
     label_space: Name = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
     label_names: tuple[str, ...] = Field(description="class names in index order; empty: unknown")
-    probe: ProbeAnswer | None = Field(
+    probe: ProbeOutput | None = Field(
         None,
-        description="the answer to a fixed picture; compared with a tolerance, and therefore not "
-        "part of the fingerprint. None: not known",
+        description="output for a fixed picture; it is compared with a tolerance, and therefore "
+        "not part of the fingerprint. None: not known",
     )
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 over all fields but ``probe``; ``flip`` counts where it is true only.
+        """Hex sha256 over all fields except ``probe``, and except ``flip`` if it is false.
 
-        So the fingerprints of caches from before there was a ``flip`` stay what they were.
+        Caches that are older than ``flip`` have the same fingerprints as before.
         """
         fields = self.model_dump(mode="json", exclude={"probe"})
         if not self.preprocessing.flip:
@@ -185,10 +200,10 @@ class TeacherIdentity(Record):
 
 
 def identity_differences(there: TeacherIdentity, now: TeacherIdentity) -> list[str]:
-    """``field: A there, B now`` for every field in which two teachers differ; empty for the same.
+    """``field: A there, B now`` for every field in which two teachers differ.
 
-    Of class names only the number that differ and the first; answers to the probe picture differ
-    beyond what machines differ by.
+    Differing class names are counted, and only the first one is shown. Probe outputs count as
+    different if they differ by more than rounding.
     """
     before, after = (
         flatten(identity.model_dump(mode="json", exclude={"label_names", "probe"}))
@@ -201,13 +216,13 @@ def identity_differences(there: TeacherIdentity, now: TeacherIdentity) -> list[s
     return found
 
 
-def _probe_differences(there: ProbeAnswer, now: ProbeAnswer) -> list[str]:
+def _probe_differences(there: ProbeOutput, now: ProbeOutput) -> list[str]:
     deviation = there.deviation(now)
     if deviation <= there.tolerance:
         return []
     return [
-        f"answer to the probe picture: {there} there, {now} now ({deviation:.2g} of its spread, "
-        f"{there.tolerance:g} is allowed for rounding)"
+        f"output for the probe picture: {there} there, {now} now (they differ by {deviation:.2g} "
+        f"of its spread; {there.tolerance:g} is allowed for rounding)"
     ]
 
 
@@ -219,24 +234,26 @@ def _label_differences(there: tuple[str, ...], now: tuple[str, ...]) -> list[str
     differing = [i for i, (a, b) in enumerate(zip(there, now, strict=True)) if a != b]
     first = differing[0]
     return [
-        f"label_names: {len(differing)} of {len(there)} differ, first that of class {first}: "
+        f"label_names: {len(differing)} of {len(there)} differ, the first at class {first}: "
         f"{there[first][:80]!r} there, {now[first][:80]!r} now"
     ]
 
 
 class FidelityReport(Record):
-    """What the stored encoding lost against the fp32 logits, measured while writing."""
+    """How much the stored targets differ from the fp32 logits, measured while writing."""
 
     frames: int = Field(ge=0, description="frames measured")
     mean_kl_nats: float = Field(ge=0, description="mean KL(fp32 || stored), nats")
     max_kl_nats: float = Field(ge=0, description="largest KL(fp32 || stored), nats")
     mean_entropy_error_nats: float = Field(ge=0, description="mean |entropy difference|, nats")
-    top1_agreement: float = Field(ge=0, le=1, description="share of frames with the same top class")
+    top1_agreement: float = Field(
+        ge=0, le=1, description="fraction of frames with the same top class"
+    )
     filter_flips: float = Field(
         ge=0,
         le=1,
-        description="share of frames that a filter at a quartile of the entropy would judge "
-        "differently by the stored entropy than by that of the fp32 logits",
+        description="fraction of frames that an entropy filter at a quartile would keep by one of "
+        "the two entropies (of the stored target, of the fp32 logits) and drop by the other",
     )
 
     def __str__(self) -> str:
@@ -248,42 +265,46 @@ class FidelityReport(Record):
 
 
 class OutputReport(Record):
-    """Whether a teacher tells the frames of a corpus apart."""
+    """Statistics that show whether a teacher's outputs differ between frames of the corpus."""
 
     frames: int = Field(ge=1, description="rows of the cache")
     mean_entropy_nats: float = Field(ge=0)
     highest_possible_nats: float = Field(ge=0, description="ln(classes)")
     tied_fraction: float = Field(
-        ge=0, le=1, description="share of frames whose two largest logits are equal"
+        ge=0, le=1, description="fraction of frames whose two largest logits are equal"
     )
-    flat_fraction: float = Field(ge=0, le=1, description="share whose logits are all equal")
-    top_class: int = Field(ge=0, description="most often the most probable class of a frame")
-    top_class_name: str = Field("", description="empty: the teacher names no classes")
-    top_class_fraction: float = Field(ge=0, le=1, description="how often, at least")
+    flat_fraction: float = Field(
+        ge=0, le=1, description="fraction of frames whose logits are all equal"
+    )
+    top_class: int = Field(ge=0, description="the class that is most often the most probable one")
+    top_class_name: str = Field("", description="name of that class; empty: unknown")
+    top_class_fraction: float = Field(
+        ge=0, le=1, description="fraction of frames with that top class, or a lower bound of it"
+    )
 
     @property
     def warnings(self) -> list[str]:
-        """What makes the targets say little, a phrase each; empty for an informative teacher."""
-        said = []
+        """Reasons why the targets may be uninformative, one phrase per reason."""
+        found = []
         if self.mean_entropy_nats >= _UNINFORMATIVE * self.highest_possible_nats:
-            said.append(
+            found.append(
                 f"mean entropy {self.mean_entropy_nats:.3f} of at most "
-                f"{self.highest_possible_nats:.3f} nats: its targets say next to nothing"
+                f"{self.highest_possible_nats:.3f} nats: its targets are almost uniform"
             )
-        if self.flat_fraction >= _WORTH_SAYING:
-            said.append(f"all logits equal for {self.flat_fraction:.1%} of the frames")
-        elif self.tied_fraction >= _WORTH_SAYING:
-            said.append(
-                f"a tie at the top for {self.tied_fraction:.1%} of the frames: the class with the "
-                "lower number counts"
+        if self.flat_fraction >= _WARN_FRACTION:
+            found.append(f"all logits are equal for {self.flat_fraction:.1%} of the frames")
+        elif self.tied_fraction >= _WARN_FRACTION:
+            found.append(
+                f"the two largest logits are equal for {self.tied_fraction:.1%} of the frames: "
+                "the class with the lower number is taken"
             )
         if self.top_class_fraction >= _UNINFORMATIVE and self.frames >= _MANY_FRAMES:
             label = f" ({one_line(self.top_class_name)})" if self.top_class_name else ""
-            said.append(
+            found.append(
                 f"class {self.top_class}{label} is the most probable one for "
                 f"{self.top_class_fraction:.1%} of the frames"
             )
-        return said
+        return found
 
 
 class TeacherRecord(Record):
@@ -293,21 +314,23 @@ class TeacherRecord(Record):
     fingerprint: Sha256
     identity: TeacherIdentity
     encoding: Encoding
-    name: Name = Field("", description="as --teacher named it")
+    name: Name = Field("", description="name given with --teacher")
     weights_file: Name | None = Field(
-        None, description="name of the file that --weights gave, without its folder"
+        None, description="name of the file given with --weights, without its folder"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        description="frames per forward, never across two videos; auto: as many as paid"
+        description="frames per forward pass, all of one video; auto: the size measured as best"
     )
-    compiled: bool = Field(False, description="by torch.compile, where the forward ran on a GPU")
+    compiled: bool = Field(
+        False, description="whether torch.compile was used, which only has an effect on a GPU"
+    )
     device: str | None = Field(
         None,
-        description="where the forward ran, as far as known (auto: a GPU where there was one). "
-        "Only cpu promises the same bits for any batch size, number of threads and workers",
+        description="device of the forward pass, if known (auto: a GPU if available). Only on cpu "
+        "are the targets bitwise equal for any batch size, number of threads and workers",
     )
     software: dict[str, str] = Field(description="versions of torch, torchvision, ffmpeg, distinit")
     fidelity: FidelityReport | None = None

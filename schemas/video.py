@@ -19,13 +19,13 @@ class SamplingConfig(Record):
         description="all: all frames; stride: every N-th frame; fps: at most N frames per second "
         "of presentation time; per_video: K frames per video, evenly spaced",
     )
-    stride: int = Field(1, ge=1, description="frames from one row to the next (mode stride)")
+    stride: int = Field(1, ge=1, description="distance between rows, in frames (mode stride)")
     fps: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="rows per second (mode fps): the first frame that is shown in each slot of "
-        "1/fps seconds, counted from the first frame",
+        description="rows per second (mode fps): the first frame in each interval of 1/fps "
+        "seconds, counted from the first frame",
     )
     per_video: int | None = Field(
         None,
@@ -70,8 +70,8 @@ class DecodeConfig(Record):
     stall_seconds: float = Field(
         60.0,
         gt=0,
-        description="longest single wait for data from ffmpeg, seconds; counted as "
-        "deadline_seconds is",
+        description="longest single wait for data from ffmpeg, seconds; measured like "
+        "deadline_seconds",
     )
     max_pixels: int = Field(
         8192 * 4320, ge=1, description="largest accepted width x height, pixels (8K)"
@@ -84,8 +84,8 @@ class DecodeConfig(Record):
     )
     damaged: Literal["keep", "fail"] = Field(
         "keep",
-        description="keep a video that lost frames, or may have lost some, and record the damage "
-        "in videos.parquet; or let it fail",
+        description="keep: keep a video of which frames are, or may be, missing, and record the "
+        "damage in videos.parquet; fail: record it as failed",
     )
     hwaccel: Literal["none", "cuda"] = Field(
         "none",

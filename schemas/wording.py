@@ -1,4 +1,4 @@
-"""How values read in messages: counts, and texts of others that must not act on a terminal."""
+"""Formats values for messages: counts, and texts from others, which must not control a terminal."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Iterable
 
 __all__ = ["counted", "one_line", "printable", "printable_json", "shell_line"]
 
-# Cc: control characters (escape sequences begin with one). Cf: formatting, bidirectional overrides
-# among it. Cs: lone surrogates, which no terminal encoding can hold. Zl, Zp: further line breaks.
+# Cc: control characters (escape sequences begin with one). Cf: formatting, including bidirectional
+# overrides. Cs: lone surrogates, which terminals cannot encode. Zl, Zp: other line breaks.
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def counted(count: int, thing: str) -> str:
-    """``count`` of ``thing`` (a noun whose plural ends in s): "1 video", "2 videos"."""
+    """``count`` and the noun ``thing``, whose plural must end in s: "1 video", "2 videos"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def one_line(value: object) -> str:
-    r"""The text of ``value`` with every character escaped that could act on a terminal.
+    r"""The text of ``value`` with all characters escaped that could control a terminal.
 
-    Names, labels and paths come from strangers: without this, a file name can move the cursor,
-    change colours, or print a line of its own. Line breaks become ``\n``.
+    Names, labels and paths come from others: without this, a file name could move the cursor,
+    change colours, or print additional lines. Line breaks become ``\n``.
     """
     text = str(value)
     if text.isascii() and text.isprintable():
@@ -32,14 +32,14 @@ def one_line(value: object) -> str:
 
 
 def printable(value: object) -> str:
-    """As ``one_line`` for each line of the text; line breaks stay."""
+    """As ``one_line``, but line breaks stay."""
     return "\n".join(one_line(line) for line in str(value).split("\n"))
 
 
 def printable_json(text: str) -> str:
-    """JSON text with the same characters as JSON escapes: every reader gets the same values."""
+    """JSON text with the same characters written as JSON escapes, which leaves its values equal."""
     if text.isascii():
-        return text  # JSON escapes the control characters of ASCII itself
+        return text  # JSON always escapes ASCII control characters
     return "".join(
         json.dumps(c)[1:-1] if c > "\x7e" and unicodedata.category(c) in _ESCAPED_CATEGORIES else c
         for c in text
@@ -47,7 +47,7 @@ def printable_json(text: str) -> str:
 
 
 def shell_line(arguments: Iterable[str]) -> str:
-    """A command for a shell; what could act on a terminal is escaped, as bash and zsh read it."""
+    """A shell command; characters that could control a terminal are escaped for bash and zsh."""
     return " ".join(_quoted(argument) for argument in arguments)
 
 
@@ -58,13 +58,13 @@ def _quoted(argument: str) -> str:
 
 
 def _in_ansi_c(character: str) -> str:
-    """A character between ``$'`` and ``'``."""
+    """``character`` as it is written between ``$'`` and ``'``."""
     code = ord(character)
     if character in "\\'":
         return "\\" + character
     if unicodedata.category(character) not in _ESCAPED_CATEGORIES:
         return character
-    if code < 0x80 or 0xDC80 <= code <= 0xDCFF:  # ASCII, or a byte that is no UTF-8
+    if code < 0x80 or 0xDC80 <= code <= 0xDCFF:  # ASCII, or a byte that is not UTF-8
         return f"\\x{code & 0xFF:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 

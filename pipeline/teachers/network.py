@@ -1,4 +1,4 @@
-"""What every source of teachers builds: a network with its weights and its full identity."""
+"""A network with loaded weights and its full identity: what every source of teachers returns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._@+-]+")
 
 @dataclass(frozen=True)
 class Labels:
-    """The meaning of the logits: a name for the space, and the class names if known."""
+    """The meaning of the logits: the name of the label space, and class names if known."""
 
     space: str
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with loaded weights. ``default_id`` is its folder name unless a user gives one."""
+    """A network with loaded weights. ``default_id`` is its folder name if the user gives none."""
 
     module: nn.Module
     identity: TeacherIdentity
@@ -48,14 +48,14 @@ class Network:
 
 
 def imagenet_labels(classes: int) -> Labels:
-    """ImageNet-1k's labels for 1000 classes; for any other number, a space without names."""
+    """ImageNet-1k's labels for 1000 classes; for any other number, a label space without names."""
     if classes != IMAGENET_CLASSES:
         return Labels(f"unnamed-{classes}", ())
     return Labels("imagenet-1k", tuple(ResNet50_Weights.DEFAULT.meta["categories"]))
 
 
 def named_labels(names: Sequence[str], space: str | None = None) -> Labels:
-    """Labels with these names; without a ``space``, a digest of the names stands for it."""
+    """Labels with these names; without ``space``, the label space is named by their digest."""
     return Labels(space or f"names-{sha256_of(list(names))[:16]}", tuple(names))
 
 
@@ -71,10 +71,10 @@ def assemble(
     published: bool = False,
     has_head: bool = True,
 ) -> Network:
-    """Give a loaded network its identity; for feature teachers, take its head off if it has one.
+    """Compute the identity of a loaded network; for feature teachers, remove its head, if any.
 
-    ``stem`` begins the default id. Weights that are not ``published`` under that name add the
-    first 8 digits of their digest. Raises TeacherError when the number of names is wrong.
+    The default id starts with ``stem``. If the weights are not ``published`` under that name, the
+    first 8 digits of their digest are added. Raises TeacherError if the number of names is wrong.
     """
     _require_names(labels, classes, architecture)
     weights_sha256 = state_dict_sha256(module.state_dict())
@@ -95,14 +95,14 @@ def assemble(
 
 
 def with_resize(spec: PreprocessSpec, request: TeacherRequest) -> PreprocessSpec:
-    """``spec`` as the request wants it resized; ffmpeg's scaler replaces the interpolation."""
+    """``spec`` with the resize of the request: if fast, ffmpeg's bilinear scaling is used."""
     if request.resize == "exact":
         return spec.model_copy(update={"resize": "exact"})
     return spec.model_copy(update={"resize": "fast", "interpolation": "bilinear"})
 
 
 def name_default_id(parts: Sequence[str], request: TeacherRequest) -> str:
-    """A folder name from ``parts``, different for each resize, target and flip of one network."""
+    """A folder name of ``parts`` and of the resize, target and flip if they are not the default."""
     extras = [
         *(["features"] if request.target == "features" else []),
         *(["fast"] if request.resize == "fast" else []),
@@ -116,8 +116,8 @@ def name_default_id(parts: Sequence[str], request: TeacherRequest) -> str:
 def _require_names(labels: Labels, classes: int, architecture: str) -> None:
     if labels.names and len(labels.names) != classes:
         raise TeacherError(
-            f"the class names of {architecture} do not fit its output",
+            f"the number of class names of {architecture} differs from the width of its output",
             expected=f"{classes} names",
             found=f"{len(labels.names)} names",
-            remedy="give one name for each class in index order, or none",
+            remedy="give one name per class in index order, or none",
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from distinit.pipeline.teachers.base import Teacher, frames_or_error
 from distinit.pipeline.teachers.network import name_default_id, named_labels
-from distinit.pipeline.teachers.probe import answer_record, probe_frame
+from distinit.pipeline.teachers.probe import probe_frame, probe_record
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRequest
@@ -37,25 +37,25 @@ COLOURS = {
 
 _SHARPNESS = 16.0
 _FAST_SIDE = 32
-_UINT16_ROWS = 257  # 257 * 255 = 65535: sums of so many bytes cannot overflow
+_UINT16_ROWS = 257  # 257 * 255 = 65535: the sum of 257 bytes fits into uint16
 _PALETTE_C3 = np.array(list(COLOURS.values()), dtype=np.float64) / 255
 
 
 class NullTeacher(Teacher):
-    """Names a frame's mean colour: logit c = -16 |mean RGB - colour c|², colours in 0..1.
+    """Classifies a frame's mean colour: logit c = -16 |mean RGB - colour c|², colours in 0..1.
 
-    The mean is an exact sum of integers, computed in float64: a frame all black has logit 0
-    for black and -48 for white, on every machine. With ``resize: fast`` it is the mean of
-    ffmpeg's 32x32 picture, which spares the transport of full frames.
+    The mean is computed in float64 from exact integer sums: a black frame has logit 0 for black
+    and -48 for white on every machine. With ``resize: fast`` it is the mean over the frame scaled
+    to 32x32 by ffmpeg, so that full frames need not be transferred.
     """
 
     def __init__(self, request: TeacherRequest) -> None:
         if request.weights is not None or request.target != "logits" or request.flip:
             raise TeacherError(
-                "the null teacher has no weights and no features, and knows no left from right",
-                expected="--teacher null alone",
+                "the null teacher has no weights and no features, and flipping changes nothing",
+                expected="--teacher null without weights, target or flip",
                 found=f"weights {request.weights}, target {request.target}, flip {request.flip}",
-                remedy="leave out weights and flip, and take target logits",
+                remedy="remove weights and flip, and use target logits",
             )
         labels = named_labels(list(COLOURS))
         identity = TeacherIdentity(
@@ -67,8 +67,8 @@ class NullTeacher(Teacher):
             label_names=labels.names,
         )
         super().__init__(request.id or name_default_id(["null"], request), identity, "cpu")
-        answer_C = self.forward(probe_frame(self.view)[None])[0]
-        probe = answer_record(answer_C, identity.architecture)
+        logits_C = self.forward(probe_frame(self.view)[None])[0]
+        probe = probe_record(logits_C, identity.architecture)
         self.identity = identity.model_copy(update={"probe": probe})
 
     @property
@@ -89,8 +89,8 @@ class NullTeacher(Teacher):
 def _pixel_sums(frames_NHWC: np.ndarray) -> np.ndarray:
     """Exact sums over the pixels of each channel, int64 [N, 3].
 
-    numpy adds the rows of a frame 30 times as fast as its pixels, where the channel is the
-    innermost axis.
+    Sums over rows first: numpy is 30 times as fast that way as over pixels with the channel as
+    the innermost axis.
     """
     frames, height, width, channels = frames_NHWC.shape
     rows_NHX = frames_NHWC.reshape(frames, height, width * channels)
@@ -101,7 +101,7 @@ def _pixel_sums(frames_NHWC: np.ndarray) -> np.ndarray:
 
 
 def _preprocessing(request: TeacherRequest) -> PreprocessSpec:
-    # Squashing to one pixel is what a mean over the frame amounts to.
+    # A mean over the frame is the same as squashing it to one pixel.
     side = 1 if request.resize == "exact" else _FAST_SIDE
     return PreprocessSpec(
         resize_mode="squash",

@@ -1,4 +1,4 @@
-"""Teachers for scenes: the Places365 networks in the form their authors publish them."""
+"""Scene classification teachers: Places365 networks, from the files that their authors publish."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 __all__ = ["CATEGORIES_FILE", "PLACES_PREPROCESSING", "load_places365", "read_categories"]
 
 CATEGORIES_FILE = "categories_places365.txt"
-"""Class names are taken from a file of this name beside the weights, where there is one."""
+"""Class names are read from the file of this name in the folder of the weights, if it exists."""
 
 PLACES_PREPROCESSING = PreprocessSpec(
     resize_mode="squash",
@@ -24,31 +24,31 @@ PLACES_PREPROCESSING = PreprocessSpec(
     std=(0.229, 0.224, 0.225),
 )
 _CLASSES = 365
-_MAX_CATEGORIES_BYTES = 1 << 20  # the published file has 7 kB
+_MAX_CATEGORIES_BYTES = 1 << 20  # the published file is 7 kB
 
 
 def load_places365(request: TeacherRequest) -> Network:
     """Build ``places365:ARCH`` (resnet18, resnet50, alexnet, ...) from a published checkpoint.
 
-    Raises TeacherError without ``weights`` or for an unknown architecture, WeightsError for
-    weights that do not fit or do not have 365 classes.
+    Raises TeacherError if ``weights`` is None or the architecture is unknown, WeightsError if the
+    weights do not fit the architecture or do not have 365 classes.
     """
     architecture = request.name.partition(":")[2]
     if request.weights is None:
         raise TeacherError(
-            f"the teacher {request.name} needs its weights",
+            f"the teacher {request.name} needs a weights file",
             expected=f"--weights {architecture}_places365.pth.tar",
             found="no --weights",
-            remedy="take the file from the Places365 project (CSAILVision/places365)",
+            remedy="download the file from the Places365 project (CSAILVision/places365)",
         )
     path = require_weights_file(Path(request.weights))
     module, classes = build_classifier(architecture, read_state_dict(path), None, source=str(path))
     if classes != _CLASSES:
         raise WeightsError(
-            f"the weights in {path} are not of a Places365 network",
+            f"the weights in {path} are not those of a Places365 network",
             expected=f"{_CLASSES} classes",
             found=f"{classes} classes",
-            remedy=f"for another data set use --teacher {architecture}",
+            remedy=f"for weights of another dataset, use --teacher {architecture}",
         )
     return assemble(
         module,
@@ -62,17 +62,17 @@ def load_places365(request: TeacherRequest) -> Network:
 
 
 def read_categories(path: Path) -> tuple[str, ...]:
-    """Class names in index order from lines like ``/a/airfield 0``; empty without the file.
+    """Class names in index order from lines like ``/a/airfield 0``; empty if there is no file.
 
-    Raises WeightsError when it is no text of a sensible size, or the indices are not 0 to 364 in
-    order.
+    Raises WeightsError if the file is too large, is not UTF-8 text, or its indices are not 0 to
+    364 in order.
     """
     if not path.exists():
         return ()
     try:
         text = read_bounded(path, _MAX_CATEGORIES_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
-        raise _unusable(path, getattr(error, "strerror", None) or "no UTF-8 text") from error
+        raise _unusable(path, getattr(error, "strerror", None) or "not UTF-8 text") from error
     lines = [line.split() for line in text.splitlines() if line]
     if len(lines) != _CLASSES:
         raise _unusable(path, f"{len(lines)} lines")
@@ -85,7 +85,7 @@ def read_categories(path: Path) -> tuple[str, ...]:
 def _unusable(path: Path, found: str) -> WeightsError:
     return WeightsError(
         f"the class names in {path} are not those of Places365",
-        expected=f"a text of {_CLASSES} lines '/letter/name index', indices from 0 in order",
+        expected=f"{_CLASSES} lines of text '/letter/name index', with indices from 0 in order",
         found=found,
-        remedy="replace the file by the published one, or remove it to go without names",
+        remedy="replace the file by the published one, or remove it to do without class names",
     )

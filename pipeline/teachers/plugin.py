@@ -1,7 +1,7 @@
-"""Teachers that a user writes: ``plugin:package.module:function``.
+"""Teachers that users write: ``plugin:package.module:function``.
 
 A plugin is code that gets executed. Its name is therefore only ever taken from the command
-line or a configuration file of the person who runs it, never from a cache that was received.
+line or a configuration file of the user, never from a cache that was received from others.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 __all__ = ["PluginAnswer", "TeacherPlugin", "load_plugin"]
 
 PluginAnswer = tuple[nn.Module, PreprocessSpec, Sequence[str], str]
-"""Network, its preprocessing, class names (may be empty), name of the label space."""
+"""The network, its preprocessing, its class names (may be empty), the name of its label space."""
 
 
 class TeacherPlugin(Protocol):
-    """What ``function`` in ``plugin:package.module:function`` must be."""
+    """The signature of ``function`` in ``plugin:package.module:function``."""
 
     def __call__(self, weights: str | None, device: str) -> PluginAnswer:
         """Build the network with its weights loaded.
 
         Args:
-            weights: the file given with ``--weights``, or None.
-            device: where the network will run; it is moved there afterwards anyway.
+            weights: The file given with ``--weights``, or None.
+            device: Where the network will run. The caller moves it there in any case.
 
         Returns:
             The network, which maps float32 [N, 3, crop_size, crop_size] to logits [N, C];
-            its preprocessing; C class names or none; the label space. An empty label space
-            is named after the digest of the names. With ``target: features`` the network's
-            output counts as features and names are ignored.
+            its preprocessing; C class names or none; the name of the label space. If that name
+            is empty, it is derived from the digest of the class names. With ``target: features``
+            the network's output is taken as features, and the class names are ignored.
         """
 
 
 def load_plugin(request: TeacherRequest, *, device: str) -> Network:
-    """Import and call a plugin. Raises TeacherError when it is not found or answers wrongly.
+    """Import and call a plugin. Raises TeacherError if it is not found or its result is invalid.
 
-    The digest of the plugin's source file is part of the architecture's name, so that a
-    teacher whose code was edited is another teacher.
+    The digest of the plugin's source file is part of the architecture's name, so that edited code
+    gives a teacher with another fingerprint.
     """
     target = request.name.removeprefix("plugin:")
     function = _find(target)
-    with torch.random.fork_rng(devices=[]):  # building a network initialises it at random
-        answer = function(request.weights, device)
-    module, spec, names = _checked(target, answer)
+    with torch.random.fork_rng(devices=[]):  # building a network draws random numbers
+        result = function(request.weights, device)
+    module, spec, names = _checked(target, result)
     name = target.rpartition(":")[2]
-    labels = named_labels(names if request.target == "logits" else (), answer[3] or None)
+    labels = named_labels(names if request.target == "logits" else (), result[3] or None)
     return assemble(
         module.eval(),
         request,
@@ -73,16 +73,16 @@ def _find(target: str) -> Callable[[str | None, str], Any]:
     module_name, _, function_name = target.partition(":")
     if not module_name or not function_name:
         raise TeacherError(
-            f"cannot tell which function plugin:{target} means",
+            f"plugin:{target} does not name a function",
             expected="plugin:package.module:function",
             found=f"plugin:{target}",
-            remedy="name the module and, after a colon, the function",
+            remedy="give the name of the module, a colon, and the name of the function",
         )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise  # the plugin was found; what it imports was not
+            raise  # the plugin was found, but not a module that it imports
         raise TeacherError(
             f"the plugin module {module_name} cannot be imported",
             expected="a module on Python's path",
@@ -94,44 +94,44 @@ def _find(target: str) -> Callable[[str | None, str], Any]:
         raise TeacherError(
             f"the plugin module {module_name} has no function {function_name}",
             expected="function(weights, device) -> (network, PreprocessSpec, names, label space)",
-            found="nothing of that name" if function is None else type(function).__name__,
+            found="nothing with that name" if function is None else type(function).__name__,
             remedy=f"check the name in {inspect.getfile(module)}",
         )
     return function
 
 
-def _checked(target: str, answer: Any) -> tuple[nn.Module, PreprocessSpec, tuple[str, ...]]:
-    fits = (
-        isinstance(answer, tuple)
-        and len(answer) == 4
-        and isinstance(answer[0], nn.Module)
-        and isinstance(answer[1], PreprocessSpec)
-        and not isinstance(answer[2], str)
-        and isinstance(answer[3], str)
+def _checked(target: str, result: Any) -> tuple[nn.Module, PreprocessSpec, tuple[str, ...]]:
+    is_valid = (
+        isinstance(result, tuple)
+        and len(result) == 4
+        and isinstance(result[0], nn.Module)
+        and isinstance(result[1], PreprocessSpec)
+        and not isinstance(result[2], str)
+        and isinstance(result[3], str)
     )
-    if not fits:
-        kinds = [type(part).__name__ for part in answer] if isinstance(answer, tuple) else []
+    if not is_valid:
+        kinds = [type(part).__name__ for part in result] if isinstance(result, tuple) else []
         raise TeacherError(
-            f"plugin:{target} returned something else than a teacher",
+            f"plugin:{target} did not return a teacher",
             expected="(nn.Module, PreprocessSpec, class names, label space)",
-            found=f"({', '.join(kinds)})" if kinds else type(answer).__name__,
+            found=f"({', '.join(kinds)})" if kinds else type(result).__name__,
             remedy="see TeacherPlugin in distinit.pipeline.teachers.plugin",
         )
-    return answer[0], answer[1], tuple(str(name) for name in answer[2])
+    return result[0], result[1], tuple(str(name) for name in result[2])
 
 
 def _output_width(module: nn.Module, spec: PreprocessSpec, target: str) -> int:
-    """Columns of the network's answer to one black frame."""
+    """Number of values that the network computes for a frame, measured with a black one."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         output = module(torch.zeros(1, 3, spec.crop_size, spec.crop_size, device=device))
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != 1:
         shape = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise TeacherError(
-            f"the network of plugin:{target} does not give one row a frame",
+            f"the output of the network of plugin:{target} is not one row per frame",
             expected="a tensor [1, classes] for one frame",
             found=str(shape),
-            remedy="pool and flatten inside the network",
+            remedy="pool and flatten the output inside the network",
         )
     return int(output.shape[1])
 

@@ -1,4 +1,4 @@
-"""From decoded frames to a teacher's input, equal to torchvision's classification preset."""
+"""Turns decoded frames into a teacher's input, exactly as torchvision's classification presets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _INTERPOLATION = {
     "bicubic": InterpolationMode.BICUBIC,
 }
 _RESIZE_BYTES = 256 * 2**20
-"""Most memory that the float copy of full-size frames may take at once: 10 frames of 1080p."""
+"""Memory limit for the float copies of full-size frames: enough for 10 frames of 1080p."""
 
 
 def view_for(spec: PreprocessSpec) -> View:
-    """The picture ffmpeg has to deliver for this teacher: full size, or already scaled."""
+    """The size at which ffmpeg must deliver frames for this teacher: full size, or scaled."""
     if spec.resize == "exact":
         return View.source()
     if spec.resize_mode == "squash":
@@ -33,10 +33,10 @@ def preprocess(frames_NHWC: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     """Resize, centre crop, scale to 0..1 and normalise RGB frames uint8 [N, H, W, 3].
 
     Returns float32 [N, 3, crop_size, crop_size] on the frames' device, channels last in memory;
-    with ``flip``, mirrored left to right.
-    ``mean`` and ``std`` are in the order of ``spec.channel_order``. A frame's result does not
-    depend on the frames beside it. With ``resize="fast"`` the frames come scaled by ffmpeg and
-    are only cropped; TeacherError when they have another size.
+    with ``flip``, mirrored left to right. ``mean`` and ``std`` are in the order of
+    ``spec.channel_order``. The result of a frame does not depend on the other frames. With
+    ``resize="fast"``, ffmpeg has scaled the frames already and they are only cropped; raises
+    TeacherError if they have another size.
     """
     frames_NCHW = frames_NHWC.permute(0, 3, 1, 2)
     if spec.resize == "exact":
@@ -56,8 +56,8 @@ def preprocess(frames_NHWC: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
 
 
 def _resize(frames_NCHW: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
-    # torchvision's preset goes through float32 and rounds back to uint8; torch's native uint8
-    # kernel is 8x as fast on a CPU but differs by one grey level in 14 % of the pixels.
+    # torchvision's preset resizes in float32 and rounds back to uint8. torch's native uint8 kernel
+    # is 8x as fast on a CPU, but differs by one grey level in 14 % of the pixels.
     edges = 2 if spec.resize_mode == "squash" else 1
     per_frame = 4 * frames_NCHW[0].numel() if len(frames_NCHW) else 1
     chunk = 1 if frames_NCHW.device.type == "cpu" else max(1, _RESIZE_BYTES // per_frame)
@@ -83,8 +83,8 @@ def _require_scaled(frames_NCHW: torch.Tensor, spec: PreprocessSpec) -> None:
     )
     if not matches:
         raise TeacherError(
-            "a teacher with resize=fast was given frames that ffmpeg did not scale for it",
+            "a teacher with resize=fast got frames that ffmpeg did not scale for it",
             expected=f"{size}x{size}" if spec.resize_mode == "squash" else f"short edge {size}",
             found=f"{height}x{width} (height x width)",
-            remedy="decode with the teacher's own `view`",
+            remedy="decode with the teacher's `view`",
         )

@@ -1,4 +1,4 @@
-"""What a network says of one fixed picture: code that weights and settings do not show."""
+"""A network's output for a fixed picture reveals edited code, unlike its weights and settings."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
-from distinit.schemas.teacher import PROBE_SUMS, ProbeAnswer
+from distinit.schemas.teacher import PROBE_SUMS, ProbeOutput
 
-__all__ = ["answer_record", "probe_frame"]
+__all__ = ["probe_frame", "probe_record"]
 
-_HEIGHT, _WIDTH = 360, 480  # of the picture where a teacher takes frames of any size
+_HEIGHT, _WIDTH = 360, 480  # of the picture for teachers that take frames of any size
 _TOP = 5
-_DIGITS = 9  # all that an fp32 has
+_DIGITS = 9  # enough for every fp32 value
 
 
 def probe_frame(view: View) -> np.ndarray:
-    """The probe picture as ``view`` gives it: uint8 [H, W, 3], from integer arithmetic alone.
+    """The probe picture at the size of ``view``: uint8 [H, W, 3], from integer arithmetic alone.
 
-    No symmetry in space or colour, coarse and fine structure: a flip, swapped channels, another
-    crop or another resize give another answer.
+    It has coarse and fine structure, and no symmetry in space or colour: a flip, swapped channels,
+    another crop or another resize all change a network's output for it.
     """
     height, width = view.size_for(_WIDTH, _HEIGHT)
     y_H1, x_1W = np.ogrid[:height, :width]
@@ -32,31 +32,31 @@ def probe_frame(view: View) -> np.ndarray:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
-def answer_record(row_C: np.ndarray, architecture: str, *, half: bool = False) -> ProbeAnswer:
-    """The answer (fp32 [C], to the probe picture) as it is kept; ``half``: see ProbeAnswer.
+def probe_record(output_C: np.ndarray, architecture: str, *, half: bool = False) -> ProbeOutput:
+    """The record of a network's output for the probe picture, fp32 [C].
 
-    Raises TeacherError for one that is not finite: the network is of no use.
+    ``half`` is explained in ProbeOutput. Raises TeacherError if a value is not finite.
     """
-    if not np.isfinite(row_C).all():
+    if not np.isfinite(output_C).all():
         raise TeacherError(
-            f"the network {architecture} gives NaN or infinity for an ordinary picture",
+            f"the network {architecture} computes NaN or infinity for an ordinary picture",
             expected="finite values, computed in fp32",
-            found=f"{int((~np.isfinite(row_C)).sum())} of {len(row_C)} values are not finite",
-            remedy="check the weights, and the code of the network",
+            found=f"{int((~np.isfinite(output_C)).sum())} of {len(output_C)} values are not finite",
+            remedy="check the weights and the code of the network",
         )
-    values_C = row_C.astype(np.float64)
+    values_C = output_C.astype(np.float64)
     best = np.argsort(-values_C, kind="stable")[:_TOP]
-    return ProbeAnswer(
+    return ProbeOutput(
         top_classes=tuple(best.tolist()),
         top_values=tuple(_rounded(value) for value in values_C[best]),
-        sums=tuple(_rounded(value) for value in _signs(len(row_C)) @ values_C),
+        sums=tuple(_rounded(value) for value in _signs(len(output_C)) @ values_C),
         spread=_rounded(values_C.std()),
         half=half,
     )
 
 
 def _signs(classes: int) -> np.ndarray:
-    """Fixed signs, divided by sqrt(classes): an error in any class shows in every sum."""
+    """Fixed signs, divided by sqrt(classes): an error in any class changes every sum."""
     bits_KC = np.arange(PROBE_SUMS * classes, dtype=np.uint64).reshape(PROBE_SUMS, classes)
     # splitmix64: the bits of consecutive numbers become independent.
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""From a request to a teacher: which source builds which name."""
+"""Builds the teacher that a request names, from the source that its name belongs to."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def load_teacher(
 ) -> Teacher:
     """Build the teacher that ``request`` names, on ``device`` (auto, cpu, cuda, cuda:N).
 
-    On a GPU, ``batch_size="auto"`` tries sizes for some seconds; see ``NetworkTeacher``.
-    Nothing is downloaded and no pickle is executed; the code of a plugin is. Raises TeacherError
+    On a GPU, ``batch_size="auto"`` measures several sizes, which takes some seconds. Nothing is
+    downloaded, and no code from pickles is executed; the code of a plugin is. Raises TeacherError
     for an unknown name or a missing package, ConfigError for an unknown or missing device, and
     WeightsError for weights that are missing or do not fit.
     """
@@ -47,7 +47,7 @@ def load_teacher(
 
 
 def load_network(request: TeacherRequest, *, device: str = "cpu") -> Network:
-    """The network that ``request`` names, without the machinery of a teacher. Raises as above."""
+    """The network that ``request`` names, as a torch module. Raises TeacherError, WeightsError."""
     if request.name in LITE_NAMES:
         return load_efficientnet_lite(request)
     match request.name.partition(":")[:2]:

@@ -1,4 +1,4 @@
-"""Teachers from timm, where it is installed; it is not a dependency."""
+"""Teachers from timm, if it is installed; it is not a dependency."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ __all__ = ["load_timm"]
 
 
 def load_timm(request: TeacherRequest) -> Network:
-    """Build ``timm:NAME`` from a local weights file; timm is never asked to download.
+    """Build ``timm:NAME`` from a local weights file; nothing is downloaded.
 
-    Preprocessing is the model's pretrained configuration. Raises TeacherError when timm is
-    missing, the name unknown or ``weights`` absent, WeightsError for weights that do not fit.
+    Preprocessing is that of the model's pretrained configuration. Raises TeacherError if timm is
+    not installed, the name is unknown or ``weights`` is None, WeightsError if the weights do not
+    fit.
     """
     name = request.name.partition(":")[2]
     timm = _import_timm()
@@ -34,10 +35,10 @@ def load_timm(request: TeacherRequest) -> Network:
         )
     if request.weights is None:
         raise TeacherError(
-            f"the teacher {request.name} needs its weights",
+            f"the teacher {request.name} needs a weights file",
             expected="--weights FILE (.safetensors or .pth)",
-            found="no --weights; distinit downloads nothing by itself",
-            remedy="save timm.create_model(name, pretrained=True).state_dict() once",
+            found="no --weights; distinit never downloads weights",
+            remedy="save timm.create_model(name, pretrained=True).state_dict() to a file",
         )
     state_dict = read_state_dict(Path(request.weights))
     with torch.random.fork_rng(devices=[]):
@@ -61,17 +62,13 @@ def _preprocessing(config: dict[str, Any], name: str) -> PreprocessSpec:
     if (
         height != width
         or crop_mode not in ("center", "squash")
-        or interpolation
-        not in (
-            "bilinear",
-            "bicubic",
-        )
+        or interpolation not in ("bilinear", "bicubic")
     ):
         raise TeacherError(
-            f"timm:{name} preprocesses in a way that is not supported",
-            expected="a square input, centre crop or squash, bilinear or bicubic",
+            f"the preprocessing of timm:{name} is not supported",
+            expected="a square input, crop mode center or squash, bilinear or bicubic",
             found=f"{height}x{width}, {crop_mode}, {interpolation}",
-            remedy="write a plugin teacher for it",
+            remedy="write a plugin teacher for this model",
         )
     return PreprocessSpec(
         resize_mode="squash" if crop_mode == "squash" else "short_edge",

@@ -1,4 +1,4 @@
-"""Teachers from torchvision: its image classifiers, their weights and their presets."""
+"""Teachers from torchvision: its image classifiers with their weights and preprocessing presets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 __all__ = ["build_classifier", "classifier_names", "load_torchvision"]
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-"""Heads of GoogLeNet and Inception that only training uses."""
+"""Heads of GoogLeNet and Inception that are only used in training."""
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:\w+))$")
 
 
@@ -38,10 +38,10 @@ def classifier_names() -> list[str]:
 
 
 def load_torchvision(request: TeacherRequest) -> Network:
-    """Build ``resnet50`` or ``resnet50@IMAGENET1K_V1`` from local weights.
+    """Build ``resnet50`` or ``resnet50@IMAGENET1K_V1`` from local weights; nothing is downloaded.
 
-    Nothing is downloaded. Raises TeacherError for an unknown name or weights tag, and
-    WeightsError when the weights are missing, damaged or of another network.
+    Raises TeacherError if the name or the weights tag is unknown, and WeightsError if the weights
+    are missing, damaged or of another network.
     """
     name, _, tag = request.name.partition("@")
     choices = _weights_of(name)
@@ -72,8 +72,8 @@ def build_classifier(
 ) -> tuple[nn.Module, int]:
     """A torchvision classifier with these weights, and its number of classes.
 
-    ``weights`` only says which input size a vision transformer is built for. Raises
-    TeacherError for an unknown name, WeightsError for a state dict of another network.
+    ``weights`` only determines the input size of a vision transformer. Raises TeacherError for an
+    unknown name, WeightsError for a state dict of another network.
     """
     _require_classifier(name)
     state_dict = {
@@ -81,7 +81,7 @@ def build_classifier(
         for key, tensor in state_dict.items()
         if not key.startswith(_AUXILIARY)
     }
-    # Building initialises at random: the caller's random stream must not notice.
+    # Building a network draws random numbers: keep the caller's random state unchanged.
     with torch.random.fork_rng(devices=[]):
         network = torchvision.models.get_model(name, weights=None, **_options(name, weights))
         classes = fit_classes(network, state_dict)
@@ -91,7 +91,7 @@ def build_classifier(
 
 def _options(name: str, weights: WeightsEnum | None) -> dict[str, Any]:
     if name in ("googlenet", "inception_v3"):
-        # As torchvision itself builds them when it loads its weights.
+        # The options that torchvision uses when it loads these weights.
         return {"transform_input": True, "aux_logits": False, "init_weights": False}
     if name.startswith("vit_") and weights is not None:
         return {"image_size": weights.meta["min_size"][0]}
@@ -132,7 +132,7 @@ def _tagged(name: str, choices: list[WeightsEnum], tag: str) -> WeightsEnum:
 
 
 def _recognised(name: str, choices: list[WeightsEnum], path: Path) -> WeightsEnum:
-    """The published weights with this file's name; for other files the default, for its preset."""
+    """The published weights with this file name; otherwise the default, whose preset is used."""
     for weights in choices:
         if _file_name(weights) == path.name:
             return weights
@@ -145,8 +145,8 @@ def _cached_file(name: str, weights: WeightsEnum) -> Path:
         raise WeightsError(
             f"the weights of {name} ({weights.name}) are not on this machine",
             expected=str(path),
-            found="no such file; distinit downloads nothing by itself",
-            remedy=f"put {path.name} into {path.parent}, or give a file with --weights",
+            found="no such file; distinit never downloads weights",
+            remedy=f"put {path.name} into {path.parent}, or name a file with --weights",
         )
     return path
 

@@ -1,4 +1,4 @@
-"""Weight files of others: read without executing anything, and loaded whole or not at all."""
+"""Reads weights files from others: without executing code, and complete or not at all."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ StateDict = dict[str, torch.Tensor]
 
 _WRAPPER_KEYS = ("state_dict", "model")
 _WRAPPER_PARTS = frozenset({"module", "_orig_mod"})
-"""Left in key names by DataParallel and torch.compile."""
+"""Parts of key names that DataParallel and torch.compile add."""
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")
 _SHOWN = 3
 
 
 def checkpoints_dir() -> Path:
-    """Where torchvision keeps downloaded weights: ``$TORCH_HOME/hub/checkpoints``."""
+    """The folder of weights that torchvision downloaded: ``$TORCH_HOME/hub/checkpoints``."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
@@ -47,7 +47,7 @@ def require_weights_file(path: Path) -> Path:
     if not path.is_file():
         found = "a pipe or a device" if path.exists() else "nothing at that path"
         raise WeightsError(
-            f"there is no weights file {path}",
+            f"{path} is not a weights file",
             expected="a .pth, .pt, .pth.tar or .safetensors file",
             found="a folder" if path.is_dir() else found,
             remedy="check the path given with --weights",
@@ -56,9 +56,9 @@ def require_weights_file(path: Path) -> Path:
 
 
 def require_hash_prefix(path: Path) -> None:
-    """Check a published name's hash (``resnet50-0676ba61.pth``) against the file's sha256.
+    """Check the hash in a published file name (``resnet50-0676ba61.pth``) against the content.
 
-    A name without a hash passes. Raises WeightsError when the two differ.
+    A name without a hash is accepted. Raises WeightsError if they differ.
     """
     match = _HASH_IN_NAME.search(path.name)
     if match is None:
@@ -66,18 +66,19 @@ def require_hash_prefix(path: Path) -> None:
     digest = sha256_file(path)
     if not digest.startswith(match.group(1)):
         raise WeightsError(
-            f"the weights file {path} is not what its name says",
+            f"the content of the weights file {path} does not match its name",
             expected=f"a sha256 that starts with {match.group(1)}",
             found=f"{digest[:16]}...",
-            remedy="the download is damaged or the file was renamed: fetch it again",
+            remedy="the download is damaged or the file was renamed: download it again",
         )
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read tensors from ``path`` without running code from it.
+    """Read tensors from ``path`` without executing code from it.
 
-    Unwraps a ``state_dict`` or ``model`` key and drops the ``module`` parts of DataParallel.
-    Raises WeightsError for what is missing, unreadable, pickled code or not a state dict.
+    Unwraps a ``state_dict`` or ``model`` key and removes the ``module`` parts that DataParallel
+    adds to names. Raises WeightsError if the file is missing or unreadable, contains pickled code,
+    or is not a state dict.
     """
     require_weights_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -87,43 +88,43 @@ def read_state_dict(path: Path) -> StateDict:
             break
     if not isinstance(content, Mapping) or not content or _no_tensors(content):
         raise WeightsError(
-            f"the file {path} holds no state dict",
-            expected="a mapping of names to tensors, bare or under state_dict or model",
+            f"the file {path} does not contain a state dict",
+            expected="a mapping of names to tensors, either bare or under state_dict or model",
             found=_describe(content),
             remedy="save it with torch.save(network.state_dict(), path)",
         )
     for name, value in content.items():
         if problem := plain_problem(value) if isinstance(name, str) else "has no name":
             raise WeightsError(
-                f"the weights file {path} holds what is no weight",
+                f"the weights file {path} contains values that are not weights",
                 expected="plain tensors only",
                 found=f"{name} {problem}",
-                remedy="save network.state_dict() of the network as it was trained, on a CPU",
+                remedy="move the network to the CPU and save its state_dict() as it was trained",
             )
     return {_plain_name(name): tensor for name, tensor in content.items()}
 
 
 def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> None:
-    """Load every tensor of ``state_dict`` into ``network``, which must want exactly these.
+    """Load ``state_dict`` into ``network``; both must have the same tensors.
 
-    A weight may be stored in a narrower floating-point type than the network's: no value changes.
-    Raises WeightsError that names the first missing, unexpected, misshapen and mistyped ones, and
-    one that is not finite.
+    A weight may be stored in a narrower floating-point type than the network's: its value does not
+    change. Raises WeightsError if tensors are missing, unexpected, of another shape or type, or
+    not finite; it names the first ones of each kind.
     """
-    wanted = network.state_dict()
-    state_dict = _without_stray_counters(state_dict, wanted)
-    # Written before torch 0.4.1, a batch norm has no such counter; it plays no part in eval.
-    missing = [n for n in wanted if n not in state_dict and not n.endswith("num_batches_tracked")]
-    unexpected = [n for n in state_dict if n not in wanted]
+    expected = network.state_dict()
+    state_dict = _without_stray_counters(state_dict, expected)
+    # Batch norms saved before torch 0.4.1 have no num_batches_tracked. Inference does not use it.
+    missing = [n for n in expected if n not in state_dict and not n.endswith("num_batches_tracked")]
+    unexpected = [n for n in state_dict if n not in expected]
     misshapen = [
-        f"{n} {list(state_dict[n].shape)} instead of {list(wanted[n].shape)}"
-        for n in wanted
-        if n in state_dict and state_dict[n].shape != wanted[n].shape
+        f"{n} {list(state_dict[n].shape)} instead of {list(expected[n].shape)}"
+        for n in expected
+        if n in state_dict and state_dict[n].shape != expected[n].shape
     ]
     mistyped = [
-        f"{n} {_type(state_dict[n])} instead of {_type(wanted[n])}"
-        for n in wanted
-        if n in state_dict and not _widens(state_dict[n].dtype, wanted[n].dtype)
+        f"{n} {_type(state_dict[n])} instead of {_type(expected[n])}"
+        for n in expected
+        if n in state_dict and not _widens(state_dict[n].dtype, expected[n].dtype)
     ]
     findings = {
         "missing": missing,
@@ -134,36 +135,38 @@ def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> 
     if any(findings.values()):
         found = "; ".join(f"{what}: {_some(names)}" for what, names in findings.items() if names)
         raise WeightsError(
-            f"the weights in {source} are of another network",
-            expected=f"the {len(wanted)} tensors of {type(network).__name__}",
+            f"the weights in {source} are those of another network",
+            expected=f"the {len(expected)} tensors of {type(network).__name__}",
             found=found,
             remedy="name the architecture that these weights were trained with",
         )
-    _require_numbers(network, state_dict, source)
+    _require_finite(network, state_dict, source)
     network.load_state_dict(state_dict, strict=False)
 
 
-def _without_stray_counters(state_dict: StateDict, wanted: Mapping[str, torch.Tensor]) -> StateDict:
-    """Without counters of batches of another type (some tools turn all into floats): see above."""
+def _without_stray_counters(
+    state_dict: StateDict, expected: Mapping[str, torch.Tensor]
+) -> StateDict:
+    """Drop batch norm counters of another type: some tools convert all tensors to floats."""
     return {
         name: tensor
         for name, tensor in state_dict.items()
         if not (
             name.endswith("num_batches_tracked")
-            and name in wanted
-            and tensor.dtype != wanted[name].dtype
+            and name in expected
+            and tensor.dtype != expected[name].dtype
         )
     }
 
 
-def _widens(stored: torch.dtype, wanted: torch.dtype) -> bool:
-    """Whether every value of the stored type is one of the wanted type, of the same kind."""
-    same_kind = stored.is_floating_point and wanted.is_floating_point
-    return stored == wanted or (same_kind and torch.promote_types(stored, wanted) == wanted)
+def _widens(stored: torch.dtype, expected: torch.dtype) -> bool:
+    """Whether all values of ``stored`` can be represented in ``expected``, a type of its kind."""
+    both_float = stored.is_floating_point and expected.is_floating_point
+    return stored == expected or (both_float and torch.promote_types(stored, expected) == expected)
 
 
-def _require_numbers(network: nn.Module, state_dict: StateDict, source: str) -> None:
-    """No weight is NaN or infinite; a buffer may hold infinity (masks), but no NaN."""
+def _require_finite(network: nn.Module, state_dict: StateDict, source: str) -> None:
+    """Raise WeightsError if a weight is not finite or a buffer is NaN; masks may be infinite."""
     weights = {name for name, _ in network.named_parameters()}
     for name, tensor in state_dict.items():
         if not tensor.is_floating_point():
@@ -171,10 +174,10 @@ def _require_numbers(network: nn.Module, state_dict: StateDict, source: str) -> 
         bad = ~torch.isfinite(tensor) if name in weights else torch.isnan(tensor)
         if count := int(bad.sum()):
             raise WeightsError(
-                f"the weights in {source} are of no use",
+                f"the weights in {source} are not finite",
                 expected="finite numbers",
                 found=f"{name}: {count} of {tensor.numel()} values are NaN or infinite",
-                remedy="the training that wrote them has diverged: take an earlier checkpoint",
+                remedy="the training that wrote them has diverged: use an earlier checkpoint",
             )
 
 
@@ -185,7 +188,7 @@ def _type(tensor: torch.Tensor) -> str:
 def _read_safetensors(path: Path) -> object:
     try:
         if path.stat().st_size > largest_bytes():
-            raise ValueError("more bytes than the memory of this machine")
+            raise ValueError("the file is larger than the memory of this machine")
         return read_tensors(path, read_shapes(path), finite=False)
     except (OSError, ValueError, RecursionError, MemoryError, RuntimeError) as error:
         raise _unreadable(path, error) from error
@@ -199,7 +202,7 @@ def _read_torch(path: Path) -> object:
             f"the weights file {path} was refused",
             expected="tensors only",
             found=f"pickled code ({error})",
-            remedy="ask for the bare state dict, best as .safetensors",
+            remedy="ask its author for the bare state dict, preferably as .safetensors",
         ) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -208,9 +211,9 @@ def _read_torch(path: Path) -> object:
 def _unreadable(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"the weights file {path} cannot be read",
-        expected="a whole file written by torch.save or safetensors",
+        expected="a complete file written by torch.save or safetensors",
         found=_first_line(error),
-        remedy="fetch the file again: it may be cut short",
+        remedy="download the file again: it may be truncated",
     )
 
 

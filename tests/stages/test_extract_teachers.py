@@ -95,7 +95,7 @@ def test_a_teacher_whose_imported_code_was_edited_is_refused(
     with pytest.raises(CacheMismatchError) as raised:
         extract(config)
     assert raised.value.problem == "the cache has another teacher named made"
-    assert str(raised.value.found).startswith("answer to the probe picture: class ")
+    assert str(raised.value.found).startswith("output for the probe picture: class ")
 
 
 def test_a_worker_with_another_teacher_than_the_driver_reports_the_difference(
@@ -105,7 +105,7 @@ def test_a_worker_with_another_teacher_than_the_driver_reports_the_difference(
     identities = {"made": load_teacher(REQUEST).identity}
     assert list(_same_teachers(config, identities)) == ["made"]
     plugin.write(NETWORK.replace("avg", "max"))
-    with pytest.raises(TeacherError, match="answer to the probe picture") as raised:
+    with pytest.raises(TeacherError, match="output for the probe picture") as raised:
         _same_teachers(config, identities)
     assert "is not that of the driver" in raised.value.problem
 
@@ -203,7 +203,7 @@ def test_extract_audit_and_distill_warn_of_a_teacher_with_constant_logits(
     plugin.write(NETWORK.replace("flatten(1)", "flatten(1) * 0 + 3"))
     root, frames = tmp_path / "cache", tmp_path / "frames"
     result = extract(config_of(footage, root, REQUEST, frames=str(frames)))
-    warning = "all logits equal for 100.0% of the frames"
+    warning = "all logits are equal for 100.0% of the frames"
     assert f"warning: teacher made: {warning}" in result.summary().splitlines()
     assert result.answers["made"].flat_fraction == 1.0
     report = audit(AuditConfig(cache=str(root), out=str(tmp_path / "report")))

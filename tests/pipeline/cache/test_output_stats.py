@@ -55,8 +55,8 @@ def test_no_frames_and_features_have_no_report(identity: TeacherIdentity) -> Non
 
 def test_all_equal_logits_are_said(identity: TeacherIdentity) -> None:
     assert report_of(identity, np.zeros((50, 3)), np.full((50, 3), 7.5)).warnings == [
-        "mean entropy 1.099 of at most 1.099 nats: its targets say next to nothing",
-        "all logits equal for 100.0% of the frames",
+        "mean entropy 1.099 of at most 1.099 nats: its targets are almost uniform",
+        "all logits are equal for 100.0% of the frames",
         "class 0 (cat) is the most probable one for 100.0% of the frames",
     ]
 
@@ -66,7 +66,8 @@ def test_ties_at_the_top_are_said(identity: TeacherIdentity) -> None:
     unit = rng.normal(0, 3, (100, 3))
     unit[:2] = [4, 4, 0]
     assert report_of(identity, unit).warnings == [
-        "a tie at the top for 2.0% of the frames: the class with the lower number counts"
+        "the two largest logits are equal for 2.0% of the frames: "
+        "the class with the lower number is taken"
     ]
 
 

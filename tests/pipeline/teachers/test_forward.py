@@ -1,4 +1,4 @@
-"""Batches that shrink where memory ends, sizes that are found, answers that are awaited later."""
+"""Batch sizes: halved if memory runs out, found by measuring; logits computed in the background."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import torch
 from distinit.schemas.teacher import PreprocessSpec
 
 class Hungry(torch.nn.Module):
-    """Channel means; out of memory for more than ``most`` frames. ``seen``: sizes of batches."""
+    """Channel means; out of memory for more than ``most`` frames. ``seen``: all batch sizes."""
 
     most = 5
 
@@ -42,14 +42,11 @@ class Hungry(torch.nn.Module):
         return x.mean(dim=(2, 3))
 
 
-def answer(module):
+def hungry(weights, device):
     spec = PreprocessSpec(
         resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
     )
-    return module, spec, [], "means"
-
-def hungry(weights, device):
-    return answer(Hungry())
+    return Hungry(), spec, [], "means"
 '''
 
 
@@ -68,7 +65,7 @@ def made_frames() -> np.ndarray:
 
 
 def in_batches(teacher: NetworkTeacher, size: int) -> InBatches:
-    """The way of a GPU, on the CPU."""
+    """The forward pass of GPUs, run on the CPU."""
     return InBatches(teacher._logits, size, device=CPU, name=teacher.id)
 
 
@@ -87,12 +84,12 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(
     assert seen(hungry) == [16, 8, 4, 4, 4, 4, 4, 3]
     assert batches.batch_size == 4
     assert [record.getMessage() for record in caplog.records] == [
-        "teacher hungry: out of memory on cpu with 16 frames; going on with 8 at a time",
-        "teacher hungry: out of memory on cpu with 8 frames; going on with 4 at a time",
+        "teacher hungry: out of memory on cpu with 16 frames per batch; continuing with 8",
+        "teacher hungry: out of memory on cpu with 8 frames per batch; continuing with 4",
     ]
     hungry._module.seen = []  # type: ignore[assignment]
     batches.submit(frames_NHWC[:8])()
-    assert seen(hungry) == [4, 4]  # no second try of a size that did not fit
+    assert seen(hungry) == [4, 4]  # a size that did not fit is not tried again
 
 
 def test_a_short_batch_that_does_not_fit_is_halved_too(
@@ -103,7 +100,7 @@ def test_a_short_batch_that_does_not_fit_is_halved_too(
     assert batches.batch_size == 3
 
 
-def test_a_device_without_room_for_one_frame_is_an_error(
+def test_a_device_without_memory_for_one_frame_is_an_error(
     hungry: NetworkTeacher, frames_NHWC: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(hungry._module), "most", 0)
@@ -111,10 +108,9 @@ def test_a_device_without_room_for_one_frame_is_an_error(
         in_batches(hungry, 4).submit(frames_NHWC)
 
 
-def test_a_whole_extraction_survives_it(
+def test_a_teacher_computes_all_logits_after_running_out_of_memory(
     hungry: NetworkTeacher, frames_NHWC: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The teacher's own face: checked shapes, batch size and answers, by the way of a GPU."""
     hungry._forward = in_batches(hungry, 32)
     assert hungry.batch_size == 32
     with caplog.at_level(logging.ERROR):
@@ -123,41 +119,44 @@ def test_a_whole_extraction_survives_it(
     assert hungry.batch_size == 5
 
 
-def costs(seconds_a_batch: float, seconds_a_frame: float, room: int) -> Callable[[int], float]:
-    """A device that starts a batch in some time, computes frames in some, and holds ``room``."""
+def made_device(
+    seconds_per_batch: float, seconds_per_frame: float, max_frames: int
+) -> Callable[[int], float]:
+    """The time per batch on a made-up device with memory for ``max_frames``."""
 
     def seconds_for(size: int) -> float:
-        if size > room:
+        if size > max_frames:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return seconds_a_batch + size * seconds_a_frame
+        return seconds_per_batch + size * seconds_per_frame
 
     return seconds_for
 
 
 @pytest.mark.parametrize(
-    ("seconds_a_batch", "seconds_a_frame", "room", "best"),
+    ("seconds_per_batch", "seconds_per_frame", "max_frames", "best"),
     [
-        (0.0, 1.0, 10_000, 8),  # one frame keeps the device busy: the smallest is as good
+        (0.0, 1.0, 10_000, 8),  # one frame keeps the device busy: larger batches are no faster
         (64.0, 1.0, 10_000, 512),  # 512 gives 1.125 times the rate of 256, 1,024 only 1.06
-        (64.0, 1.0, 100, 64),  # memory ends first
-        (1.0, 0.0, 10_000, 1024),  # never larger
-        (1.0, 1.0, 4, 8),  # the first size does not fit: shrinking will see to it
+        (64.0, 1.0, 100, 64),  # the largest that fits into memory
+        (1.0, 0.0, 10_000, 1024),  # the largest that is tried
+        (1.0, 1.0, 4, 8),  # even the first size does not fit: it is halved later
     ],
 )
-def test_the_batch_grows_until_it_does_not_pay(
-    seconds_a_batch: float, seconds_a_frame: float, room: int, best: int
+def test_the_batch_size_grows_until_it_is_no_longer_faster(
+    seconds_per_batch: float, seconds_per_frame: float, max_frames: int, best: int
 ) -> None:
-    assert find_batch_size(costs(seconds_a_batch, seconds_a_frame, room)) == best
+    device = made_device(seconds_per_batch, seconds_per_frame, max_frames)
+    assert find_batch_size(device) == best
 
 
-def test_the_search_runs_the_network_itself(hungry: NetworkTeacher) -> None:
+def test_the_search_for_a_batch_size_runs_the_network(hungry: NetworkTeacher) -> None:
     hungry._module.seen = []  # type: ignore[assignment]
     assert find_batch_size(hungry._seconds_for) == 8
     assert seen(hungry) == [8]  # out of memory in the first batch
     assert seconds_of(lambda: time.sleep(0.01), CPU) >= 0.01
 
 
-def test_a_cpu_takes_a_fixed_number_and_the_same_bits_for_any(
+def test_on_a_cpu_the_batch_size_is_fixed_and_does_not_change_any_bit(
     hungry: NetworkTeacher, frames_NHWC: np.ndarray
 ) -> None:
     assert hungry.batch_size == 32
@@ -167,7 +166,7 @@ def test_a_cpu_takes_a_fixed_number_and_the_same_bits_for_any(
     np.testing.assert_array_equal(five.forward(frames_NHWC), hungry.forward(frames_NHWC))
 
 
-def test_answers_are_computed_beside_the_caller_in_single_threads() -> None:
+def test_logits_are_computed_in_the_background_by_single_threads() -> None:
     together = threading.Barrier(3, timeout=60)  # two frames at once, and this thread
     threads: list[int] = []
 
@@ -180,9 +179,9 @@ def test_answers_are_computed_beside_the_caller_in_single_threads() -> None:
     torch.set_num_threads(2)
     try:
         frames = np.arange(2, dtype=np.uint8).repeat(12).reshape(2, 2, 2, 3)
-        answer = FrameByFrame(network, 32).submit(frames)
+        pending = FrameByFrame(network, 32).submit(frames)
         together.wait()
-        np.testing.assert_array_equal(answer(), [[0, 0, 0], [1, 1, 1]])
+        np.testing.assert_array_equal(pending(), [[0, 0, 0], [1, 1, 1]])
         assert threads == [1, 1]
         assert torch.get_num_threads() == 2
     finally:
@@ -190,18 +189,19 @@ def test_answers_are_computed_beside_the_caller_in_single_threads() -> None:
 
 
 class Attention(nn.Module):
-    """Matrix products large enough for several threads: another library than convolutions use."""
+    """Matrix products large enough for several threads; torch uses another library for them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mix = nn.Linear(3 * 16, 512)
-        self.look = nn.MultiheadAttention(512, 8, batch_first=True)
+        self.attention = nn.MultiheadAttention(512, 8, batch_first=True)
         self.head = nn.Linear(512, 3)
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         tokens_NTC = self.mix(x_NCHW.reshape(len(x_NCHW), 196, -1)[:, :, :48])
-        answer: torch.Tensor = self.head(self.look(tokens_NTC, tokens_NTC, tokens_NTC)[0].mean(1))
-        return answer
+        mixed_NTC = self.attention(tokens_NTC, tokens_NTC, tokens_NTC)[0]
+        logits_NC: torch.Tensor = self.head(mixed_NTC.mean(1))
+        return logits_NC
 
 
 def test_matrix_products_have_the_same_bits_for_any_number_of_threads() -> None:
@@ -215,12 +215,12 @@ def test_matrix_products_have_the_same_bits_for_any_number_of_threads() -> None:
                 return network(frame_NHWC.permute(0, 3, 1, 2) / 255)
 
         before = torch.get_num_threads()
-        answers = []
+        logits = []
         try:
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                answers.append(FrameByFrame(run, 32).submit(frames)())
+                logits.append(FrameByFrame(run, 32).submit(frames)())
         finally:
             torch.set_num_threads(before)
-    np.testing.assert_array_equal(answers[0], answers[1])
-    np.testing.assert_array_equal(answers[0], answers[2])
+    np.testing.assert_array_equal(logits[0], logits[1])
+    np.testing.assert_array_equal(logits[0], logits[2])

@@ -1,4 +1,4 @@
-"""Places365 checkpoints in their published form."""
+"""Places365 teachers from checkpoints as they are published."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def test_identity(checkpoint: Path) -> None:
     assert network.default_id == f"places365-squeezenet1_1-{identity.weights_sha256[:8]}"
 
 
-def test_names_come_from_a_file_beside_the_weights(checkpoint: Path) -> None:
+def test_class_names_are_read_from_a_file_next_to_the_weights(checkpoint: Path) -> None:
     write_categories(checkpoint.parent)
     names = load_places365(request(checkpoint)).identity.label_names
     assert len(names) == 365
     assert names[7] == "place_7/indoor"
 
 
-def test_names_in_another_order_are_refused(tmp_path: Path) -> None:
+def test_class_names_with_shifted_indices_are_refused(tmp_path: Path) -> None:
     write_categories(tmp_path, first_index=1)
     with pytest.raises(WeightsError, match="not those of Places365"):
         read_categories(tmp_path / "categories_places365.txt")
 
 
-def test_needs_weights_of_365_classes(tmp_path: Path) -> None:
+def test_weights_are_required_and_must_have_365_classes(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"--weights resnet18_places365\.pth\.tar"):
         load_places365(request(None, "resnet18"))
     torch.save(squeezenet1_1(num_classes=5).state_dict(), tmp_path / "five.pth")
@@ -65,7 +65,7 @@ def test_needs_weights_of_365_classes(tmp_path: Path) -> None:
         load_places365(request(tmp_path / "five.pth"))
 
 
-def test_unknown_architecture(checkpoint: Path) -> None:
+def test_an_unknown_architecture_is_refused(checkpoint: Path) -> None:
     with pytest.raises(TeacherError, match="resnet1"):
         load_places365(request(checkpoint, "resnet1"))
 
@@ -73,14 +73,14 @@ def test_unknown_architecture(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"\xff\xfe/a/place 0\n" * 365, "no UTF-8 text"),
+        (b"\xff\xfe/a/place 0\n" * 365, "not UTF-8 text"),
         (b"/a/place 0\n" * 365, "'/a/place 0' as line 2"),
         (b"x" * (1 << 20) + b"\n", "more than 1,048,576 bytes"),
         (b"\n\n", "0 lines"),
     ],
     ids=["not UTF-8", "another index", "too long", "empty"],
 )
-def test_class_names_that_are_none_are_refused(content: bytes, found: str, tmp_path: Path) -> None:
+def test_malformed_class_names_are_refused(content: bytes, found: str, tmp_path: Path) -> None:
     path = tmp_path / "categories_places365.txt"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="not those of Places365") as raised:
@@ -88,7 +88,7 @@ def test_class_names_that_are_none_are_refused(content: bytes, found: str, tmp_p
     assert raised.value.found == found
 
 
-def test_class_names_from_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+def test_reading_class_names_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "categories_places365.txt")
     with pytest.raises(WeightsError, match="not a regular file"):
         read_categories(tmp_path / "categories_places365.txt")

@@ -63,7 +63,7 @@ def test_equals_the_published_presets(weights: WeightsEnum) -> None:
     crop=st.integers(8, 40),
     antialias=st.booleans(),
 )
-def test_rounds_sizes_and_pads_like_the_preset(
+def test_sizes_are_rounded_and_padded_as_by_the_preset(
     height: int, width: int, size: int, crop: int, antialias: bool
 ) -> None:
     spec = spec_of(resize_size=size, crop_size=crop, antialias=antialias)
@@ -94,8 +94,8 @@ def test_squash_scales_both_edges() -> None:
         left_black,
         spec_of(resize_mode="squash", crop_size=32, mean=(0, 0, 0), std=(1, 1, 1)),
     )
-    # A short-edge crop of the middle would show the same halves, but at 120 columns to 32 the
-    # antialiased step spreads over the two columns beside it, and over no more than that.
+    # A centre crop after scaling the short edge would show the same halves. But 120 columns are
+    # scaled to 32 here, so that antialiasing blurs the edge over two columns, and no more.
     assert torch.equal(output[..., :15], torch.zeros(1, 3, 32, 15))
     assert torch.equal(output[..., 17:], torch.ones(1, 3, 32, 15))
 
@@ -139,7 +139,7 @@ def test_views() -> None:
 
 @settings(max_examples=60)
 @given(height=st.integers(8, 3000), width=st.integers(8, 3000), size=st.integers(28, 400))
-def test_fast_takes_every_size_its_own_view_gives(height: int, width: int, size: int) -> None:
+def test_fast_accepts_every_size_that_its_view_produces(height: int, width: int, size: int) -> None:
     spec = spec_of(resize="fast", resize_size=size)
     scaled_height, scaled_width = view_for(spec).size_for(width, height)
     one_pixel = torch.zeros(1, 1, 1, 3, dtype=torch.uint8)
@@ -147,7 +147,7 @@ def test_fast_takes_every_size_its_own_view_gives(height: int, width: int, size:
     assert preprocess(frames_NHWC, spec).shape == (1, 3, 28, 28)
 
 
-def test_flip_mirrors_the_input_and_is_an_identity_of_its_own() -> None:
+def test_flip_mirrors_the_input() -> None:
     frames = random_frames(2, 40, 60)
     plain, mirrored = spec_of(), spec_of(flip=True)
     assert torch.equal(preprocess(frames, mirrored), preprocess(frames, plain).flip(3))

@@ -1,4 +1,4 @@
-"""The probe picture: the same on every machine; its answer tells edited code from rounding."""
+"""The probe picture: equal on every machine; outputs for it distinguish edits from rounding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.models import squeezenet1_1
 
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision
 from distinit.pipeline.teachers.network import Network
-from distinit.pipeline.teachers.probe import answer_record, probe_frame
+from distinit.pipeline.teachers.probe import probe_frame, probe_record
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
@@ -51,7 +51,7 @@ def squeezenet(state: dict[str, torch.Tensor]) -> nn.Module:
 def probed(
     network: nn.Module, spec: PreprocessSpec = SPEC, precision: Precision = "fp32"
 ) -> TeacherIdentity:
-    """With the answer to the probe, and the fields of an unchanged teacher otherwise."""
+    """The identity of an unchanged teacher, but with the probe output of ``network``."""
     made = Network(network, identity_of(spec), "made")
     teacher = NetworkTeacher("made", made, device="cpu", precision=precision)
     return identity_of().model_copy(update={"probe": teacher.identity.probe})
@@ -67,13 +67,13 @@ def test_the_picture_is_the_same_everywhere() -> None:
     assert probe_frame(View.short_edge(72)).shape == (72, 96, 3)
 
 
-def test_no_channel_flip_or_shift_leaves_the_picture_as_it_is() -> None:
+def test_flips_shifts_and_swapped_channels_change_the_picture() -> None:
     frame = probe_frame(View.source()).astype(int)
     for other in (frame[:, ::-1], frame[::-1], frame[..., ::-1], np.roll(frame, 1, axis=1)):
         assert np.abs(frame - other).mean() > 2
 
 
-def test_rounding_is_not_another_teacher(squeezenet_state: dict[str, torch.Tensor]) -> None:
+def test_rounding_does_not_make_another_teacher(squeezenet_state: dict[str, torch.Tensor]) -> None:
     usual = probed(squeezenet(squeezenet_state))
     assert identity_differences(usual, probed(squeezenet(squeezenet_state), precision="bf16")) == []
     before = torch.get_num_threads()
@@ -98,17 +98,17 @@ def test_rounding_is_not_another_teacher(squeezenet_state: dict[str, torch.Tenso
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_preprocessing_that_differs_in_silence_is_another_teacher(
+def test_preprocessing_that_differs_from_its_record_makes_another_teacher(
     changes: dict[str, object], squeezenet_state: dict[str, torch.Tensor]
 ) -> None:
     usual = probed(squeezenet(squeezenet_state))
     other = probed(squeezenet(squeezenet_state), SPEC.model_copy(update=changes))
-    (said,) = identity_differences(usual, other)
-    assert said.startswith("answer to the probe picture: class ")
-    assert said.endswith(" of its spread, 0.005 is allowed for rounding)")
+    (difference,) = identity_differences(usual, other)
+    assert difference.startswith("output for the probe picture: class ")
+    assert difference.endswith(" of its spread; 0.005 is allowed for rounding)")
 
 
-def test_a_network_that_differs_in_silence_is_another_teacher(
+def test_an_edited_network_with_the_same_weights_is_another_teacher(
     squeezenet_state: dict[str, torch.Tensor],
 ) -> None:
     edited = squeezenet(squeezenet_state)
@@ -123,7 +123,7 @@ def test_classes_in_another_order_are_another_teacher() -> None:
     swapped_C = row_C.copy()
     swapped_C[[400, 700]] = row_C[[700, 400]]
     usual, swapped = (
-        identity_of().model_copy(update={"probe": answer_record(row, "made")})
+        identity_of().model_copy(update={"probe": probe_record(row, "made")})
         for row in (row_C, swapped_C)
     )
     assert len(identity_differences(usual, swapped)) == 1
@@ -132,16 +132,16 @@ def test_classes_in_another_order_are_another_teacher() -> None:
 def test_large_values_close_together_differ_by_rounding_alone() -> None:
     row_C = np.float32(10_000) + np.linspace(0, 0.01, 1000, dtype=np.float32)
     noisy_C = np.nextafter(row_C, np.float32(np.inf))
-    assert answer_record(row_C, "x").deviation(answer_record(noisy_C, "x")) < 5e-3
+    assert probe_record(row_C, "x").deviation(probe_record(noisy_C, "x")) < 5e-3
 
 
-def test_all_equal_values_have_an_answer_too() -> None:
-    nothing = answer_record(np.zeros(7, np.float32), "x")
-    assert nothing.deviation(nothing) == 0.0
-    assert nothing.deviation(answer_record(np.ones(7, np.float32), "x")) > 0.2
+def test_outputs_with_all_values_equal_can_be_compared() -> None:
+    zeros = probe_record(np.zeros(7, np.float32), "x")
+    assert zeros.deviation(zeros) == 0.0
+    assert zeros.deviation(probe_record(np.ones(7, np.float32), "x")) > 0.2
 
 
-def test_a_network_of_16_bits_is_compared_less_sharply(
+def test_a_network_of_16_bits_has_a_larger_tolerance(
     squeezenet_state: dict[str, torch.Tensor],
 ) -> None:
     class Half(nn.Module):
@@ -160,12 +160,12 @@ def test_a_network_of_16_bits_is_compared_less_sharply(
     assert 1e-4 < full.deviation(half) < 0.2
 
 
-def test_an_answer_that_is_not_finite_is_refused() -> None:
+def test_an_output_that_is_not_finite_is_refused() -> None:
     with pytest.raises(TeacherError, match="2 of 3 values are not finite"):
-        answer_record(np.array([1, np.nan, np.inf], np.float32), "x")
+        probe_record(np.array([1, np.nan, np.inf], np.float32), "x")
 
 
-def test_the_null_teacher_has_an_answer() -> None:
+def test_the_null_teacher_has_a_probe_output() -> None:
     probe = load_teacher(TeacherRequest(name="null")).identity.probe
     assert probe is not None
     assert probe.top_classes[0] == 1  # grey
@@ -180,17 +180,17 @@ def test_differences_name_fields_and_labels() -> None:
     assert identity_differences(there, there) == []
     assert identity_differences(there, now) == [
         "preprocessing.mean: [0.5, 0.5, 0.5] there, [0.4, 0.4, 0.4] now",
-        "label_names: 2 of 7 differ, first that of class 2: 'c' there, 'x' now",
+        "label_names: 2 of 7 differ, the first at class 2: 'c' there, 'x' now",
     ]
     assert identity_differences(there, identity_of(label_names=())) == [
         "label_names: 7 there, 0 now"
     ]
 
 
-def test_a_helper_that_was_edited_is_told_apart(
+def test_an_edited_module_that_a_plugin_imports_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plugin's own file and its weights stay as they are."""
+    """The plugin's own file and its weights are not changed."""
     plugin = (
         "from made_helper import Net\n"
         "from distinit.schemas.teacher import PreprocessSpec\n"
@@ -206,7 +206,8 @@ def test_a_helper_that_was_edited_is_told_apart(
     )
     (tmp_path / "made_probe_plugin.py").write_text(plugin)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # its time stamp has seconds
+    # Bytecode would hide the edit: its time stamp has a resolution of one second.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     found = []
     for text in (helper, helper.replace("avg", "max")):
         (tmp_path / "made_helper.py").write_text(text)

@@ -1,4 +1,4 @@
-"""A network as a teacher: repeatable whatever runs beside it, and checked on both sides."""
+"""A network as a teacher: outputs do not depend on the batch; inputs and outputs are checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def made_teacher(module: nn.Module, classes: int = 3) -> NetworkTeacher:
 
 
 class ChannelMeans(nn.Module):
-    """Logits = the three channel means; 0/0 for a picture whose mean is below a bound."""
+    """Logits: the three channel means, or NaN where a mean is below ``nan_below``."""
 
     def __init__(self, nan_below: float = -1.0) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ChannelMeans(nn.Module):
         return torch.where(means_BC < self.nan_below, torch.nan, means_BC)
 
 
-def test_logits_are_those_of_the_network(
+def test_logits_equal_those_of_torchvision(
     teacher: NetworkTeacher, squeezenet_state: dict[str, torch.Tensor], noise_frames: np.ndarray
 ) -> None:
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
@@ -66,7 +66,7 @@ def test_logits_are_those_of_the_network(
     np.testing.assert_allclose(logits_NC, expected, rtol=0, atol=1e-5)
 
 
-def test_bitwise_equal_for_any_batch_and_thread_count(
+def test_logits_are_bitwise_equal_for_any_batch_and_thread_count(
     teacher: NetworkTeacher, noise_frames: np.ndarray
 ) -> None:
     before = torch.get_num_threads()
@@ -82,7 +82,7 @@ def test_bitwise_equal_for_any_batch_and_thread_count(
         torch.set_num_threads(before)
 
 
-def test_features_are_what_the_classifier_sees(
+def test_features_are_the_input_of_the_classifier(
     squeezenet_file: Path, noise_frames: np.ndarray
 ) -> None:
     request = TeacherRequest(name="squeezenet1_1", weights=str(squeezenet_file), target="features")
@@ -93,7 +93,7 @@ def test_features_are_what_the_classifier_sees(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_gives_float32_nearby(
+def test_reduced_precision_gives_similar_logits_in_float32(
     precision: str, squeezenet_file: Path, teacher: NetworkTeacher, noise_frames: np.ndarray
 ) -> None:
     request = TeacherRequest(name="squeezenet1_1", weights=str(squeezenet_file))
@@ -105,13 +105,15 @@ def test_reduced_precision_gives_float32_nearby(
     np.testing.assert_allclose(reduced_NC, exact_NC, atol=0.05 * np.abs(exact_NC).max())
 
 
-def test_network_is_frozen(teacher: NetworkTeacher) -> None:
+def test_the_network_is_frozen(teacher: NetworkTeacher) -> None:
     assert not any(p.requires_grad for p in teacher._module.parameters())
     assert not teacher._module.training
     assert teacher.view == View.source()
 
 
-def test_read_only_frames_and_no_frames(teacher: NetworkTeacher, noise_frames: np.ndarray) -> None:
+def test_read_only_and_empty_blocks_are_accepted(
+    teacher: NetworkTeacher, noise_frames: np.ndarray
+) -> None:
     read_only = noise_frames[:1].copy()
     read_only.flags.writeable = False
     np.testing.assert_array_equal(teacher.forward(read_only), teacher.forward(noise_frames[:1]))
@@ -122,12 +124,12 @@ def test_read_only_frames_and_no_frames(teacher: NetworkTeacher, noise_frames: n
     ("shape", "dtype"),
     [((2, 3, 8, 8), np.uint8), ((8, 8, 3), np.uint8), ((1, 8, 8, 3), np.float32)],
 )
-def test_refuses_what_is_no_frame_block(shape: tuple[int, ...], dtype: type) -> None:
+def test_input_that_is_not_a_frame_block_is_refused(shape: tuple[int, ...], dtype: type) -> None:
     with pytest.raises(TeacherError, match=r"uint8 \[N, height, width, 3\]"):
         made_teacher(ChannelMeans()).forward(np.zeros(shape, dtype=dtype))
 
 
-def test_refuses_to_pass_on_nan() -> None:
+def test_nan_logits_are_an_error() -> None:
     teacher = made_teacher(ChannelMeans(nan_below=0.2))
     frames_NHWC = np.full((3, 8, 8, 3), 255, dtype=np.uint8)
     np.testing.assert_array_equal(teacher.forward(frames_NHWC), np.ones((3, 3), np.float32))
@@ -136,11 +138,11 @@ def test_refuses_to_pass_on_nan() -> None:
         teacher.forward(frames_NHWC)
 
 
-def test_a_network_that_gives_nan_for_an_ordinary_picture_is_refused_at_once() -> None:
-    with pytest.raises(TeacherError, match="gives NaN or infinity for an ordinary picture"):
+def test_a_network_that_computes_nan_for_the_probe_picture_is_refused_at_once() -> None:
+    with pytest.raises(TeacherError, match="computes NaN or infinity for an ordinary picture"):
         made_teacher(ChannelMeans(nan_below=2.0))
 
 
-def test_refuses_a_network_of_another_width() -> None:
+def test_a_network_with_another_number_of_classes_is_refused() -> None:
     with pytest.raises(TeacherError, match=r"shape \(1, 3\) for one frame"):
         made_teacher(ChannelMeans(), classes=4)

@@ -1,4 +1,4 @@
-"""Labels, ids and the checks between them."""
+"""Labels, default ids and the identity of networks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_default_ids_are_safe_folder_names(part: str) -> None:
     assert TEACHER_ID_PATTERN.fullmatch(name)
 
 
-def test_default_ids_keep_apart_what_a_long_stem_would_hide() -> None:
+def test_default_ids_differ_even_if_the_stem_is_shortened() -> None:
     stem = "x" * 300
     requests = [
         TeacherRequest(name="resnet50", target=target, resize=resize)
@@ -49,8 +49,8 @@ def test_default_ids_keep_apart_what_a_long_stem_would_hide() -> None:
     assert len({name_default_id([stem, "0a1b2c3d"], request) for request in requests}) == 4
 
 
-def test_number_of_names_must_fit() -> None:
-    with pytest.raises(TeacherError, match="do not fit its output") as raised:
+def test_the_number_of_class_names_must_be_that_of_the_classes() -> None:
+    with pytest.raises(TeacherError, match="differs from the width of its output") as raised:
         assemble(
             nn.Linear(2, 3),
             TeacherRequest(name="resnet50"),
@@ -63,7 +63,7 @@ def test_number_of_names_must_fit() -> None:
     assert (raised.value.expected, raised.value.found) == ("3 names", "2 names")
 
 
-def test_fast_records_the_scaler_that_is_really_used() -> None:
+def test_fast_records_the_interpolation_that_is_used() -> None:
     network = assemble(
         nn.Linear(2, 3),
         TeacherRequest(name="resnet50", resize="fast"),

@@ -1,4 +1,4 @@
-"""The null teacher's documented values."""
+"""The null teacher computes exactly the documented values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherRequest
 
 
-def test_exact_values() -> None:
+def test_logits_have_the_documented_values() -> None:
     frames_NHWC = np.zeros((2, 4, 6, 3), dtype=np.uint8)
     frames_NHWC[1, :, :3] = 255  # mean (.5, .5, .5)
     logits_NC = NullTeacher(TeacherRequest(name="null")).forward(frames_NHWC)
@@ -33,7 +33,7 @@ def test_a_frame_of_each_colour_is_recognised() -> None:
     assert logits_NC.max(axis=1).tolist() == [0.0] * 16
 
 
-def test_identity_and_views() -> None:
+def test_exact_and_fast_have_their_views_and_identities() -> None:
     exact = NullTeacher(TeacherRequest(name="null"))
     fast = NullTeacher(TeacherRequest(name="null", resize="fast"))
     assert (exact.id, fast.id) == ("null", "null-fast")
@@ -43,7 +43,7 @@ def test_identity_and_views() -> None:
     assert exact.identity.fingerprint != fast.identity.fingerprint
 
 
-def test_has_neither_weights_nor_features() -> None:
+def test_weights_and_features_are_refused() -> None:
     with pytest.raises(TeacherError, match="no weights and no features"):
         NullTeacher(TeacherRequest(name="null", weights="w.pth"))
     with pytest.raises(TeacherError, match="no weights and no features"):

@@ -1,4 +1,4 @@
-"""Plugin teachers: found, called, checked, and told apart by their code."""
+"""Plugin teachers are imported, called and checked; their code is part of their identity."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def request(function: str, **fields: object) -> TeacherRequest:
     return TeacherRequest.model_validate({"name": f"plugin:{function}", **fields})
 
 
-def test_a_plugin_is_a_teacher(plugin_dir: Path) -> None:
+def test_a_plugin_gives_a_teacher(plugin_dir: Path) -> None:
     teacher = load_teacher(request("made_plugin:means", weights="some/file.bin"))
     frames_NHWC = np.zeros((2, 8, 8, 3), dtype=np.uint8)
     frames_NHWC[1, ..., 0] = 255
@@ -100,7 +100,7 @@ def test_edited_code_is_another_teacher(plugin_dir: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("made_plugin", "cannot tell which function"),
+        ("made_plugin", "does not name a function"),
         ("no_such_plugin:means", "no_such_plugin cannot be imported"),
         ("made_plugin:absent", "has no function absent"),
         ("made_plugin:constant", "found:    int"),
@@ -109,11 +109,11 @@ def test_edited_code_is_another_teacher(plugin_dir: Path, monkeypatch: pytest.Mo
         ("made_plugin:misnamed", "found:    1 names"),
     ],
 )
-def test_what_is_no_plugin_is_refused(plugin_dir: Path, target: str, message: str) -> None:
+def test_an_invalid_plugin_is_refused(plugin_dir: Path, target: str, message: str) -> None:
     with pytest.raises(TeacherError, match=message):
         load_plugin(request(target), device="cpu")
 
 
-def test_an_import_that_fails_inside_the_plugin_shows_as_such(plugin_dir: Path) -> None:
+def test_an_import_error_inside_a_plugin_is_not_hidden(plugin_dir: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         load_plugin(request("needs_more:means"), device="cpu")

@@ -1,4 +1,4 @@
-"""From names to teachers."""
+"""Names of teachers are dispatched to their sources."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from distinit.schemas.errors import ConfigError, TeacherError
 from distinit.schemas.teacher import TeacherRequest
 
 
-def test_a_given_id_wins(squeezenet_file: Path) -> None:
+def test_an_id_in_the_request_replaces_the_default(squeezenet_file: Path) -> None:
     request = TeacherRequest(name="squeezenet1_1", weights=str(squeezenet_file), id="mine")
     assert load_teacher(request).id == "mine"
     assert load_teacher(TeacherRequest(name="null", id="other")).id == "other"
 
 
-def test_null_is_built_without_a_network() -> None:
+def test_the_null_teacher_is_built_for_any_device() -> None:
     assert isinstance(load_teacher(TeacherRequest(name="null"), device="auto"), NullTeacher)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("places365:resnet18", "needs its weights"),
+        ("places365:resnet18", "needs a weights file"),
         ("timm:", "timm"),
-        ("plugin:nothing", "cannot tell which function"),
+        ("plugin:nothing", "does not name a function"),
         ("huggingface:resnet", "there is no teacher 'huggingface:resnet'"),
         ("", "there is no teacher ''"),
     ],
 )
-def test_names_reach_their_source(name: str, message: str) -> None:
+def test_names_are_dispatched_by_their_prefix(name: str, message: str) -> None:
     with pytest.raises(TeacherError, match=message):
         load_teacher(TeacherRequest(name=name))
 

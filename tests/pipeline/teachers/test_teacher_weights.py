@@ -1,4 +1,4 @@
-"""Weight files: read without executing, loaded whole or refused with reasons."""
+"""Weights files are read without executing code, and loaded completely or refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TENSORS = {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.tensor([
 
 
 class MakesAFolder:
-    """Pickled, it makes a folder when it is loaded carelessly."""
+    """Its pickle makes a folder if it is loaded by a reader that executes code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,13 +85,13 @@ def test_refuses_a_whole_pickled_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut short"])
-def test_refuses_what_cannot_be_read(name: str, content: bytes, tmp_path: Path) -> None:
+def test_refuses_files_that_cannot_be_read(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name.replace(".", r"\.")):
         read_state_dict(tmp_path / name)
 
 
-def test_refuses_a_file_cut_short(tmp_path: Path) -> None:
+def test_refuses_a_truncated_file(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(TENSORS, path)
     path.write_bytes(path.read_bytes()[:-200])
@@ -99,14 +99,14 @@ def test_refuses_a_file_cut_short(tmp_path: Path) -> None:
         read_state_dict(path)
 
 
-def test_refuses_what_is_no_state_dict(tmp_path: Path) -> None:
+def test_refuses_content_that_is_not_a_state_dict(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "history": [1.0]}, tmp_path / "w.pth")
     with pytest.raises(WeightsError) as raised:
         read_state_dict(tmp_path / "w.pth")
     assert raised.value.found == "a mapping with the keys epoch, history"
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_refuses_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="nothing at that path"):
         read_state_dict(tmp_path / "absent.pth")
     with pytest.raises(WeightsError, match="a folder"):
@@ -123,7 +123,9 @@ def test_load_strictly_loads() -> None:
 def test_load_strictly_names_what_differs() -> None:
     network = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
     extra = {f"extra{i}": torch.zeros(1) for i in range(5)}
-    with pytest.raises(WeightsError, match=r"weights in w\.pth are of another network") as raised:
+    with pytest.raises(
+        WeightsError, match=r"weights in w\.pth are those of another network"
+    ) as raised:
         load_strictly(network, TENSORS | extra, source="w.pth")
     assert raised.value.found == (
         "missing: 1.weight, 1.bias; unexpected: extra0, extra1, extra2 and 2 more; "
@@ -146,7 +148,7 @@ def test_hash_in_the_name_is_checked(tmp_path: Path) -> None:
     for path in (good, bad):
         path.write_bytes(b"weights")
     require_hash_prefix(good)
-    with pytest.raises(WeightsError, match="not what its name says") as raised:
+    with pytest.raises(WeightsError, match="does not match its name") as raised:
         require_hash_prefix(bad)
     assert raised.value.expected == "a sha256 that starts with 0676ba61"
     (tmp_path / "net.pth").write_bytes(b"weights")
@@ -172,7 +174,7 @@ def refusal_of(content: object, tmp_path: Path) -> str:
     ],
     ids=["complex", "float8", "sparse", "meta", "expanded", "text"],
 )
-def test_refuses_what_is_no_weight(tensor: object, found: str, tmp_path: Path) -> None:
+def test_refuses_values_that_are_not_weights(tensor: object, found: str, tmp_path: Path) -> None:
     assert refusal_of({"a": torch.zeros(2), "b": tensor}, tmp_path) == found
 
 
@@ -183,7 +185,7 @@ def test_refuses_quantised_weights(tmp_path: Path) -> None:
 
 
 def test_refuses_a_compressed_archive(tmp_path: Path) -> None:
-    """4 MB of zeros in some kB: torch would unpack it."""
+    """4 MB of zeros in a few kB: torch itself would unpack it."""
     torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "whole.pth")
     with (
         zipfile.ZipFile(tmp_path / "whole.pth") as whole,
@@ -214,8 +216,8 @@ def _central_entries(data: bytearray) -> list[int]:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-def test_refuses_a_pickle_that_asks_for_memory(zipped: bool, tmp_path: Path) -> None:
-    """bytearray(10**12) takes some ten bytes of a file, and torch allows it."""
+def test_refuses_a_pickle_that_allocates_memory(zipped: bool, tmp_path: Path) -> None:
+    """bytearray(10**12) takes about ten bytes of a pickle, and torch executes it."""
 
     class Bomb:
         def __reduce__(self) -> tuple[object, ...]:
@@ -226,7 +228,7 @@ def test_refuses_a_pickle_that_asks_for_memory(zipped: bool, tmp_path: Path) -> 
         read_state_dict(tmp_path / "w.pth")
 
 
-def test_a_refusal_does_not_say_how_to_run_the_code(tmp_path: Path) -> None:
+def test_the_message_does_not_say_how_to_run_pickled_code(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
     with pytest.raises(WeightsError) as raised:
         read_state_dict(tmp_path / "w.pth")
@@ -234,14 +236,14 @@ def test_a_refusal_does_not_say_how_to_run_the_code(tmp_path: Path) -> None:
     assert raised.value.found == ("pickled code (it refers to torch.nn.modules.linear.Linear)")
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     for name in ("w.pth", "w.safetensors"):
         os.mkfifo(tmp_path / name)
         with pytest.raises(WeightsError, match="a pipe or a device"):
             read_state_dict(tmp_path / name)
 
 
-def test_a_file_larger_than_memory_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
     for name in ("w.pth", "w.safetensors"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(1 << 42)
@@ -249,7 +251,7 @@ def test_a_file_larger_than_memory_is_refused_unread(tmp_path: Path) -> None:
             read_state_dict(tmp_path / name)
 
 
-def test_types_are_never_cast_in_silence() -> None:
+def test_tensors_are_never_cast_to_another_kind_of_type() -> None:
     network = nn.Sequential(nn.Linear(3, 2))
     for dtype in (torch.int64, torch.bool, torch.float64):
         other = {name: tensor.to(dtype) for name, tensor in TENSORS.items()}
@@ -262,14 +264,14 @@ def test_types_are_never_cast_in_silence() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_narrower_floats_are_loaded_as_they_are(dtype: torch.dtype) -> None:
+def test_narrower_floats_are_loaded_without_changing_values(dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.Linear(3, 2))
     load_strictly(network, {n: t.to(dtype) for n, t in TENSORS.items()}, source="w.pth")
     assert network[0].weight.dtype == torch.float32
     assert torch.equal(network[0].weight, TENSORS["0.weight"])
 
 
-def test_counters_of_another_type_are_left_out() -> None:
+def test_batch_norm_counters_of_another_type_are_ignored() -> None:
     network = nn.BatchNorm2d(2)
     state_dict = {n: t.float() for n, t in nn.BatchNorm2d(2).state_dict().items()}
     state_dict["num_batches_tracked"] += 7
@@ -286,12 +288,12 @@ def test_counters_of_another_type_are_left_out() -> None:
 def test_weights_that_are_not_finite_are_refused(name: str, value: str) -> None:
     state_dict = nn.BatchNorm2d(2).state_dict()
     state_dict[name][1] = float(value)
-    with pytest.raises(WeightsError, match="are of no use") as raised:
+    with pytest.raises(WeightsError, match="are not finite") as raised:
         load_strictly(nn.BatchNorm2d(2), state_dict, source="w.pth")
     assert raised.value.found == f"{name}: 1 of 2 values are NaN or infinite"
 
 
-def test_a_mask_may_hold_infinity() -> None:
+def test_a_mask_may_contain_infinity() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -303,7 +305,7 @@ def test_a_mask_may_hold_infinity() -> None:
     assert torch.equal(network.mask, state_dict["mask"])
 
 
-def whole_files() -> dict[str, bytes]:
+def valid_files() -> dict[str, bytes]:
     tensors = {"a.weight": torch.arange(12.0).reshape(3, 4), "n": torch.tensor(3)}
     files = {"w.safetensors": save(tensors)}
     for name, zipped in (("w.pth", True), ("w.pt", False)):
@@ -314,7 +316,7 @@ def whole_files() -> dict[str, bytes]:
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Flipped, cut, doubled, zeroed or overwritten at one to eight places."""
+    """Flip, remove, duplicate, zero or overwrite bytes at one to eight places."""
     found = bytearray(data)
     for _ in range(rng.randint(1, 8)):
         at, length = rng.randrange(len(found) + 1), rng.randint(1, 64)
@@ -334,11 +336,11 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(found)
 
 
-def test_no_byte_gives_anything_but_tensors_or_a_refusal(tmp_path: Path) -> None:
-    """WEIGHTS_FUZZ=N in the environment: N files of each kind instead of 100."""
+def test_damaged_files_give_plain_tensors_or_a_weights_error(tmp_path: Path) -> None:
+    """The environment variable WEIGHTS_FUZZ sets the number of files per format, 100 by default."""
     rng = random.Random(0)
     outcomes = {True: 0, False: 0}
-    for name, data in whole_files().items():
+    for name, data in valid_files().items():
         for _ in range(int(os.environ.get("WEIGHTS_FUZZ", "100"))):
             (tmp_path / name).write_bytes(mutated(data, rng))
             try:

@@ -1,4 +1,4 @@
-"""timm teachers, where timm is installed; otherwise what is said about it."""
+"""timm teachers, if timm is installed, and the error if it is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distinit.schemas.teacher import TeacherRequest
 NAME = "timm:mobilenetv3_small_050"
 
 
-def test_missing_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(TeacherError, match="timm is not installed") as raised:
         load_timm(TeacherRequest(name=NAME))
@@ -37,9 +37,9 @@ def test_identity(target: str, width: int, tmp_path: Path) -> None:
     assert identity.preprocessing.crop_size == 224
 
 
-def test_needs_weights_and_a_known_name() -> None:
+def test_missing_weights_and_unknown_names_are_refused() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(TeacherError, match="needs its weights"):
+    with pytest.raises(TeacherError, match="needs a weights file"):
         load_timm(TeacherRequest(name=NAME))
     with pytest.raises(TeacherError, match="no model"):
         load_timm(TeacherRequest(name="timm:no_such_model"))

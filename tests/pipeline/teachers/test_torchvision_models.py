@@ -35,7 +35,7 @@ def test_identity_from_a_file(squeezenet_file: Path, squeezenet_state: StateDict
     assert (spec.interpolation, spec.antialias, spec.resize) == ("bilinear", True, "exact")
 
 
-def test_thousand_classes_are_imagenet(tmp_path: Path) -> None:
+def test_weights_with_1000_classes_have_imagenet_labels(tmp_path: Path) -> None:
     torch.save(squeezenet1_1().state_dict(), tmp_path / "w.pth")
     identity = load_torchvision(request(tmp_path / "w.pth")).identity
     assert identity.label_space == "imagenet-1k"
@@ -43,7 +43,7 @@ def test_thousand_classes_are_imagenet(tmp_path: Path) -> None:
     assert identity.label_names[:2] == ("tench", "goldfish")
 
 
-def test_preset_of_the_named_weights(tmp_path: Path, squeezenet_file: Path) -> None:
+def test_the_preset_is_that_of_the_named_weights(tmp_path: Path, squeezenet_file: Path) -> None:
     from torchvision.models import mobilenet_v2
 
     torch.save(mobilenet_v2(num_classes=2).state_dict(), tmp_path / "m.pth")
@@ -56,7 +56,7 @@ def test_preset_of_the_named_weights(tmp_path: Path, squeezenet_file: Path) -> N
     assert sizes == {"": 232, "@IMAGENET1K_V1": 256, "@IMAGENET1K_V2": 232, "@DEFAULT": 232}
 
 
-def test_every_ingredient_changes_the_fingerprint(
+def test_weights_and_every_setting_change_the_fingerprint(
     squeezenet_state: StateDict, squeezenet_file: Path, tmp_path: Path
 ) -> None:
     nudged = {name: tensor.clone() for name, tensor in squeezenet_state.items()}
@@ -83,14 +83,14 @@ def test_every_ingredient_changes_the_fingerprint(
     assert load_torchvision(request(squeezenet_file)).identity.fingerprint == identity.fingerprint
 
 
-def test_ids_differ_by_target_and_resize(squeezenet_file: Path) -> None:
+def test_default_ids_contain_target_and_resize(squeezenet_file: Path) -> None:
     plain = load_torchvision(request(squeezenet_file)).default_id
     features = load_torchvision(request(squeezenet_file, target="features", resize="fast"))
     assert features.default_id == f"{plain}-features-fast"
     assert (features.identity.classes, features.identity.label_space) == (512, "features")
 
 
-def test_absent_weights_name_file_and_folder(
+def test_the_error_for_missing_weights_names_their_file_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -104,14 +104,14 @@ def test_absent_weights_name_file_and_folder(
 
 
 @pytest.mark.parametrize("by", ["local cache", "--weights"])
-def test_damaged_published_file_is_refused(
+def test_a_damaged_published_file_is_refused(
     by: str, squeezenet_state: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
     path.parent.mkdir(parents=True)
     torch.save(squeezenet_state, path)
-    with pytest.raises(WeightsError, match="not what its name says"):
+    with pytest.raises(WeightsError, match="does not match its name"):
         load_torchvision(request(None if by == "local cache" else path))
 
 
@@ -124,14 +124,14 @@ def test_unknown_names_suggest_others() -> None:
     assert raised.value.expected == "IMAGENET1K_V1 or IMAGENET1K_V2"
 
 
-def test_weights_of_another_architecture(squeezenet_file: Path) -> None:
+def test_weights_of_another_architecture_are_refused(squeezenet_file: Path) -> None:
     with pytest.raises(WeightsError, match="no classifier for ResNet"):
         load_torchvision(request(squeezenet_file, "resnet18"))
     with pytest.raises(WeightsError, match="other shapes: features"):
         load_torchvision(request(squeezenet_file, "squeezenet1_0"))
 
 
-def test_old_names_of_densenet_are_understood() -> None:
+def test_old_tensor_names_of_densenet_are_renamed() -> None:
     import torchvision
 
     with torch.random.fork_rng():
@@ -159,7 +159,7 @@ def test_training_only_heads_are_dropped() -> None:
     assert network.transform_input is True
 
 
-def test_building_leaves_the_random_stream_alone(squeezenet_file: Path) -> None:
+def test_building_does_not_change_the_random_state(squeezenet_file: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
