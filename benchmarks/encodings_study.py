@@ -27,11 +27,12 @@ from distinit.pipeline.cache.encoding import decode, encode
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter
-from distinit.pipeline.corpus.listing import VideoFile, list_corpus
+from distinit.pipeline.corpus.listing import list_corpus
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.decode import open_video
 from distinit.pipeline.video.probe import probe_video
+from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.errors import DecodeError, DistInitError
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.teacher import TeacherRecord, TeacherRequest
@@ -117,10 +118,7 @@ def cache_bytes(runs: Sequence[Run], teacher: Teacher, encoding: str, folder: Pa
     )
     by_id = {run.file.video_id: run for run in runs}
     sizes = [(run.file, len(run.index_N)) for run in runs]
-    videos = [
-        PlannedVideo(file.video_id, file.path, file.digest, file.size_bytes, file.mtime_ns, n, n)
-        for file, n in sizes
-    ]
+    videos = [PlannedVideo(file, ProbeSummary(n, 0.0), n) for file, n in sizes]
     with CacheWriter.create_or_open(
         folder,
         videos=videos,

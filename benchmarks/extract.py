@@ -44,7 +44,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model, list_models
 
-from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.demo.footage import make_corpus
 from distinit.pipeline.demo.recipe import demo_clips
 from distinit.pipeline.extraction.streams import Streams
@@ -55,6 +55,7 @@ from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.pipeline.video.decode import VideoStream, open_video
 from distinit.pipeline.video.views import View
+from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DecodeError, DistInitError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.teacher import TeacherRequest

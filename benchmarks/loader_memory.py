@@ -23,9 +23,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+from made_up_cache import made_up_video
 
 from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.frames import FrameGeometry
@@ -52,10 +52,7 @@ def digest_of(number: int) -> str:
 
 def write_cache(root: Path, videos: int) -> None:
     """Write a cache of ``videos`` videos with 8 rows each and one teacher of 100 classes."""
-    planned = [
-        PlannedVideo(digest_of(n)[:16], f"{n}.mp4", digest_of(n), 1, 1, FRAMES, FRAMES, 25.0)
-        for n in range(videos)
-    ]
+    planned = [made_up_video(digest_of(n), f"{n}.mp4", FRAMES) for n in range(videos)]
     preprocessing = PreprocessSpec(
         resize_mode="squash", resize_size=8, crop_size=8, mean=(0.5,) * 3, std=(0.5,) * 3
     )

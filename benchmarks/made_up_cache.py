@@ -11,6 +11,7 @@ from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.schemas.base import sha256_of
+from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
 from distinit.schemas.video import SamplingConfig
@@ -43,13 +44,19 @@ def made_up_teacher(
     )
 
 
+def made_up_video(digest: str, path: str, frames: int) -> PlannedVideo:
+    """Return a planned video with one row for each of its ``frames``."""
+    file = VideoFile(digest[:16], path, digest, size_bytes=1, mtime_ns=1)
+    return PlannedVideo(file, ProbeSummary(frames, 25.0), frames)
+
+
 def write_made_up_cache(
     root: Path, frames: Sequence[int], teachers: Sequence[TeacherRecord], capacity: int
 ) -> None:
     """Write a complete cache; ``frames`` has the frame count of each video, 0 for a failed one."""
     digests = [sha256_of(number) for number in range(len(frames))]
     videos = [
-        PlannedVideo(digest[:16], f"{digest}.mp4", digest, 1, 1, count, count, 25.0)
+        made_up_video(digest, f"{digest}.mp4", count)
         for digest, count in zip(digests, frames, strict=True)
     ]
     rng = np.random.default_rng(0)

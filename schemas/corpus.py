@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.wording import counted, one_line
 
-__all__ = ["CorpusReport", "Names", "SpoolConfig", "left_out_lines"]
+__all__ = ["CorpusReport", "Names", "ProbeSummary", "SpoolConfig", "VideoFile", "left_out_lines"]
 
 _NAMES_KEPT, _NAMES_SHOWN = 20, 3
 _KINDS = ("new", "changed", "gone", "returned", "renamed", "duplicate", "unreadable")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """One video of a corpus: its identity, and the file that has its bytes.
+
+    ``path`` has slashes. It is relative to the root of the corpus, absolute for a file outside of
+    the root, or a URL without credentials. For URLs, ``mtime_ns`` is the version of RemoteStat.
+    """
+
+    video_id: str
+    path: str
+    digest: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSummary:
+    """Number of frames of a video and their mean rate per second, according to its packets.
+
+    Both are 0 if the video cannot be probed; the rate also if its timestamps do not give one.
+    """
+
+    frame_count: int
+    fps: float
 
 
 class SpoolConfig(Record):

@@ -197,7 +197,7 @@ def _run(
     here = sum(entry.in_corpus for entry in writer.plan.latest.values()) + len(corpus.unavailable)
     allowed = int(config.max_failed * here) - failed
     try:
-        while tasks := _tasks(writer, corpus):
+        while tasks := [ExtractionTask(spec) for spec in writer.pending_groups()]:
             spec = _worker_spec(config, corpus, writer)
             if executor is None:
                 _tell_removed(tasks, progress)
@@ -237,16 +237,6 @@ def _tell_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None:
             f"{counted(len(paths), 'removed video')} in units that are to be done; they get no "
             f"rows there: {', '.join(map(one_line, paths[:_REPAIRS_SHOWN]))}{more}"
         )
-
-
-def _tasks(writer: CacheWriter, corpus: Corpus) -> list[ExtractionTask]:
-    """What is pending, with the paths that the videos have today: content is what counts."""
-    paths = {file.video_id: file.path for file in corpus.files}
-    tasks = []
-    for spec in writer.pending_groups():
-        videos = tuple(replace(v, path=paths.get(v.video_id, v.path)) for v in spec.group.videos)
-        tasks.append(ExtractionTask(replace(spec, group=replace(spec.group, videos=videos))))
-    return tasks
 
 
 def _store_lock(config: ExtractConfig) -> AbstractContextManager[object]:

@@ -10,11 +10,11 @@ from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
 from distinit.pipeline.corpus.changes import absent_videos, corpus_report, planned_today
-from distinit.pipeline.corpus.listing import Corpus, VideoFile, list_corpus
+from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.probing import Prober
 from distinit.pipeline.progress import Progress
-from distinit.schemas.corpus import CorpusReport
+from distinit.schemas.corpus import CorpusReport, VideoFile
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.wording import counted
@@ -68,9 +68,7 @@ def list_todays_corpus(
     plan = read_cache_plan(root)
     planned = {} if plan is None else plan.latest
     known = {
-        entry.path: VideoFile(
-            entry.video_id, entry.path, entry.digest, entry.size_bytes, entry.mtime_ns
-        )
+        entry.path: entry.video.file
         # If several videos had the same path over time, the latest one is used.
         for entry in sorted(planned.values(), key=lambda entry: entry.in_corpus)
     }

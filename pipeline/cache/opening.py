@@ -77,7 +77,10 @@ def create_cache(
     write_table(table, layout.plan)
     manifest = CacheManifest(
         corpus=CorpusSummary(
-            digest=corpus_digest(v.digest for v in videos), videos=len(videos), failed=0, frames=0
+            digest=corpus_digest(v.file.digest for v in videos),
+            videos=len(videos),
+            failed=0,
+            frames=0,
         ),
         sampling=sampling,
         row_space=RowSpace(capacity=capacity, units=plan.units, rows=0),

@@ -1,8 +1,8 @@
 """Which rows of the cache each video gets. Pure: the same videos give the same plan.
 
 Rows ``u*capacity .. (u+1)*capacity - 1`` are unit ``u``. Videos are laid out in the order of
-their content digests; one that does not fit what is left of a unit starts the next. A video
-longer than a unit starts a fresh unit and spans consecutive ones, all of one group.
+their content digests; one that does not fit into the rest of a unit starts the next unit. A video
+longer than a unit starts a new unit and spans consecutive ones, all in the same group.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from distinit.schemas.base import sha256_of
+from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.errors import CacheCorruptError, ConfigError
 
 __all__ = [
@@ -29,42 +30,54 @@ _CAPACITY_STEP = 64  # capacities are multiples of it
 
 _MIN_CAPACITY = 1_024
 _MAX_CAPACITY = 32_768
-_UNITS_WANTED = 64  # enough to keep a few machines busy and to lose little on a crash
+_TARGET_UNITS = 64  # enough to keep a few machines busy and to lose little on a crash
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
-    """A video that wants rows. ``rows``: how many its probe announces (0 if it has none)."""
+    """A video and the number of ``rows`` to reserve for it, by its probe."""
 
-    video_id: str
-    path: str
-    digest: str
-    size_bytes: int
-    mtime_ns: int
-    probed_frames: int
+    file: VideoFile
+    probe: ProbeSummary
     rows: int
-    probed_fps: float = 0.0
+
+    def recounted(self, frame_count: int, rows: int) -> PlannedVideo:
+        """The same video, with the numbers of frames and rows that decoding found."""
+        return PlannedVideo(self.file, replace(self.probe, frame_count=frame_count), rows)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRows:
     """A video with its reserved rows ``first_row .. first_row + reserved_rows - 1``."""
 
-    video_id: str
-    path: str
-    digest: str
+    video: PlannedVideo
     first_row: int
-    reserved_rows: int
-    probed_frames: int
-    probed_fps: float = 0.0
-    size_bytes: int = 0
-    mtime_ns: int = 0
     in_corpus: bool = True  # False: the corpus no longer has it; its rows stay where they are
+
+    @property
+    def video_id(self) -> str:
+        return self.video.file.video_id
+
+    @property
+    def path(self) -> str:
+        return self.video.file.path
+
+    @property
+    def digest(self) -> str:
+        return self.video.file.digest
+
+    @property
+    def reserved_rows(self) -> int:
+        return self.video.rows
+
+    def now(self, file: VideoFile, *, in_corpus: bool) -> PlannedRows:
+        """The same rows, of a video that is now the ``file`` given."""
+        return replace(self, video=replace(self.video, file=file), in_corpus=in_corpus)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitGroup:
-    """What one worker does in one go: units ``first_unit .. first_unit + units - 1``."""
+    """Units that one worker writes together: ``first_unit .. first_unit + units - 1``."""
 
     first_unit: int
     units: int
@@ -77,7 +90,7 @@ class UnitGroup:
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """All groups, in unit order. ``base_videos``: entries it had when the cache was created."""
+    """All groups, in unit order. ``base_videos``: number of entries when the cache was created."""
 
     capacity: int
     groups: tuple[UnitGroup, ...]
@@ -98,23 +111,17 @@ class UnitPlan:
 
     @property
     def digest(self) -> str:
-        """sha256 over capacity and the first ``base_videos`` entries: growth keeps it."""
+        """sha256 over capacity and the first ``base_videos`` entries; growth does not change it."""
         base = self.entries[: self.base_videos]
         rows = [[v.video_id, v.digest, v.first_row, v.reserved_rows] for v in base]
         return sha256_of({"capacity": self.capacity, "videos": rows})
 
     def updated(self, latest: Mapping[str, PlannedRows]) -> UnitPlan:
-        """The same rows, with what ``latest`` says by id of where videos are today, and whether."""
+        """The same rows, with the files and ``in_corpus`` of ``latest``, by video id."""
 
         def today(entry: PlannedRows) -> PlannedRows:
             now = latest[entry.video_id]
-            return replace(
-                entry,
-                path=now.path,
-                size_bytes=now.size_bytes,
-                mtime_ns=now.mtime_ns,
-                in_corpus=now.in_corpus,
-            )
+            return entry.now(now.video.file, in_corpus=now.in_corpus)
 
         groups = (replace(group, videos=tuple(map(today, group.videos))) for group in self.groups)
         return UnitPlan(self.capacity, tuple(groups), self.base_videos)
@@ -126,14 +133,14 @@ class UnitPlan:
 
 def choose_capacity(total_rows: int) -> int:
     """Rows of one unit for a corpus of ``total_rows``: about 64 units, 1,024 .. 32,768 rows."""
-    wanted = -(-total_rows // (_UNITS_WANTED * _CAPACITY_STEP)) * _CAPACITY_STEP
-    return min(max(wanted, _MIN_CAPACITY), _MAX_CAPACITY)
+    steps = -(-total_rows // (_TARGET_UNITS * _CAPACITY_STEP))
+    return min(max(steps * _CAPACITY_STEP, _MIN_CAPACITY), _MAX_CAPACITY)
 
 
 def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 0) -> UnitPlan:
     """Lay out ``videos`` from ``first_unit`` on, in order of (digest, video_id).
 
-    Raises ConfigError when capacity is no positive multiple of 64 or a video id occurs twice.
+    Raises ConfigError if capacity is not a positive multiple of 64 or a video id occurs twice.
     """
     if capacity <= 0 or capacity % _CAPACITY_STEP:
         raise ConfigError(
@@ -142,8 +149,8 @@ def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 
             found=capacity,
             remedy="set unit_rows to 1024 .. 32768, or leave it out",
         )
-    ordered = sorted(videos, key=lambda v: (v.digest, v.video_id))
-    ids = sorted(v.video_id for v in ordered)
+    ordered = sorted(videos, key=lambda v: (v.file.digest, v.file.video_id))
+    ids = sorted(v.file.video_id for v in ordered)
     if twice := next((a for a, b in pairwise(ids) if a == b), None):
         raise ConfigError("a video id occurs twice in one plan", found=twice)
     groups: list[UnitGroup] = []
@@ -155,7 +162,7 @@ def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 
         if members and taken + needed > capacity:
             groups.append(_group(unit, members, capacity))
             unit, taken, members = groups[-1].unit_range.stop, 0, []
-        members.append(_reserve(video, unit * capacity + taken))
+        members.append(PlannedRows(video, unit * capacity + taken))
         taken += video.rows
     if members:
         groups.append(_group(unit, members, capacity))
@@ -163,26 +170,12 @@ def plan_units(videos: Iterable[PlannedVideo], capacity: int, first_unit: int = 
 
 
 def extend_plan(plan: UnitPlan, videos: Sequence[PlannedVideo]) -> UnitPlan:
-    """``plan`` with ``videos`` in fresh units at its end; nothing that was planned moves.
+    """``plan`` with ``videos`` in new units at its end; existing rows do not move.
 
     A video id that is already planned is superseded: its old rows stay unused.
     """
     more = plan_units(videos, plan.capacity, plan.units)
     return UnitPlan(plan.capacity, plan.groups + more.groups, plan.base_videos)
-
-
-def _reserve(video: PlannedVideo, first_row: int) -> PlannedRows:
-    return PlannedRows(
-        video_id=video.video_id,
-        path=video.path,
-        digest=video.digest,
-        first_row=first_row,
-        reserved_rows=video.rows,
-        probed_frames=video.probed_frames,
-        probed_fps=video.probed_fps,
-        size_bytes=video.size_bytes,
-        mtime_ns=video.mtime_ns,
-    )
 
 
 def _group(first_unit: int, videos: Sequence[PlannedRows], capacity: int) -> UnitGroup:
@@ -193,7 +186,7 @@ def _group(first_unit: int, videos: Sequence[PlannedRows], capacity: int) -> Uni
 def groups_of_entries(
     entries: Sequence[PlannedRows], group_of_entry: Sequence[int], capacity: int
 ) -> tuple[UnitGroup, ...]:
-    """Tasks from stored entries. Raises CacheCorruptError if rows overlap or units are missed."""
+    """Groups from stored entries. Raises CacheCorruptError if rows overlap or units are skipped."""
     grouped: dict[int, list[PlannedRows]] = {}
     for entry, first_unit in zip(entries, group_of_entry, strict=True):
         grouped.setdefault(first_unit, []).append(entry)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES, check_pages, plain_texts
-from distinit.pipeline.cache.plan import PlannedRows, UnitPlan, groups_of_entries
+from distinit.pipeline.cache.plan import PlannedRows, PlannedVideo, UnitPlan, groups_of_entries
 from distinit.pipeline.storage import atomic_path, open_regular, read_bounded
+from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import MAX_CAPACITY, MAX_UNITS, VideoOutcome
 from distinit.schemas.tables import PLAN_SCHEMA, VIDEOS_SCHEMA
@@ -144,14 +145,7 @@ def column(table: pa.Table, name: str) -> np.ndarray:
 
 def plan_table(plan: UnitPlan) -> pa.Table:
     """``plan.parquet``; capacity and base_videos are stored in the schema metadata."""
-    rows = [
-        {
-            name: group.first_unit if name == "task" else getattr(video, name)
-            for name in PLAN_SCHEMA.names
-        }
-        for group in plan.groups
-        for video in group.videos
-    ]
+    rows = [_row_of(v, group.first_unit) for group in plan.groups for v in group.videos]
     metadata = {"capacity": str(plan.capacity), "base_videos": str(plan.base_videos)}
     schema = PLAN_SCHEMA.with_metadata(metadata)
     return pa.Table.from_pylist(rows, schema=schema)
@@ -168,8 +162,34 @@ def plan_of(table: pa.Table, path: Path) -> UnitPlan:
     for batch in table.to_batches():
         _check_entries(batch, capacity, path)
     first_units: Sequence[int] = table.column("task").to_pylist()
-    entries = [PlannedRows(**row) for row in table.drop_columns(["task"]).to_pylist()]
+    entries = [_entry_of(row) for row in table.to_pylist()]
     return UnitPlan(capacity, groups_of_entries(entries, first_units, capacity), base)
+
+
+def _row_of(entry: PlannedRows, first_unit: int) -> dict[str, Any]:
+    file, probe = entry.video.file, entry.video.probe
+    return {
+        "video_id": file.video_id,
+        "path": file.path,
+        "digest": file.digest,
+        "size_bytes": file.size_bytes,
+        "mtime_ns": file.mtime_ns,
+        "probed_frames": probe.frame_count,
+        "probed_fps": probe.fps,
+        "first_row": entry.first_row,
+        "reserved_rows": entry.reserved_rows,
+        "task": first_unit,
+        "in_corpus": entry.in_corpus,
+    }
+
+
+def _entry_of(row: Mapping[str, Any]) -> PlannedRows:
+    names = ("video_id", "path", "digest", "size_bytes", "mtime_ns")
+    file = VideoFile(**{name: row[name] for name in names})
+    probe = ProbeSummary(row["probed_frames"], row["probed_fps"])
+    return PlannedRows(
+        PlannedVideo(file, probe, row["reserved_rows"]), row["first_row"], row["in_corpus"]
+    )
 
 
 def read_planned_ids(path: Path) -> tuple[np.ndarray, int, int]:

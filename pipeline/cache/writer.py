@@ -235,10 +235,11 @@ class CacheWriter:
         """
         outcomes = self.state().decoded
         for video in videos:
-            status = outcomes[video.video_id].status if video.video_id in outcomes else "pending"
+            video_id = video.file.video_id
+            status = outcomes[video_id].status if video_id in outcomes else "pending"
             if status not in ("failed", "spilled", "gone"):
                 raise CacheError(
-                    f"video {video.video_id} cannot be planned again",
+                    f"video {video_id} cannot be planned again",
                     expected="a video that failed, was gone, or had more frames than planned",
                     found=status,
                 )
@@ -254,20 +255,8 @@ class CacheWriter:
             return 0
         latest = self.plan.latest
         spilled = [o for o in self.state().outcomes.values() if o.status == "spilled"]
-        self._extend([self._with_true_count(latest[o.video_id], o) for o in spilled])
+        self._extend([latest[o.video_id].video.recounted(o.frame_count, o.rows) for o in spilled])
         return len(spilled)
-
-    def _with_true_count(self, entry: PlannedRows, outcome: VideoOutcome) -> PlannedVideo:
-        return PlannedVideo(
-            video_id=entry.video_id,
-            path=entry.path,
-            digest=entry.digest,
-            size_bytes=entry.size_bytes,
-            mtime_ns=entry.mtime_ns,
-            probed_frames=outcome.frame_count,
-            rows=outcome.rows,
-            probed_fps=entry.probed_fps,
-        )
 
     def finalise(self) -> CacheManifest:
         """Write what is derived from the commits; the last step of every run.
@@ -317,7 +306,7 @@ class CacheWriter:
     def _add(self, videos: Sequence[PlannedVideo], teachers: Mapping[str, TeacherRecord]) -> None:
         """Add unknown videos and teachers; repairs what a kill in mid-growth left behind."""
         planned = self.plan.latest
-        self._extend([video for video in videos if video.video_id not in planned])
+        self._extend([video for video in videos if video.file.video_id not in planned])
         fresh = {name: r for name, r in teachers.items() if name not in self.records}
         for name, record in fresh.items():
             check_encoding(record.identity, record.encoding)

@@ -66,13 +66,7 @@ def planned_today(
         if (file := files.get(video_id)) is None:
             today[video_id] = replace(entry, in_corpus=video_id in kept)
         else:
-            today[video_id] = replace(
-                entry,
-                path=file.path,
-                size_bytes=file.size_bytes,
-                mtime_ns=file.mtime_ns,
-                in_corpus=True,
-            )
+            today[video_id] = entry.now(file, in_corpus=True)
     return today
 
 

@@ -19,10 +19,10 @@ from distinit.pipeline.corpus.folder import (
 from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
 from distinit.pipeline.corpus.local import hash_local
 from distinit.pipeline.corpus.remote import find_remote, is_url, public_url
-from distinit.pipeline.corpus.source import VideoFile, VideoSource, hash_remote
+from distinit.pipeline.corpus.source import VideoSource, hash_remote
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.progress import Progress
-from distinit.schemas.corpus import SpoolConfig
+from distinit.schemas.corpus import SpoolConfig, VideoFile
 from distinit.schemas.errors import CorpusError
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Corpus",
     "Duplicate",
     "FoundVideos",
-    "VideoFile",
     "find_videos",
     "list_corpus",
     "list_files",

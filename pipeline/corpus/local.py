@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distinit.pipeline.corpus.source import VideoFile
 from distinit.pipeline.storage import sha256_file
+from distinit.schemas.corpus import VideoFile
 
 __all__ = ["hash_local"]
 

@@ -1,4 +1,4 @@
-"""The record of a video in a corpus, and access to its bytes."""
+"""Access to the bytes of videos, local or remote."""
 
 from __future__ import annotations
 
@@ -13,28 +13,14 @@ from pathlib import Path
 from distinit.pipeline.corpus.remote import NetworkError, remote_stat
 from distinit.pipeline.corpus.spool import Spool, spooled_name
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
-__all__ = ["VideoFile", "VideoSource", "hash_remote"]
+__all__ = ["VideoSource", "hash_remote"]
 
 _THREADS = 4
 _GIVE_UP = 16  # failures without any success: then the reason is not the videos
 _SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFile:
-    """One video of a corpus.
-
-    ``path`` has slashes. It is relative to the root of the corpus, absolute for a file outside of
-    the root, or a URL without credentials. For URLs, ``mtime_ns`` is the version of RemoteStat.
-    """
-
-    video_id: str
-    path: str
-    digest: str
-    size_bytes: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)

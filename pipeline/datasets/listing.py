@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from distinit.pipeline.corpus.listing import VIDEO_EXTENSIONS, VideoFile, list_files
+from distinit.pipeline.corpus.listing import VIDEO_EXTENSIONS, list_files
 from distinit.pipeline.datasets.splits import (
     LabelledPath,
     SplitLists,
     check_classes,
     read_splits,
 )
+from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
 from distinit.schemas.run import DatasetRecord, DatasetVideo

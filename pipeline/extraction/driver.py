@@ -86,7 +86,7 @@ def run_tasks(
     """
     videos = [video for task in tasks for video in task.spec.videos]
     units = sum(task.spec.group.units for task in tasks)
-    progress.start("extract", sum(video.probed_frames for video in videos), "frames")
+    progress.start("extract", sum(video.video.probe.frame_count for video in videos), "frames")
     tally = _Tally()
 
     def show(frames: int) -> None:

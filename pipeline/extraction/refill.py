@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.corpus.listing import Corpus
-from distinit.pipeline.corpus.source import VideoFile
 from distinit.pipeline.frames.fill import UnitVideos, fill_units
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import Progress
+from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import CorpusError, FrameStoreError
 from distinit.schemas.frames import StoreCommit, UndecodableVideo
 from distinit.schemas.manifest import VideoOutcome
@@ -108,7 +108,7 @@ def _videos_of(
             found="missing: " + ", ".join(sorted(gone)[:_SHOWN]),
             remedy="restore them, or leave out --frames",
         )
-    fps = {entry.video_id: entry.probed_fps for entry in entries}
+    fps = {entry.video_id: entry.video.probe.fps for entry in entries}
     return UnitVideos(tuple(files), tuple(failed), fps)
 
 

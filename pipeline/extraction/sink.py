@@ -43,7 +43,7 @@ class Sink:
                 video.digest,
                 first_index,
                 frames_NHWC,
-                video.probed_fps,
+                video.video.probe.fps,
             )
 
     def add(

@@ -73,7 +73,7 @@ class ExtractionTask:
     def frames_of(self, video: PlannedRows) -> int:
         """Frames of one of the task's videos: as decoded for another teacher, or else as probed."""
         known = (o.frame_count for o in self.spec.known if o.video_id == video.video_id)
-        return next(known, video.probed_frames)
+        return next(known, video.video.probe.frame_count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from itertools import batched
 from pathlib import Path
 
 from distinit.pipeline.corpus.listing import Corpus
-from distinit.pipeline.corpus.source import VideoFile
 from distinit.pipeline.frames.fill import UnitVideos, fill_units
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import Progress
 from distinit.schemas.base import sha256_of
+from distinit.schemas.corpus import VideoFile
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.video import DecodeConfig
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
-from distinit.pipeline.corpus.source import VideoFile, VideoSource
+from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.video.decode import open_video
 from distinit.pipeline.video.views import View
+from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.frames import FrameGeometry, UndecodableVideo
 from distinit.schemas.video import DecodeConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distinit.pipeline.corpus.source import VideoSource
-from distinit.pipeline.extraction.probing import announced_by
+from distinit.pipeline.extraction.probing import probe_rows
 from distinit.pipeline.frames.jpeg import encode_jpeg
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.video.decode import VideoStream, open_video
@@ -82,10 +82,10 @@ def _probed(
 ) -> VideoSample:
     try:
         with source.open(path, None) as file:
-            announced = announced_by(file, decode, sampling)
+            probe, rows = probe_rows(file, decode, sampling)
     except DecodeError:
         return VideoSample()
-    return VideoSample() if announced is None else VideoSample(announced.frames, announced.rows)
+    return VideoSample(probe.frame_count, rows)
 
 
 def _decode_until(deadline: float, stream: VideoStream, sample: VideoSample) -> None:

@@ -18,6 +18,7 @@ from distinit.pipeline.cache.plan import PlannedRows, PlannedVideo
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.records import file_entry
+from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.manifest import CacheManifest, UnitCommit, VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
 from distinit.schemas.video import SamplingConfig
@@ -62,9 +63,15 @@ def make_teacher(
     )
 
 
+def planned_video(digest: str, path: str, rows: int, *, frames: int | None = None) -> PlannedVideo:
+    """A video whose probe found ``frames`` (default: one per row)."""
+    file = VideoFile(digest[:16], path, digest, size_bytes=1000, mtime_ns=1)
+    return PlannedVideo(file, ProbeSummary(rows if frames is None else frames, 25.0), rows)
+
+
 def make_planned(name: str, rows: int) -> PlannedVideo:
     digest = hashlib.sha256(name.encode()).hexdigest()
-    return PlannedVideo(digest[:16], f"{name}.mp4", digest, 1000, 1, rows, rows, 25.0)
+    return planned_video(digest, f"{name}.mp4", rows)
 
 
 def logits_of(video_id: str, teacher: TeacherRecord, index_N: np.ndarray) -> np.ndarray:
@@ -107,10 +114,11 @@ class Corpus:
         return [make_planned(n, self.announced.get(n, f)) for n, f in self.frames.items()]
 
     def name_of(self, video: PlannedRows | PlannedVideo) -> str:
-        return video.path.removesuffix(".mp4")
+        file = video.file if isinstance(video, PlannedVideo) else video.video.file
+        return file.path.removesuffix(".mp4")
 
     def id_of(self, name: str) -> str:
-        return make_planned(name, 0).video_id
+        return make_planned(name, 0).file.video_id
 
 
 def run_task(

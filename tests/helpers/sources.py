@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from helpers.caches import planned_video
 from numpy.typing import NDArray
 
 from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.frames import FrameGeometry
@@ -75,8 +75,7 @@ def write_cache(
     """A cache of FRAMES with one row for every ``every``-th frame; video ``bad`` has failed."""
     sampling = SamplingConfig(mode="stride", stride=every) if every > 1 else SamplingConfig()
     planned = [
-        PlannedVideo(video_id_of(n), f"{n}.mp4", digest_of(n), 100, 1, f, -(-f // every), 25.0)
-        for n, f in FRAMES.items()
+        planned_video(digest_of(n), f"{n}.mp4", -(-f // every), frames=f) for n, f in FRAMES.items()
     ]
     records = {name: teacher_record(name, target) for name in teachers}
     names = {video_id_of(name): name for name in FRAMES}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.caches import planned_video
 from PIL import Image
 
 from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.audit import AuditConfig, AuditResult
@@ -73,7 +73,7 @@ def write_cache(root: Path, records: list[TeacherRecord], *, finish: bool = True
     planned = []
     for path in (*LOGITS, BROKEN):
         rows = len(LOGITS.get(path, [0] * 3))
-        planned.append(PlannedVideo(id_of(path), path, digest_of(path), 99, 1, rows, rows, 25.0))
+        planned.append(planned_video(digest_of(path), path, rows))
     with CacheWriter.create_or_open(
         root,
         videos=planned,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 
 import pytest
+from helpers.caches import planned_video
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +24,7 @@ from distinit.schemas.errors import CacheCorruptError, ConfigError
 def videos_of(rows: list[int], salt: str = "") -> list[PlannedVideo]:
     digests = [hashlib.sha256(f"{salt}{i}".encode()).hexdigest() for i in range(len(rows))]
     return [
-        PlannedVideo(d[:16], f"{i}.mp4", d, 10, 1, n, n)
-        for i, (d, n) in enumerate(zip(digests, rows, strict=True))
+        planned_video(d, f"{i}.mp4", n) for i, (d, n) in enumerate(zip(digests, rows, strict=True))
     ]
 
 
@@ -47,7 +48,7 @@ def test_plan_covers_every_row_once_in_any_order(
         taken |= reserved
     assert len(taken) == sum(rows)
     assert {e.video_id: e.reserved_rows for e in plan.entries} == {
-        v.video_id: v.rows for v in videos
+        v.file.video_id: v.rows for v in videos
     }
 
 
@@ -84,13 +85,13 @@ def test_a_later_entry_supersedes_an_earlier_one() -> None:
     (video,) = videos_of([10])
     longer = extend_plan(plan_units([video], 64), [video])
     assert [entry.first_row for entry in longer.entries] == [0, 64]
-    assert longer.latest[video.video_id].first_row == 64
+    assert longer.latest[video.file.video_id].first_row == 64
 
 
 def test_digest_depends_on_rows_and_capacity_not_on_paths() -> None:
     a = plan_units(videos_of([10, 20]), 64)
     moved = [
-        PlannedVideo(v.video_id, "else/" + v.path, v.digest, 99, 7, v.probed_frames, v.rows)
+        replace(v, file=replace(v.file, path="else/" + v.file.path, size_bytes=99, mtime_ns=7))
         for v in videos_of([10, 20])
     ]
     assert plan_units(moved, 64).digest == a.digest

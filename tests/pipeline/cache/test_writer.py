@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import pytest
 from helpers import caches
 
 from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
 from distinit.schemas.errors import (
     CacheCorruptError,
@@ -359,7 +359,8 @@ def test_stored_rows_win_over_what_a_later_probe_says(
     cache_root: Path, corpus: Any, teachers: list[Any]
 ) -> None:
     videos = [
-        PlannedVideo(v.video_id, "moved/" + v.path, v.digest, 5, 5, 0, 0) for v in corpus.planned
+        replace(v, file=replace(v.file, path="moved/" + v.file.path), rows=0)
+        for v in corpus.planned
     ]
     with CacheWriter.create_or_open(
         cache_root,

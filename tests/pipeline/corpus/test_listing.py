@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinit.pipeline.corpus import VIDEO_EXTENSIONS, VideoFile, list_corpus
+from distinit.pipeline.corpus import VIDEO_EXTENSIONS, list_corpus
 from distinit.pipeline.corpus import local as local_module
 from distinit.pipeline.corpus.listing import Duplicate
-from distinit.schemas.corpus import left_out_lines
+from distinit.schemas.corpus import VideoFile, left_out_lines
 from distinit.schemas.errors import CorpusError
 
 

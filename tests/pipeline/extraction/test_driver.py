@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from helpers.caches import planned_video
 from helpers.progress import RecordingProgress
 from helpers.videos import make_video
 
@@ -75,6 +77,11 @@ class BeginsAgain:
     def close(self) -> None: ...
 
 
+def rows_of(name: str, first_row: int) -> PlannedRows:
+    video = planned_video("0" * 64, f"{name}.mp4", 8)
+    return PlannedRows(replace(video, file=replace(video.file, video_id=name)), first_row)
+
+
 def outcome(video: str) -> VideoOutcome:
     size = {"width": 4, "height": 4, "duration_seconds": 1.0}
     if video == "bad":
@@ -83,9 +90,7 @@ def outcome(video: str) -> VideoOutcome:
 
 
 def test_videos_that_begin_again_after_a_death_count_once() -> None:
-    videos = tuple(
-        PlannedRows(name, f"{name}.mp4", "0", at, 8, 8) for at, name in enumerate(("a", "bad", "c"))
-    )
+    videos = tuple(rows_of(name, at) for at, name in enumerate(("a", "bad", "c")))
     spec = GroupSpec(Path("cache"), 64, UnitGroup(0, 1, videos), (), "fence")
     progress = RecordingProgress()
     ran = run_tasks(BeginsAgain(), ExtractionWorker, [ExtractionTask(spec)], 2, 1, progress)  # type: ignore[arg-type]
@@ -131,9 +136,7 @@ class FindsNoAnswers(BeginsAgain):
 )
 def test_a_teacher_without_answers_for_most_videos_ends_the_run(videos: str, broken: str) -> None:
     executor = FindsNoAnswers(videos)
-    planned = tuple(
-        PlannedRows(f"{video}{at}", f"{at}.mp4", "0", at, 8, 8) for at, video in enumerate(videos)
-    )
+    planned = tuple(rows_of(f"{video}{at}", at) for at, video in enumerate(videos))
     task = ExtractionTask(GroupSpec(Path("cache"), 64, UnitGroup(0, 1, planned), (), "fence"))
     ran = run_tasks(cast(Any, executor), ExtractionWorker, [task], 2, 100, NullProgress())
     assert ran.broken_teacher == broken

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers.caches import planned_video
 from helpers.sources import outcome, teacher_record
 
 from distinit.pipeline import derived
 from distinit.pipeline.cache import tables
 from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
@@ -38,7 +38,7 @@ def digest_of(number: int) -> str:
 def write_stores(root: Path, videos: int) -> None:
     """Write a cache and a frame store of ``videos`` videos with one frame each."""
     digests = [digest_of(n) for n in range(videos)]
-    planned = [PlannedVideo(d[:16], f"{d}.mp4", d, 1, 1, 1, 1, 25.0) for d in digests]
+    planned = [planned_video(d, f"{d}.mp4", 1) for d in digests]
     teacher = teacher_record("alpha", "logits")
     classes = teacher.identity.classes
     zero_N = np.zeros(1, np.int64)
