@@ -1,4 +1,4 @@
-"""Both executors keep one contract: every task finishes once, notes arrive in order."""
+"""Both executors behave alike: every task finishes once, and its notes arrive in order."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from distinit.schemas.extract import ComputeConfig
 
 
 class Squares:
-    """Notes 0..task-1, then task squared."""
+    """Yields the notes 0..task-1; the result is task squared."""
 
     def run(self, task: int, after: int | None) -> Generator[int, None, int]:
         yield from range(task)
         return task * task
 
 
-class ToldOfNext:
-    """Notes what it was told of the next task."""
+class YieldsNextTask:
+    """Its only note is the next task, as announced by the executor."""
 
     def run(self, task: str, after: str | None) -> Generator[str | None, None, str]:
         yield after
         return task
 
 
-class WaitsForRest:
-    """Task "first" ends when another worker rests; results are what was told of the next task."""
+class WaitsForClose:
+    """Task "first" ends when another worker is closed; results are the announced next tasks."""
 
     def __init__(self, flag: Path) -> None:
         self.flag = flag
@@ -45,7 +45,7 @@ class WaitsForRest:
         deadline = time.monotonic() + 240
         while task == "first" and not self.flag.exists():
             if time.monotonic() > deadline:
-                raise StorageError("no other worker rests")
+                raise StorageError("no other worker was closed")
             time.sleep(0.05)
         return after
 
@@ -60,7 +60,7 @@ class DiskFull:
 
 
 class DiesOnce:
-    """Kills its own process at task 3, once: the file says that it has happened."""
+    """Kills its own process at task 3, but only once: ``flag`` exists afterwards."""
 
     def __init__(self, flag: Path) -> None:
         self.flag = flag
@@ -75,7 +75,7 @@ class DiesOnce:
 
 class AlwaysDies:
     def run(self, task: int, after: int | None) -> Generator[str, None, int]:
-        yield "begun"
+        yield "started"
         os.kill(os.getpid(), signal.SIGKILL)
         return task
 
@@ -109,13 +109,13 @@ def test_every_task_finishes_once_with_its_notes_in_order(executor: Executor) ->
     assert notes == {3: [0, 1, 2], 5: [0, 1, 2, 3, 4], 2: [0, 1]}
 
 
-def test_a_workers_own_error_ends_the_run_as_it_was_raised(executor: Executor) -> None:
+def test_an_error_raised_by_a_worker_ends_the_run_unchanged(executor: Executor) -> None:
     with pytest.raises(StorageError, match="No space left") as caught:
         list(executor.run(DiskFull, [1], refuse))
     assert caught.value.remedy == "free some"
 
 
-def test_in_process_closes_the_worker_when_the_caller_stops_early() -> None:
+def test_in_process_closes_the_worker_if_the_caller_stops_early() -> None:
     closed = []
 
     class Watched:
@@ -140,36 +140,37 @@ def test_in_process_builds_no_worker_without_tasks() -> None:
     assert list(InProcessExecutor().run(never, [], refuse)) == []
 
 
-def told(executor: Executor) -> dict[str, Any]:
-    events = executor.run(ToldOfNext, ["a", "b", "c", "d"], refuse)
+def announced(executor: Executor) -> dict[str, Any]:
+    """The next task that was announced with each task."""
+    events = executor.run(YieldsNextTask, ["a", "b", "c", "d"], refuse)
     return {event.task: event.note for event in events if isinstance(event, Progressed)}
 
 
-def test_in_process_a_worker_is_told_of_its_next_task() -> None:
-    assert told(InProcessExecutor()) == {"a": "b", "b": "c", "c": "d", "d": None}
+def test_in_process_a_worker_gets_its_next_task_in_advance() -> None:
+    assert announced(InProcessExecutor()) == {"a": "b", "b": "c", "c": "d", "d": None}
 
 
 @pytest.mark.ray
-def test_an_actor_is_told_of_its_next_task(ray_session: None) -> None:
+def test_an_actor_gets_its_next_task_in_advance(ray_session: None) -> None:
     executor = RayExecutor(ComputeConfig(workers=1))
-    assert told(executor) == {"a": "b", "b": "c", "c": "d", "d": None}
+    assert announced(executor) == {"a": "b", "b": "c", "c": "d", "d": None}
     executor.close()
 
 
 @pytest.mark.ray
-def test_an_idle_actor_takes_what_a_busy_one_was_told_of_then_rests(
+def test_an_idle_actor_takes_the_next_task_of_a_busy_one_and_is_then_closed(
     ray_session: None, tmp_path: Path
 ) -> None:
     executor = RayExecutor(ComputeConfig(workers=2))
     tasks = ["first", "second", "third"]
-    events = list(executor.run(lambda: WaitsForRest(tmp_path / "rests"), tasks, refuse))
+    events = list(executor.run(lambda: WaitsForClose(tmp_path / "closed"), tasks, refuse))
     executor.close()
     results = {event.task: event.result for event in events if isinstance(event, Finished)}
     assert results == {"first": "second", "third": None, "second": None}
 
 
 @pytest.mark.ray
-def test_a_killed_actors_task_is_asked_about_and_run_again(
+def test_the_task_of_a_killed_actor_is_run_again_after_asking_on_death(
     ray_session: None, tmp_path: Path
 ) -> None:
     flag, asked = tmp_path / "died", []

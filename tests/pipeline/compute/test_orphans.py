@@ -1,4 +1,4 @@
-"""Children of a killed process end, though nothing in them watches for it."""
+"""Children of a killed process end, even if they do not check for it themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distinit.pipeline.compute.orphans import watch_over_children
 before = subprocess.Popen(["sleep", "600"])
 watch_over_children()
 watch_over_children()
-# A shell between, as Ray's raylet is; the sleep is its child and no one's who watches.
+# A shell in between, as Ray's raylet is: the sleep is a child of the shell.
 after = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
 print(before.pid, after.pid, int(after.stdout.readline()), flush=True)
 {end}
@@ -25,7 +25,7 @@ print(before.pid, after.pid, int(after.stdout.readline()), flush=True)
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; what is dead and not reaped does not."""
+    """Whether process ``pid`` is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -33,7 +33,7 @@ def alive(pid: int) -> bool:
 
 
 def ends(pid: int) -> bool:
-    """Whether it ends; a busy machine may take its time."""
+    """Whether process ``pid`` ends soon; on a busy machine that may take a while."""
     deadline = time.monotonic() + 120
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -42,7 +42,7 @@ def ends(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 @pytest.mark.parametrize("how", ["killed", "done"])
-def test_what_was_started_under_watch_ends_with_its_owner_and_nothing_else(how: str) -> None:
+def test_children_end_with_their_owner_and_older_ones_do_not(how: str) -> None:
     program = OWNER.format(end="time.sleep(600)" if how == "killed" else "sys.exit(0)")
     owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
@@ -57,6 +57,6 @@ def test_what_was_started_under_watch_ends_with_its_owner_and_nothing_else(how: 
         assert how == "done" or lived == [True, True, True]
         assert ends(shell)
         assert ends(sleep)
-        assert alive(before)  # not ours to end
+        assert alive(before)  # started before the call
     finally:
         os.kill(before, signal.SIGKILL)

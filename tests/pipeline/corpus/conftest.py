@@ -1,4 +1,4 @@
-"""Servers on loopback that corpora are fetched from."""
+"""A web server on the loopback interface from which videos are downloaded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 
 @dataclass
 class WebFolder:
-    """What a web server on loopback says: contents by path, faults to come, requests it had."""
+    """The files of the server by path, the faults it will make, and counts of its requests."""
 
     base: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
-    statuses: dict[str, list[int]] = field(default_factory=dict)  # of the next answers
-    torn: Counter[str] = field(default_factory=Counter)  # answers to break off in the middle
+    statuses: dict[str, list[int]] = field(default_factory=dict)  # of the next responses
+    torn: Counter[str] = field(default_factory=Counter)  # number of responses to cut in half
     gets: Counter[str] = field(default_factory=Counter)
-    sent: Counter[str] = field(default_factory=Counter)  # bytes of bodies
+    sent: Counter[str] = field(default_factory=Counter)  # bytes of response bodies
     tags: bool = True
     ranges: bool = False
     lengths: bool = True
@@ -46,13 +46,13 @@ def handler_of(folder: WebFolder) -> type[http.server.BaseHTTPRequestHandler]:
             data = folder.files.get(path)
             waiting = folder.statuses.get(path, [])
             status = waiting.pop(0) if waiting and body else 200 if data is not None else 404
-            wanted = self.headers.get("Range") if folder.ranges and status == 200 else None
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-            self.send_response(206 if wanted else status)
+            requested = self.headers.get("Range") if folder.ranges and status == 200 else None
+            start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
+            self.send_response(206 if requested else status)
             if folder.tags and data is not None:
                 self.send_header("ETag", f'"{hashlib.md5(data).hexdigest()}"')
             data = data if data is not None and status == 200 else b""
-            if wanted:
+            if requested:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             data = data[start:]
             if folder.lengths:

@@ -1,4 +1,4 @@
-"""Every extension that a folder is searched for names something that our decoder reads."""
+"""The decoder reads files with every extension that folders are searched for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distinit.schemas.video import DecodeConfig
 DOCUMENT = Path(__file__).parents[3] / "docs/video-files.md"
 FRAMES = 8
 
-# What ffmpeg is told to write, and the extensions that such files go by.
+# ffmpeg's options to write a file, and the extensions that are used for such files.
 MADE = {
     "-c:v libx264 -pix_fmt yuv420p -f mp4": "mp4 m4v mp4v",
     "-c:v libx264 -pix_fmt yuv420p -f mov": "mov qt",
@@ -75,12 +75,12 @@ def test_files_of_each_extension_are_decoded_in_full(
             assert sum(len(block.pts_N) for block in stream) == FRAMES, path.name
 
 
-def test_no_extension_is_left_out() -> None:
+def test_every_extension_is_tested() -> None:
     tried = [f".{name}" for names in MADE.values() for name in names.split()]
     assert sorted(tried) == sorted(VIDEO_EXTENSIONS)
 
 
-def test_the_document_lists_them() -> None:
+def test_the_document_lists_every_extension() -> None:
     rows = [line.split("|") for line in DOCUMENT.read_text().splitlines() if "| `." in line]
     listed = [name.strip(" `") for row in rows for name in row[1].split()]
     assert sorted(listed) == sorted(VIDEO_EXTENSIONS)

@@ -1,4 +1,4 @@
-"""Listing a corpus: identity by bytes, order, links, and clear refusals."""
+"""Listing a corpus: identity by content, order, links, and errors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from distinit.schemas.errors import CorpusError
 
 
 def put(path: Path, content: bytes = b"") -> str:
-    """Write a file (its own name by default); the sha256 of it."""
+    """Write a file, by default with its name as content; returns its sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content or path.name.encode()
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_the_videos_of_a_folder_are_listed_by_digest(tmp_path: Path) -> None:
     digests = {
         name: put(tmp_path / name)
         for name in ("b/z.MP4", "a.mkv", "b/[1] -x y.avi", "-dash.webm", "löwe 猫.gif", "c/d/e.ts")
@@ -44,7 +44,7 @@ def test_folder(tmp_path: Path) -> None:
         assert file.mtime_ns == (tmp_path / file.path).stat().st_mtime_ns
 
 
-def test_files_of_the_same_bytes_are_one_video_and_the_copies_are_told(tmp_path: Path) -> None:
+def test_files_with_equal_bytes_are_one_video_and_copies_are_reported(tmp_path: Path) -> None:
     for name in ("c.mp4", "a.mp4", "b/x.avi"):
         digest = put(tmp_path / name, b"same")
     other = put(tmp_path / "o.mp4", b"other")
@@ -103,7 +103,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     assert corpus.duplicates == (Duplicate("c.mp4", "real/a.mp4"),)
 
 
-def test_list_file(tmp_path: Path) -> None:
+def test_paths_in_a_list_are_relative_to_it_or_absolute(tmp_path: Path) -> None:
     put(tmp_path / "lists/in/a.mp4")
     put(tmp_path / "lists/[x] no extension")
     put(tmp_path / "out/b.mp4")
@@ -148,20 +148,20 @@ def test_a_known_file_must_match_in_size_and_time(tmp_path: Path) -> None:
     assert list_corpus(str(tmp_path), {"a.mp4": stale}).files[0].digest == digest
 
 
-def test_missing_source(tmp_path: Path) -> None:
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="cannot open the videos") as caught:
         list_corpus(str(tmp_path / "nowhere"))
     assert caught.value.remedy == "check the path"
 
 
-def test_a_single_video_is_no_corpus(tmp_path: Path) -> None:
+def test_a_single_video_is_not_a_corpus(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
     with pytest.raises(CorpusError, match="is not a list of videos") as caught:
         list_corpus(str(tmp_path / "a.mp4"))
     assert "write its path into a .txt file" in str(caught.value)
 
 
-def test_an_empty_folder_says_what_counts(tmp_path: Path) -> None:
+def test_the_error_for_an_empty_folder_names_the_extensions(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg")
     with pytest.raises(CorpusError, match="no videos in") as caught:
         list_corpus(str(tmp_path))
@@ -169,13 +169,15 @@ def test_an_empty_folder_says_what_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n# nothing\n\n"])
-def test_an_empty_list(tmp_path: Path, content: bytes) -> None:
+def test_an_empty_list_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(CorpusError, match="has no videos"):
         list_corpus(str(tmp_path / "list.txt"))
 
 
-def test_what_cannot_be_read_is_told_with_a_reason_and_ends_nothing(tmp_path: Path) -> None:
+def test_unreadable_videos_are_reported_with_reasons_and_the_others_are_listed(
+    tmp_path: Path,
+) -> None:
     put(tmp_path / "a.mp4")
     (tmp_path / "d.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
@@ -198,14 +200,14 @@ def test_what_cannot_be_read_is_told_with_a_reason_and_ends_nothing(tmp_path: Pa
     assert "and 1 more" in str(caught.value)
 
 
-def test_if_nothing_can_be_read_there_is_no_corpus(tmp_path: Path) -> None:
+def test_a_corpus_without_a_readable_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to(tmp_path / "gone.mp4")
     os.mkfifo(tmp_path / "b.mp4")
     with pytest.raises(CorpusError, match="2 of the listed videos cannot be read"):
         list_corpus(str(tmp_path))
 
 
-def test_a_file_that_vanishes_while_it_is_hashed_is_told(
+def test_a_file_that_vanishes_while_it_is_hashed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.mp4", "b.mp4"):
@@ -223,7 +225,7 @@ def test_a_file_that_vanishes_while_it_is_hashed_is_told(
     assert corpus.unavailable == {"b.mp4": "no such file"}
 
 
-def test_names_that_are_not_text_are_told_escaped(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_reported_escaped(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4")).write_bytes(b"x")
     corpus = list_corpus(str(tmp_path))
@@ -231,7 +233,7 @@ def test_names_that_are_not_text_are_told_escaped(tmp_path: Path) -> None:
     assert corpus.unavailable == {"b\\udcff.mp4": "its name is not UTF-8 text: rename it"}
 
 
-def test_what_a_folder_leaves_out_is_counted(tmp_path: Path) -> None:
+def test_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.txt", "c/d.TXT", "e.jpg", "README", ".f.mp4", ".g.txt", ".h/i.mp4"):
         put(tmp_path / name)
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/j.\xff")).write_bytes(b"x")
@@ -250,14 +252,14 @@ def test_what_a_folder_leaves_out_is_counted(tmp_path: Path) -> None:
     ]
 
 
-def test_a_list_that_is_not_text(tmp_path: Path) -> None:
+def test_a_list_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00bad")
     with pytest.raises(CorpusError, match="cannot read the list"):
         list_corpus(str(tmp_path / "list.txt"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_files_and_folders(tmp_path: Path) -> None:
+def test_files_without_permission_are_reported_and_such_folders_refused(tmp_path: Path) -> None:
     put(tmp_path / "a.mp4")
     put(tmp_path / "b.mp4")
     (tmp_path / "a.mp4").chmod(0)

@@ -1,4 +1,4 @@
-"""Lists of videos in three formats, and what is no list."""
+"""Lists of videos in three formats, and files that are not valid lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_text_skips_comments_and_empty_lines(tmp_path: Path) -> None:
     assert read_list(source) == ENTRIES
 
 
-def test_csv_takes_the_column_path_wherever_it_is(tmp_path: Path) -> None:
+def test_csv_reads_the_column_path_at_any_position(tmp_path: Path) -> None:
     source = tmp_path / "l.CSV"
     rows = ["label,path", *(f'3,"{entry}"' for entry in ENTRIES)]
     source.write_text("\r\n".join(rows), encoding="utf-8-sig")
@@ -35,7 +35,7 @@ def test_csv_of_one_column_needs_no_header(header: list[str], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("columns", [["path", "label"], ["file"]])
-def test_parquet_takes_the_column_path_or_the_only_one(columns: list[str], tmp_path: Path) -> None:
+def test_parquet_reads_the_column_path_or_the_only_one(columns: list[str], tmp_path: Path) -> None:
     source = tmp_path / "l.parquet"
     pq.write_table(pa.table({name: [*ENTRIES, None] for name in columns}), source)
     assert read_list(source) == ENTRIES
@@ -44,8 +44,8 @@ def test_parquet_takes_the_column_path_or_the_only_one(columns: list[str], tmp_p
 BAD = {
     "two columns, no path": ("l.csv", b"file,label\na.mp4,1\n", "no column of paths or URLs"),
     "a comma that is not quoted": ("l.csv", b"path,label\na,b.mp4,1\n", "row 2"),
-    "no UTF-8": ("l.txt", b"\xff\xfe\x00a", "UTF-8"),
-    "no Parquet": ("l.parquet", b"PAR1 torn", "cannot read the list"),
+    "not UTF-8": ("l.txt", b"\xff\xfe\x00a", "UTF-8"),
+    "not Parquet": ("l.parquet", b"PAR1 torn", "cannot read the list"),
     "comments only": ("l.txt", b"# nothing\n", "has no videos"),
     "header only": ("l.csv", b"path\n", "has no videos"),
     "an open quote": ("l.csv", b'path\n"a.mp4\n', "cannot read the list"),
@@ -54,11 +54,11 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_lists_are_refused_with_a_reason(case: str, tmp_path: Path) -> None:
-    name, content, says = BAD[case]
+    name, content, message = BAD[case]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError) as refused:
         read_list(tmp_path / name)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert name in str(refused.value)
 
 

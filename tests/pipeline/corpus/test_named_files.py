@@ -1,4 +1,4 @@
-"""A corpus of named files, whatever their extensions."""
+"""A corpus of explicitly named files, with any extensions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distinit.pipeline.corpus.listing import list_files
 from distinit.schemas.errors import CorpusError
 
 
-def test_listing_named_files_alone(tmp_path: Path) -> None:
+def test_only_the_named_files_are_listed(tmp_path: Path) -> None:
     for name in ("b [1].avi", "a.odd", "c.avi"):
         (tmp_path / name).write_bytes(name.encode())
     corpus = list_files(tmp_path, ["b [1].avi", "a.odd"])

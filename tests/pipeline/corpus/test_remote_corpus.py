@@ -1,4 +1,4 @@
-"""Corpora behind URLs: listed once, known by content, no secret in what is stored."""
+"""Corpora at URLs: downloaded once, identified by content, and no secrets are stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
 
 @pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01))
 
 
@@ -31,7 +31,7 @@ def list_of(folder: Path, *lines: str) -> str:
     return str(folder / "list.txt")
 
 
-def test_public_url_hides_everything_secret() -> None:
+def test_public_url_removes_all_secrets() -> None:
     assert public_url("https://me:pw@host:81/a b.mp4?sig=1#x") == "https://host:81/a b.mp4"
     assert public_url("s3://bucket/k/[1].mp4") == "s3://bucket/k/[1].mp4"
     assert is_url("s3://b/k")
@@ -39,7 +39,9 @@ def test_public_url_hides_everything_secret() -> None:
     assert not is_url("/a.mp4")
 
 
-def test_local_paths_and_urls_mix_and_are_known_by_their_bytes(web, tmp_path: Path) -> None:
+def test_a_list_may_mix_paths_and_urls_and_videos_are_identified_by_bytes(
+    web, tmp_path: Path
+) -> None:
     web.files["/v/a.mp4"] = b"same"
     web.files["/v/b 猫.mkv"] = b"other"
     (tmp_path / "here.mp4").write_bytes(b"same")
@@ -61,10 +63,10 @@ def test_local_paths_and_urls_mix_and_are_known_by_their_bytes(web, tmp_path: Pa
             assert hashlib.sha256(path.read_bytes()).hexdigest() == file.digest
 
 
-def test_each_video_is_fetched_once_and_not_again_while_its_tag_stays(web, tmp_path: Path) -> None:
+def test_each_video_is_downloaded_once_until_its_tag_changes(web, tmp_path: Path) -> None:
     web.files |= {"/a.mp4": b"a" * 60, "/b.mp4": b"b" * 60}
     source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
-    spool = Spool(tmp_path / "spool", 100)  # room for one of them
+    spool = Spool(tmp_path / "spool", 100)  # space for one of them
     seen: dict[str, bytes] = {}
     corpus = list_corpus(source, spool=spool, visit=lambda d, p: seen.update({d: p.read_bytes()}))
     assert {hashlib.sha256(data).hexdigest() for data in seen.values()} == seen.keys()
@@ -79,7 +81,7 @@ def test_each_video_is_fetched_once_and_not_again_while_its_tag_stays(web, tmp_p
     assert {file.digest for file in changed.files} != {file.digest for file in corpus.files}
 
 
-def test_without_tags_a_video_is_fetched_again(web, tmp_path: Path) -> None:
+def test_without_tags_a_video_is_downloaded_again(web, tmp_path: Path) -> None:
     web.files["/a.mp4"], web.tags = b"a", False
     source = list_of(tmp_path, web.url("/a.mp4"))
     corpus = list_corpus(source, spool=Spool(tmp_path, 1000))
@@ -87,7 +89,7 @@ def test_without_tags_a_video_is_fetched_again(web, tmp_path: Path) -> None:
     assert web.gets["/a.mp4"] == 2
 
 
-def test_an_evicted_video_comes_again_and_must_be_the_same(web, tmp_path: Path) -> None:
+def test_an_evicted_video_is_downloaded_again_and_must_be_unchanged(web, tmp_path: Path) -> None:
     web.files |= {"/a.mp4": b"a" * 60, "/b.mp4": b"b" * 60}
     source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
     corpus = list_corpus(source, spool=Spool(tmp_path / "spool", 100))
@@ -101,7 +103,7 @@ def test_an_evicted_video_comes_again_and_must_be_the_same(web, tmp_path: Path) 
         corpus.source.open(gone.path, gone.digest).__enter__()
 
 
-def test_urls_that_differ_in_their_query_alone_keep_different_names(web, tmp_path: Path) -> None:
+def test_urls_that_differ_only_in_their_query_get_different_names(web, tmp_path: Path) -> None:
     web.files["/get"] = b"x"
     source = list_of(tmp_path, web.url("/get", "id=2"), web.url("/get", "id=1"))
     found = find_videos(source)
@@ -111,7 +113,7 @@ def test_urls_that_differ_in_their_query_alone_keep_different_names(web, tmp_pat
     }
 
 
-def test_what_cannot_be_fetched_is_told_by_name_without_secrets(web, tmp_path: Path) -> None:
+def test_failed_downloads_are_reported_by_name_without_secrets(web, tmp_path: Path) -> None:
     web.files |= {"/ok.mp4": b"a", "/big.mp4": b"b" * 200, "/shut.mp4": b"c", "/ill.mp4": b"d"}
     web.statuses = {"/shut.mp4": [403] * 9, "/ill.mp4": [500] * 9}
     names = ("/ok.mp4", "/big.mp4", "/none.mp4", "/shut.mp4", "/ill.mp4")
@@ -131,7 +133,7 @@ def test_what_cannot_be_fetched_is_told_by_name_without_secrets(web, tmp_path: P
     assert "SECRET" not in str(refused.value)
 
 
-def test_a_known_video_stays_listed_when_it_cannot_be_asked_for(web, tmp_path: Path) -> None:
+def test_a_known_video_stays_listed_if_its_url_fails(web, tmp_path: Path) -> None:
     web.files |= {"/a.mp4": b"a", "/b.mp4": b"b"}
     source = list_of(tmp_path, web.url("/a.mp4"), web.url("/b.mp4"))
     spool = Spool(tmp_path / "spool", 100)
@@ -142,7 +144,7 @@ def test_a_known_video_stays_listed_when_it_cannot_be_asked_for(web, tmp_path: P
     assert again.unavailable == {}
 
 
-def test_a_server_that_gives_nothing_is_told_once_and_soon(web, tmp_path: Path) -> None:
+def test_if_no_video_can_be_downloaded_there_is_one_early_error(web, tmp_path: Path) -> None:
     urls = [web.url(f"/{number}.mp4", "k=SECRET") for number in range(40)]
     with pytest.raises(CorpusError) as refused:
         list_corpus(list_of(tmp_path, *urls), spool=Spool(tmp_path / "spool", 100))
@@ -155,7 +157,7 @@ def test_a_server_that_gives_nothing_is_told_once_and_soon(web, tmp_path: Path) 
         list_corpus(list_of(tmp_path, *urls[:2]), spool=Spool(tmp_path / "spool", 100))
 
 
-def test_nobody_at_the_address_is_a_message_of_its_own(tmp_path: Path) -> None:
+def test_a_server_that_does_not_respond_has_a_separate_error(tmp_path: Path) -> None:
     with socket.socket() as reserved:  # bound, but nobody listens
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}/a.mp4"
@@ -166,7 +168,7 @@ def test_nobody_at_the_address_is_a_message_of_its_own(tmp_path: Path) -> None:
     assert "rerun the same command to resume" in str(refused.value)
 
 
-def test_listing_shows_how_far_it_is(web, tmp_path: Path) -> None:
+def test_listing_reports_progress(web, tmp_path: Path) -> None:
     web.files |= {"/a.mp4": b"a"}
     source = list_of(tmp_path, web.url("/a.mp4"), web.url("/none.mp4"))
     progress = RecordingProgress()
@@ -178,7 +180,7 @@ def test_listing_shows_how_far_it_is(web, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
-def test_tables_of_urls(name: str, web, tmp_path: Path) -> None:
+def test_urls_are_read_from_tables(name: str, web, tmp_path: Path) -> None:
     web.files |= {"/a.mp4": b"a", "/b, c.mp4": b"b"}
     table = pa.table({"label": [3, 4], "url": [web.url("/a.mp4", "k=1"), web.url("/b, c.mp4")]})
     write = pq.write_table if name.endswith("parquet") else pa_csv.write_csv
@@ -187,7 +189,7 @@ def test_tables_of_urls(name: str, web, tmp_path: Path) -> None:
     assert {file.path for file in corpus.files} == {web.url("/a.mp4"), web.url("/b, c.mp4")}
 
 
-def test_a_url_is_a_corpus_of_one_and_a_web_folder_is_refused(web, tmp_path: Path) -> None:
+def test_a_url_is_a_corpus_of_one_video_and_web_folders_are_refused(web, tmp_path: Path) -> None:
     web.files["/a.mp4"] = b"a"
     corpus = list_corpus(web.url("/a.mp4", "k=1"), spool=Spool(tmp_path, 1000))
     assert [file.path for file in corpus.files] == [web.url("/a.mp4")]
@@ -197,7 +199,7 @@ def test_a_url_is_a_corpus_of_one_and_a_web_folder_is_refused(web, tmp_path: Pat
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """An S3 server on loopback with a bucket ``videos``; returns what lies in it."""
+    """An S3 server on the loopback interface with a bucket ``videos``; returns its files."""
     import fsspec
     from moto.server import ThreadedMotoServer
 
@@ -221,18 +223,20 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     server.stop()
 
 
-def test_an_s3_folder_and_s3_urls_in_a_list(bucket: dict[str, bytes], tmp_path: Path) -> None:
+def test_s3_folders_and_s3_urls_in_lists_are_listed(
+    bucket: dict[str, bytes], tmp_path: Path
+) -> None:
     spool = Spool(tmp_path / "spool", 1000)
     corpus = list_corpus("s3://videos/", spool=spool)
-    wanted = ["s3://videos/a.mp4", "s3://videos/deep/b c [1].MKV"]
-    assert sorted(file.path for file in corpus.files) == wanted
+    expected = ["s3://videos/a.mp4", "s3://videos/deep/b c [1].MKV"]
+    assert sorted(file.path for file in corpus.files) == expected
     for file in corpus.files:
         data = bucket[file.path.removeprefix("s3://videos/")]
         assert file.digest == hashlib.sha256(data).hexdigest()
         assert file.mtime_ns > 0
-    listed = list_corpus(list_of(tmp_path, *wanted), spool=spool)
+    listed = list_corpus(list_of(tmp_path, *expected), spool=spool)
     assert listed.files == corpus.files
-    some = list_corpus(list_of(tmp_path, "s3://videos/none.mp4", wanted[0]), spool=spool)
+    some = list_corpus(list_of(tmp_path, "s3://videos/none.mp4", expected[0]), spool=spool)
     assert some.unavailable == {"s3://videos/none.mp4": "cannot be fetched: no such file"}
     with pytest.raises(CorpusError, match="1 times: cannot be fetched: no such file"):
         list_corpus(list_of(tmp_path, "s3://videos/none.mp4"), spool=spool)

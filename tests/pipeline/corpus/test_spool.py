@@ -1,4 +1,4 @@
-"""The spool: fetched whole or not at all, bounded, shared by processes."""
+"""The spool: downloads are complete or absent, its size is limited, processes share it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from distinit.schemas.errors import CorpusError, DecodeError
 
 
 @pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "_WAITS_SECONDS", (0.01, 0.01, 0.01))
 
 
 def kept(spool: Spool) -> dict[str, int]:
-    """Sizes of what lies in the spool, by the content's first byte."""
+    """The size of each file in the spool, by the first byte of its content."""
     files = [path for path in spool.folder.iterdir() if path.name != ".lock"]
     assert all(path.stem == hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
     return {path.read_bytes()[:1].decode(): path.stat().st_size for path in files}
 
 
-def test_fetch_holds_the_bytes_under_their_digest_and_a_second_one_asks_nobody(
+def test_a_video_is_stored_by_digest_and_fetched_again_without_a_request(
     web, tmp_path: Path
 ) -> None:
     web.files["/a b [1].MP4"] = data = os.urandom(100_000)
@@ -47,7 +47,7 @@ def test_fetch_holds_the_bytes_under_their_digest_and_a_second_one_asks_nobody(
     assert web.gets["/a b [1].MP4"] == 1
 
 
-def test_the_default_folder_is_private_and_below_the_cache_home(web) -> None:
+def test_the_default_folder_is_private_and_below_xdg_cache_home(web) -> None:
     web.files["/a.mp4"] = b"a"
     spool = Spool.of(SpoolConfig(limit_gib=0.5))
     assert spool.folder == Path(os.environ["XDG_CACHE_HOME"]) / "distinit" / "spool"
@@ -56,7 +56,7 @@ def test_the_default_folder_is_private_and_below_the_cache_home(web) -> None:
         assert spool.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_was_used_longest_ago_makes_room(web, tmp_path: Path) -> None:
+def test_the_least_recently_used_video_is_evicted(web, tmp_path: Path) -> None:
     spool = Spool(tmp_path, 250)
     digests = {}
     for name in "abc":
@@ -69,7 +69,7 @@ def test_what_was_used_longest_ago_makes_room(web, tmp_path: Path) -> None:
     assert kept(spool) == {"a": 100, "c": 100}
 
 
-def test_what_is_in_use_stays_and_a_download_waits_for_its_room(web, tmp_path: Path) -> None:
+def test_videos_in_use_are_kept_and_a_download_waits_for_space(web, tmp_path: Path) -> None:
     spool = Spool(tmp_path, 150)
     web.files |= {"/a": b"a" * 100, "/b": b"b" * 100}
     fetched = threading.Event()
@@ -84,12 +84,12 @@ def test_what_is_in_use_stays_and_a_download_waits_for_its_room(web, tmp_path: P
         assert not fetched.wait(0.5)
         assert kept(spool) == {"a": 100}
         assert first.path.read_bytes() == b"a" * 100
-        first_is_done = web.gets["/b"]
-    assert first_is_done == 0
+        requests_for_b = web.gets["/b"]
+    assert requests_for_b == 0
     assert second.result() == {"b": 100}
 
 
-def test_a_wait_for_room_and_a_download_end_when_they_are_no_longer_wanted(
+def test_waiting_and_downloading_end_when_the_video_is_no_longer_needed(
     web, tmp_path: Path
 ) -> None:
     spool = Spool(tmp_path, 150)
@@ -102,10 +102,10 @@ def test_a_wait_for_room_and_a_download_end_when_they_are_no_longer_wanted(
             waiting.result(60)
     with pytest.raises(DecodeError, match="no longer needed"):
         spool.fetch(web.url("/b"), None, stopping).__enter__()
-    assert kept(spool) == {}, "a made room, and nothing came"
+    assert kept(spool) == {}, "a was evicted, and b was not downloaded"
 
 
-def test_another_process_keeps_its_file(web, tmp_path: Path) -> None:
+def test_a_video_in_use_by_another_process_is_kept(web, tmp_path: Path) -> None:
     spool = Spool(tmp_path, 150)
     web.files |= {"/a": b"a" * 100, "/b": b"b" * 40, "/c": b"c" * 100}
     code = (
@@ -128,7 +128,7 @@ def test_another_process_keeps_its_file(web, tmp_path: Path) -> None:
         assert kept(spool) in ({"c": 100}, {"b": 40, "c": 100})
 
 
-def test_downloads_of_dead_processes_are_swept_and_live_ones_are_not(web, tmp_path: Path) -> None:
+def test_partial_downloads_of_dead_processes_only_are_removed(web, tmp_path: Path) -> None:
     web.files["/a"] = b"a"
     (tmp_path / "dead.partial").write_bytes(b"half")
     with (tmp_path / "live.partial").open("wb") as live:
@@ -148,7 +148,7 @@ def test_a_video_larger_than_the_spool_is_refused_and_leaves_nothing(
     assert list(tmp_path.glob("*")) in ([], [tmp_path / ".lock"])
 
 
-def test_torn_answers_and_server_errors_are_tried_again(web, tmp_path: Path) -> None:
+def test_broken_downloads_and_server_errors_are_retried(web, tmp_path: Path) -> None:
     web.files["/a"] = data = b"a" * 5000
     web.torn["/a"] = 1
     web.statuses["/a"] = [503, 200]
@@ -157,45 +157,47 @@ def test_torn_answers_and_server_errors_are_tried_again(web, tmp_path: Path) -> 
     assert web.gets["/a"] == 3
 
 
-def test_a_broken_download_goes_on_where_it_broke(web, tmp_path: Path) -> None:
+def test_a_broken_download_resumes_where_it_stopped(web, tmp_path: Path) -> None:
     web.files["/a.mp4"] = data = os.urandom(8 << 20)
     web.ranges = True
-    web.torn["/a.mp4"] = 5  # more than the tries: each one brings it further
+    web.torn["/a.mp4"] = 5  # more than the attempts allowed without progress
     with Spool(tmp_path, 1 << 24).fetch(web.url("/a.mp4")) as spooled:
         assert spooled.path.read_bytes() == data
         assert spooled.digest == hashlib.sha256(data).hexdigest()
     assert web.gets["/a.mp4"] >= 6
-    # Begun anew each time it would have been five halves and a whole. How much less it is hangs on
-    # what a broken connection had brought and nobody had read yet: that comes again.
+    # Starting over each time, it would be five halves and a whole. The exact number varies: bytes
+    # that had arrived when a connection broke, but were not read yet, are sent again.
     assert web.sent["/a.mp4"] < 3.5 * len(data)
 
 
 @pytest.mark.parametrize("tags", [True, False])
-def test_a_broken_download_of_another_version_begins_anew(tags: bool, web, tmp_path: Path) -> None:
+def test_a_broken_download_starts_over_if_the_object_has_changed(
+    tags: bool, web, tmp_path: Path
+) -> None:
     web.files["/a"] = os.urandom(5000)
     web.ranges, web.tags, web.torn["/a"] = True, tags, 1
     new = os.urandom(5000)
 
-    class ChangesBetweenTries(threading.Event):
+    class ChangesBetweenAttempts(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
             web.files["/a"] = new
             return False
 
-    with Spool(tmp_path, 1 << 20).fetch(web.url("/a"), None, ChangesBetweenTries()) as spooled:
+    with Spool(tmp_path, 1 << 20).fetch(web.url("/a"), None, ChangesBetweenAttempts()) as spooled:
         assert spooled.path.read_bytes() == new
     assert web.sent["/a"] == 2500 + 5000
 
 
-def test_a_download_that_never_comes_further_is_given_up(web, tmp_path: Path) -> None:
+def test_a_download_without_progress_fails_after_a_few_attempts(web, tmp_path: Path) -> None:
     web.files["/a.mp4"] = b"a" * 4000
-    web.torn["/a.mp4"] = 99  # and the server knows no ranges
+    web.torn["/a.mp4"] = 99  # and the server does not support ranges
     with pytest.raises(DecodeError, match=r"a\.mp4: cannot be fetched: "):
         Spool(tmp_path, 1 << 20).fetch(web.url("/a.mp4")).__enter__()
-    assert 4 <= web.gets["/a.mp4"] < 20  # some more bytes may have come by chance
+    assert 4 <= web.gets["/a.mp4"] < 20  # some attempts may deliver a few more bytes
     assert kept(Spool(tmp_path, 1 << 20)) == {}
 
 
-def test_after_four_tries_the_reason_is_told_without_the_secret(web, tmp_path: Path) -> None:
+def test_after_four_attempts_the_reason_is_reported_without_secrets(web, tmp_path: Path) -> None:
     web.files["/a.mp4"] = b"a"
     web.statuses["/a.mp4"] = [503] * 9
     url = web.url("/a.mp4", "token=SECRET").replace("http://", "http://me:PASSWORD@")
@@ -208,13 +210,13 @@ def test_after_four_tries_the_reason_is_told_without_the_secret(web, tmp_path: P
     assert web.gets["/a.mp4"] == 4
 
 
-def test_what_is_not_there_is_asked_for_once(web, tmp_path: Path) -> None:
+def test_a_missing_file_is_requested_only_once(web, tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="no such file"):
         Spool(tmp_path, 100).fetch(web.url("/none.mp4")).__enter__()
     assert web.gets["/none.mp4"] <= 1
 
 
-def test_other_bytes_than_listed_are_refused(web, tmp_path: Path) -> None:
+def test_a_video_that_changed_since_it_was_listed_is_refused(web, tmp_path: Path) -> None:
     web.files["/a.mp4"] = b"new"
     with pytest.raises(DecodeError) as refused:
         Spool(tmp_path, 100).fetch(web.url("/a.mp4"), "0" * 64).__enter__()
@@ -223,7 +225,7 @@ def test_other_bytes_than_listed_are_refused(web, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [True, False])
-def test_many_at_once_stay_whole_and_never_take_more_than_the_limit(
+def test_parallel_downloads_are_complete_and_stay_within_the_limit(
     lengths: bool, web, tmp_path: Path
 ) -> None:
     spool = Spool(tmp_path, 3000)
@@ -233,7 +235,7 @@ def test_many_at_once_stay_whole_and_never_take_more_than_the_limit(
 
     def check(name: str) -> bool:
         with spool.fetch(web.url(f"/{name}")) as spooled:
-            with (tmp_path / ".lock").open("ab") as lock:  # files come and go under it alone
+            with (tmp_path / ".lock").open("ab") as lock:  # held by everyone who changes files
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3000
             return spooled.path.read_bytes() == web.files[f"/{name}"]

@@ -1,4 +1,4 @@
-"""From a sample to the corpus: exact arithmetic."""
+"""Estimates for a corpus from a sample of its videos: exact arithmetic."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from distinit.pipeline.planning.estimate import (
 )
 
 
-def test_a_sample_of_everything_is_exact() -> None:
+def test_a_sample_of_all_videos_is_exact() -> None:
     assert estimate_total([3, 5, 10], 3) == Total(18, 18, 18)
     assert estimate_total([7], 1) == Total(7, 7, 7)
 
 
-def test_the_mean_times_the_number_within_two_standard_errors() -> None:
+def test_totals_are_mean_times_number_plus_or_minus_two_standard_errors() -> None:
     # mean 200, deviation 100, 3 of 12 seen: 2 * 12 * 100 * sqrt(.75 / 3) = 1200
     assert estimate_total([100, 200, 300], 12) == Total(2400, 1200, 3600)
-    # what was seen is there for certain
+    # the total is at least that of the sample
     assert estimate_total([0, 100], 4) == Total(200, 100, round(200 + 400 / math.sqrt(2)))
     assert estimate_total([50], 3) == Total(150, 50, round(150 + 300 * math.sqrt(2 / 3)))
 
 
 @pytest.mark.parametrize("sampled", [[], [1, 2]])
-def test_a_sample_that_is_none_is_refused(sampled: list[int]) -> None:
+def test_empty_and_too_large_samples_are_refused(sampled: list[int]) -> None:
     with pytest.raises(ValueError, match="from 1 videos"):
         estimate_total(sampled, 1)
 
 
-def test_the_interval_holds_the_truth_about_19_times_in_20() -> None:
+def test_the_interval_contains_the_true_total_about_19_times_in_20() -> None:
     rng = random.Random(0)
     corpus = [int(rng.lognormvariate(5, 0.5)) for _ in range(500)]
     hits = 0
@@ -46,7 +46,7 @@ def test_the_interval_holds_the_truth_about_19_times_in_20() -> None:
     assert 0.90 <= hits / 400 <= 0.99
 
 
-def test_bytes_of_logits_by_encoding() -> None:
+def test_bytes_of_targets_by_encoding() -> None:
     imagenet, places = TargetWidth(1000), TargetWidth(365)
     found = logit_bytes(10, [imagenet, places], ["float16", "int8", "topk:32", "topk:365"])
     assert found == {
@@ -58,9 +58,9 @@ def test_bytes_of_logits_by_encoding() -> None:
     assert logit_bytes(3, [features], ["float16", "topk:32"]) == {"float16": 3 * 4096}
 
 
-def test_hours_add_up_on_one_processor_and_overlap_on_two() -> None:
+def test_hours_add_up_unless_decoding_and_teachers_overlap() -> None:
     speed = Speed(frames_per_second=100, rows_per_second=(50, 25), overlap=False)
-    # 3600 s of decoding; 180,000 rows: 3600 s and 7200 s
+    # Decoding takes 3600 s; the teachers take 3600 s and 7200 s for 180,000 rows.
     assert estimate_hours(360_000, 180_000, speed, [1, 2, 8]) == {1: 4.0, 2: 2.0, 8: 0.5}
     speed = Speed(frames_per_second=100, rows_per_second=(50, 25), overlap=True)
     assert estimate_hours(360_000, 180_000, speed, [1, 3]) == {1: 3.0, 3: 1.0}
