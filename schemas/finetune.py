@@ -1,4 +1,4 @@
-"""Configuration of stage three: student -> finetuned classifier -> figures."""
+"""Configuration of stage three, which finetunes a classifier and evaluates it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 FINETUNE_OPTIMIZER = OptimizerConfig(
     learning_rate=0.002, step_epochs=2, epochs=8, clips_per_epoch=40_000, weight_decay=5e-3
 )
-"""Paper: LR .002, x.1 every 2 epochs, 8 epochs of 40k clips; VMZ's decay of 5e-3."""
+"""For pretrained students. Paper: LR .002, x.1 every 2 epochs, 8 epochs. VMZ: decay 5e-3."""
 
 SCRATCH_OPTIMIZER = OptimizerConfig(
     learning_rate=0.01, step_epochs=10, epochs=45, clips_per_epoch=40_000, weight_decay=5e-3
 )
-"""Paper, from scratch: LR .01, x.1 every 10 epochs, 45 epochs."""
+"""For training from scratch. Paper: LR .01, x.1 every 10 epochs, 45 epochs."""
 
 _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 
@@ -47,11 +47,11 @@ class DatasetConfig(Record):
         description="folder or file of official split lists (HMDB-51, UCF-101), or a CSV with "
         "path,label,split; None: train/ and test/ below root",
     )
-    split: int = Field(1, ge=1, le=3, description="which official split")
+    split: int = Field(1, ge=1, le=3, description="number of the official split")
 
 
 class EvaluationConfig(Record):
-    """Which clips of a test video are scored and how (VMZ)."""
+    """Which clips of a test video are scored (VMZ)."""
 
     protocol: str = Field(
         "vmz-10", description="vmz-N: N evenly spaced clips; dense-sN: every N-th start"
@@ -66,52 +66,59 @@ class EvaluationConfig(Record):
 
 
 class FinetuneConfig(Record):
-    """One YAML file of this shape reproduces a finetuned classifier."""
+    """Configuration of `distinit finetune`; one such YAML file reproduces a classifier."""
 
     dataset: DatasetConfig = Field(description="labelled videos")
     init: Annotated[str, NOT_IDENTITY] = Field(
         "scratch",
-        description="scratch | distinit:RUN (a distill run) | inflated (ImageNet weights that "
-        "torchvision has here) | inflated:FILE (a 2D state dict) | file:STUDENT (.safetensors)",
+        description="initial weights: scratch | distinit:RUN (a distill run) | inflated "
+        "(torchvision's ImageNet weights on this machine) | inflated:FILE (a 2D state dict) | "
+        "file:STUDENT (.safetensors)",
     )
     out: Annotated[str, NOT_IDENTITY] = Field(
-        description="run directory; belongs to exactly one config"
+        description="run directory; it belongs to exactly one configuration"
     )
     frames: Annotated[str | None, NOT_IDENTITY] = Field(
         None, description="frame store of the dataset; None: OUT/frames"
     )
     flow: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
-        description="flow store of the dataset, made of ``frames`` if it is missing; for students "
-        "of flow; None: OUT/flow",
+        description="for students of flow: flow store of the dataset, computed from ``frames`` if "
+        "it is missing; None: OUT/flow",
     )
     student: StudentConfig | None = Field(
-        None, description="the network; None takes that of the distilled run"
+        None, description="network to train; None: the network of the distilled run"
     )
-    train_layers: Literal["all", "head"] = Field("all", description="head: a linear probe")
-    clip: ClipConfig = Field(default_factory=ClipConfig, description="clip geometry and pixels")
+    train_layers: Literal["all", "head"] = Field(
+        "all", description="layers to train; head: the backbone is frozen (linear probe)"
+    )
+    clip: ClipConfig = Field(
+        default_factory=ClipConfig, description="clip geometry and normalisation"
+    )
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: SCRATCH_OPTIMIZER,
-        description="what is not given follows from init; scratch: LR .01, x.1 every 10 epochs, "
-        "45 epochs; others: LR .002, x.1 every 2 epochs, 8 epochs; of 40k clips (paper)",
+        description="the defaults depend on init; scratch: LR .01, x.1 every 10 epochs, 45 epochs; "
+        "others: LR .002, x.1 every 2 epochs, 8 epochs; 40k clips per epoch (paper)",
     )
-    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices, batches")
+    runtime: RuntimeConfig = Field(
+        default_factory=RuntimeConfig, description="devices, workers and batches"
+    )
     evaluation: EvaluationConfig = Field(
-        default_factory=EvaluationConfig, description="scored when training ends"
+        default_factory=EvaluationConfig, description="evaluation at the end of training"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _schedule_of_init(cls, values: Any) -> Any:
-        """Fill what is not given of ``optimizer`` with the paper's values for this init."""
+        """Use the paper's values for this init as the defaults of ``optimizer``."""
         if not isinstance(values, dict):
             return values
-        given = values.get("optimizer", {})
-        if not isinstance(given, dict):
+        configured = values.get("optimizer", {})
+        if not isinstance(configured, dict):
             return values
         scratch = values.get("init", "scratch") == "scratch"
         preset = SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER
-        return {**values, "optimizer": {**preset.model_dump(), **given}}
+        return {**values, "optimizer": {**preset.model_dump(), **configured}}
 
     @model_validator(mode="before")
     @classmethod
@@ -123,28 +130,28 @@ class FinetuneConfig(Record):
     def _known_init(cls, value: str) -> str:
         if not _INIT.fullmatch(value):
             raise ValueError(
-                f"init {value!r} is none of scratch, distinit:RUN, inflated, inflated:FILE, "
+                f"init {value!r} is not one of scratch, distinit:RUN, inflated, inflated:FILE, "
                 "file:STUDENT"
             )
         return value
 
 
 class EvaluateConfig(Record):
-    """Evaluate a finetuned run again, perhaps by another protocol."""
+    """Configuration of `distinit evaluate`, which scores a finetuned run again."""
 
     run: str = Field(description="a finetune run directory")
     frames: str | None = Field(
         None,
-        description="the run's frame store (flow store for a student of flow); None: the one "
-        "within the run or beside it that the run was trained with",
+        description="the run's frame store (flow store for a student of flow); None: the store "
+        "that the run was trained with, if it is in the run or next to it",
     )
     student: str | None = Field(
         None,
         description="plugin:module:function, if that is the run's network: code that a file names "
-        "is run only if you name it too",
+        "is only run if you name it here",
     )
     evaluation: EvaluationConfig = Field(
-        default_factory=EvaluationConfig, description="clips and scores"
+        default_factory=EvaluationConfig, description="which clips to score"
     )
     batch_size: int = Field(16, ge=1, description="clips per forward pass")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N")

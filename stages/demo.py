@@ -1,4 +1,4 @@
-"""The whole method on footage that packages ship: extract, audit, distill, finetune, evaluate."""
+"""Runs all stages on footage that installed packages ship: extract, audit, distill, finetune."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INITS = ("scratch", "distinit")
 
 
 class DemoResult(Record):
-    """Where everything lies, and the figures of both inits."""
+    """The paths of everything that the demo wrote, and the metrics of both inits."""
 
     footage: str
     picture: str | None = None
@@ -46,22 +46,23 @@ class DemoResult(Record):
     seconds: dict[str, float] = Field(default_factory=dict, description="stage -> wall seconds")
 
     def summary(self) -> str:
-        """The table of both inits, the paths, and what to type next."""
+        """A table of the metrics of both inits, the paths, and the next commands."""
         if not self.results:
             return f"footage  {one_line(self.footage)}"
         return "\n".join([*self._table(), "", *self._paths(), "", *self._next()])
 
     def _table(self) -> list[str]:
-        one = next(iter(self.results.values()))
+        first = next(iter(self.results.values()))
         lines = [
-            f"{one.videos} test videos of {one.classes} motions, {one.protocol}, percent:",
+            f"Accuracy in percent, {first.videos} test videos of {first.classes} motions, "
+            f"{first.protocol}:",
             "",
             f"  {'init':<10} {'per clip':>9} {'top-1':>7} {'top-5':>7}",
         ]
         for init, result in self.results.items():
-            figures = f"{result.per_clip:>9.1f} {result.top1:>7.1f} {result.top5:>7.1f}"
-            lines.append(f"  {init:<10} {figures}")
-        chance = 100 / one.classes
+            metrics = f"{result.per_clip:>9.1f} {result.top1:>7.1f} {result.top5:>7.1f}"
+            lines.append(f"  {init:<10} {metrics}")
+        chance = 100 / first.classes
         return [*lines, f"  {'(chance)':<10} {chance:>9.1f} {chance:>7.1f}"]
 
     def _paths(self) -> list[str]:
@@ -76,7 +77,7 @@ class DemoResult(Record):
         lines = [f"  {name:<22} {one_line(path)}" for name, path in paths.items()]
         total = sum(self.seconds.values())
         parts = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in self.seconds.items())
-        return [*lines, "", f"  {total:.0f} s in all: {parts}"]
+        return [*lines, "", f"  {total:.0f} s in total: {parts}"]
 
     @staticmethod
     def _next() -> list[str]:
@@ -91,7 +92,7 @@ class DemoResult(Record):
 
 
 class _Clock:
-    """Wall seconds by stage."""
+    """Measures the wall time of each stage, in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -105,9 +106,10 @@ class _Clock:
 
 
 def demo(out: Path, *, only: str | None, workers: int, progress: Progress) -> DemoResult:
-    """Run the demo in ``out``; what is done already is not done again.
+    """Run the demo in ``out``; finished stages are not repeated.
 
-    ``only="footage"`` makes the videos and stops. Raises DistInitError as the stages do.
+    ``only="footage"`` stops after writing the videos. Raises the errors of the stages, all of them
+    subclasses of DistInitError.
     """
     clock = _Clock()
     footage = clock.timed("footage", lambda: make_corpus(out / "footage", progress=progress))

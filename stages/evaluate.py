@@ -1,4 +1,4 @@
-"""Score a finetuned run again, perhaps by another protocol."""
+"""Scores a finetuned run again, with the same protocol or another one."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ __all__ = ["evaluate"]
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> EvaluationResult:
-    """Score the student of a run on its test videos; writes ``result-PROTOCOL.json`` there.
+    """Score the student of a run on its test videos; writes ``RUN/result-PROTOCOL.json``.
 
-    Needs the run's frame store (or flow store), not the videos. The run may come from others: of
-    what its files name, no plugin is run, and no folder is opened that lies elsewhere, unless
-    ``config`` names it too.
+    Needs the run's frame store (or flow store), but not the videos. The run may have been received
+    from someone else, so a plugin or a folder elsewhere that only its files name is never used:
+    ``config`` must name it as well.
 
-    Raises ConfigError if ``run`` is no finetune run or names such things, CheckpointError,
-    FrameStoreError, StorageError.
+    Raises ConfigError if ``run`` is not a finetune run or names a plugin or folder that ``config``
+    does not; DatasetError, CheckpointError, FrameStoreError, StorageError, ComputeError.
     """
     run = Path(config.run)
     record = _read(run / "run.json", RunRecord)
     if record.kind != "finetune":
-        raise _no_run(run, f"a {record.kind} run")
+        raise _not_a_run(run, f"a {record.kind} run")
     dataset = _read(run / DATASET_NAME, DatasetRecord)
-    trained = _trained(run, record)
+    run_config = _config_of(run, record)
     student, student_record = load_student(run, config.student)
     check_clip(student_record.student, student_record.clip)
     _refuse_other_classes(run, student_record, dataset)
-    _refuse_other_records(run, record, trained, student_record, dataset)
+    _refuse_other_records(run, record, run_config, student_record, dataset)
     refuse_links(run)
     remove_dead_partials(run)
-    store = FrameStore.open(_store_of(config, trained, student_record))
-    result = _score(config, student, student_record, dataset, store, trained, progress)
+    store = FrameStore.open(_store_of(config, run_config, student_record))
+    result = _score(config, student, student_record, dataset, store, run_config, progress)
     write_record(result, run / f"result-{config.evaluation.protocol}.json")
     return result
 
@@ -60,7 +60,7 @@ def _score(
     record: StudentRecord,
     dataset: DatasetRecord,
     store: FrameStore,
-    trained: FinetuneConfig,
+    run_config: FinetuneConfig,
     progress: Progress | None,
 ) -> EvaluationResult:
     return score_student(
@@ -73,38 +73,38 @@ def _score(
         batch_size=config.batch_size,
         device=resolve_device(config.device),
         progress=progress or NullProgress(),
-        loader_threads=min(trained.runtime.loader_workers, os.cpu_count() or 1),
+        loader_threads=min(run_config.runtime.loader_workers, os.cpu_count() or 1),
     )
 
 
-def _trained(run: Path, record: RunRecord) -> FinetuneConfig:
+def _config_of(run: Path, record: RunRecord) -> FinetuneConfig:
     try:
         return FinetuneConfig.model_validate(record.config)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _no_run(run, f"run.json: config.{place}: {first['msg']}") from error
+        field = ".".join(map(str, first["loc"]))
+        raise _not_a_run(run, f"run.json: config.{field}: {first['msg']}") from error
 
 
-def _store_of(config: EvaluateConfig, trained: FinetuneConfig, record: StudentRecord) -> Path:
-    """The store that the user names; else the run's own, if it lies in the run or beside it.
+def _store_of(config: EvaluateConfig, run_config: FinetuneConfig, record: StudentRecord) -> Path:
+    """The store that ``config`` names, or else the run's, if it is in the run or next to it.
 
-    The run may have been moved since: a store within it is looked for where it is now.
+    If the run's configuration names no store, it is in the run, even if the run was moved.
     """
     if config.frames is not None:
         return Path(config.frames)
     is_flow = record.student.in_channels == 2
-    named, own = (trained.flow, "flow") if is_flow else (trained.frames, "frames")
+    named, default = (run_config.flow, "flow") if is_flow else (run_config.frames, "frames")
     run = Path(config.run)
     if named is None:
-        return run / own
+        return run / default
     root, store = run.resolve(), Path(named).resolve()
     if root not in store.parents and store.parent != root.parent:
         raise ConfigError(
-            f"{run} was trained with frames that lie elsewhere: they are opened if you name them",
-            expected="--frames DIR, or a frame store within the run or beside it",
+            f"{run} was trained with a frame store elsewhere, which is only opened if you name it",
+            expected="--frames DIR, or a frame store in the run or next to it",
             found=f"{named} in run.json",
-            remedy="add --frames with that folder, if it is the one you mean",
+            remedy="add --frames with that folder, if you trust it",
         )
     return store
 
@@ -112,24 +112,24 @@ def _store_of(config: EvaluateConfig, trained: FinetuneConfig, record: StudentRe
 def _refuse_other_classes(run: Path, record: StudentRecord, dataset: DatasetRecord) -> None:
     outputs = {head.name: head.outputs for head in record.heads}
     if outputs.get(LABELS_HEAD) != len(dataset.classes):
-        raise _no_run(run, f"{len(dataset.classes)} classes in {DATASET_NAME}, heads {outputs}")
+        raise _not_a_run(run, f"{len(dataset.classes)} classes in {DATASET_NAME}, heads {outputs}")
 
 
 def _refuse_other_records(
     run: Path,
     record: RunRecord,
-    trained: FinetuneConfig,
+    run_config: FinetuneConfig,
     student: StudentRecord,
     dataset: DatasetRecord,
 ) -> None:
-    """A flipped bit in a label, a digest or a mean would give other figures without a word."""
+    """Without this check, a flipped bit in a label or a mean would silently change the metrics."""
     wrong = DATASET_NAME if record.inputs.get("dataset") != dataset.content_digest() else ""
-    wrong = "the clip of student.json" if student.clip != trained.clip else wrong
+    wrong = "the clip of student.json" if student.clip != run_config.clip else wrong
     if wrong:
         raise ConfigError(
-            f"the records of {run} disagree",
-            expected="those that `distinit finetune` wrote",
-            found=f"{wrong} is not that of run.json",
+            f"the records of {run} do not belong together",
+            expected="the records that `distinit finetune` wrote",
+            found=f"{wrong} does not match run.json",
             remedy="copy the run again",
         )
 
@@ -140,13 +140,13 @@ def _read[R: Record](path: Path, kind: type[R]) -> R:
         kind,
         error=ConfigError,
         remedy="finetune first, or correct --run",
-        missing=f"{path.parent} is no finetune run",
+        missing=f"{path.parent} is not a finetune run",
     )
 
 
-def _no_run(run: Path, found: str) -> ConfigError:
+def _not_a_run(run: Path, found: str) -> ConfigError:
     return ConfigError(
-        f"{run} is no finetune run",
+        f"{run} is not a finetune run",
         expected="the folder that `distinit finetune --out` wrote",
         found=found,
         remedy="finetune first, or correct --run",

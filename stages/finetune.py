@@ -1,4 +1,4 @@
-"""Stage three: a student and a labelled dataset -> a classifier and its figures."""
+"""Stage three: trains a classifier on a labelled dataset and scores it on the test videos."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_
 from distinit.pipeline.datasets.scored import scored_videos
 from distinit.pipeline.datasets.store import (
     dataset_store,
-    flow_of,
     flow_spec_of,
+    flow_store_of,
     geometry_of,
     refuse_other_range,
     refuse_unusable,
@@ -56,22 +56,24 @@ _SHOWN = 5
 
 
 class FinetuneResult(Record):
-    """What a finetune run left behind, and how it was trained."""
+    """The files of a finetune run, how it was trained, and its metrics."""
 
     run: str
-    student: str = Field(description="path of the tensors")
+    student: str = Field(description="path of student.safetensors")
     network: str
     init: str
     train_layers: str
-    optimizer: OptimizerConfig = Field(description="as used: given, or the paper's for the init")
-    load: LoadReport = Field(description="where the first weights came from")
+    optimizer: OptimizerConfig = Field(
+        description="as configured; the default is the paper's for this init"
+    )
+    load: LoadReport = Field(description="which tensors the initial weights were loaded into")
     training_videos: int
     left_out: tuple[str, ...] = Field(description="training videos that could not be decoded")
-    bottleneck: str = Field("", description="the largest part of a step, and what to do about it")
+    bottleneck: str = Field("", description="the largest part of a step, and how to reduce it")
     evaluation: EvaluationResult
 
     def summary(self) -> str:
-        """The schedule, the figures, the paths."""
+        """The training, the metrics, and the path of the student."""
         o = self.optimizer
         lines = [
             f"{one_line(self.network)} from {one_line(self.init)} "
@@ -79,14 +81,14 @@ class FinetuneResult(Record):
             f"{counted(self.training_videos, 'training video')}",
             f"  LR {o.learning_rate:g}, {o.schedule}, x{o.gamma:g} every {o.step_epochs} epochs, "
             f"{counted(o.epochs, 'epoch')}, weight decay {o.weight_decay:g}",
-            f"  {_loaded(self.load)}",
+            f"  {_describe_load(self.load)}",
         ]
         if self.bottleneck:
             lines.append(f"  {self.bottleneck}")
         if self.left_out:
             lines.append(
-                f"  {counted(len(self.left_out), 'training video')} not decoded, left out: "
-                + ", ".join(one_line(path) for path in self.left_out[:_SHOWN])
+                f"  {counted(len(self.left_out), 'training video')} left out, could not be "
+                "decoded: " + ", ".join(one_line(path) for path in self.left_out[:_SHOWN])
             )
         return "\n".join(
             [*lines, "", self.evaluation.summary(), "", f"student  {one_line(self.student)}"]
@@ -94,14 +96,15 @@ class FinetuneResult(Record):
 
 
 def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> FinetuneResult:
-    """Train a classifier and score it; goes on where a killed run stopped.
+    """Train a classifier and score it; a killed run resumes at its newest checkpoint.
 
-    A finished run returns its stored result. Raises ConfigError, DatasetError, CheckpointError
-    and RunMismatchError before any work; FrameStoreError, StorageError and ComputeError.
+    A finished run returns its stored result. Raises ConfigError, DatasetError, CheckpointError,
+    WeightsError and RunMismatchError before any work; FrameStoreError, StorageError,
+    LockedError and ComputeError.
     """
     progress = progress or NullProgress()
     init = resolve_init(config.init, config.student)
-    config = _with_clip_of(config, init)
+    config = _with_flow_pixels_of(init, config)
     _check_student(config, init, progress)
     dataset = _list_dataset(config, progress)
     head_only = config.train_layers == "head"
@@ -112,12 +115,12 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     if stored is not None:
         progress.message(f"{config.out} is finished: nothing to do")
         return _result(config, init, run, stored)
-    progress.message(_loaded(report))
+    progress.message(_describe_load(report))
     _write(run.root / LOAD_REPORT_NAME, report)
     _write(run.root / DATASET_NAME, dataset)
     store = dataset_store(frames, Path(config.dataset.root), dataset, config.clip.crop, progress)
     if init.student.in_channels == 2:
-        store = flow_of(store, _flow_folder(config), config.clip.flow_range, progress)
+        store = flow_store_of(store, _flow_folder(config), config.clip.flow_range, progress)
     check_pixels(store, init.student, config.clip)
     dataset = with_undecodable(dataset, store)
     refuse_unusable(dataset)
@@ -125,19 +128,19 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     student = _train(config, init, dataset, store, run, progress)
     save_student(run.root, student, _student_record(config, init, dataset, student.feature_dim))
     evaluation = _evaluate(config, student, dataset, store, progress)
-    picture = plot_confusion(evaluation.confusion, dataset.classes)
-    atomic_write_bytes(run.root / CONFUSION_NAME, picture)
+    plot = plot_confusion(evaluation.confusion, dataset.classes)
+    atomic_write_bytes(run.root / CONFUSION_NAME, plot)
     run.write_result(evaluation)
     return _result(config, init, run, evaluation)
 
 
-def _with_clip_of(config: FinetuneConfig, init: Init) -> FinetuneConfig:
-    """A student of flow brings its mean, std and range, where the configuration says nothing."""
+def _with_flow_pixels_of(init: Init, config: FinetuneConfig) -> FinetuneConfig:
+    """``config`` with the mean, std and range of a flow student, unless they are configured."""
     if init.record is None or init.student.in_channels != 2:
         return config
-    given = config.clip.model_fields_set
-    theirs = init.record.clip.model_dump(include={"mean", "std", "flow_range"} - given)
-    return config.model_copy(update={"clip": config.clip.model_copy(update=theirs)})
+    configured = config.clip.model_fields_set
+    inherited = init.record.clip.model_dump(include={"mean", "std", "flow_range"} - configured)
+    return config.model_copy(update={"clip": config.clip.model_copy(update=inherited)})
 
 
 def _flow_folder(config: FinetuneConfig) -> Path:
@@ -150,13 +153,13 @@ def _check_student(config: FinetuneConfig, init: Init, progress: Progress) -> No
         refuse_other_range(_flow_folder(config), config.clip.flow_range)
     if init.record is not None and init.record.clip != config.clip:
         progress.message(
-            f"note: the student was trained on other clips ({init.record.clip}) than now "
-            f"({config.clip})"
+            f"note: the student was distilled with other clip settings ({init.record.clip}) "
+            f"than this run ({config.clip})"
         )
 
 
 def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
-    """The dataset's videos; those that an earlier call hashed are not hashed again."""
+    """List the dataset's videos; those that an earlier call has hashed are not hashed again."""
     known = {}
     path = Path(config.out) / DATASET_NAME
     if path.is_file():
@@ -168,8 +171,9 @@ def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
     leaks = leaked_videos(dataset)
     if leaks:
         progress.message(
-            f"note: {counted(len(leaks), 'test video')} of this official split also among its "
-            f"training videos, byte for byte, such as {leaks[0].test} = {leaks[0].train}"
+            "note: the training and test sets of this official split share "
+            f"{counted(len(leaks), 'video')}, byte for byte, such as "
+            f"{leaks[0].test} = {leaks[0].train}"
         )
     return dataset
 
@@ -256,7 +260,7 @@ def _student_record(
 def _result(
     config: FinetuneConfig, init: Init, run: RunDirectory, evaluation: EvaluationResult
 ) -> FinetuneResult:
-    """From the files of a finished run."""
+    """Read the result from the files of a finished run."""
     root = Path(config.out)
     dataset = _read(root / DATASET_NAME, DatasetRecord)
     load = _read(root / LOAD_REPORT_NAME, LoadReport)
@@ -277,17 +281,17 @@ def _result(
     )
 
 
-def _loaded(report: LoadReport) -> str:
+def _describe_load(report: LoadReport) -> str:
     if not report.loaded:
-        return "all tensors are new"
+        return "all tensors are randomly initialised"
     return (
-        f"{len(report.loaded)} tensors loaded, {len(report.reinitialised)} new, "
-        f"{len(report.unused)} of the file not used"
+        f"{len(report.loaded)} tensors loaded, {len(report.reinitialised)} randomly initialised, "
+        f"{len(report.unused)} tensors of the file not used"
     )
 
 
 def _read[R: Record](path: Path, kind: type[R]) -> R:
-    remedy = "choose another out directory, or restore the file from a copy"
+    remedy = "choose another --out, or restore the file from a copy"
     return read_record(path, kind, error=RunMismatchError, remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""Labelled video datasets: class folders on disk, with official splits or folders of their own."""
+"""Lists labelled video datasets: class folders, split by official lists, a CSV or subfolders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
 from distinit.schemas.run import DatasetRecord, DatasetVideo
+from distinit.schemas.wording import counted
 
 __all__ = ["known_files", "leaked_videos", "list_dataset"]
 
@@ -26,7 +27,7 @@ _OFFICIAL = ("hmdb51", "ucf101")
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """The same bytes for training and for testing."""
+    """Paths of a training video and a test video with the same bytes."""
 
     train: str
     test: str
@@ -37,15 +38,15 @@ def list_dataset(
 ) -> DatasetRecord:
     """List and hash the videos of one split of a dataset.
 
-    ``known`` spares hashing unchanged files (``corpus.listing``). Raises DatasetError when lists
-    or videos are missing, when a class has videos of one subset only, or when a video is in both
-    subsets of a split that is not an official one (an official one is kept as published: see
-    ``leaked_videos``).
+    Files that are unchanged since ``known`` are not hashed again (``corpus.listing``). Raises
+    DatasetError if lists or videos are missing, if a class has videos in only one subset, or if a
+    video is in both subsets of a split that is not official (official splits are kept as
+    published: see ``leaked_videos``).
     """
     root = Path(config.root)
     if not root.is_dir():
         raise DatasetError(
-            f"there is no dataset at {root}",
+            f"no dataset at {root}",
             expected="a folder of class folders with videos",
             found="a file" if root.exists() else "nothing at that path",
             remedy="check --dataset",
@@ -59,14 +60,14 @@ def list_dataset(
     check_classes(lists, root if config.splits is None else Path(config.splits))
     corpus = list_files(root, [video.path for video in lists.videos], known)
     file_of = {file.path: file for file in corpus.files}
-    number_of = {label: number for number, label in enumerate(lists.classes)}
+    index_of = {label: index for index, label in enumerate(lists.classes)}
     record = DatasetRecord(
         kind=lists.kind,
         classes=lists.classes,
         videos=tuple(
             DatasetVideo(
                 path=video.path,
-                label=number_of[video.label],
+                label=index_of[video.label],
                 subset=video.subset,
                 digest=file_of[video.path].digest,
                 size_bytes=file_of[video.path].size_bytes,
@@ -81,7 +82,7 @@ def list_dataset(
 
 
 def known_files(record: DatasetRecord) -> dict[str, VideoFile]:
-    """What an earlier listing found, for the next one."""
+    """The files of an earlier listing by path, for ``list_dataset``."""
     return {
         video.path: VideoFile("", video.path, video.digest, video.size_bytes, video.mtime_ns)
         for video in record.videos
@@ -89,7 +90,7 @@ def known_files(record: DatasetRecord) -> dict[str, VideoFile]:
 
 
 def leaked_videos(record: DatasetRecord) -> tuple[Leak, ...]:
-    """Test videos whose bytes are a training video's too."""
+    """Test videos that have the same bytes as a training video."""
     train = {video.digest: video.path for video in record.subset("train")}
     return tuple(
         Leak(train[video.digest], video.path)
@@ -107,7 +108,7 @@ def _subset_folders(root: Path) -> SplitLists:
                 f"{root} has no folder {subset}",
                 expected="train/CLASS/VIDEO and test/CLASS/VIDEO, or split lists",
                 found=_first(sorted(path.name for path in root.iterdir())) or "an empty folder",
-                remedy="give --splits a folder of HMDB-51 or UCF-101 lists, or a CSV",
+                remedy="set --splits to a folder of HMDB-51 or UCF-101 lists, or to a CSV file",
             )
         for path in sorted((root / subset).glob("*/*")):
             if path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith("."):
@@ -122,26 +123,26 @@ def _refuse_missing(root: Path, videos: Iterable[LabelledPath]) -> None:
     missing = [path for path in listed if not _is_file(root / path)]
     if missing:
         raise DatasetError(
-            f"{len(missing)} of {len(listed)} videos of the dataset are missing in {root}",
+            f"{len(missing)} of {len(listed)} videos of the dataset are missing from {root}",
             expected="CLASS/VIDEO below the dataset's root, as in the split lists",
-            found=f"not there: {_first(missing)}",
-            remedy="unpack the whole dataset, or point --dataset to the folder of class folders",
+            found=f"missing: {_first(missing)}",
+            remedy="unpack the whole dataset, or set --dataset to the folder of class folders",
         )
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # such as a name that is too long
+    except OSError:  # for example, the name is too long
         return False
 
 
 def _refuse_leaks(leaks: tuple[Leak, ...]) -> None:
     if leaks:
         raise DatasetError(
-            f"{len(leaks)} test videos are training videos too, byte for byte",
+            f"the training and test sets share {counted(len(leaks), 'video')}, byte for byte",
             found=_first(f"{leak.test} = {leak.train}" for leak in leaks),
-            remedy="remove one of each pair: the figures would be too good",
+            remedy="remove one video of each pair: otherwise the accuracy would be overestimated",
         )
 
 

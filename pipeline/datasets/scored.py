@@ -1,4 +1,4 @@
-"""The test videos of a dataset, as they are scored."""
+"""Looks up the test videos of a dataset in its frame store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ScoredVideo", "scored_videos"]
 
 @dataclass(frozen=True, slots=True)
 class ScoredVideo:
-    """A test video; ``video_id`` is None if it could not be decoded: it then counts as wrong."""
+    """A test video. One that could not be decoded has no ``video_id`` and counts as wrong."""
 
     path: str
     label: int
@@ -31,7 +31,7 @@ def scored_videos(dataset: DatasetRecord, store: FrameStore) -> list[ScoredVideo
             raise FrameStoreError(
                 f"test video {video.path} is not in the frame store {store.root}",
                 expected="the store that the run was trained and evaluated with",
-                remedy="give that store, or build it again from the same videos",
+                remedy="set --frames to that store, or build it again from the same videos",
             )
     return [
         ScoredVideo(video.path, video.label, by_digest.get(video.digest))

@@ -1,8 +1,8 @@
-"""Which videos of a labelled dataset are for training and which for testing.
+"""Reads which videos of a labelled dataset are for training and which are for testing.
 
-Official lists of HMDB-51 and UCF-101, a CSV, or the folders ``train`` and ``test``. Nothing here
-looks at a video. Lists come from strangers: their size is bounded, they are UTF-8 text, and no path
-in them leaves the dataset's folder.
+The splits are the official lists of HMDB-51 or UCF-101, or a CSV. No video is opened here. Lists
+are untrusted input: their size is limited, they must be UTF-8 text, and their paths must stay
+inside the dataset's folder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Subset = Literal["train", "test"]
 
 _HMDB_NAME = re.compile(r"(?P<label>.+)_test_split(?P<split>[0-9]+)\.txt")
 _HMDB_SUBSETS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
-_MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes some 100 MB
-_MAX_LINE = 8_192  # characters: two of the longest paths
+_MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes about 100 MB
+_MAX_LINE = 8_192  # characters: twice the longest path
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SHOWN = 5
 _CSV_SUBSETS: dict[str, Subset | None] = {"train": "train", "test": "test", "unused": None}
@@ -33,7 +33,7 @@ _CSV_SUBSETS: dict[str, Subset | None] = {"train": "train", "test": "test", "unu
 
 @dataclass(frozen=True, slots=True)
 class LabelledPath:
-    """One video of a list."""
+    """One line of a split list."""
 
     path: str  # posix, relative to the dataset's root
     label: str
@@ -42,7 +42,7 @@ class LabelledPath:
 
 @dataclass(frozen=True, slots=True)
 class SplitLists:
-    """All videos of one split, and the classes in the order of their numbers."""
+    """All videos of one split, and the class names in order of their index."""
 
     kind: Literal["hmdb51", "ucf101", "csv", "folders"]
     classes: tuple[str, ...]
@@ -50,10 +50,10 @@ class SplitLists:
 
 
 def read_splits(source: Path, split: int) -> SplitLists:
-    """Read the lists in ``source``: a folder of HMDB-51 or UCF-101 lists, one of these, or a CSV.
+    """Read ``source``: a folder of HMDB-51 or UCF-101 lists, one file of such a folder, or a CSV.
 
-    Classes are numbered as in ``classInd.txt`` (UCF-101), else in alphabetical order. ``split``
-    chooses among official lists. Raises DatasetError if there are none or a line is malformed.
+    Classes are ordered as in ``classInd.txt`` (UCF-101) or else alphabetically. ``split`` selects
+    one of the official splits. Raises DatasetError if there is no list or a line is malformed.
     """
     if source.is_file() and source.suffix.lower() == ".csv":
         return _read_csv(source)
@@ -65,7 +65,7 @@ def read_splits(source: Path, split: int) -> SplitLists:
             expected="CLASS_test_split1.txt (HMDB-51), classInd.txt with trainlist01.txt and "
             "testlist01.txt (UCF-101), or a .csv with path,label,split",
             found="no such file or folder" if not source.exists() else "none of these",
-            remedy="give --splits the folder that holds them",
+            remedy="set --splits to the folder that holds them",
         )
     return reader(folder, split)
 
@@ -100,48 +100,51 @@ def _read_hmdb51(folder: Path, split: int) -> SplitLists:
 
 def _read_ucf101(folder: Path, split: int) -> SplitLists:
     """``classInd.txt`` (``1 ApplyEyeMakeup``), ``trainlist0K.txt`` and ``testlist0K.txt``."""
-    numbered: dict[int, str] = {}
+    class_of: dict[int, str] = {}
     for number, line in _lines(folder / "classInd.txt"):
         index, _, label = line.partition(" ")
         label = label.strip()
         if not _NUMBER.fullmatch(index) or not label:
             raise _bad_line(folder / "classInd.txt", number, line, "NUMBER CLASS")
-        if int(index) in numbered or label in numbered.values():
+        if int(index) in class_of or label in class_of.values():
             raise _bad_line(folder / "classInd.txt", number, line, "each number and class once")
-        numbered[int(index)] = label
-    classes = tuple(numbered[index] for index in sorted(numbered))
+        class_of[int(index)] = label
+    classes = tuple(class_of[index] for index in sorted(class_of))
     subsets: tuple[Subset, Subset] = ("train", "test")
     videos = [
-        entry
+        video
         for subset in subsets
-        for entry in _ucf101_list(folder / f"{subset}list{split:02d}.txt", subset, numbered)
+        for video in _ucf101_list(folder / f"{subset}list{split:02d}.txt", subset, class_of)
     ]
     return _checked(SplitLists("ucf101", classes, tuple(videos)), folder, split)
 
 
-def _ucf101_list(path: Path, subset: Subset, numbered: dict[int, str]) -> Iterator[LabelledPath]:
-    """The class is the folder in the path; where a line has a number too, both must agree."""
+def _ucf101_list(path: Path, subset: Subset, class_of: dict[int, str]) -> Iterator[LabelledPath]:
+    """The class is the folder in the path; if the line also has a class number, it must agree.
+
+    ``class_of``: class number in ``classInd.txt`` -> class name.
+    """
     if not path.is_file():
         raise DatasetError(
             f"the split list {path} is missing",
-            expected="trainlist and testlist of the same split beside classInd.txt",
+            expected="trainlist and testlist of the same split, next to classInd.txt",
             remedy="choose another --split, or add the file",
         )
-    known = set(numbered.values())
+    known = set(class_of.values())
     for number, line in _lines(path):
         name, _, index = line.rpartition(" ")
         if not _NUMBER.fullmatch(index):
             name, index = line, ""
         label = next(iter(PurePosixPath(name).parts), "")
-        if label not in known or (index and numbered.get(int(index)) != label):
+        if label not in known or (index and class_of.get(int(index)) != label):
             raise _bad_line(path, number, line, "CLASS/FILE [NUMBER], as in classInd.txt")
         yield LabelledPath(_inside(name, path, number), label, subset)
 
 
 def _read_csv(path: Path) -> SplitLists:
-    """Columns path, label, split (train, test or unused); others are ignored.
+    """Columns path, label, split (train, test or unused); other columns are ignored.
 
-    The classes are those of the videos that are used.
+    The classes are those of the training and test videos.
     """
     reader = csv.DictReader(_text_of(path), strict=True)
     try:
@@ -149,7 +152,7 @@ def _read_csv(path: Path) -> SplitLists:
         if missing:
             raise DatasetError(
                 f"{path} has no column {', '.join(sorted(missing))}",
-                expected="a header line with path,label,split",
+                expected="a header with the columns path,label,split",
                 found=",".join(reader.fieldnames or ())[:200] or "an empty file",
             )
         videos = [video for row in reader for video in _csv_row(row, path, reader.line_num)]
@@ -169,14 +172,15 @@ def _csv_row(row: Mapping[str, str | None], path: Path, number: int) -> Iterator
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of the lines that are not blank."""
+    """(line number, text) of the lines that are not blank."""
     return [(number, line) for number, line in enumerate(_text_of(path), start=1) if line]
 
 
 def _text_of(path: Path) -> list[str]:
-    """The lines of a list; a byte order mark, CRLF and spaces at the end are dropped.
+    """The lines of a list, without byte order mark, CRLF and surrounding spaces.
 
-    Raises DatasetError for what is no list: too large, no regular file, not UTF-8, endless lines.
+    Raises DatasetError if the file is too large, is not a regular file, is not UTF-8, or has too
+    long a line.
     """
     try:
         text = read_bounded(path, _MAX_LIST_BYTES).decode("utf-8-sig")
@@ -209,13 +213,13 @@ def _bad_line(path: Path, number: int, line: str, expected: str) -> DatasetError
 
 
 def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
-    """Both subsets are there and no path is named twice."""
-    twice = [p for p, count in Counter(v.path for v in lists.videos).items() if count > 1]
-    if twice:
+    """Return ``lists``. Raises DatasetError if a subset is empty or a path is listed twice."""
+    duplicates = [p for p, count in Counter(v.path for v in lists.videos).items() if count > 1]
+    if duplicates:
         raise DatasetError(
-            f"the split lists in {source} name a video twice",
-            found=twice[0],
-            remedy="leave one of the lines",
+            f"the split lists in {source} list a video twice",
+            found=duplicates[0],
+            remedy="keep only one of these lines",
         )
     counts = {name: sum(v.subset == name for v in lists.videos) for name in ("train", "test")}
     if not all(counts.values()):
@@ -229,8 +233,10 @@ def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
 
 
 def check_classes(lists: SplitLists, source: Path) -> None:
-    """Raise DatasetError unless there are two classes or more, each with videos for training and
-    for testing: one that is never trained, or never tested, would falsify the figures."""
+    """Raise DatasetError unless there are at least two classes, each in both subsets.
+
+    A class that is never trained or never tested would distort the accuracy.
+    """
     train, test = (
         {video.label for video in lists.videos if video.subset == name}
         for name in ("train", "test")
@@ -242,12 +248,12 @@ def check_classes(lists: SplitLists, source: Path) -> None:
             expected="videos of the same classes in both",
             found=f"not in train: {_first(sorted(classes - train)) or 'none'}; "
             f"not in test: {_first(sorted(classes - test)) or 'none'}",
-            remedy="give each class some videos in both, or leave the class out",
+            remedy="add videos of each class to both, or leave the class out",
         )
     if len(classes) == 1:
         raise DatasetError(
-            f"the dataset in {source} has one class: nothing to tell apart",
-            expected="two classes or more",
+            f"the dataset in {source} has only one class",
+            expected="at least two classes",
             found=_first(classes),
         )
 

@@ -1,4 +1,4 @@
-"""The frame store of a labelled dataset: opened, or built from its videos."""
+"""Opens the frame store or flow store of a labelled dataset, or builds it from the videos."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from distinit.schemas.wording import one_line
 
 __all__ = [
     "dataset_store",
-    "flow_of",
     "flow_spec_of",
+    "flow_store_of",
     "geometry_of",
     "refuse_other_range",
     "refuse_unusable",
     "with_undecodable",
 ]
 
-_DECODERS = 8  # at most; each is one ffmpeg process
+_MAX_DECODERS = 8  # each is one ffmpeg process
 _SHOWN = 5
 _DEFAULT_HEIGHT = 128
-_CROP_SHARE = 7 / 8  # of the short edge, as 112 of 128
+_CROP_SHARE = 7 / 8  # crop / short edge, as 112 / 128
 
 
 def geometry_of(frames: Path, crop: int) -> FrameGeometry:
-    """That of the store at ``frames``, or of the one that would be built for this crop.
+    """The geometry of the frame store at ``frames``, or of the one that would be built there.
 
-    VMZ's 128x171, or a larger short edge where the crop needs it. Raises FrameStoreError for a
-    store whose frames are smaller than the crop.
+    A new store has VMZ's 128x171, or a larger short edge if ``crop`` needs it. Raises
+    FrameStoreError if the frames of an existing store are smaller than the crop.
     """
     if not StoreLayout(frames).manifest.is_file():
         fits = crop <= _DEFAULT_HEIGHT
@@ -54,7 +54,7 @@ def geometry_of(frames: Path, crop: int) -> FrameGeometry:
             f"the frames in {frames} are smaller than the crop",
             expected=f"a short edge of at least {crop} pixels",
             found=f"{min(height, width)}",
-            remedy="lower clip.crop, or give another folder to --frames",
+            remedy="lower clip.crop, or choose another folder for --frames",
         )
     return geometry
 
@@ -62,51 +62,53 @@ def geometry_of(frames: Path, crop: int) -> FrameGeometry:
 def dataset_store(
     frames: Path, root: Path, dataset: DatasetRecord, crop: int, progress: Progress
 ) -> FrameStore:
-    """Open the frame store at ``frames``; build or finish it from the videos below ``root``.
+    """Open the frame store at ``frames``, after building or completing it from the videos.
 
-    While another process writes it, wait: what it writes is what is needed. Raises FrameStoreError
-    for a finished store that lacks videos of the dataset or is damaged, LockedError where a
-    process on another host left its lock, StorageError.
+    The videos are below ``root``. While another process writes the store, wait for it. Raises
+    FrameStoreError if a finished store lacks videos of the dataset or cannot be repaired,
+    LockedError if a process on another host holds its lock, StorageError.
     """
 
     def build() -> FrameStore:
         paths = [video.path for video in dataset.videos]
         corpus = list_files(root, paths, known_files(dataset))
-        decode = DecodeConfig(parallel_videos=min(_DECODERS, os.cpu_count() or 1))
+        decode = DecodeConfig(parallel_videos=min(_MAX_DECODERS, os.cpu_count() or 1))
         return build_store(corpus, frames, geometry_of(frames, crop), decode, progress)
 
-    store = _opened_or_built(frames, build, progress)
+    store = _open_or_build(frames, build, progress)
     known = set(store.by_digest) | {video.digest for video in store.failed.values()}
-    lacking = [video.path for video in dataset.videos if video.digest not in known]
-    if lacking:
+    missing = [video.path for video in dataset.videos if video.digest not in known]
+    if missing:
         raise FrameStoreError(
-            f"the frame store {frames} lacks {len(lacking)} of {len(dataset.videos)} videos",
-            expected="every video of the dataset, known by its bytes",
-            found=f"not there: {', '.join(lacking[:5])}",
-            remedy=f"build one of all videos: distinit frames build --videos {root} --out DIR",
+            f"the frame store {frames} lacks {len(missing)} of {len(dataset.videos)} videos",
+            expected="every video of the dataset, identified by its bytes",
+            found=f"missing: {', '.join(missing[:_SHOWN])}",
+            remedy=f"build a store of all videos: distinit frames build --videos {root} --out DIR",
         )
     return store
 
 
-def _opened_or_built(
-    folder: Path, build: Callable[[], FrameStore], progress: Progress
-) -> FrameStore:
-    """The finished store at ``folder``. ``build`` runs with its lock: if it is not there, and
-    nobody else built it in the meantime, or to do damaged units again."""
+def _open_or_build(folder: Path, build: Callable[[], FrameStore], progress: Progress) -> FrameStore:
+    """Open the finished store at ``folder``; build it if it is missing, repair it if damaged.
+
+    ``build`` runs while this process holds the store's lock, and only if no other process has
+    built the store in the meantime.
+    """
     damage: FrameStoreError | None = None
     if _is_finished(folder):
         try:
             return FrameStore.open(folder)
         except FrameStoreError as error:
             damage = error
-            progress.message(f"{one_line(error.problem)}: doing damaged units again")
+            progress.message(f"{one_line(error.problem)}: building the damaged units again")
     with store_lock(folder).waiting(progress.message):
         if damage is None and _is_finished(folder):
             return FrameStore.open(folder)
         try:
             return build()
         except FrameStoreError as error:
-            raise (damage or error) from error  # of a store that another command wrote
+            # A store that another command wrote cannot be repaired here: report its damage.
+            raise (damage or error) from error
 
 
 def _is_finished(folder: Path) -> bool:
@@ -114,7 +116,7 @@ def _is_finished(folder: Path) -> bool:
 
 
 def refuse_other_range(folder: Path, flow_range: float) -> None:
-    """Raise ConfigError if there is a flow store at ``folder`` already, of another range."""
+    """Raise ConfigError if ``folder`` already holds a flow store with another range."""
     if not StoreLayout(folder).manifest.is_file():
         return
     flow = read_manifest(folder).flow
@@ -123,35 +125,37 @@ def refuse_other_range(folder: Path, flow_range: float) -> None:
             f"the flow in {folder} has another range",
             expected=f"clip.flow_range {flow.flow_range:g}",
             found=f"clip.flow_range {flow_range:g}",
-            remedy=f"--set clip.flow_range={flow.flow_range:g}, or another folder to --flow",
+            remedy=f"add --set clip.flow_range={flow.flow_range:g}, or choose another folder "
+            "for --flow",
         )
 
 
-def flow_of(frames: FrameStore, folder: Path, flow_range: float, progress: Progress) -> FrameStore:
-    """Open the flow store of ``frames`` at ``folder``; build or finish it if need be, or wait for
-    the process that does.
+def flow_store_of(
+    frames: FrameStore, folder: Path, flow_range: float, progress: Progress
+) -> FrameStore:
+    """Open the flow store of ``frames`` at ``folder``, after building or completing it.
 
-    Raises ConfigError where OpenCV is needed and missing, FrameStoreError for a finished store
-    that is not of these frames, StorageError.
+    While another process writes the store, wait for it. Raises ConfigError if OpenCV is needed and
+    missing, FrameStoreError if a finished store was not computed from these frames, StorageError.
     """
     config = _flow_config(frames.root, folder, flow_range)
-    store = _opened_or_built(folder, lambda: build_flow_store(config, progress), progress)
-    lacking = [digest for digest in frames.by_digest if digest not in store.by_digest]
-    if lacking or store.channels != 2:
+    store = _open_or_build(folder, lambda: build_flow_store(config, progress), progress)
+    missing = [digest for digest in frames.by_digest if digest not in store.by_digest]
+    if missing or store.channels != 2:
         raise FrameStoreError(
             f"{folder} is not the flow of {frames.root}",
             expected=f"a flow store of the same {len(frames.videos)} videos",
-            found=f"{store.channels} channels, {len(lacking)} videos absent",
-            remedy="give another folder to --flow: it is built when it is missing",
+            found=f"{store.channels} channels, {len(missing)} videos missing",
+            remedy="choose another folder for --flow: the flow store is then built there",
         )
     return store
 
 
 def flow_spec_of(frames: Path, folder: Path, flow_range: float) -> FlowSpec:
-    """How the flow at ``folder`` was computed, or would be if it is not there yet.
+    """How the flow at ``folder`` was computed, or would be computed if the store is missing.
 
-    Another version of OpenCV gives other pixels. Raises ConfigError where OpenCV is needed and
-    missing, FrameStoreError for a store that cannot be read.
+    The OpenCV version is part of it: another version gives other pixels. Raises ConfigError if
+    OpenCV is needed and missing, FrameStoreError if the store cannot be read.
     """
     if StoreLayout(folder).manifest.is_file():
         flow = read_manifest(folder).flow
@@ -165,7 +169,7 @@ def _flow_config(frames: Path, folder: Path, flow_range: float) -> FlowConfig:
 
 
 def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord:
-    """The record with the videos that ``store`` could not decode, and why."""
+    """``dataset`` with the videos that are missing from ``store``, and the reason of each."""
     reasons = {video.digest: video.error for video in store.failed.values()}
     undecodable = {
         video.path: reasons[video.digest]
@@ -176,11 +180,13 @@ def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord
 
 
 def refuse_unusable(dataset: DatasetRecord) -> None:
-    """Raise DatasetError if no test video could be decoded, or no training video of some class:
-    figures of such a run would say nothing, or nothing of that class."""
+    """Raise DatasetError if no test video, or no training video of some class, could be decoded.
+
+    The accuracy of such a run would be meaningless.
+    """
     usable = [video for video in dataset.videos if video.path not in dataset.undecodable]
     trained = {video.label for video in usable if video.subset == "train"}
-    untrained = [name for number, name in enumerate(dataset.classes) if number not in trained]
+    untrained = [name for label, name in enumerate(dataset.classes) if label not in trained]
     if len(untrained) == len(dataset.classes):
         raise _undecodable("no training video could be decoded", dataset)
     if untrained:
@@ -191,10 +197,10 @@ def refuse_unusable(dataset: DatasetRecord) -> None:
 
 
 def _undecodable(problem: str, dataset: DatasetRecord) -> DatasetError:
-    reasons = [f"{path}: {why}" for path, why in list(dataset.undecodable.items())[:3]]
+    reasons = [f"{path}: {reason}" for path, reason in list(dataset.undecodable.items())[:3]]
     return DatasetError(
         problem,
-        expected="videos that can be decoded, of every class",
+        expected="videos of every class that can be decoded",
         found="\n".join(reasons),
-        remedy="replace these videos, or leave the class out; then give another --out",
+        remedy="replace these videos, or leave the class out; then choose another --out",
     )

@@ -1,4 +1,4 @@
-"""Which clips of a test video are scored: VMZ's evenly spaced ones, or every N-th start."""
+"""Picks the clips of a test video to score: N evenly spaced ones (VMZ), or every N-th start."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _NAME = re.compile(r"(?P<kind>vmz-|dense-s)(?P<number>[1-9][0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class ClipProtocol:
-    """``vmz-N``: N evenly spaced clips a video. ``dense-sN``: a clip at every N-th frame."""
+    """``vmz-N``: N evenly spaced clips per video. ``dense-sN``: a clip at every N-th frame."""
 
     kind: Literal["vmz", "dense"]
     number: int
+    """N"""
 
     @property
     def clips_of_failed(self) -> int:
-        """Clips that count as wrong for a video that cannot be decoded."""
+        """How many clips count as wrong for a video that could not be decoded."""
         return self.number if self.kind == "vmz" else 1
 
 
@@ -43,10 +44,11 @@ def parse_protocol(name: str) -> ClipProtocol:
 def protocol_clip_starts(
     protocol: ClipProtocol, frame_count: int, frames: int
 ) -> NDArray[np.int64]:
-    """First frames of the clips of ``frames`` frames, of a video of ``frame_count`` frames.
+    """First frames [clips] of the clips of a video that has ``frame_count`` frames.
 
-    ``vmz-N``: floor(i * (frame_count - frames) / (N - 1)), always N of them, which repeat in
-    short videos; ``vmz-1`` is the middle clip. A video shorter than a clip starts at 0.
+    ``frames`` is the length of a clip. ``vmz-N``: floor(i * (frame_count - frames) / (N - 1)) for
+    i < N, which repeats starts in short videos; ``vmz-1`` is the middle clip. In a video that is
+    shorter than a clip, all clips start at 0.
     """
     last = max(0, frame_count - frames)
     if protocol.kind == "dense":
@@ -57,12 +59,15 @@ def protocol_clip_starts(
 
 
 def clip_indices(start: int, frame_count: int, frames: int) -> NDArray[np.int64]:
-    """Frame indices [frames] of one clip; a short video loops."""
+    """Frame indices [frames] of one clip; a short video is repeated."""
     return (start + np.arange(frames, dtype=np.int64)) % frame_count
 
 
 def centre_crop(frames_TCHW: Tensor, crop: int) -> Tensor:
-    """The middle ``crop`` x ``crop`` pixels; offsets rounded down, as in VMZ."""
+    """The central ``crop`` x ``crop`` pixels; offsets are rounded down, as in VMZ.
+
+    Raises ConfigError if the frames are smaller than the crop.
+    """
     height, width = frames_TCHW.shape[-2:]
     if crop > min(height, width):
         raise ConfigError(

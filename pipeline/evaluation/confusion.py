@@ -1,4 +1,4 @@
-"""A picture of the confusion matrix."""
+"""Plots the confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from distinit.schemas.wording import one_line
 
 __all__ = ["plot_confusion"]
 
-_MAX_NAMED = 60
-_MAX_COUNTED = 15
+_MAX_NAMED = 60  # classes, up to which the axes show their names
+_MAX_COUNTED = 15  # classes, up to which the cells show their counts
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
-    """PNG: rows are true classes, columns predicted ones, shades the share of the row."""
+    """Returns a PNG. Rows are true classes, columns predicted ones.
+
+    ``confusion`` holds the number of videos [true class][predicted class]. The shade of a cell is
+    its share of the row.
+    """
     count_CC = np.array(confusion)
     share_CC = count_CC / np.maximum(1, count_CC.sum(axis=1, keepdims=True))
     classes = len(names)
@@ -28,14 +32,14 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
     axes = figure.add_subplot()
     axes.imshow(100 * share_CC, cmap="Blues", vmin=0, vmax=100)
     if classes <= _MAX_NAMED:
-        # Names come from outside: no dollar sign in them may start a formula.
+        # Class names are arbitrary text: a dollar sign must not start a formula.
         names = [one_line(name) for name in names]
         axes.set_xticks(range(classes), names, rotation=90, fontsize=7, parse_math=False)
         axes.set_yticks(range(classes), names, fontsize=7, parse_math=False)
     if classes <= _MAX_COUNTED:
         for (row, column), count in np.ndenumerate(count_CC):
-            ink = "white" if share_CC[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=ink, fontsize=8)
+            color = "white" if share_CC[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     buffer = io.BytesIO()

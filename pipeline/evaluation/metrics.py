@@ -1,4 +1,4 @@
-"""Accuracies of clips and videos. Ties go to the class with the lower number."""
+"""Accuracies of clips and videos. Ties go to the class with the lower index."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ Ints = NDArray[np.int64]
 
 
 def class_ranks(scores_NC: Floats, label_N: Ints) -> Ints:
-    """How many classes come before the true one, [N]: 0 is a top-1 hit, below 5 a top-5 hit."""
-    own_N1 = np.take_along_axis(scores_NC, label_N[:, None], axis=1)
-    earlier_NC = np.arange(scores_NC.shape[1]) < label_N[:, None]
-    before_NC = (scores_NC > own_N1) | ((scores_NC == own_N1) & earlier_NC)
+    """Rank [N] of the true class from 0: top-1 is correct at rank 0, top-5 at ranks below 5."""
+    true_N1 = np.take_along_axis(scores_NC, label_N[:, None], axis=1)
+    lower_index_NC = np.arange(scores_NC.shape[1]) < label_N[:, None]
+    before_NC = (scores_NC > true_N1) | ((scores_NC == true_N1) & lower_index_NC)
     rank_N: Ints = before_NC.sum(axis=1)
     return rank_N
 
 
 def confusion_matrix(label_N: Ints, predicted_N: Ints, classes: int) -> Ints:
-    """[true class, predicted class]: how many."""
+    """Counts [true class, predicted class]."""
     flat = np.bincount(label_N * classes + predicted_N, minlength=classes * classes)
     return flat.reshape(classes, classes)
 
 
 class ScoreBoard:
-    """Gathers the probabilities of clips, in any order; a video's score is their mean."""
+    """Accumulates class probabilities of clips, in any order; a video's score is their mean."""
 
     def __init__(self, labels: Sequence[int], classes: int) -> None:
-        """``labels``: the true class of each video."""
+        """``labels``: the true class of each video, including those that failed."""
         self._label_V = np.asarray(labels, np.int64)
         self._sum_VC = np.zeros((len(labels), classes))
         self._clips_V = np.zeros(len(labels), np.int64)
-        self._hits_V = np.zeros(len(labels), np.int64)
+        self._correct_V = np.zeros(len(labels), np.int64)
         self._failed_clips = 0
 
     def add(self, video_N: Ints, weight_N: Ints, probability_NC: Floats) -> None:
-        """Count clip n of video ``video_N[n]``, ``weight_N[n]`` times.
+        """Add clip n of video ``video_N[n]``, counted ``weight_N[n]`` times.
 
-        Raises ComputeError for probabilities that are no finite numbers.
+        Raises ComputeError if a probability is not a finite number.
         """
         if not np.isfinite(probability_NC).all():
             raise ComputeError(
@@ -54,22 +54,23 @@ class ScoreBoard:
             )
         np.add.at(self._sum_VC, video_N, probability_NC * weight_N[:, None])
         np.add.at(self._clips_V, video_N, weight_N)
-        hit_N = class_ranks(probability_NC, self._label_V[video_N]) == 0
-        np.add.at(self._hits_V, video_N, weight_N * hit_N)
+        correct_N = class_ranks(probability_NC, self._label_V[video_N]) == 0
+        np.add.at(self._correct_V, video_N, weight_N * correct_N)
 
     def add_failed(self, clips: int) -> None:
-        """Count a video that could not be decoded: all its clips are wrong."""
+        """Add a video that could not be decoded: all its clips count as wrong."""
         self._failed_clips += clips
 
     def result(self, protocol: str, failed: Sequence[str]) -> EvaluationResult:
-        """The figures over all videos; one without a clip counts as wrong.
+        """The metrics over all videos; a video without clips counts as wrong.
 
-        ``confusion`` counts the videos that have clips.
+        ``failed``: paths of the videos that could not be decoded. ``confusion`` counts only the
+        videos that have clips.
         """
         videos, classes = self._sum_VC.shape
-        seen_V = self._clips_V > 0
-        label_N = self._label_V[seen_V]
-        mean_NC = self._sum_VC[seen_V] / self._clips_V[seen_V, None]
+        has_clips_V = self._clips_V > 0
+        label_N = self._label_V[has_clips_V]
+        mean_NC = self._sum_VC[has_clips_V] / self._clips_V[has_clips_V, None]
         rank_N = class_ranks(mean_NC, label_N)
         clips = int(self._clips_V.sum()) + self._failed_clips
         confusion_CC = confusion_matrix(label_N, mean_NC.argmax(axis=1), classes)
@@ -77,7 +78,7 @@ class ScoreBoard:
             protocol=protocol,
             videos=videos,
             clips=clips,
-            per_clip=_percent(int(self._hits_V.sum()), clips),
+            per_clip=_percent(int(self._correct_V.sum()), clips),
             top1=_percent(int((rank_N < 1).sum()), videos),
             top5=_percent(int((rank_N < 5).sum()), videos),
             classes=classes,

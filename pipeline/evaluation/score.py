@@ -1,4 +1,4 @@
-"""Score a student on the test videos of a dataset, from its frame store."""
+"""Scores a finetuned student on the test videos of a dataset."""
 
 from __future__ import annotations
 
@@ -31,16 +31,19 @@ from distinit.schemas.training import ClipConfig
 __all__ = ["LABELS_HEAD", "score_student"]
 
 LABELS_HEAD = "labels"
-"""Name of the one head of a finetuned student."""
+"""Name of the only head of a finetuned student."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
     video: int
+    """Index of the video in the list of scored videos."""
     video_id: str
     start: int
     frame_count: int
+    """Frames of the video."""
     weight: int
+    """How often the protocol counts this clip."""
 
 
 def score_student(
@@ -56,25 +59,25 @@ def score_student(
     progress: Progress,
     loader_threads: int = 0,
 ) -> EvaluationResult:
-    """Mean softmax over the clips of each video (VMZ): per-clip, top-1 and top-5 accuracy.
+    """Average the softmax over the clips of each video (VMZ), and compute the accuracies.
 
-    Videos that could not be decoded are wrong, and listed. Raises DatasetError if none could be
-    decoded, ConfigError for a crop larger
-    than the frames, FrameStoreError for damaged frames, ComputeError for a diverged student.
+    Videos that could not be decoded count as wrong, and are listed. Raises DatasetError if no
+    video could be decoded, ConfigError if the crop is larger than the frames, FrameStoreError if
+    frames are damaged, ComputeError if an output is not finite (the training has diverged).
     """
-    chosen = parse_protocol(protocol)
+    clip_protocol = parse_protocol(protocol)
     board = ScoreBoard([video.label for video in videos], classes)
     failed = [video.path for video in videos if video.video_id is None]
     if len(failed) == len(videos):
         raise DatasetError(
-            "no test video could be decoded: there is nothing to score",
-            expected=f"frames of the {len(videos)} test videos in the store {store.root}",
+            "no test video could be decoded",
+            expected=f"frames of the {len(videos)} test videos in the frame store {store.root}",
             found="none",
             remedy="replace the videos, and finetune again with another --out",
         )
     for _ in failed:
-        board.add_failed(chosen.clips_of_failed)
-    clips = list(_clips(store, videos, chosen, clip.frames))
+        board.add_failed(clip_protocol.clips_of_failed)
+    clips = list(_clips(store, videos, clip_protocol, clip.frames))
     student = student.to(device).eval()
     progress.start("evaluate", len(clips), "clips")
     batches = prefetch(
@@ -95,8 +98,8 @@ def score_student(
 def _clips(
     store: FrameStore, videos: Sequence[ScoredVideo], protocol: ClipProtocol, frames: int
 ) -> Iterator[_Clip]:
-    """Every distinct clip once; ``weight`` is how often the protocol counts it."""
-    for number, video in enumerate(videos):
+    """Every distinct clip of the videos that could be decoded, once each."""
+    for index, video in enumerate(videos):
         if video.video_id is None:
             continue
         frame_count = store.videos[video.video_id].frame_count
@@ -104,11 +107,11 @@ def _clips(
             protocol_clip_starts(protocol, frame_count, frames), return_counts=True
         )
         for start, weight in zip(starts.tolist(), weights.tolist(), strict=True):
-            yield _Clip(number, video.video_id, start, frame_count, weight)
+            yield _Clip(index, video.video_id, start, frame_count, weight)
 
 
 def _load(store: FrameStore, clips: Sequence[_Clip], config: ClipConfig) -> Tensor:
-    """uint8 [B, T, 3, crop, crop]."""
+    """uint8 [B, T, C, crop, crop]; C is 3 for RGB, 2 for flow."""
     return torch.stack(
         [
             centre_crop(
@@ -125,7 +128,7 @@ def _load(store: FrameStore, clips: Sequence[_Clip], config: ClipConfig) -> Tens
 
 @torch.inference_mode()
 def _probabilities(student: Student, pixels_BTCHW: Tensor, config: ClipConfig) -> Tensor:
-    """float64 [B, classes]."""
+    """Softmax of the labels head, float64 [B, classes]."""
     no_flip_B = torch.zeros(len(pixels_BTCHW), dtype=torch.bool, device=pixels_BTCHW.device)
     outputs: dict[str, Tensor] = student(to_clip(pixels_BTCHW, no_flip_B, config))
     return outputs[LABELS_HEAD].double().softmax(dim=1)

@@ -27,23 +27,24 @@ __all__ = ["Init", "resolve_init"]
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """An initialisation whose files are known to be there."""
+    """An initialisation whose files exist."""
 
     kind: Literal["scratch", "student", "inflated"]
     student: StudentConfig
     source: Path | None = None
     record: StudentRecord | None = None
-    """Of the run that made ``source``, if it is one of ours."""
+    """``student.json`` next to ``source``, if a run of this project wrote both."""
 
     def digest(self) -> str:
-        """The kind, and the sha256 of the file that the weights come from, if there is one."""
+        """The kind, and the sha256 of ``source`` if there is one."""
         return self.kind if self.source is None else f"{self.kind} {sha256_file(self.source)}"
 
     def build(self, classes: int, seed: int, *, head_only: bool) -> tuple[Student, LoadReport]:
-        """The student with its first weights and a new head, and where its tensors come from.
+        """Build the student with its initial weights and a new head of ``classes`` outputs.
 
-        ``head_only`` freezes the backbone. Raises CheckpointError unless the whole backbone
-        is in the file.
+        Returns it with a report of which tensors were loaded. ``head_only`` freezes the backbone.
+        Raises CheckpointError unless the file holds the whole backbone, and as
+        ``inflate_backbone`` and ``load_backbone``.
         """
         student = new_student(self.student, {LABELS_HEAD: classes}, seed)
         if self.source is None:
@@ -59,47 +60,46 @@ class Init:
 
 
 def resolve_init(init: str, student: StudentConfig | None) -> Init:
-    """Find what ``init`` (see FinetuneConfig) names; ``student`` None takes that of the file.
+    """Resolve ``init`` (see FinetuneConfig.init) to a network and a file of weights.
 
-    Raises ConfigError if the student is not known, or is a plugin that the file names and
-    ``student`` does not; CheckpointError or WeightsError for missing files, and as
-    ``image_weights`` for students that cannot be inflated.
+    With ``student`` None the network is the one that the record next to the file names. Raises
+    ConfigError if no student is given, if the record names a plugin that ``student`` does not,
+    or if the student cannot be inflated; CheckpointError or WeightsError for missing files.
     """
     kind, _, name = init.partition(":")
     if kind in ("distinit", "file"):
         return _from_student(kind, Path(name), student)
     if student is None:
         raise ConfigError(
-            f"init {kind} does not say which network to train",
+            f"init {kind} does not name the network to train",
             expected="a student",
-            remedy="name one: --student vmz_r3d_18",
+            remedy="add a student, such as --student vmz_r3d_18",
         )
     if kind == "inflated":
         return Init("inflated", student, image_weights(student, Path(name) if name else None))
     return Init("scratch", student)
 
 
-def _from_student(kind: str, named: Path, student: StudentConfig | None) -> Init:
-    source = student_path(named)
-    ours = source.name == TENSORS_NAME and source.with_name(RECORD_NAME).is_file()
-    record = read_student_record(source) if ours else None
+def _from_student(kind: str, path: Path, student: StudentConfig | None) -> Init:
+    """``path``: a run folder, or a file of weights."""
+    source = student_path(path)
+    has_record = source.name == TENSORS_NAME and source.with_name(RECORD_NAME).is_file()
+    record = read_student_record(source) if has_record else None
     if kind == "distinit" and (record is None or record.trained_by != "distill"):
         raise CheckpointError(
-            f"{named} is no distilled student",
+            f"{path} is not a distilled student",
             expected="a run folder of `distinit distill`",
             found="a weights file" if record is None else "a finetuned student",
-            remedy=f"write --init file:{named} if these weights are meant",
+            remedy=f"use --init file:{path} to start from these weights",
         )
-    if student is None and record is None:
-        raise ConfigError(
-            f"{named} does not say which network it is of",
-            expected=f"{RECORD_NAME} beside it, or a student",
-            remedy="name one: --student r2plus1d_18",
-        )
-    if record is not None:
-        by_user = None if student is None else student.name
-        require_named_plugin(record.student, by_user, source.with_name(RECORD_NAME))
-    chosen = student or (record.student if record is not None else None)
-    if chosen is None:
-        raise ConfigError("no student is named")
-    return Init("student", chosen, source, record)
+    if record is None:
+        if student is None:
+            raise ConfigError(
+                f"{path} does not name the network that its weights belong to",
+                expected=f"{RECORD_NAME} next to it, or a student",
+                remedy="add a student, such as --student r2plus1d_18",
+            )
+        return Init("student", student, source)
+    named_by_user = None if student is None else student.name
+    require_named_plugin(record.student, named_by_user, source.with_name(RECORD_NAME))
+    return Init("student", student or record.student, source, record)

@@ -1,4 +1,4 @@
-"""Training a classifier on labelled videos, as the shared training loop sees it."""
+"""Finetuning as a training task: clips of labelled videos, cross entropy over their classes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ __all__ = ["FinetuneTask", "TrainVideos"]
 
 @dataclass(frozen=True, slots=True)
 class TrainVideos:
-    """The training videos: where their frames are, and their classes."""
+    """The training videos: their frames and their classes."""
 
     store: FrameStore
     video_ids: Sequence[str]
     labels: Sequence[int]
+    """Class index of each video."""
     classes: int
+    """Number of classes."""
 
 
 class FinetuneTask:
@@ -45,9 +47,9 @@ class FinetuneTask:
         self._videos = videos
         self._settings = settings
         self._head_only = head_only
-        counts = [videos.store.videos[video_id].frame_count for video_id in videos.video_ids]
+        frame_counts = [videos.store.videos[video_id].frame_count for video_id in videos.video_ids]
         clips = settings.optimizer.clips_per_epoch
-        self._sampler = ClipSampler(counts, settings.clip, clips, settings.runtime.seed)
+        self._sampler = ClipSampler(frame_counts, settings.clip, clips, settings.runtime.seed)
         self._label_V = np.asarray(videos.labels, np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,4 +85,4 @@ class FinetuneTask:
         return cross_entropy(logits_BC, label_B), {"accuracy": accuracy}
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
-        """See TrainingTask: every clip has a label."""
+        """See TrainingTask; nothing to check, because every clip has a label."""

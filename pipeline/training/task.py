@@ -1,4 +1,4 @@
-"""What the training loop knows of the thing it trains: samples, batches, a loss."""
+"""The interface between the training loop and what it trains: samples, batches, a loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ClipBatch:
     flip_B: Tensor
     """bool"""
     targets: Mapping[str, Tensor]
-    """Whatever the task's loss needs, first axis B."""
+    """Inputs of the task's loss by name; the first axis is B."""
 
     @property
     def pixels_BTCHW(self) -> Tensor:  # noqa: N802  axes, as everywhere
@@ -36,13 +36,13 @@ class ClipBatch:
 
 
 class TrainingTask(Protocol):
-    """Distillation and finetuning are two of these. Methods must not keep state."""
+    """Implemented by distillation and by finetuning. Methods must not keep state."""
 
     def build(self) -> Student:
-        """A new student with its first weights; the same on every call."""
+        """Build a student with its initial weights; every call returns the same weights."""
 
     def samples(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's samples in training order; the same on every call."""
+        """The epoch's samples in training order; every call returns the same."""
 
     def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
         """Read these samples. Called from several threads at once."""
@@ -50,10 +50,10 @@ class TrainingTask(Protocol):
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss over the batch (a scalar), and scalar figures to report beside it."""
+        """Mean loss over the batch (a scalar), and scalar metrics to log with it."""
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
-        """Raise a DistInitError if, by the metric lines so far, training on would be in vain.
+        """Raise a DistInitError if the metric lines so far show that training cannot succeed.
 
         Called at the end of every epoch.
         """

@@ -106,7 +106,7 @@ def test_evaluate_again_by_another_protocol(
 
 
 def test_evaluate_needs_a_finetune_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no finetune run"):
+    with pytest.raises(ConfigError, match="is not a finetune run"):
         evaluate(EvaluateConfig(run=str(tmp_path)))
 
 
@@ -151,10 +151,10 @@ def refusals(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], 
     other = save_distilled(tmp_path / "other")
     tensors = load_file(other / "student.safetensors")
     torch.save({k: v for k, v in tensors.items() if "blocks.3" not in k}, tmp_path / "part.pth")
-    yield {"student": None}, ConfigError, "does not say which network"
+    yield {"student": None}, ConfigError, "does not name the network"
     yield {"init": f"inflated:{tmp_path}/resnet18.pth"}, ConfigError, "cannot be inflated"
     yield {"init": f"distinit:{tmp_path}/gone"}, CheckpointError, "no student at"
-    yield {"init": f"distinit:{finetuned}"}, CheckpointError, "is no distilled student"
+    yield {"init": f"distinit:{finetuned}"}, CheckpointError, "is not a distilled student"
     yield (
         {"init": f"distinit:{other}", "student": {"name": "r3d_18"}},
         CheckpointError,
@@ -162,7 +162,7 @@ def refusals(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], 
     )
     grey = {"clip": {**CLIP, "mean": (0.5,), "std": (0.2,)}}
     yield grey, ConfigError, "mean and std"
-    yield {"dataset": {"root": str(tmp_path / "gone")}}, DatasetError, "there is no dataset"
+    yield {"dataset": {"root": str(tmp_path / "gone")}}, DatasetError, "no dataset at"
     yield {"clip": {"crop": 200}}, FrameStoreError, "smaller than the crop"
 
 

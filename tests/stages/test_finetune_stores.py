@@ -89,7 +89,7 @@ def test_a_finished_store_with_damaged_files_is_repaired(
     os.truncate(store / "unit-00003.arrow", 100)
     progress = RecordingProgress()
     finetune(configure(tmp_path / "run", frames=str(store)), progress=progress)
-    assert "unit-00002.arrow is not what was committed: doing damaged units again" in str(
+    assert "unit-00002.arrow is not what was committed: building the damaged units again" in str(
         progress.messages
     )
     for path in frames.glob("*.arrow"):

@@ -136,7 +136,7 @@ def test_evaluate_opens_no_frames_elsewhere_unless_they_are_named(
     elsewhere = shutil.move(received / "frames", tmp_path / "elsewhere")
     config = json.loads((received / "run.json").read_text())["config"]
     edit(received / "run.json", config=config | {"frames": str(elsewhere)})
-    with pytest.raises(ConfigError, match="frames that lie elsewhere") as caught:
+    with pytest.raises(ConfigError, match="frame store elsewhere") as caught:
         evaluate(scoring(received))
     assert caught.value.found == f"{elsewhere} in run.json"
     assert evaluate(scoring(received, frames=str(elsewhere))) == expected
@@ -146,7 +146,7 @@ def test_evaluate_opens_no_frames_elsewhere_unless_they_are_named(
     # A link beside the run leads elsewhere.
     shutil.move(beside, elsewhere)
     Path(beside).symlink_to(elsewhere)
-    with pytest.raises(ConfigError, match="frames that lie elsewhere"):
+    with pytest.raises(ConfigError, match="frame store elsewhere"):
         evaluate(scoring(received))
 
 
@@ -180,12 +180,12 @@ def test_a_label_or_a_mean_that_was_changed_is_noticed(received: Path) -> None:
     dataset = json.loads((received / "dataset.json").read_text())
     videos = [video | {"label": 1 - video["label"]} for video in dataset["videos"]]
     edit(received / "dataset.json", videos=videos)
-    with pytest.raises(ConfigError, match=r"dataset\.json is not that of run\.json"):
+    with pytest.raises(ConfigError, match=r"dataset\.json does not match run\.json"):
         evaluate(scoring(received))
     (received / "dataset.json").write_text(json.dumps(dataset))
     clip = json.loads((received / "student.json").read_text())["clip"]
     edit(received / "student.json", clip=clip | {"mean": [0.4, 0.5, 0.6]})
-    with pytest.raises(ConfigError, match=r"student\.json is not that of run\.json"):
+    with pytest.raises(ConfigError, match=r"student\.json does not match run\.json"):
         evaluate(scoring(received))
 
 

@@ -1,4 +1,4 @@
-"""Datasets are listed whole, by their bytes, or refused with what is missing."""
+"""Datasets are listed completely, by the digests of their videos, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows(record: DatasetRecord) -> list[tuple[str, int, str]]:
     return [(video.path, video.label, video.subset) for video in record.videos]
 
 
-def test_subset_folders(tmp_path: Path) -> None:
+def test_train_and_test_folders_are_listed(tmp_path: Path) -> None:
     write(tmp_path, "train/b/1 [x].mp4", "train/a/2.avi", "test/b/3.mp4", "test/a/4.MP4")
     write(tmp_path, "train/a/notes.txt", "train/a/.hidden.mp4")
     record = list_dataset(DatasetConfig(root=str(tmp_path)))
@@ -37,7 +37,7 @@ def test_subset_folders(tmp_path: Path) -> None:
     assert len({video.digest for video in record.videos}) == 4
 
 
-def test_flat_classes_with_official_lists(tmp_path: Path) -> None:
+def test_official_lists_select_from_class_folders(tmp_path: Path) -> None:
     write(tmp_path / "root", "wave/a[1].avi", "wave/b.avi", "wave/unlisted.avi")
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -63,11 +63,11 @@ def test_missing_videos_are_counted_and_named(tmp_path: Path) -> None:
     assert "x/0.mp4, x/1.mp4, x/2.mp4, x/3.mp4, x/4.mp4 and 3 more" in str(raised.value)
 
 
-def test_a_leak_is_refused_but_kept_in_an_official_split(tmp_path: Path) -> None:
+def test_a_leak_is_an_error_except_in_an_official_split(tmp_path: Path) -> None:
     write(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "test/a/3.mp4")
     write(tmp_path, "train/b/4.mp4", "test/b/5.mp4")
     (tmp_path / "test/a/2.mp4").write_bytes((tmp_path / "train/a/1.mp4").read_bytes())
-    with pytest.raises(DatasetError, match="1 test videos are training videos"):
+    with pytest.raises(DatasetError, match="the training and test sets share 1 video, byte"):
         list_dataset(DatasetConfig(root=str(tmp_path)))
     flat, lists = tmp_path / "flat", tmp_path / "lists"
     write(flat, "a/1.avi", "a/2.avi", "b/3.avi", "b/4.avi")
@@ -87,17 +87,19 @@ def test_a_leak_is_refused_but_kept_in_an_official_split(tmp_path: Path) -> None
         (("train/a/1.mp4",), "has no folder test"),
         (("train/a/1.mp4", "test/b/1.mp4"), "have different classes"),
         (("train/a/1.txt", "test/a/1.txt"), "have different classes"),
-        (("train/a/1.mp4", "test/a/2.mp4"), "has one class"),
+        (("train/a/1.mp4", "test/a/2.mp4"), "has only one class"),
     ],
 )
-def test_incomplete_folders(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+def test_incomplete_folders_are_rejected(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
     write(tmp_path, *names)
     with pytest.raises(DatasetError, match=message):
         list_dataset(DatasetConfig(root=str(tmp_path)))
 
 
-def test_no_such_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="there is no dataset"):
+def test_a_missing_dataset_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no dataset at"):
         list_dataset(DatasetConfig(root=str(tmp_path / "absent")))
 
 
@@ -120,7 +122,7 @@ def test_unchanged_files_are_not_hashed_again(tmp_path: Path) -> None:
     assert digests["test/a/2.mp4"] not in {"f" * 64, old}
 
 
-def test_content_digest_follows_bytes_labels_and_subsets(tmp_path: Path) -> None:
+def test_content_digest_depends_on_bytes_but_not_on_times(tmp_path: Path) -> None:
     write(tmp_path, "train/a/1.mp4", "test/a/2.mp4", "train/b/3.mp4", "test/b/4.mp4")
     config = DatasetConfig(root=str(tmp_path))
     first = list_dataset(config)
@@ -137,7 +139,7 @@ def test_content_digest_follows_bytes_labels_and_subsets(tmp_path: Path) -> None
         ("c/1.mp4,c,train", "not in train: none; not in test: c"),
     ],
 )
-def test_a_class_in_one_subset_of_a_csv_is_refused_by_name(
+def test_a_class_in_only_one_subset_of_a_csv_is_named_in_the_error(
     tmp_path: Path, extra: str, found: str
 ) -> None:
     names = {"a/1.mp4": "train", "a/2.mp4": "test", "b/1.mp4": "train", "b/2.mp4": "test"}
@@ -150,7 +152,7 @@ def test_a_class_in_one_subset_of_a_csv_is_refused_by_name(
     assert raised.value.found == found
 
 
-def test_a_class_of_which_no_video_is_used_is_no_class(tmp_path: Path) -> None:
+def test_a_class_without_used_videos_is_left_out(tmp_path: Path) -> None:
     names = {"a/1.mp4": "train", "a/2.mp4": "test", "b/1.mp4": "train", "b/2.mp4": "test"}
     write(tmp_path, *names)
     lines = [f"{name},{name[0]},{subset}" for name, subset in names.items()]

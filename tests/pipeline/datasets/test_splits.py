@@ -1,4 +1,4 @@
-"""Official lists as published: brackets in names, CRLF, blank lines, labels that must agree."""
+"""Split lists: the official formats as published, CSV files, malformed and hostile lists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def test_hmdb51(tmp_path: Path) -> None:
+def test_hmdb51_lists(tmp_path: Path) -> None:
     assert read_splits(write(tmp_path, HMDB), 1) == SplitLists(
         "hmdb51",
         ("brush_hair", "wave"),
@@ -85,14 +85,16 @@ def test_csv_with_a_byte_order_mark_and_other_columns(tmp_path: Path) -> None:
         ({"wave_test_split1.txt": "a.avi 3\n"}, 1, "line 1 cannot be read"),
         ({"wave_test_split1.txt": "a.avi\n"}, 1, "line 1 cannot be read"),
         ({"wave_test_split1.txt": "a.avi 1\nb.avi 2\n../b.avi 2\n"}, 1, "line 3 cannot be read"),
-        ({"wave_test_split1.txt": "a.avi 1\na.avi 2\n"}, 1, "name a video twice"),
+        ({"wave_test_split1.txt": "a.avi 1\na.avi 2\n"}, 1, "list a video twice"),
         (UCF, 2, "trainlist02.txt is missing"),
         (UCF | {"testlist01.txt": "Skiing/a.avi\n"}, 1, "testlist01.txt, line 1"),
         (UCF | {"trainlist01.txt": "Typing/a.avi 2\n"}, 1, "trainlist01.txt, line 1"),
         (UCF | {"classInd.txt": "Typing 1\n"}, 1, "classInd.txt, line 1"),
     ],
 )
-def test_malformed_lists(tmp_path: Path, files: dict[str, str], split: int, message: str) -> None:
+def test_malformed_lists_are_rejected(
+    tmp_path: Path, files: dict[str, str], split: int, message: str
+) -> None:
     with pytest.raises(DatasetError, match=message):
         read_splits(write(tmp_path, files), split)
 
@@ -107,7 +109,7 @@ def test_malformed_lists(tmp_path: Path, files: dict[str, str], split: int, mess
         ("path,label,split\na,b,train\n", "no complete split"),
     ],
 )
-def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
+def test_a_malformed_csv_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         read_splits(tmp_path / "mine.csv", 1)
@@ -126,7 +128,7 @@ def test_malformed_csv(tmp_path: Path, text: str, message: str) -> None:
         (UCF | {"classInd.txt": "1 " + "x" * 10_000}, "classInd.txt, line 1"),
     ],
 )
-def test_hostile_lists(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_hostile_lists_are_rejected(tmp_path: Path, files: dict[str, str], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         read_splits(write(tmp_path, files), 1)
 
@@ -142,16 +144,16 @@ def test_hostile_lists(tmp_path: Path, files: dict[str, str], message: str) -> N
         (b'path,label,split\n\n"a,b,train\n', "unexpected end of data"),
         (b"path,label,split\n" + b"x" * 200_000 + b",b,train\n", "line 2"),
         (b"a,b,train\n" * 100_000, "no column"),
-        (b"path,label,split\n" + b"a,b,train\n" * 100_000, "name a video twice"),
+        (b"path,label,split\n" + b"a,b,train\n" * 100_000, "list a video twice"),
     ],
 )
-def test_hostile_csv(tmp_path: Path, data: bytes, message: str) -> None:
+def test_a_hostile_csv_is_rejected(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "mine.csv").write_bytes(data)
     with pytest.raises(DatasetError, match=message):
         read_splits(tmp_path / "mine.csv", 1)
 
 
-def test_a_list_that_is_no_file_or_too_large_is_refused(
+def test_a_list_that_is_too_large_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distinit.pipeline.datasets.splits._MAX_LIST_BYTES", 100)

@@ -1,4 +1,4 @@
-"""The picture is drawn for few and for many classes, whatever their names."""
+"""The plot is drawn for few and for many classes, with any class names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distinit.pipeline.evaluation.confusion import plot_confusion
 
 
 @pytest.mark.parametrize("classes", [2, 20, 101])
-def test_right_and_wrong_classes_have_other_shades(classes: int) -> None:
+def test_counts_are_visible_in_the_plot(classes: int) -> None:
     diagonal = np.eye(classes, dtype=int) * 3
     names = [f"$\\frac{{class}} {n}" for n in range(classes)]
     pictures = [

@@ -1,4 +1,4 @@
-"""Clip starts by the published formulas; every index lies in the video."""
+"""Clip starts follow the published formulas, and every frame index is inside the video."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ from distinit.schemas.errors import ConfigError
         ("dense-s4", 3, 8, [0]),
     ],
 )
-def test_starts(name: str, frame_count: int, frames: int, starts: list[int]) -> None:
+def test_starts_of_each_protocol(
+    name: str, frame_count: int, frames: int, starts: list[int]
+) -> None:
     assert protocol_clip_starts(parse_protocol(name), frame_count, frames).tolist() == starts
 
 
@@ -48,7 +50,7 @@ def test_vmz_starts_follow_the_formula_and_fit(clips: int, frame_count: int, fra
 
 
 @given(st.integers(1, 50), st.integers(1, 2000), st.integers(1, 64))
-def test_dense_starts_leave_no_room_for_another(stride: int, frame_count: int, frames: int) -> None:
+def test_dense_starts_reach_the_end(stride: int, frame_count: int, frames: int) -> None:
     starts = protocol_clip_starts(ClipProtocol("dense", stride), frame_count, frames)
     assert (np.diff(starts) == stride).all()
     assert starts[0] == 0
@@ -57,7 +59,9 @@ def test_dense_starts_leave_no_room_for_another(stride: int, frame_count: int, f
 
 
 @given(st.integers(0, 100), st.integers(1, 100), st.integers(1, 64))
-def test_clips_are_consecutive_and_loop(start: int, frame_count: int, frames: int) -> None:
+def test_frames_of_a_clip_are_consecutive_modulo_the_frame_count(
+    start: int, frame_count: int, frames: int
+) -> None:
     start %= frame_count
     indices = clip_indices(start, frame_count, frames)
     assert len(indices) == frames
@@ -66,12 +70,12 @@ def test_clips_are_consecutive_and_loop(start: int, frame_count: int, frames: in
     assert 0 <= indices.min() <= indices.max() < frame_count
 
 
-def test_a_short_video_loops() -> None:
+def test_a_short_video_is_repeated() -> None:
     assert clip_indices(0, 3, 8).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize("name", ["vmz-0", "vmz", "dense-4", "dense-s0", "vmz-010", "", "vmz-1 "])
-def test_unknown_protocols(name: str) -> None:
+def test_unknown_protocols_are_rejected(name: str) -> None:
     with pytest.raises(ConfigError, match="unknown evaluation protocol"):
         parse_protocol(name)
 

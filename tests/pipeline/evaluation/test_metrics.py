@@ -1,4 +1,4 @@
-"""Accuracies by hand, with ties, few classes and videos that failed."""
+"""Accuracies equal those computed by hand, with ties, few classes and failed videos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distinit.pipeline.evaluation.metrics import ScoreBoard, class_ranks, confus
 from distinit.schemas.errors import ComputeError
 
 
-def test_ranks_break_ties_by_class_number() -> None:
+def test_ranks_break_ties_by_class_index() -> None:
     scores = np.array([[0.1, 0.5, 0.5], [0.2, 0.2, 0.6], [1 / 3] * 3])
     assert class_ranks(scores, np.array([2, 1, 0])).tolist() == [1, 2, 0]
 
@@ -26,16 +26,17 @@ def test_ranks_equal_a_stable_sort(seed: int) -> None:
     assert class_ranks(scores, labels).tolist() == expected
 
 
-def test_confusion_matrix() -> None:
+def test_the_confusion_matrix_counts_true_and_predicted_classes() -> None:
     matrix = confusion_matrix(np.array([0, 0, 2, 1]), np.array([0, 2, 2, 0]), 3)
     assert matrix.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
 
 
-def test_a_video_is_the_mean_of_its_clips() -> None:
+def test_the_score_of_a_video_is_the_mean_over_its_clips() -> None:
     board = ScoreBoard([0, 1], classes=6)
-    sure, unsure = np.eye(6)[0], np.array([0.3, 0.4, 0.1, 0.1, 0.06, 0.04])
-    # Video 0: one sure hit and one narrow miss are a hit. Video 1: two narrow hits, one sure miss.
-    board.add(np.array([0, 1, 1]), np.array([1, 2, 1]), np.stack([sure, unsure, sure]))
+    confident, unsure = np.eye(6)[0], np.array([0.3, 0.4, 0.1, 0.1, 0.06, 0.04])
+    # Video 0: a confident correct clip and a narrowly wrong one: correct.
+    # Video 1: two narrowly correct clips and a confident wrong one: wrong.
+    board.add(np.array([0, 1, 1]), np.array([1, 2, 1]), np.stack([confident, unsure, confident]))
     board.add(np.array([0]), np.array([1]), unsure[None])
     result = board.result("vmz-x", [])
     assert (result.videos, result.clips) == (2, 5)
@@ -46,21 +47,21 @@ def test_a_video_is_the_mean_of_its_clips() -> None:
     assert result.confusion[1] == (1, 0, 0, 0, 0, 0)
 
 
-def test_top5_is_the_sixth_best_no_more() -> None:
+def test_top5_includes_the_fifth_best_class_but_not_the_sixth() -> None:
     board = ScoreBoard([5, 4], classes=6)
-    falling = np.array([0.3, 0.25, 0.2, 0.15, 0.06, 0.04])
-    board.add(np.array([0, 1]), np.array([1, 1]), np.stack([falling, falling]))
+    descending = np.array([0.3, 0.25, 0.2, 0.15, 0.06, 0.04])
+    board.add(np.array([0, 1]), np.array([1, 1]), np.stack([descending, descending]))
     assert board.result("vmz-1", []).top5 == 50.0
 
 
-def test_with_up_to_five_classes_top5_is_every_video() -> None:
+def test_top5_is_100_percent_with_up_to_five_classes() -> None:
     board = ScoreBoard([0, 1], classes=2)
     board.add(np.array([0, 1]), np.array([1, 1]), np.array([[0.1, 0.9], [0.9, 0.1]]))
     result = board.result("vmz-1", [])
     assert (result.top1, result.top5) == (0.0, 100.0)
 
 
-def test_failed_videos_are_wrong_and_listed() -> None:
+def test_failed_videos_count_as_wrong_and_are_listed() -> None:
     board = ScoreBoard([0, 1, 1, 0], classes=2)
     board.add(np.array([0, 1]), np.array([10, 10]), np.array([[0.9, 0.1], [0.1, 0.9]]))
     board.add_failed(10)

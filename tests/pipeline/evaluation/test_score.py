@@ -1,4 +1,4 @@
-"""A student that reads brightness, on videos of known brightness: every figure by hand."""
+"""A student that outputs brightness, on videos of known brightness: metrics computed by hand."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from distinit.schemas.training import ClipConfig
 CLIP = ClipConfig(frames=4, crop=16, mean=(0.5,) * 3, std=(0.5,) * 3)
 VIDEOS = {  # grey levels of the frames
     "bright": [230] * 12,
-    "dark": [20] * 2,  # shorter than a clip: it loops
+    "dark": [20] * 2,  # shorter than a clip: its frames repeat
     "turns": [20] * 8 + [230] * 4,
 }
 
 
 class Brightness(nn.Module):
-    """The clip's mean brightness in its middle, -1 .. 1."""
+    """The mean brightness of the clip, from -1 to 1."""
 
     feature_dim = 1
 
@@ -78,8 +78,8 @@ def score(
     )
 
 
-def test_dense_clips(store: FrameStore) -> None:
-    # turns: starts 0, 4, 8 see dark, dark, bright.
+def test_dense_clips_are_all_scored(store: FrameStore) -> None:
+    # The clips of "turns" at 0, 4 and 8 are dark, dark, bright.
     result = score(store, {"bright": 1, "dark": 0, "turns": 0}, "dense-s4")
     assert (result.videos, result.clips) == (3, 7)
     assert result.per_clip == pytest.approx(100 * 6 / 7)
@@ -87,7 +87,7 @@ def test_dense_clips(store: FrameStore) -> None:
     assert result.confusion == ((2, 0), (0, 1))
 
 
-def test_vmz_counts_a_repeated_clip_as_often_as_it_is_drawn(store: FrameStore) -> None:
+def test_vmz_counts_a_clip_as_often_as_its_start_repeats(store: FrameStore) -> None:
     result = score(store, {"dark": 1, "turns": 1}, "vmz-3")
     assert result.clips == 6
     assert result.per_clip == pytest.approx(100 * 1 / 6)
@@ -95,14 +95,14 @@ def test_vmz_counts_a_repeated_clip_as_often_as_it_is_drawn(store: FrameStore) -
     assert result.confusion == ((0, 0), (2, 0))
 
 
-def test_a_video_that_failed_counts_as_wrong(store: FrameStore) -> None:
+def test_a_failed_video_counts_as_wrong(store: FrameStore) -> None:
     result = score(store, {"bright": 1, "torn": 1}, "vmz-5")
     assert (result.videos, result.clips) == (2, 10)
     assert (result.per_clip, result.top1, result.top5) == (50.0, 50.0, 50.0)
     assert result.failed_videos == ("torn",)
 
 
-def test_the_batch_size_changes_nothing(store: FrameStore) -> None:
+def test_the_result_does_not_depend_on_the_batch_size(store: FrameStore) -> None:
     labels: dict[str, int | None] = {"bright": 1, "dark": 1, "turns": 0}
     assert score(store, labels, "dense-s1", 1) == score(store, labels, "dense-s1", 64)
 
