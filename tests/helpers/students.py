@@ -1,4 +1,4 @@
-"""A tiny student as a distill run leaves it."""
+"""Writes a tiny student as a distill run does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIP = {"frames": 4, "crop": 32}
 def save_distilled(
     folder: Path, trained_by: str = "distill", student: Any = TINY, **clip: Any
 ) -> Path:
-    """A run folder with a tiny student that has a teacher's head."""
+    """Write a run folder with a tiny student that has one head, ``teacher``."""
     network = StudentConfig.model_validate(student)
     clip |= CLIP | (FLOW_PIXELS if network.in_channels == 2 else {})
     student = new_student(network, {"teacher": 5}, seed=9)

@@ -28,21 +28,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-# Two classes that differ in colour: a student that learns at all tells them apart.
-LOOKS = {"grey": ("-vf", "hue=s=0"), "blue": ("-vf", "colorchannelmixer=rr=0.1:gg=0.1:bb=1")}
+# Two classes that differ in colour, so that even a short training separates them.
+FILTERS = {"grey": ("-vf", "hue=s=0"), "blue": ("-vf", "colorchannelmixer=rr=0.1:gg=0.1:bb=1")}
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four training and two test videos a class; one of each subset is torn."""
+    """Four training and two test videos per class; each subset also has one torn video."""
     root = tmp_path_factory.mktemp("dataset")
     seed = 0
-    for label, look in LOOKS.items():
+    for label, filter_args in FILTERS.items():
         for subset, count in (("train", 4), ("test", 2)):
             for number in range(count):
                 seed += 1
                 path = root / subset / label / f"{number} [a].mp4"
-                make_video(path, frames=6 + seed, seed=seed, args=(*look, "-c:v", "libx264"))
+                make_video(path, frames=6 + seed, seed=seed, args=(*filter_args, "-c:v", "libx264"))
     whole = (root / "train/grey/0 [a].mp4").read_bytes()
     (root / "train/blue/torn.mp4").write_bytes(whole[: len(whole) // 2])
     (root / "test/grey/torn.mp4").write_bytes(whole[: len(whole) // 3])
@@ -51,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def frames(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A frame store that all runs share; the first builds it."""
+    """The frame store that all runs share; the first run builds it."""
     return tmp_path_factory.mktemp("frames") / "store"
 
 
@@ -64,7 +64,7 @@ def configure(dataset: Path, frames: Path) -> Callable[..., FinetuneConfig]:
             "frames": str(frames),
             "student": StudentConfig(name="tiny_r2plus1d_10"),
             "clip": {"frames": 4, "crop": 32},
-            # A rate at which four seeds of four learn it: last bits must not decide.
+            # At this rate all four seeds that were tried learn it: rounding must not matter.
             "optimizer": {"learning_rate": 0.01, "epochs": 3, "clips_per_epoch": 64},
             "runtime": {"batch_size": 8, "device": "cpu"},
             "evaluation": {"protocol": "vmz-3"},

@@ -1,4 +1,4 @@
-"""From videos in class folders to a classifier and its metrics, in seconds."""
+"""Finetuning from videos in class folders to a classifier and its metrics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResu
     evaluation = result.evaluation
     assert (evaluation.videos, evaluation.clips, evaluation.classes) == (5, 15, 2)
     assert evaluation.failed_videos == ("test/grey/torn.mp4",)
-    # Classes are blue, grey. The torn video is wrong; all others are right.
+    # Classes are blue, grey. The torn video counts as wrong; all others are correct.
     assert evaluation.confusion == ((2, 0), (0, 2))
     assert (evaluation.top1, evaluation.top5, evaluation.per_clip) == (80.0, 80.0, 80.0)
     assert result.training_videos == 8
@@ -80,7 +80,7 @@ def test_a_finished_run_is_not_repeated(
     assert student.stat().st_mtime_ns == before
 
 
-def test_another_configuration_is_refused(
+def test_another_configuration_is_rejected(
     finished: tuple[FinetuneConfig, FinetuneResult], configure: Callable[..., FinetuneConfig]
 ) -> None:
     out = Path(finished[0].out)
@@ -89,7 +89,7 @@ def test_another_configuration_is_refused(
     assert "clip.flip: 0.5 there, 0.25 now" in str(raised.value)
 
 
-def test_evaluate_again_by_another_protocol(
+def test_evaluate_with_the_same_and_with_another_protocol(
     finished: tuple[FinetuneConfig, FinetuneResult],
 ) -> None:
     config, result = finished
@@ -99,7 +99,7 @@ def test_evaluate_again_by_another_protocol(
     dense = evaluate(
         EvaluateConfig.model_validate(values | {"evaluation": {"protocol": "dense-s1"}})
     )
-    # Test videos have 11, 12, 17 and 18 frames: that many minus 3 clips each, and the torn one.
+    # Test videos have 11, 12, 17 and 18 frames, so 8, 9, 14 and 15 clips; the torn one counts 1.
     assert (dense.clips, dense.top1) == (46 + 1, 80.0)
     stored = Path(config.out) / "result-dense-s1.json"
     assert EvaluationResult.model_validate_json(stored.read_bytes()) == dense
@@ -110,7 +110,7 @@ def test_evaluate_needs_a_finetune_run(tmp_path: Path) -> None:
         evaluate(EvaluateConfig(run=str(tmp_path)))
 
 
-def test_a_distilled_backbone_is_taken_and_its_head_is_not(
+def test_the_backbone_of_a_distilled_student_is_loaded_and_its_head_is_not(
     configure: Callable[..., FinetuneConfig], tmp_path: Path
 ) -> None:
     distilled = save_distilled(tmp_path / "distilled")
@@ -122,7 +122,7 @@ def test_a_distilled_backbone_is_taken_and_its_head_is_not(
     assert result.load.reinitialised == ("heads.labels.bias", "heads.labels.weight")
     assert result.load.unused == ("heads.teacher.bias", "heads.teacher.weight")
     assert result.optimizer.step_epochs == FINETUNE_OPTIMIZER.step_epochs
-    # train_layers head: the backbone, batch norm's statistics too, is what it was.
+    # train_layers head: the backbone is unchanged, including the statistics of batch norm.
     before = load_file(distilled / "student.safetensors")
     after = load_file(tmp_path / "run" / "student.safetensors")
     backbone = [name for name in after if name.startswith("backbone.")]
@@ -145,7 +145,8 @@ def test_resume_after_a_kill_between_training_and_evaluation(
         assert (tmp_path / "run" / name).read_bytes() == (Path(config.out) / name).read_bytes()
 
 
-def refusals(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], str]]:
+def rejected_inputs(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], str]]:
+    """Changes of the configuration with the error that each raises."""
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     finetuned = save_distilled(tmp_path / "finetuned", trained_by="finetune")
     other = save_distilled(tmp_path / "other")
@@ -166,13 +167,13 @@ def refusals(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], 
     yield {"clip": {"crop": 200}}, FrameStoreError, "smaller than the crop"
 
 
-def test_refusals(
+def test_wrong_inputs_are_rejected_before_anything_is_written(
     finished: object, configure: Callable[..., FinetuneConfig], tmp_path: Path
 ) -> None:
-    for number, (values, error, message) in enumerate(refusals(tmp_path)):
+    for number, (values, error, message) in enumerate(rejected_inputs(tmp_path)):
         with pytest.raises(error, match=message):
             finetune(configure(tmp_path / f"run{number}", **values))
-        # Nothing is left that would refuse the corrected command.
+        # The corrected command can use the same folder.
         assert not (tmp_path / f"run{number}" / "run.json").exists()
 
 
@@ -188,7 +189,7 @@ def test_refusals(
         ),
     ],
 )
-def test_the_schedule_follows_from_the_init(values: dict[str, Any], expected: object) -> None:
+def test_the_default_schedule_depends_on_the_init(values: dict[str, Any], expected: object) -> None:
     config = FinetuneConfig.model_validate({"dataset": {"root": "d"}, "out": "o"} | values)
     assert config.optimizer == expected
     assert FinetuneConfig.model_validate(config.model_dump()) == config
@@ -196,7 +197,7 @@ def test_the_schedule_follows_from_the_init(values: dict[str, Any], expected: ob
     assert (FINETUNE_OPTIMIZER.learning_rate, FINETUNE_OPTIMIZER.epochs) == (0.002, 8)
 
 
-def test_a_sigkilled_run_goes_on_to_the_same_curve(
+def test_a_killed_run_resumes_with_the_same_loss_curve(
     configure: Callable[..., FinetuneConfig], tmp_path: Path
 ) -> None:
     changes = {"optimizer": {"learning_rate": 0.02, "epochs": 4, "clips_per_epoch": 96}}
@@ -218,7 +219,7 @@ def test_a_sigkilled_run_goes_on_to_the_same_curve(
         time.sleep(0.002)
     process.kill()
     process.wait()
-    assert not (tmp_path / "cut" / "result.json").exists(), "the kill must hit the middle"
+    assert not (tmp_path / "cut" / "result.json").exists(), "killed too late, after the run ended"
     assert finetune(cut).evaluation == expected
     curves = [
         [(line["step"], line["loss"]) for line in map(json.loads, path.read_text().splitlines())]

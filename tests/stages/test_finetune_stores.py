@@ -1,4 +1,4 @@
-"""The frame and flow stores of a finetune run: shared, damaged, or without the videos."""
+"""The frame and flow stores of a finetune run: shared, damaged, or of other videos."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from distinit.stages.evaluate import evaluate
 from distinit.stages.finetune import finetune
 
 
-def test_a_store_without_the_datasets_videos_is_refused(
+def test_a_store_without_the_videos_of_the_dataset_is_rejected(
     finished: object,
     configure: Callable[..., FinetuneConfig],
     tmp_path: Path,
@@ -44,7 +44,7 @@ def test_a_store_without_the_datasets_videos_is_refused(
 
 
 class CallingProgress(RecordingProgress):
-    """Calls ``on_message`` for each message, too."""
+    """Also calls ``on_message`` for each message."""
 
     def __init__(self, on_message: Callable[[str], None]) -> None:
         super().__init__()
@@ -55,10 +55,10 @@ class CallingProgress(RecordingProgress):
         self._on_message(text)
 
 
-def test_a_store_that_another_process_writes_is_waited_for(
+def test_finetune_waits_for_a_store_that_another_process_writes(
     finished: object, configure: Callable[..., FinetuneConfig], frames: Path, tmp_path: Path
 ) -> None:
-    """The other one finishes it: nothing is decoded twice."""
+    """The other process finishes the store, so no video is decoded twice."""
     store = tmp_path / "store"
     lock = store_lock(store)
     lock.acquire()
@@ -104,7 +104,7 @@ def test_a_finished_store_with_damaged_files_is_repaired(
         ("test", "no test video could be decoded"),
     ],
 )
-def test_classes_and_test_sets_of_which_nothing_decodes_are_refused_by_name(
+def test_a_class_or_subset_without_decodable_videos_is_named_in_the_error(
     dataset: Path,
     configure: Callable[..., FinetuneConfig],
     tmp_path: Path,
@@ -152,7 +152,7 @@ def test_a_student_of_flow_is_trained_and_scored_on_flow(
     alter(flow.root / "store.json", lambda record: record["flow"].update(opencv="4.9.0"))
     with pytest.raises(RunMismatchError, match=r"inputs\.opencv: \S+ there, 4\.9\.0 now"):
         finetune(config)
-    # From a distilled student of flow the pixels follow, and a store that is there is used.
+    # A distilled student of flow passes on its mean, std and range.
     distilled = save_distilled(tmp_path / "flow-student", student=student, flow_range=10.0)
     next_run = configure(
         tmp_path / "next",

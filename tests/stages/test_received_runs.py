@@ -1,4 +1,4 @@
-"""Run folders come from others: what their files name is neither run nor opened."""
+"""A received run is untrusted: plugins and folders that only its files name are not used."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.videos import make_video
+from safetensors.torch import load_file, save_file
 
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.students.io import save_student
@@ -34,7 +35,7 @@ build = TinyR2Plus1D
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``run``, a finished finetune run with its frame store inside; ``dataset``."""
+    """A folder with ``dataset`` and ``run``: a finished finetune run with its frame store."""
     root = tmp_path_factory.mktemp("trained")
     for number, place in enumerate(("train/a/1", "train/b/2", "test/a/3", "test/b/4")):
         make_video(root / "dataset" / f"{place}.mp4", frames=6, seed=number)
@@ -57,13 +58,13 @@ def configured(root: Path, out: Path, **values: Any) -> FinetuneConfig:
 
 @pytest.fixture
 def received(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run; tests write into it what a stranger might."""
+    """A copy of the run, which a test changes as an attacker might."""
     return shutil.copytree(trained / "run", tmp_path / "received" / "run")
 
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that is there as soon as the plugin has been imported."""
+    """A file that exists once the plugin has been imported."""
     path = tmp_path / "imported"
     (tmp_path / "hostile_student.py").write_text(SOURCE.format(marker=str(path)))
     monkeypatch.syspath_prepend(tmp_path)
@@ -81,7 +82,9 @@ def scoring(run: Path, **values: Any) -> EvaluateConfig:
     )
 
 
-def test_evaluate_runs_no_plugin_that_only_the_run_names(received: Path, marker: Path) -> None:
+def test_evaluate_never_imports_a_plugin_that_only_the_run_names(
+    received: Path, marker: Path
+) -> None:
     expected = evaluate(scoring(received))
     edit(received / "student.json", student={"name": PLUGIN, "in_channels": 3})
     for named in (None, "plugin:other_module:build", "tiny_r2plus1d_10"):
@@ -95,7 +98,7 @@ def test_evaluate_runs_no_plugin_that_only_the_run_names(received: Path, marker:
 
 
 @pytest.mark.parametrize("init", ["distinit:{run}", "file:{run}", "file:{run}/student.safetensors"])
-def test_finetune_runs_no_plugin_that_only_the_init_names(
+def test_finetune_never_imports_a_plugin_that_only_the_init_names(
     trained: Path, tmp_path: Path, marker: Path, init: str
 ) -> None:
     run = tmp_path / "distilled"
@@ -122,14 +125,14 @@ def test_finetune_runs_no_plugin_that_only_the_init_names(
     assert marker.exists()
 
 
-def test_names_of_plugins_are_names(received: Path) -> None:
+def test_malformed_plugin_names_are_rejected(received: Path) -> None:
     for name in ("plugin:os:system;reboot", "plugin:a", "plugin:../x:y", "plugin:a:b\u202e"):
         edit(received / "student.json", student={"name": name, "in_channels": 3})
         with pytest.raises(CheckpointError, match="not a valid StudentRecord"):
             evaluate(scoring(received))
 
 
-def test_evaluate_opens_no_frames_elsewhere_unless_they_are_named(
+def test_evaluate_opens_a_frame_store_elsewhere_only_if_it_is_named(
     received: Path, tmp_path: Path
 ) -> None:
     expected = evaluate(scoring(received))
@@ -140,12 +143,12 @@ def test_evaluate_opens_no_frames_elsewhere_unless_they_are_named(
         evaluate(scoring(received))
     assert caught.value.found == f"{elsewhere} in run.json"
     assert evaluate(scoring(received, frames=str(elsewhere))) == expected
-    beside = shutil.move(elsewhere, received.parent / "frames")
-    edit(received / "run.json", config=config | {"frames": str(beside)})
+    sibling = shutil.move(elsewhere, received.parent / "frames")
+    edit(received / "run.json", config=config | {"frames": str(sibling)})
     assert evaluate(scoring(received)) == expected
-    # A link beside the run leads elsewhere.
-    shutil.move(beside, elsewhere)
-    Path(beside).symlink_to(elsewhere)
+    # A link next to the run points elsewhere.
+    shutil.move(sibling, elsewhere)
+    Path(sibling).symlink_to(elsewhere)
     with pytest.raises(ConfigError, match="frame store elsewhere"):
         evaluate(scoring(received))
 
@@ -168,7 +171,7 @@ def test_evaluate_opens_no_frames_elsewhere_unless_they_are_named(
         ("student.json", {"student": {"name": "no_such_net"}}, "unknown student"),
     ],
 )
-def test_records_that_do_not_fit_are_refused(
+def test_records_that_do_not_match_are_rejected(
     received: Path, name: str, values: dict[str, Any], message: str
 ) -> None:
     edit(received / name, **values)
@@ -176,7 +179,7 @@ def test_records_that_do_not_fit_are_refused(
         evaluate(scoring(received))
 
 
-def test_a_label_or_a_mean_that_was_changed_is_noticed(received: Path) -> None:
+def test_a_changed_label_or_mean_is_detected(received: Path) -> None:
     dataset = json.loads((received / "dataset.json").read_text())
     videos = [video | {"label": 1 - video["label"]} for video in dataset["videos"]]
     edit(received / "dataset.json", videos=videos)
@@ -190,7 +193,9 @@ def test_a_label_or_a_mean_that_was_changed_is_noticed(received: Path) -> None:
 
 
 @pytest.mark.parametrize("outputs", [10**6, 3])
-def test_a_head_takes_no_memory_that_the_file_does_not_hold(received: Path, outputs: int) -> None:
+def test_a_head_that_the_file_does_not_hold_is_never_allocated(
+    received: Path, outputs: int
+) -> None:
     head = {"name": "labels", "outputs": outputs, "label_space": "dataset:folders"}
     edit(received / "student.json", heads=[head])
     with pytest.raises(CheckpointError, match="does not fit the heads") as caught:
@@ -201,7 +206,7 @@ def test_a_head_takes_no_memory_that_the_file_does_not_hold(received: Path, outp
     )
 
 
-def test_evaluate_writes_through_no_link(received: Path, tmp_path: Path) -> None:
+def test_evaluate_does_not_write_through_a_link(received: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (received / "result-vmz-1.json").symlink_to(victim)
@@ -210,14 +215,12 @@ def test_evaluate_writes_through_no_link(received: Path, tmp_path: Path) -> None
     assert victim.read_text() == "precious"
 
 
-def test_weights_that_are_not_finite_are_refused(received: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
+def test_weights_that_are_not_finite_are_rejected(received: Path) -> None:
     path = received / "student.safetensors"
     tensors = load_file(path)
     tensors["heads.labels.bias"][0] = torch.nan
     save_file(tensors, path)
-    data = path.read_bytes()  # the sender makes the checksum fit
+    data = path.read_bytes()  # the attacker also updates the checksum
     edit(
         received / "student.json",
         tensors={"size": len(data), "sha256": hashlib.sha256(data).hexdigest()},
