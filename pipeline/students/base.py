@@ -1,4 +1,4 @@
-"""What every student backbone is: a module from clips to pooled features."""
+"""The interface of student backbones: modules that map clips to pooled features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["VideoBackbone", "as_backbone", "replace_input_channels"]
 
 
 class VideoBackbone(Protocol):
-    """An ``nn.Module`` whose ``feature_dim`` is an integer. Plugins return just that."""
+    """An ``nn.Module`` with an integer ``feature_dim``. Student plugins return one."""
 
     feature_dim: int
 
@@ -21,11 +21,11 @@ class VideoBackbone(Protocol):
 
 
 def as_backbone(module: nn.Module, feature_dim: int | None = None) -> VideoBackbone:
-    """Give ``module`` its ``feature_dim``; without one it must have it already.
+    """Set ``module.feature_dim``; if ``feature_dim`` is None, the module must already have it.
 
-    The module itself is the backbone, not a wrapper: its tensors keep their own names in files.
+    The module is not wrapped, so its tensors keep their names in files.
 
-    Raises ConfigError when it is no module or has no feature width.
+    Raises ConfigError if ``module`` is not an nn.Module or has no ``feature_dim``.
     """
     if isinstance(module, nn.Module) and feature_dim is not None:
         module.feature_dim = feature_dim  # type: ignore[assignment]
@@ -33,30 +33,33 @@ def as_backbone(module: nn.Module, feature_dim: int | None = None) -> VideoBackb
         getattr(module, "feature_dim", None), int
     ):
         raise ConfigError(
-            "a student plugin returned something that is no backbone",
+            "a student plugin returned something that is not a backbone",
             expected="a torch.nn.Module with an integer attribute feature_dim",
             found=type(module).__name__,
-            remedy="return such a module; its forward maps [B, C, T, H, W] to [B, feature_dim]",
+            remedy="return a module whose forward maps [B, C, T, H, W] to [B, feature_dim]",
         )
     return cast("VideoBackbone", module)
 
 
 def replace_input_channels(module: nn.Module, in_channels: int) -> None:
-    """Swap the first convolution for one that reads ``in_channels``, freshly initialised."""
+    """Replace the first convolution by a randomly initialised one with ``in_channels`` inputs.
+
+    Does nothing if it already has ``in_channels`` inputs.
+    """
     convolutions = ((n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv3d))
-    name, child = next(convolutions)
-    if child.in_channels == in_channels:
+    name, old = next(convolutions)
+    if old.in_channels == in_channels:
         return
-    fresh = nn.Conv3d(
+    new = nn.Conv3d(
         in_channels,
-        child.out_channels,
-        child.kernel_size,  # type: ignore[arg-type]
-        child.stride,  # type: ignore[arg-type]
-        child.padding,  # type: ignore[arg-type]
-        bias=child.bias is not None,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
     )
-    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-    if fresh.bias is not None:
-        nn.init.zeros_(fresh.bias)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    if new.bias is not None:
+        nn.init.zeros_(new.bias)
     parent, _, attribute = name.rpartition(".")
-    setattr(module.get_submodule(parent), attribute, fresh)
+    setattr(module.get_submodule(parent), attribute, new)

@@ -1,4 +1,4 @@
-"""A backbone under one linear head per teacher (paper section 3) or label set."""
+"""The student: a backbone with one linear head per teacher (paper section 3) or dataset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Student", "head_shapes", "new_student"]
 class Student(nn.Module):
     """``forward(clip_BCTHW)`` -> {head name: [B, outputs]}.
 
-    Tensors are named ``backbone.<the network's own name>`` and ``heads.<head>.weight|bias``
-    (a dot in a head's name reads ``%2E``, because torch forbids dots there).
+    Tensors are named ``backbone.<name in the network>`` and ``heads.<head>.weight|bias``. A dot in
+    the name of a head is written ``%2E``, because torch forbids dots in module names.
     """
 
     def __init__(self, backbone: VideoBackbone, heads: Mapping[str, int]) -> None:
-        """``heads``: name -> outputs. New heads: normal weights (std .01), zero biases."""
+        """``heads``: name -> outputs. Heads start with normal weights (std .01), zero biases."""
         super().__init__()
         self.backbone = backbone
         self.feature_dim = backbone.feature_dim
@@ -38,14 +38,14 @@ class Student(nn.Module):
         return {name: self.heads[_key(name)](features) for name in self.head_names}
 
     def freeze_backbone(self) -> None:
-        """Train the heads alone: no gradients below them, and batch norm keeps its statistics."""
+        """Train only the heads: the backbone gets no gradients and stays in evaluation mode."""
         self._backbone_frozen = True
         module = self.get_submodule("backbone")
         module.requires_grad_(False)
         module.eval()
 
     def train(self, mode: bool = True) -> Student:
-        """As nn.Module.train, except that a frozen backbone stays in evaluation mode."""
+        """Like nn.Module.train, except that a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self._backbone_frozen:
             self.get_submodule("backbone").eval()
@@ -64,7 +64,7 @@ def _key(head: str) -> str:
 
 
 def head_shapes(heads: Mapping[str, int], feature_dim: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of linear heads (name -> outputs), by their names in a file."""
+    """Tensor name in a student file -> shape, for ``heads`` (name -> outputs)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, outputs in heads.items():
         shapes[f"heads.{_key(name)}.weight"] = (outputs, feature_dim)
@@ -73,9 +73,9 @@ def head_shapes(heads: Mapping[str, int], feature_dim: int) -> dict[str, tuple[i
 
 
 def new_student(config: StudentConfig, heads: Mapping[str, int], seed: int) -> Student:
-    """A student with random weights that depend on ``seed`` alone.
+    """Build a student with random weights that depend only on ``seed``.
 
-    The caller's own torch generator is left as it was.
+    The state of torch's global generator is unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

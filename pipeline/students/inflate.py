@@ -1,8 +1,8 @@
 """2D-to-3D inflation (Carreira and Zisserman 2017): the baseline that the paper compares with.
 
-A 3D convolution takes the weights of the 2D one at the same place, repeated over time and divided
-by the number of repeats, so that a clip of one still picture gives what the picture gave. Batch
-norm is copied. Defined where the two networks have the same layers: R3D and MC3 from ResNet.
+A 3D convolution gets the weights of the 2D convolution in the same place, repeated over time and
+divided by the number of repeats, so that a clip of one repeated image has the same features as the
+image. Batch norm is copied. Both networks must have the same layers: R3D and MC3 from ResNet.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _URLS = {
 }
 _BACKBONE = "backbone."
 _CLASSIFIER = "fc."
-# torchvision's VideoResNet: the stem is a sequence, a block's convolution and norm are one too.
+# In torchvision's VideoResNet, the stem is an nn.Sequential, as is each convolution with its norm.
 _RENAMES = (
     (re.compile(r"^stem\.0\."), "conv1."),
     (re.compile(r"^stem\.1\."), "bn1."),
@@ -49,7 +49,7 @@ _RENAMES = (
 
 
 def inflated_source(config: StudentConfig) -> str:
-    """The 2D network that ``config`` is inflated from.
+    """Name of the 2D network that ``config`` is inflated from.
 
     Raises ConfigError for a student without a 2D counterpart, such as R(2+1)D.
     """
@@ -57,19 +57,20 @@ def inflated_source(config: StudentConfig) -> str:
         raise ConfigError(
             f"{config.name} cannot be inflated from an image network",
             expected=f"one of {', '.join(_SOURCES)}",
-            found="an R(2+1)D splits each convolution into space and time, with other widths: "
-            "no 2D network has its layers"
+            found="R(2+1)D splits each convolution into a spatial and a temporal one, with other "
+            "widths, so no 2D network has the same layers"
             if "2plus1d" in config.name
-            else "no 2D network with the same layers is known",
+            else "no known 2D network has the same layers",
             remedy="inflate vmz_r3d_18, or use --init distinit:RUN, which works for any student",
         )
     return _SOURCES[config.name]
 
 
 def image_weights(config: StudentConfig, file: Path | None) -> Path:
-    """The file to inflate from: ``file``, or torchvision's ImageNet weights if they are here.
+    """The file to inflate from: ``file``, or by default torchvision's local ImageNet weights.
 
-    Nothing is downloaded. Raises ConfigError as ``inflated_source``, WeightsError if it is absent.
+    Nothing is downloaded. Raises ConfigError as ``inflated_source``, WeightsError if the file is
+    missing or does not match the hash in its name.
     """
     source = inflated_source(config)
     if file is None:
@@ -78,30 +79,30 @@ def image_weights(config: StudentConfig, file: Path | None) -> Path:
         raise WeightsError(
             f"the weights of {source} to inflate from are not on this machine",
             expected=str(file),
-            found="no such file; distinit downloads nothing by itself",
-            remedy=f"put {file.name} there, or give a file: --init inflated:FILE",
+            found="no such file; distinit never downloads weights",
+            remedy=f"put {file.name} there, or name another file: --init inflated:FILE",
         )
     require_hash_prefix(file)
     return file
 
 
 def inflate_backbone(student: Student, config: StudentConfig, file: Path) -> LoadReport:
-    """Fill the backbone of ``student`` (built from ``config``) from a 2D state dict.
+    """Load the backbone of ``student`` (built from ``config``) from the 2D state dict in ``file``.
 
-    With other input channels than the file's (optical flow), the first convolution takes the
-    mean over the file's channels for each of its own. The image classifier is not used.
+    If the student reads optical flow, each input channel of its first convolution gets the mean
+    over the RGB channels of the file. The image classifier is not used.
 
     Raises ConfigError as ``inflated_source``, WeightsError for an unreadable file, and
-    CheckpointError unless every tensor of the backbone has its counterpart.
+    CheckpointError unless every tensor of the backbone has a counterpart in the file.
     """
     source = inflated_source(config)
     image = read_state_dict(file)
-    wanted = {k: v for k, v in student.state_dict().items() if k.startswith(_BACKBONE)}
-    name_of = {name: _image_name(name) for name in wanted}
+    backbone = {k: v for k, v in student.state_dict().items() if k.startswith(_BACKBONE)}
+    name_of = {name: _image_name(name) for name in backbone}
     _refuse_other(file, source, image, set(name_of.values()))
     inflated = {}
-    for name, tensor in wanted.items():
-        # Written before torch 0.4.1, a batch norm has no such counter.
+    for name, tensor in backbone.items():
+        # Files written before torch 0.4.1 have no num_batches_tracked: keep the student's.
         found = image.get(name_of[name], tensor)
         inflated[name] = _inflate(found, tensor) if tensor.ndim == 5 else found
         if inflated[name].shape != tensor.shape:
@@ -128,7 +129,7 @@ def _image_name(name: str) -> str:
 
 
 def _inflate(image_OIHW: Tensor, video_OITHW: Tensor) -> Tensor:
-    """Repeat over time and divide by it."""
+    """Repeat the weights over time and divide them by the number of repeats."""
     inputs, frames = video_OITHW.shape[1:3]
     if image_OIHW.ndim != 4:
         return image_OIHW
@@ -138,14 +139,14 @@ def _inflate(image_OIHW: Tensor, video_OITHW: Tensor) -> Tensor:
     return repeated.to(torch.float32)
 
 
-def _refuse_other(file: Path, source: str, image: StateDict, wanted: set[str]) -> None:
-    counted = {name for name in wanted if not name.endswith("num_batches_tracked")}
-    missing = sorted(counted - set(image))
-    # Deeper ResNets have all the names of a shallow one, and then some.
-    unknown = sorted(n for n in set(image) - wanted if not n.startswith(_CLASSIFIER))
+def _refuse_other(file: Path, source: str, image: StateDict, expected: set[str]) -> None:
+    required = {name for name in expected if not name.endswith("num_batches_tracked")}
+    missing = sorted(required - set(image))
+    # A deeper ResNet has all the names of a shallow one and more, so extra names matter too.
+    unknown = sorted(n for n in set(image) - expected if not n.startswith(_CLASSIFIER))
     if missing or unknown:
         raise CheckpointError(
-            f"{file} is no {source}",
+            f"{file} is not a {source}",
             expected=f"the tensors of torchvision's {source}",
             found=f"{len(missing)} missing ({', '.join(missing[:3]) or 'none'}), "
             f"{len(unknown)} unknown ({', '.join(unknown[:3]) or 'none'})",

@@ -1,7 +1,7 @@
-"""Student files: ``student.safetensors`` beside ``student.json``.
+"""Reads and writes student files: ``student.safetensors`` and ``student.json`` next to it.
 
-Backbone tensors are stored as ``backbone.<name>`` with the network's own names, so a student of
-torchvision's architecture loads in plain torchvision, without this package (nine: ``backbone.``):
+A backbone tensor is stored as ``backbone.<name in the network>``, so a student with an architecture
+of torchvision loads in plain torchvision, without this package (9 is the length of ``backbone.``):
 
     tensors = load_file("student.safetensors")
     model = torchvision.models.video.r2plus1d_18()
@@ -48,9 +48,9 @@ BACKBONE = "backbone."
 
 
 def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
-    """Write the tensors, then the record; returns the tensor file's path.
+    """Write the tensors, then the record with its ``tensors`` entry filled in.
 
-    ``record.tensors`` is filled in here.
+    Returns the path of the tensor file. Raises StorageError.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in student.state_dict().items()}
     path = folder / TENSORS_NAME
@@ -62,13 +62,14 @@ def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
 
 
 def load_student(source: Path, plugin: str | None = None) -> tuple[Student, StudentRecord]:
-    """Rebuild the student of a run folder (or of its ``student.safetensors``), on the CPU.
+    """Load the student of a run folder (or of its ``student.safetensors``) on the CPU.
 
-    Nothing is built before the file is known to hold what the record says, so that neither
-    decides alone how much memory is taken. ``plugin``: the one that the user allows to be run.
+    The network is built only after the shapes in the file have been compared with the record, so
+    that a hostile record cannot allocate more memory than the file holds. ``plugin``: name of the
+    plugin that the user allows to run, if any.
 
-    Raises CheckpointError if a file is missing or damaged, or tensors and record disagree;
-    ConfigError if the record names another plugin than the user.
+    Raises CheckpointError if a file is missing or damaged, or if the tensors do not match the
+    record; ConfigError if the record names a plugin other than ``plugin``.
     """
     path = student_path(source)
     record = _read_record(path)
@@ -84,13 +85,13 @@ def load_student(source: Path, plugin: str | None = None) -> tuple[Student, Stud
 
 
 def load_backbone(student: Student, config: StudentConfig, source: Path) -> LoadReport:
-    """Copy a backbone into ``student`` (built from ``config``) and say what was used.
+    """Load the backbone of ``student`` (built from ``config``); returns which tensors were used.
 
     ``source`` is a run folder or a ``student.safetensors`` of this project, or a plain state dict
-    with the network's own names (``.safetensors``, or ``.pt``/``.pth`` read with
-    ``weights_only=True``), such as torchvision's Kinetics weights. Heads are never taken over.
+    with the names of the network (``.safetensors``, or ``.pt``/``.pth`` read with
+    ``weights_only=True``), such as torchvision's Kinetics weights. Heads are never loaded.
 
-    Raises CheckpointError unless every tensor of the backbone is there, with its shape.
+    Raises CheckpointError unless the file holds every tensor of the backbone with its shape.
     """
     path = student_path(source)
     if path.with_name(RECORD_NAME).is_file() and path.name == TENSORS_NAME:
@@ -99,15 +100,15 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
         _refuse_damage(path, record)
     pickled = None if path.suffix == ".safetensors" else _reading(path, _read_pickled)
     shapes = _reading(path, read_shapes) if pickled is None else _shapes(pickled)
-    wanted = {k: v for k, v in student.state_dict().items() if k.startswith(BACKBONE)}
+    expected = {k: v for k, v in student.state_dict().items() if k.startswith(BACKBONE)}
     prefix = "" if any(name.startswith(BACKBONE) for name in shapes) else BACKBONE
-    stored = {prefix + name: name for name in shapes if prefix + name in wanted}
-    found = {name: shapes[theirs] for name, theirs in stored.items()}
-    _refuse_differences(path, _shapes(wanted), found, f"a {config.name} backbone")
+    name_in_file = {prefix + name: name for name in shapes if prefix + name in expected}
+    found = {name: shapes[in_file] for name, in_file in name_in_file.items()}
+    _refuse_differences(path, _shapes(expected), found, f"a {config.name} backbone")
     tensors = pickled
     if tensors is None:
-        tensors = _reading(path, lambda file: read_tensors(file, stored.values()))
-    loaded = {name: tensors[theirs] for name, theirs in stored.items()}
+        tensors = _reading(path, lambda file: read_tensors(file, name_in_file.values()))
+    loaded = {name: tensors[in_file] for name, in_file in name_in_file.items()}
     student.load_state_dict(loaded, strict=False)
     return LoadReport(
         loaded=tuple(sorted(loaded)),
@@ -117,20 +118,20 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
 
 
 def read_student_record(source: Path) -> StudentRecord:
-    """The record of the student that ``source`` names, as in ``load_student``."""
+    """Read ``student.json`` of the student at ``source``, as in ``load_student``."""
     return _read_record(student_path(source))
 
 
 def student_path(source: Path) -> Path:
-    """The tensor file that ``source`` (a run folder or a file) names.
+    """The tensor file of ``source``, which is a run folder or one of its files.
 
-    Raises CheckpointError if there is none.
+    Raises CheckpointError if the file is missing.
     """
     path = source / TENSORS_NAME if source.is_dir() else source
     path = path.with_name(TENSORS_NAME) if path.name == RECORD_NAME else path
     if not path.is_file():
         raise CheckpointError(
-            f"there is no student at {source}",
+            f"no student at {source}",
             expected=f"a run folder with {TENSORS_NAME}, or a weights file",
             remedy="finish the distill or finetune run first, or correct the path",
         )
@@ -148,7 +149,7 @@ def _read_record(path: Path) -> StudentRecord:
 
 
 def _reading[T](path: Path, read: Callable[[Path], T]) -> T:
-    """What ``read`` makes of a file. Raises CheckpointError where it refuses."""
+    """Returns ``read(path)``. Raises CheckpointError if ``read`` fails."""
     try:
         return read(path)
     except (OSError, ValueError, RecursionError) as error:
@@ -161,14 +162,14 @@ def _reading[T](path: Path, read: Callable[[Path], T]) -> T:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """A state dict of torch.save. Raises OSError, ValueError."""
+    """Read a state dict that torch.save wrote. Raises OSError, ValueError."""
     loaded = read_pickled(path)
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict):
-        raise ValueError("no dictionary of plain tensors")
+        raise ValueError("not a dictionary of plain tensors")
     for name, value in tensors.items():
         if problem := plain_problem(value):
-            raise ValueError(f"no dictionary of plain tensors: {name} {problem}")
+            raise ValueError(f"not a dictionary of plain tensors: {name} {problem}")
     return tensors
 
 
@@ -177,7 +178,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, TensorShape]:
 
 
 def _refuse_damage(path: Path, record: StudentRecord) -> None:
-    """Compare the tensors' bytes with what the record says of them."""
+    """Compare the size and sha256 of the tensor file with the record."""
     entry = record.tensors
     if entry is None:
         return
@@ -186,45 +187,48 @@ def _refuse_damage(path: Path, record: StudentRecord) -> None:
         raise CheckpointError(
             f"{path} is damaged, or belongs to another {RECORD_NAME}",
             expected=f"{entry.size:,} bytes with sha256 {entry.sha256}",
-            found=f"{size:,} bytes, others than were written",
+            found=f"{size:,} bytes, with another sha256"
+            if size == entry.size
+            else f"{size:,} bytes",
             remedy="copy both files from the run folder again",
         )
 
 
-def _refuse_other_architecture(path: Path, found: StudentConfig, wanted: StudentConfig) -> None:
-    if found != wanted:
+def _refuse_other_architecture(path: Path, found: StudentConfig, expected: StudentConfig) -> None:
+    if found != expected:
         raise CheckpointError(
             f"{path} holds another network",
-            expected=f"{wanted.name}, {wanted.in_channels} input channels",
+            expected=f"{expected.name}, {expected.in_channels} input channels",
             found=f"{found.name}, {found.in_channels} input channels",
-            remedy="leave student unset to take the network of the distilled run",
+            remedy="leave student unset to use the network of the distilled run",
         )
 
 
 def _refuse_other_heads(
-    path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorShape]
+    path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorShape]
 ) -> None:
-    for name, shape in wanted.items():
-        stored = found[name].shape if name in found else "no such tensor"
-        if stored != shape:
+    for name, shape in expected.items():
+        in_file = found[name].shape if name in found else "no such tensor"
+        if in_file != shape:
             raise CheckpointError(
                 f"{path} does not fit the heads of {RECORD_NAME}",
                 expected=f"{name} of shape {shape}",
-                found=stored,
+                found=in_file,
                 remedy="copy both files from the run folder again",
             )
 
 
 def _refuse_differences(
     path: Path,
-    wanted: Mapping[str, TensorShape],
+    expected: Mapping[str, TensorShape],
     found: Mapping[str, TensorShape],
-    expected: str,
+    owner: str,
 ) -> None:
-    if problems := differences(wanted, found):
+    """``owner``: what has the ``expected`` tensors, for the message."""
+    if problems := differences(expected, found):
         raise CheckpointError(
             f"{path} does not fit the student",
-            expected=f"the tensors of {expected}",
+            expected=f"the tensors of {owner}",
             found=problems,
-            remedy="use the student's own architecture, or a file that belongs to it",
+            remedy="choose the student that the file belongs to, or a file of this student",
         )

@@ -1,4 +1,4 @@
-"""Students by name."""
+"""Builds students by name, and checks that they fit their clips."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ PLUGIN = "plugin:"
 
 
 def build_student(config: StudentConfig) -> VideoBackbone:
-    """A backbone with random weights (torch's global generator).
+    """Build a backbone with random weights, drawn from torch's global generator.
 
-    ``plugin:package.module:function`` calls ``function(in_channels)``, which returns an
+    ``plugin:package.module:function`` calls ``function(in_channels)``, which must return an
     ``nn.Module`` with an integer ``feature_dim``.
 
-    Raises ConfigError for an unknown name or a plugin that cannot be imported.
+    Raises ConfigError for an unknown name, or if a plugin cannot be imported or returns something
+    else.
     """
     if config.name.startswith(PLUGIN):
         return as_backbone(_plugin(config.name)(config.in_channels))
@@ -45,21 +46,22 @@ def build_student(config: StudentConfig) -> VideoBackbone:
 
 
 def require_named_plugin(found: StudentConfig, named: str | None, source: Path) -> None:
-    """Raise ConfigError if the file ``source`` asks for a plugin that the user has not ``named``.
+    """Raise ConfigError if ``found`` is a plugin other than ``named``, which the user gave.
 
-    A plugin is code. Files come from others, so what they name is neither imported nor called.
+    ``found`` was read from the file ``source``. A plugin is code, and the file may come from an
+    attacker, so a plugin that only the file names is never imported.
     """
     if found.name.startswith(PLUGIN) and found.name != named:
         raise ConfigError(
-            f"{source} names a plugin as its network: code that a file names is not run",
-            expected="the same plugin, named by you on the command line or in your configuration",
+            f"{source} names a plugin as its network, which only runs if you name it too",
+            expected="the same plugin on the command line or in your configuration",
             found=found.name,
             remedy=f"if you know and trust this code, add --student {found.name}",
         )
 
 
 def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
-    """Raise ConfigError unless the student exists and reads clips of this shape."""
+    """Raise ConfigError unless the student exists and accepts clips of this shape."""
     if student.name.startswith(PLUGIN):
         _plugin(student.name)
     elif student.name not in STUDENT_NAMES:
@@ -69,15 +71,15 @@ def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
             "the clip's mean and std do not fit the student's input",
             expected=f"{student.in_channels} values each",
             found=f"mean {len(clip.mean)}, std {len(clip.std)}",
-            remedy="give clip.mean and clip.std one value per channel",
+            remedy="set clip.mean and clip.std to one value per channel",
         )
     frames, crop = SMALLEST_CLIPS.get(student.name, (1, 1))
     if clip.frames < frames or clip.crop < crop:
         raise ConfigError(
-            f"{student.name} pools such a clip away",
-            expected=f"clip.frames {frames} and clip.crop {crop} at least",
+            f"the clips are too small for the pooling of {student.name}",
+            expected=f"clip.frames of at least {frames} and clip.crop of at least {crop}",
             found=f"clip.frames {clip.frames}, clip.crop {clip.crop}",
-            remedy="take longer or larger clips, or another student",
+            remedy="use longer or larger clips, or another student",
         )
 
 
@@ -96,7 +98,7 @@ def _plugin(name: str) -> Callable[[int], nn.Module]:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"the student plugin {name!r} cannot be imported",
-            expected="plugin:package.module:function, importable from here",
+            expected="plugin:package.module:function, importable in this environment",
             found=str(error),
             remedy="install the package or correct the name",
         ) from error

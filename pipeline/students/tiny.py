@@ -21,7 +21,7 @@ def _conv(
 
 
 class _Block(nn.Module):
-    """Spatial then temporal convolution beside a strided 1x1x1 shortcut."""
+    """A spatial and a temporal convolution, with a residual shortcut."""
 
     def __init__(self, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Block(nn.Module):
 
 
 class TinyR2Plus1D(nn.Module):
-    """Stem (stride 4 in space, 2 in time) and four residual (2+1)D blocks."""
+    """A stem (stride 4 in space, 2 in time) and four residual (2+1)D blocks."""
 
     feature_dim = WIDTHS[-1]
 
@@ -64,6 +64,6 @@ class TinyR2Plus1D(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
-        """Clips of any size from 16 pixels up -> features [B, 128]."""
+        """Clips [B, C, T, H, W] of at least 16 x 16 pixels -> features [B, 128]."""
         features: Tensor = self.avgpool(self.blocks(self.stem(clip_BCTHW)))
         return features.flatten(1)

@@ -1,4 +1,4 @@
-"""torchvision's video networks with their classifier removed; tensor names stay theirs."""
+"""torchvision's video networks without their classifiers; their tensor names are unchanged."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ CLASSIFIERS = {
     "mvit_v2_s": "head",
     "swin3d_t": "head",
 }
-"""Student name -> torchvision's attribute that holds the classifier."""
+"""Student name -> name of the attribute that holds the classifier."""
 
 SMALLEST_CLIPS = {"s3d": (5, 17)}
-"""Least (frames, crop) of students whose pooling leaves nothing of smaller clips."""
+"""Student name -> smallest (frames, crop) that its pooling layers accept."""
 
 
 def build_torchvision(name: str, in_channels: int) -> VideoBackbone:
-    """Build ``name`` with random weights, its classifier replaced by the identity."""
+    """Build ``name`` with random weights and the identity in place of its classifier."""
     builder: Callable[[], nn.Module] = getattr(zoo, name)
     model = builder()
     classifier = model.get_submodule(CLASSIFIERS[name])
     feature_dim = _input_width(classifier)
     setattr(model, CLASSIFIERS[name], nn.Identity())
     if name == "s3d":
-        # torchvision's window of 2x7x7 needs 224-pixel clips; a mean over whatever is there does
-        # the same for its own size, up to the overlap of the windows, and works for every other.
+        # torchvision's pooling window of 2x7x7 needs 224-pixel clips. A mean over all positions
+        # works for any size, and differs at 224 pixels only in how overlapping windows count.
         model.avgpool = nn.AdaptiveAvgPool3d(1)
     replace_input_channels(model, in_channels)
     if isinstance(model, zoo.mvit.MViT):
-        # Its blocks resample their position tables to the clip, but are told one fixed size.
-        model.conv_proj.register_forward_hook(partial(_tell_size, model.pos_encoding))
+        # Its blocks resize their position tables to the size in pos_encoding, which torchvision
+        # fixes when it builds the network: set it to the size of each clip instead.
+        model.conv_proj.register_forward_hook(partial(_set_size, model.pos_encoding))
     return as_backbone(model, feature_dim)
 
 
-def _tell_size(
-    positions: zoo.mvit.PositionalEncoding, _conv: nn.Module, _clip: object, patches_BCTHW: Tensor
+def _set_size(
+    encoding: zoo.mvit.PositionalEncoding, _conv: nn.Module, _clip: object, patches_BCTHW: Tensor
 ) -> None:
     frames, height, width = patches_BCTHW.shape[2:]
-    positions.temporal_size, positions.spatial_size = frames, (height, width)
+    encoding.temporal_size, encoding.spatial_size = frames, (height, width)
 
 
 def _input_width(classifier: nn.Module) -> int:

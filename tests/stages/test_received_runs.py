@@ -88,7 +88,9 @@ def test_evaluate_never_imports_a_plugin_that_only_the_run_names(
     expected = evaluate(scoring(received))
     edit(received / "student.json", student={"name": PLUGIN, "in_channels": 3})
     for named in (None, "plugin:other_module:build", "tiny_r2plus1d_10"):
-        with pytest.raises(ConfigError, match="names a plugin as its network") as caught:
+        with pytest.raises(
+            ConfigError, match="names a plugin as its network, which only runs if you"
+        ) as caught:
             evaluate(scoring(received, student=named))
         assert caught.value.found == PLUGIN
     assert not marker.exists()
@@ -114,7 +116,7 @@ def test_finetune_never_imports_a_plugin_that_only_the_init_names(
     run.mkdir()
     save_student(run, student, record)
     init = init.format(run=run)
-    with pytest.raises(ConfigError, match="names a plugin as its network"):
+    with pytest.raises(ConfigError, match="names a plugin as its network, which only runs if you"):
         finetune(configured(trained, tmp_path / "a", init=init, student=None))
     with pytest.raises(DistInitError):
         finetune(configured(trained, tmp_path / "b", init=init, student=TINY))

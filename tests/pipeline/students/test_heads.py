@@ -1,4 +1,4 @@
-"""Heads: names, outputs, seeds, the frozen backbone."""
+"""Heads: their names, outputs and seeds, and the frozen backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distinit.schemas.training import StudentConfig
 TINY = StudentConfig(name="tiny_r2plus1d_10")
 
 
-def test_one_output_per_head_and_names_with_dots() -> None:
+def test_each_head_has_an_output_and_dots_in_names_are_escaped() -> None:
     student = new_student(TINY, {"resnet50.v1": 7, "places": 3}, seed=0).eval()
     outputs = student(torch.randn(2, 3, 4, 16, 16))
     assert {name: tuple(t.shape) for name, t in outputs.items()} == {
@@ -21,7 +21,7 @@ def test_one_output_per_head_and_names_with_dots() -> None:
     assert "heads.resnet50%2Ev1.bias" in student.state_dict()
 
 
-def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> None:
+def test_weights_depend_on_the_seed_and_the_global_generator_is_unchanged() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -31,7 +31,7 @@ def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> 
     assert not torch.equal(a["heads.a.weight"], c["heads.a.weight"])
 
 
-def test_frozen_backbone_gets_no_gradient_and_keeps_its_statistics() -> None:
+def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics() -> None:
     student = new_student(TINY, {"a": 3}, seed=0)
     student.freeze_backbone()
     before = {k: v.clone() for k, v in student.state_dict().items()}

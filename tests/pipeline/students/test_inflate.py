@@ -1,4 +1,4 @@
-"""A clip of one still picture gives in 3D what the picture gave in 2D."""
+"""An inflated network maps a clip of one repeated image to the features of the image."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def inflated(name: str, file: Path, in_channels: int = 3) -> Student:
 
 
 @torch.inference_mode()
-def test_still_clip_equals_the_picture(image_file: Path) -> None:
+def test_a_still_clip_has_the_features_of_its_image(image_file: Path) -> None:
     student = inflated("r3d_18", image_file)
-    image = resnet18()
-    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    clip = picture.unsqueeze(2).expand(-1, -1, 9, -1, -1)
+    network = resnet18()
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    clip = image.unsqueeze(2).expand(-1, -1, 9, -1, -1)
     stem, first = student.get_submodule("backbone.stem"), student.get_submodule("backbone.layer1.0")
-    expected = image.relu(image.bn1(image.conv1(picture)))
-    # Zero padding in time spoils one more frame at both ends with every convolution.
+    expected = network.relu(network.bn1(network.conv1(image)))
+    # Because of zero padding in time, each convolution changes one more frame at both ends.
     torch.testing.assert_close(stem(clip)[:, :, 4], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
-        first(stem(clip))[:, :, 4], image.layer1[0](expected), rtol=1e-4, atol=1e-5
+        first(stem(clip))[:, :, 4], network.layer1[0](expected), rtol=1e-4, atol=1e-5
     )
 
 
-def test_weights_are_repeated_and_divided(image_file: Path) -> None:
+def test_weights_are_repeated_over_time_and_divided(image_file: Path) -> None:
     student, image = inflated("vmz_r3d_18", image_file), resnet18().state_dict()
     state = student.state_dict()
     conv = state["backbone.layer3.0.conv2.0.weight"]
@@ -67,7 +67,7 @@ def test_weights_are_repeated_and_divided(image_file: Path) -> None:
             assert torch.equal(state[f"backbone.{ours}.{part}"], image[f"{theirs}.{part}"])
 
 
-def test_report_names_every_tensor(image_file: Path) -> None:
+def test_the_report_lists_every_tensor(image_file: Path) -> None:
     config = StudentConfig(name="r3d_18")
     student = new_student(config, {"labels": 2}, seed=0)
     report = inflate_backbone(student, config, image_file)
@@ -76,14 +76,14 @@ def test_report_names_every_tensor(image_file: Path) -> None:
     assert report.unused == ("fc.bias", "fc.weight")
 
 
-def test_mixed_convolutions_are_repeated_where_they_span_time(image_file: Path) -> None:
+def test_convolutions_without_a_time_axis_are_copied(image_file: Path) -> None:
     state, image = inflated("mc3_18", image_file).state_dict(), resnet18().state_dict()
-    flat = state["backbone.layer4.1.conv1.0.weight"]
-    assert flat.shape[2] == 1
-    torch.testing.assert_close(flat[:, :, 0], image["layer4.1.conv1.weight"])
+    weight = state["backbone.layer4.1.conv1.0.weight"]
+    assert weight.shape[2] == 1
+    torch.testing.assert_close(weight[:, :, 0], image["layer4.1.conv1.weight"])
 
 
-def test_flow_takes_the_mean_over_colours(image_file: Path) -> None:
+def test_flow_channels_get_the_mean_over_rgb(image_file: Path) -> None:
     state = inflated("r3d_18", image_file, in_channels=2).state_dict()
     expected = resnet18().state_dict()["conv1.weight"].mean(dim=1) / 3
     stem = state["backbone.stem.0.weight"]
@@ -93,29 +93,29 @@ def test_flow_takes_the_mean_over_colours(image_file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "vmz_r2plus1d_34", "tiny_r2plus1d_10", "s3d"])
-def test_students_without_a_2d_counterpart_are_refused(name: str, image_file: Path) -> None:
+def test_students_without_a_2d_counterpart_are_rejected(name: str, image_file: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be inflated"):
         image_weights(StudentConfig(name=name), image_file)
 
 
-def test_another_network_is_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
-    # Only names and shapes count, so the weights need not be drawn.
+    # Only names and shapes matter, so no random weights are needed.
     with torch.device("meta"):
         shapes = torchvision.models.resnet50().state_dict()
     zeros = {name: torch.zeros(t.shape, dtype=t.dtype) for name, t in shapes.items()}
     torch.save(zeros, tmp_path / "resnet50.pth")
     student = new_student(StudentConfig(name="vmz_r3d_34"), {"labels": 2}, seed=0)
     inflate_backbone(student, StudentConfig(name="vmz_r3d_34"), tmp_path / "resnet34.pth")
-    for other in ("resnet34.pth", "resnet50.pth"):  # the first has all names of a resnet18
-        with pytest.raises(CheckpointError, match="is no resnet18"):
+    for other in ("resnet34.pth", "resnet50.pth"):  # resnet34 has all the names of a resnet18
+        with pytest.raises(CheckpointError, match="is not a resnet18"):
             inflated("r3d_18", tmp_path / other)
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="is no resnet18"):
+    with pytest.raises(CheckpointError, match="is not a resnet18"):
         inflated("r3d_18", tmp_path / "other.pth")
 
 
-def test_absent_weights_say_where_they_belong(
+def test_the_error_for_missing_weights_names_the_expected_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

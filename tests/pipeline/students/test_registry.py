@@ -1,4 +1,4 @@
-"""Students by name: sizes, parameter counts, input channels, refusals."""
+"""Students by name: feature widths, parameter counts, input channels, rejected names and clips."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_parameter_counts_with_400_classes(name: str, expected: int) -> None:
 
 
 def vmz_parameters(*, depth: int, factored: bool) -> int:
-    """Of a VMZ network with 400 classes, added up from its description (DESIGN, VMZ)."""
+    """Parameters of a VMZ network with 400 classes, computed from its published description."""
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}[depth]
 
     def convolution(inputs: int, outputs: int) -> int:
@@ -45,9 +45,9 @@ def vmz_parameters(*, depth: int, factored: bool) -> int:
         middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)
         return 9 * inputs * middle + 2 * middle + 3 * middle * outputs + 2 * outputs
 
-    stem_factored = 3 * 45 * 49 + 2 * 45 + 45 * 64 * 3 + 2 * 64
+    factored_stem = 3 * 45 * 49 + 2 * 45 + 45 * 64 * 3 + 2 * 64
     stem = 3 * 64 * 3 * 49 + 2 * 64
-    total = stem_factored if factored else stem
+    total = factored_stem if factored else stem
     inputs = 64
     for outputs, count in zip((64, 128, 256, 512), blocks, strict=True):
         if inputs != outputs:  # the shortcut's 1x1x1 convolution
@@ -114,7 +114,7 @@ def test_every_student_maps_clips_to_features(
 
 @pytest.mark.parametrize("frames", [8, 16, 32])
 @pytest.mark.parametrize("name", STUDENT_NAMES)
-def test_clips_of_8_16_and_32_frames(name: str, frames: int) -> None:
+def test_every_student_accepts_8_16_and_32_frames(name: str, frames: int) -> None:
     check_clip(StudentConfig(name=name), ClipConfig(frames=frames))
     student = new_student(StudentConfig(name=name), {"a": 3}, seed=0).eval()
     crop = 32 if name == "s3d" else 16
@@ -125,7 +125,7 @@ def test_clips_of_8_16_and_32_frames(name: str, frames: int) -> None:
 
 
 @pytest.mark.parametrize("name", STUDENT_NAMES)
-def test_squares_of_any_size(name: str) -> None:
+def test_every_student_accepts_any_crop(name: str) -> None:
     student = new_student(StudentConfig(name=name), {"a": 3}, seed=0).eval()
     for crop in (33, 48):
         check_clip(StudentConfig(name=name), ClipConfig(frames=8, crop=crop))
@@ -135,7 +135,7 @@ def test_squares_of_any_size(name: str) -> None:
 
 
 @pytest.mark.parametrize(("frames", "crop"), [(16, 96), (8, 64)])
-def test_mvit_is_torchvisions(frames: int, crop: int) -> None:
+def test_mvit_equals_torchvision_with_the_size_of_the_clip(frames: int, crop: int) -> None:
     student = build_student(StudentConfig(name="mvit_v2_s"))
     assert isinstance(student, nn.Module)
     plain = torchvision.models.video.mvit_v2_s()
@@ -151,38 +151,38 @@ def test_mvit_is_torchvisions(frames: int, crop: int) -> None:
     assert torch.isfinite(features).all()
 
 
-def test_tiny_has_ten_convolutions_on_its_path() -> None:
+def test_tiny_has_ten_convolutions_besides_its_shortcuts() -> None:
     tiny = build_student(StudentConfig(name="tiny_r2plus1d_10"))
     assert isinstance(tiny, nn.Module)
-    path = [n for n, m in tiny.named_modules() if isinstance(m, nn.Conv3d) and "shortcut" not in n]
-    assert len(path) == 10
+    names = [n for n, m in tiny.named_modules() if isinstance(m, nn.Conv3d)]
+    assert len([name for name in names if "shortcut" not in name]) == 10
 
 
 @pytest.mark.parametrize(("frames", "crop"), [(4, 32), (8, 16)])
-def test_s3d_refuses_clips_that_it_pools_away(frames: int, crop: int) -> None:
+def test_clips_that_are_too_small_for_s3d_are_rejected(frames: int, crop: int) -> None:
     student = StudentConfig(name="s3d")
     check_clip(student, ClipConfig(frames=5, crop=17))
-    build = new_student(student, {"a": 3}, seed=0).eval()
+    network = new_student(student, {"a": 3}, seed=0).eval()
     with torch.inference_mode():
-        assert build(torch.randn(1, 3, 5, 17, 17))["a"].shape == (1, 3)
+        assert network(torch.randn(1, 3, 5, 17, 17))["a"].shape == (1, 3)
         with pytest.raises(RuntimeError, match="too small"):
-            build(torch.randn(1, 3, frames, crop, crop))
-    with pytest.raises(ConfigError, match="pools such a clip away") as caught:
+            network(torch.randn(1, 3, frames, crop, crop))
+    with pytest.raises(ConfigError, match="clips are too small for the pooling of s3d") as caught:
         check_clip(student, ClipConfig(frames=frames, crop=crop))
-    assert caught.value.expected == "clip.frames 5 and clip.crop 17 at least"
+    assert caught.value.expected == "clip.frames of at least 5 and clip.crop of at least 17"
 
 
-def test_flow_students_need_two_means() -> None:
+def test_flow_students_need_a_mean_per_channel() -> None:
     with pytest.raises(ConfigError, match="mean and std"):
         check_clip(StudentConfig(name="r3d_18", in_channels=2), ClipConfig())
 
 
-def test_unknown_name_lists_the_known_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_names() -> None:
     with pytest.raises(ConfigError, match="tiny_r2plus1d_10"):
         build_student(StudentConfig(name="r3d_19"))
 
 
-class _Plugged(nn.Module):
+class _PluginBackbone(nn.Module):
     feature_dim = 5
 
     def __init__(self, in_channels: int) -> None:
@@ -194,14 +194,14 @@ class _Plugged(nn.Module):
         return features
 
 
-def test_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_are_built_or_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("plugged_student")
-    module.build = _Plugged  # type: ignore[attr-defined]
+    module.build = _PluginBackbone  # type: ignore[attr-defined]
     module.bad = lambda in_channels: nn.Identity()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "plugged_student", module)
     student = new_student(StudentConfig(name="plugin:plugged_student:build"), {"a": 3}, seed=0)
     assert student(torch.randn(2, 3, 2, 4, 4))["a"].shape == (2, 3)
-    with pytest.raises(ConfigError, match="no backbone"):
+    with pytest.raises(ConfigError, match="not a backbone"):
         build_student(StudentConfig(name="plugin:plugged_student:bad"))
     with pytest.raises(ConfigError, match="cannot be imported"):
         build_student(StudentConfig(name="plugin:plugged_student:absent"))

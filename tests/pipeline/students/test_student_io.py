@@ -1,4 +1,4 @@
-"""Student files: round trip, plain torchvision, and no silent mismatch."""
+"""Student files load again, load in plain torchvision, and are rejected if they do not match."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def save(folder: Path, config: StudentConfig = TINY, seed: int = 0) -> Student:
     return student
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_a_saved_student_loads_with_the_same_tensors(tmp_path: Path) -> None:
     saved = save(tmp_path)
     loaded, record = load_student(tmp_path)
     assert record.heads[0].outputs == 7
@@ -42,10 +42,10 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(torch.equal(t, expected[name]) for name, t in loaded.state_dict().items())
 
 
-def test_backbone_goes_under_new_heads_and_the_report_says_so(tmp_path: Path) -> None:
+def test_load_backbone_keeps_the_heads_and_reports_every_tensor(tmp_path: Path) -> None:
     source = save(tmp_path)
     target = new_student(TINY, {"labels": 3}, seed=9)
-    fresh = target.state_dict()["heads.labels.weight"].clone()
+    head_weight = target.state_dict()["heads.labels.weight"].clone()
     report = load_backbone(target, TINY, tmp_path)
     assert report.reinitialised == ("heads.labels.bias", "heads.labels.weight")
     assert report.unused == ("heads.imagenet.bias", "heads.imagenet.weight")
@@ -53,11 +53,11 @@ def test_backbone_goes_under_new_heads_and_the_report_says_so(tmp_path: Path) ->
     assert report.loaded == tuple(names)
     state = target.state_dict()
     assert all(torch.equal(state[n], source.state_dict()[n]) for n in names)
-    assert torch.equal(state["heads.labels.weight"], fresh)
+    assert torch.equal(state["heads.labels.weight"], head_weight)
 
 
 def documented_lines() -> str:
-    """The code that docs/distillation.md gives for plain torchvision."""
+    """The code in docs/distillation.md that loads a student in plain torchvision."""
     text = (Path(__file__).parents[3] / "docs" / "distillation.md").read_text()
     return text.partition("without this package:\n\n```python\n")[2].partition("```")[0]
 
@@ -81,10 +81,10 @@ def test_the_documented_lines_load_in_plain_torchvision(
 
 
 @pytest.mark.parametrize("name", list(CLASSIFIERS))
-def test_every_torchvision_student_is_a_state_dict_of_torchvision(name: str) -> None:
+def test_every_torchvision_student_loads_in_torchvision(name: str) -> None:
     student = new_student(StudentConfig(name=name), {"a": 3}, seed=0)
-    names = student.state_dict()
-    plain = {k.removeprefix("backbone."): v for k, v in names.items() if k.startswith("backbone.")}
+    state = student.state_dict()
+    plain = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     model = getattr(torchvision.models.video, name)()
     outcome = model.load_state_dict(plain, strict=False)
     assert outcome.unexpected_keys == []
@@ -94,7 +94,7 @@ def test_every_torchvision_student_is_a_state_dict_of_torchvision(name: str) -> 
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_plain_state_dict_is_a_backbone(tmp_path: Path, suffix: str) -> None:
+def test_a_plain_state_dict_loads_as_a_backbone(tmp_path: Path, suffix: str) -> None:
     model = torchvision.models.video.r3d_18()
     path = tmp_path / f"kinetics{suffix}"
     if suffix == ".pt":
@@ -109,7 +109,7 @@ def test_a_plain_state_dict_is_a_backbone(tmp_path: Path, suffix: str) -> None:
     assert torch.equal(loaded, model.state_dict()["layer4.1.conv2.0.weight"])
 
 
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_another_architecture_is_rejected(tmp_path: Path) -> None:
     save(tmp_path)
     config = StudentConfig(name="r3d_18")
     with pytest.raises(CheckpointError, match="another network") as caught:
@@ -117,7 +117,7 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
     assert "tiny_r2plus1d_10" in str(caught.value)
 
 
-def test_another_shape_is_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_another_shape_is_rejected_and_nothing_is_loaded(tmp_path: Path) -> None:
     flow = StudentConfig(name="tiny_r2plus1d_10", in_channels=2)
     source = new_student(flow, {}, 0).state_dict()
     path = tmp_path / "other.safetensors"
@@ -129,15 +129,15 @@ def test_another_shape_is_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
 
 
-def test_a_file_without_one_matching_tensor_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_matching_tensors_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "nothing.safetensors"
     save_file({"something.else": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match=r"is missing"):
         load_backbone(new_student(TINY, {"a": 3}, 0), TINY, path)
 
 
-def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no student"):
+def test_missing_and_damaged_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no student at"):
         load_student(tmp_path)
     save(tmp_path)
     path = tmp_path / "student.safetensors"
@@ -146,18 +146,18 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         load_student(tmp_path)
 
 
-def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+def test_pickled_code_is_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "hostile.pt"
     torch.save({"state_dict": Path("/tmp")}, path)
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         load_backbone(new_student(TINY, {"a": 3}, 0), TINY, path)
 
 
-def test_a_flipped_bit_in_the_tensors_is_found(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_tensors_is_detected(tmp_path: Path) -> None:
     save(tmp_path)
     path = tmp_path / "student.safetensors"
     data = bytearray(path.read_bytes())
-    data[-5] ^= 1  # of a weight: it stays finite, and fits
+    data[-5] ^= 1  # in a weight, which stays finite
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged, or belongs to another"):
         load_student(tmp_path)
