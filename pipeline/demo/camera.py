@@ -1,4 +1,8 @@
-"""A virtual camera over a photograph: pan, tilt, zoom and rotation with sub-pixel steps."""
+"""A virtual camera that moves over a photograph: pan, tilt, zoom and rotation in sub-pixel steps.
+
+Two scales occur here: film pixels are pixels of the frames, and the photograph is resampled to
+``OVERSAMPLING`` pixels per film pixel before it is filmed.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,9 @@ OVERSAMPLING = 2
 
 @dataclass(frozen=True, slots=True)
 class CameraMove:
-    """A uniform motion of the camera. Units are pixels of the filmed picture.
+    """A uniform motion of the camera, in film pixels.
 
-    ``zoom_per_frame`` above 1 magnifies. Positive pan looks to the right, positive tilt down.
+    ``zoom_per_frame`` above 1 magnifies. Positive pan moves right, positive tilt moves down.
     """
 
     pan_pixels_per_frame: float = 0.0
@@ -37,8 +41,8 @@ def film_photo(
 ) -> np.ndarray:
     """Film ``photo`` with ``frames`` frames of ``size`` (width, height): uint8 RGB [T, H, W, 3].
 
-    The whole motion stays inside the photograph. ``tightness`` (0..1] is the filmed region's size
-    relative to the largest that fits; ``place`` (0..1 each way) is where it lies.
+    The camera never leaves the photograph. ``tightness`` (0..1] is the size of the filmed region
+    relative to the largest region that fits, and ``place`` (x, y), each 0..1, its position.
     """
     affines = _window_affines(move, frames)
     extent_x, extent_y = _half_extents(affines, size)
@@ -47,15 +51,16 @@ def film_photo(
     width, height = scaled.width / OVERSAMPLING, scaled.height / OVERSAMPLING  # in film pixels
     centre_x = extent_x + place[0] * (width - 2 * extent_x)
     centre_y = extent_y + place[1] * (height - 2 * extent_y)
-    pictures = [_look(scaled, affine, (centre_x, centre_y), size) for affine in affines]
-    return np.stack([np.asarray(picture) for picture in pictures])
+    film = [_film_frame(scaled, affine, (centre_x, centre_y), size) for affine in affines]
+    return np.stack([np.asarray(frame) for frame in film])
 
 
 def _band_limited(photo: Image.Image, scale: float) -> Image.Image:
-    """The photograph at ``OVERSAMPLING`` pixels a film pixel; ``scale``: photo pixels a film pixel.
+    """Resample ``photo`` to ``OVERSAMPLING`` pixels per film pixel.
 
-    Sampling this bilinearly is smooth. (Pillow's bicubic transform would be sharper, but its
-    kernel does not reproduce a slope: things wobble by .15 pixels as they pass pixel centres.)
+    ``scale``: photo pixels per film pixel. Bilinear samples of the result move smoothly. (Pillow's
+    bicubic transform would be sharper, but its kernel does not reproduce linear gradients: moving
+    edges would wobble by 0.15 pixels.)
     """
     size = [math.ceil(edge / scale) for edge in photo.size]
     film_sized = photo.resize((size[0], size[1]), Image.Resampling.LANCZOS)
@@ -65,7 +70,10 @@ def _band_limited(photo: Image.Image, scale: float) -> Image.Image:
 
 
 def _window_affines(move: CameraMove, frames: int) -> list[np.ndarray]:
-    """Per frame a 2x3 matrix: offset from the film's centre -> offset from the window's centre."""
+    """One 2x3 matrix per frame: offset from the frame's centre -> offset in the filmed region.
+
+    Both are in film pixels; the latter is measured from the centre of the filmed region.
+    """
     affines = []
     for index in range(frames):
         step = index - (frames - 1) / 2
@@ -78,7 +86,7 @@ def _window_affines(move: CameraMove, frames: int) -> list[np.ndarray]:
 
 
 def _half_extents(affines: list[np.ndarray], size: tuple[int, int]) -> tuple[float, float]:
-    """Half width and half height, in film pixels, of what all frames together cover."""
+    """Half the width and height of the region that all frames together cover, in film pixels."""
     corners = np.array(
         [[sx * size[0] / 2, sy * size[1] / 2, 1] for sx in (-1, 1) for sy in (-1, 1)]
     )
@@ -87,10 +95,10 @@ def _half_extents(affines: list[np.ndarray], size: tuple[int, int]) -> tuple[flo
     return float(half_width), float(half_height)
 
 
-def _look(
+def _film_frame(
     photo: Image.Image, affine: np.ndarray, centre: tuple[float, float], size: tuple[int, int]
 ) -> Image.Image:
-    """One frame: Pillow maps output to input coordinates, both from their top left corner."""
+    """Render one frame; Pillow maps output to input coordinates, both from the top left corner."""
     (a, b, x), (d, e, y) = affine
     half_x, half_y = size[0] / 2, size[1] / 2
     corner_x = centre[0] + x - a * half_x - b * half_y

@@ -1,10 +1,10 @@
 """Builds the demo's videos: an unlabelled corpus and a small labelled motion set.
 
-    ROOT/corpus/*.mp4                       cuts of real clips, photographs under a moving camera
+    ROOT/corpus/*.mp4                       cuts of real videos, and filmed photographs
     ROOT/motion/{train,test}/<class>/*.mp4  the motion set
-    ROOT/sources.json                       of every file its source, cut and motion
+    ROOT/sources.json                       the source, cut and motion of each file
 
-No source of the test set appears in the training set or in the corpus.
+No source of the test set is used in the training set or in the corpus.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["DemoFootage", "make_corpus"]
 FILM_SIZE = (320, 240)  # width, height in pixels
 FILM_FPS = 25
 ENCODE_DEADLINE_SECONDS = 120
-# One thread and bit-exact flags: the same bytes, thus the same video ids, on every run.
+# One thread and bit-exact flags, so that every run writes the same bytes: the same video ids.
 H264 = (
     *("-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p"),
     *("-threads", "1", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"),
@@ -43,13 +43,15 @@ H264 = (
 
 @dataclass(frozen=True, slots=True)
 class DemoFootage:
-    """Where the demo's videos lie."""
+    """The paths of the demo's videos, and how many there are."""
 
     corpus: Path
     motion: Path
     sources: Path
     clips: int
+    """Number of clips in both sets."""
     frames: int
+    """Number of frames in all clips."""
 
 
 def make_corpus(
@@ -59,15 +61,15 @@ def make_corpus(
     jobs: int = 2,
     progress: Progress | None = None,
 ) -> DemoFootage:
-    """Write ``clips`` (default: all of ``demo_clips()``) below ``root``, unless they are there.
+    """Write ``clips`` (default: all of ``demo_clips()``) below ``root``, unless they exist.
 
-    A second call writes only what is missing; ``jobs`` clips are made at a time. Raises
-    DistInitError if the demo's packages are missing or ffmpeg refuses a clip.
+    A later call writes only the missing clips; ``jobs`` clips are written at the same time. Raises
+    DistInitError if a package with footage is missing or if ffmpeg fails.
     """
     clips = demo_clips() if clips is None else tuple(clips)
     progress = progress or NullProgress()
     sources = root / "sources.json"
-    _begin(root, sources, clips)
+    _prepare(root, sources, clips)
     missing = [clip for clip in clips if not (root / clip.path).is_file()]
     progress.start("footage", total=len(clips), unit="clips", done=len(clips) - len(missing))
     with ThreadPoolExecutor(jobs) as pool:
@@ -78,10 +80,11 @@ def make_corpus(
     return DemoFootage(root / "corpus", root / "motion", sources, len(clips), frames)
 
 
-def _begin(root: Path, sources: Path, clips: Sequence[Clip]) -> None:
-    """Put sources.json there; clips of another recipe under the same names are removed first.
+def _prepare(root: Path, sources: Path, clips: Sequence[Clip]) -> None:
+    """Write sources.json, after removing clips that another recipe wrote under the same names.
 
-    From then on a clip that exists is whole and of this recipe, so an interrupted call continues.
+    Afterwards every clip that exists is complete and of this recipe, so that a call after an
+    interruption can keep it.
     """
     for folder in {root, *((root / clip.path).parent for clip in clips)}:
         remove_dead_partials(folder)
@@ -94,7 +97,7 @@ def _begin(root: Path, sources: Path, clips: Sequence[Clip]) -> None:
 
 
 def _listing(clips: Sequence[Clip]) -> str:
-    """The text of sources.json."""
+    """The content of sources.json."""
     entries = {}
     for clip in clips:
         source = VIDEOS[clip.source] if isinstance(clip, CutClip) else PHOTOS[clip.source]
@@ -131,7 +134,7 @@ def _encode(frames_NHWC: np.ndarray, path: Path) -> None:
 
 
 def _cut(video: Path, path: Path, clip: CutClip) -> None:
-    """Whole frames by number, square pixels, the film's height."""
+    """Cut frames by index, and scale them to square pixels and the height of the film."""
     end = clip.first_frame + clip.frame_count
     filters = (
         f"trim=start_frame={clip.first_frame}:end_frame={end},setpts=PTS-STARTPTS,"

