@@ -1,4 +1,4 @@
-"""The cache against an independent path: PyAV decodes, torchvision preprocesses."""
+"""The cache compared with an independent computation: PyAV decodes, torchvision preprocesses."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_logits_agree_with_pyav_and_the_torchvision_preset(
     assert kl_N.mean() <= 0.01
 
 
-def test_frame_counts_and_times_are_pyavs(cache: TargetCache, clips: Path) -> None:
+def test_frame_counts_and_times_equal_pyavs(cache: TargetCache, clips: Path) -> None:
     paths = {row["video_id"]: row["path"] for row in cache.videos.to_pylist()}
     tables = [pq.read_table(p) for p in sorted((cache.layout.root / "frames").iterdir())]
     rows = [row for table in tables for row in table.to_pylist()]
@@ -99,7 +99,7 @@ def test_frame_counts_and_times_are_pyavs(cache: TargetCache, clips: Path) -> No
         assert stored == {i: times[i] for i in range(0, len(times), STRIDE)}
 
 
-def test_entropies_are_those_of_the_fp32_logits(
+def test_stored_entropies_equal_those_of_the_reference_logits(
     cache: TargetCache, reference: dict[str, torch.Tensor]
 ) -> None:
     video = next(r for r in cache.videos.to_pylist() if r["path"] == "bikes.mp4")

@@ -1,4 +1,4 @@
-"""The ready configurations load, and say what the paper says."""
+"""The ready-made configurations are valid and have the paper's settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_distillation_follows_the_papers_schedule(name: str) -> None:
     assert config.runtime.shards == config.runtime.workers == 4
 
 
-def test_what_sets_them_apart() -> None:
+def test_configurations_have_the_settings_they_are_named_after() -> None:
     picks = {name: distillation(f"paper_distill_{name}").targets for name in ("mse", "k_random")}
     assert [(t.loss, t.pick) for t in picks["mse"]] == [("mse", "center")]
     assert [(t.pick, t.k, t.average) for t in picks["k_random"]] == [("k_random", 2, "logits")]

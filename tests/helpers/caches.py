@@ -103,7 +103,7 @@ def outcome_of(video_id: str, frames: int, error: str | None = None) -> VideoOut
 
 @dataclass
 class Corpus:
-    """What decoding would give: frames by video name; ``broken`` names fail at their end."""
+    """Made-up videos: number of frames by name; decoding the ``broken`` ones fails at the end."""
 
     frames: dict[str, int]
     broken: frozenset[str] = frozenset()
@@ -124,7 +124,7 @@ class Corpus:
 def run_task(
     spec: GroupSpec, corpus: Corpus, block: int = 10, commit: bool = True
 ) -> tuple[UnitCommit, ...]:
-    """What a worker does, without pixels; ``commit=False`` dies just before the commit."""
+    """Do what a worker does, without pixels; with ``commit=False``, stop before the commit."""
     task = GroupWriter(spec)
     for video in spec.videos:
         name = corpus.name_of(video)
@@ -150,7 +150,7 @@ def run_all(
     order: Callable[[list[GroupSpec]], Iterable[GroupSpec]] = list,
     sampling: SamplingConfig | None = None,
 ) -> CacheManifest:
-    """What the driver does."""
+    """Do what the driver does: run all pending groups and finalise the cache."""
     with open_writer(root, corpus, teachers, sampling=sampling) as writer:
         while True:
             specs = writer.pending_groups()
@@ -179,7 +179,7 @@ def open_writer(
 
 
 def resign(root: Path) -> None:
-    """What a careful forger does: every commit record and checksum is made to fit the files."""
+    """Do what an attacker would: make all commit records and checksums match the files."""
     layout = CacheLayout(root)
     for path in root.glob("teachers/*/commits/*.json"):
         commit = json.loads(path.read_text())

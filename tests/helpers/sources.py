@@ -32,7 +32,7 @@ def video_id_of(name: str) -> str:
 
 
 def logits_of(video_id: str, teacher: str, frame: int) -> NDArray[np.float32]:
-    """What the made-up teacher says, as float16 stores it; frames differ in how sure it is."""
+    """Made-up logits, rounded to float16; their entropy differs between frames."""
     key = hashlib.sha256(f"{video_id}/{teacher}/{frame}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
     logits = rng.uniform(0.2, 6) * rng.standard_normal(CLASSES[teacher])

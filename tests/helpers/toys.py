@@ -20,7 +20,7 @@ from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
 
 
 class Net(nn.Module):
-    """One convolution, batch norm if wanted, and a mean: differentiable in a millisecond."""
+    """A convolution, an optional batch norm and a mean: a tiny network that trains fast."""
 
     feature_dim = 4
 
@@ -36,7 +36,7 @@ class Net(nn.Module):
 
 @dataclass
 class ToyTask:
-    """Samples 0 .. n-1: noise pixels that depend on the sample alone, three classes."""
+    """Samples 0 .. count-1 of three classes; their noise pixels depend only on the sample."""
 
     count: int = 16
     norm: bool = True

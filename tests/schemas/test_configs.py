@@ -1,4 +1,4 @@
-"""Configurations are closed, frozen and described field by field."""
+"""Configurations are immutable, refuse unknown keys, and describe every field."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_unknown_protocols_are_refused(bad: str) -> None:
         EvaluationConfig(protocol=bad)
 
 
-def test_one_threshold_at_a_time() -> None:
+def test_two_thresholds_at_once_are_refused() -> None:
     with pytest.raises(ValidationError, match="not both"):
         FilterConfig(max_entropy_nats=1.0, keep_fraction=0.5)
 
@@ -93,5 +93,5 @@ def test_a_sampling_mode_needs_its_value() -> None:
         ({"mode": "per_video", "per_video": 8}, "8 a video"),
     ],
 )
-def test_a_sampling_reads_as_text(values: dict[str, object], text: str) -> None:
+def test_a_sampling_has_a_short_description(values: dict[str, object], text: str) -> None:
     assert str(SamplingConfig.model_validate(values)) == text

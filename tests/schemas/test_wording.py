@@ -1,4 +1,4 @@
-"""Counts as people read them."""
+"""Counts in messages, and texts with control characters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distinit.schemas.wording import counted, one_line, printable, printable_jso
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 failed videos"), (1, "1 failed video"), (2, "2 failed videos")]
 )
-def test_one_is_singular(count: int, text: str) -> None:
+def test_counts_use_singular_and_plural(count: int, text: str) -> None:
     assert counted(count, "failed video") == text
 
 
@@ -28,17 +28,17 @@ def test_one_is_singular(count: int, text: str) -> None:
         ("\U000e0001", "\\U000e0001"),
     ],
 )
-def test_what_could_act_on_a_terminal_is_escaped(text: str, shown: str) -> None:
+def test_characters_that_control_a_terminal_are_escaped(text: str, shown: str) -> None:
     assert one_line(text) == shown
     one_line(text).encode()
 
 
-def test_line_breaks_of_our_own_stay() -> None:
+def test_printable_keeps_line_breaks() -> None:
     assert printable("a\nb\x1b") == "a\nb\\x1b"
     assert one_line(3) == printable(3) == "3"
 
 
-def test_json_for_scripts_keeps_its_values_and_cannot_act_on_a_terminal() -> None:
+def test_printable_json_keeps_its_values_and_cannot_control_a_terminal() -> None:
     record = {"path": "a\x1b\x7f\x9b\u202e\U000e0001 ü 日本.mp4"}
     text = json.dumps(record, indent=2, ensure_ascii=False)
     shown = printable_json(text)

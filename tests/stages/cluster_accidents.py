@@ -1,9 +1,9 @@
-"""Accidents on a real Ray cluster of several nodes on this machine; ``test_extract_cluster``.
+"""Kills workers and nodes of a real Ray cluster on this machine; used by test_extract_cluster.
 
     python cluster_accidents.py CORPUS OUT FFMPEG
 
-A process of its own, since a process has one Ray connection. Prints a JSON line for each accident.
-The kernel's out-of-memory killer sends SIGKILL to a worker; so does ``oom`` here, from outside.
+It is a separate process, because a process can have only one Ray connection. It prints one JSON
+line per accident. ``kill_worker`` sends SIGKILL, as the kernel's out-of-memory killer does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from distinit.stages.extract import ExtractResult, extract
 
 CORPUS, OUT, FFMPEG = (Path(argument) for argument in sys.argv[1:4])
 
-# Slow enough for accidents to hit the middle; kills its worker when told to (a video that does).
+# An ffmpeg that is slow, so that accidents happen in the middle of the work, and that kills the
+# worker when it decodes e.mp4, as long as the file kills-workers exists.
 SCRIPT = f"""#!/bin/sh
 case "$*" in *rawvideo*) sleep 0.4;; esac
 test -e {OUT}/kills-workers && case "$*" in
@@ -34,20 +35,20 @@ exec {FFMPEG} "$@"
 
 
 class Accidents(NullProgress):
-    """Calls each of ``happen`` once: the first when a video is through, each next two later."""
+    """Runs ``accidents``: the first after one video is done, each further one two videos later."""
 
-    def __init__(self, *happen: Callable[[], None]) -> None:
-        self._happen = list(happen)
+    def __init__(self, *accidents: Callable[[], None]) -> None:
+        self._accidents = list(accidents)
         self._next = 1
 
     @property
     def left(self) -> int:
-        return len(self._happen)
+        return len(self._accidents)
 
-    def advance(self, amount: float = 1, **figures: Any) -> None:
-        if self._happen and figures.get("videos", (0, 0))[0] >= self._next:
+    def advance(self, amount: float = 1, **shown: Any) -> None:
+        if self._accidents and shown.get("videos", (0, 0))[0] >= self._next:
             self._next += 2
-            self._happen.pop(0)()
+            self._accidents.pop(0)()
 
 
 def run(name: str, progress: Any = None, **changes: Any) -> ExtractResult:
@@ -64,7 +65,7 @@ def run(name: str, progress: Any = None, **changes: Any) -> ExtractResult:
 
 
 def processes(needle: str) -> Iterator[int]:
-    """Pids of living processes whose command line contains ``needle`` and, below it, our mark."""
+    """Pids of our processes (marked in their environment) with ``needle`` in the command line."""
     mark = f"DISTINIT_TEST_MARK={OUT}".encode()
     for folder in Path("/proc").iterdir():
         try:
@@ -75,31 +76,32 @@ def processes(needle: str) -> Iterator[int]:
             continue
 
 
-def oom() -> None:
-    """SIGKILL a worker that is at work."""
+def kill_worker() -> None:
+    """Send SIGKILL to a busy worker."""
     os.kill(next(processes("ray::DistInitWorker.run")), signal.SIGKILL)
 
 
-def say(accident: str, began: float, result: ExtractResult, **more: Any) -> None:
+def report(accident: str, began: float, result: ExtractResult, **more: Any) -> None:
+    """Print the line of an accident."""
     failed = {video.path: video.error for video in result.failed}
     line = {"accident": accident, "digest": result.content_digest, "failed": failed}
     print(json.dumps({**line, "seconds": round(time.monotonic() - began, 1), **more}), flush=True)
 
 
 def accidents(cluster: Any, nodes: list[Any]) -> None:
-    """A worker dies, then a node goes for good; then a video that kills every worker it meets."""
+    """Kill a worker and remove a node; then extract a video that kills every worker."""
     began = time.monotonic()
-    both = Accidents(oom, lambda: cluster.remove_node(nodes.pop(), allow_graceful=False))
+    both = Accidents(kill_worker, lambda: cluster.remove_node(nodes.pop(), allow_graceful=False))
     result = run("lossy", both)
-    say("worker killed, node removed", began, result, accidents_left=both.left)
+    report("worker killed, node removed", began, result, accidents_left=both.left)
 
     began = time.monotonic()
     (OUT / "kills-workers").touch()
     result = run("deadly")
     (OUT / "kills-workers").unlink()
-    say("deadly video", began, result, summary=result.summary())
+    report("deadly video", began, result, summary=result.summary())
     began = time.monotonic()
-    say("deadly video retried", began, run("deadly", retry_failed=True, compute={"workers": 0}))
+    report("deadly video retried", began, run("deadly", retry_failed=True, compute={"workers": 0}))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Real videos that the stage tests share, and a finetune run; nothing may write into them."""
+"""Real videos and a finetune run that the tests of stages share; no test may change them."""
 
 from __future__ import annotations
 

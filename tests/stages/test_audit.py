@@ -1,4 +1,4 @@
-"""The audit of a small real cache: exact figures, a page that needs nothing and escapes all."""
+"""The audit of a small real cache: exact statistics, a self-contained page, escaped text."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AuditResult]
 
 
 class Page(HTMLParser):
-    """Tags, sources and text of a page."""
+    """Parses a page for its tags, links, event handlers and text."""
 
     def __init__(self, document: str) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_counts(report: tuple[Path, AuditResult]) -> None:
+def test_videos_frames_and_failures_are_counted(report: tuple[Path, AuditResult]) -> None:
     out, result = report
     assert (result.videos, result.failed_videos, result.frames) == (4, 1, 76)
     assert result.failures[0].path == BROKEN
@@ -164,7 +164,9 @@ def test_counts(report: tuple[Path, AuditResult]) -> None:
     assert len(json.loads((out / "audit.json").read_text())["content_digest"]) == 64
 
 
-def test_summary_says_the_figures_and_where_the_page_is(report: tuple[Path, AuditResult]) -> None:
+def test_the_summary_has_the_statistics_and_the_path_of_the_page(
+    report: tuple[Path, AuditResult],
+) -> None:
     out, result = report
     lines = result.summary().splitlines()
     assert lines[0] == "3 videos, 76 frames (1 video failed)"
@@ -198,10 +200,10 @@ def test_classes_and_videos_are_named_and_ordered(report: tuple[Path, AuditResul
     last = [(row.path, row.frames) for row in confidence.least_confident_videos]
     # Means: mixed (ln 2 + ln 4) / 4 = .52, half ln 2 = .69, unsure ln 4.
     assert (first, last) == ([("mixed.mp4", 4), ("half <b>&amp;.mp4", 2)], [("unsure.mp4", 70)])
-    sure = confidence.most_confident_frames
-    assert [row.path for row in sure] == ["mixed.mp4", "half <b>&amp;.mp4", "unsure.mp4"]
-    assert (sure[0].frame_index, sure[0].top1_name) == (0, LABELS[0])
-    assert sure[1].top1_probability == pytest.approx(0.5)
+    best = confidence.most_confident_frames
+    assert [row.path for row in best] == ["mixed.mp4", "half <b>&amp;.mp4", "unsure.mp4"]
+    assert (best[0].frame_index, best[0].top1_name) == (0, LABELS[0])
+    assert best[1].top1_probability == pytest.approx(0.5)
 
 
 def test_feature_teachers_have_no_entropy(report: tuple[Path, AuditResult]) -> None:
@@ -212,7 +214,7 @@ def test_feature_teachers_have_no_entropy(report: tuple[Path, AuditResult]) -> N
     assert not [name for name in result.pictures if name.startswith("pool")]
 
 
-def test_pictures_are_there(report: tuple[Path, AuditResult]) -> None:
+def test_pictures_are_written(report: tuple[Path, AuditResult]) -> None:
     out, result = report
     names = ("entropy", "kept", "classes", "most-confident", "least-confident")
     assert result.pictures == tuple(f"net-{name}.png" for name in names)
@@ -223,7 +225,7 @@ def test_pictures_are_there(report: tuple[Path, AuditResult]) -> None:
     assert left_over == {"report.html", "audit.json"}
 
 
-def test_the_page_needs_no_other_file(report: tuple[Path, AuditResult]) -> None:
+def test_the_page_refers_to_no_other_file(report: tuple[Path, AuditResult]) -> None:
     document = (report[0] / "report.html").read_text()
     page = Page(document)
     assert page.images == 3 + 2 * 3  # plots, then two sheets of three frames
@@ -242,14 +244,14 @@ def test_the_page_shows_hostile_names_as_text(report: tuple[Path, AuditResult]) 
         assert text in page.text
 
 
-def test_without_a_frame_store_there_are_plots_only(tmp_path: Path) -> None:
+def test_without_a_frame_store_there_are_only_plots(tmp_path: Path) -> None:
     write_cache(tmp_path / "cache", [make_record("net", "logits")])
     result = audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(tmp_path / "report")))
     assert result.pictures == ("net-entropy.png", "net-kept.png", "net-classes.png")
     assert Page((tmp_path / "report/report.html").read_text()).images == 3
     confidence = result.teachers[0].confidence
     assert confidence is not None
-    assert len(confidence.most_confident_frames) == 3  # named in audit.json all the same
+    assert len(confidence.most_confident_frames) == 3  # still listed in audit.json
 
 
 def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
@@ -259,7 +261,7 @@ def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
-def test_flow_makes_no_contact_sheets(tmp_path: Path) -> None:
+def test_a_flow_store_is_refused(tmp_path: Path) -> None:
     write_cache(tmp_path / "cache", [make_record("net", "logits")])
     spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="test")
     FrameStoreWriter(tmp_path / "flow", FrameGeometry(), "0" * 64, spec).finalise([])
@@ -272,7 +274,7 @@ def test_flow_makes_no_contact_sheets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cache", "cache/teachers", "store"])
-def test_no_report_is_written_into_what_is_audited(tmp_path: Path, name: str) -> None:
+def test_a_report_inside_a_cache_or_store_is_refused(tmp_path: Path, name: str) -> None:
     write_cache(tmp_path / "cache", [make_record("teacher", "logits")])
     write_store(tmp_path / "store")
     before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""``distinit cache verify``: verdicts, exit codes, the expected digest, and the way to a repair."""
+"""``distinit cache verify``: verdicts, exit codes, the expected digest, and repair."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_sound_cache_is_ok_and_its_digest_is_shown(cache: Path, done: tuple[Path, str]) -> None:
+def test_an_intact_cache_is_ok_and_its_digest_is_printed(
+    cache: Path, done: tuple[Path, str]
+) -> None:
     code, text = verify(cache)
     assert code == 0
     assert text.splitlines()[0].startswith("ok: ")
@@ -62,7 +64,7 @@ def test_a_sound_cache_is_ok_and_its_digest_is_shown(cache: Path, done: tuple[Pa
 
 
 @pytest.mark.parametrize("options", [(), ("--quick",)])
-def test_another_digest_than_expected_is_exit_code_1_with_both(
+def test_an_unexpected_digest_gives_exit_code_1_and_prints_both(
     cache: Path, done: tuple[Path, str], options: tuple[str, ...]
 ) -> None:
     code, text = verify(cache, "--expect", "0" * 64, *options)
@@ -73,22 +75,22 @@ def test_another_digest_than_expected_is_exit_code_1_with_both(
     assert (result.ok, result.problems, result.complete) == (False, (), True)
 
 
-def test_what_is_no_digest_is_refused(cache: Path) -> None:
+def test_an_expected_digest_that_is_not_a_digest_is_refused(cache: Path) -> None:
     with pytest.raises(ConfigError, match="no content digest"):
         cache_verify(cache, deep=False, expect="sha256:abc")
 
 
-def test_a_damaged_cache_is_exit_code_1(cache: Path) -> None:
+def test_a_damaged_cache_gives_exit_code_1(cache: Path) -> None:
     flip(cache / SHARD)
     code, text = verify(cache)
     assert code == 1
     assert text.startswith("DAMAGED: ")
     assert SHARD in text
     assert f"distinit cache verify {cache} --repair" in text
-    assert verify(cache, "--quick")[0] == 0  # sizes do not tell
+    assert verify(cache, "--quick")[0] == 0  # the size is unchanged
 
 
-def test_an_incomplete_cache_is_exit_code_3(cache: Path, done: tuple[Path, str]) -> None:
+def test_an_incomplete_cache_gives_exit_code_3(cache: Path, done: tuple[Path, str]) -> None:
     path = cache / "manifest.json"
     manifest = json.loads(path.read_text()) | {"complete": False, "content_digest": ""}
     path.write_text(json.dumps(manifest))
@@ -100,10 +102,10 @@ def test_an_incomplete_cache_is_exit_code_3(cache: Path, done: tuple[Path, str])
         assert "run the same `distinit extract` again" in text
 
 
-def test_a_repair_and_the_same_extraction_give_the_same_cache(
+def test_after_repair_the_same_extraction_restores_the_cache(
     cache: Path, corpus: Path, done: tuple[Path, str]
 ) -> None:
-    """Bits of equal size, which reopening does not look at; the frame store is there already."""
+    """Flipped bits do not change the size of a file, which is all that ``extract`` checks."""
     before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
     flip(cache / SHARD)
     flip(cache / "frames/unit-00002.parquet")
@@ -114,7 +116,7 @@ def test_a_repair_and_the_same_extraction_give_the_same_cache(
         "unit 2 of teacher other",
     )
     assert (result.exit_code, result.complete, result.ok) == (3, False, False)
-    assert result.notes == (), "the repair is no other writer"
+    assert result.notes == (), "the repair itself must not be reported as another writer"
     assert "repaired as far as possible: run the same `distinit extract` again for" in (
         result.summary()
     )
@@ -124,13 +126,13 @@ def test_a_repair_and_the_same_extraction_give_the_same_cache(
     assert verify(cache, "--expect", done[1])[0] == 0
 
 
-def test_a_repair_of_a_sound_cache_changes_nothing(cache: Path) -> None:
+def test_repairing_an_intact_cache_changes_nothing(cache: Path) -> None:
     before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
     assert verify(cache, "--repair")[0] == 0
     assert {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()} == before
 
 
-def test_a_repair_is_never_quick(cache: Path) -> None:
+def test_repair_and_quick_exclude_each_other(cache: Path) -> None:
     ended = CliRunner().invoke(main, ["cache", "verify", str(cache), "--repair", "--quick"])
     assert ended.exit_code == 2
 
@@ -152,7 +154,7 @@ def test_a_repair_is_never_quick(cache: Path) -> None:
         ("videos.parquet", 100),
     ],
 )
-def test_extract_again_repairs_what_is_lost_or_cut(
+def test_the_same_extraction_restores_missing_and_truncated_files(
     cache: Path, corpus: Path, done: tuple[Path, str], name: str, keep: int | None
 ) -> None:
     before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}

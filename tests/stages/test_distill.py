@@ -37,7 +37,7 @@ FRAMES = 20 + 33 + 12 + 41 + 150
 
 @pytest.fixture(scope="module")
 def extracted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cache and frame store of the five good videos, by the null teacher."""
+    """Cache of the null teacher and frame store, for the five good videos."""
     root = tmp_path_factory.mktemp("extracted")
     values = {
         "videos": str(corpus),
@@ -97,7 +97,7 @@ def test_a_run_opens_its_cache_once(
     assert opened == [str(extracted / "cache")]
 
 
-def test_a_run_leaves_a_student_and_its_record(extracted: Path, whole: Path) -> None:
+def test_a_run_writes_a_student_and_its_record(extracted: Path, whole: Path) -> None:
     student, record = load_student(whole)
     cache = json.loads((extracted / "cache" / "manifest.json").read_text())
     assert record.trained_by == "distill"
@@ -116,7 +116,7 @@ def test_a_run_leaves_a_student_and_its_record(extracted: Path, whole: Path) -> 
     assert result.bottleneck in result.summary().splitlines()
 
 
-def test_a_finished_run_says_so_and_keeps_its_files(extracted: Path, whole: Path) -> None:
+def test_a_finished_run_is_reported_and_keeps_its_files(extracted: Path, whole: Path) -> None:
     before = (whole / "student.safetensors").stat().st_mtime_ns
     progress = RecordingProgress()
     result = distill(config(extracted, whole), progress=progress)
@@ -130,7 +130,7 @@ def test_another_configuration_is_refused(extracted: Path, whole: Path) -> None:
         distill(config(extracted, whole, targets=[{"loss": "kl"}]))
 
 
-def test_mistakes_leave_no_run_directory(extracted: Path, tmp_path: Path) -> None:
+def test_an_invalid_configuration_leaves_no_run_directory(extracted: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown student"):
         distill(config(extracted, tmp_path / "run", student={"name": "nonsense"}))
     assert not (tmp_path / "run").exists()
@@ -140,9 +140,9 @@ def test_a_student_of_flow_learns_the_targets_of_rgb_frames(
     extracted: Path, tmp_path: Path
 ) -> None:
     flow = tmp_path / "flow"
-    said = build_flow(FlowConfig(frames=str(extracted / "frames"), out=str(flow)))
-    assert said.frames == FRAMES
-    assert f"--frames {flow}" in said.summary()
+    built = build_flow(FlowConfig(frames=str(extracted / "frames"), out=str(flow)))
+    assert built.frames == FRAMES
+    assert f"--frames {flow}" in built.summary()
     student = {"name": "tiny_r2plus1d_10", "in_channels": 2}
     changes: dict[str, Any] = {"frames": str(flow), "student": student}
     result = distill(config(extracted, tmp_path / "run", **changes))
@@ -156,14 +156,14 @@ def test_a_student_of_flow_learns_the_targets_of_rgb_frames(
     batches = [task.load(1, np.arange(8)) for task in (rgb, other)]
     assert torch.equal(batches[0].targets["target/null"], batches[1].targets["target/null"])
     assert [b.pixels_BTCHW.shape[2] for b in batches] == [3, 2]
-    # Flow of another kind is another run; a moved store is not.
+    # A moved store may be used to resume a run; a store of another kind may not.
     moved = shutil.copytree(flow, tmp_path / "moved")
     distill(config(extracted, tmp_path / "run", **changes | {"frames": str(moved)}))
     with pytest.raises(RunMismatchError, match="frames"):
         distill(config(extracted, tmp_path / "run", student=student | {"in_channels": 3}))
 
 
-def test_a_teacher_added_to_the_cache_leaves_runs_without_it_alone(
+def test_a_teacher_added_to_the_cache_does_not_affect_runs_without_it(
     extracted: Path, corpus: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(extracted, tmp_path / "copy")
@@ -192,7 +192,7 @@ def test_a_teacher_added_to_the_cache_leaves_runs_without_it_alone(
 
 
 def start(config: DistillConfig) -> subprocess.Popen[bytes]:
-    """The run in a process of its own."""
+    """Start the run in a separate process."""
     code = (
         "import sys; from distinit.schemas.distill import DistillConfig; "
         "from distinit.stages.distill import distill; "
@@ -203,13 +203,13 @@ def start(config: DistillConfig) -> subprocess.Popen[bytes]:
 
 
 def kill_after(process: subprocess.Popen[bytes], metrics: Path, lines: int) -> None:
-    """SIGKILL as soon as so many metric lines are there."""
+    """Kill ``process`` with SIGKILL as soon as it has written ``lines`` metric lines."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
             break
         if process.poll() is not None:
-            pytest.fail(f"the run ended by itself with {process.returncode}")
+            pytest.fail(f"the run ended before it was killed, with {process.returncode}")
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -218,7 +218,7 @@ def kill_after(process: subprocess.Popen[bytes], metrics: Path, lines: int) -> N
 def test_a_killed_run_resumes_to_the_same_curve_and_student(
     extracted: Path, tmp_path: Path
 ) -> None:
-    # Forty steps: the process dies well before their end, on a busy machine too.
+    # Forty steps, so that the process is killed well before the end, even on a busy machine.
     changes: dict[str, Any] = {"optimizer": {"clips_per_epoch": 80}, "targets": [{"pick": "all"}]}
     distill(config(extracted, tmp_path / "whole", **changes))
     cut = tmp_path / "cut"
@@ -246,7 +246,7 @@ def test_learning_lowers_the_loss(extracted: Path, tmp_path: Path) -> None:
 
 
 def holder_of(path: Path) -> int | None:
-    """The process that has a file open."""
+    """A process that has the file open."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if link.readlink() == path:
@@ -257,7 +257,7 @@ def holder_of(path: Path) -> int | None:
 
 
 def kill_holder(path: Path, lines: int, killed: list[int]) -> None:
-    """SIGKILL the process that writes ``path`` when it has written so many lines."""
+    """Kill the process that writes ``path`` with SIGKILL once it has written ``lines`` lines."""
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
@@ -271,7 +271,7 @@ def kill_holder(path: Path, lines: int, killed: list[int]) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_two_ray_workers_of_which_one_is_killed_train_bit_by_bit_as_one_process_does(
+def test_two_ray_workers_train_the_same_bits_as_one_process_even_if_one_is_killed(
     extracted: Path, tmp_path: Path, ray_session: None
 ) -> None:
     changes: dict[str, Any] = {"optimizer": {"clips_per_epoch": 160}}
@@ -292,7 +292,7 @@ def test_two_ray_workers_of_which_one_is_killed_train_bit_by_bit_as_one_process_
     assert len(killed) == 1
     assert (one.steps, one.clips) == (two.steps, two.clips) == (80, 320)
     assert curve(tmp_path / "two") == curve(tmp_path / "one")
-    # What two workers left at step 40 is taken up by one process.
+    # One process resumes the run of two workers at step 40.
     resumed = shutil.copytree(tmp_path / "two", tmp_path / "resumed")
     for name in ("result.json", "student.safetensors", "student.json"):
         (resumed / name).unlink()
@@ -310,7 +310,7 @@ def test_two_ray_workers_of_which_one_is_killed_train_bit_by_bit_as_one_process_
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_an_error_on_a_ray_worker_arrives_whole(
+def test_an_error_on_a_ray_worker_keeps_its_message_and_remedy(
     extracted: Path, tmp_path: Path, ray_session: None
 ) -> None:
     changes = {

@@ -1,4 +1,4 @@
-"""Caches that are not whole, clips without targets: used for what is there, and said."""
+"""Incomplete caches and clips without targets: what exists is used, what is missing is reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def extracted(corpus: Path, root: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two teachers' targets of five videos, in several units."""
+    """A complete cache: targets of two teachers for five videos, in several units."""
     return extracted(corpus, tmp_path_factory.mktemp("whole"))
 
 
@@ -80,7 +80,7 @@ def record_of(root: Path) -> StudentRecord:
 EVERY = TargetShare(with_target=1, kept=1)
 
 
-def test_the_whole_cache_leaves_nothing_to_say(copy: Path) -> None:
+def test_a_complete_cache_causes_no_warnings(copy: Path) -> None:
     result, messages = trained(copy)
     assert (result.targets, result.absent_teachers) == ({"one": EVERY}, ())
     assert (result.left_out.failed, result.incomplete_teachers) == (2, {})
@@ -90,7 +90,7 @@ def test_the_whole_cache_leaves_nothing_to_say(copy: Path) -> None:
     assert result.cache_digest == record_of(copy).cache_digest == digest
 
 
-def test_a_digest_that_is_only_claimed_is_refused(copy: Path) -> None:
+def test_a_manifest_whose_digest_differs_from_the_commits_is_refused(copy: Path) -> None:
     real = manifest_of(copy)["content_digest"]
     write_manifest(copy, content_digest="0" * 64)
     with pytest.raises(CacheCorruptError, match="is not that of the commit records") as caught:
@@ -104,13 +104,13 @@ def test_a_digest_that_is_only_claimed_is_refused(copy: Path) -> None:
         trained(copy)
 
 
-def test_one_of_two_teachers_folders_is_enough(copy: Path) -> None:
+def test_a_copy_with_the_folder_of_one_teacher_can_be_used(copy: Path) -> None:
     shutil.rmtree(copy / "cache" / "teachers" / "two")
     result, messages = trained(copy, targets=[{}])
     assert result.targets == {"one": EVERY}
     assert result.absent_teachers == ("two",)
     assert any("1 more teacher whose folder is not in this copy: two" in m for m in messages)
-    # What was read, not what the manifest says of both.
+    # The digest of the data that was read, not the one in the manifest.
     claimed = manifest_of(copy)["content_digest"]
     assert record_of(copy).cache_digest == result.cache_digest != claimed
     with pytest.raises(CacheError, match="folder of teacher two is not in this copy"):
@@ -121,7 +121,7 @@ def test_one_of_two_teachers_folders_is_enough(copy: Path) -> None:
 
 
 def incomplete(root: Path, teacher: str, units: int) -> int:
-    """As if the extraction of a teacher had been stopped after some units; the units planned."""
+    """Keep only the first ``units`` of a teacher; returns the number of all units."""
     commits = sorted((root / "cache" / "teachers" / teacher / "commits").iterdir())
     for commit in commits[units:]:
         commit.unlink()
@@ -131,7 +131,7 @@ def incomplete(root: Path, teacher: str, units: int) -> int:
     return len(commits)
 
 
-def test_an_incomplete_teacher_teaches_what_it_has_seen(copy: Path) -> None:
+def test_an_incomplete_teacher_is_used_for_the_videos_it_has(copy: Path) -> None:
     planned = incomplete(copy, "two", 1)
     assert planned > 2
     result, messages = trained(copy, "alone", targets=[{"teacher": "two"}])
@@ -140,7 +140,7 @@ def test_an_incomplete_teacher_teaches_what_it_has_seen(copy: Path) -> None:
     assert 0 < result.videos < 5
     assert result.left_out.without_targets == 5 - result.videos
     assert f"note: teacher two has 1 of {planned} units" in messages
-    # Beside a complete one its clips without a target do not count.
+    # Together with a complete teacher, clips without a target do not count in its mean.
     both, messages = trained(copy, targets=[{"teacher": "one"}, {"teacher": "two"}])
     assert both.videos == 5
     assert both.targets["one"] == EVERY
@@ -148,19 +148,21 @@ def test_an_incomplete_teacher_teaches_what_it_has_seen(copy: Path) -> None:
     assert 0 < share.with_target == share.kept < 1
     assert "of the clips had a target" in both.summary()
     assert len(record_of(copy).cache_digest or "") == 64
-    # A complete teacher of an incomplete cache is whole.
+    # A complete teacher of an incomplete cache counts as complete.
     one, messages = trained(copy, "one")
     assert one.incomplete_teachers == {}
     assert "note: the cache is not complete: the student learns from what is there" in messages
 
 
-def test_a_teacher_without_any_unit_is_an_error(copy: Path) -> None:
+def test_a_teacher_without_units_is_an_error(copy: Path) -> None:
     incomplete(copy, "two", 0)
     with pytest.raises(DistInitError, match="has a target"):
         trained(copy, targets=[{"teacher": "two"}])
 
 
-def test_more_videos_than_the_store_are_left_out(copy: Path, corpus: Path, tmp_path: Path) -> None:
+def test_videos_missing_from_the_store_are_left_out(
+    copy: Path, corpus: Path, tmp_path: Path
+) -> None:
     few = shutil.copytree(corpus / "b", tmp_path / "few")
     extracted(few, tmp_path / "other")
     (tmp_path / "other" / "cache").rename(tmp_path / "unused")
@@ -180,10 +182,10 @@ def test_every_clip_of_a_sparse_cache_has_a_target(
     extracted(corpus, tmp_path, sampling=sampling)
     result, _ = trained(tmp_path)
     assert result.targets == {"one": EVERY}
-    assert result.loss > 0.5, "it does not shrink with the rows"
+    assert result.loss > 0.5, "the loss must not shrink with the number of rows"
 
 
-def test_a_filter_that_keeps_nothing_is_an_error_before_training(copy: Path) -> None:
+def test_a_filter_that_can_keep_no_clip_is_an_error_before_training(copy: Path) -> None:
     target = {"teacher": "one", "filter": {"max_entropy_nats": 1e-9}}
     with pytest.raises(ConfigError, match="filter of teacher one keeps no clip") as caught:
         trained(copy, targets=[target])
@@ -191,15 +193,15 @@ def test_a_filter_that_keeps_nothing_is_an_error_before_training(copy: Path) -> 
     assert not (copy / "run").exists()
 
 
-def test_no_clip_kept_is_an_error_when_it_is_known(copy: Path) -> None:
-    """The mean of several frames' logits may be surer than each frame: training tells."""
+def test_a_filter_that_kept_no_clip_is_an_error_after_training(copy: Path) -> None:
+    """The mean of several logits may have a lower entropy than each: only training can tell."""
     target = {"teacher": "one", "pick": "all", "filter": {"max_entropy_nats": 1e-9}}
     with pytest.raises(ConfigError, match="dropped every clip"):
         trained(copy, targets=[target])
     assert not (copy / "run" / "result.json").exists()
 
 
-def test_a_run_does_not_lie_in_what_it_reads(copy: Path) -> None:
+def test_a_run_directory_inside_its_inputs_is_refused(copy: Path) -> None:
     for out in ("cache/run", "frames", "cache/teachers/x"):
         with pytest.raises(ConfigError, match="lies inside"):
             trained(copy, out)

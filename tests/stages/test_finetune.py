@@ -131,7 +131,7 @@ def test_the_backbone_of_a_distilled_student_is_loaded_and_its_head_is_not(
     assert result.evaluation.videos == 5
 
 
-def test_resume_after_a_kill_between_training_and_evaluation(
+def test_a_run_killed_between_training_and_evaluation_is_resumed(
     finished: tuple[FinetuneConfig, FinetuneResult], tmp_path: Path
 ) -> None:
     config, result = finished

@@ -123,7 +123,7 @@ def test_a_class_or_subset_without_decodable_videos_is_named_in_the_error(
     assert not (out / "student.safetensors").exists()
 
 
-def test_a_student_of_flow_is_trained_and_scored_on_flow(
+def test_a_flow_student_is_trained_and_evaluated_on_flow(
     configure: Callable[..., FinetuneConfig],
     finished: object,
     tmp_path: Path,

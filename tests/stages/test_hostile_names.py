@@ -1,4 +1,4 @@
-"""Names of files reach a terminal only escaped, whatever they hold; JSON stays valid."""
+"""File names with any characters are escaped before they are printed; JSON output stays valid."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ NAMES = st.text(st.characters(), min_size=1, max_size=20)
 BAD = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def acts(text: str) -> set[str]:
-    """Characters that act on a terminal, but the line breaks of the text itself."""
+def unsafe(text: str) -> set[str]:
+    """Characters in ``text`` that control a terminal, except line breaks."""
     return {c for c in text if c != "\n" and unicodedata.category(c) in BAD}
 
 
@@ -81,7 +81,7 @@ def extracted(name: str) -> ExtractResult:
 
 
 @given(NAMES)
-def test_a_name_adds_no_line_and_nothing_that_acts(name: str) -> None:
+def test_a_name_adds_no_lines_and_no_control_characters(name: str) -> None:
     plain = "x"
     frames = FramesResult(
         frames_store=name, videos=0, frames=0, failed={name: name}, damaged={name: name}, seconds=0
@@ -99,17 +99,17 @@ def test_a_name_adds_no_line_and_nothing_that_acts(name: str) -> None:
             frames.model_copy(update={"failed": {"x": "x"}, "damaged": {"x": "x"}}).summary(),
         ),
     ):
-        assert not acts(text)
+        assert not unsafe(text)
         assert text.count("\n") == same.count("\n")
-    assert not acts(element("p", name))
+    assert not unsafe(element("p", name))
 
 
 @given(NAMES)
-def test_progress_says_one_line(name: str) -> None:
+def test_a_progress_message_is_one_line(name: str) -> None:
     stream = io.StringIO()
     LogProgress(stream).message(f"failed: {name}: reason")
     assert stream.getvalue().count("\n") == 1
-    assert not acts(stream.getvalue())
+    assert not unsafe(stream.getvalue())
     events = io.StringIO()
     JsonProgress(events).message(name)
     assert events.getvalue().isascii()
@@ -118,9 +118,9 @@ def test_progress_says_one_line(name: str) -> None:
 
 @settings(max_examples=30)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12))
-def test_a_command_can_be_pasted(argument: str) -> None:
+def test_a_printed_command_can_be_pasted_into_a_shell(argument: str) -> None:
     line = shell_line(["printf", "%s|", argument])
-    assert not acts(line)
+    assert not unsafe(line)
     assert "\n" not in line
     command = ["bash", "-c", line]
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
@@ -129,7 +129,7 @@ def test_a_command_can_be_pasted(argument: str) -> None:
 
 
 def hostile_corpus(root: Path) -> list[str]:
-    """Videos with hostile names: good ones, a broken one, a copy, a dangling link, no UTF-8."""
+    """Videos with hostile names: good, broken, copied, a dangling link, a name not in UTF-8."""
     root.mkdir()
     for seed, name in enumerate(HOSTILE):
         made = make_video(root / "plain.mp4", frames=4, seed=seed)
@@ -143,13 +143,13 @@ def hostile_corpus(root: Path) -> list[str]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """The command in a separate process."""
+    """Run the command in a separate process."""
     command = [sys.executable, "-m", "distinit.cli", *arguments]
     return subprocess.run(command, capture_output=True, check=False)
 
 
 def run_here(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """The command in this process, which has imported everything already."""
+    """Run the command in this process, which is faster: everything is imported already."""
     done = CliRunner().invoke(main, arguments)
     return subprocess.CompletedProcess(
         arguments, done.exit_code, done.stdout_bytes, done.stderr_bytes
@@ -160,67 +160,67 @@ def run_here(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 def hostile(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[subprocess.CompletedProcess[bytes]]]:
-    """A cache of hostile names, and what was printed while it was made and looked at."""
+    """A cache of videos with hostile names, and the output of the commands that were run on it."""
     home = tmp_path_factory.mktemp("hostile")
     hostile_corpus(home / "v")
     extract = ["extract", "--videos", str(home / "v"), "--teacher", "null"]
     extract += ["--cache", str(home / "cache"), "--frames", str(home / "frames")]
-    said = [run(*extract)]
+    outputs = [run(*extract)]
     (home / "v" / HOSTILE[2]).unlink()
     (home / "v" / HOSTILE[3]).rename(home / "v" / "renamed\n\x1b[2J.mp4")
-    said += [
+    outputs += [
         run_here(*extract, "--max-failed", "0"),
         run_here(*extract, "--json"),
         run_here("cache", "verify", str(home / "cache")),
         run_here("audit", str(home / "cache"), "--out", str(home / "audit")),
     ]
-    return home, said
+    return home, outputs
 
 
-def test_nothing_printed_acts_on_a_terminal(
+def test_no_output_contains_control_characters(
     hostile: tuple[Path, list[subprocess.CompletedProcess[bytes]]],
 ) -> None:
-    _, said = hostile
-    assert [done.returncode for done in said] == [0, 1, 0, 0, 0]
-    for done in said:
+    _, outputs = hostile
+    assert [done.returncode for done in outputs] == [0, 1, 0, 0, 0]
+    for done in outputs:
         text = (done.stdout + done.stderr).decode()
         assert "Traceback" not in text
-        assert not acts(text), done.args
-    texts = [(done.stdout + done.stderr).decode() for done in said]
+        assert not unsafe(text), done.args
+    texts = [(done.stdout + done.stderr).decode() for done in outputs]
     forged = [[line for line in text.splitlines() if line.startswith("ok: ")] for text in texts]
-    assert [len(lines) for lines in forged] == [0, 0, 0, 1, 0], "verify alone says so"
+    assert [len(lines) for lines in forged] == [0, 0, 0, 1, 0], "only verify prints that line"
 
 
-def test_every_video_is_told_by_its_escaped_name(
+def test_every_video_is_reported_with_its_escaped_name(
     hostile: tuple[Path, list[subprocess.CompletedProcess[bytes]]],
 ) -> None:
-    _, said = hostile
-    first = said[0].stdout.decode()
+    _, outputs = hostile
+    first = outputs[0].stdout.decode()
     assert "8 of 11 videos" in first
     assert "  1 x no such file\n      link\\n\\x1b[0m.mp4\n" in first
     assert "  1 x its name is not UTF-8 text\n      \\udcff\\n.mp4: rename it\n" in first
     assert re.search(r"duplicate +1  copy\\n.mp4 = ", first) or "= copy\\n.mp4" in first
     assert r"1 file with other extensions left out: .\x1b[7m 1" in first
     assert r"renamed         1  \x1b]0;title\x07.mp4 -> renamed\n\x1b[2J.mp4" in (
-        said[1].stderr.decode()
+        outputs[1].stderr.decode()
     )
-    later = json.loads(said[2].stdout)
+    later = json.loads(outputs[2].stdout)
     paths = {video["path"] for video in later["failed"]}
     assert paths == {"broken\n\x1b[1m.mp4", "link\n\x1b[0m.mp4", "\\udcff\n.mp4"}
     assert later["corpus"]["gone"]["names"] == [HOSTILE[2]]
-    assert later["corpus"]["renamed"]["count"] == 0, "told by the run before"
+    assert later["corpus"]["renamed"]["count"] == 0, "reported by the run before"
 
 
-def test_the_report_shows_them_escaped(
+def test_the_report_contains_escaped_names(
     hostile: tuple[Path, list[subprocess.CompletedProcess[bytes]]],
 ) -> None:
     home, _ = hostile
     html = (home / "audit/report.html").read_text()
-    assert not acts(html)
+    assert not unsafe(html)
     assert r"broken" in html
 
 
-def test_a_plan_names_what_cannot_be_stored(tmp_path: Path) -> None:
+def test_a_plan_reports_videos_whose_names_are_not_utf8(tmp_path: Path) -> None:
     make_video(tmp_path / "v/a.mp4", frames=4)
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/v/\xff.mp4")).write_bytes(b"x")
     (tmp_path / "v/notes.txt").touch()

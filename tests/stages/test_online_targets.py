@@ -1,4 +1,4 @@
-"""The loss from cached targets against that of a teacher that runs beside the student."""
+"""The loss from cached targets, compared with that of a teacher that runs during training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BACKBONES = ("tiny_r2plus1d_10", "r2plus1d_18")
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One network under every encoding, and once more over mirrored frames."""
+    """Targets of one network in every encoding, and of the same network for mirrored frames."""
     root = tmp_path_factory.mktemp("online")
     for seed, (name, frames) in enumerate(VIDEOS.items()):
         # Square, so that a centre crop of the mirror image is the mirror image of the crop.
@@ -54,15 +54,15 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def online(extracted: Path) -> dict[tuple[str, bool], Tensor]:
     """fp32 logits [frames, 1000] of (video, mirrored), from full-size frames, without a cache."""
     teacher = load_teacher(TeacherRequest(name=LITE))
-    said = {}
+    logits = {}
     for row in TargetCache.open(extracted / "cache").videos.to_pylist():
         path = extracted / "videos" / row["path"]
         with open_video(path, {"full": teacher.view}, DecodeConfig()) as stream:
             frames = np.concatenate([block.views["full"].copy() for block in stream])
         for mirrored in (False, True):
-            seen = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
-            said[row["video_id"], mirrored] = torch.from_numpy(teacher.forward(seen))
-    return said
+            shown = np.ascontiguousarray(frames[:, :, ::-1]) if mirrored else frames
+            logits[row["video_id"], mirrored] = torch.from_numpy(teacher.forward(shown))
+    return logits
 
 
 def task_of(extracted: Path, teacher: str, flipped: str | None = None) -> DistillTask:
@@ -81,7 +81,7 @@ def task_of(extracted: Path, teacher: str, flipped: str | None = None) -> Distil
 def online_loss(
     task: DistillTask, online: dict[tuple[str, bool], Tensor], outputs: Tensor, mirror: bool
 ) -> Tensor:
-    """Cross entropy with the teacher's fp32 answer to the centre frame of every clip."""
+    """Cross entropy with the teacher's fp32 output for the centre frame of every clip."""
     choices = task._sampler.choices(0, np.arange(CLIPS))
     rows = []
     for video, frames, flip in zip(choices.video_N, choices.frames_NT, choices.flip_N, strict=True):
@@ -95,7 +95,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_cached_targets_give_the_loss_and_gradient_of_an_online_teacher(
+def test_cached_targets_give_the_same_loss_and_gradient_as_an_online_teacher(
     extracted: Path,
     online: dict[tuple[str, bool], Tensor],
     backbone: str,
@@ -103,7 +103,7 @@ def test_cached_targets_give_the_loss_and_gradient_of_an_online_teacher(
 ) -> None:
     student = new_student(StudentConfig(name=backbone), {"head": 1000}, seed=0)
     with torch.no_grad():
-        student.heads["head"].weight.mul_(100)  # opinions, as after some training
+        student.heads["head"].weight.mul_(100)  # outputs of the size that training gives
     losses, gradients = {}, {}
     for name in ENCODINGS:
         task = task_of(extracted, name)
@@ -130,7 +130,7 @@ def test_cached_targets_give_the_loss_and_gradient_of_an_online_teacher(
     assert gradients["float16"] < gradients["int8"] < gradients["topk-128"] < gradients["topk-32"]
 
 
-def test_flipped_clips_get_what_the_teacher_says_of_the_mirrored_frame(
+def test_flipped_clips_have_the_targets_of_mirrored_frames(
     extracted: Path, online: dict[tuple[str, bool], Tensor]
 ) -> None:
     task = task_of(extracted, "float16", flipped="mirror")
@@ -147,4 +147,4 @@ def test_flipped_clips_get_what_the_teacher_says_of_the_mirrored_frame(
     assert mirror.fingerprint != plain.fingerprint
     without = plain.identity.model_dump(mode="json", exclude={"probe"})
     del without["preprocessing"]["flip"]
-    assert plain.fingerprint == sha256_of(without), "as it was before there was a flip"
+    assert plain.fingerprint == sha256_of(without), "as before the field flip was added"

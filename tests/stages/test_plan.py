@@ -1,4 +1,4 @@
-"""``plan`` on tiny real videos: what it counts is what an extraction then has."""
+"""``plan`` on tiny real videos: its counts are those of an extraction."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def run(videos: Path, **changes: Any) -> PlanResult:
     return plan(PlanConfig.model_validate(values | changes))
 
 
-def test_a_look_at_every_video_counts_exactly_and_writes_nothing(corpus: Path) -> None:
+def test_a_sample_of_all_videos_gives_exact_counts_and_writes_nothing(corpus: Path) -> None:
     before = sorted(corpus.rglob("*"))
     result = run(corpus, teachers=[{"name": "null"}], sample=50)
     assert (result.videos, result.sampled) == (7, 7)
     assert result.unreadable >= 1
-    # The torn video may announce frames: only decoding it whole tells.
+    # The header of the truncated video may announce frames that do not exist.
     assert GOOD_FRAMES <= result.frames.expected <= GOOD_FRAMES + 41, result
     assert result.frames.low == result.frames.high == result.frames.expected
     assert result.rows == result.frames
@@ -41,7 +41,7 @@ def test_a_look_at_every_video_counts_exactly_and_writes_nothing(corpus: Path) -
     assert sorted(corpus.rglob("*")) == before
 
 
-def test_the_sample_is_the_same_every_time_and_sampling_counts(corpus: Path) -> None:
+def test_the_sample_is_the_same_in_each_run_and_rows_follow_the_sampling(corpus: Path) -> None:
     names = [f"{name}\n" for name in ("a.mp4", "b/c.mp4", "b/d [1].mp4", "e.mp4", "long.mp4")]
     listed = corpus.parent / "plan.txt"
     listed.write_text("".join(f"{corpus}/{name}" for name in names))

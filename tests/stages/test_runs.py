@@ -97,12 +97,14 @@ def test_the_table_and_the_json_agree(folder: Path) -> None:
     assert json.loads(printed) == list_runs(folder).model_dump(mode="json")
 
 
-def test_a_damaged_result_is_unreadable_not_finished(folder: Path) -> None:
+def test_a_run_with_a_damaged_result_is_unreadable_and_not_finished(folder: Path) -> None:
     (folder / "tuned" / "result.json").write_text("{")
     assert list_runs(folder).runs[-1].state == "unreadable"
 
 
-def test_a_folder_without_runs_and_a_missing_folder(tmp_path: Path) -> None:
+def test_a_folder_without_runs_gives_an_empty_list_and_a_missing_one_an_error(
+    tmp_path: Path,
+) -> None:
     assert list_runs(tmp_path).summary() == f"no run directory below {tmp_path}"
     with pytest.raises(ConfigError, match="is not a folder"):
         list_runs(tmp_path / "nowhere")
@@ -144,7 +146,7 @@ def test_damaged_files_of_a_run_never_cause_a_traceback(
         {"optimizer": [1], "student": {"name": "a\u001b[31mb\nok"}},
     ],
 )
-def test_any_configuration_of_a_run_is_listed(folder: Path, config: dict[str, object]) -> None:
+def test_runs_with_any_configuration_are_listed(folder: Path, config: dict[str, object]) -> None:
     path = folder / "distill" / "stopped" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
     stopped = list_runs(folder).runs[1]
