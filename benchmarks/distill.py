@@ -14,8 +14,8 @@ Four variants take turns, a few steps each, several times. The results are media
   2 % of a fed step.
 
 On a CPU, the student uses the cores that the loader threads leave free, in every variant. The
-benchmark also prints which share of the device's measured matrix product rate the resident step
-reaches.
+benchmark also prints the speed of the resident step as a percentage of the device's measured speed
+for matrix products.
 """
 
 from __future__ import annotations
@@ -209,13 +209,35 @@ def goals_met(results: dict[str, float]) -> dict[str, bool]:
 @click.command(help=__doc__)
 @click.option("--cache", required=True, help="Folder of the target cache.")
 @click.option("--frames", required=True, help="Frame store of the same videos.")
-@click.option("--student", default="tiny_r2plus1d_10", show_default=True)
-@click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
-@click.option("--loaders", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option("--steps", default=8, show_default=True, type=click.IntRange(min=1))
-@click.option("--repetitions", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--device", default="auto", show_default=True)
-@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]))
+@click.option("--student", default="tiny_r2plus1d_10", show_default=True, help="Student to train.")
+@click.option(
+    "--batch", default=8, show_default=True, type=click.IntRange(min=1), help="Clips per step."
+)
+@click.option(
+    "--loaders", default=1, show_default=True, type=click.IntRange(min=1), help="Loader threads."
+)
+@click.option(
+    "--steps",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Steps per measurement.",
+)
+@click.option(
+    "--repetitions",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Measurements of each variant.",
+)
+@click.option("--device", default="auto", show_default=True, help="Device to train on.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "bf16"]),
+    help="Arithmetic of the forward pass.",
+)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the student with torch.compile.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(

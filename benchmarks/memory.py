@@ -6,7 +6,7 @@ Uses ffmpeg to create a video of ten minutes in 1080p, one of an hour, a short o
 comparison, and one in 4K; ``--folder`` keeps them for the next run. Each is extracted in a separate
 process with the null teacher, with a stride and with a frame store, one video at a time. The
 results are the kernel's high-water marks of resident memory (VmHWM). For the worker, they include
-what Python and torch use before anything is done.
+the memory that Python and torch use before any work is done.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def unchanged(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeOutput
 
 
 def edited(network: nn.Module, spec: PreprocessSpec) -> dict[str, ProbeOutput]:
-    """Outputs of different teachers with the same weights, after edits that weights do not show."""
+    """Outputs after edits that change the teacher but not its weights."""
     specs = {
         "mean 1 % higher": {"mean": tuple(1.01 * m for m in spec.mean)},
         "channels swapped": {"channel_order": "bgr"},

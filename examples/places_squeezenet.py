@@ -1,11 +1,11 @@
-"""A plugin teacher, worked out: a SqueezeNet with batch norm that knows 365 scenes.
+"""A complete plugin teacher: a SqueezeNet with batch norm for 365 classes of scenes.
 
     PYTHONPATH=examples distinit extract --videos clips/ --cache cache \\
         --teacher plugin:places_squeezenet:places_squeezenet --weights places_squeezenet.pth
 
 A plugin is one function: it takes the path given with ``--weights`` and a device, and returns
-the network, its preprocessing, the class names and the name of the label space. Names are read
-from a ``categories_places365.txt`` beside the weights, if there is one.
+the network, its preprocessing, the class names and the name of the label space. The class names
+are read from ``categories_places365.txt`` in the folder of the weights, if that file exists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from distinit.schemas.teacher import PreprocessSpec
 LEAK = 0.55
 CLASSES = 365
 MEAN_BGR = (104.05, 112.51, 116.68)
-"""Channel means of the Places mean image, grey levels in 0..255."""
+"""Channel means of the Places mean image, levels 0..255."""
 
 PREPROCESSING = PreprocessSpec(
     resize_mode="squash",
@@ -38,7 +38,7 @@ PREPROCESSING = PreprocessSpec(
 
 
 class ConvNormLeaky(nn.Module):
-    """Convolution with bias, batch norm, leaky ReLU; the picture keeps its size."""
+    """Convolution with bias, batch norm, leaky ReLU; height and width stay the same."""
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ConvNormLeaky(nn.Module):
 
 
 class Fire(nn.Module):
-    """Squeeze to few channels, then expand by 1x1 and 3x3 convolutions side by side."""
+    """Squeeze to few channels, then expand by parallel 1x1 and 3x3 convolutions."""
 
     def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -92,7 +92,9 @@ class PlacesSqueezeNet(nn.Module):
 def places_squeezenet(weights: str | None, device: str) -> PluginAnswer:
     """The plugin. Raises TeacherError without weights, WeightsError if they do not fit."""
     if weights is None:
-        raise TeacherError("this teacher needs --weights FILE", remedy="name its state dict")
+        raise TeacherError(
+            "this teacher needs --weights FILE", remedy="name the file of its state dict"
+        )
     network = PlacesSqueezeNet()
     load_strictly(network, read_state_dict(Path(weights)), source=weights)
     names = read_categories(Path(weights).with_name(CATEGORIES_FILE))

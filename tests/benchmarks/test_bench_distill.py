@@ -39,11 +39,11 @@ def test_ratios_follow_from_the_times_of_one_run(tmp_path: Path) -> None:
     assert found["times_live"] == pytest.approx(found["live_ms"] / fed)
     assert found["look_up_percent"] == pytest.approx(100 * found["look_up_ms"] / fed)
     assert found["clips_per_second"] == pytest.approx(2000 / fed)
-    # Which of them is faster is measured by the benchmark, on an idle machine.
+    # Which variant is faster is for the benchmark to measure, on an idle machine.
     assert min(found["of_matrix_rate"], found["live_ms"], resident) > 0
 
 
-def test_goals_are_met_at_their_values_and_missed_beyond() -> None:
+def test_a_goal_is_met_at_its_exact_value_and_missed_just_beyond() -> None:
     at = {"fed_of_resident": 0.95, "times_live": 2.0, "look_up_percent": 2.0}
     assert distill.goals_met(at) == {"fed_of_resident": True, "times_live": True} | {
         "look_up_percent": True
@@ -67,5 +67,5 @@ def test_a_larger_cache_takes_no_more_memory_to_load_from() -> None:
     small, large = lines[1], lines[3]
     assert (small["rows"], large["rows"]) == (400, 8000)
     assert small["load_peak_mb"] >= small["held_mb"] > 0
-    # The memory of libraries varies by some 20 MB between processes.
+    # The memory of libraries varies by about 20 MB between processes.
     assert abs(large["load_peak_mb"] - small["load_peak_mb"]) < 64

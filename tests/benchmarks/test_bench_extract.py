@@ -25,7 +25,7 @@ def test_rates_are_medians_and_the_verdict_follows() -> None:
     assert found.extra_cpu == pytest.approx(50 / 40 - 1)
 
 
-def test_the_three_are_measured_in_one_run(tmp_path: Path) -> None:
+def test_decoding_teachers_and_extraction_are_measured_in_one_run(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", frames=20)
     make_video(tmp_path / "b.mp4", frames=12, seed=1)
     tiny = ["--repeats", "1", "--teacher-seconds", "0", "--store", "--json"]

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from helpers.videos import make_video
 
 
-def test_whole_damaged_and_failed_files_are_told_apart(tmp_path: Path) -> None:
+def test_whole_damaged_and_failed_files_are_distinguished(tmp_path: Path) -> None:
     make_video(tmp_path / "v/whole.mp4", frames=5)
     cut = make_video(tmp_path / "v/cut.mkv", frames=40, size=(160, 120))
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
@@ -21,7 +21,7 @@ def test_whole_damaged_and_failed_files_are_told_apart(tmp_path: Path) -> None:
     assert lines[2] == "  empty.mp4: failed: the file is empty (0 bytes)"
 
 
-def test_zeroed_copies_are_all_noticed(tmp_path: Path) -> None:
+def test_all_zeroed_copies_are_detected(tmp_path: Path) -> None:
     found = [damage_study.judge(copy) for copy in damage_study.zeroed_copies("vp8.webm", tmp_path)]
     line = damage_study.zeroed_line("vp8.webm", found)
     assert (line["copies"], line["damaged"], line["silent"]) == (13, 13, 0)

@@ -1,4 +1,4 @@
-"""The worked plugin teacher, with made weights."""
+"""The example of a plugin teacher, with random weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "places.pth"
 
 
-def test_shapes_of_the_architecture(weights: Path) -> None:
+def test_weights_have_the_shapes_of_the_architecture(weights: Path) -> None:
     state_dict = torch.load(weights, weights_only=True)
     shapes = {name: list(tensor.shape) for name, tensor in state_dict.items()}
     assert shapes["features.0.conv.weight"] == [64, 3, 3, 3]
@@ -35,11 +35,11 @@ def test_shapes_of_the_architecture(weights: Path) -> None:
     assert shapes["features.2.e3.conv.weight"] == [64, 16, 3, 3]
     assert shapes["features.11.e1.bn.running_mean"] == [256]
     assert shapes["conv10.weight"] == [365, 512, 1, 1]
-    # 1 + 8 x 3 convolutions of 2 tensors with batch norms of 5, and conv10
+    # 1 + 8 x 3 convolutions with 2 tensors, each with a batch norm with 5, and conv10
     assert len(shapes) == 25 * 7 + 2
 
 
-def test_teacher_and_its_preprocessing(weights: Path) -> None:
+def test_the_plugin_gives_a_teacher_with_bgr_preprocessing(weights: Path) -> None:
     teacher = load_teacher(TeacherRequest(name=NAME, weights=str(weights)))
     spec = teacher.identity.preprocessing
     assert (spec.resize_mode, spec.resize_size, spec.crop_size) == ("squash", 256, 224)
@@ -51,7 +51,7 @@ def test_teacher_and_its_preprocessing(weights: Path) -> None:
     assert not np.array_equal(teacher.forward(red), teacher.forward(blue))
 
 
-def test_needs_weights_that_fit(weights: Path, tmp_path: Path) -> None:
+def test_missing_and_other_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="needs --weights"):
         load_teacher(TeacherRequest(name=NAME))
     torch.save({"conv10.weight": torch.zeros(3, 512, 1, 1)}, tmp_path / "other.pth")
