@@ -52,9 +52,9 @@ from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.pipeline.teachers.registry import load_teacher
+from distinit.pipeline.teachers.views import teacher_views
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.pipeline.video.decode import VideoStream, open_video
-from distinit.pipeline.video.views import View
 from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DecodeError, DistInitError
 from distinit.schemas.extract import ExtractConfig
@@ -124,14 +124,7 @@ class Footage:
     def __init__(self, corpus: Corpus, config: ExtractConfig, teachers: Sequence[Teacher]) -> None:
         self._corpus = corpus
         self._config = config
-        distinct = dict.fromkeys(teacher.view for teacher in teachers)
-        self._views: dict[str, View] = {f"view{i}": view for i, view in enumerate(distinct)}
-        self.view_of = {
-            teacher.id: name
-            for teacher in teachers
-            for name, view in self._views.items()
-            if view == teacher.view
-        }
+        self._views, self.view_of = teacher_views(teachers)
         if config.frames is not None:
             self._views["store"] = store_view(config.geometry)
 

@@ -7,36 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.teacher import TeacherRequest
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
-__all__ = ["ComputeConfig", "ExtractConfig"]
-
-
-class ComputeConfig(Record):
-    """How many workers run, where, and with which resources."""
-
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        0,
-        description="number of Ray workers; 0 runs in this process without Ray; "
-        "auto: as many as fit into the cluster",
-    )
-    ray_address: str | None = Field(
-        None,
-        description="address of a running Ray cluster (auto, HOST:6379); None starts a local one",
-    )
-    gpus_per_worker: float = Field(
-        0.0, ge=0, description="GPUs reserved per worker; workers with a fraction share a GPU"
-    )
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores reserved per worker")
-    max_attempts: int = Field(
-        2, ge=1, description="a video is recorded as failed if this many workers died on it"
-    )
-    start_seconds: float = Field(
-        900.0, gt=0, description="end the run after this many seconds without a live worker"
-    )
+__all__ = ["ExtractConfig"]
 
 
 class ExtractConfig(Record):

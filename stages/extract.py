@@ -27,7 +27,7 @@ from distinit.pipeline.places import refuse_inside_data, refuse_nested
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
-from distinit.pipeline.teachers.registry import load_teacher
+from distinit.pipeline.teachers.registry import load_teachers
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import (
     ConfigError,
@@ -115,22 +115,13 @@ def _check_precision(config: ExtractConfig) -> None:
 
 
 def _load_teachers(config: ExtractConfig, device: str) -> dict[str, Teacher]:
-    loaded: dict[str, Teacher] = {}
-    for request in config.teachers:
-        teacher = load_teacher(
-            request,
-            device=device,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            compiled=config.compile,
-        )
-        if teacher.id in loaded:
-            raise ConfigError(
-                f"two teachers are called {teacher.id}",
-                remedy="give one of them an id: --set teachers.1.id=NAME",
-            )
-        loaded[teacher.id] = teacher
-    return loaded
+    return load_teachers(
+        config.teachers,
+        device=device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        compiled=config.compile,
+    )
 
 
 def _teacher_record(

@@ -29,8 +29,8 @@ from distinit.pipeline.planning.measure import (
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH
-from distinit.pipeline.teachers.registry import load_teacher
-from distinit.pipeline.video.views import View
+from distinit.pipeline.teachers.registry import load_teachers
+from distinit.pipeline.teachers.views import teacher_views
 from distinit.schemas.base import Record, sha256_of
 from distinit.schemas.corpus import left_out_lines
 from distinit.schemas.errors import CorpusError
@@ -116,22 +116,21 @@ class PlanResult(Record):
 def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
     """Probe a sample of videos, decode and run the teachers for some seconds, and extrapolate.
 
-    Raises CorpusError if there are no videos or none of the sample can be decoded, TeacherError
-    and WeightsError.
+    Raises CorpusError if there are no videos or none of the sample can be decoded, and what
+    ``load_teachers`` raises.
     """
     progress = progress or NullProgress()
     found = find_videos(config.videos)
-    teachers = [
-        load_teacher(
-            request,
-            device=config.device,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            compiled=config.compile,
-        )
-        for request in config.teachers
-    ]
-    views = _views(config, teachers)
+    by_id = load_teachers(
+        config.teachers,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        compiled=config.compile,
+    )
+    teachers = tuple(by_id.values())
+    views, view_of = teacher_views(teachers)
+    views[_STORE] = store_view(config.geometry)
     paths = _sample(found.paths, config.sample)
     progress.message(f"sampling {len(paths)} of {counted(len(found.paths), 'video')}")
     samples = measure_videos(
@@ -152,7 +151,10 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
             remedy="try to play one of them, or use a larger sample with --set sample=N",
         )
     progress.message(f"timing {counted(len(teachers), 'teacher')}")
-    speeds = {teacher.id: _teacher_speed(config, teacher, views, decoded) for teacher in teachers}
+    speeds = {
+        name: _teacher_speed(config, teacher, view_of[name], decoded)
+        for name, teacher in by_id.items()
+    }
     result = _result(config, len(found.paths), samples, teachers, speeds)
     return result.model_copy(
         update={
@@ -163,24 +165,15 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
     )
 
 
-def _views(config: PlanConfig, teachers: Sequence[Teacher]) -> dict[str, View]:
-    """The view of the frame store and the distinct views of the teachers."""
-    distinct = dict.fromkeys(teacher.view for teacher in teachers)
-    return {_STORE: store_view(config.geometry)} | {
-        f"view{number}": view for number, view in enumerate(distinct)
-    }
-
-
 def _sample(paths: Sequence[str], size: int) -> list[str]:
     """Pick ``size`` of the paths at random, independent of folders and the same in each run."""
     return sorted(paths, key=lambda path: (sha256_of(path), path))[:size]
 
 
 def _teacher_speed(
-    config: PlanConfig, teacher: Teacher, views: Mapping[str, View], decoded: Sequence[VideoSample]
+    config: PlanConfig, teacher: Teacher, view: str, decoded: Sequence[VideoSample]
 ) -> float:
-    name = next(n for n, view in views.items() if view == teacher.view and n != _STORE)
-    frames_NHWC = max((sample.frames_NHWC[name] for sample in decoded), key=len)
+    frames_NHWC = max((sample.frames_NHWC[view] for sample in decoded), key=len)
     return rows_per_second(teacher, frames_NHWC, config.seconds)
 
 

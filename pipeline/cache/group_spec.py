@@ -1,4 +1,4 @@
-"""What a worker is told of one task: its videos and rows, and what others have made of it."""
+"""The unit group that a worker writes: its videos and rows, and what other teachers have of it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ __all__ = ["GroupSpec"]
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """All that a worker needs to write one task. Picklable.
+    """All that a worker needs to write one unit group. Picklable.
 
-    ``fence``: token of the run that this task belongs to; see ``fence.behind_fence``.
-    ``known``: what another teacher's commit says became of the videos of this task; then the
-    frames are settled and this pass must meet the very same ones. Empty for a first pass.
-    ``known_frames``: that commit's frames table of each unit.
-    ``superseded``: videos that got other rows later; those of this task are theirs no more.
-    ``gone``: videos of the task that the corpus no longer has.
+    ``fence``: token of the run that the group belongs to; see ``fence.behind_fence``.
+    ``known``: outcomes of the group's videos in the commit of another teacher. Decoding must
+    then give exactly the same frames. Empty if these teachers are the first.
+    ``known_frames``: the frames table of each unit in that commit.
+    ``cannot_spill``: videos that fail if they have more rows than reserved: they spilled before.
+    ``superseded``: videos that have been given other rows since; their rows here stay unused.
+    ``gone``: videos of the group that are no longer in the corpus.
     """
 
     root: Path
@@ -38,12 +39,12 @@ class GroupSpec:
 
     @property
     def videos(self) -> tuple[PlannedRows, ...]:
-        """The videos to decode, in row order: without those that are gone or have no rows here."""
+        """The videos to decode, in row order: those that exist and have rows here."""
         return tuple(v for v in self._with_rows if v.video_id not in self.gone)
 
     @property
     def unanswered(self) -> tuple[PlannedRows, ...]:
-        """Videos with rows of other teachers that are gone: these teachers never see them."""
+        """Videos that are gone but have rows of other teachers: these teachers never see them."""
         return tuple(v for v in self._with_rows if self.known and v.video_id in self.gone)
 
     @property

@@ -1,10 +1,11 @@
-"""What a worker writes: the rows of one task, all of them or none."""
+"""Writes the rows of one unit group: all of them or none."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,10 +34,10 @@ _FRAME_COLUMNS = ("frame_index", "pts", "perceptual_hash")
 
 
 class GroupWriter:
-    """Rows of one task. Nothing of it is visible before ``commit``; not thread-safe.
+    """Writes the rows of one unit group. Nothing is visible before ``commit``; not thread-safe.
 
-    Videos may be added in any order, interleaved, and in blocks of any size. Memory: the
-    encoded rows of one unit a teacher; full units of a long video wait on disk.
+    Videos may be added in any order, interleaved, and in blocks of any size. Memory: the encoded
+    rows of one unit per teacher. Full units of a long video are staged on disk.
     """
 
     def __init__(self, spec: GroupSpec) -> None:
@@ -46,7 +47,7 @@ class GroupWriter:
         self._staging = self._layout.staging / name
         self._videos = {video.video_id: video for video in spec.videos}
         self._rows: dict[str, int] = {}  # rows added so far
-        self._wanted: dict[str, int] = {}  # likewise, with those that had no place
+        self._sampled: Counter[str] = Counter()  # the same, and those beyond the reserved rows
         self._last_index: dict[str, int] = {}
         self._spilled: set[str] = set()
         self._outcomes: dict[str, VideoOutcome] = {}  # of the videos to decode
@@ -86,11 +87,10 @@ class GroupWriter:
             logits: Teacher id -> fp32 [N, C], for exactly the teachers of the spec.
 
         Returns:
-            False once the video has more rows than the plan reserved. Its rows here are given
-            up; go on decoding only to count its frames, then call ``finish_video``.
+            False once the video has more rows than the plan reserved: see ``overflow``.
 
         Raises:
-            CacheError: Shapes or order are wrong, or the video is not one of this task.
+            CacheError: Shapes or order are wrong, or the video does not belong to this group.
             TeacherError: A target is not finite or does not fit its encoding.
         """
         frames = FrameRows(
@@ -101,37 +101,46 @@ class GroupWriter:
             np.asarray(hash_N, np.uint64),
         )
         self._check(video, frames, logits)
-        self._wanted[video.video_id] = self._wanted.get(video.video_id, 0) + len(frames)
-        if video.video_id in self._spilled:
-            return False
         done = self._rows.get(video.video_id, 0)
-        if done + len(frames) > video.reserved_rows:
-            self._drop_rows(video)
-            self._spilled.add(video.video_id)
+        if video.video_id in self._spilled or done + len(frames) > video.reserved_rows:
+            self.overflow(video, len(frames))
             return False
+        self._sampled[video.video_id] += len(frames)
         self._place(video.first_row + done, frames, logits)
         self._rows[video.video_id] = done + len(frames)
         if len(frames):
             self._last_index[video.video_id] = int(frames.frame_index[-1])
         return True
 
+    def overflow(self, video: PlannedRows, rows: int) -> None:
+        """Count ``rows`` more rows of a video that has more rows than the plan reserved.
+
+        All its rows in this group are dropped: ``finish_video`` records it as spilled, with the
+        number of rows to reserve for it. Its teacher outputs are no longer needed.
+        """
+        self._open_video(video.video_id)
+        self._sampled[video.video_id] += rows
+        if video.video_id not in self._spilled:
+            self._drop_rows(video)
+            self._spilled.add(video.video_id)
+
     def restart_video(self, video: PlannedRows) -> None:
-        """Give up the rows of a video that is not finished: all of them are added once more."""
+        """Drop the rows of a video that is not finished; all of them are added once more."""
         self._open_video(video.video_id)
         self._drop_rows(video)
         self._spilled.discard(video.video_id)
-        self._wanted.pop(video.video_id, None)
+        self._sampled.pop(video.video_id, None)
         self._last_index.pop(video.video_id, None)
 
     def finish_video(self, outcome: VideoOutcome) -> VideoOutcome:
         """Record that a video was decoded to its end; returns the outcome as it is recorded.
 
-        Its ``rows`` are those that were added here, whether or not they had a place.
-        A video with more rows than reserved becomes ``spilled``, to be planned again. One that
-        did so twice becomes ``failed``: its decoding does not repeat itself.
+        Its ``rows`` are all rows that were added, including those beyond the reserved ones.
+        A video with more rows than reserved becomes ``spilled``, to be planned again. If that
+        happens twice, it becomes ``failed``: its decoding is not deterministic.
         """
         video_id = self._open_video(outcome.video_id)
-        outcome = outcome.model_copy(update={"rows": self._wanted.get(video_id, 0)})
+        outcome = outcome.model_copy(update={"rows": self._sampled[video_id]})
         if video_id in self._spilled:
             if video_id in self.spec.cannot_spill:
                 return self.fail_video(
@@ -146,7 +155,7 @@ class GroupWriter:
         return outcome
 
     def fail_video(self, outcome: VideoOutcome) -> VideoOutcome:
-        """Record that a video failed; its rows of this task are given up."""
+        """Record that a video failed, and drop its rows in this group."""
         video_id = self._open_video(outcome.video_id)
         self._drop_rows(self._videos[video_id])
         failed = failed_outcome(video_id, outcome.error or "")
@@ -154,9 +163,9 @@ class GroupWriter:
         return failed
 
     def refuse_video(self, outcome: VideoOutcome) -> VideoOutcome:
-        """Record that a teacher has no usable answer for a video, which fails.
+        """Record that a teacher has no usable output for a video, which fails.
 
-        Where other teachers have it already, its rows stay, with NaN for these teachers.
+        If other teachers already have rows of it, these rows stay, with NaN for these teachers.
         """
         known = {before.video_id: before for before in self.spec.known}
         if outcome.video_id not in known:
@@ -168,19 +177,19 @@ class GroupWriter:
         return outcome
 
     def commit(self) -> tuple[UnitCommit, ...]:
-        """Publish all units of the task; their commit records come last.
+        """Publish all units of the group; their commit records are written last.
 
-        Returns one record a unit and teacher.
+        Returns one record per unit and teacher.
 
         Raises:
             CacheError: A video was neither finished nor failed.
-            CacheMismatchError: Another teacher saw other frames of these videos.
-            StorageError: The disk refused; the task is still pending.
-            LockedError: Another run has taken the cache over; nothing was published.
+            CacheMismatchError: Another teacher saw different frames of these videos.
+            StorageError: The disk refused; the group is still pending.
+            LockedError: Another run has taken over the cache; nothing was published.
         """
         if missing := self._videos.keys() - self._outcomes.keys():
             raise CacheError(
-                "a task cannot be committed before all its videos are decided",
+                "a unit group cannot be committed before all its videos are finished or failed",
                 expected="finish_video or fail_video for each",
                 found=f"nothing for {sorted(missing)[:3]}",
             )
@@ -203,13 +212,13 @@ class GroupWriter:
     ) -> None:
         self._open_video(video.video_id)
         rows = len(frames)
-        wanted = {t.id: ("float32", (rows, t.identity.classes)) for t in self.spec.teachers}
+        expected = {t.id: ("float32", (rows, t.identity.classes)) for t in self.spec.teachers}
         found = {name: (values.dtype.name, values.shape) for name, values in logits.items()}
         lengths = {len(frames.pts), len(frames.perceptual_hash)}
-        if found != wanted or lengths != {rows}:
+        if found != expected or lengths != {rows}:
             raise CacheError(
-                f"rows of video {video.video_id} do not fit together",
-                expected=wanted,
+                f"the rows of video {video.video_id} have inconsistent shapes",
+                expected=expected,
                 found=f"{found}, pts and hash of {sorted(lengths)}",
             )
         before = self._last_index.get(video.video_id, -1)
@@ -223,7 +232,7 @@ class GroupWriter:
     def _open_video(self, video_id: str) -> str:
         if video_id not in self._videos or video_id in self._outcomes:
             raise CacheError(
-                f"video {video_id} takes no more rows in this task",
+                f"video {video_id} takes no more rows in this unit group",
                 expected=sorted(self._videos.keys() - self._outcomes.keys())[:5],
                 found=video_id,
             )
@@ -233,7 +242,7 @@ class GroupWriter:
         return UnitBuffer(unit, self.spec.capacity, self.spec.teachers)
 
     def _place_unanswered(self) -> None:
-        """Rows of videos as the other teachers saw them, without an answer of these."""
+        """Place the rows that other teachers have of videos for which these have no output."""
         refused = (self._videos[video_id] for video_id in self._refused)
         for video in (*self.spec.unanswered, *refused):
             for unit in self.spec.group.unit_range:
@@ -248,7 +257,7 @@ class GroupWriter:
                     self._place(int(column(mine, "row")[0]), frames, None)
 
     def _place(self, row: int, frames: FrameRows, logits: Mapping[str, np.ndarray] | None) -> None:
-        """Cut rows where units end; a unit that is left behind goes to disk."""
+        """Cut rows where units end; units that are full are staged on disk."""
         capacity, start = self.spec.capacity, 0
         while start < len(frames):
             unit, inside = divmod(row + start, capacity)
@@ -261,7 +270,7 @@ class GroupWriter:
             start = stop
 
     def _drop_rows(self, video: PlannedRows) -> None:
-        if self.spec.group.units > 1:  # a task of several units has one video
+        if self.spec.group.units > 1:  # a group of several units has one video
             self.abort()
         elif self._buffer is not None:
             rows = self._rows.get(video.video_id, 0)
@@ -278,7 +287,7 @@ class GroupWriter:
     def _publish(self) -> None:
         for unit, staged in self._staged.items():
             for record in self.spec.teachers:
-                # A crash in mid-commit may have left files of a try that is void now.
+                # A crash in mid-commit may have left files of an earlier attempt.
                 self._layout.commit(record.id, unit).unlink(missing_ok=True)
                 for name in self._array_names(record) if not staged.rows else ():
                     self._layout.shard(record.id, name, unit).unlink(missing_ok=True)
@@ -295,7 +304,7 @@ class GroupWriter:
     def _write_commits(self) -> tuple[UnitCommit, ...]:
         outcomes = {v: _gone(v) for v in self.spec.gone}
         outcomes |= {v: _superseded(v) for v in self.spec.superseded} | self._outcomes
-        # What is known stays as it is: the teachers of a unit must not disagree on its videos.
+        # Known outcomes stay as they are: the teachers of a unit must agree on its videos.
         outcomes |= {outcome.video_id: outcome for outcome in self.spec.known}
         commits = []
         for unit, staged in sorted(self._staged.items()):

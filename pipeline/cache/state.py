@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from distinit.pipeline.cache.digest import content_digest, corpus_digest
 from distinit.pipeline.cache.layout import CacheLayout
@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CacheState:
-    """The plan, the teachers and every commit record of a cache."""
+    """The plan, the teachers and every commit record of a cache. Treat it as immutable."""
 
     plan: UnitPlan
     records: Mapping[str, TeacherRecord]
     commits: Mapping[str, Mapping[int, UnitCommit]]
 
-    @property
+    @cached_property
     def unit_rows(self) -> dict[int, int]:
         """Used rows of each unit that some teacher has committed."""
         return {u: c.rows for commits in self.commits.values() for u, c in commits.items()}
 
-    @property
+    @cached_property
     def outcomes(self) -> dict[str, VideoOutcome]:
         """Outcome of each video whose latest planned rows are committed.
 
@@ -66,7 +66,7 @@ class CacheState:
         }
         return {v: refused.get(v, outcome) for v, outcome in self.decoded.items()}
 
-    @property
+    @cached_property
     def decoded(self) -> dict[str, VideoOutcome]:
         """``outcomes`` before later teachers: videos that are "ok" here have rows."""
         found: dict[tuple[int, str], VideoOutcome] = {}
@@ -103,7 +103,7 @@ class CacheState:
             if any(video_id in video_ids for video_id in commit.unanswered)
         }
 
-    @property
+    @cached_property
     def lacking(self) -> dict[str, int]:
         """Teacher -> number of units that are not committed, or lack videos of the corpus."""
         present = {v for v, entry in self.plan.latest.items() if entry.in_corpus}

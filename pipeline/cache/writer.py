@@ -90,6 +90,7 @@ class CacheWriter:
         self.records = dict(records)
         self.repairs: tuple[str, ...] = ()
         self._read = CommitReader(layout)
+        self._state: CacheState | None = None
         self._plan_summary = pinned
         self._lock = lock
         self._fence = fence
@@ -205,6 +206,7 @@ class CacheWriter:
             specs.append(self._with_known(spec, have[0]) if have else spec)
         if specs:
             self._read.forget()  # workers need the memory
+            self._state = None
         return tuple(specs)
 
     def _with_known(self, spec: GroupSpec, teacher_id: str) -> GroupSpec:
@@ -219,8 +221,17 @@ class CacheWriter:
         )
 
     def state(self) -> CacheState:
-        """All that is committed."""
-        return read_state(self.layout, self.plan, self.records, self._read)
+        """All that is committed. It is read again only after something has changed."""
+        units = {name: self.layout.committed_units(name) for name in self.records}
+        kept = self._state
+        if (
+            kept is None
+            or kept.plan is not self.plan
+            or kept.records != self.records
+            or units != {name: frozenset(commits) for name, commits in kept.commits.items()}
+        ):
+            self._state = kept = read_state(self.layout, self.plan, dict(self.records), self._read)
+        return kept
 
     def failed_videos(self) -> tuple[tuple[PlannedRows, VideoOutcome], ...]:
         """Videos of the corpus that failed, with the outcome that says why; see ``replan``."""
@@ -272,6 +283,7 @@ class CacheWriter:
             measured = record.model_copy(update={"fidelity": fidelity_report(sums)})
             write_record(measured, self.layout.teacher_record(name))
             self.records[name] = measured
+        self._state = state = replace(state, records=dict(self.records))
         complete = state.complete
         before, self.manifest = self.manifest, self._manifest(state, complete)
         check_content(self.layout, before, self.manifest)

@@ -23,8 +23,8 @@ from distinit.pipeline.compute.executor import (
     WorkerFactory,
 )
 from distinit.pipeline.compute.ray_cluster import ensure_ray, worker_count
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, DistInitError
-from distinit.schemas.extract import ComputeConfig
 
 __all__ = ["RayExecutor", "ensure_ray"]
 

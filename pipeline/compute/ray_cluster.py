@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from distinit.pipeline.compute.orphans import watch_over_children
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, ConfigError
-from distinit.schemas.extract import ComputeConfig
 
 __all__ = ["ensure_ray", "worker_count"]
 

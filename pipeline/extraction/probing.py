@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,14 @@ from pathlib import Path
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.video.probe import VideoProbe, probe_video
+from distinit.pipeline.video.retry import KillLimit, retry_killed
 from distinit.pipeline.video.sampling import count_rows
 from distinit.schemas.corpus import ProbeSummary, VideoFile
-from distinit.schemas.errors import DecodeError, DecodeKilledError
+from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
 __all__ = ["Prober", "plan_videos", "probe_rows"]
 
-_PROBE_TRIES = 3
 _UNPROBED = ProbeSummary(0, 0.0), 0
 
 
@@ -66,20 +65,19 @@ def probe_rows(
 
     Both are 0 if it cannot be probed.
     """
-    try:
-        probe = _probe(path, decode)
-    except DecodeError:
+
+    def attempt(limit: KillLimit) -> VideoProbe | None:
+        try:
+            return probe_video(path, decode)
+        except DecodeError as error:
+            limit.check(path.name, error)
+            return None
+
+    probe = retry_killed(attempt)
+    if probe is None:
         return _UNPROBED
     rows = count_rows(sampling, probe.pts_N, probe.time_base)
     return ProbeSummary(probe.packet_count, _mean_rate(probe)), rows
-
-
-def _probe(path: Path, decode: DecodeConfig) -> VideoProbe:
-    """Probe; retries when ffprobe is killed from outside, on which no plan may depend."""
-    for _ in range(_PROBE_TRIES - 1):
-        with contextlib.suppress(DecodeKilledError):
-            return probe_video(path, decode)
-    return probe_video(path, decode)
 
 
 def _mean_rate(probe: VideoProbe) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -33,10 +33,12 @@ class Sink:
         self._store = store
         self._pool = pool
         self._pending: deque[Future[None]] = deque()
+        self._rows: Counter[str] = Counter()  # by video id
+        self._dropped: set[str] = set()  # videos whose frames are no longer stored
 
     def store_frames(self, video: PlannedRows, first_index: int, frames_NHWC: np.ndarray) -> None:
         """Queue the resized frames of a block for the frame store."""
-        if self._store is not None:
+        if self._store is not None and video.video_id not in self._dropped:
             self._submit(
                 self._store.append,
                 video.video_id,
@@ -46,6 +48,21 @@ class Sink:
                 video.video.probe.fps,
             )
 
+    def has_room(self, video: PlannedRows, rows: int) -> bool:
+        """Whether the next ``rows`` rows of a video fit into its reserved rows.
+
+        If they do, run the teachers and call ``add``. If not, the video has spilled: its rows and
+        frames are dropped, and this and later calls only count its rows.
+        """
+        self._rows[video.video_id] += rows
+        if self._rows[video.video_id] <= video.reserved_rows:
+            return True
+        self._submit(self._writer.overflow, video, rows)
+        if self._store is not None and video.video_id not in self._dropped:
+            self._dropped.add(video.video_id)
+            self._submit(self._store.discard_video, video.video_id)
+        return False
+
     def add(
         self,
         video: PlannedRows,
@@ -53,13 +70,14 @@ class Sink:
         time_base: str,
         logits: Mapping[str, np.ndarray],
     ) -> None:
-        """Queue the rows of one batch for the cache; ``logits`` by teacher, (N, C)."""
+        """Queue the rows of one batch for the cache; ``logits`` by teacher, [N, C]."""
         self._submit(
             self._writer.add, video, batch.index_N, batch.pts_N, time_base, batch.hash_N, logits
         )
 
     def restart(self, video: PlannedRows) -> None:
         """Queue the removal of a video's rows, to be added again. Stored frames are kept."""
+        self._rows.pop(video.video_id, None)
         self._submit(self._writer.restart_video, video)
 
     def finish(self, video: PlannedRows, outcome: VideoOutcome) -> None:
@@ -84,6 +102,8 @@ class Sink:
         if self._store is None:
             return
         if recorded.status == "ok":
+            if video.video_id in self._dropped:
+                raise RuntimeError("frames of a video with stored rows must not be dropped")
             if recorded.damage:
                 self._store.note_damage(video.video_id, video.digest, recorded.damage)
         elif recorded.status == "failed":

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from distinit.pipeline.cache.fence import behind_fence
@@ -22,15 +22,17 @@ from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.corpus.source import VideoSource
-from distinit.pipeline.extraction.answers import Answers
 from distinit.pipeline.extraction.batches import FrameBatch, FrameBatcher
+from distinit.pipeline.extraction.pending import PendingBatches
 from distinit.pipeline.extraction.sink import Sink
 from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH, PendingLogits
+from distinit.pipeline.teachers.views import teacher_views
 from distinit.pipeline.video.decode import VideoStream, open_video, usable_decode
+from distinit.pipeline.video.retry import KillLimit
 from distinit.schemas.errors import DecodeError, DecodeKilledError, TargetError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit, VideoOutcome, failed_outcome
@@ -40,7 +42,6 @@ __all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
 
 _STORE_VIEW = "store"
 _NOTE_SECONDS = 0.2  # until the driver has the id of a video that may kill this process
-_DECODE_TRIES = 3  # per video whose ffmpeg is killed from outside; then the video has failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,8 @@ class ExtractionWorker:
         self._decode, self._warning = usable_decode(spec.decode)
         self._opened_ahead: tuple[ExtractionTask, Streams[PlannedRows]] | None = None
         self._teachers = teachers
-        # Teachers with the same view share it: ffmpeg delivers it once.
-        distinct = list(dict.fromkeys(teacher.view for teacher in teachers.values()))
         self._batch_size = max((t.batch_size for t in teachers.values()), default=CPU_BATCH)
-        self._views = {f"view{i}": view for i, view in enumerate(distinct)}
-        self._view_of = {
-            name: f"view{distinct.index(teacher.view)}" for name, teacher in teachers.items()
-        }
+        self._views, self._view_of = teacher_views(teachers.values())
 
     def run(
         self, task: ExtractionTask, after: ExtractionTask | None
@@ -124,10 +120,10 @@ class ExtractionWorker:
         if self._warning:
             yield Note("", message=self._warning)
             self._warning = ""
-        killed: Counter[str] = Counter()
+        limit = KillLimit()
         while True:
             with suppress(DecodeKilledError):
-                return (yield from self._attempt(task, after, killed))
+                return (yield from self._attempt(task, after, limit))
             self.close()  # streams opened ahead may hold spool space that this task needs again
 
     def close(self) -> None:
@@ -137,7 +133,7 @@ class ExtractionWorker:
             self._opened_ahead = None
 
     def _attempt(
-        self, task: ExtractionTask, after: ExtractionTask | None, killed: Counter[str]
+        self, task: ExtractionTask, after: ExtractionTask | None, limit: KillLimit
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         with ExitStack() as stack:
             writer = stack.enter_context(GroupWriter(task.spec))
@@ -154,7 +150,7 @@ class ExtractionWorker:
                 stream = streams.take(position)
                 if position == len(task.spec.videos) - 1:
                     self._open_ahead(task, after)
-                yield from self._extract_video(task, video, stream, sink, killed)
+                yield from self._extract_video(task, video, stream, sink, limit)
             sink.drain()
             if store is not None:
                 with behind_fence(CacheLayout(task.spec.root).fence, task.spec.fence):
@@ -232,7 +228,7 @@ class ExtractionWorker:
         video: PlannedRows,
         stream: VideoStream | DecodeError,
         sink: Sink,
-        killed: Counter[str],
+        limit: KillLimit,
     ) -> Iterator[Note]:
         unanswered = False
         try:
@@ -246,10 +242,7 @@ class ExtractionWorker:
                 )
             sink.finish(video, outcome)
         except DecodeError as error:
-            if isinstance(error, DecodeKilledError):
-                killed[video.video_id] += 1
-                if killed[video.video_id] < _DECODE_TRIES:
-                    raise
+            limit.check(video.video_id, error)
             reason = self._spec.source.reason(video.path, video.digest, error)
             outcome = failed_outcome(video.video_id, reason)
             sink.fail(video, outcome)
@@ -276,15 +269,16 @@ class ExtractionWorker:
         """
         views = self._views_of(task)
         batches = FrameBatcher(self._spec.sampling, frames, self._batch_size, set(views.values()))
-        pending = Answers(sink, video, task.spec.teachers)
+        submit = partial(self._submit, views=views)
+        pending = PendingBatches(sink, video, task.spec.teachers, submit)
         for block in stream:
             if _STORE_VIEW in block.views:
                 sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
             for batch in batches.push(block, stream.time_base):
-                pending.add(batch, stream.time_base, self._submit(batch, views))
+                pending.push(batch, stream.time_base)
             yield Note(video.video_id, frames=0 if again else len(block.pts_N))
         for batch in batches.rest():
-            pending.add(batch, stream.time_base, self._submit(batch, views))
+            pending.push(batch, stream.time_base)
         pending.drain()
         return _decoded(video, stream)
 

@@ -11,15 +11,14 @@ from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.video.decode import open_video
+from distinit.pipeline.video.retry import KillLimit, retry_killed
 from distinit.pipeline.video.views import View
 from distinit.schemas.corpus import VideoFile
-from distinit.schemas.errors import DecodeError, DecodeKilledError
+from distinit.schemas.errors import DecodeError
 from distinit.schemas.frames import FrameGeometry, UndecodableVideo
 from distinit.schemas.video import DecodeConfig
 
 __all__ = ["UnitVideos", "fill_units", "store_view"]
-
-_UNIT_TRIES = 3  # if another process kills an ffmpeg of the unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +81,9 @@ class _Filler:
 
     def fill(self, unit: int, videos: UnitVideos) -> tuple[int, int]:
         """Fill and commit one unit; (number of its videos, number of those that failed)."""
-        for _ in range(_UNIT_TRIES - 1):
-            try:
-                return self._fill_once(unit, videos, last_try=False)
-            except DecodeKilledError:
-                continue
-        return self._fill_once(unit, videos, last_try=True)
+        return retry_killed(lambda limit: self._fill_once(unit, videos, limit))
 
-    def _fill_once(self, unit: int, videos: UnitVideos, *, last_try: bool) -> tuple[int, int]:
+    def _fill_once(self, unit: int, videos: UnitVideos, limit: KillLimit) -> tuple[int, int]:
         failed_count = 0
         with self._writer.open_unit(unit) as unit_writer:
             for known in videos.failed:
@@ -98,8 +92,7 @@ class _Filler:
                 try:
                     self._store_video(unit_writer, file, videos.fps.get(file.video_id))
                 except DecodeError as error:
-                    if isinstance(error, DecodeKilledError) and not last_try:
-                        raise
+                    limit.check(file.video_id, error)
                     reason = self._source.reason(file.path, file.digest, error)
                     unit_writer.fail_video(file.video_id, file.digest, reason)
                     failed_count += 1

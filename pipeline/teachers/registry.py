@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision, Teacher
 from distinit.pipeline.teachers.efficientnet_lite import LITE_NAMES, load_efficientnet_lite
@@ -12,9 +14,10 @@ from distinit.pipeline.teachers.places365 import load_places365
 from distinit.pipeline.teachers.plugin import load_plugin
 from distinit.pipeline.teachers.timm_models import load_timm
 from distinit.pipeline.teachers.torchvision_models import load_torchvision
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.teacher import TeacherRequest
 
-__all__ = ["load_network", "load_teacher"]
+__all__ = ["load_network", "load_teacher", "load_teachers"]
 
 
 def load_teacher(
@@ -44,6 +47,33 @@ def load_teacher(
         batch_size=batch_size,
         compiled=compiled,
     )
+
+
+def load_teachers(
+    requests: Iterable[TeacherRequest],
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    batch_size: BatchSize = "auto",
+    compiled: bool = False,
+) -> dict[str, Teacher]:
+    """The teachers by id, in order; arguments and errors as for ``load_teacher``.
+
+    Raises ConfigError if two have the same id.
+    """
+    loaded: dict[str, Teacher] = {}
+    for request in requests:
+        teacher = load_teacher(
+            request, device=device, precision=precision, batch_size=batch_size, compiled=compiled
+        )
+        if teacher.id in loaded:
+            raise ConfigError(
+                f"two teachers have the id {teacher.id}",
+                expected="a different id for each teacher",
+                remedy="set the id of one of them: --set teachers.1.id=NAME",
+            )
+        loaded[teacher.id] = teacher
+    return loaded
 
 
 def load_network(request: TeacherRequest, *, device: str = "cpu") -> Network:

@@ -25,8 +25,8 @@ from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.task import TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import fit
 from distinit.schemas import errors
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, DistInitError
-from distinit.schemas.extract import ComputeConfig
 
 __all__ = ["MAX_RESTARTS", "fit_on_ray"]
 

@@ -16,11 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.videos import decode_with_pyav, make_video
 
+from distinit.pipeline.cache import state, writer
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.records import read_commit
+from distinit.pipeline.cache.state import CacheState, read_state
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.teachers.null import NullTeacher
+from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import (
     CacheMismatchError,
     ConfigError,
@@ -30,7 +35,8 @@ from distinit.schemas.errors import (
     TooManyFailuresError,
 )
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.teacher import TeacherRequest
+from distinit.schemas.manifest import UnitCommit
+from distinit.schemas.teacher import TeacherRecord, TeacherRequest
 from distinit.stages.extract import ExtractResult, extract
 
 FRAME_COUNTS = {"a.mp4": 20, "b/c.mp4": 33, "b/d [1].mp4": 12, "e.mp4": 41, "long.mp4": 150}
@@ -272,6 +278,27 @@ def test_frames_are_added_to_a_cache_without_running_a_teacher(
     assert bytes_of(tmp_path / "frames") == bytes_of(done[0] / "frames")
 
 
+def test_an_idle_rerun_reads_the_state_once(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run(corpus, tmp_path)
+    reads: list[str] = []
+
+    def counted_state(*args: Any) -> CacheState:
+        reads.append("state")
+        return read_state(*args)
+
+    def counted_commit(layout: CacheLayout, record: TeacherRecord, unit: int) -> UnitCommit:
+        reads.append(unit_name(unit))
+        return read_commit(layout, record, unit)
+
+    monkeypatch.setattr(writer, "read_state", counted_state)
+    monkeypatch.setattr(state, "read_commit", counted_commit)
+    assert run(corpus, tmp_path).content_digest == before.content_digest
+    units = [path.stem for path in (tmp_path / "cache/teachers/null/commits").glob("*.json")]
+    assert sorted(reads) == sorted(["state", *units])
+
+
 def test_rerunning_the_command_repairs_damaged_units_of_the_frame_store(
     corpus: Path, done: tuple[Path, ExtractResult], tmp_path: Path
 ) -> None:
@@ -325,7 +352,7 @@ def test_a_corpus_that_is_missing_or_empty_is_refused_before_any_work(tmp_path: 
 
 
 def test_two_teachers_with_the_same_name_are_refused(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two teachers are called null"):
+    with pytest.raises(ConfigError, match="two teachers have the id null"):
         run(corpus, tmp_path, teachers=[{"name": "null"}, {"name": "null"}])
 
 

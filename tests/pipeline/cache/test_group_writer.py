@@ -125,9 +125,9 @@ def test_wrong_use_is_refused(specs: list[GroupSpec]) -> None:
             {**good, "alpha": good["alpha"][:, :6]},
             {**good, "alpha": good["alpha"].astype(np.float16)},
         ):
-            with pytest.raises(CacheError, match="do not fit together"):
+            with pytest.raises(CacheError, match="inconsistent shapes"):
                 task.add(video, index_N, index_N, "1/25", hash_N, logits)
-        with pytest.raises(CacheError, match="do not fit together"):
+        with pytest.raises(CacheError, match="inconsistent shapes"):
             task.add(video, index_N, index_N[:2], "1/25", hash_N, good)
         with pytest.raises(CacheError, match="out of order"):
             task.add(video, index_N[::-1], index_N, "1/25", hash_N, good)

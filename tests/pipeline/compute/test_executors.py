@@ -14,8 +14,8 @@ import pytest
 from distinit.pipeline.compute.executor import Executor, Finished, Progressed
 from distinit.pipeline.compute.in_process import InProcessExecutor
 from distinit.pipeline.compute.ray_actors import RayExecutor
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, StorageError
-from distinit.schemas.extract import ComputeConfig
 
 
 class Squares:

@@ -1,9 +1,9 @@
-"""Waits for the logits of submitted batches in order, checks them, and passes them to the sink."""
+"""Submits batches to the teachers, and passes their checked logits to the sink in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,32 +15,41 @@ from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.schemas.errors import TargetError
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["Answers", "require_storable"]
+__all__ = ["PendingBatches", "require_storable"]
 
 _BATCHES_AHEAD = 1  # submitted to the teachers while the previous batch is awaited
 
 
-class Answers:
+class PendingBatches:
     """Batches of one video that were submitted to the teachers and are not yet written.
 
-    They reach the sink in the order in which they were added. Every method raises TargetError if
+    They reach the sink in the order in which they were pushed. Every method raises TargetError if
     a teacher output cannot be stored.
     """
 
-    def __init__(self, sink: Sink, video: PlannedRows, teachers: Sequence[TeacherRecord]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        video: PlannedRows,
+        teachers: Sequence[TeacherRecord],
+        submit: Callable[[FrameBatch], dict[str, PendingLogits]],
+    ) -> None:
+        """``submit`` starts all ``teachers`` on a batch; it returns pending logits by teacher."""
         self._sink = sink
         self._video = video
         self._teachers = teachers
+        self._submit = submit
         self._batches: deque[tuple[FrameBatch, str, dict[str, PendingLogits]]] = deque()
 
-    def add(self, batch: FrameBatch, time_base: str, pending: dict[str, PendingLogits]) -> None:
-        """Add a batch with its pending logits by teacher; pass earlier batches on to the sink."""
-        self._batches.append((batch, time_base, pending))
+    def push(self, batch: FrameBatch, time_base: str) -> None:
+        """Submit the next batch, unless the video has spilled; pass earlier ones to the sink."""
+        if self._sink.has_room(self._video, len(batch.index_N)):
+            self._batches.append((batch, time_base, self._submit(batch)))
         while len(self._batches) > _BATCHES_AHEAD:
             self._pass_on()
 
     def drain(self) -> None:
-        """Pass all remaining batches on to the sink."""
+        """Pass all remaining batches to the sink."""
         while self._batches:
             self._pass_on()
 
