@@ -1,4 +1,4 @@
-"""Whether processes have ended."""
+"""Checks whether processes have ended."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def teacher_record(name: str, target: str) -> TeacherRecord:
 def write_cache(
     root: Path, teachers: tuple[str, ...], every: int = 1, target: str = "logits"
 ) -> None:
-    """A cache of FRAMES with one row for every ``every``-th frame; video ``bad`` has failed."""
+    """Write a cache of FRAMES with a row for each ``every``-th frame; video ``bad`` has failed."""
     sampling = SamplingConfig(mode="stride", stride=every) if every > 1 else SamplingConfig()
     planned = [
         planned_video(digest_of(n), f"{n}.mp4", -(-f // every), frames=f) for n, f in FRAMES.items()
@@ -114,7 +114,7 @@ def outcome(video_id: str, frames: int, error: str | None = None) -> VideoOutcom
 
 
 def write_frames(root: Path, frames: Mapping[str, int]) -> None:
-    """A store of moving ramps, 24 x 32 pixels; ids differ from the cache's, digests agree."""
+    """Write a store of moving ramps, 24 x 32 pixels; digests equal the cache's, ids do not."""
     writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     with writer.open_unit(0) as unit:
         for number, (name, count) in enumerate(frames.items()):

@@ -1,4 +1,4 @@
-"""A learnable toy task, and runs of it."""
+"""A toy task that can be learned, and its run directories."""
 
 from __future__ import annotations
 

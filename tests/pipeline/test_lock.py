@@ -1,4 +1,4 @@
-"""The lock of a folder: taking it, waiting for it, asking for its holder."""
+"""The lock of a folder: acquiring it, waiting for it, finding out who holds it."""
 
 from __future__ import annotations
 

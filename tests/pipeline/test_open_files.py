@@ -1,4 +1,4 @@
-"""Readers take a part of the descriptors that the process may have."""
+"""Readers may use a share of the file descriptors that the process may open."""
 
 from __future__ import annotations
 

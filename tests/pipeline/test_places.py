@@ -1,4 +1,4 @@
-"""Nothing else is written into a cache or a frame store."""
+"""Results are never written into a cache or a frame store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distinit.schemas.errors import ConfigError
 
 @pytest.mark.parametrize("name", [".", "run", "teachers/x/run", "../link"])
 @pytest.mark.parametrize("marks", [("manifest.json", "plan.parquet"), ("store.json",)])
-def test_a_folder_inside_of_data_is_refused(
+def test_a_folder_inside_a_cache_or_store_is_refused(
     tmp_path: Path, marks: tuple[str, ...], name: str
 ) -> None:
     data = tmp_path / "data"
@@ -23,10 +23,10 @@ def test_a_folder_inside_of_data_is_refused(
         (data / mark).touch()
     with pytest.raises(ConfigError, match="nothing else is written there"):
         refuse_inside_data(data / name)
-    refuse_inside_data(tmp_path / "beside")
+    refuse_inside_data(tmp_path / "sibling")
 
 
-def test_a_cache_and_its_frame_store_are_two_folders(tmp_path: Path) -> None:
+def test_a_cache_and_its_frame_store_must_not_contain_each_other(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     refuse_nested(cache, tmp_path / "cache frames")
     for other in (cache, cache / "frames", tmp_path):

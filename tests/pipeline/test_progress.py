@@ -1,4 +1,4 @@
-"""What long work says of itself."""
+"""Progress of long work as log lines, JSON events and a terminal bar."""
 
 from __future__ import annotations
 

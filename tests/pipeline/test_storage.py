@@ -192,7 +192,7 @@ def test_a_hard_link_to_a_file_with_content_is_not_written(tmp_path: Path) -> No
     assert outside.read_bytes() == b"precious"
     own = tmp_path / "lock.copy"
     own.write_bytes(path.read_bytes())
-    own.replace(path)  # as the remedy says
+    own.replace(path)  # the remedy in the message
     os.close(open_for_writing(path))
     empty = tmp_path / "empty"  # a free lock in a copy by `cp -al`
     empty.touch()

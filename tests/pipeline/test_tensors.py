@@ -129,7 +129,7 @@ def test_weights_of_another_type_are_refused(
 
 
 def test_a_tensor_without_its_values_is_refused(tmp_path: Path) -> None:
-    """Of one stored number, a file can make a tensor of any size."""
+    """A file can describe a tensor of any size that repeats one stored number."""
     path = tmp_path / "x.pt"
     torch.save({"a": torch.zeros(1).expand(10**12)}, path)
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
