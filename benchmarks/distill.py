@@ -73,7 +73,7 @@ class Bench:
         self._resident = Stepper(self.task.build(), self.task, settings, SingleProcess(), device)
         feed = self._resident.feed
         self._samples = self.task.samples(0)
-        self._ready = feed.ready(feed.ahead(self.task.load(0, self._batch(0))))
+        self._device_batch = feed.to_device(feed.prepare(self.task.load(0, self._batch(0))))
         self._teacher = resnet50(weights=None).eval().to(device)
         self._frames_BCHW = torch.rand(self.size, 3, 224, 224, device=device)
 
@@ -81,9 +81,9 @@ class Bench:
     def batches(self) -> Iterator[Iterator[ClipBatch | DeviceBatch]]:
         """Yield an endless iterator over batches from the loader threads, in an epoch's order."""
         requests = (self._batch(step) for step in count())
-        load, ahead = self.task.load, self._stepper.feed.ahead
+        load, prepare = self.task.load, self._stepper.feed.prepare
         with closing(
-            prefetch(lambda samples: ahead(load(0, samples)), requests, self._threads)
+            prefetch(lambda samples: prepare(load(0, samples)), requests, self._threads)
         ) as items:
             yield (batch for batch, _ in items)
 
@@ -117,7 +117,7 @@ class Bench:
         """Step on tensors that are already on the device."""
         self._clock_start()
         for step in range(steps):
-            self._resident.step([(0, self._ready)], step, RATE)
+            self._resident.step([(0, self._device_batch)], step, RATE)
         self._clock_stop()
 
     def look_up(self, steps: int) -> None:

@@ -70,7 +70,7 @@ def _resume(root: Path) -> str:
     store = CheckpointStore(run.checkpoints, run.record.config_digest, 2)
     found = store.load_latest(student, optimizer, messages.append)
     if found is None or found[1].global_step != NEWEST:
-        raise CheckpointError("\n".join(messages) or "there is no checkpoint")
+        raise CheckpointError("\n".join(messages) or "no checkpoint")
     momentum = [s["momentum_buffer"] for s in optimizer.state.values()]
     named = {f"momentum {i:03d}": buffer for i, buffer in enumerate(momentum)}
     return _digest(student.state_dict() | named, found[1].model_dump_json())

@@ -172,7 +172,7 @@ def load_batches(root: Path) -> dict[str, float]:
     feed = Feed(config.clip, config.runtime, torch.device("cpu"), torch.float32)
     with PeakWatch() as loading:
         for first in range(0, BATCH * BATCHES, BATCH):
-            feed.ahead(task.load(0, samples[first : first + BATCH]))
+            feed.prepare(task.load(0, samples[first : first + BATCH]))
     return {
         "open_seconds": seconds,
         "open_peak_mb": (opening.peak - before) / MEGABYTE,

@@ -23,7 +23,7 @@ MEAN_HEAD = "mean"
 
 
 def label_space_digest(identity: TeacherIdentity) -> str:
-    """Equal for two teachers if output c means the same class for both."""
+    """A digest that is equal for two teachers if output c is the same class for both."""
     return sha256_of([identity.label_space, identity.classes, identity.label_names])
 
 
@@ -37,7 +37,7 @@ def mean_head(readers: Sequence[TargetReader]) -> HeadRecord:
     spaces = {label_space_digest(identity) for identity in identities.values()}
     if len(spaces) > 1 or features:
         raise ConfigError(
-            "the teachers' targets cannot be averaged: their outputs mean different things",
+            "the targets of these teachers cannot be averaged",
             expected="logits over one label space (the same class names in the same order)",
             found="; ".join(
                 f"{name}: {identity.classes} {identity.target} over {identity.label_space}"
@@ -79,5 +79,5 @@ def mean_target(
 
 
 def gives_logits(config: TargetConfig) -> bool:
-    """Whether logits are averaged, not probabilities."""
+    """Whether logits are averaged, rather than probabilities."""
     return config.average == "logits"

@@ -144,7 +144,7 @@ def _match_block(
     digest_N = _bytes(videos["digest"])
     whole_N = np.array(videos["status"].to_pylist()) == "ok"
     store_number_N = store.numbers_of(digest_N)
-    # A video that failed first and was decoded by a later run is in the store nevertheless.
+    # A video that failed at first but was decoded by a later run is both failed and in the store.
     whole_N &= (store_number_N >= 0) | ~find_texts(store.failed_digests, digest_N)[1]
     in_corpus_N = videos["in_corpus"].to_numpy(zero_copy_only=False)
     count_N = videos["frame_count"].to_numpy()

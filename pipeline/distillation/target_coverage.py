@@ -1,4 +1,4 @@
-"""The share of clips that have a target; raises an error if none has one."""
+"""Computes the share of clips that have a target, and raises an error if no clip has one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def has_enough_clips(lines: Sequence[MetricLine]) -> bool:
 
 
 def refuse_without_targets(reader: TargetReader, share: TargetShare | None) -> None:
-    """Raise ConfigError if ``share`` says that no clip had a nonzero weight for ``reader``."""
+    """Raise ConfigError if, according to ``share``, every clip had weight 0 for ``reader``."""
     if share is None or share.kept > 0:
         return
     if share.with_target == 0:
@@ -66,8 +66,8 @@ def refuse_without_targets(reader: TargetReader, share: TargetShare | None) -> N
     raise ConfigError(
         f"the filter of teacher {reader.teacher.id} dropped every clip: nothing is learned from it",
         expected=f"clips whose target has an entropy of at most {reader.threshold_nats:.4g} nats",
-        found="no such clip so far",
-        remedy="raise targets.filter.max_entropy_nats, or give keep_fraction instead",
+        found="only clips with a higher entropy so far",
+        remedy="raise targets.filter.max_entropy_nats, or set keep_fraction instead",
     )
 
 
@@ -82,5 +82,5 @@ def refuse_empty_filters(readers: Sequence[TargetReader], combine_filters: str) 
         f"the filter of teacher {reader.teacher.id} keeps no clip",
         expected=f"frames with an entropy of at most {reader.threshold_nats:.4g} nats",
         found=f"{nats:.4g} nats for the most confident frame of the cache",
-        remedy="raise targets.filter.max_entropy_nats, or give keep_fraction instead",
+        remedy="raise targets.filter.max_entropy_nats, or set keep_fraction instead",
     )

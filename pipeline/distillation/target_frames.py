@@ -36,7 +36,7 @@ def start_with_target(uniform: float, frame_count: int, frames: int, target_fram
 
 
 class TargetFrames:
-    """The frames of a cache that have targets. Read from the index: holds no memory per video."""
+    """The frames of a cache that have targets. They are read from the memory-mapped index."""
 
     def __init__(self, index: TargetIndex, capacity: int, committed_U: Bools) -> None:
         """``capacity``: rows per unit. ``committed_U``: units whose targets are used."""
@@ -68,7 +68,7 @@ class TargetFrames:
         return start_N
 
     def _units(self, number_N: Numbers) -> tuple[Ints, Ints]:
-        """For each video, the number of units that hold rows of it: (committed, all)."""
+        """For each video, the number of units that hold its rows: (committed [N], all [N])."""
         first_N, count_N = self._index.first_row[number_N], self._index.row_count[number_N]
         unit_N = np.maximum(first_N, 0) // self._capacity
         end_N = np.where(count_N > 0, (first_N + count_N - 1) // self._capacity + 1, unit_N)

@@ -38,12 +38,12 @@ from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["DistillTask", "open_distill_task"]
 
-FILTER_BLOCK = 8192  # samples judged at once when filtered clips are skipped
+FILTER_BLOCK = 8192  # samples filtered at once if filtered clips are skipped
 
 
 @dataclass(frozen=True, slots=True)
 class LossTerm:
-    """One summand of the loss: what one head is compared with, and its weight in the sum."""
+    """One term of the loss: a head, how its target is made, and its weight in the sum."""
 
     head: str
     config: TargetConfig
@@ -100,7 +100,10 @@ class DistillTask:
 
     @property
     def heads(self) -> tuple[HeadRecord, ...]:
-        """One head a teacher, or the one that learns their mean (raises ConfigError as that)."""
+        """One head per teacher, or one that learns their mean (raises what ``mean_head`` raises).
+
+        Raises ConfigError if only some teachers of a mean have targets of flipped frames.
+        """
         if self.config.combine == "mean":
             heads = [mean_head(self.readers)]
         else:
@@ -118,14 +121,16 @@ class DistillTask:
         mirrored = [reader.mirrored is not None for reader in self.readers]
         return tuple(
             head.model_copy(
-                update={"flipped_clips": _flip_statement(mirrored if head.mean_of else [given])}
+                update={
+                    "flipped_clips": _flipped_clips(mirrored if head.mean_of else [is_mirrored])
+                }
             )
-            for head, given in zip(heads, mirrored, strict=False)
+            for head, is_mirrored in zip(heads, mirrored, strict=False)
         )
 
     @property
     def teachers(self) -> dict[str, str]:
-        """Every teacher whose targets are read, those of mirrored frames too: id -> fingerprint."""
+        """Id -> fingerprint of every teacher whose targets are read, mirrored ones included."""
         records = [r for reader in self.readers for r in (reader.teacher, reader.mirrored) if r]
         return {record.id: record.fingerprint for record in records}
 
@@ -135,18 +140,20 @@ class DistillTask:
         return new_student(self.config.student, heads, self.config.runtime.seed)
 
     def samples(self, epoch: int) -> NDArray[np.int64]:
-        """See TrainingTask. With ``skip_filtered`` the epoch omits clips whose weight is zero for
-        every teacher."""
+        """See TrainingTask.
+
+        With ``skip_filtered`` the epoch omits clips whose weight is zero for every teacher.
+        """
         order = self._sampler.order(epoch)
         if not self.config.skip_filtered:
             return order
         blocks = np.array_split(np.arange(len(order)), -(-len(order) // FILTER_BLOCK))
-        kept = np.concatenate([self._counts(epoch, block) for block in blocks])
+        kept = np.concatenate([self._has_weight(epoch, block) for block in blocks])
         kept_order: NDArray[np.int64] = order[kept[order]]
         return kept_order
 
-    def _counts(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each sample has a weight for any teacher."""
+    def _has_weight(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each sample has a nonzero weight for any teacher: bool [N]."""
         choices = self._sampler.choices(epoch, samples_N)
         rows_NT = self._rows(choices)
         uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
@@ -165,7 +172,7 @@ class DistillTask:
         )
 
     def look_up(self, epoch: int, samples_B: NDArray[np.int64]) -> dict[str, Tensor]:
-        """The targets of a batch without its pixels: what the cache adds to the cost of loading."""
+        """Read only the targets of a batch; benchmarks use it to measure the cost of the cache."""
         return self._targets(epoch, samples_B, self._sampler.choices(epoch, samples_B))
 
     def _targets(
@@ -180,8 +187,8 @@ class DistillTask:
         confident = [targets.confident_B for targets in read]
         weights = clip_weights(confident, present, self.config.combine_filters)
         if self.config.combine == "mean":
-            said = [targets.target_BC for targets in read]
-            mean_BC, kept_B = mean_target(self.config.targets, said, weights)
+            teacher_targets = [targets.target_BC for targets in read]
+            mean_BC, kept_B = mean_target(self.config.targets, teacher_targets, weights)
             any_B = np.any(present, axis=0)
             return _tensors(MEAN_HEAD, mean_BC, kept_B, any_B)
         tensors: dict[str, Tensor] = {}
@@ -201,9 +208,9 @@ class DistillTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum over the heads of their mean loss over the clips with a target.
 
-        A clip that the filter drops counts as zero (paper section 3); one without a target does
-        not count. Metrics: ``loss/<head>`` (before its weight), and of all clips the shares with a
-        target, ``with_target/<head>``, and with a weight, ``kept/<head>``.
+        A clip that the filter drops counts as a loss of zero (paper section 3); a clip without a
+        target does not count. Metrics: ``loss/<head>`` (not weighted), and the shares of all clips
+        that have a target (``with_target/<head>``) and a nonzero weight (``kept/<head>``).
         """
         total = torch.zeros((), device=next(iter(outputs.values())).device)
         metrics: dict[str, Tensor] = {}
@@ -223,7 +230,7 @@ class DistillTask:
         return total, metrics
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
-        """See TrainingTask. Raises ConfigError if no clip so far has had a weight for some head."""
+        """See TrainingTask. Raises ConfigError if every clip so far had weight 0 for some head."""
         if not has_enough_clips(lines):
             return
         heads = [head.name for head in self.heads]
@@ -239,22 +246,23 @@ def _tensors(
     return {f"target/{name}": target_BC, f"weight/{name}": weight_B, f"present/{name}": present}
 
 
-def _flip_statement(mirrored: Sequence[bool]) -> str:
+def _flipped_clips(mirrored: Sequence[bool]) -> str:
+    """``HeadRecord.flipped_clips``. ``mirrored``: which teachers have targets of flipped frames."""
     if all(mirrored):
         return "target of the flipped frame"
     if not any(mirrored):
         return "target of the unflipped frame"
     raise ConfigError(
-        "a mean of teachers takes flipped clips from all of them or from none",
-        expected="targets.flipped_teacher for each target, or for none",
-        remedy="extract the missing teacher with flip: true",
+        "only some teachers of the mean have targets of flipped frames",
+        expected="targets.flipped_teacher for every target, or for none",
+        remedy="extract the missing teachers with flip: true",
     )
 
 
 def open_distill_task(config: DistillConfig) -> DistillTask:
     """Open cache and frame store, and check all that can be checked before training.
 
-    A cache that is not complete, or of which a teacher is absent, is used for what is there.
+    The cache may be incomplete, and may lack teachers that are not in use.
 
     Raises ConfigError, CacheError, FrameStoreError.
     """
@@ -278,7 +286,7 @@ def open_distill_task(config: DistillConfig) -> DistillTask:
     too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
     check_crop(store, too_small, config.clip.crop)
     task = DistillTask(config, cache, store, videos, readers, frames)
-    _ = task.heads  # refuses a mean over different label spaces
+    _ = task.heads  # raises ConfigError if the targets cannot be averaged
     return task
 
 
@@ -290,15 +298,15 @@ def _reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> 
     is_feature = targets.record.identity.target == "features"
     if is_feature and target.loss not in {"mse", "cosine"}:
         raise ConfigError(
-            f"teacher {teacher_id} stores features, which are no distribution",
+            f"teacher {teacher_id} stores features, which are not a distribution",
             expected="loss mse or cosine",
             found=f"loss {target.loss}",
             remedy="choose another loss or another teacher",
         )
     if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
         raise ConfigError(
-            "a target takes more frames than a clip has",
-            expected=f"targets.k up to clip.frames ({config.clip.frames})",
+            "a target is made from more frames than a clip has",
+            expected=f"targets.k of at most clip.frames ({config.clip.frames})",
             found=target.k,
             remedy="lower targets.k",
         )
@@ -311,22 +319,22 @@ def _reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> 
 
 
 def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
-    named = [name for name in sorted(cache.teachers) if name != flipped_teacher]
-    if len(named) != 1:
+    candidates = [name for name in sorted(cache.teachers) if name != flipped_teacher]
+    if len(candidates) != 1:
         raise ConfigError(
-            "the cache has several teachers, and a target names none",
-            expected=f"targets.teacher: one of {', '.join(named)}",
-            remedy=f"--set 'targets=[{{teacher: {named[0]}}}]', or an entry for each teacher that "
-            "is to teach",
+            "the cache has several teachers, and a target does not name one",
+            expected=f"targets.teacher: one of {', '.join(candidates)}",
+            remedy=f"--set 'targets=[{{teacher: {candidates[0]}}}]', with one entry per teacher to "
+            "learn from",
         )
-    return named[0]
+    return candidates[0]
 
 
 def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:
     """Raise ConfigError unless ``mirrored`` is ``plain`` over mirrored frames."""
     flipped = plain.identity.preprocessing.model_copy(update={"flip": True})
-    wanted = plain.identity.model_copy(update={"preprocessing": flipped})
-    if plain.identity.preprocessing.flip or mirrored.fingerprint != wanted.fingerprint:
+    expected = plain.identity.model_copy(update={"preprocessing": flipped})
+    if plain.identity.preprocessing.flip or mirrored.fingerprint != expected.fingerprint:
         raise ConfigError(
             f"teacher {mirrored.id} is not {plain.id} over mirrored frames",
             expected="the same weights and preprocessing, extracted with flip: true",

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of safetensors and JSON files, each of them complete or absent.
+"""Checkpoints: folders of safetensors and JSON files, each complete or absent.
 
 checkpoints/step-000000120/  model.safetensors  optimizer.safetensors  checkpoint.json
 """
@@ -111,7 +111,7 @@ class CheckpointStore:
         if record.config_digest != self._config_digest:
             raise _damaged(folder, "it belongs to another configuration")
         if record.global_step != _step_of(folder):
-            raise _damaged(folder, f"its record says step {record.global_step}")
+            raise _damaged(folder, f"its record is of step {record.global_step}")
         for name in (MODEL, OPTIMIZER):
             path, entry = folder / name, record.files.get(name)
             if entry is None or not path.is_file() or path.stat().st_size != entry.size:
@@ -124,7 +124,7 @@ class CheckpointStore:
     def restore(
         folder: Path, student: Student, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Load the weights, and the momentum if an optimizer is given: either all or nothing.
+        """Load the weights, and the momentum if ``optimizer`` is given: all or nothing.
 
         A checksum detects damage but not an attack, so types and shapes are compared before
         anything is loaded. Raises CheckpointError if they differ or a file cannot be read.
@@ -190,13 +190,13 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint, damaged perhaps, and nothing else."""
+    """Whether a folder holds a checkpoint (possibly damaged) and nothing else."""
     names = {path.name for path in folder.iterdir()} if _is_folder(folder) else set()
     return RECORD in names and _are_ours(names)
 
 
 def _are_ours(names: set[str]) -> bool:
-    """Whether these are files of a checkpoint, or what a killed writer left of its record."""
+    """Whether all are files of a checkpoint, or temporary files that a killed writer left."""
     return all(
         name in _FILES or (name.startswith(f"{RECORD}.") and name.endswith(PARTIAL_SUFFIX))
         for name in names
@@ -204,18 +204,18 @@ def _are_ours(names: set[str]) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint, whole or begun, file by file: no other file is ever touched.
+    """Remove a complete or partial checkpoint file by file, so that no other file is removed.
 
-    Raises StorageError if there is anything else in its place.
+    Raises StorageError if something else has its name.
     """
     if not folder.is_symlink() and not folder.exists():
         return
     names = {path.name for path in folder.iterdir()} if _is_folder(folder) else None
     if names is None or not _are_ours(names):
         raise StorageError(
-            f"{folder} is in the way: it is no checkpoint, and is not removed",
-            expected=f"no such folder, or one with {RECORD} and its tensors alone",
-            remedy="look at it, move it away, then run the same command again",
+            f"{folder} is in the way: it is not a checkpoint, so it is not removed",
+            expected=f"no such folder, or one with only {RECORD} and its tensors",
+            remedy="move it away, then rerun the same command",
         )
     for name in names:
         (folder / name).unlink()

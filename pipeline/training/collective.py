@@ -1,4 +1,4 @@
-"""Sums over the workers of one training run."""
+"""Sums tensors over the workers of a training run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Collective", "ProcessGroup", "SingleProcess"]
 
 
 class Collective(Protocol):
-    """``rank`` of ``world_size`` workers, and a sum over all of them."""
+    """The workers of a run, and the position ``rank`` of this one among them."""
 
     rank: int
     world_size: int
@@ -21,17 +21,17 @@ class Collective(Protocol):
 
 
 class SingleProcess:
-    """A run in one process."""
+    """The only worker of a run."""
 
     rank = 0
     world_size = 1
 
     def sum_(self, tensor: Tensor) -> None:
-        """Nothing to add."""
+        """Does nothing: there is only one worker."""
 
 
 class ProcessGroup:
-    """torch.distributed's default group, which the caller has set up."""
+    """The default process group of torch.distributed, which must be initialised."""
 
     def __init__(self) -> None:
         self.rank = torch.distributed.get_rank()

@@ -46,30 +46,33 @@ class Feed:
                 remedy="--set runtime.jpeg_decoder=cpu",
             )
 
-    def ahead(self, batch: ClipBatch) -> ClipBatch | DeviceBatch:
-        """The part that loader threads do. Raises FrameStoreError for damaged frames."""
+    def prepare(self, batch: ClipBatch) -> ClipBatch | DeviceBatch:
+        """Do what loader threads can do in advance. Raises FrameStoreError for damaged frames."""
         if self._device.type == "cpu":
-            return self.ready(batch)
+            return self.to_device(batch)
         pixels = batch.pixels
         if not self._decode_on_device:
             pixels = batch.pixels_BTCHW.pin_memory()
         targets = {name: target.pin_memory() for name, target in batch.targets.items()}
         return ClipBatch(pixels, batch.flip_B.pin_memory(), targets)
 
-    def ready(self, item: ClipBatch | DeviceBatch) -> DeviceBatch:
-        """The part that is left after ``ahead``. Raises FrameStoreError for damaged frames."""
-        if isinstance(item, DeviceBatch):
-            return item
+    def to_device(self, batch: ClipBatch | DeviceBatch) -> DeviceBatch:
+        """Do the rest of the work on a batch, whether or not it went through ``prepare``.
+
+        Raises FrameStoreError for damaged frames.
+        """
+        if isinstance(batch, DeviceBatch):
+            return batch
         device = self._device
         clip_BCTHW = to_clip(
-            self._on_device(item.pixels),
-            item.flip_B.to(device, non_blocking=True),
+            self._on_device(batch.pixels),
+            batch.flip_B.to(device, non_blocking=True),
             self._clip,
             self._dtype,
         )
         if device.type == "cuda":
             clip_BCTHW = clip_BCTHW.contiguous(memory_format=torch.channels_last_3d)
-        targets = {n: t.to(device, non_blocking=True) for n, t in item.targets.items()}
+        targets = {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
         return DeviceBatch(clip_BCTHW, targets)
 
     def _on_device(self, pixels: Tensor | StoredClips) -> Tensor:

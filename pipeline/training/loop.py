@@ -23,7 +23,7 @@ __all__ = ["TrainingOutcome", "train"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
-    """What training leaves in memory."""
+    """The trained student, and how training went."""
 
     student: Student
     """On the CPU, in evaluation mode."""
@@ -33,7 +33,7 @@ class TrainingOutcome:
     """The largest part of a step's time, in one line."""
     global_steps: int
     seconds: float
-    """Of this process; a resumed run counts from its resumption."""
+    """Duration in this process; a resumed run counts from where it resumed."""
 
 
 def train(

@@ -80,6 +80,6 @@ class MetricLogger(NullMetricLogger):
 
 
 def progress_metrics(line: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a line that are shown next to the progress bar, which has its own rate."""
+    """The metrics of a line to show next to the progress bar, which shows the rate itself."""
     names = ("loss", "data_wait_percent", "learning_rate")
     return {name: line[name] for name in names if name in line}

@@ -1,7 +1,7 @@
-"""The same training on N Ray Train workers. Ray is imported only when it is used.
+"""Trains on N Ray Train workers. Ray is imported only when it is used.
 
 Ray starts the workers, joins them in one process group and restarts them when one dies; they then
-resume from the run's own checkpoints. The arithmetic is that of ``fit``, as in one process.
+resume from the checkpoints of the run. Each worker calls ``fit``, as training in one process does.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def fit_on_ray(
     run: RunDirectory,
     progress: Progress,
 ) -> None:
-    """Train on ``runtime.workers`` workers; returns when the last epoch is done.
+    """Train on ``runtime.workers`` workers until the last epoch is done.
 
-    ``task`` is pickled and rebuilt on each worker. The run directory must be on a disk that all
-    workers see.
+    ``task`` is pickled and rebuilt on each worker. The run directory must be on a file system that
+    all workers share.
 
     Raises ComputeError if Ray cannot start or workers die more often than MAX_RESTARTS, and what
     ``fit`` raises on a worker.
@@ -65,7 +65,7 @@ def fit_on_ray(
         refusal.unlink(missing_ok=True)
     trainer = _torch_trainer(task, settings, run)
     try:
-        with _shown(run, progress):
+        with _showing_progress(run, progress):
             trainer.fit()
     except TrainingFailedError as error:
         _raise_refusal(refusal)
@@ -94,7 +94,7 @@ def _torch_trainer(task: TrainingTask, settings: TrainingSettings, run: RunDirec
     return TorchTrainer(
         _work,
         train_loop_config={
-            # Unpickled by the worker itself: a task that cannot be rebuilt there is a refusal.
+            # Unpickled in _work, so that an error while rebuilding the task is reported as well.
             "task": pickled(task),
             "settings": settings,
             "run": run,
@@ -105,7 +105,7 @@ def _torch_trainer(task: TrainingTask, settings: TrainingSettings, run: RunDirec
             num_workers=runtime.workers, use_gpu=on_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            # A new name each time: Ray would take up what it finds there, whoever wrote it.
+            # A new name each time: Ray would load any state that it finds under this name.
             name=f"{run.record.kind}-{uuid.uuid4().hex[:16]}",
             storage_path=str((run.root / "ray").resolve()),
             failure_config=FailureConfig(max_failures=MAX_RESTARTS),
@@ -114,10 +114,10 @@ def _torch_trainer(task: TrainingTask, settings: TrainingSettings, run: RunDirec
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What one worker does.
+    """The main function of one worker.
 
     A DistInitError would be raised again after every restart, so it is written to a file: the
-    restarted workers see it and end at once, and the driver raises it.
+    restarted workers find it and exit, and the driver raises it.
     """
     from ray import cloudpickle
     from ray.train.torch import get_device
@@ -137,7 +137,7 @@ def _work(config: dict[str, Any]) -> None:
     except DistInitError as error:
         _write_refusal(refusal, error)
         if settings.runtime.workers > 1:
-            raise  # the others wait in a sum: only a failure makes Ray end them
+            raise  # the others wait in an all-reduce: Ray stops them only if this worker fails
 
 
 def _write_refusal(path: Path, error: DistInitError) -> None:
@@ -166,8 +166,8 @@ def _raise_refusal(path: Path) -> None:
 
 
 @contextmanager
-def _shown(run: RunDirectory, progress: Progress) -> Iterator[None]:
-    """Show the metric lines that worker 0 writes while the body runs."""
+def _showing_progress(run: RunDirectory, progress: Progress) -> Iterator[None]:
+    """While the ``with`` body runs, show the metric lines that worker 0 writes."""
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(run, progress, stop), daemon=True)
     thread.start()

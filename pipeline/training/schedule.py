@@ -12,10 +12,11 @@ __all__ = ["learning_rate"]
 def learning_rate(
     config: OptimizerConfig, *, epoch: int, step: int, steps: int, shards: int
 ) -> float:
-    """LR of step ``step`` (of ``steps``) in ``epoch``.
+    """Learning rate of step ``step`` (of ``steps``) in ``epoch``, both from 0.
 
-    The base rate is multiplied by ``shards`` if ``scale_by_workers``: the paper gives it per GPU,
-    and a shard is the batch of one GPU there.
+    The base rate is multiplied by ``shards`` if ``scale_by_workers``: the paper gives the rate per
+    GPU, and its batch of one GPU is one shard here.
+
     ``step`` decays by gamma every ``step_epochs`` whole epochs; ``cosine`` falls to zero at the
     end of the last epoch; warmup rises linearly and reaches the full rate with its last step.
     """

@@ -144,13 +144,13 @@ class Stepper:
 
     def _loss(self, batch: ClipBatch | DeviceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with self.clock.measure("transfer"):
-            ready = self.feed.ready(batch)
+            device_batch = self.feed.to_device(batch)
         precision = self._settings.runtime.precision
         with self.clock.measure("forward"):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
-                outputs: Mapping[str, Tensor] = self._forward(ready.clip_BCTHW)
+                outputs: Mapping[str, Tensor] = self._forward(device_batch.clip_BCTHW)
             outputs = {name: t.to(self._dtype) for name, t in outputs.items()}
-            return self._task.loss(outputs, ready.targets)
+            return self._task.loss(outputs, device_batch.targets)
 
     def _update(
         self,

@@ -1,4 +1,4 @@
-"""The trainer: one process's part of a training run, from its last checkpoint to the last epoch."""
+"""The trainer: runs one process's part of a training, from the newest checkpoint to the end."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def fit(
     device: torch.device,
     progress: Progress,
 ) -> None:
-    """One worker's part of the training; all of it for a collective of one.
+    """Run one worker's part of the training (all of it, if there is only one worker).
 
     Raises ComputeError if the GPU runs out of memory, and what ``Trainer.run`` raises.
     """
@@ -195,9 +195,9 @@ class Trainer:
                 yield _ShardRequest(epoch, shard, samples[first : first + size])
 
     def _load(self, request: _ShardRequest) -> tuple[int, ClipBatch | DeviceBatch]:
-        """What a loader thread does for one shard."""
+        """Load one shard; called by loader threads."""
         batch = self._task.load(request.epoch, request.samples_B)
-        return request.shard, self._stepper.feed.ahead(batch)
+        return request.shard, self._stepper.feed.prepare(batch)
 
     def _run_step(self, batches: _Batches, epoch: int, step: int, steps: int) -> None:
         rate = learning_rate(

@@ -184,7 +184,7 @@ def test_features_are_learned_by_regression(stored: Path) -> None:
     task = open_distill_task(config(stored, "features", targets=[{"loss": "mse"}]))
     batch = task.load(0, np.arange(4))
     assert batch.targets["target/alpha"].abs().max() > 1
-    with pytest.raises(ConfigError, match="no distribution"):
+    with pytest.raises(ConfigError, match="not a distribution"):
         open_distill_task(config(stored, "features"))
     filtered = [{"loss": "mse", "filter": {"keep_fraction": 0.5}}]
     with pytest.raises(CacheError, match="no entropy"):

@@ -43,21 +43,21 @@ def batch(tmp_path: Path) -> ClipBatch:
 
 def test_on_a_cpu_loader_threads_do_all_the_work(batch: ClipBatch) -> None:
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float64)
-    ahead = feed.ahead(batch)
-    assert isinstance(ahead, DeviceBatch)
-    assert feed.ready(ahead) is ahead
-    assert ahead.clip_BCTHW.shape == (2, 3, 3, 16, 16)
+    prepared = feed.prepare(batch)
+    assert isinstance(prepared, DeviceBatch)
+    assert feed.to_device(prepared) is prepared
+    assert prepared.clip_BCTHW.shape == (2, 3, 3, 16, 16)
     assert torch.equal(
-        ahead.clip_BCTHW, to_clip(batch.pixels_BTCHW, batch.flip_B, CLIP, torch.float64)
+        prepared.clip_BCTHW, to_clip(batch.pixels_BTCHW, batch.flip_B, CLIP, torch.float64)
     )
-    assert ahead.targets["label_B"].tolist() == [1, 0]
+    assert prepared.targets["label_B"].tolist() == [1, 0]
 
 
 def test_decoded_and_stored_clips_give_the_same_input(batch: ClipBatch) -> None:
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float32)
     decoded = ClipBatch(batch.pixels_BTCHW, batch.flip_B, batch.targets)
     assert isinstance(decoded.pixels, torch.Tensor)
-    assert torch.equal(feed.ready(decoded).clip_BCTHW, feed.ready(batch).clip_BCTHW)
+    assert torch.equal(feed.to_device(decoded).clip_BCTHW, feed.to_device(batch).clip_BCTHW)
 
 
 def test_a_repeated_frame_is_stored_once(batch: ClipBatch) -> None:
@@ -72,7 +72,7 @@ def test_damaged_frames_are_an_error_in_the_loader_thread(batch: ClipBatch) -> N
     broken = StoredClips([b"no JPEG"] * 4, good.frame_NT, good.crop_N2, good.crop, good.channels)
     feed = Feed(CLIP, RuntimeConfig(), CPU, torch.float32)
     with pytest.raises(FrameStoreError, match="not a readable JPEG"):
-        feed.ahead(ClipBatch(broken, batch.flip_B, {}))
+        feed.prepare(ClipBatch(broken, batch.flip_B, {}))
 
 
 def test_decoding_on_a_gpu_needs_a_gpu() -> None:
@@ -85,13 +85,13 @@ def test_decoding_on_a_gpu_needs_a_gpu() -> None:
 def test_nvjpeg_agrees_with_the_cpu_within_a_few_levels(batch: ClipBatch) -> None:
     gpu = torch.device("cuda")
     feed = Feed(CLIP, RuntimeConfig(jpeg_decoder="gpu"), gpu, torch.float32)
-    ahead = feed.ahead(batch)
-    assert isinstance(ahead, ClipBatch)
-    assert isinstance(ahead.pixels, StoredClips)
+    prepared = feed.prepare(batch)
+    assert isinstance(prepared, ClipBatch)
+    assert isinstance(prepared.pixels, StoredClips)
     by_cpu = Feed(CLIP, RuntimeConfig(), gpu, torch.float32)
-    pinned = by_cpu.ahead(batch)
+    pinned = by_cpu.prepare(batch)
     assert isinstance(pinned, ClipBatch)
     assert isinstance(pinned.pixels, torch.Tensor)
     assert pinned.pixels.is_pinned()
-    difference = feed.ready(ahead).clip_BCTHW - by_cpu.ready(pinned).clip_BCTHW
+    difference = feed.to_device(prepared).clip_BCTHW - by_cpu.to_device(pinned).clip_BCTHW
     assert difference.abs().mean() < 0.05
