@@ -34,7 +34,7 @@ class FilterConfig(Record):
     @model_validator(mode="after")
     def _one_threshold(self) -> FilterConfig:
         if self.max_entropy_nats is not None and self.keep_fraction is not None:
-            raise ValueError("give max_entropy_nats or keep_fraction, not both")
+            raise ValueError("set max_entropy_nats or keep_fraction, not both")
         return self
 
 
@@ -107,7 +107,8 @@ class DistillConfig(Record):
     )
     skip_filtered: bool = Field(
         False,
-        description="do not load clips that the filter drops; else their weight is 0 (paper)",
+        description="do not load clips that the filter drops; otherwise they are loaded and have "
+        "weight 0 (paper)",
     )
     clip: ClipConfig = Field(
         default_factory=ClipConfig, description="clip length, crop and normalisation"

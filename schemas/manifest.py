@@ -128,7 +128,7 @@ class VideoOutcome(Record):
 
     video_id: VideoId
     status: Literal["ok", "failed", "spilled", "gone"] = Field(
-        description="spilled: it has more rows than planned, and they are in a later unit. gone: "
+        description="spilled: it has more rows than planned, so they are in a later unit. gone: "
         "it was removed from the corpus before it was decoded"
     )
     frame_count: int = Field(ge=0, description="decoded frames; 0 if failed")
@@ -240,8 +240,8 @@ class UnitCommit(Record):
     )
     refused: dict[VideoId, str] = Field(
         {},
-        description="videos that earlier teachers have targets for, but this one has no usable "
-        "output for -> reason. Their rows are NaN, and they count as failed in the whole cache",
+        description="video -> reason, for videos without a usable output of this teacher that have "
+        "targets of earlier teachers. Their rows are NaN; they count as failed in the whole cache",
     )
     answers: OutputSums | None = Field(None, description="None for feature teachers")
     record_sha256: Sha256 = Field(

@@ -94,7 +94,7 @@ class CheckpointRecord(SealedRecord):
     format: Literal["distinit-checkpoint"] = "distinit-checkpoint"
     format_version: int = 1
     config_digest: str = Field(
-        description="of the run; a run of another configuration never loads it"
+        description="digest of the run's configuration; no other run loads the checkpoint"
     )
     epoch: int = Field(ge=0, le=MAX_STEPS, description="epoch of the next step, from 0")
     step: int = Field(ge=0, le=MAX_STEPS, description="next step within the epoch")
@@ -116,7 +116,7 @@ class LeftOut(Record):
         0, ge=0, description="the frame store has another number of frames than the cache"
     )
     without_targets: int = Field(0, ge=0, description="no frame has a target of a teacher in use")
-    examples: tuple[str, ...] = Field((), description="path and reason of some of them")
+    examples: tuple[str, ...] = Field((), description="paths and reasons of some of these videos")
 
     def lines(self) -> list[str]:
         """One line of text; none if no video was left out."""
@@ -256,8 +256,8 @@ class EvaluationResult(Record):
     videos: int
     clips: int
     per_clip: float = Field(ge=0, le=100, description="top-1 accuracy of single clips, percent")
-    top1: float = Field(ge=0, le=100, description="of video means, percent")
-    top5: float = Field(ge=0, le=100, description="of video means, percent")
+    top1: float = Field(ge=0, le=100, description="top-1 accuracy of means per video, percent")
+    top5: float = Field(ge=0, le=100, description="top-5 accuracy of means per video, percent")
     classes: int
     confusion: tuple[tuple[int, ...], ...] = Field(
         description="number of videos [true][predicted], without those that could not be decoded"

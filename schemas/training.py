@@ -23,9 +23,8 @@ FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
 
 
 _PLUGIN = re.compile(r"plugin:[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
-_MAX_CLIP_PIXELS = (
-    1 << 26
-)  # 1,024 frames of 256 x 256; the limit also holds for records of received runs
+_MAX_CLIP_PIXELS = 1 << 26
+"""1,024 frames of 256 x 256. The limit also applies to records of runs received from others."""
 
 
 class StudentConfig(Record):
@@ -58,13 +57,14 @@ class ClipConfig(Record):
     mean: tuple[float, ...] = Field(
         (0.43216, 0.394666, 0.37645),
         max_length=3,
-        description="mean per channel, of RGB values in 0..1 (VMZ). For flow in pixels per frame; "
-        "the default is 0.0046635, 0.0046261 (VMZ)",
+        description="mean per channel, of RGB values in 0..1 (VMZ). For flow, in pixels per frame: "
+        "the default is then 0.0046635, 0.0046261 (VMZ)",
     )
     std: tuple[float, ...] = Field(
         (0.22803, 0.22145, 0.216989),
         max_length=3,
-        description="standard deviation, as mean; for flow the default is 0.972347, 0.755146 (VMZ)",
+        description="standard deviation per channel, in the units of mean; for flow the default is "
+        "0.972347, 0.755146 (VMZ)",
     )
     flow_range: float = Field(
         20.0,

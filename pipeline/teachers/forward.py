@@ -69,7 +69,7 @@ class FrameByFrame(Forward):
 
 
 class InBatches(Forward):
-    """Batches of ``batch_size`` frames; each is copied to the GPU while the last one is computed.
+    """Batches of ``batch_size`` frames; each is copied to the GPU while the previous one runs.
 
     If a batch does not fit into the device's memory, the batch size is halved for it and for all
     later batches, with a warning. On a GPU, the bits of the logits depend on the batch size.
