@@ -47,7 +47,7 @@ def require_weights_file(path: Path) -> Path:
     if not path.is_file():
         found = "a pipe or a device" if path.exists() else "nothing at that path"
         raise WeightsError(
-            f"{path} is not a weights file",
+            f"cannot open the weights file {path}",
             expected="a .pth, .pt, .pth.tar or .safetensors file",
             found="a folder" if path.is_dir() else found,
             remedy="check the path given with --weights",

@@ -22,7 +22,7 @@ def log_q(temperature: float = 1.0) -> list[float]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_cross_entropy(temperature: float) -> None:
+def test_cross_entropy_equals_its_formula(temperature: float) -> None:
     expected = -0.7 * log_q(temperature)[0] - 0.3 * log_q(temperature)[1]
     loss = soft_losses("cross_entropy", OUTPUT, TARGET, temperature)
     assert loss.tolist() == pytest.approx([expected], abs=1e-12)
@@ -46,7 +46,7 @@ def test_mse_is_half_the_squared_distance_and_its_gradient_the_difference() -> N
     assert output.grad.tolist() == [[1.0, -2.0, 0.0]]
 
 
-def test_cosine() -> None:
+def test_the_cosine_loss_is_0_for_equal_and_2_for_opposite_directions() -> None:
     target = torch.tensor([[2.0, 4.0, 1.0]], dtype=torch.float64)
     assert soft_losses("cosine", OUTPUT, target, 1.0).item() == pytest.approx(0, abs=1e-12)
     assert soft_losses("cosine", OUTPUT, -target, 1.0).item() == pytest.approx(2)
@@ -64,7 +64,7 @@ ALL = np.ones(4, bool)
         ("all", [[1, 0, 0, 0], [1, 0, 0, 0]]),
     ],
 )
-def test_combining_filters(combine: str, expected: list[list[int]]) -> None:
+def test_filters_are_combined_as_configured(combine: str, expected: list[list[int]]) -> None:
     weights = clip_weights([A, B], [ALL, ALL], cast(Any, combine))
     assert [w.tolist() for w in weights] == expected
 

@@ -83,12 +83,12 @@ def test_the_average_of_a_clip_without_frames_is_zero() -> None:
     assert means.tolist() == [[0, 0], [3, 1], [0, 0], [7, 7]]
 
 
-def test_entropy_of_uniform_and_certain() -> None:
+def test_entropy_is_maximal_if_uniform_and_0_if_certain() -> None:
     rows = torch.tensor([[0.25] * 4, [1.0, 0.0, 0.0, 0.0]])
     assert entropy_nats(rows).tolist() == pytest.approx([np.log(4), 0.0])
 
 
-def test_thresholds() -> None:
+def test_a_threshold_is_given_or_computed_from_the_fraction_to_keep() -> None:
     entropies = np.array([np.nan, 1, 2, 3, 4, 5, np.nan], np.float32)
     assert entropy_threshold(FilterConfig(), entropies) == float("inf")
     assert entropy_threshold(FilterConfig(max_entropy_nats=2.5), entropies) == 2.5

@@ -40,7 +40,7 @@ def as_THWC(clip_TCHW: torch.Tensor) -> np.ndarray:  # noqa: N802
     return clip_TCHW.permute(0, 2, 3, 1).numpy()
 
 
-def test_videos_and_digests(store_root: Path) -> None:
+def test_videos_are_listed_with_their_digests(store_root: Path) -> None:
     store = FrameStore.open(store_root)
     assert dict(store.videos) == {
         "a": StoredVideo("a", DIGESTS["a"], 12, 32, 48, 10.0),
@@ -63,7 +63,7 @@ def test_a_clip_across_two_units_is_close_to_its_source(store_root: Path) -> Non
     assert store.clip("c", [4]).shape == (1, 3, 20, 30)
 
 
-def test_jpeg_fidelity_on_detail(writer: FrameStoreWriter, tmp_path: Path) -> None:
+def test_detailed_pictures_are_stored_faithfully(writer: FrameStoreWriter, tmp_path: Path) -> None:
     y, x = np.mgrid[0:128, 0:171]
     wave_HW = 127 + 100 * np.sin(x / 3) * np.cos(y / 4)
     frame = np.repeat(wave_HW[..., None], 3, axis=-1).astype(np.uint8)
@@ -77,7 +77,7 @@ def test_jpeg_fidelity_on_detail(writer: FrameStoreWriter, tmp_path: Path) -> No
     assert len(store.jpegs("a", [0])[0]) < 20_000
 
 
-def test_unknown_video_and_frame(store_root: Path) -> None:
+def test_unknown_videos_and_frames_are_refused(store_root: Path) -> None:
     store = FrameStore.open(store_root)
     with pytest.raises(FrameStoreError, match="video d is not in the frame store"):
         store.clip("d", [0])
@@ -92,7 +92,7 @@ def read_means(store: FrameStore, video_id: str) -> list[float]:
     return means
 
 
-def test_usable_after_a_fork_with_open_handles(store_root: Path) -> None:
+def test_a_store_is_usable_after_a_fork(store_root: Path) -> None:
     store = FrameStore.open(store_root)
     expected = read_means(store, "b")
     queue = multiprocessing.get_context("fork").Queue()
@@ -117,7 +117,7 @@ print(store.clip("b", range(12)).float().mean(dim=(1, 2, 3)).tolist())
 """
 
 
-def test_pickles_into_another_process(store_root: Path, tmp_path: Path) -> None:
+def test_a_pickled_store_is_usable_in_another_process(store_root: Path, tmp_path: Path) -> None:
     store = FrameStore.open(store_root)
     expected = read_means(store, "b")
     (tmp_path / "store.pickle").write_bytes(pickle.dumps(store))

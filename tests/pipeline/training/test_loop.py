@@ -58,7 +58,7 @@ def test_a_run_writes_its_files_and_learns(run: RunDirectory) -> None:
     assert recorder.advanced == 480
 
 
-def test_learning_rate_steps_down(run: RunDirectory) -> None:
+def test_the_learning_rate_decays_in_steps(run: RunDirectory) -> None:
     settings = toys.make_settings(
         {"epochs": 4, "step_epochs": 2, "learning_rate": 0.01}, {"shards": 2, "batch_size": 4}
     )
@@ -145,7 +145,7 @@ def test_lost_metric_lines_of_a_finished_training_are_written_again_as_advised(
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
-def test_too_few_clips_for_one_step(run: RunDirectory) -> None:
+def test_an_epoch_shorter_than_one_step_is_refused(run: RunDirectory) -> None:
     with pytest.raises(ConfigError, match="fewer clips than one step"):
         train(
             toys.ToyTask(count=7),

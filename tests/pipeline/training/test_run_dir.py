@@ -118,7 +118,7 @@ def test_a_metric_line_that_is_cut_off_is_skipped(tmp_path: Path) -> None:
     assert run.last_metric() == {"step": 2}
 
 
-def test_result_round_trip_and_damage(tmp_path: Path) -> None:
+def test_a_result_is_read_back_and_a_damaged_one_refused(tmp_path: Path) -> None:
     run = open_run(tmp_path, "distill", config(), {})
     assert run.read_result(StudentConfig) is None
     run.write_result(StudentConfig(name="s3d"))

@@ -124,7 +124,7 @@ def test_choices_of_a_batch_equal_those_of_the_epoch() -> None:
 
 
 @pytest.mark.parametrize(("flip", "low", "high"), [(0.0, 0, 0), (1.0, 1, 1), (0.5, 0.45, 0.55)])
-def test_flip_probability(flip: float, low: float, high: float) -> None:
+def test_flips_have_the_configured_probability(flip: float, low: float, high: float) -> None:
     sampler = ClipSampler([10], ClipConfig(flip=flip), 2000, seed=1)
     assert low <= sampler.choices(0, np.arange(2000)).flip_N.mean() <= high
 

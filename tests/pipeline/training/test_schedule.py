@@ -29,12 +29,12 @@ def test_the_step_schedule_of_the_paper() -> None:
     assert rate(3, step_epochs=2, gamma=0.5) == pytest.approx(0.005)
 
 
-def test_scaling_by_shards() -> None:
+def test_the_rate_is_multiplied_by_the_number_of_shards() -> None:
     assert rate(0, shards=4) == pytest.approx(0.04)
     assert rate(0, shards=4, scale_by_workers=False) == pytest.approx(0.01)
 
 
-def test_cosine_and_constant() -> None:
+def test_the_cosine_and_constant_schedules_equal_their_formulas() -> None:
     assert rate(0, schedule="cosine", epochs=4) == pytest.approx(0.01)
     assert rate(2, schedule="cosine", epochs=4) == pytest.approx(0.005)
     expected = 0.005 * (1 + math.cos(math.pi * 3.9 / 4))

@@ -54,7 +54,9 @@ def test_an_unknown_length_is_not_a_truncation(tmp_path: Path) -> None:
         (b"OggS" + b"\0" * 22 + b"\1\5" + b"\0" * 5, None),
     ],
 )
-def test_very_short_files(tmp_path: Path, content: bytes, expected: str | None) -> None:
+def test_very_short_files_are_checked_without_an_error(
+    tmp_path: Path, content: bytes, expected: str | None
+) -> None:
     path = tmp_path / "short"
     path.write_bytes(content)
     assert missing_end(path) == expected

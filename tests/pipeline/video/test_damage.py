@@ -280,7 +280,7 @@ def test_scripts_that_name_other_files_are_refused(tmp_path: Path, name: str, sc
     assert failure(path).startswith("nothing could be decoded; ffmpeg says: ")
 
 
-def test_limits_on_pixels_and_frames(tmp_path: Path) -> None:
+def test_videos_with_too_many_pixels_or_frames_are_refused(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=12)
     exact = CONFIG.model_copy(update={"max_pixels": 64 * 48, "max_frames": 12})
     assert probe_video(path, exact).packet_count == 12

@@ -62,7 +62,7 @@ def test_variable_frame_rate_keeps_every_frame(tmp_path: Path) -> None:
         ("a.flv", ("-c:v", "flv")),
     ],
 )
-def test_containers_and_sizes(
+def test_frames_equal_pyavs_in_many_containers_and_sizes(
     tmp_path: Path,
     name: str,
     args: tuple[str, ...],
@@ -165,7 +165,9 @@ def test_file_names_are_not_interpreted(tmp_path: Path, name: str) -> None:
     assert decode(path)[0].frame_count == 3
 
 
-def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_that_looks_like_an_option_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_video(tmp_path / "-i.mp4", frames=3)
     monkeypatch.chdir(tmp_path)
     assert decode(Path("-i.mp4"))[0].frame_count == 3

@@ -23,13 +23,13 @@ def by_definition(gray_HW: np.ndarray) -> int:
 
 
 @given(arrays(np.uint8, (2, 64, 72)))
-def test_follows_its_definition(gray_NHW: np.ndarray) -> None:
+def test_the_hash_follows_its_definition(gray_NHW: np.ndarray) -> None:
     hash_N = perceptual_hash(gray_NHW)
     assert hash_N.dtype == np.uint64
     assert [int(value) for value in hash_N] == [by_definition(gray) for gray in gray_NHW]
 
 
-def test_known_values() -> None:
+def test_simple_pictures_have_known_hashes() -> None:
     flat = np.full((64, 72), 7, np.uint8)
     rising = np.broadcast_to(np.arange(72, dtype=np.uint8), (64, 72))
     first_pair = flat.copy()
@@ -40,7 +40,7 @@ def test_known_values() -> None:
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
-def test_hamming_distance(a: int, b: int) -> None:
+def test_the_hamming_distance_is_the_number_of_different_bits(a: int, b: int) -> None:
     pair = np.array([a], np.uint64), np.array([b], np.uint64)
     assert hamming_distance(*pair).tolist() == [(a ^ b).bit_count()]
 

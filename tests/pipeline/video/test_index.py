@@ -18,7 +18,7 @@ def packet(pts: int, duration: int = 40, size: int = 9, stream: int = 0, dts: in
 
 
 @given(st.lists(st.tuples(st.integers(-10_000, 10_000), st.integers(0, 500)), min_size=1))
-def test_packets_span(packets: list[tuple[int, int]]) -> None:
+def test_packets_are_counted_and_their_times_measured(packets: list[tuple[int, int]]) -> None:
     table = PacketTable()
     assert table.feed([*HEADER, *(packet(pts, duration) for pts, duration in packets)])
     start, end = min(p for p, _ in packets), max(p + d for p, d in packets)
@@ -29,7 +29,7 @@ def test_packets_span(packets: list[tuple[int, int]]) -> None:
     assert table.wait_for_header()
 
 
-def test_packets_without_bytes_or_timestamps() -> None:
+def test_packets_without_bytes_do_not_count_and_dts_replaces_a_missing_pts() -> None:
     table = PacketTable()
     missing = -(1 << 63)
     table.feed([*HEADER, packet(missing, dts=80), packet(missing, dts=120, size=0)])
@@ -37,7 +37,7 @@ def test_packets_without_bytes_or_timestamps() -> None:
     assert table.span_seconds == pytest.approx(0.08)
 
 
-def test_limits_and_ends() -> None:
+def test_a_packet_list_ends_at_its_limit_and_may_be_empty() -> None:
     table = PacketTable()
     assert not table.feed([*HEADER, packet(0), packet(1), packet(2)], limit=2)
     nothing = PacketTable()
@@ -46,7 +46,7 @@ def test_limits_and_ends() -> None:
     assert (nothing.span_seconds, nothing.reach_seconds) == (0.0, 0.0)
 
 
-def test_streams_are_kept_apart() -> None:
+def test_each_stream_has_a_separate_table() -> None:
     lines = [b"#tb 0: 1/10", b"#tb 1: 1/100", packet(5, 1), packet(900, 100, stream=1)]
     streams = StreamTables()
     assert streams.feed(lines)
@@ -80,7 +80,9 @@ def test_hidden_and_corrupt_packets_are_recognized_by_their_flags() -> None:
 
 
 @given(st.lists(st.integers(-(2**62), 2**62)), st.integers(0, 5), st.integers(0, 9))
-def test_timestamps(pts: list[int], start: int, count: int) -> None:
+def test_timestamps_are_returned_in_the_order_of_the_list(
+    pts: list[int], start: int, count: int
+) -> None:
     printed = []
     for number, value in enumerate(pts):
         printed += [b"frame:%-4d pts:%-7d pts_time:0.1" % (number, value), b"i=1"]
@@ -90,7 +92,7 @@ def test_timestamps(pts: list[int], start: int, count: int) -> None:
     assert (len(stamps), stamps.untimed) == (len(pts), 0)
 
 
-def test_missing_timestamps_and_limit() -> None:
+def test_missing_timestamps_are_counted_up_to_the_limit() -> None:
     stamps = TimestampList()
     lines = [b"frame:0    pts:NOPTS   pts_time:NOPTS", b"frame:1    pts:7       pts_time:0.1"]
     assert not stamps.feed(lines, limit=1)

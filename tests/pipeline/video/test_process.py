@@ -42,14 +42,14 @@ def open_descriptors() -> int:
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
-def test_deadline(tmp_path: Path) -> None:
+def test_decoding_ends_at_the_deadline(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=100, rate=5)
     config = CONFIG.model_copy(update={"deadline_seconds": 1.5})
     assert_fails(path, r"took longer than deadline_seconds=1\.5", config)
 
 
 @pytest.mark.usefixtures("slow_ffmpeg")
-def test_stall(tmp_path: Path) -> None:
+def test_a_stalled_ffmpeg_is_killed(tmp_path: Path) -> None:
     args = ("-c:v", "mpeg4", "-vf", "setpts=PTS*200")
     path = make_video(tmp_path / "a.mkv", frames=4, rate=10, args=(*args, "-fps_mode", "vfr"))
     config = CONFIG.model_copy(update={"stall_seconds": 1.5})
@@ -65,7 +65,7 @@ def test_a_busy_reader_does_not_count_as_a_stall(tmp_path: Path) -> None:
         assert 2 + sum(len(block) for block in stream) == 12
 
 
-def test_memory_limit(tmp_path: Path) -> None:
+def test_an_ffmpeg_above_the_memory_limit_is_killed(tmp_path: Path) -> None:
     args = ("-c:v", "libx264", "-preset", "ultrafast")
     path = make_video(tmp_path / "a.mp4", frames=10, size=(1280, 720), args=args)
     config = CONFIG.model_copy(update={"max_memory_mib": 64})
@@ -79,7 +79,7 @@ def test_memory_limit(tmp_path: Path) -> None:
         read_slowly()
 
 
-def test_leaving_early_ends_ffmpeg(tmp_path: Path) -> None:
+def test_closing_a_stream_early_ends_ffmpeg(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=40, size=(480, 360))
     threads = threading.active_count()
     with open_video(path, SOURCE, CONFIG, block_frames=2) as stream:
@@ -144,7 +144,7 @@ def nth_call_fails(real: Callable[..., Any], number: int) -> Callable[..., Any]:
         (FFmpegProcess, "run_thread", 6),  # while the readers of frames start
     ],
 )
-def test_opening_that_fails_half_way_leaves_nothing_behind(
+def test_a_failure_while_opening_leaves_no_process_thread_or_descriptor(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     target: object,
@@ -204,7 +204,7 @@ def test_an_interrupt_while_ffmpeg_starts_ends_it(monkeypatch: pytest.MonkeyPatc
     assert started[0].returncode == -signal.SIGKILL
 
 
-def test_it_works_in_a_forked_process(tmp_path: Path) -> None:
+def test_decoding_works_in_a_forked_process(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", frames=4)
     code = f"""
 import os, sys

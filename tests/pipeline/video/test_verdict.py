@@ -41,7 +41,7 @@ def test_errors_are_stored_without_addresses_and_folders() -> None:
     assert log.summary.startswith("File ended prematurely; Decoding error")
 
 
-def test_a_log_without_errors() -> None:
+def test_a_log_without_errors_has_no_findings() -> None:
     log = read_log("[info]   Duration: N/A, bitrate: N/A\n")
     assert (log.errors, log.declared_seconds, early_end(log)) == ((), None, None)
     assert no_frames_reason(log) == "nothing could be decoded; ffmpeg says: nothing"
@@ -58,7 +58,7 @@ def test_a_log_without_errors() -> None:
         ),
     ],
 )
-def test_reasons_for_decoding_nothing(line: str, reason: str) -> None:
+def test_the_reason_for_decoding_nothing_is_taken_from_the_log(line: str, reason: str) -> None:
     assert no_frames_reason(read_log(line)) == reason
 
 
@@ -74,7 +74,7 @@ def test_reasons_for_decoding_nothing(line: str, reason: str) -> None:
         (10.0, 0.0, 0, None),
     ],
 )
-def test_duration_gap(
+def test_a_duration_gap_is_only_reported_if_no_packet_explains_it(
     declared: float | None, found: float, packets: int, gap: float | None
 ) -> None:
     assert duration_gap(declared, found, packets) == gap

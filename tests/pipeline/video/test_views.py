@@ -47,7 +47,7 @@ def test_ffmpeg_makes_the_size_that_python_expects(
     assert len(made) == expected[0] * expected[1] * 3
 
 
-def test_other_views() -> None:
+def test_views_have_the_expected_sizes() -> None:
     assert View.source().size_for(641, 256) == (256, 641)
     assert View.squash(128, 171).size_for(641, 256) == (128, 171)
     assert View.squash(8, 9) != View.squash(8, 9, flags="area")
@@ -59,6 +59,6 @@ def test_flags_cannot_add_filters(flags: str) -> None:
         View.squash(8, 8, flags=flags)
 
 
-def test_sizes_are_positive() -> None:
+def test_a_view_without_pixels_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1 pixel"):
         View.short_edge(0)
