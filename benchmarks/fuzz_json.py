@@ -28,7 +28,7 @@ VALUES: tuple[Any, ...] = (
     "../../etc/passwd",
     "/dev/zero",
     "\ud800",
-    "\x1b[2J\nok: every byte agrees",
+    "\x1b[2J\nok: all bytes match",
     "f" * 64,
     "x" * 1_000_000,
     [],

@@ -1,4 +1,4 @@
-"""What a receiving team does first: read a cache's card, and check every byte of it."""
+"""Describes and verifies a cache: the first steps of a team that receives one."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class CacheInfo(Record):
-    """A cache in short. ``teachers`` is what each ``teacher.json`` says."""
+    """Summary of a cache; ``teachers`` are the records in ``teacher.json``."""
 
     path: str
     format_version: int
     content_digest: str = Field(description="empty while the cache is not complete")
     complete: bool
     missing: tuple[str, ...] = Field(
-        description="what a cache that is not complete lacks, and the commands to run"
+        description="what an incomplete cache lacks, and the commands that add it"
     )
     corpus_digest: str
-    videos: int = Field(description="that the owner's corpus has")
+    videos: int = Field(description="videos in the owner's corpus")
     failed: int
-    damaged: int = Field(description="in the cache although frames are missing, or may be")
-    gone: int = Field(description="further videos, which the owner's corpus no longer has")
-    frames: int = Field(description="decoded, of the videos that the corpus has")
-    rows: int = Field(description="in use, those of gone videos too")
+    damaged: int = Field(description="videos in the cache of which frames are or may be missing")
+    gone: int = Field(description="additional videos that the owner's corpus no longer has")
+    frames: int = Field(description="decoded frames of the videos in the corpus")
+    rows: int = Field(description="rows in use, including those of gone videos")
     units: int
     capacity: int
     sampling: SamplingConfig
     teachers: dict[str, TeacherRecord]
 
     def summary(self) -> str:
-        """The card of the cache."""
+        """Text for the terminal."""
         state = "complete" if self.complete else "NOT COMPLETE"
         gone = f"; {self.gone} more {'is' if self.gone == 1 else 'are'} gone" if self.gone else ""
-        included = ", those of gone videos too" if self.gone else ""
+        included = " (including gone videos)" if self.gone else ""
         lines = [
             f"cache     {one_line(self.path)} ({state})",
             *(f"NOT COMPLETE: {line}" for line in self.missing),
@@ -76,52 +76,52 @@ class CacheInfo(Record):
 
 
 class CacheVerification(Record):
-    """Every disagreement between the bytes and the records."""
+    """All differences between the files and the records of a cache."""
 
     path: str
-    ok: bool = Field(description="complete, nothing wrong, and the digest that was expected")
+    ok: bool = Field(description="complete, no problems, and the expected digest")
     complete: bool
     deep: bool
     content_digest: str = Field(
-        description="recomputed from the records; empty where the cache is not complete"
+        description="recomputed from the records; empty if the cache is not complete"
     )
-    expected_digest: str | None = Field(None, description="what --expect asked for")
+    expected_digest: str | None = Field(None, description="value of --expect")
     files: int
     rows: int
     bytes: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...] = Field(
-        (), description="what a sound cache that is not complete lacks, and the commands to run"
+        (), description="what an intact but incomplete cache lacks, and the commands that add it"
     )
     returned_units: tuple[str, ...] = Field(
-        (), description="units that --repair gave back to the next extraction"
+        (), description="units that --repair marked to be extracted again"
     )
 
     @property
     def exit_code(self) -> int:
-        """0: ok. 1: damaged, or another cache than expected. 3: not complete (yet, or again)."""
+        """0: ok. 1: damaged, or not the expected cache. 3: incomplete, or repaired."""
         if self.ok:
             return 0
         unfinished = not self.complete and not self.problems
         return 3 if unfinished or self.returned_units else 1
 
     def summary(self) -> str:
-        """The verdict, then the problems, then what to do."""
+        """Text for the terminal: the result, the problems, and what to do."""
         checked = (
             f"{counted(self.files, 'file')}, {counted(self.rows, 'row')}, {self.bytes / 1e6:.1f} MB"
         )
-        agrees = "every byte agrees" if self.deep else "files and sizes agree (no checksums)"
-        again = "run the same `distinit extract` again"
+        agrees = "all bytes match" if self.deep else "files and sizes match (bytes not checked)"
+        again = "rerun the same `distinit extract`"
         if self.problems:
             lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
             lines += self._some(self.problems)
         elif not self.complete:
-            lines = [f"INCOMPLETE: {checked}: {agrees} as far as it goes"]
+            lines = [f"INCOMPLETE: {checked}: {agrees}, but units are missing"]
             lines += [f"  {line}" for line in self.missing]
-            lines.append(f"  to do: {again}, or the command above")
+            lines.append(f"  to do: {again}, or run the command above")
         elif not self.ok:
-            lines = [f"ANOTHER CACHE: {checked}: {agrees}"]
+            lines = [f"ANOTHER CACHE: {checked}: {agrees}, but the digest is not the expected one"]
         else:
             lines = [f"ok: {checked}: {agrees}"]
         lines += [f"  digest    {self.content_digest}"] if self.content_digest else []
@@ -129,14 +129,14 @@ class CacheVerification(Record):
             lines.append(f"  expected  {self.expected_digest}")
         lines += [f"  note: {note}" for note in self.notes]
         if self.returned_units:
-            lines += [f"repaired as far as possible: {again} for"]
+            lines += [f"repair: {again} to extract these units again:"]
             lines += self._some(self.returned_units)
         elif self.problems:
             lines += [
-                "  to do: do not train from it. Fetch it again, or ask its sender for a copy; or, "
-                "with its",
-                f"         videos at hand: distinit cache verify {one_line(self.path)} --repair, "
-                "then the same `distinit extract`",
+                "  to do: do not train from this cache. Download it again, or ask its sender for a "
+                "clean copy.",
+                "         If you have its videos: run "
+                f"`distinit cache verify {one_line(self.path)} --repair`, then {again}",
             ]
         return "\n".join(lines)
 
@@ -144,11 +144,11 @@ class CacheVerification(Record):
     def _some(texts: tuple[str, ...]) -> list[str]:
         lines = [f"  {text}" for text in texts[:_PROBLEMS_SHOWN]]
         more = len(texts) - _PROBLEMS_SHOWN
-        return [*lines, f"  ... {more} more (--json has all)"] if more > 0 else lines
+        return [*lines, f"  ... {more} more (--json lists all)"] if more > 0 else lines
 
 
 def cache_info(path: Path) -> CacheInfo:
-    """Read manifest and teacher records; also of an incomplete cache. Raises CacheError."""
+    """Read the manifest and teacher records, also of an incomplete cache. Raises CacheError."""
     cache = TargetCache.open(path, allow_incomplete=True)
     manifest = cache.manifest
     return CacheInfo(
@@ -184,25 +184,25 @@ def cache_verify(
     Args:
         path: Folder of the cache.
         deep: Read every byte.
-        expect: The content digest that its sender published.
-        repair: Give damaged units back to the next extraction; reads every byte too.
-        progress: Shows the units of a deep check.
+        expect: The content digest that the sender of the cache published.
+        repair: Mark damaged units to be extracted again; implies ``deep``.
+        progress: Shows the number of checked units.
 
     Raises:
-        CacheError: There is no cache, or one that holds links is to be repaired.
-        ConfigError: ``expect`` is no digest.
+        CacheError: The folder is not a cache, or ``repair`` is set and it contains links.
+        ConfigError: ``expect`` is not a digest.
     """
     if expect is not None and not _DIGEST.fullmatch(expect):
         raise ConfigError(
-            "this is no content digest",
+            "--expect is not a content digest",
             expected="64 hexadecimal digits, as `distinit cache info` shows them",
             found=expect[:80],
         )
     if not (path / "manifest.json").is_file():
         raise CacheError(
-            f"{path} is no target cache",
+            f"{path} is not a target cache",
             expected="a folder with a manifest.json",
-            remedy="give the folder that `distinit extract --cache` wrote",
+            remedy="give the folder that was written with `distinit extract --cache`",
         )
     progress = progress or NullProgress()
     started = False

@@ -1,4 +1,4 @@
-"""Stage one: videos + frozen teachers -> target cache and frame store."""
+"""Stage 1: videos and frozen teachers -> target cache and frame store."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
 
-_REPAIRS_SHOWN = 20
+_SHOWN = 20
 
 
 def extract(config: ExtractConfig, *, progress: Progress | None = None) -> ExtractResult:
-    """Fill the cache of ``config``: start it, continue it, or add videos or teachers to it.
+    """Fill the cache of ``config``: create it, resume it, or add videos or teachers to it.
 
-    Raises CorpusError, TeacherError, WeightsError and CacheError before any work is done;
-    StorageError when the disk refuses, after which the same command goes on; and
-    TooManyFailuresError as soon as too many have failed, with everything that is good committed.
+    Raises CorpusError, TeacherError, WeightsError and CacheError before any video is decoded;
+    StorageError if the disk refuses, after which rerunning the same command resumes; and
+    TooManyFailuresError as soon as too many videos have failed. All good videos are committed.
     """
     began = time.monotonic()
     progress = progress or NullProgress()
@@ -67,7 +67,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     prober = Prober(config.decode, config.sampling)
     today = list_todays_corpus(config, Spool.of(config.spool), prober, progress)
     corpus = today.corpus
-    # A driver of Ray workers may have no GPU: it only needs to know who the teachers are.
+    # With Ray workers, the driver may have no GPU: it only needs the identity of the teachers.
     teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     records = {
         name: _teacher_record(config, teacher, request)
@@ -90,7 +90,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
 
 
 def _anchored(config: ExtractConfig) -> ExtractConfig:
-    """With absolute paths: workers on other nodes have another working folder."""
+    """``config`` with absolute paths: workers on other nodes have another working folder."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).absolute())
@@ -163,15 +163,15 @@ def _open_cache(
         teachers=records,
         unit_rows=config.unit_rows,
     )
-    _tell_repairs(writer.repairs, progress)
+    _report_repairs(writer.repairs, progress)
     return writer
 
 
-def _tell_repairs(repairs: Sequence[str], progress: Progress) -> None:
-    for line in repairs[:_REPAIRS_SHOWN]:
+def _report_repairs(repairs: Sequence[str], progress: Progress) -> None:
+    for line in repairs[:_SHOWN]:
         progress.message(f"repair: {line}")
-    if len(repairs) > _REPAIRS_SHOWN:
-        progress.message(f"repair: ... {len(repairs) - _REPAIRS_SHOWN} more")
+    if len(repairs) > _SHOWN:
+        progress.message(f"repair: ... {len(repairs) - _SHOWN} more")
 
 
 def _run(
@@ -181,7 +181,7 @@ def _run(
     teachers: Mapping[str, Teacher],
     progress: Progress,
 ) -> int:
-    """Run all pending tasks, then those of videos that turned out longer than planned."""
+    """Run all pending tasks, then those of videos with more rows than planned."""
     executor: Executor | None = None
     frames_done = 0
     failed = len(writer.failed_videos()) + len(corpus.unavailable)
@@ -191,7 +191,7 @@ def _run(
         while tasks := [ExtractionTask(spec) for spec in writer.pending_groups()]:
             spec = _worker_spec(config, corpus, writer)
             if executor is None:
-                _tell_removed(tasks, progress)
+                _report_removed(tasks, progress)
                 executor = _executor(config)
             ran = run_tasks(
                 executor,
@@ -205,10 +205,10 @@ def _run(
             allowed -= ran.failed
             if ran.broken_teacher:
                 raise TooManyFailuresError(
-                    "a teacher has no usable answer for most videos; what is good is committed",
-                    expected="a teacher that answers for most of them",
+                    "a teacher has no usable output for most videos; all good ones are committed",
+                    expected="a teacher with finite outputs for most videos",
                     found=ran.broken_teacher,
-                    remedy="look at this teacher; the same command goes on from here",
+                    remedy="check this teacher, then rerun the same command to resume",
                 )
             if ran.gave_up:
                 break
@@ -219,14 +219,14 @@ def _run(
             executor.close()
 
 
-def _tell_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None:
-    """Units are done with the videos that are here, whatever rows they had of others before."""
+def _report_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None:
+    """Report videos that were removed from the corpus and get no rows in the pending units."""
     paths = sorted({task.path_of(video_id) for task in tasks for video_id in task.spec.gone})
     if paths:
-        more = ", ..." if len(paths) > _REPAIRS_SHOWN else ""
+        more = ", ..." if len(paths) > _SHOWN else ""
         progress.message(
-            f"{counted(len(paths), 'removed video')} in units that are to be done; they get no "
-            f"rows there: {', '.join(map(one_line, paths[:_REPAIRS_SHOWN]))}{more}"
+            f"{counted(len(paths), 'removed video')} in pending units, which will not have rows "
+            f"of them: {', '.join(map(one_line, paths[:_SHOWN]))}{more}"
         )
 
 
@@ -235,7 +235,7 @@ def _store_lock(config: ExtractConfig) -> AbstractContextManager[object]:
 
 
 def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter | None:
-    """The frame store, made or continued; units of it that are damaged are to be written again."""
+    """Create or open the frame store; its damaged units are written again."""
     if config.frames is None:
         return None
     store = FrameStoreWriter(Path(config.frames), config.geometry, writer.plan.digest)
@@ -263,7 +263,7 @@ def _worker_factory(
     spec: WorkerSpec,
     teachers: Mapping[str, Teacher],
 ) -> Callable[[], ExtractionWorker]:
-    """In this process the loaded teachers serve; a Ray worker loads its own."""
+    """Makes a worker: in this process with the loaded teachers; a Ray worker loads its own."""
     if config.compute.workers == 0:
         return lambda: ExtractionWorker(spec, teachers)
     identities = {name: teacher.identity for name, teacher in teachers.items()}
@@ -278,10 +278,10 @@ def _same_teachers(
     for name, teacher in teachers.items():
         if found := identity_differences(identities[name], teacher.identity):
             raise TeacherError(
-                f"teacher {name} on worker {socket.gethostname()} is not that of the driver",
+                f"teacher {name} on worker {socket.gethostname()} differs from that of the driver",
                 expected="the same teacher on every node",
                 found="\n".join(found),
-                remedy="give all nodes the same weights file and the same software",
+                remedy="use the same weights file and the same software on all nodes",
             )
     return teachers
 
@@ -358,8 +358,8 @@ def _check_failures(config: ExtractConfig, result: ExtractResult) -> None:
     if len(result.failed) > config.max_failed * result.videos:
         reasons = failure_lines((video.path, video.error) for video in result.failed)
         raise TooManyFailuresError(
-            "more videos failed than --max-failed allows; what is good is committed",
+            "more videos failed than --max-failed allows; all good ones are committed",
             expected=f"at most {config.max_failed:.1%} of {result.videos}",
             found="\n".join([f"{len(result.failed)} failed", *reasons]),
-            remedy="the same command with a higher --max-failed goes on from here",
+            remedy="rerun the same command with a higher --max-failed to resume",
         )

@@ -80,7 +80,7 @@ class FramesVerification(Record):
             f"{counted(self.units, 'unit')}, {counted(self.frames, 'frame')}, "
             f"{self.bytes / 1e6:.1f} MB"
         )
-        how = "every byte agrees" if self.deep else "files and sizes agree (no checksums)"
+        how = "all bytes match" if self.deep else "files and sizes match (bytes not checked)"
         if self.ok:
             return f"ok: {checked}: {how}"
         rerun = "rerun the command that wrote it (extract --frames, frames build, flow build)"
@@ -89,7 +89,7 @@ class FramesVerification(Record):
         lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
         lines += [f"  {one_line(problem)}" for problem in self.problems[:_PROBLEMS_SHOWN]]
         if len(self.problems) > _PROBLEMS_SHOWN:
-            lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json has all)")
+            lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json lists all)")
         lines.append(
             "  to do: fetch it again, or delete commits/unit-NNNNN.json of the damaged units and "
             f"{rerun} to rebuild them"

@@ -1,7 +1,7 @@
-"""What a receiving team reads first: README.md, croissant.json and the checksums.
+"""README.md, croissant.json and the checksums: what a receiving team reads first.
 
-Their texts follow from the records alone, and verification compares them: a change of wording
-belongs to a change of the format version.
+Their texts depend on the records alone, and verification compares them byte by byte: rewording
+one requires a new format version.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def write_cards(layout: CacheLayout, manifest: CacheManifest, state: CacheState)
     """Write README.md and croissant.json, then the checksums of every published file."""
     atomic_write_bytes(layout.readme, readme_text(manifest, state).encode())
     atomic_write_bytes(layout.croissant, croissant_text(layout, manifest, state).encode())
-    # The commits know the digests of the large files: nothing is hashed a second time, and one
-    # that got lost stays on the list.
+    # The commits have the digests of the large files: nothing is hashed twice, and a file that is
+    # lost stays on the list.
     known = {
         relative: entry.sha256
         for commits in state.commits.values()
@@ -52,12 +52,12 @@ def write_cards(layout: CacheLayout, manifest: CacheManifest, state: CacheState)
 
 
 def published_names(layout: CacheLayout, state: CacheState) -> tuple[str, ...]:
-    """All files of a complete cache but the checksums: what is to be there, not what is."""
+    """All files that a complete cache must have, except for the list of checksums."""
     return tuple(sorted({*_FIXED, *names_of_units(layout, state)}))
 
 
 def names_of_units(layout: CacheLayout, state: CacheState) -> set[str]:
-    """The files of all teachers and of what they have committed."""
+    """The files of all teachers and of the units that they have committed."""
     names = set()
     for name, record in state.records.items():
         names.add(layout.relative(layout.teacher_record(name)))
@@ -75,7 +75,7 @@ def checksum_lines(layout: CacheLayout, names: Iterable[str], known: Mapping[str
 
 
 def readme_text(manifest: CacheManifest, state: CacheState) -> str:
-    """README.md: the card for people."""
+    """README.md: the card for human readers."""
     corpus, space = manifest.corpus, manifest.row_space
     teachers = "\n".join(_teacher_line(record) for record in state.records.values())
     return f"""# Target cache

@@ -41,7 +41,7 @@ def find_damage(
     """Units whose commit record cannot be read, or whose files are missing or have another size.
 
     Only sizes are checked: `distinit cache verify` reads the bytes. ``complete``: the cache is
-    said to be complete, so that a unit without a commit record is damaged too.
+    recorded as complete, so that a unit without a commit record is damaged too.
     """
     damage = []
     for name, record in records.items():

@@ -53,7 +53,7 @@ class CacheLayout:
 
     @property
     def staging(self) -> Path:
-        """Files of unfinished tasks; removed when a writer opens the cache."""
+        """Files of unfinished unit groups; removed when a writer opens the cache."""
         return self.root / ".staging"
 
     def frames(self, unit: int) -> Path:

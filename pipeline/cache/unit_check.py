@@ -26,7 +26,7 @@ __all__ = ["UnitChecker"]
 
 _BLOCK_ROWS = 2_048
 _FLOAT16_STEP = 2.0**-11  # half a unit in the last place, relative
-_FLOAT16_TINY = 2.0**-25  # and absolute, below the normal range
+_FLOAT16_TINY = 2.0**-25  # absolute, below the normal range
 _SLACK = 1e-4  # fp32 rounding of the stored columns
 
 
@@ -56,7 +56,7 @@ class UnitChecker:
         confidence = read_table(self.layout.confidence(teacher_id, unit), schema)
         row_N, capacity = column(frames, "row"), self.state.plan.capacity
         if (row_N // capacity != unit).any() or (np.diff(row_N) <= 0).any():
-            return [f"{where}: rows of another unit, or out of order"]
+            return [f"{where}: its rows belong to another unit, or are out of order"]
         if not np.array_equal(row_N, column(confidence, "row")) or len(row_N) != commit.rows:
             return [f"{where}: tables and commit record disagree on the rows"]
         used_N = row_N - unit * capacity
@@ -93,8 +93,8 @@ class UnitChecker:
         return rows_RW
 
     def _check_frames(self, frames: pa.Table, unit: int) -> list[str]:
-        """Each row lies where the plan put its video, each frame occurs once."""
-        if unit in self._counted:  # an earlier teacher's turn did this
+        """Each row must be where the plan puts its video, and each frame must occur once."""
+        if unit in self._counted:  # checked with an earlier teacher
             return []
         self._counted.add(unit)
         problems = []
@@ -105,7 +105,7 @@ class UnitChecker:
             mine = number_N == number
             self.rows_of_video[video_id] = self.rows_of_video.get(video_id, 0) + int(mine.sum())
             entry = self._latest.get(video_id)
-            before = self._last_index.get(video_id, -1)  # of the unit before, in long videos
+            before = self._last_index.get(video_id, -1)  # of the previous unit, for long videos
             ascending = (np.diff(index_N[mine], prepend=before) > 0).all()
             self._last_index[video_id] = int(index_N[mine][-1])
             if not (ascending and _rows_planned(entry, row_N[mine])):
@@ -127,12 +127,12 @@ def _check_unused(arrays: dict[str, np.ndarray], used_N: np.ndarray, where: str)
         unused = np.ones(len(rows_RW), bool)
         unused[used_N] = False
         if rows_RW[unused].any():
-            return [f"{where}: {name} has values in rows that belong to no frame"]
+            return [f"{where}: {name} has values in unused rows"]
     return []
 
 
 def _unanswered(frames: pa.Table, confidence: pa.Table, commit: UnitCommit) -> np.ndarray:
-    """bool [N]: rows of videos that this teacher never saw, or has no answer for, and says so."""
+    """bool [N]: rows for which the commit lists the video as without output, and that are NaN."""
     named = pa.array([*commit.unanswered, *commit.refused], pa.string())
     named_N = pc.is_in(frames.column("video_id"), named).to_numpy()
     unanswered_N: np.ndarray = named_N & np.isnan(column(confidence, "log_z"))
@@ -160,21 +160,21 @@ def _check_confidence(
 
 
 def _implausible(
-    record: TeacherRecord, stored: dict[str, np.ndarray], said: dict[str, np.ndarray]
+    record: TeacherRecord, stored: dict[str, np.ndarray], columns: dict[str, np.ndarray]
 ) -> np.ndarray:
     """bool [N]: rows whose confidence cannot come from targets that encode to ``stored``.
 
-    With every logit off by at most d, log_z moves by at most d and a log probability by 2d.
+    If every logit is off by at most d, log_z is off by at most d, and log probabilities by 2d.
     """
     kind, _ = parse_encoding(record.encoding)
-    slack_N = _SLACK + 1e-6 * np.abs(said["log_z"].astype(np.float64))
-    # A NaN must count as implausible: hence "not within" instead of "beyond".
+    slack_N = _SLACK + 1e-6 * np.abs(columns["log_z"].astype(np.float64))
+    # NaN must count as implausible, so the test is "not within" and not "beyond".
     with np.errstate(all="ignore"):
-        logp_N = np.log(said["top1_probability"].astype(np.float64))
+        logp_N = np.log(columns["top1_probability"].astype(np.float64))
         if kind == "topk":
             d_N = _rounding_float16(stored["logits"][:, 0])
-            expected_N = stored["logits"][:, 0].astype(np.float64) - said["log_z"]
-            right_N: np.ndarray = stored["logits_ids"][:, 0] == said["top1_class"]
+            expected_N = stored["logits"][:, 0].astype(np.float64) - columns["log_z"]
+            right_N: np.ndarray = stored["logits_ids"][:, 0] == columns["top1_class"]
             right_N &= np.abs(logp_N - expected_N) <= d_N + slack_N
             return ~right_N
         logits_NC = decode(stored, record.encoding, record.identity.classes)
@@ -183,28 +183,28 @@ def _implausible(
             d_N = stored["logits_affine"][:, 0].astype(np.float64) / 2 + largest_N * 1e-6
         else:
             d_N = _rounding_float16(largest_N)
-        return ~_within(logits_NC, said, logp_N, d_N, slack_N)
+        return ~_within(logits_NC, columns, logp_N, d_N, slack_N)
 
 
 def _within(
     logits_NC: np.ndarray,
-    said: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray],
     logp_N: np.ndarray,
     d_N: np.ndarray,
     slack_N: np.ndarray,
 ) -> np.ndarray:
     """bool [N]: every column agrees with stored logits that are off by at most ``d_N``."""
-    again = confidence_of(logits_NC)
-    class_N1 = said["top1_class"][:, None].clip(0, logits_NC.shape[1] - 1)
+    recomputed = confidence_of(logits_NC)
+    class_N1 = columns["top1_class"][:, None].clip(0, logits_NC.shape[1] - 1)
     top_N = np.take_along_axis(logits_NC, class_N1, axis=1)[:, 0]
-    # First order: |dH| <= d * sum p |log p + H| <= 2 d H; doubled for what follows it.
-    entropy_d_N = 4 * d_N * (again.entropy_nats + 1) * np.exp(2 * d_N) + 1e-3 + slack_N
-    right_N: np.ndarray = np.abs(again.log_z - said["log_z"]) <= d_N + slack_N
-    right_N &= np.abs(logp_N - np.log(again.top1_probability)) <= 2 * d_N + slack_N
-    right_N &= class_N1[:, 0] == said["top1_class"]
+    # First order: |dH| <= d * sum p |log p + H| <= 2 d H; doubled for the higher orders.
+    entropy_d_N = 4 * d_N * (recomputed.entropy_nats + 1) * np.exp(2 * d_N) + 1e-3 + slack_N
+    right_N: np.ndarray = np.abs(recomputed.log_z - columns["log_z"]) <= d_N + slack_N
+    right_N &= np.abs(logp_N - np.log(recomputed.top1_probability)) <= 2 * d_N + slack_N
+    right_N &= class_N1[:, 0] == columns["top1_class"]
     right_N &= top_N >= logits_NC.max(axis=1) - 2 * d_N - slack_N
-    right_N &= np.abs(again.entropy_nats - said["entropy_nats"]) <= entropy_d_N
-    right_N &= np.abs(again.margin - said["margin"]) <= 4 * d_N * np.exp(2 * d_N) + slack_N
+    right_N &= np.abs(recomputed.entropy_nats - columns["entropy_nats"]) <= entropy_d_N
+    right_N &= np.abs(recomputed.margin - columns["margin"]) <= 4 * d_N * np.exp(2 * d_N) + slack_N
     return right_N
 
 

@@ -1,4 +1,4 @@
-"""The tables of one unit, as committed: their bytes against the record, their values in range."""
+"""Reads the tables of one unit: checks their bytes against the commit, and their values."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from distinit.schemas.teacher import TeacherRecord
 __all__ = ["REMEDY", "answered_rows", "check_confidence", "read_confidence", "read_frames"]
 
 REMEDY = (
-    "`distinit cache verify CACHE` lists all damage; with --repair, running the same `distinit "
-    "extract` again does the damaged units again; or fetch the cache again"
+    "run `distinit cache verify CACHE --repair`, then rerun the same `distinit extract`; or "
+    "download the cache again"
 )
-_SLACK = 1e-3  # rounding may lift the entropy of a uniform distribution above ln(classes)
+_SLACK = 1e-3  # rounding may raise the entropy of a uniform distribution above ln(classes)
 _MOST_FRAMES = 1 << 31  # the index holds them in 32 bits
 
 
 def read_frames(layout: CacheLayout, commit: UnitCommit, capacity: int) -> pa.Table:
-    """Which frame each row of the unit is. Raises CacheCorruptError."""
+    """The frames table of a unit: which frame each row holds. Raises CacheCorruptError."""
     path = layout.frames(commit.unit)
     table = _read_committed(layout, path, commit, FRAMES_SCHEMA)
     _check_rows(table, commit.unit, capacity, path)
@@ -42,7 +42,7 @@ def read_frames(layout: CacheLayout, commit: UnitCommit, capacity: int) -> pa.Ta
 def read_confidence(
     layout: CacheLayout, record: TeacherRecord, commit: UnitCommit, capacity: int
 ) -> pa.Table:
-    """How sure a teacher is of each row of the unit; NaN where it has no answer.
+    """The confidence table of a unit; NaN in rows for which the teacher has no output.
 
     Raises CacheCorruptError.
     """
@@ -52,21 +52,21 @@ def read_confidence(
     table = _read_committed(layout, path, commit, schema)
     _check_rows(table, commit.unit, capacity, path)
     if not is_features:
-        said = table
+        answered = table
         if commit.unanswered or commit.refused:
-            said = table.filter(answered_rows(read_frames(layout, commit, capacity), commit))
-        check_confidence(said, record.identity.classes, path)
+            answered = table.filter(answered_rows(read_frames(layout, commit, capacity), commit))
+        check_confidence(answered, record.identity.classes, path)
     return table
 
 
 def answered_rows(frames: pa.Table, commit: UnitCommit) -> pa.ChunkedArray:
-    """Which rows of a unit are of videos that the teacher has answers for; others are NaN."""
+    """bool [N]: rows of videos for which the teacher has outputs; the others are NaN."""
     without = pa.array([*commit.unanswered, *commit.refused], pa.string())
     return pc.invert(pc.is_in(frames.column("video_id"), without))
 
 
 def check_confidence(table: pa.Table, classes: int, path: Path) -> None:
-    """Raise CacheCorruptError for values (also NaN) that no distribution over ``classes`` has."""
+    """Raise CacheCorruptError for NaN and for values that are impossible with ``classes``."""
     highest = math.log(max(classes, 2)) + _SLACK
     _check_range(column(table, "entropy_nats"), "entropy_nats", 0.0, highest, path)
     _check_range(column(table, "top1_class"), "top1_class", 0, classes - 1, path)
@@ -103,7 +103,7 @@ def _check_rows(table: pa.Table, unit: int, capacity: int, path: Path) -> None:
     row_N = column(table, "row")
     inside = (row_N // capacity == unit).all() and (np.diff(row_N) > 0).all()
     if not inside:
-        raise _contradiction(path, f"ascending rows of {unit_name(unit)}", "others")
+        raise _contradiction(path, f"ascending rows of {unit_name(unit)}", "other rows")
 
 
 def _check_range(

@@ -1,8 +1,8 @@
-"""Is the cache on disk what its records say? Every flipped bit, missing or extra file is found.
+"""Checks a cache against its own records: finds flipped bits, and missing or extra files.
 
-Shallow: every file is there with its size, and the records agree. Deep: every byte is hashed,
-every inner chunk's checksum is checked, tables are recomputed from the targets, and the content
-digest is recomputed from the values.
+Shallow: all files exist with the recorded sizes, and the records agree. Deep: every byte is
+hashed, every inner chunk's checksum is checked, the tables are recomputed from the targets, and
+the content digest is recomputed from the values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from distinit.schemas.wording import one_line
 
 __all__ = ["VerifyReport", "verify_cache"]
 
-_MAX_METADATA_BYTES = 1 << 20  # a zarr.json takes some 1,200
+_MAX_METADATA_BYTES = 1 << 20  # a zarr.json takes about 1,200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class VerifyReport:
     """What verification found.
 
     Attributes:
-        problems: One line each, safe to print; none for a cache that is what its records say.
-        notes: What is no damage, but should be known.
-        damaged_units: (teacher, unit) that ``repair_cache`` can have done again.
-        content_digest: As recomputed from the records; "" where the cache is not complete.
+        problems: One line per problem, safe to print; empty if the cache matches its records.
+        notes: Observations that are not damage.
+        damaged_units: Pairs (teacher, unit) that ``repair_cache`` can mark for extraction.
+        content_digest: As recomputed from the records; "" if the cache is not complete.
     """
 
     problems: tuple[str, ...]
@@ -75,8 +75,8 @@ def verify_cache(
 
     Args:
         root: Folder of the cache.
-        deep: Read every byte; else only sizes and records.
-        on_unit: Called with (units done, units in all) during a deep check.
+        deep: Read every byte; otherwise check only sizes and records.
+        on_unit: Called with (number of units checked, number of units) during a deep check.
     """
     return _Verification(CacheLayout(Path(root).resolve()), deep, on_unit).run()
 
@@ -88,17 +88,19 @@ class _Verification:
     on_unit: Callable[[int, int], None] | None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    hashed: dict[str, str] = field(default_factory=dict)  # relative path -> sha256 as found
-    damaged: set[str] = field(default_factory=set)  # files that are not as committed
+    hashed: dict[str, str] = field(
+        default_factory=dict
+    )  # relative path -> sha256 of the file on disk
+    damaged: set[str] = field(default_factory=set)  # files that differ from their commit
     damaged_units: set[tuple[str, int]] = field(default_factory=set)
-    whole: bool = True  # every record could be read
+    all_read: bool = True  # every record could be read
 
     def run(self) -> VerifyReport:
         tree = list_tree(self.layout)
         self.problems += [f"{name}: a link or a special file" for name in tree.special]
         manifest, state, digest = None, None, ""
-        if tree.special:  # a pipe would be waited for, a link read
-            self.notes.append("nothing was read: remove the links and special files first")
+        if tree.special:  # reading a pipe would block; a link may lead out of the cache
+            self.notes.append("nothing was read; remove the links and special files first")
         else:
             manifest = self._attempt(partial(read_manifest, self.layout))
         if manifest is not None:
@@ -119,7 +121,7 @@ class _Verification:
 
     @contextmanager
     def _collect(self) -> Iterator[None]:
-        """One damaged part must not hide the others."""
+        """Record an error as a problem, so that one damaged part does not hide the others."""
         try:
             yield
         except DistInitError as error:
@@ -128,22 +130,22 @@ class _Verification:
             self.problems.append(f"{error.filename}: {error.strerror}")
 
     def _attempt[T](self, read: Callable[[], T]) -> T | None:
-        """The record that ``read`` gives; None, and a problem, where it cannot."""
+        """The record that ``read`` returns; None, and a problem, if it fails."""
         with self._collect():
             return read()
-        self.whole = False
+        self.all_read = False
         return None
 
     def _check_private(self, tree: Tree, manifest: CacheManifest) -> None:
-        """What a writer leaves behind is no part of a complete cache; its lock may lie there."""
+        """Report what writers left in the folder. An empty lock file is allowed."""
         for name in tree.private:
             if name.startswith(f"{self.layout.staging.name}/") and manifest.complete:
                 self.problems.append(f"{name}: left behind by a writer, not part of the cache")
             elif name != self.layout.lock.name or (self.layout.root / name).lstat().st_size:
-                self.notes.append(f"{name}: a writer is at work on this cache, or was killed")
+                self.notes.append(f"{name}: a process is writing this cache, or was killed")
 
     def _check_cache(self, tree: Tree, manifest: CacheManifest) -> tuple[CacheState | None, str]:
-        """The state as far as it can be read, and its content digest."""
+        """The part of the state that can be read, and its content digest."""
         records = self._read_teachers(manifest)
         pair = self._attempt(partial(read_sound_plan, self.layout, manifest))
         if pair is None:
@@ -156,12 +158,12 @@ class _Verification:
         return state, self._check_whole(manifest, state, pinned)
 
     def _check_whole(self, manifest: CacheManifest, state: CacheState, pinned: PlanSummary) -> str:
-        """What only a cache whose records can all be read can be checked for."""
+        """Checks that need all records; returns the content digest."""
         if not manifest.complete:
             if self.layout.checksums.exists():
-                self.problems.append("manifest-sha256.txt: beside a manifest that says incomplete")
+                self.problems.append("manifest-sha256.txt: exists although the cache is incomplete")
             return ""
-        if not self.whole:  # nothing can be said of sums over all records
+        if not self.all_read:  # sums over all records are not known
             return ""
         names = published_names(self.layout, state)
         with self._collect():
@@ -183,7 +185,7 @@ class _Verification:
                 continue
             records[name] = record
             if summary_of(record, summary.units_committed) != summary:
-                self.problems.append(f"teachers/{name}/teacher.json: not as manifest.json says")
+                self.problems.append(f"teachers/{name}/teacher.json: differs from manifest.json")
         return records
 
     def _read_state(
@@ -207,20 +209,20 @@ class _Verification:
     def _report_missing(self, teacher_id: str, units: set[int]) -> None:
         for unit in sorted(units):
             name = self.layout.relative(self.layout.commit(teacher_id, unit))
-            self.whole = False
+            self.all_read = False
             self.damaged_units.add((teacher_id, unit))
             self.problems.append(f"{name}: missing")
 
     def _check_files(self, tree: Tree, manifest: CacheManifest, state: CacheState) -> None:
-        """Every file of the records is there as it was committed, and no other."""
+        """Every file of the records exists as it was committed, and there are no other files."""
         complete = manifest.complete
-        wanted = set(published_names(self.layout, state)) if complete else set()
-        wanted |= names_of_units(self.layout, state)
+        expected = set(published_names(self.layout, state)) if complete else set()
+        expected |= names_of_units(self.layout, state)
         present = set(tree.files)
-        self.damaged |= wanted - present
-        self.problems += [f"{name}: missing" for name in sorted(wanted - present)]
+        self.damaged |= expected - present
+        self.problems += [f"{name}: missing" for name in sorted(expected - present)]
         if complete:
-            extra = [name for name in sorted(present - wanted) if not self._may_be(name, state)]
+            extra = [name for name in sorted(present - expected) if not self._may_be(name, state)]
             self.problems += [f"{name}: not part of the cache, remove it" for name in extra]
         for name, record in state.records.items():
             for spec in array_specs(record.encoding, record.identity.classes) if complete else ():
@@ -243,10 +245,10 @@ class _Verification:
         }
 
     def _may_be(self, name: str, state: CacheState) -> bool:
-        """Whether a file may belong to a teacher or unit of which the record cannot be read."""
+        """Whether a file may belong to a teacher or unit whose record cannot be read."""
         teacher = name.split("/")[1] if name.startswith("teachers/") else ""
         if teacher and teacher not in state.records:
-            return not self.whole
+            return not self.all_read
         for lost, unit in self.damaged_units:
             record = state.records[lost]
             if name == self.layout.relative(self.layout.commit(lost, unit)):
@@ -256,7 +258,7 @@ class _Verification:
         return False
 
     def _check_array(self, teacher_id: str, spec: ArraySpec, plan: UnitPlan) -> None:
-        """zarr.json is, byte for byte, what was written: readers disagree on anything else."""
+        """Compare zarr.json byte by byte: readers may interpret anything else differently."""
         path = self.layout.array_metadata(teacher_id, spec.name)
         name = self.layout.relative(path)
         if name in self.damaged:
@@ -267,14 +269,14 @@ class _Verification:
                 self.problems.append(f"{name}: describes another array than the manifest")
 
     def _check_entry(self, name: str, entry: FileEntry) -> None:
-        size, said = (self.layout.root / name).lstat().st_size, ""
-        if size != entry.size:  # not hashed: a sparse file of any size takes no room to send
-            said = f"{size} bytes, committed with {entry.size}"
+        size, problem = (self.layout.root / name).lstat().st_size, ""
+        if size != entry.size:  # not hashed: a sparse file may be huge
+            problem = f"{size} bytes, committed with {entry.size}"
         elif self.deep and (found := self._hash(name)) != entry.sha256:
-            said = f"sha256 {found}, committed with {entry.sha256}"
-        if said:
+            problem = f"sha256 {found}, committed with {entry.sha256}"
+        if problem:
             self.damaged.add(name)
-            self.problems.append(f"{name}: {said}")
+            self.problems.append(f"{name}: {problem}")
 
     def _hash(self, name: str) -> str:
         if name not in self.hashed:
@@ -282,7 +284,7 @@ class _Verification:
         return self.hashed[name]
 
     def _hash_listed(self, name: str) -> str:
-        """As ``_hash``, of a file whose size no commit records; "" where it cannot be honest."""
+        """As ``_hash``, for a file whose size no commit records; "" if it is too large."""
         limit_bytes = MAX_TABLE_BYTES if name.endswith(".parquet") else MAX_RECORD_BYTES
         if name not in self.hashed and (self.layout.root / name).lstat().st_size > limit_bytes:
             return ""
@@ -292,7 +294,7 @@ class _Verification:
         checker = UnitChecker(self.layout, state)
         for unit in range(state.plan.units):
             for name, commits in state.commits.items():
-                # Files that fail their sha256 are reported; their content says nothing more.
+                # Files with a wrong sha256 are reported already.
                 if unit in commits and (name, unit) not in self.damaged_units:
                     before = len(self.problems)
                     with self._collect():

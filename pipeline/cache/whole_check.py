@@ -1,4 +1,4 @@
-"""What is checked of a complete cache as a whole: its sums, its derived files, its checksums."""
+"""Checks of a complete cache as a whole: its sums, its derived files, its checksums."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from distinit.schemas.tables import VIDEOS_SCHEMA
 
 __all__ = ["checksum_problems", "missing_rows", "record_problems"]
 
-_MAX_CHECKSUM_BYTES = 1 << 30  # 130 bytes a file
+_MAX_CHECKSUM_BYTES = 1 << 30  # 130 bytes per file
 _LINE = re.compile(rb"[0-9a-f]{64}  [^\r\n]+")
 
 
 def record_problems(
     layout: CacheLayout, manifest: CacheManifest, state: CacheState, plan: PlanSummary
 ) -> tuple[str, list[str]]:
-    """The content digest, recomputed, and what does not follow from the commit records."""
-    again = manifest_of(state, manifest.sampling, plan, complete=True)
-    said, found = (flatten(m.model_dump(mode="json")) for m in (manifest, again))
+    """The recomputed content digest, and contradictions between manifest and commit records."""
+    recomputed = manifest_of(state, manifest.sampling, plan, complete=True)
+    stated, found = (flatten(m.model_dump(mode="json")) for m in (manifest, recomputed))
     problems = [
-        f"manifest.json: {key} {said.get(key)}, recomputed {found.get(key)}"
-        for key in sorted(said.keys() | found.keys())
-        if said.get(key) != found.get(key)
+        f"manifest.json: {key} {stated.get(key)}, recomputed {found.get(key)}"
+        for key in sorted(stated.keys() | found.keys())
+        if stated.get(key) != found.get(key)
     ]
     problems += _outcome_problems(state) + _fidelity_problems(state)
     problems += _derived_problems(layout, manifest, state)
-    return again.content_digest, problems
+    return recomputed.content_digest, problems
 
 
 def _outcome_problems(state: CacheState) -> list[str]:
-    """Each unit decides the videos that the plan ends in it, and all teachers saw the same."""
+    """A unit must have an outcome for each video that ends in it, the same for all teachers."""
     planned: dict[int, list[str]] = {}
     for entry in state.plan.entries:
         planned.setdefault(state.plan.last_unit(entry), []).append(entry.video_id)
@@ -51,9 +51,9 @@ def _outcome_problems(state: CacheState) -> list[str]:
         for unit, commit in commits.items():
             where, other = f"{unit_name(unit)} of {name}", state.commits[first][unit]
             if [video.video_id for video in commit.videos] != planned.get(unit, []):
-                problems.append(f"{where}: decides other videos than the plan says")
+                problems.append(f"{where}: its videos are not those of the plan")
             if (commit.rows, commit.videos) != (other.rows, other.videos):
-                problems.append(f"{where}: rows or videos are not those of {first}")
+                problems.append(f"{where}: rows or videos differ from those of {first}")
     return problems
 
 
@@ -62,12 +62,14 @@ def _fidelity_problems(state: CacheState) -> list[str]:
     for name, record in state.records.items():
         sums = (c.fidelity for _, c in sorted(state.commits[name].items()) if c.fidelity)
         if record.fidelity != fidelity_report(sums):
-            problems.append(f"teachers/{name}/teacher.json: fidelity is not that of the commits")
+            problems.append(
+                f"teachers/{name}/teacher.json: its fidelity is not that of the commits"
+            )
     return problems
 
 
 def _derived_problems(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> list[str]:
-    """videos.parquet and the cards are made again and compared."""
+    """Compare videos.parquet and the cards with what the records give."""
     problems = []
     try:
         stored = read_table(layout.videos, VIDEOS_SCHEMA)
@@ -80,7 +82,7 @@ def _derived_problems(layout: CacheLayout, manifest: CacheManifest, state: Cache
         (layout.croissant, croissant_text(layout, manifest, state)),
     ):
         if path.is_file() and not _has_bytes(path, text.encode()):
-            problems.append(f"{path.name}: is not what follows from the records")
+            problems.append(f"{path.name}: differs from what the records give")
     return problems
 
 
@@ -97,39 +99,39 @@ def checksum_problems(
     sha256_of: Callable[[str], str] | None,
     known: Collection[str],
 ) -> list[str]:
-    """manifest-sha256.txt must be, byte for byte, what hashing the files gives.
+    """Problems of manifest-sha256.txt, which must be exactly what hashing the files gives.
 
     Args:
         layout: Paths of the cache.
-        names: All files that are to be listed, in order.
-        sha256_of: Hashes one of them; None: only the names are compared.
-        known: Files that are reported as damaged already.
+        names: All files that it must list, in order.
+        sha256_of: Hashes one of them; None compares only the names.
+        known: Files that were already reported as damaged.
     """
     file = layout.checksums.name
     if not layout.checksums.exists():
         return [f"{file}: missing"]
     *lines, rest = read_bounded(layout.checksums, _MAX_CHECKSUM_BYTES).split(b"\n")
     if rest or not all(_LINE.fullmatch(line) for line in lines):
-        return [f"{file}: has lines that `sha256sum` did not write"]
+        return [f"{file}: has lines that `sha256sum` would not write"]
     if [line[66:] for line in lines] != [name.encode() for name in names]:
-        return [f"{file}: lists other files than the cache has, or in another order"]
+        return [f"{file}: does not list the files of the cache in order"]
     if sha256_of is None:
         return []
     return [
-        f"{name}: not as {file} says"
+        f"{name}: its sha256 is not the one in {file}"
         for line, name in zip(lines, names, strict=True)
         if name not in known and sha256_of(name).encode() != line[:64]
     ]
 
 
 def missing_rows(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:
-    """Videos that have other rows than their outcome says: a failed one has none."""
+    """Videos whose number of rows is not that of their outcome; failed videos have none."""
     problems = []
     for video_id, outcome in state.decoded.items():
-        rows, wanted = rows_of_video.get(video_id, 0), outcome.rows
-        if rows != (wanted if outcome.status == "ok" else 0) or wanted > outcome.frame_count:
+        rows, recorded = rows_of_video.get(video_id, 0), outcome.rows
+        if rows != (recorded if outcome.status == "ok" else 0) or recorded > outcome.frame_count:
             problems.append(
-                f"video {video_id}: {rows} rows, {outcome.status}, {wanted} rows of "
+                f"video {video_id}: {rows} rows, {outcome.status}, {recorded} rows of "
                 f"{outcome.frame_count} frames recorded"
             )
     return problems

@@ -1,4 +1,4 @@
-"""The driver's side of a target cache: create it, say what is to do, close it with a digest."""
+"""The driver's view of a cache: creates it, lists the pending work, completes it with a digest."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ _SPILLS_ALLOWED = 2
 
 
 def read_cache_plan(root: Path) -> UnitPlan | None:
-    """The stored plan of a cache; None where there is no cache yet, or its plan is damaged.
+    """The stored plan of a cache; None if there is no cache yet, or its plan is damaged.
 
-    Then all videos have to be looked at: ``CacheWriter.create_or_open`` makes it again from them.
+    Then all videos must be probed: ``CacheWriter.create_or_open`` rebuilds the plan from them.
     """
     layout = CacheLayout(root)
     if not layout.manifest.exists():
@@ -66,11 +66,10 @@ def read_cache_plan(root: Path) -> UnitPlan | None:
 class CacheWriter:
     """One open cache, locked against other writers until ``close``; a context manager.
 
-    The commit records are the only memory: every method reads what is on disk, so a run that
-    was killed at any point continues from there.
+    The commit records are the only state, so a run can resume after it was killed at any point.
 
     Attributes:
-        repairs: What was found damaged and is done again, or was written again, a line each.
+        repairs: What was damaged and has been rewritten or will be extracted again, one line each.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class CacheWriter:
         pinned: PlanSummary,
         manifest: CacheManifest,
         records: Mapping[str, TeacherRecord],
-        wanted: Sequence[str],
+        requested: Sequence[str],
     ) -> None:
         self.layout = layout
         self.plan = plan
@@ -94,7 +93,7 @@ class CacheWriter:
         self._plan_summary = pinned
         self._lock = lock
         self._fence = fence
-        self._wanted = tuple(wanted)
+        self._requested = tuple(requested)
         self._absent: frozenset[str] = frozenset()
 
     @classmethod
@@ -107,21 +106,21 @@ class CacheWriter:
         teachers: Mapping[str, TeacherRecord],
         unit_rows: int | None = None,
     ) -> CacheWriter:
-        """Create a cache, or continue one: resume it, add videos to it, add teachers to it.
+        """Create a cache or open one, to resume it or to add videos or teachers.
 
         Args:
             root: Folder of the cache.
-            videos: Videos that the cache shall have. Those it has planned already keep their
-                rows, whatever is said of them here; the others get units at its end.
+            videos: Videos for the cache. Those that are already in its plan keep their rows,
+                whatever their new probe says; the others get new units at its end.
             sampling: Which frames become rows; fixed when the cache is created.
-            teachers: The teachers to run now, by id. Others in the cache stay as they are.
-            unit_rows: Rows of a unit; None derives it from the corpus.
+            teachers: The teachers to run, by id. Others in the cache stay as they are.
+            unit_rows: Rows per unit; None derives it from the corpus.
 
         Raises:
             CacheMismatchError: It was made with another sampling, unit size or teacher.
-            CacheCorruptError: It is damaged, and what is lost cannot be made again.
-            LockedError: Another process writes it.
-            CacheError: The folder has content that is no cache, or holds links.
+            CacheCorruptError: It is damaged and cannot be repaired from the videos.
+            LockedError: Another process is writing it.
+            CacheError: The folder contains other files, or links.
         """
         check_teachers(teachers)
         layout = CacheLayout(root)
@@ -139,12 +138,13 @@ class CacheWriter:
             for name in records.keys() & teachers.keys():
                 check_same_teacher(records[name], teachers[name])
             plan, pinned, problem = open_plan(layout, manifest, videos)
-            wanted = tuple(teachers)
-            writer = cls(layout, lock, fence, plan, pinned, manifest, records, wanted)
+            writer = cls(
+                layout, lock, fence, plan, pinned, manifest, records, requested=tuple(teachers)
+            )
             writer.repairs = tuple(repairs)
             if problem:
                 writer._put_plan(plan)
-                writer.repairs += (f"{problem}; it is made again from the videos",)
+                writer.repairs += (f"{problem}; it was rebuilt from the videos",)
             writer._repair()
             writer._add(videos, teachers)
         except BaseException:
@@ -154,12 +154,11 @@ class CacheWriter:
         return writer
 
     def set_corpus(self, latest: Mapping[str, PlannedRows], absent: Collection[str]) -> None:
-        """What the corpus of this run says of the planned videos.
+        """Record which planned videos exist in the corpus of this run, and where.
 
         Args:
-            latest: Every planned video by id, with today's path, size, modification time and
-                ``in_corpus``.
-            absent: Ids of those that this run cannot decode.
+            latest: Every planned video by id, with its present file and ``in_corpus``.
+            absent: Ids of the videos that this run cannot decode.
         """
         self._absent = frozenset(absent)
         plan = self.plan.updated(latest)
@@ -169,39 +168,39 @@ class CacheWriter:
         self._forget_unanswered()
 
     def _forget_unanswered(self) -> None:
-        """Units that wanted teachers did while some of their videos were gone are due again."""
+        """Mark units of which videos were gone and are back, so that they are extracted again."""
         back = {v for v, entry in self.plan.latest.items() if entry.in_corpus} - self._absent
         due = self.state().unanswered_units(back)
-        if units := {(name, unit) for name, unit in due if name in self._wanted}:
+        if units := {(name, unit) for name, unit in due if name in self._requested}:
             self._mark_incomplete()
             self._change(teachers=teachers_without(self.manifest, units))
             forget_units(self.layout, units)
 
     def pending_groups(self) -> tuple[GroupSpec, ...]:
-        """What is still to be written for the wanted teachers, in unit order."""
+        """The unit groups that are missing for the requested teachers, in unit order."""
         committed = {name: self.layout.committed_units(name) for name in self.records}
         entries: dict[str, int] = {}
         latest = self.plan.latest
         specs = []
-        for task in self.plan.groups:
-            for video in task.videos:
+        for group in self.plan.groups:
+            for video in group.videos:
                 entries[video.video_id] = entries.get(video.video_id, 0) + 1
-            have = [name for name, units in committed.items() if units.issuperset(task.unit_range)]
-            missing = tuple(self.records[name] for name in self._wanted if name not in have)
+            have = [name for name, units in committed.items() if units.issuperset(group.unit_range)]
+            missing = tuple(self.records[name] for name in self._requested if name not in have)
             if not missing:
                 continue
-            stuck = {v.video_id for v in task.videos if entries[v.video_id] > _SPILLS_ALLOWED}
+            stuck = {v.video_id for v in group.videos if entries[v.video_id] > _SPILLS_ALLOWED}
             spec = GroupSpec(
                 self.layout.root,
                 self.plan.capacity,
-                task,
+                group,
                 missing,
                 self._fence,
                 cannot_spill=frozenset(stuck),
                 superseded=frozenset(
-                    v.video_id for v in task.videos if latest[v.video_id] is not v
+                    v.video_id for v in group.videos if latest[v.video_id] is not v
                 ),
-                gone=self._absent.intersection(v.video_id for v in task.videos),
+                gone=self._absent.intersection(v.video_id for v in group.videos),
             )
             specs.append(self._with_known(spec, have[0]) if have else spec)
         if specs:
@@ -210,7 +209,7 @@ class CacheWriter:
         return tuple(specs)
 
     def _with_known(self, spec: GroupSpec, teacher_id: str) -> GroupSpec:
-        """Bound to the videos and frames that another teacher has committed."""
+        """``spec`` with the videos and frames that another teacher has committed."""
         record = self.records[teacher_id]
         commits = {unit: self._read(record, unit) for unit in spec.group.unit_range}
         frames = {unit: self.layout.relative(self.layout.frames(unit)) for unit in commits}
@@ -240,7 +239,7 @@ class CacheWriter:
         return tuple((latest[v], o) for v, o in outcomes if o.status == "failed")
 
     def replan(self, videos: Sequence[PlannedVideo]) -> None:
-        """Give decided videos (failed, spilled or gone) fresh rows at the end.
+        """Give videos that failed, spilled or were gone new rows at the end.
 
         Raises CacheError for a video that is still pending or already stored.
         """
@@ -257,10 +256,11 @@ class CacheWriter:
         self._extend(videos)
 
     def replan_spilled(self) -> int:
-        """Plan the videos that had more rows than reserved again, with their true count.
+        """Plan the videos that had more rows than reserved again, with their true row count.
 
-        Waits until nothing else is pending, so that the plan does not depend on the order in
-        which tasks ended. Returns how many videos were planned; run ``pending_groups`` then.
+        Does nothing while other work is pending, so that the plan does not depend on the order
+        in which groups finish. Returns how many videos were planned; then ``pending_groups`` has
+        new groups.
         """
         if self.pending_groups():
             return 0
@@ -270,10 +270,10 @@ class CacheWriter:
         return len(spilled)
 
     def finalise(self) -> CacheManifest:
-        """Write what is derived from the commits; the last step of every run.
+        """Write all files that are derived from the commits; the last step of every run.
 
-        Complete caches get their content digest, card and checksums. With tasks pending the
-        manifest stays incomplete, which readers refuse.
+        A complete cache gets its content digest, cards and checksums. While groups are pending,
+        the manifest says that the cache is incomplete, and readers refuse it.
         """
         state = self.state()
         outcomes = state.outcomes
@@ -297,7 +297,7 @@ class CacheWriter:
         return manifest_of(state, self.manifest.sampling, self._plan_summary, complete=complete)
 
     def _repair(self) -> None:
-        """Put units back on the list of work whose files are not as they were committed."""
+        """Mark units whose files differ from their commit, so that they are extracted again."""
         damage = find_damage(
             self.layout,
             self.plan,
@@ -310,13 +310,13 @@ class CacheWriter:
         units = {(found.teacher_id, found.unit) for found in damage}
         self._change(teachers=teachers_without(self.manifest, units))
         forget_units(self.layout, units)
-        again = {True: "it is extracted again", False: "name this teacher to extract it again"}
+        remedies = {True: "it is extracted again", False: "name this teacher to extract it again"}
         self.repairs += tuple(
-            f"{found}; {again[found.teacher_id in self._wanted]}" for found in damage
+            f"{found}; {remedies[found.teacher_id in self._requested]}" for found in damage
         )
 
     def _add(self, videos: Sequence[PlannedVideo], teachers: Mapping[str, TeacherRecord]) -> None:
-        """Add unknown videos and teachers; repairs what a kill in mid-growth left behind."""
+        """Add new videos and teachers; completes an addition that was interrupted."""
         planned = self.plan.latest
         self._extend([video for video in videos if video.file.video_id not in planned])
         fresh = {name: r for name, r in teachers.items() if name not in self.records}
@@ -343,7 +343,7 @@ class CacheWriter:
             self._put_plan(extend_plan(self.plan, videos))
 
     def _put_plan(self, plan: UnitPlan) -> None:
-        """Replace the plan. The manifest names the new one first: at any moment it names both."""
+        """Replace the plan. The manifest names the old and the new one while it is replaced."""
         table = plan_table(plan)
         summary = plan_summary(table)
         announced = self.manifest.plan.model_copy(update={"next_digest": summary.digest})
@@ -362,7 +362,7 @@ class CacheWriter:
         )
 
     def _mark_incomplete(self) -> None:
-        """From here until ``finalise`` readers must not take the cache for finished."""
+        """Mark the cache as incomplete for readers, until ``finalise``."""
         if self.manifest.complete:
             state = self.state()
             if state.complete:
@@ -371,7 +371,7 @@ class CacheWriter:
         self.layout.checksums.unlink(missing_ok=True)
 
     def _change(self, **fields: Any) -> None:
-        """Write the manifest with other ``fields``, as that of a cache that is not finished."""
+        """Write the manifest with changed ``fields``, as that of an incomplete cache."""
         unfinished = {"complete": False, "content_digest": ""}
         self.manifest = self.manifest.model_copy(update=fields | unfinished)
         write_record(self.manifest, self.layout.manifest)
@@ -384,7 +384,7 @@ class CacheWriter:
                 write_array_metadata(self.layout.array(name, spec.name), spec, rows, capacity)
 
     def close(self) -> None:
-        """Shut out workers that are still alive and give the lock back. Idempotent."""
+        """Stop workers that are still alive from committing; release the lock. Idempotent."""
         if self._fence:
             lower_fence(self.layout.fence)
             self._fence = ""

@@ -20,7 +20,7 @@ def test_counts_use_singular_and_plural(count: int, text: str) -> None:
     ("text", "shown"),
     [
         ("clip (1) ü 日本.mp4", "clip (1) ü 日本.mp4"),
-        ("a\x1b[2K\rok: every byte agrees", "a\\x1b[2K\\rok: every byte agrees"),
+        ("a\x1b[2K\rok: all bytes match", "a\\x1b[2K\\rok: all bytes match"),
         ("a\nok", "a\\nok"),
         ("\x7f\x9b\u2028", "\\x7f\\x9b\\u2028"),
         ("\u202egpj.exe", "\\u202egpj.exe"),

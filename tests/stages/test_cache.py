@@ -76,7 +76,7 @@ def test_an_unexpected_digest_gives_exit_code_1_and_prints_both(
 
 
 def test_an_expected_digest_that_is_not_a_digest_is_refused(cache: Path) -> None:
-    with pytest.raises(ConfigError, match="no content digest"):
+    with pytest.raises(ConfigError, match="not a content digest"):
         cache_verify(cache, deep=False, expect="sha256:abc")
 
 
@@ -99,7 +99,7 @@ def test_an_incomplete_cache_gives_exit_code_3(cache: Path, done: tuple[Path, st
         code, text = verify(cache, *options)
         assert code == 3
         assert text.startswith("INCOMPLETE: ")
-        assert "run the same `distinit extract` again" in text
+        assert "rerun the same `distinit extract`" in text
 
 
 def test_after_repair_the_same_extraction_restores_the_cache(
@@ -117,7 +117,7 @@ def test_after_repair_the_same_extraction_restores_the_cache(
     )
     assert (result.exit_code, result.complete, result.ok) == (3, False, False)
     assert result.notes == (), "the repair itself must not be reported as another writer"
-    assert "repaired as far as possible: run the same `distinit extract` again for" in (
+    assert "repair: rerun the same `distinit extract` to extract these units again:" in (
         result.summary()
     )
     assert verify(cache)[0] == 3

@@ -221,7 +221,7 @@ def test_failures_are_grouped_by_reason_and_too_many_are_an_error(
     result = run(corpus, tmp_path, max_failed=0.3)  # 2 of 7
     assert "  1 x the file is empty (0 bytes)\n      empty.mp4\n" in result.summary()
     assert "--retry-failed" in result.summary()
-    with pytest.raises(TooManyFailuresError, match="what is good is committed") as caught:
+    with pytest.raises(TooManyFailuresError, match="all good ones are committed") as caught:
         run(corpus, tmp_path, max_failed=0.1)
     assert "empty.mp4" in str(caught.value)
     assert TargetCache.open(tmp_path / "cache").manifest.corpus.frames == 256

@@ -317,7 +317,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_one_message(
 def test_max_failed_ends_the_run_early_and_a_higher_value_resumes_it(
     corpus: Path, tmp_path: Path, quiet: str
 ) -> None:
-    with pytest.raises(TooManyFailuresError, match="what is good is committed") as caught:
+    with pytest.raises(TooManyFailuresError, match="all good ones are committed") as caught:
         run(corpus, tmp_path, max_failed=0.0)
     message = str(caught.value)
     assert "--max-failed" in message

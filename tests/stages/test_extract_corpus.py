@@ -118,7 +118,7 @@ def test_a_unit_is_repaired_without_the_videos_that_are_gone(home: Path) -> None
     assert (result.complete, result.frames) == (True, 22)
     removed = [message for message in progress.messages if "removed video" in message]
     assert removed[0] == (
-        "1 removed video in units that are to be done; they get no rows there: b.mp4"
+        "1 removed video in pending units, which will not have rows of them: b.mp4"
     )
     assert verify_cache(home / "cache").problems == ()
     frames = FrameStore.open(store)

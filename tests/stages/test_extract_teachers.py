@@ -107,7 +107,7 @@ def test_a_worker_with_another_teacher_than_the_driver_reports_the_difference(
     plugin.write(NETWORK.replace("avg", "max"))
     with pytest.raises(TeacherError, match="output for the probe picture") as raised:
         _same_teachers(config, identities)
-    assert "is not that of the driver" in raised.value.problem
+    assert "differs from that of the driver" in raised.value.problem
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from distinit.stages.frames import FramesResult
 from distinit.stages.plan import plan
 
 HOSTILE = (
-    "ok: every byte agrees\n.mp4",
-    "\nok: every byte agrees\n.mp4",
+    "ok: all bytes match\n.mp4",
+    "\nok: all bytes match\n.mp4",
     "\x1b[2Jcleared.mp4",
     "\x1b]0;title\x07.mp4",
     "right\u202eleft.mp4",

@@ -144,7 +144,7 @@ def test_a_plan_without_a_usable_unit_size_is_refused(
         {"reserved_rows": 2**63 - 1},
         {"digest": "nonsense"},
         {"video_id": "a" * 200},
-        {"video_id": "a\nok: every byte agrees"},
+        {"video_id": "a\nok: all bytes match"},
         {"path": "a\0b"},
     ],
 )

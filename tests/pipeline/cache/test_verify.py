@@ -254,7 +254,7 @@ def test_links_and_pipes_are_found_and_not_read(
     path.symlink_to(tmp_path)
     report = verify_cache(cache_root, deep=deep)
     assert report.problems == (f"{name}: a link or a special file",)
-    assert report.notes == ("nothing was read: remove the links and special files first",)
+    assert report.notes == ("nothing was read; remove the links and special files first",)
     path.unlink()
     os.mkfifo(path)
     assert verify_cache(cache_root, deep=deep).problems == report.problems
@@ -269,7 +269,7 @@ def test_what_a_writer_left_behind_is_told(cache_root: Path) -> None:
     assert report.problems == (
         ".staging/unit-00001.7-ab/frames.parquet: left behind by a writer, not part of the cache",
     )
-    assert report.notes == (".fence: a writer is at work on this cache, or was killed",)
+    assert report.notes == (".fence: a process is writing this cache, or was killed",)
 
 
 @pytest.mark.parametrize(
@@ -307,9 +307,9 @@ def test_one_damaged_part_does_not_hide_the_others(cache_root: Path) -> None:
 
 
 def test_problems_are_safe_to_print(cache_root: Path) -> None:
-    (cache_root / "x\nok: every byte agrees\x1b[2J").touch()
+    (cache_root / "x\nok: all bytes match\x1b[2J").touch()
     (problem,) = verify_cache(cache_root).problems
-    assert problem == "x\\nok: every byte agrees\\x1b[2J: not part of the cache, remove it"
+    assert problem == "x\\nok: all bytes match\\x1b[2J: not part of the cache, remove it"
 
 
 def test_a_folder_that_is_no_cache(tmp_path: Path) -> None:

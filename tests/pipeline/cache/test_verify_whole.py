@@ -18,8 +18,8 @@ def lines_of(root: Path) -> list[bytes]:
     return (root / "manifest-sha256.txt").read_bytes().splitlines(keepends=True)
 
 
-FOREIGN = "manifest-sha256.txt: has lines that `sha256sum` did not write"
-OTHERS = "manifest-sha256.txt: lists other files than the cache has, or in another order"
+FOREIGN = "manifest-sha256.txt: has lines that `sha256sum` would not write"
+OTHERS = "manifest-sha256.txt: does not list the files of the cache in order"
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -60,8 +60,8 @@ def test_a_fidelity_that_the_commits_do_not_give_is_found(cache_root: Path) -> N
     path.write_text(json.dumps(record))
     resign(cache_root)
     assert verify_cache(cache_root, deep=False).problems == (
-        "teachers/alpha/teacher.json: fidelity is not that of the commits",
-        "README.md: is not what follows from the records",
+        "teachers/alpha/teacher.json: its fidelity is not that of the commits",
+        "README.md: differs from what the records give",
     )
 
 
@@ -72,7 +72,7 @@ def test_teachers_that_disagree_on_a_video_are_found(cache_root: Path) -> None:
     path.write_text(json.dumps(commit))
     resign(cache_root)
     problems = verify_cache(cache_root, deep=False).problems
-    assert "unit-00000 of beta: rows or videos are not those of alpha" in problems
+    assert "unit-00000 of beta: rows or videos differ from those of alpha" in problems
 
 
 def test_a_unit_that_decides_other_videos_is_found(cache_root: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_unit_that_decides_other_videos_is_found(cache_root: Path) -> None:
         path.write_text(json.dumps(commit))
     resign(cache_root)
     problems = verify_cache(cache_root, deep=False).problems
-    assert "unit-00000 of alpha: decides other videos than the plan says" in problems
+    assert "unit-00000 of alpha: its videos are not those of the plan" in problems
 
 
 @pytest.mark.parametrize("name", ["README.md", "croissant.json"])
@@ -91,7 +91,7 @@ def test_an_edited_and_signed_card_is_found(cache_root: Path, name: str) -> None
     with (cache_root / name).open("a") as file:
         file.write("Trust me.\n")
     resign(cache_root)
-    problem = f"{name}: is not what follows from the records"
+    problem = f"{name}: differs from what the records give"
     assert verify_cache(cache_root, deep=False).problems == (problem,)
 
 

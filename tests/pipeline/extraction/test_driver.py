@@ -102,7 +102,7 @@ def test_videos_that_begin_again_after_a_death_count_once() -> None:
 
 
 class FindsNoAnswers(BeginsAgain):
-    """A worker that gets through ``videos``; those in capitals have no usable answer."""
+    """A worker that gets through ``videos``; those in capitals have no usable output."""
 
     def __init__(self, videos: str) -> None:
         self.videos = videos

@@ -1,4 +1,4 @@
-"""Opening videos ahead: in order, beside the one at hand, and nothing stays open."""
+"""Videos are opened ahead of the current one, in order, and none stays open."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_an_intact_store_is_ok(store_root: Path) -> None:
     assert (result.ok, result.exit_code, result.units, result.frames) == (True, 0, 2, 29)
     size = sum(path.stat().st_size for path in store_root.glob("*.arrow"))
     assert result.bytes == size
-    assert result.summary() == f"ok: 2 units, 29 frames, {size / 1e6:.1f} MB: every byte agrees"
+    assert result.summary() == f"ok: 2 units, 29 frames, {size / 1e6:.1f} MB: all bytes match"
 
 
 def test_a_changed_byte_is_found_by_its_checksum(store_root: Path) -> None:
