@@ -1,4 +1,4 @@
-"""Stage two: target cache + frame store -> student."""
+"""Stage two: trains a student on the targets of a cache and the pixels of a frame store."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from distinit.schemas.wording import counted
 
 __all__ = ["distill"]
 
-TIES_WORTH_SAYING = 0.01
+REPORTED_TIE_SHARE = 0.01  # share of frames with the entropy of the threshold: warn from here on
 
 
 def distill(config: DistillConfig, *, progress: Progress | None = None) -> DistillResult:
-    """Train the student of ``config``, or go on where the run directory stands.
+    """Train the student of ``config``; a killed run resumes at its newest checkpoint.
 
-    Cache, frame store and configuration are checked before the run directory is made. A finished
-    run is not trained again: its result is returned.
+    Cache, frame store and configuration are checked before the run directory is created. A
+    finished run returns its stored result.
 
     Raises ConfigError, CacheError, FrameStoreError, RunMismatchError, CheckpointError,
-    StorageError, ComputeError.
+    StorageError, LockedError, ComputeError.
     """
     progress = progress or NullProgress()
     _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
@@ -40,9 +40,9 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     run = _open_run(config, task, state, cache_digest)
     finished = run.read_result(DistillResult)
     if finished is not None:
-        progress.message(f"{run.root} is finished already; nothing to do")
+        progress.message(f"{run.root} is already finished: nothing to do")
         return finished
-    _say_what_is_trained(task, progress)
+    _report_inputs(task, progress)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     outcome = train(task, settings, run, progress)
     record = StudentRecord(
@@ -75,12 +75,12 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
 
 
 def _refuse_inside(out: Path, *inputs: Path) -> None:
-    """Raise ConfigError if the run would be written into what it reads."""
+    """Raise ConfigError if the run directory is inside one of its inputs."""
     for folder in inputs:
         if out.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
                 f"the run directory {out} lies inside {folder}, which is only read",
-                expected="a folder of its own",
+                expected="a folder outside of the cache and the frame store",
                 remedy="choose another --out",
             )
 
@@ -89,7 +89,7 @@ def _open_run(
     config: DistillConfig, task: DistillTask, state: CacheState, cache_digest: str
 ) -> RunDirectory:
     inputs = {
-        # Of what is used alone: another teacher may be added to the cache in the meantime.
+        # Only of the teachers in use: another teacher may be added to the cache in the meantime.
         "targets": task.cache.digest_of(task.teachers, state),
         "frames": task.store.pixels_digest(),
     }
@@ -98,7 +98,7 @@ def _open_run(
 
 
 def _incomplete(task: DistillTask) -> dict[str, tuple[int, int]]:
-    """Teachers that are used and have not written all units: (units there, units planned)."""
+    """Teachers in use that have not written all units: (units present, units planned)."""
     readers = {reader.teacher.id: reader.committed_U for reader in task.readers}
     return {
         name: (int(committed_U.sum()), len(committed_U))
@@ -115,30 +115,32 @@ def _lines_on_teachers(task: DistillTask) -> list[str]:
             f"this copy: {', '.join(absent)}"
         )
     if not task.cache.manifest.complete:
-        lines.append("note: the cache is not complete: the student learns from what is there")
-    for name, (there, planned) in _incomplete(task).items():
-        lines.append(f"note: teacher {name} has {there} of {counted(planned, 'unit')}")
+        lines.append("note: the cache is incomplete: only the stored targets are used")
+    for name, (present, planned) in _incomplete(task).items():
+        lines.append(f"note: teacher {name} has {present} of {counted(planned, 'unit')}")
     return lines
 
 
-def _say_what_is_trained(task: DistillTask, progress: Progress) -> None:
+def _report_inputs(task: DistillTask, progress: Progress) -> None:
+    """Report the videos and targets that are trained on."""
     videos = task.videos
-    progress.message(f"{counted(len(videos.cache_ids), 'video')} to learn from")
+    progress.message(f"{counted(len(videos.cache_ids), 'video')} to train on")
     for line in (*videos.left_out.lines(), *_lines_on_teachers(task)):
         progress.message(line)
     for reader in task.readers:
-        wanted, threshold = reader.config, reader.threshold_nats
-        kept = "" if threshold == float("inf") else f", entropy at most {threshold:.3f} nats"
+        target, threshold_nats = reader.config, reader.threshold_nats
+        is_filtered = threshold_nats != float("inf")
+        kept = f", entropy at most {threshold_nats:.3f} nats" if is_filtered else ""
         mirror = "" if reader.mirrored is None else f", flipped clips by {reader.mirrored.id}"
         progress.message(
-            f"teacher {reader.teacher.id}: {wanted.loss} on {wanted.pick} frames{kept}{mirror}"
+            f"teacher {reader.teacher.id}: {target.loss} on {target.pick} frames{kept}{mirror}"
         )
         tied, below = reader.threshold_shares()
-        if tied >= TIES_WORTH_SAYING:
+        if tied >= REPORTED_TIE_SHARE:
             progress.message(
-                f"warning: teacher {reader.teacher.id}: {tied:.0%} of all frames have exactly the "
-                f"threshold's entropy, {threshold:.3f} nats; all of these count: "
-                f"{below:.0%} of the frames are kept"
+                f"warning: teacher {reader.teacher.id}: the entropy of {tied:.0%} of all frames "
+                f"equals the threshold of {threshold_nats:.3f} nats; all of them are kept, which "
+                f"makes {below:.0%} of the frames"
             )
     if task.config.combine == "mean":
         progress.message(f"one head learns the mean of {len(task.readers)} teachers")

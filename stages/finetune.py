@@ -113,7 +113,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     run = _open_run(config, init, dataset, frames)
     stored = run.read_result(EvaluationResult)
     if stored is not None:
-        progress.message(f"{config.out} is finished: nothing to do")
+        progress.message(f"{config.out} is already finished: nothing to do")
         return _result(config, init, run, stored)
     progress.message(_describe_load(report))
     _write(run.root / LOAD_REPORT_NAME, report)

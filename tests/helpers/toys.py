@@ -90,5 +90,5 @@ def make_run(root: Path, **extra: str) -> RunDirectory:
 
 
 def curve_of(run: RunDirectory) -> list[tuple[int, float, float]]:
-    """(step, loss, learning rate) of every metric line: what resuming must not change."""
+    """(step, loss, learning rate) of every metric line, which resuming must not change."""
     return [(m["step"], m["loss"], m["learning_rate"]) for m in run.read_metrics()]

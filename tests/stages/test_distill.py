@@ -120,7 +120,7 @@ def test_a_finished_run_is_reported_and_keeps_its_files(extracted: Path, whole: 
     before = (whole / "student.safetensors").stat().st_mtime_ns
     progress = RecordingProgress()
     result = distill(config(extracted, whole), progress=progress)
-    assert progress.messages == [f"{whole} is finished already; nothing to do"]
+    assert progress.messages == [f"{whole} is already finished: nothing to do"]
     assert result.steps == 12
     assert (whole / "student.safetensors").stat().st_mtime_ns == before
 

@@ -151,7 +151,7 @@ def test_an_incomplete_teacher_is_used_for_the_videos_it_has(copy: Path) -> None
     # A complete teacher of an incomplete cache counts as complete.
     one, messages = trained(copy, "one")
     assert one.incomplete_teachers == {}
-    assert "note: the cache is not complete: the student learns from what is there" in messages
+    assert "note: the cache is incomplete: only the stored targets are used" in messages
 
 
 def test_a_teacher_without_units_is_an_error(copy: Path) -> None:

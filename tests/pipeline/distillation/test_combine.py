@@ -1,4 +1,4 @@
-"""The mean of several teachers' targets, compared with one computed by hand."""
+"""The mean of the targets of several teachers equals one computed by hand."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SAMPLES = np.arange(60)
 
 
 @pytest.fixture(scope="module")
-def alike(tmp_path_factory: pytest.TempPathFactory, stored: Path) -> Path:
-    """Path of a cache of two teachers with the same seven classes; ``task_of`` writes it."""
-    return tmp_path_factory.mktemp("alike") / "cache"
+def two_teachers(tmp_path_factory: pytest.TempPathFactory, stored: Path) -> Path:
+    """Path of a cache with two teachers of the same seven classes; ``task_of`` writes it."""
+    return tmp_path_factory.mktemp("two-teachers") / "cache"
 
 
-def task_of(alike: Path, stored: Path, **changes: Any) -> DistillTask:
-    if not alike.exists():
-        sources.write_cache(alike, ("alpha", "gamma"))
+def task_of(two_teachers: Path, stored: Path, **changes: Any) -> DistillTask:
+    if not two_teachers.exists():
+        sources.write_cache(two_teachers, ("alpha", "gamma"))
     targets = changes.pop("targets", [{}, {}])
     named = [{"teacher": n, **t} for n, t in zip(("alpha", "gamma"), targets, strict=True)]
     values = {
-        "cache": str(alike),
+        "cache": str(two_teachers),
         "frames": str(stored / "frames"),
         "out": "unused",
         "student": {"name": "tiny_r2plus1d_10"},
@@ -45,7 +45,7 @@ def task_of(alike: Path, stored: Path, **changes: Any) -> DistillTask:
 
 
 def logits_of_clips(task: DistillTask) -> dict[str, np.ndarray]:
-    """Logits [60, 7] of both teachers for the one frame of every clip."""
+    """Logits [60, 7] of both teachers for the only frame of every clip."""
     choices = task._sampler.choices(0, SAMPLES)
     pairs = [
         (task.videos.cache_ids[v], int(f[0]))
@@ -57,8 +57,8 @@ def logits_of_clips(task: DistillTask) -> dict[str, np.ndarray]:
     }
 
 
-def test_logits_are_averaged_before_the_softmax(alike: Path, stored: Path) -> None:
-    task = task_of(alike, stored, targets=[{"weight": 3.0}, {"weight": 1.0}])
+def test_logits_are_averaged_before_the_softmax(two_teachers: Path, stored: Path) -> None:
+    task = task_of(two_teachers, stored, targets=[{"weight": 3.0}, {"weight": 1.0}])
     found = task.load(0, SAMPLES).targets
     logits = logits_of_clips(task)
     expected = softmax(0.75 * logits["alpha"] + 0.25 * logits["gamma"], axis=1)
@@ -67,22 +67,22 @@ def test_logits_are_averaged_before_the_softmax(alike: Path, stored: Path) -> No
     assert found["weight/mean"].tolist() == [1.0] * 60
 
 
-def test_probabilities_are_averaged_after_the_softmax(alike: Path, stored: Path) -> None:
+def test_probabilities_are_averaged_after_the_softmax(two_teachers: Path, stored: Path) -> None:
     target = {"average": "probabilities", "temperature": 2.0}
-    task = task_of(alike, stored, targets=[target, target])
+    task = task_of(two_teachers, stored, targets=[target, target])
     found = task.load(0, SAMPLES).targets["target/mean"].numpy()
     logits = logits_of_clips(task)
     parts = [softmax(logits[name].astype(np.float64) / 2, axis=1) for name in logits]
     assert np.abs(found - (parts[0] + parts[1]) / 2).max() < 1e-6
-    soft = task_of(alike, stored, targets=[{"temperature": 2.0}] * 2)
+    soft = task_of(two_teachers, stored, targets=[{"temperature": 2.0}] * 2)
     other = soft.load(0, SAMPLES).targets["target/mean"].numpy()
     mean = softmax((logits["alpha"] + logits["gamma"]) / 2 / 2, axis=1)
     assert np.abs(other - mean).max() < 1e-6
     assert np.abs(other - found).max() > 1e-2
 
 
-def test_mse_gets_the_mean_logits(alike: Path, stored: Path) -> None:
-    task = task_of(alike, stored, targets=[{"loss": "mse"}] * 2)
+def test_mse_gets_the_mean_logits(two_teachers: Path, stored: Path) -> None:
+    task = task_of(two_teachers, stored, targets=[{"loss": "mse"}] * 2)
     found = task.load(0, SAMPLES).targets["target/mean"].numpy()
     logits = logits_of_clips(task)
     assert np.abs(found - (logits["alpha"] + logits["gamma"]) / 2).max() < 1e-6
@@ -90,10 +90,10 @@ def test_mse_gets_the_mean_logits(alike: Path, stored: Path) -> None:
 
 @pytest.mark.parametrize("combine", ["per_teacher", "any", "all"])
 def test_a_teacher_above_its_threshold_is_left_out_of_the_mean(
-    alike: Path, stored: Path, combine: str
+    two_teachers: Path, stored: Path, combine: str
 ) -> None:
     targets = [{"filter": {"max_entropy_nats": 0.6}}, {"filter": {"max_entropy_nats": 1.2}}]
-    task = task_of(alike, stored, targets=targets, combine_filters=combine)
+    task = task_of(two_teachers, stored, targets=targets, combine_filters=combine)
     found = task.load(0, SAMPLES).targets
     logits = logits_of_clips(task)
     p = {name: softmax(values.astype(np.float64), axis=1) for name, values in logits.items()}
@@ -111,12 +111,14 @@ def test_a_teacher_above_its_threshold_is_left_out_of_the_mean(
         else:
             assert not found["target/mean"][i].any()
     assert 0 < kept.sum() < 60
-    skipped = task_of(alike, stored, targets=targets, combine_filters=combine, skip_filtered=True)
+    skipped = task_of(
+        two_teachers, stored, targets=targets, combine_filters=combine, skip_filtered=True
+    )
     assert set(skipped.samples(0).tolist()) == set(np.flatnonzero(kept).tolist())
 
 
-def test_one_head_carries_the_loss_and_names_its_teachers(alike: Path, stored: Path) -> None:
-    task = task_of(alike, stored, targets=[{"weight": 0.5}, {"weight": 0.5}])
+def test_the_mean_has_one_head_that_names_all_teachers(two_teachers: Path, stored: Path) -> None:
+    task = task_of(two_teachers, stored, targets=[{"weight": 0.5}, {"weight": 0.5}])
     (head,) = task.heads
     fingerprints = {name: task.cache.teachers[name].fingerprint for name in ("alpha", "gamma")}
     assert (head.name, head.outputs, head.mean_of) == ("mean", 7, fingerprints)
@@ -130,7 +132,7 @@ def test_one_head_carries_the_loss_and_names_its_teachers(alike: Path, stored: P
     assert metrics.keys() == {"loss/mean", "with_target/mean", "kept/mean"}
 
 
-def test_other_label_spaces_are_refused(stored: Path) -> None:
+def test_targets_over_different_label_spaces_are_rejected(stored: Path) -> None:
     values = {
         "cache": str(stored / "two"),
         "frames": str(stored / "frames"),
@@ -147,7 +149,7 @@ def test_other_label_spaces_are_refused(stored: Path) -> None:
     assert "combine: heads" in caught.value.remedy
 
 
-def test_label_spaces_differ_if_the_order_of_the_names_does() -> None:
+def test_the_label_space_depends_on_the_order_of_the_names() -> None:
     identity = sources.teacher_record("alpha", "logits").identity
     names = identity.model_copy(update={"label_names": tuple("abcdefg")})
     swapped = identity.model_copy(update={"label_names": tuple("bacdefg")})
@@ -165,7 +167,7 @@ def test_label_spaces_differ_if_the_order_of_the_names_does() -> None:
         ([{"weight": 0}, {}], "weight 0 is not part"),
     ],
 )
-def test_targets_that_cannot_be_averaged_are_refused(
+def test_targets_that_cannot_be_averaged_are_rejected(
     targets: list[dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message):

@@ -20,7 +20,7 @@ from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
 
 def config(stored: Path, cache: str = "one", **changes: Any) -> DistillConfig:
     values = {
-        "cache": str(stored / cache),  # an absolute path stays itself
+        "cache": str(stored / cache),  # an absolute ``cache`` replaces the whole path
         "frames": str(stored / "frames"),
         "out": "unused",
         "student": {"name": "tiny_r2plus1d_10"},
@@ -36,7 +36,7 @@ TWO = [{"teacher": "alpha"}, {"teacher": "beta", "pick": "all", "weight": 0.5}]
 def expected_batch(
     task: DistillTask, samples: np.ndarray, every: int = 1
 ) -> list[tuple[str, list[int]]]:
-    """(cache video id, frames) of each sample, from the sampler and by trying every start."""
+    """(cache video id, frames) of each sample, found by trying every start."""
     cfg = task.config
     counts_V, length = task.videos.frame_count_V, cfg.clip.frames
     choices = ClipSampler(counts_V, cfg.clip, 60, cfg.runtime.seed).choices(0, samples)
@@ -52,9 +52,9 @@ def expected_batch(
     return found
 
 
-def test_a_task_rebuilt_from_its_recipe_loads_the_same_batches(stored: Path) -> None:
+def test_a_pickled_task_is_rebuilt_and_loads_the_same_batches(stored: Path) -> None:
     task = open_distill_task(config(stored, "two", targets=TWO))
-    assert len(pickle.dumps(task)) < 10_000, "only the configuration travels, not what was read"
+    assert len(pickle.dumps(task)) < 10_000, "only the configuration is pickled"
     rebuild, arguments = task.__reduce__()
     again = rebuild(*arguments)
     batch, same = task.load(1, np.arange(5)), again.load(1, np.arange(5))
@@ -152,13 +152,13 @@ def test_skipping_keeps_exactly_the_clips_with_a_nonzero_weight(
         {"teacher": "beta", "pick": "k_random", "k": 2, "filter": {"max_entropy_nats": 0.7}},
     ]
     changes = {"targets": targets, "combine_filters": combine}
-    weighed = open_distill_task(config(stored, "two", **changes))
+    weighted = open_distill_task(config(stored, "two", **changes))
     skipped = open_distill_task(config(stored, "two", **changes, skip_filtered=True))
-    order = weighed.samples(1)
-    batch = weighed.load(1, order).targets
-    counts = (batch["weight/alpha"] + batch["weight/beta"]).numpy() > 0
-    assert skipped.samples(1).tolist() == order[counts].tolist()
-    assert 0 < counts.sum() < 60
+    order = weighted.samples(1)
+    batch = weighted.load(1, order).targets
+    has_weight = (batch["weight/alpha"] + batch["weight/beta"]).numpy() > 0
+    assert skipped.samples(1).tolist() == order[has_weight].tolist()
+    assert 0 < has_weight.sum() < 60
 
 
 def test_a_clip_with_weight_zero_has_no_gradient(stored: Path) -> None:
@@ -168,8 +168,8 @@ def test_a_clip_with_weight_zero_has_no_gradient(stored: Path) -> None:
     output = torch.randn(60, 7, requires_grad=True)
     task.loss({"alpha": output}, batch.targets)[0].backward()
     assert output.grad is not None
-    moved = output.grad.abs().sum(dim=1) > 0
-    assert torch.equal(moved, batch.targets["weight/alpha"] > 0)
+    has_gradient = output.grad.abs().sum(dim=1) > 0
+    assert torch.equal(has_gradient, batch.targets["weight/alpha"] > 0)
 
 
 def test_heads_name_teacher_label_space_and_fingerprint(stored: Path) -> None:
@@ -180,7 +180,7 @@ def test_heads_name_teacher_label_space_and_fingerprint(stored: Path) -> None:
     assert task.build().head_names == ("alpha", "beta")
 
 
-def test_features_are_learned_by_regression(stored: Path) -> None:
+def test_features_need_a_regression_loss_and_no_filter(stored: Path) -> None:
     task = open_distill_task(config(stored, "features", targets=[{"loss": "mse"}]))
     batch = task.load(0, np.arange(4))
     assert batch.targets["target/alpha"].abs().max() > 1
@@ -226,7 +226,7 @@ def test_the_loss_is_the_mean_over_clips_with_a_target(stored: Path) -> None:
     outputs = {"alpha": torch.randn(8, 7, generator=torch.Generator().manual_seed(0))}
     whole, metrics = task.loss(outputs, targets)
     assert (metrics["with_target/alpha"].item(), metrics["kept/alpha"].item()) == (1, 1)
-    # As if the last six clips had no target: the loss is that of the first two alone.
+    # If the last six clips had no target, the loss would be that of the first two.
     for name in ("target", "weight", "present"):
         targets[f"{name}/alpha"] = targets[f"{name}/alpha"].clone()
         targets[f"{name}/alpha"][2:] = 0
@@ -237,7 +237,7 @@ def test_the_loss_is_the_mean_over_clips_with_a_target(stored: Path) -> None:
     assert whole.item() != few.item()
 
 
-def test_flipped_clips_learn_the_targets_of_mirrored_frames(stored: Path, tmp_path: Path) -> None:
+def test_flipped_clips_get_the_targets_of_mirrored_frames(stored: Path, tmp_path: Path) -> None:
     sources.write_cache(tmp_path / "cache", ("alpha", "alpha-flip"))
     cache = str(tmp_path / "cache")
     target = {"teacher": "alpha", "pick": "center", "loss": "mse"}
@@ -259,12 +259,12 @@ def test_flipped_clips_learn_the_targets_of_mirrored_frames(stored: Path, tmp_pa
     unflipped = {"frames": 4, "crop": 16, "flip": 0}
     never = open_distill_task(config(stored, cache=cache, targets=[target], clip=unflipped))
     assert never.heads[0].flipped_clips is None
-    # The mirrored teacher alone does not make the choice of a teacher ambiguous.
+    # The mirrored teacher is not a candidate, so the other teacher need not be named.
     alone = config(stored, cache=cache, targets=[{"flipped_teacher": "alpha-flip"}])
     assert open_distill_task(alone).readers[0].teacher.id == "alpha"
 
 
-def test_a_mirror_of_another_teacher_is_refused(stored: Path, tmp_path: Path) -> None:
+def test_mirrored_targets_of_another_teacher_are_rejected(stored: Path, tmp_path: Path) -> None:
     sources.write_cache(tmp_path / "cache", ("alpha", "gamma", "alpha-flip"))
     for teacher, mirror in (("gamma", "alpha-flip"), ("alpha", "gamma"), ("alpha-flip", "alpha")):
         target = {"teacher": teacher, "flipped_teacher": mirror}

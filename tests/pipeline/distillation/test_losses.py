@@ -1,4 +1,4 @@
-"""Losses compared with closed forms; weights of filtered clips."""
+"""Losses equal their closed forms, and filters give clips a weight of 0 or 1."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_filters_are_combined_as_configured(combine: str, expected: list[list[in
     assert [w.tolist() for w in weights] == expected
 
 
-def test_a_clip_without_targets_never_counts() -> None:
+def test_a_clip_without_a_target_has_weight_0() -> None:
     present = np.array([0, 1, 1, 1], bool)
     assert clip_weights([A, B], [ALL, present], "any")[1].tolist() == [0, 1, 1, 0]
     assert clip_weights([A, B], [ALL, present], "any")[0].tolist() == [1, 1, 1, 0]

@@ -17,7 +17,7 @@ from distinit.schemas.errors import CacheError, FrameStoreError
 from distinit.schemas.run import LeftOut
 
 
-def test_numbers_point_into_cache_and_store(stored: Path) -> None:
+def test_matched_videos_are_indexed_in_cache_and_store(stored: Path) -> None:
     cache, store = TargetCache.open(stored / "one"), FrameStore.open(stored / "frames")
     videos = match_videos(cache, store)
     names = sorted(set(sources.FRAMES) - {"bad"}, key=sources.video_id_of)

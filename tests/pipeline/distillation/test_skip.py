@@ -1,4 +1,4 @@
-"""Skipping filtered clips saves steps and decoding; counted, not timed."""
+"""Skipping filtered clips saves steps and decoding; both are counted, not timed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trained(
     return outcome.global_steps, len(decoded), sum(kept) / len(kept)
 
 
-def test_an_epoch_with_half_of_the_clips_has_half_of_the_steps_and_decodes_half(
+def test_an_epoch_without_filtered_clips_has_fewer_steps_and_decodes_less(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
@@ -54,10 +54,10 @@ def test_an_epoch_with_half_of_the_clips_has_half_of_the_steps_and_decodes_half(
     monkeypatch.setattr(clips, "decode_frames", counted)
     filters = {"targets": [{"filter": {"keep_fraction": 0.5}}]}
     whole = trained(stored, tmp_path / "whole", decoded)
-    weighed = trained(stored, tmp_path / "weighed", decoded, **filters)
+    weighted = trained(stored, tmp_path / "weighted", decoded, **filters)
     skipped = trained(stored, tmp_path / "skip", decoded, **filters, skip_filtered=True)
     assert whole == (30, 120, 1.0)
-    assert weighed[:2] == (30, 120), "a weight of zero saves no work"
-    kept = round(weighed[2] * 120)
+    assert weighted[:2] == (30, 120), "a weight of zero saves no work"
+    kept = round(weighted[2] * 120)
     assert 45 <= kept <= 75
     assert skipped == (kept // BATCH, kept // BATCH * BATCH, 1.0)

@@ -60,7 +60,7 @@ def task_of(stored: Path, *targets: dict[str, Any], **changes: Any) -> DistillTa
 NONE, SOME = {"filter": {"max_entropy_nats": 1e-6}}, {"filter": {"max_entropy_nats": 1.0}}
 
 
-def test_a_filter_that_keeps_no_clip_is_refused_before_training(stored: Path) -> None:
+def test_a_filter_that_keeps_no_clip_is_rejected_before_training(stored: Path) -> None:
     task = task_of(stored, NONE)
     with pytest.raises(ConfigError, match="filter of teacher alpha keeps no clip") as caught:
         refuse_empty_filters(task.readers, "per_teacher")
@@ -83,7 +83,7 @@ def test_a_filter_that_keeps_no_clip_is_refused_before_training(stored: Path) ->
         ((1.0, 0.0), "the filter of teacher alpha dropped every clip"),
     ],
 )
-def test_no_clip_with_a_weight_is_an_error(
+def test_an_error_is_raised_if_every_clip_has_weight_0(
     stored: Path, shares: tuple[float, float], message: str
 ) -> None:
     task = task_of(stored, SOME)

@@ -1,4 +1,4 @@
-"""Clips start where they contain a frame with a target, if the video has one."""
+"""Each clip contains a frame with a target if its video has one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_starts_are_drawn_from_all_those_whose_clip_contains_a_target(
     stride=st.integers(1, 40),
     uniform=st.floats(0, 1, exclude_max=True),
 )
-def test_the_start_is_the_usual_one_if_every_clip_contains_a_target(
+def test_starts_equal_random_clip_starts_if_every_clip_contains_a_target(
     count: int, frames: int, stride: int, uniform: float
 ) -> None:
     stride = min(stride, frames)

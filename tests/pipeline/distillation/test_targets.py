@@ -1,4 +1,4 @@
-"""Which frames a clip's target is made from, how they are averaged, and which clips count."""
+"""Which frames the target of a clip is made from, how they are averaged, and which are kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def picked(pick: Any, k: int = 1, present: np.ndarray = ALL) -> list[int]:
     return np.nonzero(selected[0])[0].tolist()
 
 
-def test_every_pick_on_a_full_clip() -> None:
+def test_every_pick_if_all_frames_are_cached() -> None:
     assert picked("center") == [4]
     assert picked("random") == [1]
     assert picked("random", k=5) == [1]
@@ -165,7 +165,7 @@ def test_logits_are_averaged_before_softmax_and_probabilities_after() -> None:
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_temperature_and_a_single_softmax(average: str) -> None:
+def test_softmax_is_applied_once_with_the_temperature(average: str) -> None:
     target = reader(pick="center", average=average, temperature=2.0)[0].read(ROWS, EVEN).target_BC
     assert torch.allclose(target[0], softmax([0.0, 2.0, 0.0]), atol=1e-6)
     assert torch.allclose(target[1], softmax([4.5, 0.0, 0.0]), atol=1e-6)
@@ -211,7 +211,7 @@ def test_confident_agrees_with_read(pick: str) -> None:
     assert stored.reads == 0
 
 
-def test_options_that_contradict_each_other_are_refused() -> None:
+def test_options_that_contradict_each_other_are_rejected() -> None:
     with pytest.raises(ValueError, match="average must be logits"):
         TargetConfig(loss="mse", average="probabilities")
     with pytest.raises(ValueError, match="temperature must be 1"):
@@ -222,7 +222,7 @@ MIRRORED = LOGITS[::-1].copy()
 
 
 class Mirrored(Stored):
-    """The same rows of the teacher that saw mirrored frames."""
+    """The same rows of the same teacher for mirrored frames."""
 
     record = SimpleNamespace(id="t-flip")
 
@@ -245,7 +245,7 @@ def paired(**config: Any) -> TargetReader:
 FLIP = np.array([True, False, True, False])
 
 
-def test_flipped_clips_take_the_targets_of_flipped_frames() -> None:
+def test_flipped_clips_get_the_targets_of_flipped_frames() -> None:
     target = paired(pick="all", loss="mse").read(ROWS, EVEN, FLIP).target_BC
     # Rows 0 and 1 of the mirrored teacher; row 3 and row 2 (twice) of the other.
     assert target.tolist() == [[4.5, 0, 0], [9, 0, 0], [0, 0, 0], [0, 0, 0]]
@@ -276,15 +276,15 @@ def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
     stored = Stored()
     stored.committed_units = np.array([True, False])  # rows 0 and 1 of four
     target = TargetConfig.model_validate({"pick": "center"})
-    given = TargetReader(target, cast(Any, stored))
+    incomplete = TargetReader(target, cast(Any, stored))
     rows = np.array([[0, 2], [2, 1], [3, 3], [-1, -1]])
-    assert given.written(rows).tolist() == [[0, -1], [-1, 1], [-1, -1], [-1, -1]]
-    found = given.read(rows, EVEN)
+    assert incomplete.written(rows).tolist() == [[0, -1], [-1, 1], [-1, -1], [-1, -1]]
+    found = incomplete.read(rows, EVEN)
     assert found.present_B.tolist() == found.confident_B.tolist() == [True, True, False, False]
     expected = torch.softmax(torch.from_numpy(LOGITS[[0, 1]]), dim=1)
     assert torch.equal(found.target_BC[:2], expected)
     assert not found.target_BC[2:].any()
-    assert given.confident(rows, EVEN).tolist() == [True, True, False, False]
+    assert incomplete.confident(rows, EVEN).tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -301,5 +301,5 @@ def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
 def test_the_lowest_entropy_is_given_only_if_no_target_can_be_below_it(
     config: dict[str, Any], is_bound: bool
 ) -> None:
-    given, stored = reader(**config)
-    assert given.lowest_entropy_nats() == (float(stored.entropy_nats.min()) if is_bound else None)
+    some, stored = reader(**config)
+    assert some.lowest_entropy_nats() == (float(stored.entropy_nats.min()) if is_bound else None)

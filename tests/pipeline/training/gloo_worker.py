@@ -26,7 +26,7 @@ def work(
 ) -> None:
     if world > 1:
         torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
+            "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
         )
     collective: Collective = ProcessGroup() if world > 1 else SingleProcess()
     task = toys.ToyTask(count=32, norm=norm, dtype=getattr(torch, dtype))

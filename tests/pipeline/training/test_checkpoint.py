@@ -42,7 +42,7 @@ def stepper() -> Stepper:
     return stepper
 
 
-def test_round_trip_of_weights_and_momentum(stepper: Stepper, tmp_path: Path) -> None:
+def test_weights_and_momentum_are_restored(stepper: Stepper, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=2)
     folder = store.save(record(7), stepper.student, stepper.optimizer)
     found = store.load_latest(toys.ToyTask(seed=2).build(), None, pytest.fail)
@@ -61,7 +61,7 @@ def test_round_trip_of_weights_and_momentum(stepper: Stepper, tmp_path: Path) ->
         assert torch.equal(other.optimizer.state[mine]["momentum_buffer"], expected)
 
 
-def test_the_newest_checkpoints_are_kept(stepper: Stepper, tmp_path: Path) -> None:
+def test_only_the_newest_checkpoints_are_kept(stepper: Stepper, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, "digest", keep=2)
     for step in (1, 2, 999999999, 1000000000):
         store.save(record(step), stepper.student, stepper.optimizer)

@@ -1,4 +1,4 @@
-"""Crops, flips and normalisation, pixel by pixel."""
+"""Crops, flips and normalisation, compared pixel by pixel."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_pixels_come_from_the_chosen_video_frames_and_crop(store: FrameStore) ->
     assert torch.equal(pixels[1], expected)
 
 
-def test_normalised_values_and_axes() -> None:
+def test_pixels_are_normalised_and_axes_permuted() -> None:
     pixels = torch.randint(0, 256, (2, 4, 3, 16, 16), dtype=torch.uint8)
     clip = to_clip(pixels, torch.tensor([False, True]), GREY)
     assert clip.shape == (2, 3, 4, 16, 16)
@@ -70,7 +70,7 @@ def test_normalised_values_and_axes() -> None:
     assert clip[1, 0, 3, 2, 0].item() == pytest.approx(flipped, abs=1e-6)
 
 
-def test_a_crop_larger_than_a_stored_frame_is_refused(store: FrameStore) -> None:
+def test_a_crop_larger_than_a_stored_frame_is_rejected(store: FrameStore) -> None:
     check_crop(store, ["a", "b"], 20)
     with pytest.raises(FrameStoreError, match="video b are smaller than the crop"):
         check_crop(store, ["a", "b"], 21)
@@ -80,7 +80,7 @@ FLOW = ClipConfig(mean=(0, 0), std=(1, 1), flow_range=12.7)
 
 
 def levels(seed: int = 0) -> torch.Tensor:
-    """Every level 1 .. 255 somewhere: uint8 [2, 3, 2, 16, 16]."""
+    """Random levels from 1 to 255: uint8 [2, 3, 2, 16, 16]."""
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.integers(1, 256, (2, 3, 2, 16, 16), dtype=np.uint8))
 

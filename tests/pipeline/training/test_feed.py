@@ -1,4 +1,4 @@
-"""What loader threads prepare, and that it does not change any value."""
+"""Loader threads prepare batches without changing any value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefetching keeps the order, is bounded, passes errors on and measures waiting."""
+"""Prefetching keeps the order, is bounded, passes errors on and measures the time waited."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_resuming_in_the_middle_of_a_metric_window(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_loader_threads_change_nothing(tmp_path: Path, threads: int) -> None:
+def test_the_curve_does_not_depend_on_loader_threads(tmp_path: Path, threads: int) -> None:
     curves = []
     for loaders in (0, threads):
         run = toys.make_run(tmp_path / str(loaders))
@@ -128,14 +128,13 @@ def test_a_finished_training_is_not_trained_again(run: RunDirectory) -> None:
     assert (again.loss, again.global_steps) == (first.loss, first.global_steps)
 
 
-def test_lost_metric_lines_of_a_finished_training_are_written_again_as_advised(
+def test_lost_metric_lines_of_a_finished_training_can_be_restored_as_advised(
     run: RunDirectory,
 ) -> None:
     settings = toys.make_settings({"epochs": 2}, {"checkpoint_steps": 3})
     first = train(toys.ToyTask(), settings, run, NullProgress())
-    run.metrics.write_bytes(
-        b""
-    )  # as after a power failure: checkpoints are synced, metric lines are not
+    # As after a power failure: checkpoints are synced, metric lines are not.
+    run.metrics.write_bytes(b"")
     for _ in range(2):
         with pytest.raises(CheckpointError, match="metric lines are lost") as raised:
             train(toys.ToyTask(), settings, run, NullProgress())

@@ -1,4 +1,4 @@
-"""Training joins the cluster whose address it is given."""
+"""Training connects to the Ray cluster at the configured address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distinit.schemas.base import fields_outside_identity
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.finetune import FinetuneConfig
 
-# Ray Client addresses are refused before anything starts, so this needs no cluster.
+# Ray Client addresses are rejected before anything starts, so this needs no cluster.
 CODE = """
 import sys
 from pathlib import Path

@@ -36,7 +36,7 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["run.json"]
 
 
-def test_identities_stay_those_of_earlier_versions(tmp_path: Path) -> None:
+def test_the_digest_of_a_configuration_equals_that_of_earlier_versions(tmp_path: Path) -> None:
     """A run directory of an earlier version can be resumed: these digests never change."""
     distill = config(student={"name": "r3d_18"})
     finetune = FinetuneConfig.model_validate(
@@ -92,7 +92,7 @@ def test_fields_outside_the_identity_may_change(tmp_path: Path, change: dict[str
         ({"targets": [{"pick": "center"}]}, "targets.0.pick: random there, center now"),
     ],
 )
-def test_another_configuration_is_refused_with_its_differences(
+def test_the_error_for_another_configuration_names_the_differences(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
     open_run(tmp_path, "distill", config(), {"cache": "1"})
@@ -101,7 +101,7 @@ def test_another_configuration_is_refused_with_its_differences(
     assert named in str(caught.value)
 
 
-def test_other_inputs_or_another_kind_are_refused(tmp_path: Path) -> None:
+def test_other_inputs_or_another_kind_are_rejected(tmp_path: Path) -> None:
     open_run(tmp_path, "distill", config(), {"cache": "1"})
     with pytest.raises(RunMismatchError, match=r"inputs.cache: 1 there, 2 now"):
         open_run(tmp_path, "distill", config(), {"cache": "2"})
@@ -176,7 +176,7 @@ def test_a_link_in_a_run_is_never_written_through(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "ray", "frames/units"])
-def test_a_link_in_place_of_a_folder_of_a_run_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_link_in_place_of_a_folder_of_a_run_is_rejected(tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim" / "step-000000001"
     victim.mkdir(parents=True)
     (tmp_path / "run" / name).parent.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_a_link_in_place_of_a_folder_of_a_run_is_refused(tmp_path: Path, name: s
     assert victim.is_dir()
 
 
-def test_a_pipe_in_a_run_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+def test_a_pipe_in_a_run_is_rejected_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(StorageError, match="a special file"):
         open_run(tmp_path, "distill", config(), {})
@@ -201,7 +201,7 @@ def test_a_pipe_in_a_run_is_refused_without_waiting_for_it(tmp_path: Path) -> No
         ({"extra": 3}, "not a valid RunRecord"),
     ],
 )
-def test_a_run_of_another_version_is_refused(
+def test_a_run_of_another_version_is_rejected(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     run = open_run(tmp_path, "distill", config(), {})
@@ -221,7 +221,7 @@ def test_the_message_about_many_differences_is_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["store", "store/run"])
-def test_no_run_is_written_into_a_frame_store(tmp_path: Path, out: str) -> None:
+def test_a_run_directory_inside_a_frame_store_is_rejected(tmp_path: Path, out: str) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "store.json").touch()
     with pytest.raises(ConfigError, match="nothing else is written there"):

@@ -44,7 +44,10 @@ def test_two_shards_give_the_gradient_of_the_joint_batch() -> None:
 
 
 class TwoWorkers:
-    """The collective of one of two workers that run in turn; ``other``: the other one's sum."""
+    """The collective of one of two workers that run one after the other.
+
+    ``other``: the tensor that the other worker passed to ``sum_``, if it ran before.
+    """
 
     world_size = 2
 
@@ -59,20 +62,20 @@ class TwoWorkers:
             tensor.add_(self._other)
 
 
-def state_after(make: Callable[[int, Tensor | None], Any], mine: Any) -> Any:
+def state_after(make: Callable[[int, Tensor | None], Any], own_shards: Any) -> Any:
     task = toys.ToyTask(norm=True)
     settings = toys.make_settings(runtime={"shards": 2})
     collective = make(0, None)
     stepper = Stepper(task.build(), task, settings, collective, CPU)
-    metrics = stepper.step(mine(shards_of(task, 2)), 0, 0.1)
+    metrics = stepper.step(own_shards(shards_of(task, 2)), 0, 0.1)
     return stepper, metrics, collective
 
 
 def test_two_workers_of_one_shard_equal_one_worker_of_two() -> None:
-    alone, expected, _ = state_after(lambda *_: SingleProcess(), lambda s: s)
+    single, expected, _ = state_after(lambda *_: SingleProcess(), lambda s: s)
     *_, second = state_after(TwoWorkers, lambda s: s[1:])
     first, metrics, _ = state_after(lambda *_: TwoWorkers(0, second.sent), lambda s: s[:1])
-    for name, tensor in alone.student.state_dict().items():
+    for name, tensor in single.student.state_dict().items():
         assert torch.allclose(first.student.state_dict()[name], tensor, atol=1e-6, rtol=0), name
     assert metrics["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-6)
 
@@ -124,7 +127,7 @@ def by_hand(momentum: float, decay: float, nesterov: bool) -> dict[str, Tensor]:
     ("momentum", "decay", "nesterov"),
     [(0.9, 0.0, True), (0.9, 0.0, False), (0.9, 0.1, True), (0.0, 0.1, True)],
 )
-def test_sgd_equals_one_computed_by_hand(momentum: float, decay: float, nesterov: bool) -> None:
+def test_sgd_equals_updates_computed_by_hand(momentum: float, decay: float, nesterov: bool) -> None:
     found = after_two_steps(momentum=momentum, weight_decay=decay, nesterov=nesterov)
     expected = by_hand(momentum, decay, nesterov)
     for name, tensor in expected.items():

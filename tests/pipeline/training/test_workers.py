@@ -1,4 +1,4 @@
-"""Real processes joined by gloo, as Ray Train joins its workers: any number trains the same."""
+"""Any number of real processes in a gloo group, as with Ray Train, trains the same student."""
 
 from __future__ import annotations
 
