@@ -232,7 +232,9 @@ class UnitCommit(Record):
     videos: tuple[VideoOutcome, ...] = Field(
         description="videos whose reserved rows end in this unit"
     )
-    fidelity: FidelitySums | None = Field(None, description="None for feature teachers")
+    fidelity: FidelitySums | None = Field(
+        None, description="what the encoding changed; None for feature teachers"
+    )
     unanswered: tuple[VideoId, ...] = Field(
         (),
         description="videos that were not in the corpus when this teacher was added, and have no "
@@ -243,7 +245,9 @@ class UnitCommit(Record):
         description="video -> reason, for videos without a usable output of this teacher that have "
         "targets of earlier teachers. Their rows are NaN; they count as failed in the whole cache",
     )
-    answers: OutputSums | None = Field(None, description="None for feature teachers")
+    answers: OutputSums | None = Field(
+        None, description="statistics of the teacher's outputs; None for feature teachers"
+    )
     record_sha256: Sha256 = Field(
         description="sha256 over the other fields of this record. It detects damage while the "
         "cache has no list of checksums yet"
