@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from distinit.pipeline.teachers.places365 import CATEGORIES_FILE, read_categories
-from distinit.pipeline.teachers.plugin import PluginAnswer
+from distinit.pipeline.teachers.plugin import TeacherParts
 from distinit.pipeline.teachers.weights import load_strictly, read_state_dict
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec
@@ -89,7 +89,7 @@ class PlacesSqueezeNet(nn.Module):
         return scores_BCHW.mean(dim=(2, 3))
 
 
-def places_squeezenet(weights: str | None, device: str) -> PluginAnswer:
+def places_squeezenet(weights: str | None, device: str) -> TeacherParts:
     """The plugin. Raises TeacherError without weights, WeightsError if they do not fit."""
     if weights is None:
         raise TeacherError(

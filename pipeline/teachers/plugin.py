@@ -20,16 +20,16 @@ from distinit.pipeline.teachers.network import Network, assemble, named_labels
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 
-__all__ = ["PluginAnswer", "TeacherPlugin", "load_plugin"]
+__all__ = ["TeacherParts", "TeacherPlugin", "load_plugin"]
 
-PluginAnswer = tuple[nn.Module, PreprocessSpec, Sequence[str], str]
+TeacherParts = tuple[nn.Module, PreprocessSpec, Sequence[str], str]
 """The network, its preprocessing, its class names (may be empty), the name of its label space."""
 
 
 class TeacherPlugin(Protocol):
     """The signature of ``function`` in ``plugin:package.module:function``."""
 
-    def __call__(self, weights: str | None, device: str) -> PluginAnswer:
+    def __call__(self, weights: str | None, device: str) -> TeacherParts:
         """Build the network with its weights loaded.
 
         Args:
