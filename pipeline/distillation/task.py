@@ -320,7 +320,14 @@ def _reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> 
 
 def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
     candidates = [name for name in sorted(cache.teachers) if name != flipped_teacher]
-    if len(candidates) != 1:
+    if not candidates:
+        raise ConfigError(
+            f"the only teacher of the cache, {flipped_teacher}, is the flipped teacher of a target",
+            expected="the same teacher over unflipped frames as well",
+            remedy=f"extract it into this cache without flip, or set targets.teacher to "
+            f"{flipped_teacher} and leave out flipped_teacher",
+        )
+    if len(candidates) > 1:
         raise ConfigError(
             "the cache has several teachers, and a target does not name one",
             expected=f"targets.teacher: one of {', '.join(candidates)}",

@@ -270,3 +270,10 @@ def test_mirrored_targets_of_another_teacher_are_rejected(stored: Path, tmp_path
         target = {"teacher": teacher, "flipped_teacher": mirror}
         with pytest.raises(ConfigError, match="over mirrored frames"):
             open_distill_task(config(stored, cache=str(tmp_path / "cache"), targets=[target]))
+
+
+def test_a_cache_with_only_mirrored_targets_is_rejected(stored: Path, tmp_path: Path) -> None:
+    sources.write_cache(tmp_path / "cache", ("alpha-flip",))
+    targets = [{"flipped_teacher": "alpha-flip"}]
+    with pytest.raises(ConfigError, match="only teacher of the cache, alpha-flip"):
+        open_distill_task(config(stored, cache=str(tmp_path / "cache"), targets=targets))
