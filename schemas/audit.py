@@ -1,4 +1,4 @@
-"""The audit of a cache: its configuration, and ``audit.json`` with every figure of the report."""
+"""The audit of a cache: its configuration, and ``audit.json``, the statistics in the report."""
 
 from __future__ import annotations
 
@@ -26,29 +26,31 @@ __all__ = [
 
 
 class AuditConfig(Record):
-    """Plots, tables and contact sheets of one cache."""
+    """Configuration of `distinit audit`: a target cache -> a report."""
 
     cache: str = Field(description="folder of the target cache")
-    out: str = Field(description="folder of the report: PNGs and report.html")
+    out: str = Field(description="folder to write the report to")
     frames: str | None = Field(
-        None, description="frame store for contact sheets; None: no pictures"
+        None, description="frame store for contact sheets; None: no contact sheets"
     )
-    sheet_frames: int = Field(24, ge=1, le=400, description="frames on one contact sheet")
-    top_classes: int = Field(15, ge=1, description="classes in the table and plot")
+    sheet_frames: int = Field(24, ge=1, le=400, description="number of frames per contact sheet")
+    top_classes: int = Field(15, ge=1, description="number of classes in the plot of top classes")
     table_rows: int = Field(
-        20, ge=1, description="videos in each table of most and least confident, and of failed"
+        20,
+        ge=1,
+        description="number of videos in each table: most confident, least confident, failed",
     )
 
 
 class EntropyHistogram(Record):
-    """Counts of frames; bin i lies between edges i and i + 1."""
+    """Number of frames per bin of entropy; bin i lies between edges i and i + 1."""
 
     edges_nats: tuple[float, ...]
     frames: tuple[int, ...]
 
 
 class KeptFraction(Record):
-    """What a threshold keeps: frames with entropy at or below it. Exact."""
+    """The frames that a threshold keeps: those with an entropy at or below it. Exact."""
 
     max_entropy_nats: float
     frames: int = Field(ge=0)
@@ -56,14 +58,18 @@ class KeptFraction(Record):
 
 
 class QuantileThreshold(Record):
-    """The threshold that keeps a share of the frames."""
+    """The threshold that keeps a share of the frames: the exact quantile of their entropies.
+
+    It is the threshold that distillation uses for the same ``keep_fraction``. As there, all frames
+    in the cache count, including those of videos that the corpus no longer contains.
+    """
 
     keep_fraction: float = Field(ge=0, le=1)
     max_entropy_nats: float
 
 
 class ClassCount(Record):
-    """Frames whose most probable class this is."""
+    """The frames for which this class is the most probable one."""
 
     class_index: int = Field(ge=0)
     name: str
@@ -72,10 +78,10 @@ class ClassCount(Record):
 
 
 class FrameSample(Record):
-    """One frame and what the teacher said of it."""
+    """One frame and the confidence of the teacher for it."""
 
     video_id: str
-    path: str = Field(description="of the video, relative to the corpus")
+    path: str = Field(description="path of the video, relative to the corpus")
     frame_index: int = Field(ge=0)
     entropy_nats: float
     top1_class: int = Field(ge=0)
@@ -84,39 +90,41 @@ class FrameSample(Record):
 
 
 class VideoEntropy(Record):
-    """Mean over the rows of one video."""
+    """Mean entropy over the frames of one video."""
 
     video_id: str
     path: str
-    frames: int = Field(ge=1, description="rows of the cache")
+    frames: int = Field(ge=1, description="number of its frames in the cache")
     mean_entropy_nats: float
 
 
 class ConfidenceAudit(Record):
-    """How sure one teacher is of the corpus (paper section 3)."""
+    """The confidence of one teacher over the corpus (paper section 3)."""
 
-    frames: int = Field(ge=0, description="rows of the cache")
+    frames: int = Field(ge=0, description="frames of the corpus with a usable output")
     mean_entropy_nats: float
-    quartiles_nats: tuple[float, float, float]
+    quartiles_nats: tuple[float, float, float] = Field(description="exact")
     highest_possible_nats: float = Field(description="ln(classes)")
     mean_top1_probability: float = Field(ge=0, le=1)
     histogram: EntropyHistogram
     kept: tuple[KeptFraction, ...]
     thresholds: tuple[QuantileThreshold, ...]
-    classes_seen: int = Field(ge=0, description="classes that are some frame's most probable")
+    classes_seen: int = Field(
+        ge=0, description="classes that are the most probable one of at least one frame"
+    )
     top_classes: tuple[ClassCount, ...]
-    most_confident_frames: tuple[FrameSample, ...] = Field(description="one a video at most")
-    least_confident_frames: tuple[FrameSample, ...] = Field(description="one a video at most")
+    most_confident_frames: tuple[FrameSample, ...] = Field(description="at most one per video")
+    least_confident_frames: tuple[FrameSample, ...] = Field(description="at most one per video")
     most_confident_videos: tuple[VideoEntropy, ...]
     least_confident_videos: tuple[VideoEntropy, ...]
 
 
 class TeacherAudit(Record):
-    """One teacher of the cache: who it is, and its confidence if it has any."""
+    """One teacher of the cache: its record, and its confidence if it stores logits."""
 
     record: TeacherRecord
-    confidence: ConfidenceAudit | None = Field(description="None: features or no frames")
-    answers: OutputReport | None = Field(None, description="None: features or no frames")
+    confidence: ConfidenceAudit | None = Field(description="None for features and without frames")
+    answers: OutputReport | None = Field(None, description="None for features and without frames")
 
 
 class FailureRow(Record):
@@ -133,25 +141,30 @@ class AuditResult(Record):
     format: Literal["distinit-audit"] = "distinit-audit"
     cache: str
     content_digest: str
-    videos: int = Field(ge=0, description="of the corpus, failed ones included")
+    videos: int = Field(ge=0, description="videos of the corpus, including failed ones")
     failed_videos: int = Field(ge=0)
     gone_videos: int = Field(
-        0, ge=0, description="further ones, which the corpus no longer has: in no figure"
+        0,
+        ge=0,
+        description="videos that the corpus no longer contains; they count for thresholds only",
     )
-    frames: int = Field(ge=0, description="rows of the videos of the corpus")
-    failures: tuple[FailureRow, ...] = Field(description="the first AuditConfig.table_rows")
+    frames: int = Field(ge=0, description="frames of the corpus in the cache")
+    failures: tuple[FailureRow, ...] = Field(description="at most AuditConfig.table_rows of them")
     teachers: tuple[TeacherAudit, ...]
-    pictures: tuple[str, ...] = Field(description="PNG files beside the report")
+    pictures: tuple[str, ...] = Field(description="names of the PNG files next to the report")
     report: str = Field(description="path of report.html")
 
     def summary(self) -> str:
-        """A few lines for people; the page says the rest."""
+        """The main statistics, as text for the terminal."""
         lines = [
             f"{counted(self.videos - self.failed_videos, 'video')}, "
             f"{counted(self.frames, 'frame')} ({counted(self.failed_videos, 'video')} failed)"
         ]
         if self.gone_videos:
-            lines.append(f"{counted(self.gone_videos, 'video')} of earlier runs left out")
+            lines.append(
+                f"{counted(self.gone_videos, 'video')} of earlier runs left out: "
+                "no longer in the corpus"
+            )
         for teacher in self.teachers:
             name = one_line(teacher.record.id)
             lines += ["", f"teacher {name}: {_summary_of(teacher.confidence)}"]

@@ -1,4 +1,4 @@
-"""Audit: what a cache says of its teachers' confidence, as figures, plots and one HTML page."""
+"""Audit: statistics of the teachers' confidence in a cache, as JSON, plots and one HTML page."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import write_record
 from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet
 from distinit.pipeline.reports.plots import DARK, LIGHT, plot_classes, plot_entropy, plot_kept
+from distinit.pipeline.reports.quantiles import read_quantiles
 from distinit.pipeline.reports.report import TeacherPictures, ThemedPlot, render_report
 from distinit.pipeline.reports.scan import ConfidenceScan, read_units
 from distinit.pipeline.reports.summary import VideoNames, summarise
@@ -35,14 +36,20 @@ from distinit.schemas.teacher import OutputReport, TeacherRecord
 __all__ = ["audit"]
 
 Jpegs = Mapping[tuple[str, int], bytes]
+"""(video_id, frame_index) -> JPEG bytes."""
 
 
 def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResult:
-    """Write ``report.html``, ``audit.json`` and PNGs below ``config.out``.
+    """Write ``report.html``, ``audit.json`` and PNG files to the folder ``config.out``.
 
-    Memory grows with the number of videos, not of frames. Raises CacheError for a cache that is
-    missing, incomplete or damaged and FrameStoreError likewise; ConfigError if ``config.out`` lies
-    inside of a cache or a frame store.
+    Memory grows with the number of videos, not with the number of frames. Builds the index of the
+    cache if this machine does not have it yet.
+
+    Raises:
+        CacheError: The cache is missing, incomplete or damaged.
+        FrameStoreError: The frame store is missing or damaged, or contains optical flow.
+        ConfigError: ``config.out`` lies inside a cache or a frame store.
+        StorageError: The report or the index of the cache cannot be written.
     """
     progress = progress or NullProgress()
     cache = TargetCache.open(config.cache)
@@ -76,17 +83,23 @@ def _audit_teacher(
     numbers = {video_id: number for number, video_id in enumerate(names.ids)}
     scan = ConfidenceScan(len(names.ids), record.identity.classes)
     progress.start("audit", total=cache.manifest.row_space.rows, unit="frames")
-    here = cache.videos.column("in_corpus").to_pylist()
-    gone = [number for number, present in enumerate(here) if not present]
+    in_corpus = cache.videos.column("in_corpus").to_pylist()
+    gone = [number for number, present in enumerate(in_corpus) if not present]
     for rows in read_units(cache, teacher_id, numbers, gone):
         scan.add(rows)
-        progress.advance(len(rows.entropy_N))
+        progress.advance(len(rows.entropy_nats_N))
     progress.finish()
     if scan.frames == 0:
         return TeacherAudit(record=record, confidence=None)
     return TeacherAudit(
         record=record,
-        confidence=summarise(scan, names, record.identity.label_names, config),
+        confidence=summarise(
+            scan,
+            read_quantiles(cache, teacher_id),
+            names,
+            record.identity.label_names,
+            config,
+        ),
         answers=_output_report(cache, record),
     )
 
@@ -101,15 +114,15 @@ def _rgb_store(folder: str) -> FrameStore:
     store = FrameStore.open(folder)
     if store.manifest.flow is not None:
         raise FrameStoreError(
-            f"{folder} holds optical flow, which makes no contact sheet",
-            expected="a store of RGB frames",
-            remedy="give the store that the flow was computed from",
+            f"{folder} contains optical flow, which a contact sheet cannot show",
+            expected="a frame store with RGB frames",
+            remedy="pass the frame store that the flow was computed from",
         )
     return store
 
 
 def _frame_jpegs(store: FrameStore | None, confidence: ConfidenceAudit) -> Jpegs:
-    """JPEG bytes of the frames on the sheets, where the store has their video."""
+    """JPEG bytes of the frames of the contact sheets, for videos that the store contains."""
     if store is None:
         return {}
     samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
@@ -133,7 +146,7 @@ def _draw(confidence: ConfidenceAudit, jpegs: Jpegs) -> TeacherPictures:
 def _write_pictures(
     out: Path, teacher_id: str, confidence: ConfidenceAudit, pictures: TeacherPictures
 ) -> list[str]:
-    """Write the PNG files of one teacher; returns their names."""
+    """Write the PNG files of one teacher; return their names."""
     pngs = {
         "entropy": pictures.entropy.light,
         "kept": pictures.kept.light,
@@ -164,8 +177,8 @@ def _pixels(jpeg: bytes) -> np.ndarray:
 
 
 def _caption(sample: FrameSample) -> tuple[str, str]:
-    figures = f"{100 * sample.top1_probability:.1f} %, {sample.entropy_nats:.2f} nats"
-    return sample.top1_name, figures
+    confidence = f"{100 * sample.top1_probability:.1f} %, {sample.entropy_nats:.2f} nats"
+    return sample.top1_name, confidence
 
 
 def _result(
@@ -173,14 +186,14 @@ def _result(
 ) -> AuditResult:
     columns = ["video_id", "path", "status", "error", "in_corpus"]
     rows = cache.videos.select(columns).to_pylist()
-    here = [row for row in rows if row["in_corpus"]]
-    failed = [row for row in here if row["status"] == "failed"]
+    in_corpus = [row for row in rows if row["in_corpus"]]
+    failed = [row for row in in_corpus if row["status"] == "failed"]
     return AuditResult(
         cache=config.cache,
         content_digest=cache.manifest.content_digest,
-        videos=len(here),
+        videos=len(in_corpus),
         failed_videos=len(failed),
-        gone_videos=len(rows) - len(here),
+        gone_videos=len(rows) - len(in_corpus),
         frames=_rows_of_corpus(cache),
         failures=tuple(
             FailureRow(video_id=row["video_id"], path=row["path"], error=row["error"] or "")
@@ -193,7 +206,7 @@ def _result(
 
 
 def _rows_of_corpus(cache: TargetCache) -> int:
-    """Rows of the videos that the corpus has."""
+    """Number of rows of the videos that the corpus contains."""
     space, corpus = cache.manifest.row_space, cache.manifest.corpus
     if not corpus.gone:
         return space.rows

@@ -32,6 +32,14 @@ def ffmpeg_exe() -> str:
     return os.environ["DISTINIT_FFMPEG"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _private_home_of_shared_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes that fixtures of a module or of the session derive do not go to the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("xdg-cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _private_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

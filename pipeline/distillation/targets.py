@@ -6,7 +6,6 @@ The cache stores logits; softmax is applied here, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distinit.pipeline.cache.quantile import blocks_of, quantile
 from distinit.pipeline.cache.reader import TeacherTargets
 from distinit.schemas.distill import FilterConfig, TargetConfig
 
@@ -24,7 +24,6 @@ __all__ = [
     "average_frames",
     "entropy_nats",
     "entropy_threshold",
-    "quantile",
     "select_frames",
     "threshold_shares",
 ]
@@ -32,7 +31,6 @@ __all__ = [
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
-_BLOCK_ROWS = 1 << 20
 Pick = Literal["center", "random", "uniform", "k_random", "all"]
 
 
@@ -120,53 +118,12 @@ def threshold_shares(entropies: Floats, threshold_nats: float) -> tuple[float, f
     """
     threshold = np.float32(threshold_nats)
     equal = kept = frames = 0
-    for start in range(0, len(entropies), _BLOCK_ROWS):
-        block = np.asarray(entropies[start : start + _BLOCK_ROWS], np.float32)
+    for values in blocks_of(entropies):
+        block = np.asarray(values, np.float32)
         equal += int((block == threshold).sum())
         kept += int((block <= threshold).sum())
         frames += int((~np.isnan(block)).sum())
     return equal / max(frames, 1), kept / max(frames, 1)
-
-
-def quantile(values_N: Floats, fraction: float) -> float:
-    """Exactly ``np.quantile`` of the fp32 values that are not NaN; NaN if there are none.
-
-    The values may be memory-mapped and are read in blocks. The two values next to the quantile are
-    found with a radix histogram, first of the upper 16 bits, then of the lower 16 bits.
-    """
-    upper = np.zeros(1 << 16, np.int64)
-    for key_M in _ordered_keys(values_N):
-        upper += np.bincount(key_M >> 16, minlength=1 << 16)
-    end_K = np.cumsum(upper)
-    place = (int(end_K[-1]) - 1) * fraction
-    if place < 0:
-        return float("nan")
-    first = int(np.floor(place))
-    low, high = (_of_rank(values_N, end_K, rank) for rank in (first, first + (place > first)))
-    return float(np.quantile([low, high], place - first))
-
-
-def _of_rank(values_N: Floats, end_K: Ints, rank: int) -> float:
-    """The value at ``rank``, from 0, in sorted order.
-
-    ``end_K``: number of values whose upper 16 bits are at most K.
-    """
-    half = int(np.searchsorted(end_K, rank, "right"))
-    lower = np.zeros(1 << 16, np.int64)
-    for key_M in _ordered_keys(values_N):
-        lower += np.bincount(key_M[key_M >> 16 == half] & 0xFFFF, minlength=1 << 16)
-    before = int(end_K[half - 1]) if half else 0
-    key = half << 16 | int(np.searchsorted(np.cumsum(lower), rank - before, "right"))
-    bits = key ^ (0x8000_0000 if key >> 31 else 0xFFFF_FFFF)
-    return float(np.array(bits, np.uint32).view(np.float32))
-
-
-def _ordered_keys(values_N: Floats) -> Iterator[NDArray[np.uint32]]:
-    """Blocks of unsigned integers with the same sort order as the values; NaN is dropped."""
-    for start in range(0, len(values_N), _BLOCK_ROWS):
-        block = np.array(values_N[start : start + _BLOCK_ROWS], np.float32)
-        bits_M = block[~np.isnan(block)].view(np.uint32)
-        yield np.where(bits_M >> 31, ~bits_M, bits_M | np.uint32(0x8000_0000))
 
 
 class TargetReader:

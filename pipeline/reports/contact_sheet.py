@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures in a grid, each with its caption."""
+"""Contact sheets: small pictures in a grid, each with a caption."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ PAPER, INK = (255, 255, 255), (29, 36, 48)
 
 @dataclass(frozen=True, slots=True)
 class SheetPicture:
-    """uint8 RGB [H, W, 3] and the lines below it."""
+    """One picture of a contact sheet."""
 
     pixels_HWC: np.ndarray
+    """uint8 RGB [H, W, 3]."""
     caption: tuple[str, ...]
+    """Lines of text below the picture."""
 
 
 def sheet_size(count: int, lines: int) -> tuple[int, int]:
-    """(width, height) in pixels of a sheet of ``count`` pictures with ``lines`` lines each."""
+    """(width, height) in pixels of a sheet of ``count`` pictures with ``lines`` caption lines."""
     columns = min(COLUMNS, max(1, count))
     rows = -(-count // columns)
     cell_height = PICTURE_HEIGHT + lines * LINE_HEIGHT
@@ -39,13 +41,13 @@ def sheet_size(count: int, lines: int) -> tuple[int, int]:
 
 
 def contact_sheet(pictures: Sequence[SheetPicture]) -> bytes:
-    """PNG bytes of the pictures in reading order, scaled to fit, never stretched."""
+    """PNG bytes of a sheet with the pictures in reading order, scaled with their aspect ratio."""
     lines = max((len(picture.caption) for picture in pictures), default=0)
     sheet = Image.new("RGB", sheet_size(len(pictures), lines), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=FONT_SIZE)
-    for place, picture in enumerate(pictures):
-        row, column = divmod(place, COLUMNS)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, COLUMNS)
         left = GAP + column * (CELL_WIDTH + GAP)
         top = GAP + row * (PICTURE_HEIGHT + lines * LINE_HEIGHT + GAP)
         _paste(sheet, picture.pixels_HWC, left, top)
@@ -58,7 +60,7 @@ def contact_sheet(pictures: Sequence[SheetPicture]) -> bytes:
 
 
 def _paste(sheet: Image.Image, pixels_HWC: np.ndarray, left: int, top: int) -> None:
-    """Centred in its cell."""
+    """Paste the picture, centred, into the cell whose corner is (left, top)."""
     picture = Image.fromarray(pixels_HWC)
     scale = min(CELL_WIDTH / picture.width, PICTURE_HEIGHT / picture.height)
     width, height = (max(1, round(edge * scale)) for edge in picture.size)
@@ -67,7 +69,7 @@ def _paste(sheet: Image.Image, pixels_HWC: np.ndarray, left: int, top: int) -> N
 
 
 def _fitting(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The line on one line, cut where the cell ends."""
+    """The line, shortened to the width of a cell."""
     line = "".join(letter if letter.isprintable() else "?" for letter in line[:200])
     if font.getlength(line) <= CELL_WIDTH:
         return line

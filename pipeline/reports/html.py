@@ -1,4 +1,4 @@
-"""HTML by construction: text is escaped unless it is an element already.
+"""Builds HTML: text is escaped unless it is an element already.
 
 Control characters and bidirectional overrides are shown as escapes: see ``wording.one_line``.
 """
@@ -15,7 +15,7 @@ __all__ = ["Markup", "data_uri", "element", "page", "table", "void_element"]
 
 
 class Markup(str):
-    """Text that is HTML already. Only this module's functions make it."""
+    """Text that is HTML already. Only the functions of this module create it."""
 
     __slots__ = ()
 
@@ -37,37 +37,37 @@ def void_element(tag: str, **attributes: Child) -> Markup:
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[Child]], numeric: Iterable[int] = ()
 ) -> Markup:
-    """A table with a caption; columns listed in ``numeric`` are aligned right.
+    """A table with a caption; the columns in ``numeric`` (from 0) are aligned right.
 
-    Without a ``head`` the first cell of each row is its header.
+    If ``head`` is empty, the first cell of each row is the header of the row.
     """
     right = set(numeric)
 
-    def cell(tag: str, place: int, value: Child, **attributes: Child) -> Markup:
-        if place in right:
+    def cell(tag: str, index: int, value: Child, **attributes: Child) -> Markup:
+        if index in right:
             attributes["class_"] = "number"
         return element(tag, value, **attributes)
 
-    def line(row: Sequence[Child]) -> Markup:
-        cells = [cell("td", place, value) for place, value in enumerate(row)]
+    def body_row(row: Sequence[Child]) -> Markup:
+        cells = [cell("td", index, value) for index, value in enumerate(row)]
         if not head:
             cells[0] = cell("th", 0, row[0], scope="row")
         return element("tr", *cells)
 
     header = element("tr", *(cell("th", i, name, scope="col") for i, name in enumerate(head)))
-    parts = [element("caption", caption), element("tbody", *map(line, rows))]
+    parts = [element("caption", caption), element("tbody", *map(body_row, rows))]
     if head:
         parts.insert(1, element("thead", header))
     return element("div", element("table", *parts), class_="scroll")
 
 
 def data_uri(data: bytes, mime: str) -> str:
-    """The bytes inside a URI, so that a page needs no other file."""
+    """A data URI with the given bytes, so that a page needs no other file."""
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def page(title: str, style: str, *body: Markup) -> str:
-    """A whole document. Its policy forbids scripts and anything from elsewhere."""
+    """A complete document. Its content security policy forbids scripts and external resources."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = element(
         "head",

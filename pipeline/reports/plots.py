@@ -39,12 +39,12 @@ DARK = Theme("#161b22", "#e4e9f0", "#9aa5b4", "#2c343f", "#2f5f93", "#8fc1f5")
 
 
 def plot_entropy(confidence: ConfidenceAudit, theme: Theme) -> bytes:
-    """Histogram and density of the frame entropies, quartiles marked."""
+    """Histogram and density of the frame entropies, with marks at the quartiles."""
     return _png(lambda axes: _draw_entropy(axes, confidence, theme), theme)
 
 
 def plot_kept(confidence: ConfidenceAudit, theme: Theme) -> bytes:
-    """Share of frames that an entropy threshold keeps."""
+    """Share of frames that each entropy threshold keeps."""
     return _png(lambda axes: _draw_kept(axes, confidence, theme), theme)
 
 
@@ -73,9 +73,9 @@ def _draw_entropy(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None
     top = max(percent.max(), 100 * width * density.max(initial=0)) * 1.22
     axes.set_ylim(0, top)
     axes.set_xlim(0, confidence.highest_possible_nats)
-    # Left, above and right of their lines: the three labels cannot meet.
-    places = (("25 %", "right", 0.86), ("50 %", "center", 0.93), ("75 %", "left", 0.86))
-    for (name, side, height), value in zip(places, confidence.quartiles_nats, strict=True):
+    # The labels are left of, above and right of their lines, so that they cannot overlap.
+    labels = (("25 %", "right", 0.86), ("50 %", "center", 0.93), ("75 %", "left", 0.86))
+    for (name, side, height), value in zip(labels, confidence.quartiles_nats, strict=True):
         axes.axvline(value, ymax=height, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
         label = f" {name}: {value:.2f} "
         axes.text(value, top * (height + 0.005), label, ha=side, va="bottom", fontsize=8)
@@ -86,8 +86,8 @@ def _draw_entropy(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None
 def entropy_density(histogram: EntropyHistogram) -> tuple[np.ndarray, np.ndarray]:
     """(entropies in nats, density per nat): a Gaussian KDE over the histogram's bins.
 
-    The bandwidth is Scott's for the number of frames, and never below one bin. All frames in
-    one bin have no width: the density is then empty.
+    The bandwidth follows Scott's rule for the number of frames, but is at least one bin wide.
+    Both arrays are empty if all frames are in one bin, since they have no spread.
     """
     edges, counts = np.array(histogram.edges_nats), np.array(histogram.frames)
     if np.count_nonzero(counts) < 2:
@@ -116,7 +116,7 @@ def _draw_kept(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None:
         )
     axes.set_xlim(0, confidence.highest_possible_nats)
     axes.set_ylim(0, 103)
-    axes.set_xlabel("threshold: highest entropy kept (nats)")
+    axes.set_xlabel("threshold: highest entropy that is kept (nats)")
     axes.set_ylabel("frames kept (%)")
 
 
@@ -124,8 +124,8 @@ def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> No
     shares = [100 * entry.fraction for entry in classes]
     places = range(len(classes))
     axes.barh(places, shares, color=theme.bar, height=0.72)
-    # Names come from outside: no dollar sign in them may start a formula.
-    axes.set_yticks(places, [printable(entry.name) for entry in classes], parse_math=False)
+    # Class names are not trusted: a dollar sign in them must not start a formula.
+    axes.set_yticks(places, [one_short_line(entry.name) for entry in classes], parse_math=False)
     axes.invert_yaxis()
     for place, share in zip(places, shares, strict=True):
         axes.annotate(
@@ -141,8 +141,8 @@ def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> No
     axes.grid(visible=False, axis="y")
 
 
-def printable(name: str) -> str:
-    """A label of one short line."""
+def one_short_line(name: str) -> str:
+    """The name as one line of at most MAX_LABEL letters."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in name)
     return plain if len(plain) <= MAX_LABEL else plain[: MAX_LABEL - 1] + "…"
 
@@ -150,7 +150,10 @@ def printable(name: str) -> str:
 def _png(
     draw: Callable[[Axes], None], theme: Theme, size_inches: tuple[float, float] = SIZE_INCHES
 ) -> bytes:
-    """Draw on themed axes. The object interface keeps no global state and needs no display."""
+    """PNG bytes of a plot in the colours of a theme.
+
+    Matplotlib's object interface is used: it has no global state and needs no display.
+    """
     figure = Figure(figsize=size_inches, dpi=DPI, facecolor=theme.paper, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -167,7 +170,7 @@ def _png(
         label.set(color=theme.muted, fontsize=9)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A label in a script that the font lacks shows boxes: no reason to stop.
+        # Letters that the font does not have are drawn as boxes. That is acceptable.
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Lays the audit out as one HTML page that needs no other file."""
+"""Renders the audit as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class TeacherPictures:
 
 
 def render_report(result: AuditResult, pictures: Mapping[str, TeacherPictures]) -> str:
-    """The page. ``pictures``: teacher id -> its pictures; teachers without any have no entry."""
+    """The HTML of the page.
+
+    ``pictures``: by teacher id; teachers without confidence statistics have none.
+    """
     sections = [
         _teacher_section(teacher, pictures.get(teacher.record.id)) for teacher in result.teachers
     ]
@@ -47,19 +50,23 @@ def render_report(result: AuditResult, pictures: Mapping[str, TeacherPictures]) 
 
 
 def _header(result: AuditResult) -> Markup:
-    figures = _facts(
+    facts = _facts(
         ("Videos read", f"{result.videos - result.failed_videos:,}"),
         ("Failed videos", f"{result.failed_videos:,}"),
-        *([("Videos gone", f"{result.gone_videos:,}")] if result.gone_videos else []),
+        *(
+            [("Videos no longer in the corpus", f"{result.gone_videos:,}")]
+            if result.gone_videos
+            else []
+        ),
         ("Frames", f"{result.frames:,}"),
         ("Teachers", f"{len(result.teachers):,}"),
     )
     origin = element("p", result.cache, " · content ", element("code", result.content_digest))
-    return element("header", element("h1", "Audit of a target cache"), origin, figures)
+    return element("header", element("h1", "Audit of a target cache"), origin, facts)
 
 
 def _facts(*pairs: tuple[str, str]) -> Markup:
-    """Terms and their values."""
+    """A description list of (name, value) pairs."""
     items = [element("div", element("dt", name), element("dd", value)) for name, value in pairs]
     return element("dl", *items, class_="facts")
 
@@ -67,19 +74,19 @@ def _facts(*pairs: tuple[str, str]) -> Markup:
 def _teacher_section(teacher: TeacherAudit, pictures: TeacherPictures | None) -> Markup:
     parts = [element("h2", "Teacher ", element("code", teacher.record.id)), _identity(teacher)]
     if teacher.confidence is None or pictures is None:
-        why = (
-            "This teacher stores features, which are no distribution: there is no entropy."
+        reason = (
+            "This teacher stores features, not logits, so its entropy is not defined."
             if teacher.record.identity.target == "features"
-            else "The cache holds no frame of this teacher."
+            else "The cache contains no targets of this teacher."
         )
-        return element("section", *parts, element("p", why))
+        return element("section", *parts, element("p", reason))
     warnings = () if teacher.answers is None else teacher.answers.warnings
     parts += [element("p", element("strong", "Warning: "), text) for text in warnings]
     return element("section", *parts, *_confidence_parts(teacher.confidence, pictures))
 
 
 def _identity(teacher: TeacherAudit) -> Markup:
-    """Who spoke, and how exactly it was written down."""
+    """Table of the teacher's identity, and of the precision of its stored targets."""
     record, identity = teacher.record, teacher.record.identity
     shape = identity.preprocessing
     edge = "short edge" if shape.resize_mode == "short_edge" else "both edges"
@@ -94,7 +101,7 @@ def _identity(teacher: TeacherAudit) -> Markup:
             f"{shape.channel_order.upper()}, mean {_numbers(shape.mean)}, "
             f"std {_numbers(shape.std)}",
         ),
-        ("Arithmetic", record.precision),
+        ("Precision", record.precision),
         ("Encoding", record.encoding),
         ("Encoding loss", _fidelity(teacher)),
         ("Software", ", ".join(f"{name} {version}" for name, version in record.software.items())),
@@ -108,7 +115,7 @@ def _fidelity(teacher: TeacherAudit) -> str:
         return "not measured"
     return (
         f"KL to fp32 {fidelity.mean_kl_nats:.2g} nats on average, {fidelity.max_kl_nats:.2g} at "
-        f"most; top class equal on {100 * fidelity.top1_agreement:.2f} % of "
+        f"most; same top class for {100 * fidelity.top1_agreement:.2f} % of "
         f"{fidelity.frames:,} frames"
     )
 
@@ -118,20 +125,20 @@ def _confidence_parts(confidence: ConfidenceAudit, pictures: TeacherPictures) ->
     facts = _facts(
         ("Mean entropy, nats", f"{confidence.mean_entropy_nats:.3f}"),
         ("Quartiles, nats", f"{low:.2f} / {median:.2f} / {high:.2f}"),
-        ("Highest possible, nats", f"{confidence.highest_possible_nats:.2f}"),
+        ("Maximum possible, nats", f"{confidence.highest_possible_nats:.2f}"),
         ("Mean top probability", f"{confidence.mean_top1_probability:.3f}"),
-        ("Classes seen", f"{confidence.classes_seen:,}"),
+        ("Predicted classes", f"{confidence.classes_seen:,}"),
     )
-    entropy = "Entropy of single frames: share of frames in each bin, and a density estimate"
+    entropy = "Entropy of single frames: share of frames per bin, and a density estimate"
     return [
         facts,
-        element("h3", "How sure is it?"),
+        element("h3", "How confident is the teacher?"),
         _plot(pictures.entropy, entropy),
-        element("h3", "What does a threshold keep?"),
+        element("h3", "Which share of the frames does a threshold keep?"),
         _plot(pictures.kept, "Share of frames at or below an entropy threshold"),
         element("div", *_kept_tables(confidence), class_="pair"),
-        element("h3", "What does it see?"),
-        _plot(pictures.classes, "Most frequent top classes"),
+        element("h3", "Which classes does the teacher predict?"),
+        _plot(pictures.classes, "Classes that are most often the most probable one"),
         *_sheet("Most confident frames", confidence.most_confident_frames, pictures),
         *_sheet("Least confident frames", confidence.least_confident_frames, pictures),
         element("h3", "Videos"),
@@ -167,7 +174,7 @@ def _kept_tables(confidence: ConfidenceAudit) -> tuple[Markup, Markup]:
         numeric=(0, 1, 2),
     )
     thresholds = table(
-        "Threshold that keeps a share",
+        "Threshold that keeps a share of all stored frames",
         ("share, %", "entropy ≤, nats"),
         [
             (f"{100 * row.keep_fraction:g}", f"{row.max_entropy_nats:.3f}")
@@ -181,7 +188,7 @@ def _kept_tables(confidence: ConfidenceAudit) -> tuple[Markup, Markup]:
 def _sheet(
     title: str, samples: Sequence[FrameSample], pictures: TeacherPictures
 ) -> tuple[Markup, ...]:
-    """Frames that the frame store has, one a video; nothing without pictures."""
+    """The sampled frames that the frame store contains; empty if it contains none of them."""
     figures = []
     for sample in samples:
         jpeg = pictures.frame_jpegs.get((sample.video_id, sample.frame_index))

@@ -15,10 +15,9 @@ from distinit.pipeline.cache.tables import column
 from distinit.pipeline.cache.unit_tables import answered_rows, read_confidence, read_frames
 from distinit.schemas.errors import CacheCorruptError
 
-__all__ = ["ConfidenceRows", "ConfidenceScan", "Extreme", "read_units"]
+__all__ = ["HISTOGRAM_BINS", "ConfidenceRows", "ConfidenceScan", "ExtremeFrame", "read_units"]
 
-# Entropies are counted in fine bins: a quantile is off by 1/65,536 of the range at most.
-FINE_BINS = 65_536
+HISTOGRAM_BINS = 64
 MIN_THRESHOLDS = 8
 
 _EXTREME = np.dtype(
@@ -28,20 +27,22 @@ _EXTREME = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceRows:
-    """Rows of one unit. ``video_N``: position of the video in videos.parquet."""
+    """The rows of one unit that the audit counts."""
 
     video_N: np.ndarray
+    """Position of the video in videos.parquet."""
     frame_index_N: np.ndarray
-    entropy_N: np.ndarray
+    entropy_nats_N: np.ndarray
     top1_class_N: np.ndarray
     top1_probability_N: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Extreme:
-    """The frame of one video that the teacher is most or least sure of."""
+class ExtremeFrame:
+    """The most or least confident frame of one video."""
 
     video: int
+    """Position of the video in videos.parquet."""
     frame_index: int
     entropy_nats: float
     top1_class: int
@@ -49,33 +50,37 @@ class Extreme:
 
 
 class ConfidenceScan:
-    """Accumulates what the report says of one teacher."""
+    """Accumulates the statistics of one teacher over its units."""
 
     def __init__(self, videos: int, classes: int) -> None:
         self.highest_nats = math.log(classes) if classes > 1 else 1.0
         self.thresholds_nats = _threshold_grid(self.highest_nats)
         self.kept_frames = np.zeros(len(self.thresholds_nats), np.int64)
-        self.fine_counts = np.zeros(FINE_BINS, np.int64)
+        self.histogram_frames = np.zeros(HISTOGRAM_BINS, np.int64)
         self.class_frames = np.zeros(classes, np.int64)
         self.video_frames = np.zeros(videos, np.int64)
         self.video_entropy_sum = np.zeros(videos, np.float64)
         self.frames = 0
         self.probability_sum = 0.0
-        self._surest = np.full(videos, np.array((np.inf, -1, -1, 0), _EXTREME))
-        self._unsurest = np.full(videos, np.array((-np.inf, -1, -1, 0), _EXTREME))
+        self._most_confident = np.full(videos, np.array((np.inf, -1, -1, 0), _EXTREME))
+        self._least_confident = np.full(videos, np.array((-np.inf, -1, -1, 0), _EXTREME))
 
     def add(self, rows: ConfidenceRows) -> None:
-        """Count the rows of one unit. Raises CacheCorruptError for values that cannot be."""
+        """Count the rows of one unit. Raises CacheCorruptError for impossible values."""
         self._check(rows)
-        entropy_N = rows.entropy_N.astype(np.float64)
-        bins_N = np.minimum(entropy_N / self.highest_nats * FINE_BINS, FINE_BINS - 1)
-        self.fine_counts += np.bincount(bins_N.astype(np.int64), minlength=FINE_BINS)
-        self.kept_frames += np.searchsorted(np.sort(entropy_N), self.thresholds_nats, side="right")
+        entropy_nats_N = rows.entropy_nats_N.astype(np.float64)
+        bin_N = (entropy_nats_N / self.highest_nats * HISTOGRAM_BINS).astype(np.int64)
+        self.histogram_frames += np.bincount(
+            np.minimum(bin_N, HISTOGRAM_BINS - 1), minlength=HISTOGRAM_BINS
+        )
+        self.kept_frames += np.searchsorted(
+            np.sort(entropy_nats_N), self.thresholds_nats, side="right"
+        )
         classes = len(self.class_frames)
         self.class_frames += np.bincount(rows.top1_class_N, minlength=classes)
         np.add.at(self.video_frames, rows.video_N, 1)
-        np.add.at(self.video_entropy_sum, rows.video_N, entropy_N)
-        self.frames += len(entropy_N)
+        np.add.at(self.video_entropy_sum, rows.video_N, entropy_nats_N)
+        self.frames += len(entropy_nats_N)
         self.probability_sum += float(rows.top1_probability_N.astype(np.float64).sum())
         self._keep_extremes(rows)
 
@@ -83,59 +88,56 @@ class ConfidenceScan:
         # Rounding may lift the entropy of a uniform distribution a little above ln(classes).
         low, high = 0.0, self.highest_nats + 1e-3
         for name, values, smallest, largest in (
-            ("entropy_nats", rows.entropy_N, low, high),
+            ("entropy_nats", rows.entropy_nats_N, low, high),
             ("top1_class", rows.top1_class_N, 0, len(self.class_frames) - 1),
             ("top1_probability", rows.top1_probability_N, 0.0, 1.001),
         ):
             if not ((values >= smallest) & (values <= largest)).all():
                 raise CacheCorruptError(
-                    f"a confidence table holds impossible values of {name}",
+                    f"a confidence table contains impossible values of {name}",
                     expected=f"{smallest} .. {largest:.6g}",
                     found=f"{values.min()} .. {values.max()}",
                     remedy="run `distinit cache verify` and extract the damaged units again",
                 )
 
     def _keep_extremes(self, rows: ConfidenceRows) -> None:
-        """Per video the first frame of lowest and of highest entropy."""
+        """Keep the first frame of lowest and of highest entropy of each video."""
         table = np.empty(len(rows.video_N), _EXTREME)
-        table["entropy"], table["frame_index"] = rows.entropy_N, rows.frame_index_N
+        table["entropy"], table["frame_index"] = rows.entropy_nats_N, rows.frame_index_N
         table["top1_class"] = rows.top1_class_N
         table["top1_probability"] = rows.top1_probability_N
-        for best, sign in ((self._surest, 1), (self._unsurest, -1)):
-            order = np.lexsort((rows.frame_index_N, sign * rows.entropy_N, rows.video_N))
+        for best, sign in ((self._most_confident, 1), (self._least_confident, -1)):
+            order = np.lexsort((rows.frame_index_N, sign * rows.entropy_nats_N, rows.video_N))
             videos, first = np.unique(rows.video_N[order], return_index=True)
             found = table[order[first]]
             better = sign * found["entropy"] < sign * best["entropy"][videos]
             best[videos[better]] = found[better]
 
-    def quantile_nats(self, fraction: float) -> float:
-        """Lowest fine bin's upper edge below which at least ``fraction`` of the frames lie."""
-        place = np.searchsorted(np.cumsum(self.fine_counts), fraction * self.frames)
-        return self.highest_nats * (int(place) + 1) / FINE_BINS
-
-    def histogram(self, bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """(edges in nats [bins + 1], frames [bins]); ``bins`` divides ``FINE_BINS``."""
-        frames = self.fine_counts.reshape(bins, -1).sum(axis=1)
-        return np.linspace(0, self.highest_nats, bins + 1), frames
+    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
+        """(edges in nats [HISTOGRAM_BINS + 1], frames per bin [HISTOGRAM_BINS])."""
+        return np.linspace(0, self.highest_nats, HISTOGRAM_BINS + 1), self.histogram_frames
 
     def mean_video_nats(self) -> tuple[np.ndarray, np.ndarray]:
-        """(videos that have rows, their mean entropies), by entropy, then by position."""
+        """(videos with rows, their mean entropies in nats), by entropy, then by position."""
         (videos,) = np.nonzero(self.video_frames)
         means = self.video_entropy_sum[videos] / self.video_frames[videos]
         order = np.lexsort((videos, means))
         return videos[order], means[order]
 
-    def extremes(self, count: int, *, surest: bool) -> list[Extreme]:
-        """The ``count`` videos with the surest (or unsurest) single frame, best first."""
-        best = self._surest if surest else self._unsurest
+    def extremes(self, count: int, *, most_confident: bool) -> list[ExtremeFrame]:
+        """The most (or least) confident frame of each video; the first ``count`` of these.
+
+        Sorted by entropy, ascending (or descending), then by the position of the video.
+        """
+        best = self._most_confident if most_confident else self._least_confident
         (videos,) = np.nonzero(self.video_frames)
         entropy = best["entropy"][videos]
-        chosen = videos[np.lexsort((videos, entropy if surest else -entropy))[:count]]
+        chosen = videos[np.lexsort((videos, entropy if most_confident else -entropy))[:count]]
         return [_extreme(int(video), best[video]) for video in chosen]
 
 
-def _extreme(video: int, found: np.void) -> Extreme:
-    return Extreme(
+def _extreme(video: int, found: np.void) -> ExtremeFrame:
+    return ExtremeFrame(
         video,
         int(found["frame_index"]),
         float(found["entropy"]),
@@ -158,10 +160,11 @@ def read_units(
     number_of: Mapping[str, int],
     left_out: Collection[int] = (),
 ) -> Iterator[ConfidenceRows]:
-    """The committed units of one teacher, one after the other; ``number_of``: video_id -> number.
+    """Yields the rows of one committed unit of the teacher after the other.
 
-    Rows of the videos ``left_out`` (by number) are passed over. Raises CacheCorruptError for a
-    table that is not as committed, or does not match its frames.
+    ``number_of``: video_id -> position in videos.parquet. Rows of the videos at the positions
+    ``left_out``, and of those without a usable output, are skipped. Raises CacheCorruptError for a
+    table that differs from its commit record or does not match its frames.
     """
     layout, space = cache.layout, cache.manifest.row_space
     record = cache.teachers[teacher_id]
@@ -187,7 +190,7 @@ def read_units(
         yield ConfidenceRows(
             video_N=video_N[kept_N],
             frame_index_N=column(frames, "frame_index")[kept_N],
-            entropy_N=column(confidence, "entropy_nats")[kept_N],
+            entropy_nats_N=column(confidence, "entropy_nats")[kept_N],
             top1_class_N=column(confidence, "top1_class")[kept_N],
             top1_probability_N=column(confidence, "top1_probability")[kept_N],
         )

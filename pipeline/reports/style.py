@@ -1,4 +1,4 @@
-"""The style sheet of the report: one column, light and dark, nothing from elsewhere."""
+"""The style sheet of the report: one column, light and dark, no external resources."""
 
 from __future__ import annotations
 

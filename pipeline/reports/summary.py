@@ -1,4 +1,4 @@
-"""From a finished scan to the figures of the report."""
+"""Turns a finished scan into the statistics of the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distinit.pipeline.reports.scan import ConfidenceScan
+from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, EntropyQuantiles
+from distinit.pipeline.reports.scan import ConfidenceScan, ExtremeFrame
 from distinit.schemas.audit import (
     AuditConfig,
     ClassCount,
@@ -19,10 +20,7 @@ from distinit.schemas.audit import (
     VideoEntropy,
 )
 
-__all__ = ["HISTOGRAM_BINS", "VideoNames", "class_name", "summarise"]
-
-HISTOGRAM_BINS = 64
-KEEP_FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
+__all__ = ["VideoNames", "class_name", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +32,44 @@ class VideoNames:
 
 
 def class_name(label_names: Sequence[str], index: int) -> str:
-    """The label, or ``class 17`` where the teacher names none."""
+    """The label of a class, or ``class 17`` if the teacher has no label for it."""
     return label_names[index] if index < len(label_names) else f"class {index}"
 
 
 def summarise(
-    scan: ConfidenceScan, videos: VideoNames, label_names: Sequence[str], config: AuditConfig
+    scan: ConfidenceScan,
+    quantiles: EntropyQuantiles,
+    videos: VideoNames,
+    label_names: Sequence[str],
+    config: AuditConfig,
 ) -> ConfidenceAudit:
-    """All figures of one teacher. The scan must have seen at least one frame."""
-    edges, counts = scan.histogram(HISTOGRAM_BINS)
-    q1, median, q3 = (scan.quantile_nats(fraction) for fraction in (0.25, 0.5, 0.75))
-    surest, unsurest = _video_tables(scan, videos, config.table_rows)
+    """All statistics of one teacher. The scan must have counted at least one frame."""
+    edges, counts = scan.histogram()
+    most_confident, least_confident = _video_tables(scan, videos, config.table_rows)
     return ConfidenceAudit(
         frames=scan.frames,
         mean_entropy_nats=float(scan.video_entropy_sum.sum()) / scan.frames,
-        quartiles_nats=(q1, median, q3),
+        quartiles_nats=quantiles.quartiles_nats,
         highest_possible_nats=scan.highest_nats,
         mean_top1_probability=min(1.0, scan.probability_sum / scan.frames),
         histogram=EntropyHistogram(edges_nats=edges.tolist(), frames=counts.tolist()),
         kept=_kept(scan),
         thresholds=tuple(
-            QuantileThreshold(keep_fraction=share, max_entropy_nats=scan.quantile_nats(share))
-            for share in KEEP_FRACTIONS
+            QuantileThreshold(keep_fraction=fraction, max_entropy_nats=threshold_nats)
+            for fraction, threshold_nats in zip(
+                KEEP_FRACTIONS, quantiles.thresholds_nats, strict=True
+            )
         ),
         classes_seen=int(np.count_nonzero(scan.class_frames)),
         top_classes=_top_classes(scan, label_names, config.top_classes),
-        most_confident_frames=_samples(scan, videos, label_names, config.sheet_frames, True),
-        least_confident_frames=_samples(scan, videos, label_names, config.sheet_frames, False),
-        most_confident_videos=surest,
-        least_confident_videos=unsurest,
+        most_confident_frames=_samples(
+            scan.extremes(config.sheet_frames, most_confident=True), videos, label_names
+        ),
+        least_confident_frames=_samples(
+            scan.extremes(config.sheet_frames, most_confident=False), videos, label_names
+        ),
+        most_confident_videos=most_confident,
+        least_confident_videos=least_confident,
     )
 
 
@@ -78,7 +85,7 @@ def _kept(scan: ConfidenceScan) -> tuple[KeptFraction, ...]:
 def _top_classes(
     scan: ConfidenceScan, label_names: Sequence[str], count: int
 ) -> tuple[ClassCount, ...]:
-    """Classes that are most often the most probable one; ties in index order."""
+    """The classes that are most often the most probable one; ties are sorted by class index."""
     order = np.argsort(-scan.class_frames, kind="stable")[:count].tolist()
     return tuple(
         ClassCount(
@@ -93,7 +100,7 @@ def _top_classes(
 
 
 def _samples(
-    scan: ConfidenceScan, videos: VideoNames, label_names: Sequence[str], count: int, surest: bool
+    extremes: Sequence[ExtremeFrame], videos: VideoNames, label_names: Sequence[str]
 ) -> tuple[FrameSample, ...]:
     return tuple(
         FrameSample(
@@ -105,14 +112,17 @@ def _samples(
             top1_name=class_name(label_names, extreme.top1_class),
             top1_probability=min(1.0, extreme.top1_probability),
         )
-        for extreme in scan.extremes(count, surest=surest)
+        for extreme in extremes
     )
 
 
 def _video_tables(
     scan: ConfidenceScan, videos: VideoNames, count: int
 ) -> tuple[tuple[VideoEntropy, ...], tuple[VideoEntropy, ...]]:
-    """(most confident first, least confident first), ``count`` each at most, none in both."""
+    """(most confident first, least confident first): at most ``count`` videos each.
+
+    No video is in both tables.
+    """
     numbers, means = scan.mean_video_nats()
     rows = tuple(
         VideoEntropy(

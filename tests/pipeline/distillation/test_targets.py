@@ -11,13 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinit.pipeline.distillation import targets
 from distinit.pipeline.distillation.targets import (
     TargetReader,
     average_frames,
     entropy_nats,
     entropy_threshold,
-    quantile,
     select_frames,
     threshold_shares,
 )
@@ -94,31 +92,6 @@ def test_a_threshold_is_given_or_computed_from_the_fraction_to_keep() -> None:
     assert entropy_threshold(FilterConfig(max_entropy_nats=2.5), entropies) == 2.5
     assert entropy_threshold(FilterConfig(keep_fraction=0.5), entropies) == 3
     assert entropy_threshold(FilterConfig(keep_fraction=1.0), entropies) == float("inf")
-
-
-@given(
-    values=st.lists(st.floats(width=32, allow_infinity=False), max_size=40),
-    fraction=st.floats(0.01, 1.0),
-    block=st.integers(1, 50),
-)
-def test_the_quantile_is_numpys(values: list[float], fraction: float, block: int) -> None:
-    values_N = np.array(values, np.float32)
-    used = values_N[~np.isnan(values_N)].astype(np.float64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "_BLOCK_ROWS", block)
-        found = quantile(values_N, fraction)
-    if len(used):
-        assert found == np.quantile(used, fraction)
-    else:
-        assert np.isnan(found)
-
-
-def test_the_quantile_of_many_entropies_is_numpys() -> None:
-    entropies = np.random.default_rng(0).exponential(1.3, 50_001).astype(np.float32)
-    entropies[::7] = np.nan
-    used = entropies[~np.isnan(entropies)].astype(np.float64)
-    for fraction in (0.05, 0.25, 1 / 3, 0.5, 0.95):
-        assert quantile(entropies, fraction) == np.quantile(used, fraction)
 
 
 LOGITS = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 0], [9, 0, 0]], np.float32)

@@ -1,4 +1,4 @@
-"""Contact sheets: sizes to the pixel, pictures unstretched, captions inside their cell."""
+"""Contact sheets: exact sizes, pictures that keep their aspect ratio, captions inside cells."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def opened(png: bytes) -> np.ndarray:
         (24, 2, (10 + 6 * 194, 10 + 4 * 180)),
     ],
 )
-def test_size_follows_from_the_count(count: int, lines: int, size: tuple[int, int]) -> None:
+def test_the_size_follows_the_number_of_pictures(
+    count: int, lines: int, size: tuple[int, int]
+) -> None:
     assert sheet_size(count, lines) == size
     sheet = opened(contact_sheet([SheetPicture(RED, ("caption",) * lines)] * count))
     assert sheet.shape == (size[1], size[0], 3)
@@ -46,7 +48,7 @@ def test_a_frame_fills_its_cell_and_only_its_cell() -> None:
     assert red[10:148, 10:194].all()
 
 
-def test_tall_pictures_keep_their_shape() -> None:
+def test_tall_pictures_keep_their_aspect_ratio() -> None:
     tall = np.full((200, 100, 3), (0, 0, 255), np.uint8)
     blue = (opened(contact_sheet([SheetPicture(tall, ())])) == (0, 0, 255)).all(axis=2)
     assert (blue.any(axis=1).sum(), blue.any(axis=0).sum()) == (138, 69)
@@ -57,4 +59,4 @@ def test_long_captions_end_where_the_cell_ends() -> None:
     sheet = opened(contact_sheet(pictures))
     gap = sheet[148:164, 10 + CELL_WIDTH + 1 : 10 + CELL_WIDTH + 9]
     assert (gap == 255).all()
-    assert (sheet[148:164, 10 : 10 + CELL_WIDTH] < 128).any()  # but there is a caption
+    assert (sheet[148:164, 10 : 10 + CELL_WIDTH] < 128).any()  # the caption is visible

@@ -1,4 +1,4 @@
-"""Text from a cache stays text."""
+"""Text from a cache is escaped: it never becomes markup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTILE = '<script>alert("1")</script>&"\'><img src=x onerror=y>'
 
 
 class Reader(HTMLParser):
-    """Collects what a browser would see."""
+    """Collects tags, attributes and text, as a browser would parse them."""
 
     def __init__(self, document: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Reader(HTMLParser):
 
 
 @given(st.text())
-def test_any_text_comes_out_as_the_same_text_but_for_what_would_act(text: str) -> None:
+def test_any_text_is_shown_unchanged_except_for_control_characters(text: str) -> None:
     reader = Reader(element("p", text, title=text))
     assert reader.tags == ["p"]
     assert reader.text == printable(text)
@@ -58,7 +58,7 @@ def test_a_table_without_head_has_row_headers() -> None:
     assert "thead" not in document
 
 
-def test_a_page_forbids_scripts_and_foreign_files() -> None:
+def test_a_page_forbids_scripts_and_external_resources() -> None:
     document = page(HOSTILE, "p{}", element("p", "x"))
     reader = Reader(document)
     assert document.startswith('<!doctype html>\n<html lang="en">')
@@ -68,5 +68,5 @@ def test_a_page_forbids_scripts_and_foreign_files() -> None:
     assert "script" not in reader.tags
 
 
-def test_data_uri_holds_the_bytes() -> None:
+def test_a_data_uri_contains_the_bytes() -> None:
     assert data_uri(b"\x89PNG", "image/png") == "data:image/png;base64,iVBORw=="

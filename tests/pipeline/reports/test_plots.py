@@ -1,4 +1,4 @@
-"""Plots: real PNGs for ordinary, degenerate and hostile input."""
+"""Plots: valid PNG files for ordinary, degenerate and hostile input."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from distinit.pipeline.reports.plots import (
     DARK,
     LIGHT,
     entropy_density,
+    one_short_line,
     plot_classes,
     plot_entropy,
     plot_kept,
-    printable,
 )
+from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, EntropyQuantiles
 from distinit.pipeline.reports.scan import ConfidenceRows, ConfidenceScan
 from distinit.pipeline.reports.summary import VideoNames, summarise
 from distinit.schemas.audit import AuditConfig, ClassCount, ConfidenceAudit, EntropyHistogram
 
 
-def audit_of(entropy_N: np.ndarray) -> ConfidenceAudit:
-    count = len(entropy_N)
+def audit_of(entropy_nats_N: np.ndarray) -> ConfidenceAudit:
+    count = len(entropy_nats_N)
     scan = ConfidenceScan(1, 1000)
     zeros = np.zeros(count, np.int64)
-    scan.add(ConfidenceRows(zeros, np.arange(count), entropy_N, zeros, np.full(count, 0.5)))
-    return summarise(scan, VideoNames(["v"], ["v.mp4"]), (), AuditConfig(cache="c", out="o"))
+    scan.add(ConfidenceRows(zeros, np.arange(count), entropy_nats_N, zeros, np.full(count, 0.5)))
+    low, median, high = np.quantile(entropy_nats_N, (0.25, 0.5, 0.75)).tolist()
+    thresholds = np.quantile(entropy_nats_N, KEEP_FRACTIONS).tolist()
+    quantiles = EntropyQuantiles((low, median, high), tuple(thresholds))
+    names = VideoNames(["v"], ["v.mp4"])
+    return summarise(scan, quantiles, names, (), AuditConfig(cache="c", out="o"))
 
 
 def corner(png: bytes) -> tuple[int, ...]:
@@ -45,25 +50,25 @@ def test_any_spread_of_entropies_can_be_drawn(entropies: list[float]) -> None:
         assert (corner(light), corner(dark)) == ((255, 255, 255), (0x16, 0x1B, 0x22))
 
 
-def test_plots_repeat_to_the_byte() -> None:
+def test_the_same_data_gives_the_same_bytes() -> None:
     confidence = audit_of(np.linspace(0.5, 6, 40))
     assert plot_entropy(confidence, LIGHT) == plot_entropy(confidence, LIGHT)
 
 
 @pytest.mark.parametrize("name", ["$\\frac{1$", "<script>", "a\nb\x00", "猫 \u202e", "", "x" * 500])
-def test_class_names_are_only_text(name: str) -> None:
+def test_any_class_name_can_be_drawn(name: str) -> None:
     classes = [ClassCount(class_index=0, name=name, frames=3, fraction=1.0)]
     image = Image.open(io.BytesIO(plot_classes(classes, LIGHT)))
     assert image.width == 1152
 
 
-def test_labels_are_one_short_line() -> None:
-    assert printable("tabby cat") == "tabby cat"
-    assert printable("a\nb") == "a?b"
-    assert printable("x" * 40) == "x" * 33 + "…"
+def test_labels_are_shortened_to_one_line() -> None:
+    assert one_short_line("tabby cat") == "tabby cat"
+    assert one_short_line("a\nb") == "a?b"
+    assert one_short_line("x" * 40) == "x" * 33 + "…"
 
 
-def test_density_is_that_of_the_frames() -> None:
+def test_the_density_matches_the_distribution_of_the_frames() -> None:
     edges = np.linspace(0, 6.4, 65)
     centres = (edges[:-1] + edges[1:]) / 2
     frames = np.rint(1e6 * np.exp(-(((centres - 3) / 0.5) ** 2) / 2)).astype(int)
@@ -76,6 +81,6 @@ def test_density_is_that_of_the_frames() -> None:
     np.testing.assert_allclose(density, normal, atol=0.02)
 
 
-def test_one_bin_has_no_density() -> None:
+def test_frames_in_one_bin_have_no_density() -> None:
     grid, density = entropy_density(EntropyHistogram(edges_nats=(0, 1, 2), frames=(0, 7)))
     assert (len(grid), len(density)) == (0, 0)
