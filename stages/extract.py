@@ -44,7 +44,7 @@ from distinit.schemas.teacher import (
     identity_differences,
 )
 from distinit.schemas.wording import counted, one_line
-from distinit.stages.extract_corpus import TodaysCorpus, list_todays_corpus
+from distinit.stages.extract_corpus import CurrentCorpus, list_current_corpus
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
@@ -61,35 +61,35 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     """
     began = time.monotonic()
     progress = progress or NullProgress()
-    asked, config = config, _anchored(config)
+    given, config = config, _with_absolute_paths(config)
     _check_precision(config)
     _check_places(config)
     prober = Prober(config.decode, config.sampling)
-    today = list_todays_corpus(config, Spool.of(config.spool), prober, progress)
-    corpus = today.corpus
+    current = list_current_corpus(config, Spool.of(config.spool), prober, progress)
+    corpus = current.corpus
     # With Ray workers, the driver may have no GPU: it only needs the identity of the teachers.
     teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     records = {
         name: _teacher_record(config, teacher, request)
         for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)
     }
-    with _open_cache(config, today, prober, records, progress) as writer, _store_lock(config):
-        today.enter(writer)
-        again = today.again(writer, retry_failed=config.retry_failed)
-        writer.replan(list(plan_videos(prober, corpus.source, again)))
+    with _open_cache(config, current, prober, records, progress) as writer, _store_lock(config):
+        current.record_in(writer)
+        retried = current.videos_to_retry(writer, retry_failed=config.retry_failed)
+        writer.replan(list(plan_videos(prober, corpus.source, retried)))
         store = _open_store(config, writer)
-        frames_done = _run(config, corpus, writer, teachers, progress)
+        frames_done = _run_tasks(config, corpus, writer, teachers, progress)
         if store is not None:
             refill_store(writer, store, corpus, config.decode, progress)
         manifest = writer.finalise()
         if store is not None and manifest.complete:
             store.finalise(group.first_unit for group in writer.plan.groups)
-        result = _result(asked, today, writer, manifest, frames_done, time.monotonic() - began)
+        result = _result(given, current, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
 
 
-def _anchored(config: ExtractConfig) -> ExtractConfig:
+def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
     """``config`` with absolute paths: workers on other nodes have another working folder."""
 
     def absolute(path: str | None) -> str | None:
@@ -144,15 +144,15 @@ def _teacher_record(
 
 def _open_cache(
     config: ExtractConfig,
-    today: TodaysCorpus,
+    current: CurrentCorpus,
     prober: Prober,
     records: Mapping[str, TeacherRecord],
     progress: Progress,
 ) -> CacheWriter:
-    fresh = today.fresh
-    progress.start("probe", len(fresh), "videos")
+    new_videos = current.new_videos
+    progress.start("probe", len(new_videos), "videos")
     videos = []
-    for video in plan_videos(prober, today.corpus.source, fresh):
+    for video in plan_videos(prober, current.corpus.source, new_videos):
         videos.append(video)
         progress.advance()
     progress.finish()
@@ -174,7 +174,7 @@ def _report_repairs(repairs: Sequence[str], progress: Progress) -> None:
         progress.message(f"repair: ... {len(repairs) - _SHOWN} more")
 
 
-def _run(
+def _run_tasks(
     config: ExtractConfig,
     corpus: Corpus,
     writer: CacheWriter,
@@ -185,14 +185,15 @@ def _run(
     executor: Executor | None = None
     frames_done = 0
     failed = len(writer.failed_videos()) + len(corpus.unavailable)
-    here = sum(entry.in_corpus for entry in writer.plan.latest.values()) + len(corpus.unavailable)
-    allowed = int(config.max_failed * here) - failed
+    planned = writer.plan.latest.values()
+    video_count = sum(entry.in_corpus for entry in planned) + len(corpus.unavailable)
+    allowed = int(config.max_failed * video_count) - failed
     try:
         while tasks := [ExtractionTask(spec) for spec in writer.pending_groups()]:
             spec = _worker_spec(config, corpus, writer)
             if executor is None:
                 _report_removed(tasks, progress)
-                executor = _executor(config)
+                executor = _make_executor(config)
             ran = run_tasks(
                 executor,
                 _worker_factory(config, spec, teachers),
@@ -210,7 +211,7 @@ def _run(
                     found=ran.broken_teacher,
                     remedy="check this teacher, then rerun the same command to resume",
                 )
-            if ran.gave_up:
+            if ran.stopped_early:
                 break
             writer.replan_spilled()
         return frames_done
@@ -225,8 +226,8 @@ def _report_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None
     if paths:
         more = ", ..." if len(paths) > _SHOWN else ""
         progress.message(
-            f"{counted(len(paths), 'removed video')} in pending units, which will not have rows "
-            f"of them: {', '.join(map(one_line, paths[:_SHOWN]))}{more}"
+            f"{counted(len(paths), 'removed video')} will get no rows in the pending units: "
+            f"{', '.join(map(one_line, paths[:_SHOWN]))}{more}"
         )
 
 
@@ -235,7 +236,7 @@ def _store_lock(config: ExtractConfig) -> AbstractContextManager[object]:
 
 
 def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter | None:
-    """Create or open the frame store; its damaged units are written again."""
+    """Create or open the frame store, and mark its damaged units to be written again."""
     if config.frames is None:
         return None
     store = FrameStoreWriter(Path(config.frames), config.geometry, writer.plan.digest)
@@ -243,7 +244,7 @@ def _open_store(config: ExtractConfig, writer: CacheWriter) -> FrameStoreWriter 
     return store
 
 
-def _executor(config: ExtractConfig) -> Executor:
+def _make_executor(config: ExtractConfig) -> Executor:
     return RayExecutor(config.compute) if config.compute.workers else InProcessExecutor()
 
 
@@ -263,14 +264,14 @@ def _worker_factory(
     spec: WorkerSpec,
     teachers: Mapping[str, Teacher],
 ) -> Callable[[], ExtractionWorker]:
-    """Makes a worker: in this process with the loaded teachers; a Ray worker loads its own."""
+    """A function that makes a worker: with ``teachers`` in this process, with its own on Ray."""
     if config.compute.workers == 0:
         return lambda: ExtractionWorker(spec, teachers)
     identities = {name: teacher.identity for name, teacher in teachers.items()}
-    return lambda: ExtractionWorker(spec, _same_teachers(config, identities))
+    return lambda: ExtractionWorker(spec, _load_same_teachers(config, identities))
 
 
-def _same_teachers(
+def _load_same_teachers(
     config: ExtractConfig, identities: Mapping[str, TeacherIdentity]
 ) -> dict[str, Teacher]:
     """Load the teachers on a worker. Raises TeacherError if they differ from the driver's."""
@@ -288,22 +289,22 @@ def _same_teachers(
 
 def _result(
     config: ExtractConfig,
-    today: TodaysCorpus,
+    current: CurrentCorpus,
     writer: CacheWriter,
     manifest: CacheManifest,
     frames_done: int,
     seconds: float,
 ) -> ExtractResult:
     damage = writer.state().damage
-    unread = today.corpus.unavailable
-    unavailable = tuple(FailedVideo(path=path, error=why) for path, why in unread.items())
+    reasons = current.corpus.unavailable
+    unavailable = tuple(FailedVideo(path=path, error=why) for path, why in reasons.items())
     return ExtractResult(
         cache=config.cache,
         frames_store=config.frames,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
         missing=_missing(config, writer),
-        corpus=today.report,
+        corpus=current.report,
         videos=manifest.corpus.videos + len(unavailable),
         frames=manifest.corpus.frames,
         rows=manifest.row_space.rows,

@@ -9,7 +9,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
-from distinit.pipeline.corpus.changes import absent_videos, corpus_report, planned_today
+from distinit.pipeline.corpus.changes import absent_videos, corpus_report, with_current_files
 from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.probing import Prober
@@ -19,45 +19,51 @@ from distinit.schemas.errors import CorpusError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.wording import counted
 
-__all__ = ["TodaysCorpus", "list_todays_corpus"]
+__all__ = ["CurrentCorpus", "list_current_corpus"]
 
 
 @dataclass(frozen=True, slots=True)
-class TodaysCorpus:
-    """The corpus as it is now. ``planned``: the videos of the cache before this run, by id."""
+class CurrentCorpus:
+    """The corpus as it is at the start of a run.
+
+    ``planned``: the videos that the cache had before this run, by id.
+    """
 
     corpus: Corpus
     planned: dict[str, PlannedRows]
     report: CorpusReport
 
     @property
-    def fresh(self) -> list[VideoFile]:
+    def new_videos(self) -> list[VideoFile]:
         """Videos that are not in the plan of the cache."""
         return [file for file in self.corpus.files if file.video_id not in self.planned]
 
-    def enter(self, writer: CacheWriter) -> None:
+    def record_in(self, writer: CacheWriter) -> None:
         """Record in the cache which of its videos exist now, and under which path."""
         latest = writer.plan.latest
         absent = absent_videos(self.corpus, latest)
         kept: frozenset[str] = frozenset()
         if self.report.keep_gone and absent:
             state = writer.state()
-            seen = {v for v, outcome in state.outcomes.items() if outcome.status == "ok"}
-            kept = absent & (seen - state.unanswered)
-        writer.set_corpus(planned_today(self.corpus, latest, kept), absent)
+            stored = {v for v, outcome in state.outcomes.items() if outcome.status == "ok"}
+            kept = absent & (stored - state.unanswered)
+        writer.set_corpus(with_current_files(self.corpus, latest, kept), absent)
 
-    def again(self, writer: CacheWriter, *, retry_failed: bool) -> list[VideoFile]:
-        """Videos to plan again: they were gone before they were decoded and have returned, or
-        they failed and ``retry_failed`` is set."""
+    def videos_to_retry(self, writer: CacheWriter, *, retry_failed: bool) -> list[VideoFile]:
+        """Videos to plan again.
+
+        They were removed before they were decoded and have returned, or they failed and
+        ``retry_failed`` is set.
+        """
         statuses = {"gone", "failed"} if retry_failed else {"gone"}
         outcomes = writer.state().decoded  # videos with rows of other teachers keep them
         undecoded = {v for v, outcome in outcomes.items() if outcome.status in statuses}
         return [file for file in self.corpus.files if file.video_id in undecoded]
 
 
-def list_todays_corpus(
+def list_current_corpus(
     config: ExtractConfig, spool: Spool, prober: Prober, progress: Progress
-) -> TodaysCorpus:
+) -> CurrentCorpus:
     """List the corpus, compare it with the cache and report what has changed.
 
     Raises:
@@ -80,7 +86,7 @@ def list_todays_corpus(
         _report_unrelated(config, corpus, len(planned), progress)
     for path, reason in corpus.unavailable.items():
         progress.message(f"failed: {path}: {reason}")
-    return TodaysCorpus(corpus, planned, report)
+    return CurrentCorpus(corpus, planned, report)
 
 
 def _report_unrelated(

@@ -332,8 +332,7 @@ class GroupWriter:
         return tuple(commits)
 
     def _ends_in(self, video: PlannedRows, unit: int) -> bool:
-        last_row = video.first_row + max(video.reserved_rows, 1) - 1
-        return last_row // self.spec.capacity == unit
+        return video.last_row // self.spec.capacity == unit
 
 
 def _gone(video_id: str) -> VideoOutcome:

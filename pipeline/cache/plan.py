@@ -70,8 +70,13 @@ class PlannedRows:
     def reserved_rows(self) -> int:
         return self.video.rows
 
-    def now(self, file: VideoFile, *, in_corpus: bool) -> PlannedRows:
-        """The same rows, of a video that is now the ``file`` given."""
+    @property
+    def last_row(self) -> int:
+        """The last reserved row; ``first_row`` for a video without rows."""
+        return self.first_row + max(self.reserved_rows, 1) - 1
+
+    def with_file(self, file: VideoFile, *, in_corpus: bool) -> PlannedRows:
+        """The same rows, with the current ``file`` of the video."""
         return replace(self, video=replace(self.video, file=file), in_corpus=in_corpus)
 
 
@@ -119,16 +124,16 @@ class UnitPlan:
     def updated(self, latest: Mapping[str, PlannedRows]) -> UnitPlan:
         """The same rows, with the files and ``in_corpus`` of ``latest``, by video id."""
 
-        def today(entry: PlannedRows) -> PlannedRows:
-            now = latest[entry.video_id]
-            return entry.now(now.video.file, in_corpus=now.in_corpus)
+        def update(entry: PlannedRows) -> PlannedRows:
+            new = latest[entry.video_id]
+            return entry.with_file(new.video.file, in_corpus=new.in_corpus)
 
-        groups = (replace(group, videos=tuple(map(today, group.videos))) for group in self.groups)
+        groups = (replace(group, videos=tuple(map(update, group.videos))) for group in self.groups)
         return UnitPlan(self.capacity, tuple(groups), self.base_videos)
 
     def last_unit(self, video: PlannedRows) -> int:
         """The unit in which the reservation of ``video`` ends."""
-        return (video.first_row + max(video.reserved_rows, 1) - 1) // self.capacity
+        return video.last_row // self.capacity
 
 
 def choose_capacity(total_rows: int) -> int:
@@ -179,7 +184,7 @@ def extend_plan(plan: UnitPlan, videos: Sequence[PlannedVideo]) -> UnitPlan:
 
 
 def _group(first_unit: int, videos: Sequence[PlannedRows], capacity: int) -> UnitGroup:
-    last_row = max(v.first_row + max(v.reserved_rows, 1) - 1 for v in videos)
+    last_row = max(video.last_row for video in videos)
     return UnitGroup(first_unit, last_row // capacity - first_unit + 1, tuple(videos))
 
 
@@ -197,9 +202,9 @@ def groups_of_entries(
         ordered = all(
             a.first_row + a.reserved_rows <= b.first_row for a, b in pairwise(group.videos)
         )
-        alone = group.units == 1 or len(group.videos) == 1
-        starts_well = group.first_unit == expected_unit and group.videos[0].first_row >= row
-        if not (starts_well and ordered and alone):
+        fits = group.units == 1 or len(group.videos) == 1
+        follows = group.first_unit == expected_unit and group.videos[0].first_row >= row
+        if not (follows and ordered and fits):
             raise CacheCorruptError(
                 "the plan of the cache contradicts itself",
                 expected=f"rows in order, group at unit {expected_unit}",

@@ -157,7 +157,7 @@ class CacheWriter:
         """Record which planned videos exist in the corpus of this run, and where.
 
         Args:
-            latest: Every planned video by id, with its present file and ``in_corpus``.
+            latest: Every planned video by id, with its current file and ``in_corpus``.
             absent: Ids of the videos that this run cannot decode.
         """
         self._absent = frozenset(absent)

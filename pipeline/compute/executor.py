@@ -16,11 +16,11 @@ __all__ = ["Closable", "Executor", "Finished", "OnDeath", "Progressed", "Worker"
 class Worker[TaskT, ResultT](Protocol):
     """Built once per process by a factory; runs tasks one after another."""
 
-    def run(self, task: TaskT, after: TaskT | None) -> Generator[Any, None, ResultT]:
+    def run(self, task: TaskT, next_task: TaskT | None) -> Generator[Any, None, ResultT]:
         """Yield progress notes (small, picklable); return the result.
 
-        ``after`` is probably the next task of this worker. The worker may start slow preparations
-        for it that it can also abandon. Any exception ends the whole run: the failure of a single
+        ``next_task`` is probably what this worker runs next. The worker may start to prepare for it,
+        but must be able to abandon that. Any exception ends the whole run: the failure of a single
         video must be part of the result instead.
         """
 

@@ -44,10 +44,10 @@ class InProcessExecutor:
         self, worker: Worker[TaskT, ResultT], tasks: Sequence[TaskT]
     ) -> Iterator[Event[TaskT, ResultT]]:
         self._draining = False
-        for task, after in zip_longest(tasks, tasks[1:]):
+        for task, next_task in zip_longest(tasks, tasks[1:]):
             if self._draining:
                 return
-            notes = worker.run(task, after)
+            notes = worker.run(task, next_task)
             try:
                 while True:
                     try:

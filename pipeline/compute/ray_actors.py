@@ -26,7 +26,7 @@ from distinit.pipeline.compute.ray_cluster import ensure_ray, worker_count
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, DistInitError
 
-__all__ = ["RayExecutor", "ensure_ray"]
+__all__ = ["RayExecutor"]
 
 _WAIT_SECONDS = 1.0
 _DEATH_SECONDS = 60.0  # until Ray knows whether a worker or its node has died
@@ -40,7 +40,7 @@ class _Running[TaskT]:
 
     task: TaskT
     actor: Any
-    after: TaskT | None  # the task announced to the actor as its next; it is still waiting
+    next_task: TaskT | None  # announced to the actor, but still in the queue
     last_note: Any = None
 
 
@@ -49,7 +49,7 @@ class _Idle[TaskT]:
     """An actor that is ready for a task."""
 
     actor: Any
-    after: TaskT | None = None  # the task that was announced to it
+    next_task: TaskT | None = None  # announced to it when it got its last task
 
 
 @dataclass(slots=True)
@@ -74,18 +74,18 @@ class _Pool[TaskT, ResultT]:
         """The next task for an actor: the one ``announced`` to it, if that is still waiting."""
         position = next((i for i, task in enumerate(self.waiting) if task is announced), None)
         if position is None:
-            position = self._unannounced() or 0
+            position = self._first_unannounced() or 0
         task = self.waiting[position]
         del self.waiting[position]
         return task
 
     def next_unannounced(self) -> TaskT | None:
         """The first waiting task that was not announced to any busy actor, if any."""
-        position = self._unannounced()
+        position = self._first_unannounced()
         return None if position is None else self.waiting[position]
 
-    def _unannounced(self) -> int | None:
-        announced = [running.after for running in self.running.values()]
+    def _first_unannounced(self) -> int | None:
+        announced = [running.next_task for running in self.running.values()]
         found = (i for i, task in enumerate(self.waiting) if not any(task is a for a in announced))
         return next(found, None)
 
@@ -139,10 +139,10 @@ class RayExecutor:
     def _assign(self, pool: _Pool[Any, Any]) -> None:
         while pool.waiting and pool.idle and not self._draining:
             idle = pool.idle.pop()
-            task = pool.take(idle.after)
-            after = pool.next_unannounced()
-            stream = idle.actor.run.options(num_returns="streaming").remote(task, after)
-            pool.running[stream] = _Running(task, idle.actor, after)
+            task = pool.take(idle.next_task)
+            next_task = pool.next_unannounced()
+            stream = idle.actor.run.options(num_returns="streaming").remote(task, next_task)
+            pool.running[stream] = _Running(task, idle.actor, next_task)
 
     def _step[TaskT, ResultT](
         self, pool: _Pool[TaskT, ResultT], stream: Any
@@ -155,7 +155,7 @@ class RayExecutor:
         try:
             kind, value = ray.get(next(stream))
         except RayTaskError as error:
-            raise _own_error(error) from None
+            raise _original_error(error) from None
         except (StopIteration, RayError) as error:
             death = _cause_of_death(running.actor, error)
             self._kill(running.actor)
@@ -170,7 +170,7 @@ class RayExecutor:
             pool.running[stream] = running  # moves to the end, so that every stream gets its turn
             yield Progressed(running.task, value)
             return
-        pool.idle.append(_Idle(running.actor, running.after))
+        pool.idle.append(_Idle(running.actor, running.next_task))
         if not pool.waiting:
             running.actor.release.remote()
         yield Finished(running.task, value)
@@ -184,7 +184,7 @@ class RayExecutor:
         try:
             ray.get(ref)
         except RayTaskError as error:
-            raise _own_error(error) from None
+            raise _original_error(error) from None
         except RayError as error:
             self._kill(actor)
             pool.failed_starts += 1
@@ -263,9 +263,9 @@ class DistInitWorker:
         torch.set_num_threads(threads)
         self._worker = factory()
 
-    def run(self, task: Any, after: Any) -> Iterator[tuple[str, Any]]:
+    def run(self, task: Any, next_task: Any) -> Iterator[tuple[str, Any]]:
         """Yield ("note", note) any number of times, then ("result", result)."""
-        notes = self._worker.run(task, after)
+        notes = self._worker.run(task, next_task)
         while True:
             try:
                 note = next(notes)
@@ -275,12 +275,12 @@ class DistInitWorker:
             yield "note", note
 
     def release(self) -> None:
-        """Free what was prepared for a next task: none is left."""
+        """Free what was prepared for a next task, since none is left."""
         if isinstance(self._worker, Closable):
             self._worker.close()
 
 
-def _own_error(error: Any) -> BaseException:
+def _original_error(error: Any) -> BaseException:
     """The exception that the worker raised if it is a DistInitError, else Ray's error."""
     return error.cause if isinstance(error.cause, DistInitError) else error
 

@@ -1,4 +1,4 @@
-"""Compares the present corpus with that of a cache. Videos are identified by their bytes."""
+"""Compares the current corpus with that of a cache. Videos are identified by their bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.corpus.listing import Corpus
 from distinit.schemas.corpus import CorpusReport, Names
 
-__all__ = ["absent_videos", "corpus_report", "planned_today"]
+__all__ = ["absent_videos", "corpus_report", "with_current_files"]
 
 
 def corpus_report(
@@ -19,7 +19,7 @@ def corpus_report(
 
     Args:
         source: Folder, list or URL that the corpus was listed from.
-        corpus: The present corpus.
+        corpus: The current corpus.
         latest: The planned videos of the cache, by id.
         keep_gone: Whether videos that are gone stay in training.
     """
@@ -56,18 +56,21 @@ def absent_videos(corpus: Corpus, latest: Mapping[str, PlannedRows]) -> frozense
     return frozenset(latest.keys() - {file.video_id for file in corpus.files})
 
 
-def planned_today(
+def with_current_files(
     corpus: Corpus, latest: Mapping[str, PlannedRows], kept: Collection[str]
 ) -> dict[str, PlannedRows]:
-    """The planned videos with their present paths; ``in_corpus`` holds also for ``kept`` ids."""
+    """The planned videos with their current files.
+
+    ``in_corpus`` becomes true for the videos in the corpus and for those with ``kept`` ids.
+    """
     files = {file.video_id: file for file in corpus.files}
-    today = {}
+    updated = {}
     for video_id, entry in latest.items():
         if (file := files.get(video_id)) is None:
-            today[video_id] = replace(entry, in_corpus=video_id in kept)
+            updated[video_id] = replace(entry, in_corpus=video_id in kept)
         else:
-            today[video_id] = entry.now(file, in_corpus=True)
-    return today
+            updated[video_id] = entry.with_file(file, in_corpus=True)
+    return updated
 
 
 def _read_paths(corpus: Corpus) -> set[str]:

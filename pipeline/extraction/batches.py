@@ -71,10 +71,10 @@ class FrameBatcher:
     """
 
     def __init__(
-        self, sampling: SamplingConfig, frames: int, size: int, views: Collection[str]
+        self, sampling: SamplingConfig, frame_count: int, size: int, views: Collection[str]
     ) -> None:
-        """``frames``: number of frames of the video, exact or probed; used by mode per_video."""
-        self._sampler = Sampler(sampling, frames)
+        """``frame_count``: frames of the video, exact or probed; used by mode per_video."""
+        self._sampler = Sampler(sampling, frame_count)
         self._size = size
         self._views = views
         self._held: list[FrameBatch] = []

@@ -10,20 +10,20 @@ from distinit.pipeline.extraction.quarantine import requeue
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
 from distinit.pipeline.progress import Progress
 
-__all__ = ["TasksRun", "run_tasks"]
+__all__ = ["RunTotals", "run_tasks"]
 
 _MANY_UNANSWERED = 10  # videos; with fewer, the teacher is not assumed to be broken
 
 
 @dataclass(frozen=True, slots=True)
-class TasksRun:
-    """What ``run_tasks`` did. ``gave_up``: it stopped early."""
+class RunTotals:
+    """Totals over the tasks of ``run_tasks``; ``stopped_early``: some tasks were not started."""
 
     frames: int
     failed: int
-    gave_up: bool
+    stopped_early: bool
     broken_teacher: str = ""
-    """Why most videos are without a usable output, else empty. If set, ``gave_up`` is true."""
+    """Why most videos are without a usable output, else empty. Then ``stopped_early`` is true."""
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ def run_tasks(
     max_attempts: int,
     failures_allowed: int,
     progress: Progress,
-) -> TasksRun:
+) -> RunTotals:
     """Run all ``tasks``. Raises what a worker raises.
 
     Once more than ``failures_allowed`` videos have failed, or most videos are without a usable
@@ -107,8 +107,8 @@ def run_tasks(
     finally:
         progress.finish()
     broken = tally.broken_teacher
-    gave_up = len(tally.failed) > failures_allowed or bool(broken)
-    return TasksRun(tally.frames, len(tally.failed), gave_up, broken)
+    stopped_early = len(tally.failed) > failures_allowed or bool(broken)
+    return RunTotals(tally.frames, len(tally.failed), stopped_early, broken)
 
 
 def _failed(note: Note) -> bool:

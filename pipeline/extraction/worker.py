@@ -71,8 +71,8 @@ class ExtractionTask:
         """Path, relative to the corpus, of one of the task's videos."""
         return next(v.path for v in self.spec.group.videos if v.video_id == video_id)
 
-    def frames_of(self, video: PlannedRows) -> int:
-        """Frames of one of the task's videos: as decoded for another teacher, or else as probed."""
+    def frame_count_of(self, video: PlannedRows) -> int:
+        """Frames of one of the task's videos: as decoded for another teacher, else as probed."""
         known = (o.frame_count for o in self.spec.known if o.video_id == video.video_id)
         return next(known, video.video.probe.frame_count)
 
@@ -106,9 +106,9 @@ class ExtractionWorker:
         self._views, self._view_of = teacher_views(teachers.values())
 
     def run(
-        self, task: ExtractionTask, after: ExtractionTask | None
+        self, task: ExtractionTask, next_task: ExtractionTask | None
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        """Extract and commit every video of ``task``; start to decode the first of ``after``.
+        """Extract and commit every video of ``task``; start to decode the first of ``next_task``.
 
         A video that cannot be decoded, or for which a teacher has no usable output, is recorded
         as failed. If its ffmpeg was killed from outside, the task is first restarted.
@@ -123,7 +123,7 @@ class ExtractionWorker:
         limit = KillLimit()
         while True:
             with suppress(DecodeKilledError):
-                return (yield from self._attempt(task, after, limit))
+                return (yield from self._attempt(task, next_task, limit))
             self.close()  # streams opened ahead may hold spool space that this task needs again
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class ExtractionWorker:
             self._opened_ahead = None
 
     def _attempt(
-        self, task: ExtractionTask, after: ExtractionTask | None, limit: KillLimit
+        self, task: ExtractionTask, next_task: ExtractionTask | None, limit: KillLimit
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         with ExitStack() as stack:
             writer = stack.enter_context(GroupWriter(task.spec))
@@ -149,7 +149,7 @@ class ExtractionWorker:
                     time.sleep(_NOTE_SECONDS)
                 stream = streams.take(position)
                 if position == len(task.spec.videos) - 1:
-                    self._open_ahead(task, after)
+                    self._open_ahead(task, next_task)
                 yield from self._extract_video(task, video, stream, sink, limit)
             sink.drain()
             if store is not None:
@@ -168,14 +168,14 @@ class ExtractionWorker:
             return None
         return store.open_unit(unit)
 
-    def _open_ahead(self, task: ExtractionTask, after: ExtractionTask | None) -> None:
-        """Start to decode ``after``, so that its first frames are ready when it runs."""
-        if after is None or self._opened_ahead is not None:
+    def _open_ahead(self, task: ExtractionTask, next_task: ExtractionTask | None) -> None:
+        """Start to decode ``next_task``, so that its first frames are ready when it runs."""
+        if next_task is None or self._opened_ahead is not None:
             return
-        if self._parallel(task) > 1 and self._parallel(after) > 1:
-            streams = self._streams(after)
+        if self._parallel(task) > 1 and self._parallel(next_task) > 1:
+            streams = self._streams(next_task)
             streams.begin()
-            self._opened_ahead = after, streams
+            self._opened_ahead = next_task, streams
 
     def _take_streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
         """The streams of this task, which may have been opened ahead."""
@@ -234,9 +234,9 @@ class ExtractionWorker:
         try:
             if isinstance(stream, DecodeError):
                 raise stream
-            frames = task.frames_of(video)
-            outcome = yield from self._decode_once(task, video, stream, sink, frames)
-            if self._spec.sampling.mode == "per_video" and outcome.frame_count != frames:
+            frame_count = task.frame_count_of(video)
+            outcome = yield from self._decode_once(task, video, stream, sink, frame_count)
+            if self._spec.sampling.mode == "per_video" and outcome.frame_count != frame_count:
                 outcome = yield from self._decode_again(
                     task, video, stream.path, sink, outcome.frame_count
                 )
@@ -258,17 +258,19 @@ class ExtractionWorker:
         video: PlannedRows,
         stream: VideoStream,
         sink: Sink,
-        frames: int,
+        frame_count: int,
         *,
         again: bool = False,
     ) -> Generator[Note, None, VideoOutcome]:
         """Decode one stream, pass its frames on and return the outcome.
 
-        ``frames``: number of frames of the video, exact or probed. ``again``: the video's frames
+        ``frame_count``: frames of the video, exact or probed. ``again``: the video's frames
         have already been counted as progress.
         """
         views = self._views_of(task)
-        batches = FrameBatcher(self._spec.sampling, frames, self._batch_size, set(views.values()))
+        batches = FrameBatcher(
+            self._spec.sampling, frame_count, self._batch_size, set(views.values())
+        )
         submit = partial(self._submit, views=views)
         pending = PendingBatches(sink, video, task.spec.teachers, submit)
         for block in stream:
@@ -283,17 +285,19 @@ class ExtractionWorker:
         return _decoded(video, stream)
 
     def _decode_again(
-        self, task: ExtractionTask, video: PlannedRows, path: Path, sink: Sink, frames: int
+        self, task: ExtractionTask, video: PlannedRows, path: Path, sink: Sink, frame_count: int
     ) -> Generator[Note, None, VideoOutcome]:
-        """Compute the rows again, spread over the decoded number of ``frames`` and not the probed.
+        """Compute the rows again, spread over the ``frame_count`` that decoding has found.
 
         The frame store already has the frames.
         """
         sink.restart(video)
         views = {name: self._views[name] for name in self._views_of(task).values()}
         with open_video(path, views, self._decode, block_frames=self._batch_size) as stream:
-            outcome = yield from self._decode_once(task, video, stream, sink, frames, again=True)
-        if outcome.frame_count != frames:
+            outcome = yield from self._decode_once(
+                task, video, stream, sink, frame_count, again=True
+            )
+        if outcome.frame_count != frame_count:
             raise DecodeError("each decoding of it gives another number of frames")
         return outcome
 

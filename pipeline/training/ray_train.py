@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distinit.pipeline.compute.device import resolve_device
-from distinit.pipeline.compute.ray_actors import ensure_ray
+from distinit.pipeline.compute.ray_cluster import ensure_ray
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_json, write_json
 from distinit.pipeline.storage import storage_errors

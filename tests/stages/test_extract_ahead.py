@@ -27,8 +27,8 @@ class Announcing(InProcessExecutor):
 
     def _run(self, worker: Any, tasks: Sequence[Any]) -> Iterator[Event[Any, Any]]:
         for position, task in enumerate(tasks):
-            after = self._announced(tasks, position)
-            notes = worker.run(copy.deepcopy(task), copy.deepcopy(after))
+            next_task = self._announced(tasks, position)
+            notes = worker.run(copy.deepcopy(task), copy.deepcopy(next_task))
             while True:
                 try:
                     note = next(notes)

@@ -117,9 +117,7 @@ def test_a_unit_is_repaired_without_the_videos_that_are_gone(home: Path) -> None
     result = extract(ExtractConfig.model_validate(values), progress=progress)
     assert (result.complete, result.frames) == (True, 22)
     removed = [message for message in progress.messages if "removed video" in message]
-    assert removed[0] == (
-        "1 removed video in pending units, which will not have rows of them: b.mp4"
-    )
+    assert removed[0] == ("1 removed video will get no rows in the pending units: b.mp4")
     assert verify_cache(home / "cache").problems == ()
     frames = FrameStore.open(store)
     assert sorted(info.frame_count for info in frames.videos.values()) == [9, 13]

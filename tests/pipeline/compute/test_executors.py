@@ -21,7 +21,7 @@ from distinit.schemas.errors import ComputeError, StorageError
 class Squares:
     """Yields the notes 0..task-1; the result is task squared."""
 
-    def run(self, task: int, after: int | None) -> Generator[int, None, int]:
+    def run(self, task: int, next_task: int | None) -> Generator[int, None, int]:
         yield from range(task)
         return task * task
 
@@ -29,8 +29,8 @@ class Squares:
 class YieldsNextTask:
     """Its only note is the next task, as announced by the executor."""
 
-    def run(self, task: str, after: str | None) -> Generator[str | None, None, str]:
-        yield after
+    def run(self, task: str, next_task: str | None) -> Generator[str | None, None, str]:
+        yield next_task
         return task
 
 
@@ -40,21 +40,21 @@ class WaitsForClose:
     def __init__(self, flag: Path) -> None:
         self.flag = flag
 
-    def run(self, task: str, after: str | None) -> Generator[None, None, str | None]:
+    def run(self, task: str, next_task: str | None) -> Generator[None, None, str | None]:
         yield
         deadline = time.monotonic() + 240
         while task == "first" and not self.flag.exists():
             if time.monotonic() > deadline:
                 raise StorageError("no other worker was closed")
             time.sleep(0.05)
-        return after
+        return next_task
 
     def close(self) -> None:
         self.flag.touch()
 
 
 class DiskFull:
-    def run(self, task: int, after: int | None) -> Generator[int, None, int]:
+    def run(self, task: int, next_task: int | None) -> Generator[int, None, int]:
         yield 0
         raise StorageError("cannot write x", found="No space left on device", remedy="free some")
 
@@ -65,7 +65,7 @@ class DiesOnce:
     def __init__(self, flag: Path) -> None:
         self.flag = flag
 
-    def run(self, task: int, after: int | None) -> Generator[str, None, int]:
+    def run(self, task: int, next_task: int | None) -> Generator[str, None, int]:
         yield f"at {task}"
         if task == 3 and not self.flag.exists():
             self.flag.touch()
@@ -74,7 +74,7 @@ class DiesOnce:
 
 
 class AlwaysDies:
-    def run(self, task: int, after: int | None) -> Generator[str, None, int]:
+    def run(self, task: int, next_task: int | None) -> Generator[str, None, int]:
         yield "started"
         os.kill(os.getpid(), signal.SIGKILL)
         return task
@@ -119,7 +119,7 @@ def test_in_process_closes_the_worker_if_the_caller_stops_early() -> None:
     closed = []
 
     class Watched:
-        def run(self, task: int, after: int | None) -> Generator[int, None, int]:
+        def run(self, task: int, next_task: int | None) -> Generator[int, None, int]:
             try:
                 yield 1
                 yield 2

@@ -94,7 +94,7 @@ def test_videos_that_begin_again_after_a_death_count_once() -> None:
     spec = GroupSpec(Path("cache"), 64, UnitGroup(0, 1, videos), (), "fence")
     progress = RecordingProgress()
     ran = run_tasks(BeginsAgain(), ExtractionWorker, [ExtractionTask(spec)], 2, 1, progress)  # type: ignore[arg-type]
-    assert (ran.frames, ran.failed, ran.gave_up) == (17, 1, False)
+    assert (ran.frames, ran.failed, ran.stopped_early) == (17, 1, False)
     assert progress.advanced == 17
     assert progress.messages == ["failed: bad.mp4: torn"]
     assert progress.advances[-1][1] == {"videos": (3, 3), "units": (1, 1), "failed": 1}
@@ -140,5 +140,5 @@ def test_a_teacher_without_answers_for_most_videos_ends_the_run(videos: str, bro
     task = ExtractionTask(GroupSpec(Path("cache"), 64, UnitGroup(0, 1, planned), (), "fence"))
     ran = run_tasks(cast(Any, executor), ExtractionWorker, [task], 2, 100, NullProgress())
     assert ran.broken_teacher == broken
-    assert ran.gave_up == bool(broken)
+    assert ran.stopped_early == bool(broken)
     assert (executor.drained > 0) == bool(broken)
