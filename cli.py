@@ -89,13 +89,13 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
     "--retry-failed",
     is_flag=True,
     default=None,
-    help="Extract videos again that failed in an earlier run.",
+    help="Retry videos that failed in an earlier run.",
 )
 @click.option(
     "--keep-gone",
     is_flag=True,
     default=None,
-    help="Keep videos in training that are no longer in --videos.",
+    help="Keep training on videos that are no longer in --videos.",
 )
 @sampling_options
 @stage_options

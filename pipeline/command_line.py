@@ -94,7 +94,7 @@ class SectionedGroup(click.Group):
 
 
 class Summarised(Protocol):
-    """Type of the results of all stages."""
+    """What every stage returns: a result that can be shown as text or as JSON."""
 
     def summary(self) -> str:
         """The result as text."""

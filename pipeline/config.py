@@ -75,7 +75,7 @@ def sampling_choice(given: Mapping[str, float | None]) -> dict[str, Any] | None:
     named = {mode: value for mode, value in given.items() if value is not None}
     if len(named) > 1:
         raise ConfigError(
-            "--stride, --fps and --per-video exclude each other",
+            "--stride, --fps and --per-video are mutually exclusive",
             found=" and ".join(f"--{mode.replace('_', '-')}" for mode in named),
         )
     return {"mode": next(iter(named)), **named} if named else None
@@ -116,13 +116,13 @@ def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
             if node is None:
                 raise ConfigError(f"{dotted}: {name} is None and has no keys")
         else:
-            raise ConfigError(f"{dotted}: {name} lies inside a plain value")
+            raise ConfigError(f"{dotted}: the value that should contain {name} has no keys")
     if isinstance(node, list):
         node[_list_index(node, last, dotted)] = value
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise ConfigError(f"{dotted}: {last} lies inside a plain value")
+        raise ConfigError(f"{dotted}: the value that should contain {last} has no keys")
 
 
 def _list_index(node: list[Any], name: str, dotted: str) -> int:

@@ -32,7 +32,7 @@ from distinit.schemas.errors import StorageError
 
 __all__ = [
     "MARKER",
-    "columns_are_sound",
+    "columns_are_valid",
     "derive_columns",
     "find_texts",
     "index_folder",
@@ -58,7 +58,7 @@ def index_folder(key: str) -> Path:
     return Path(home) / "distinit" / key
 
 
-def columns_are_sound(folder: Path, version: int) -> bool:
+def columns_are_valid(folder: Path, version: int) -> bool:
     """Whether the columns in ``folder`` are complete, undamaged and of this ``version``.
 
     Folders that another user can write to are not trusted, since they could hold anything.
@@ -84,8 +84,8 @@ def _is_private(folder: Path) -> bool:
 def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a new folder with columns, which then replaces ``folder``.
 
-    Raises StorageError if the disk refuses or ``folder`` was not made by this function, and
-    whatever ``write`` raises.
+    Raises StorageError if the disk cannot be written, or if ``folder`` was not made by this
+    function, and whatever ``write`` raises.
     """
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     with storage_errors(folder):
@@ -95,7 +95,7 @@ def derive_columns(folder: Path, version: int, write: Callable[[Path], None]) ->
             write(partial)
             files = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
             write_json({"version": version, "files": files}, partial / "index.json")
-            if columns_are_sound(folder, version):
+            if columns_are_valid(folder, version):
                 return  # another process derived them first
             _remove(folder)
             partial.rename(folder)
@@ -147,7 +147,7 @@ def map_column(folder: Path, name: str) -> np.ndarray:
     return plain
 
 
-def new_column(folder: Path, name: str, rows: int, kind: Any) -> np.ndarray:
+def new_column(folder: Path, name: str, rows: int, dtype: Any) -> np.ndarray:
     """A memory-mapped column of ``rows`` zeros, to be filled.
 
     Its disk space is allocated at once: if the disk ran full while the mapped file is written,
@@ -155,9 +155,9 @@ def new_column(folder: Path, name: str, rows: int, kind: Any) -> np.ndarray:
     """
     path = folder / f"{name}.npy"
     if rows == 0:  # an empty file cannot be mapped for writing
-        np.save(path, np.zeros(0, kind), allow_pickle=False)
-        return np.zeros(0, kind)
-    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(rows,))
+        np.save(path, np.zeros(0, dtype), allow_pickle=False)
+        return np.zeros(0, dtype)
+    values: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows,))
     descriptor = open_for_writing(path)
     try:
         os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
@@ -175,14 +175,14 @@ def find_texts(
     position is returned. The column is not copied, as numpy would do for strings of another width.
     """
     query_M = np.asarray(query_M)
-    known_M = np.strings.str_len(query_M) <= sorted_N.dtype.itemsize
+    found_M = np.strings.str_len(query_M) <= sorted_N.dtype.itemsize
     query_M = query_M.astype(sorted_N.dtype)
     position_M = np.searchsorted(sorted_N, query_M, sorter=order_N)
-    known_M &= position_M < len(sorted_N)
-    position_K = position_M[known_M]
+    found_M &= position_M < len(sorted_N)
+    position_K = position_M[found_M]
     index_K = position_K if order_N is None else order_N[position_K]
-    known_M[known_M] = sorted_N[index_K] == query_M[known_M]
-    return position_M, known_M
+    found_M[found_M] = sorted_N[index_K] == query_M[found_M]
+    return position_M, found_M
 
 
 def _checksum(path: Path) -> list[int]:

@@ -23,8 +23,8 @@ from distinit.schemas.errors import LockedError
 __all__ = ["WriterLock"]
 
 _POLL_SECONDS = 0.5
-_PROBE_SECONDS = 0.2  # ``holder`` of other processes holds the lock for a moment
-_NOTE_BYTES = 4096
+_PROBE_SECONDS = 0.2  # another process that calls ``holder`` has the lock for a moment
+_MAX_HOLDER_BYTES = 4096
 
 
 class WriterLock:
@@ -48,7 +48,7 @@ class WriterLock:
         deadline = time.monotonic() + _PROBE_SECONDS
         while not self._take():
             if time.monotonic() > deadline:
-                raise self._refusal(self.holder() or _named({}), "wait for it, or stop it")
+                raise self._locked_error(self.holder() or _describe({}), "wait for it, or stop it")
             time.sleep(_PROBE_SECONDS / 10)
 
     @contextmanager
@@ -85,7 +85,7 @@ class WriterLock:
             holder = _holder(descriptor)
             if holder.get("host", socket.gethostname()) != socket.gethostname():
                 remedy = f"if that process is dead, delete {self.path} and try again"
-                raise self._refusal(_named(holder), remedy)
+                raise self._locked_error(_describe(holder), remedy)
             _write_holder(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -110,11 +110,11 @@ class WriterLock:
         except OSError:
             return None
         try:
-            return None if _is_free(descriptor, fcntl.LOCK_SH) else _named(_holder(descriptor))
+            return None if _is_free(descriptor, fcntl.LOCK_SH) else _describe(_holder(descriptor))
         finally:
             os.close(descriptor)
 
-    def _refusal(self, holder: str, remedy: str) -> LockedError:
+    def _locked_error(self, holder: str, remedy: str) -> LockedError:
         return self.error(
             f"another process is writing {self.path.parent}",
             expected="one writer at a time",
@@ -141,14 +141,14 @@ def _is_free(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _named(holder: dict[str, Any]) -> str:
+def _describe(holder: dict[str, Any]) -> str:
     who = ", ".join(f"{key} {value}" for key, value in holder.items())
-    return who or "a holder that left no name"
+    return who or "a process that did not record its name"
 
 
 def _holder(descriptor: int) -> dict[str, Any]:
     try:
-        holder = parse_json(os.pread(descriptor, _NOTE_BYTES, 0))
+        holder = parse_json(os.pread(descriptor, _MAX_HOLDER_BYTES, 0))
     except (ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}

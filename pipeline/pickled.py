@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distinit.pipeline.storage import open_regular
 
-__all__ = ["CodeInPickleError", "largest_bytes", "plain_problem", "read_pickled"]
+__all__ = ["CodeInPickleError", "max_file_bytes", "read_pickled", "tensor_problem"]
 
 _ZIP_MAGIC = b"PK\x03\x04"  # torch.load uses it to distinguish its two formats
 _MAX_PICKLE_BYTES = 64 << 20  # tensors excluded; 1,000 tensors take 100 kB
@@ -42,7 +42,7 @@ class CodeInPickleError(ValueError):
     """A pickle refers to something that is neither a tensor nor a plain value."""
 
 
-def largest_bytes() -> int:
+def max_file_bytes() -> int:
     """Size of the largest tensor file that is read: the memory of this machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -56,7 +56,7 @@ def read_pickled(path: Path) -> object:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size > largest_bytes():
+        if size > max_file_bytes():
             raise ValueError(f"{size:,} bytes, more than the memory of this machine")
         try:
             _check(file, size)
@@ -68,7 +68,7 @@ def read_pickled(path: Path) -> object:
             raise
         except Exception as error:
             # torch.load and pickletools raise undocumented exceptions.
-            raise _refusal(error) from error
+            raise _load_error(error) from error
 
 
 def _check(file: IO[bytes], size: int) -> None:
@@ -86,7 +86,7 @@ def _check(file: IO[bytes], size: int) -> None:
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
                 if entry.file_size > _MAX_PICKLE_BYTES:
-                    raise ValueError(f"{entry.file_size:,} bytes besides the tensors")
+                    raise ValueError(f"{entry.file_size:,} bytes in addition to the tensors")
                 with archive.open(entry) as pickled:
                     _refuse_code(pickled)
 
@@ -117,7 +117,7 @@ def _is_harmless(module: str, name: str) -> bool:
     }
 
 
-def _refusal(error: Exception) -> ValueError:
+def _load_error(error: Exception) -> ValueError:
     text = str(error)
     if found := _GLOBAL.search(text):
         return CodeInPickleError(f"it refers to {found[1][:100]}")
@@ -128,7 +128,7 @@ def _refusal(error: Exception) -> ValueError:
     return ValueError((text.splitlines() or [type(error).__name__])[0][:200])
 
 
-def plain_problem(value: object) -> str:
+def tensor_problem(value: object) -> str:
     """Why ``value`` cannot be a weight of a network; empty if it is a plain tensor."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}, not a tensor"

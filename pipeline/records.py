@@ -91,7 +91,7 @@ def read_json(
     missing: str = "a record is missing",
     limit_bytes: int = MAX_RECORD_BYTES,
 ) -> dict[str, Any]:
-    """One JSON object. Raises ``error`` as ``read_record``."""
+    """Read one JSON object. Raises ``error`` as ``read_record`` does."""
     return _read(path, error, remedy, missing, limit_bytes)[1]
 
 
@@ -117,7 +117,10 @@ def _read(
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON that every reader reads alike. Raises ValueError, RecursionError."""
+    """Parse JSON, and refuse what other readers may read differently.
+
+    Raises ValueError, RecursionError.
+    """
     text = data.decode("utf-8")
     value = json.loads(
         text,
@@ -172,5 +175,5 @@ def _check_version(
                 f"{path} has a {name.replace('_', ' ')} that this program does not read",
                 expected=fields[name].default,
                 found=repr(raw[name])[:80],
-                remedy="make it again, or install the version of distinit that wrote it",
+                remedy="create it again, or install the version of distinit that wrote it",
             )

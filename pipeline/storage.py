@@ -107,7 +107,7 @@ def create_partial(path: Path) -> tuple[Path, int]:
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}")
         descriptor = open_for_writing(partial, os.O_EXCL)
         # ``remove_dead_partials`` may have found it before it was locked.
-        if _try_lock(descriptor, no_locks=True) and os.fstat(descriptor).st_nlink:
+        if _try_lock(descriptor, if_unsupported=True) and os.fstat(descriptor).st_nlink:
             return partial, descriptor
         os.close(descriptor)
 
@@ -130,20 +130,23 @@ def _remove_if_dead(path: Path) -> None:
     except OSError:  # not a file, or its writer has just finished
         return
     try:
-        if _try_lock(descriptor, no_locks=False):
+        if _try_lock(descriptor, if_unsupported=False):
             path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, *, no_locks: bool) -> bool:
-    """Whether the lock was free and is now held; ``no_locks`` on file systems without locks."""
+def _try_lock(descriptor: int, *, if_unsupported: bool) -> bool:
+    """Whether the lock was free and is now held.
+
+    On file systems without locks, ``if_unsupported`` is returned.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return no_locks
+        return if_unsupported
     return True
 
 
@@ -172,7 +175,7 @@ def open_for_writing(path: Path, flags: int = 0) -> int:
             f"cannot write {path}",
             expected="a file with one name",
             found=f"a hard link: the file has {status.st_nlink} names, and all would change",
-            remedy=f"replace it by a copy: cp {path} {path}.copy && mv {path}.copy {path}",
+            remedy=f"replace it with a copy: cp {path} {path}.copy && mv {path}.copy {path}",
         )
     return descriptor
 

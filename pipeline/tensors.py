@@ -1,7 +1,8 @@
-"""Reads tensor files from others: their headers are checked before any tensor is loaded.
+"""Reads and writes safetensors files. Headers are checked before any tensor is loaded.
 
-A safetensors file begins with the length of its JSON header, in 8 bytes. The header gives the type
-and shape of every tensor, and its byte range in the rest of the file.
+The files may come from others. A safetensors file begins with the length of its JSON header, in 8
+bytes. The header gives the type and shape of every tensor, and its byte range in the rest of the
+file.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_SHOWN = 3
+_PROBLEMS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,10 @@ def differences(expected: Mapping[str, TensorShape], found: Mapping[str, TensorS
             problems.append(f"{name} has shape {theirs.shape}, not {ours.shape}")
         elif theirs.dtype != ours.dtype and not _both_float(theirs.dtype, ours.dtype):
             problems.append(f"{name} has type {theirs.dtype}, not {ours.dtype}")
-    more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
+    more = (
+        f", and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
+    )
+    return "; ".join(problems[:_PROBLEMS_SHOWN]) + more
 
 
 def _both_float(one: torch.dtype, other: torch.dtype) -> bool:

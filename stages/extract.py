@@ -56,7 +56,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     """Fill the cache of ``config``: create it, resume it, or add videos or teachers to it.
 
     Raises CorpusError, TeacherError, WeightsError and CacheError before any video is decoded;
-    StorageError if the disk refuses, after which rerunning the same command resumes; and
+    StorageError if the disk cannot be written, after which rerunning the same command resumes; and
     TooManyFailuresError as soon as too many videos have failed. All good videos are committed.
     """
     began = time.monotonic()

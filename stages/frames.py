@@ -133,7 +133,7 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
         CorpusError: Videos cannot be listed.
         FrameStoreError: ``config.out`` holds a store of other videos or another geometry.
         LockedError: Another process is writing the store.
-        StorageError: The disk refuses.
+        StorageError: The disk cannot be written.
     """
     began = time.monotonic()
     progress = progress or NullProgress()

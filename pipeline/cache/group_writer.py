@@ -184,7 +184,7 @@ class GroupWriter:
         Raises:
             CacheError: A video was neither finished nor failed.
             CacheMismatchError: Another teacher saw different frames of these videos.
-            StorageError: The disk refused; the group is still pending.
+            StorageError: The disk cannot be written; the group is still pending.
             LockedError: Another run has taken over the cache; nothing was published.
         """
         if missing := self._videos.keys() - self._outcomes.keys():

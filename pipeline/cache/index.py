@@ -21,7 +21,7 @@ from distinit.pipeline.cache.state import check_rows, committed_units
 from distinit.pipeline.cache.tables import column
 from distinit.pipeline.cache.unit_tables import REMEDY, answered_rows, read_confidence, read_frames
 from distinit.pipeline.derived import (
-    columns_are_sound,
+    columns_are_valid,
     derive_columns,
     find_texts,
     map_column,
@@ -94,7 +94,7 @@ class TargetIndex:
     @classmethod
     def open(cls, folder: Path, rows: int) -> TargetIndex | None:
         """The index in ``folder``; None if it is missing, damaged or has another number of rows."""
-        if not columns_are_sound(folder, _VERSION):
+        if not columns_are_valid(folder, _VERSION):
             return None
         index = cls(folder)
         return index if len(index.frame_index) == len(index.video_number) == rows else None

@@ -19,8 +19,8 @@ class Worker[TaskT, ResultT](Protocol):
     def run(self, task: TaskT, next_task: TaskT | None) -> Generator[Any, None, ResultT]:
         """Yield progress notes (small, picklable); return the result.
 
-        ``next_task`` is probably what this worker runs next. The worker may start to prepare for it,
-        but must be able to abandon that. Any exception ends the whole run: the failure of a single
+        ``next_task`` is probably what this worker runs next. The worker may prepare for it, as
+        long as it can abandon that. Any exception ends the whole run: the failure of a single
         video must be part of the result instead.
         """
 

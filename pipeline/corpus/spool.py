@@ -105,7 +105,7 @@ class Spool:
 
         Raises DecodeError if the video cannot be fetched after a few attempts, is larger than the
         limit or has another ``digest``; UnreachableError if the server does not respond;
-        StorageError if the disk refuses.
+        StorageError if the disk cannot be written.
         """
         stopping = stopping or threading.Event()
         held = self._hold(spooled_name(url, digest)) if digest is not None else None

@@ -30,7 +30,7 @@ def build_store(
     An unfinished store is completed, and units whose files are missing or truncated are rebuilt.
     The caller must hold ``store_lock(root)``. A video that cannot be decoded is recorded in the
     store's ``failed``. Raises FrameStoreError if ``root`` holds a store of other videos or another
-    geometry, StorageError if the disk refuses.
+    geometry, StorageError if the disk cannot be written.
     """
     units = _plan(corpus.files)
     plan_digest = sha256_of([[file.video_id, file.digest] for unit in units for file in unit])

@@ -35,7 +35,7 @@ def build_flow_store(config: FlowConfig, progress: Progress) -> FrameStore:
         ConfigError: OpenCV is not installed.
         FrameStoreError: ``config.frames`` is not an RGB store, or ``config.out`` holds another
             store.
-        StorageError: The disk refuses.
+        StorageError: The disk cannot be written.
     """
     spec = flow_spec(config)
     source = FrameStore.open(Path(config.frames))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from distinit.pipeline.derived import (
-    columns_are_sound,
+    columns_are_valid,
     derive_columns,
     index_folder,
     new_column,
@@ -43,7 +43,7 @@ def open_store_index(layout: StoreLayout, units: Sequence[int], key: str) -> Sto
         StorageError: The folder of derived columns cannot be written.
     """
     folder = index_folder(key)
-    if not columns_are_sound(folder, _VERSION):
+    if not columns_are_valid(folder, _VERSION):
         derive_columns(folder, _VERSION, partial(_write, layout, units, key))
     return StoreIndex.open(folder)
 

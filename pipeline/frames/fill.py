@@ -49,7 +49,7 @@ def fill_units(
 
     ``decode.parallel_videos`` units are filled at a time. A video that cannot be decoded is
     recorded as failed. The caller must hold the store's lock. Raises StorageError if the disk
-    refuses; committed units are kept.
+    cannot be written; committed units are kept.
     """
     filler = _Filler(writer, source, decode)
     failed_count = 0

@@ -42,7 +42,7 @@ class RowFile:
 
     ``videos`` lists its contents as VideoRows, in row order; ``row_count`` is the number of rows.
     It is a new file at ``path``, to be renamed to ``final_path`` once it is closed. Raises
-    StorageError if the disk refuses.
+    StorageError if the disk cannot be written.
     """
 
     def __init__(self, final_path: Path) -> None:

@@ -214,7 +214,7 @@ class UnitFrameWriter:
             fps: Mean frames per second of the source; 0 if unknown.
 
         Raises FrameStoreError for arrays of another type or shape, StorageError if the disk
-        refuses.
+        cannot be written.
         """
         self._check_frames(video_id, frames_NHWC)
         frame_count, height, width, _ = frames_NHWC.shape
@@ -269,7 +269,7 @@ class UnitFrameWriter:
     def commit(self) -> StoreCommit:
         """Sync the file of frames, move it into place, then write the commit record.
 
-        Raises StorageError if the disk refuses.
+        Raises StorageError if the disk cannot be written.
         """
         with storage_errors(self._path):
             self._rows.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from distinit.pipeline.pickled import plain_problem, read_pickled
+from distinit.pipeline.pickled import read_pickled, tensor_problem
 from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.storage import atomic_path, sha256_file
 from distinit.pipeline.students.heads import Student, head_shapes
@@ -168,7 +168,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict):
         raise ValueError("not a dictionary of plain tensors")
     for name, value in tensors.items():
-        if problem := plain_problem(value):
+        if problem := tensor_problem(value):
             raise ValueError(f"not a dictionary of plain tensors: {name} {problem}")
     return tensors
 

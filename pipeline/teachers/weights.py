@@ -11,9 +11,9 @@ from torch import nn
 
 from distinit.pipeline.pickled import (
     CodeInPickleError,
-    largest_bytes,
-    plain_problem,
+    max_file_bytes,
     read_pickled,
+    tensor_problem,
 )
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.tensors import read_shapes, read_tensors
@@ -94,7 +94,7 @@ def read_state_dict(path: Path) -> StateDict:
             remedy="save it with torch.save(network.state_dict(), path)",
         )
     for name, value in content.items():
-        if problem := plain_problem(value) if isinstance(name, str) else "has no name":
+        if problem := tensor_problem(value) if isinstance(name, str) else "has no name":
             raise WeightsError(
                 f"the weights file {path} contains values that are not weights",
                 expected="plain tensors only",
@@ -187,7 +187,7 @@ def _type(tensor: torch.Tensor) -> str:
 
 def _read_safetensors(path: Path) -> object:
     try:
-        if path.stat().st_size > largest_bytes():
+        if path.stat().st_size > max_file_bytes():
             raise ValueError("the file is larger than the memory of this machine")
         return read_tensors(path, read_shapes(path), finite=False)
     except (OSError, ValueError, RecursionError, MemoryError, RuntimeError) as error:

@@ -41,7 +41,7 @@ def test_a_setting_can_index_a_list() -> None:
         (["student.nam=x"], r"student.nam: unknown key; known here: in_channels, name"),
         (["targets=[{pick: best}]"], r"targets.0.pick: .*'center'.*found 'best'"),
         (["novalue"], "not of the form a.b=value"),
-        (["cache.x=1"], "cache.x: x lies inside a plain value"),
+        (["cache.x=1"], "cache.x: the value that should contain x has no keys"),
         (["clip=[1, 2"], "--set clip="),
     ],
 )

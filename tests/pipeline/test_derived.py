@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distinit.pipeline.derived import (
     MARKER,
-    columns_are_sound,
+    columns_are_valid,
     derive_columns,
     find_texts,
     index_folder,
@@ -64,7 +64,7 @@ def test_columns_are_mapped_and_read_only(tmp_path: Path) -> None:
 def test_damage_is_detected(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "key"
     derive_columns(folder, 1, write)
-    assert columns_are_sound(folder, 1)
+    assert columns_are_valid(folder, 1)
     path = folder / ("index.json" if damage == "json" else "numbers.npy")
     data = path.read_bytes()
     if damage == "delete":
@@ -72,7 +72,7 @@ def test_damage_is_detected(tmp_path: Path, damage: str) -> None:
     elif damage != "version":
         flipped = data[:-1] + bytes([data[-1] ^ 1])
         path.write_bytes({"flip": flipped, "cut": data[:-9], "json": b"{"}[damage])
-    assert not columns_are_sound(folder, 2 if damage == "version" else 1)
+    assert not columns_are_valid(folder, 2 if damage == "version" else 1)
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="in the middle"):
         derive_columns(folder, 1, fail)
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
-    assert columns_are_sound(folder, 1)
+    assert columns_are_valid(folder, 1)
 
 
 def test_a_damaged_index_is_replaced(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_damaged_index_is_replaced(tmp_path: Path) -> None:
     derive_columns(folder, 1, write)
     (folder / "numbers.npy").write_bytes(b"")
     derive_columns(folder, 1, write)
-    assert columns_are_sound(folder, 1)
+    assert columns_are_valid(folder, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 

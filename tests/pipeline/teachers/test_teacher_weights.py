@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save, save_file
 from torch import nn
 
-from distinit.pipeline.pickled import plain_problem
+from distinit.pipeline.pickled import tensor_problem
 from distinit.pipeline.teachers.weights import (
     load_strictly,
     read_state_dict,
@@ -348,6 +348,6 @@ def test_damaged_files_give_plain_tensors_or_a_weights_error(tmp_path: Path) -> 
             except WeightsError:
                 outcomes[False] += 1
             else:
-                assert all(plain_problem(tensor) == "" for tensor in state_dict.values())
+                assert all(tensor_problem(tensor) == "" for tensor in state_dict.values())
                 outcomes[True] += 1
     assert min(outcomes.values()) > 0
