@@ -106,7 +106,7 @@ def _audit(root: Path) -> str:
         scan = ConfidenceScan(len(ids), cache.teachers[teacher.id].identity.classes)
         for rows in read_units(cache, teacher.id, {name: n for n, name in enumerate(ids)}):
             scan.add(rows)
-        parts += [scan.histogram_frames, scan.class_frames, scan.video_entropy_sum]
+        parts += [scan.histogram_frames, scan.class_frames, scan.video_entropy_sum_nats]
     return _digest(parts)
 
 

@@ -103,14 +103,14 @@ class ConfidenceAudit(Record):
 
     frames: int = Field(ge=0, description="frames of the corpus with a usable output")
     mean_entropy_nats: float
-    quartiles_nats: tuple[float, float, float] = Field(description="exact")
+    quartiles_nats: tuple[float, float, float] = Field(description="exact quantiles")
     highest_possible_nats: float = Field(description="ln(classes)")
     mean_top1_probability: float = Field(ge=0, le=1)
     histogram: EntropyHistogram
     kept: tuple[KeptFraction, ...]
     thresholds: tuple[QuantileThreshold, ...]
     classes_seen: int = Field(
-        ge=0, description="classes that are the most probable one of at least one frame"
+        ge=0, description="classes that are the most probable one for at least one frame"
     )
     top_classes: tuple[ClassCount, ...]
     most_confident_frames: tuple[FrameSample, ...] = Field(description="at most one per video")
@@ -123,8 +123,12 @@ class TeacherAudit(Record):
     """One teacher of the cache: its record, and its confidence if it stores logits."""
 
     record: TeacherRecord
-    confidence: ConfidenceAudit | None = Field(description="None for features and without frames")
-    answers: OutputReport | None = Field(None, description="None for features and without frames")
+    confidence: ConfidenceAudit | None = Field(
+        description="None for features, or without any frames"
+    )
+    answers: OutputReport | None = Field(
+        None, description="None for features, or without any frames"
+    )
 
 
 class FailureRow(Record):
@@ -146,7 +150,8 @@ class AuditResult(Record):
     gone_videos: int = Field(
         0,
         ge=0,
-        description="videos that the corpus no longer contains; they count for thresholds only",
+        description="videos that the corpus no longer contains; "
+        "only thresholds and answers include them",
     )
     frames: int = Field(ge=0, description="frames of the corpus in the cache")
     failures: tuple[FailureRow, ...] = Field(description="at most AuditConfig.table_rows of them")

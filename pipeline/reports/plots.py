@@ -122,15 +122,15 @@ def _draw_kept(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None:
 
 def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> None:
     shares = [100 * entry.fraction for entry in classes]
-    places = range(len(classes))
-    axes.barh(places, shares, color=theme.bar, height=0.72)
+    positions = range(len(classes))
+    axes.barh(positions, shares, color=theme.bar, height=0.72)
     # Class names are not trusted: a dollar sign in them must not start a formula.
-    axes.set_yticks(places, [one_short_line(entry.name) for entry in classes], parse_math=False)
+    axes.set_yticks(positions, [one_short_line(entry.name) for entry in classes], parse_math=False)
     axes.invert_yaxis()
-    for place, share in zip(places, shares, strict=True):
+    for position, share in zip(positions, shares, strict=True):
         axes.annotate(
             f"{share:.1f}",
-            (share, place),
+            (share, position),
             (4, 0),
             textcoords="offset points",
             va="center",

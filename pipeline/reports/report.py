@@ -200,14 +200,14 @@ def _sheet(
 
 
 def _frame(sample: FrameSample, jpeg: bytes) -> Markup:
-    place = f"{sample.path}, frame {sample.frame_index}"
+    location = f"{sample.path}, frame {sample.frame_index}"
     caption = element(
         "figcaption",
         element("strong", sample.top1_name),
         f" {100 * sample.top1_probability:.1f} %, {sample.entropy_nats:.2f} nats",
-        element("small", place),
+        element("small", location),
     )
-    image = void_element("img", src=data_uri(jpeg, "image/jpeg"), alt=place, loading="lazy")
+    image = void_element("img", src=data_uri(jpeg, "image/jpeg"), alt=location, loading="lazy")
     return element("figure", image, caption)
 
 

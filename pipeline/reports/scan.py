@@ -59,7 +59,7 @@ class ConfidenceScan:
         self.histogram_frames = np.zeros(HISTOGRAM_BINS, np.int64)
         self.class_frames = np.zeros(classes, np.int64)
         self.video_frames = np.zeros(videos, np.int64)
-        self.video_entropy_sum = np.zeros(videos, np.float64)
+        self.video_entropy_sum_nats = np.zeros(videos, np.float64)
         self.frames = 0
         self.probability_sum = 0.0
         self._most_confident = np.full(videos, np.array((np.inf, -1, -1, 0), _EXTREME))
@@ -79,7 +79,7 @@ class ConfidenceScan:
         classes = len(self.class_frames)
         self.class_frames += np.bincount(rows.top1_class_N, minlength=classes)
         np.add.at(self.video_frames, rows.video_N, 1)
-        np.add.at(self.video_entropy_sum, rows.video_N, entropy_nats_N)
+        np.add.at(self.video_entropy_sum_nats, rows.video_N, entropy_nats_N)
         self.frames += len(entropy_nats_N)
         self.probability_sum += float(rows.top1_probability_N.astype(np.float64).sum())
         self._keep_extremes(rows)
@@ -120,7 +120,7 @@ class ConfidenceScan:
     def mean_video_nats(self) -> tuple[np.ndarray, np.ndarray]:
         """(videos with rows, their mean entropies in nats), by entropy, then by position."""
         (videos,) = np.nonzero(self.video_frames)
-        means = self.video_entropy_sum[videos] / self.video_frames[videos]
+        means = self.video_entropy_sum_nats[videos] / self.video_frames[videos]
         order = np.lexsort((videos, means))
         return videos[order], means[order]
 

@@ -48,7 +48,7 @@ def summarise(
     most_confident, least_confident = _video_tables(scan, videos, config.table_rows)
     return ConfidenceAudit(
         frames=scan.frames,
-        mean_entropy_nats=float(scan.video_entropy_sum.sum()) / scan.frames,
+        mean_entropy_nats=float(scan.video_entropy_sum_nats.sum()) / scan.frames,
         quartiles_nats=quantiles.quartiles_nats,
         highest_possible_nats=scan.highest_nats,
         mean_top1_probability=min(1.0, scan.probability_sum / scan.frames),
