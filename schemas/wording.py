@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["counted", "one_line", "printable", "printable_json", "shell_line"]
+__all__ = [
+    "counted",
+    "first_lines",
+    "first_names",
+    "one_line",
+    "printable",
+    "printable_json",
+    "shell_line",
+]
 
 # Cc: control characters (escape sequences begin with one). Cf: formatting, including bidirectional
 # overrides. Cs: lone surrogates, which terminals cannot encode. Zl, Zp: other line breaks.
@@ -17,6 +25,20 @@ _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 def counted(count: int, thing: str) -> str:
     """``count`` and the noun ``thing``, whose plural must end in s: "1 video", "2 videos"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def first_names(names: Iterable[str], limit: int = 5) -> str:
+    """The first ``limit`` names, and how many more there are: "a, b and 3 more"."""
+    listed = list(names)
+    more = len(listed) - limit
+    return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def first_lines(lines: Sequence[str], limit: int) -> list[str]:
+    """The first ``limit`` lines of a result, indented, and a line that counts the others."""
+    shown = [f"  {line}" for line in lines[:limit]]
+    more = len(lines) - limit
+    return [*shown, f"  ... {more} more; --json lists all"] if more > 0 else shown
 
 
 def one_line(value: object) -> str:

@@ -15,7 +15,7 @@ from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted, first_lines, one_line
 
 __all__ = ["CacheInfo", "CacheVerification", "cache_info", "cache_verify"]
 
@@ -115,7 +115,7 @@ class CacheVerification(Record):
         again = "rerun the same `distinit extract`"
         if self.problems:
             lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
-            lines += self._some(self.problems)
+            lines += first_lines(self.problems, _PROBLEMS_SHOWN)
         elif not self.complete:
             lines = [f"INCOMPLETE: {checked}: {agrees}, but units are missing"]
             lines += [f"  {line}" for line in self.missing]
@@ -130,7 +130,7 @@ class CacheVerification(Record):
         lines += [f"  note: {note}" for note in self.notes]
         if self.returned_units:
             lines += [f"repair: {again} to extract these units again:"]
-            lines += self._some(self.returned_units)
+            lines += first_lines(self.returned_units, _PROBLEMS_SHOWN)
         elif self.problems:
             lines += [
                 "  to do: do not train from this cache. Download it again, or ask its sender for a "
@@ -139,12 +139,6 @@ class CacheVerification(Record):
                 f"`distinit cache verify {one_line(self.path)} --repair`, then {again}",
             ]
         return "\n".join(lines)
-
-    @staticmethod
-    def _some(texts: tuple[str, ...]) -> list[str]:
-        lines = [f"  {text}" for text in texts[:_PROBLEMS_SHOWN]]
-        more = len(texts) - _PROBLEMS_SHOWN
-        return [*lines, f"  ... {more} more (--json lists all)"] if more > 0 else lines
 
 
 def cache_info(path: Path) -> CacheInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 
 from pydantic import Field
@@ -18,7 +17,7 @@ from distinit.pipeline.places import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FramesConfig
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted, first_lines, one_line
 
 __all__ = ["FramesResult", "FramesVerification", "build_frames", "verify_frames"]
 
@@ -48,10 +47,10 @@ class FramesResult(Record):
         ]
         if self.failed:
             lines.append(f"{counted(len(self.failed), 'video')} failed, not in the store:")
-            lines += _shown(self.failed)
+            lines += _reason_lines(self.failed)
         if self.damaged:
             lines.append(f"{counted(len(self.damaged), 'video')} damaged, but in the store:")
-            lines += _shown(self.damaged)
+            lines += _reason_lines(self.damaged)
         return "\n".join([*lines, f"frames  {one_line(self.frames_store)}"])
 
 
@@ -87,9 +86,7 @@ class FramesVerification(Record):
         if not self.problems:
             return f"INCOMPLETE: {checked}: {how}; the store is not finished\n  to do: {rerun}"
         lines = [f"DAMAGED: {checked}: {counted(len(self.problems), 'problem')}"]
-        lines += [f"  {one_line(problem)}" for problem in self.problems[:_PROBLEMS_SHOWN]]
-        if len(self.problems) > _PROBLEMS_SHOWN:
-            lines.append(f"  ... {len(self.problems) - _PROBLEMS_SHOWN} more (--json lists all)")
+        lines += first_lines([one_line(problem) for problem in self.problems], _PROBLEMS_SHOWN)
         lines.append(
             "  to do: fetch it again, or delete commits/unit-NNNNN.json of the damaged units and "
             f"{rerun} to rebuild them"
@@ -118,12 +115,9 @@ def verify_frames(
     )
 
 
-def _shown(reasons: Mapping[str, str]) -> list[str]:
-    shown = islice(reasons.items(), _FAILURES_SHOWN)
-    lines = [f"  {one_line(path)}: {one_line(why)}" for path, why in shown]
-    if len(reasons) > len(lines):
-        lines.append(f"  ... {len(reasons) - len(lines)} more; --json lists all")
-    return lines
+def _reason_lines(reasons: Mapping[str, str]) -> list[str]:
+    lines = [f"{one_line(path)}: {one_line(why)}" for path, why in reasons.items()]
+    return first_lines(lines, _FAILURES_SHOWN)
 
 
 def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> FramesResult:

@@ -138,8 +138,8 @@ def open_array(
     """Open a stored array through the Zarr API, after checking the type and size of its shards.
 
     ``units`` are those with a commit record. Reading a missing shard raises an error instead of
-    returning zeros. Raises CacheCorruptError
-    for a shard that is not a regular file of the cache, or is too large.
+    returning zeros. Raises CacheCorruptError for a shard that is not a regular file of the cache,
+    or is too large.
     """
     import zarr
 

@@ -19,7 +19,7 @@ def check_listed(layout: CacheLayout, paths: Iterable[Path]) -> None:
     """Raise CacheCorruptError for a file whose sha256 differs from the listed one.
 
     A cache that is not complete has no list, so a missing list passes here; ``distinit cache
-    verify`` reports it where there should be one.
+    verify`` reports a list that is missing from a complete cache.
     """
     listed = {layout.relative(path): path for path in paths if path.exists()}
     try:

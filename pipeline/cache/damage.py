@@ -15,7 +15,7 @@ from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import CacheManifest, FileEntry, TeacherSummary, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["UnitDamage", "find_damage", "forget_units", "teachers_without"]
+__all__ = ["UnitDamage", "find_damage", "remove_commits", "summaries_without"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ def _kind_of(name: str) -> str:
     return f"{kind} table" if kind in ("frames", "confidence") else f"{kind} shard"
 
 
-def forget_units(layout: CacheLayout, units: Iterable[tuple[str, int]]) -> None:
-    """Remove commit records, so that these pairs (teacher, unit) are extracted again."""
+def remove_commits(layout: CacheLayout, units: Iterable[tuple[str, int]]) -> None:
+    """Remove the commit records of pairs (teacher, unit), which are then extracted again."""
     folders: set[str] = set()
     for teacher_id, unit in units:
         layout.commit(teacher_id, unit).unlink(missing_ok=True)
@@ -91,10 +91,10 @@ def forget_units(layout: CacheLayout, units: Iterable[tuple[str, int]]) -> None:
             fsync_dir(folder)
 
 
-def teachers_without(
+def summaries_without(
     manifest: CacheManifest, units: Collection[tuple[str, int]]
 ) -> dict[str, TeacherSummary]:
-    """The teachers of the manifest without the commits of these pairs (teacher, unit)."""
+    """The teachers of the manifest, with these pairs (teacher, unit) no longer counted."""
     lost = Counter(name for name, _ in units)
     return {
         name: summary.model_copy(

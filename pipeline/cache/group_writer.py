@@ -118,7 +118,7 @@ class GroupWriter:
         All its rows in this group are dropped: ``finish_video`` records it as spilled, with the
         number of rows to reserve for it. Its teacher outputs are no longer needed.
         """
-        self._open_video(video.video_id)
+        self._require_open(video.video_id)
         self._sampled[video.video_id] += rows
         if video.video_id not in self._spilled:
             self._drop_rows(video)
@@ -126,7 +126,7 @@ class GroupWriter:
 
     def restart_video(self, video: PlannedRows) -> None:
         """Drop the rows of a video that is not finished; all of them are added once more."""
-        self._open_video(video.video_id)
+        self._require_open(video.video_id)
         self._drop_rows(video)
         self._spilled.discard(video.video_id)
         self._sampled.pop(video.video_id, None)
@@ -139,7 +139,7 @@ class GroupWriter:
         A video with more rows than reserved becomes ``spilled``, to be planned again. If that
         happens twice, it becomes ``failed``: its decoding is not deterministic.
         """
-        video_id = self._open_video(outcome.video_id)
+        video_id = self._require_open(outcome.video_id)
         outcome = outcome.model_copy(update={"rows": self._sampled[video_id]})
         if video_id in self._spilled:
             if video_id in self.spec.cannot_spill:
@@ -156,7 +156,7 @@ class GroupWriter:
 
     def fail_video(self, outcome: VideoOutcome) -> VideoOutcome:
         """Record that a video failed, and drop its rows in this group."""
-        video_id = self._open_video(outcome.video_id)
+        video_id = self._require_open(outcome.video_id)
         self._drop_rows(self._videos[video_id])
         failed = failed_outcome(video_id, outcome.error or "")
         self._outcomes[video_id] = failed
@@ -170,7 +170,7 @@ class GroupWriter:
         known = {before.video_id: before for before in self.spec.known}
         if outcome.video_id not in known:
             return self.fail_video(outcome)
-        video_id = self._open_video(outcome.video_id)
+        video_id = self._require_open(outcome.video_id)
         self._drop_rows(self._videos[video_id])
         self._refused[video_id] = outcome.error or ""
         self._outcomes[video_id] = known[video_id]
@@ -210,7 +210,7 @@ class GroupWriter:
     def _check(
         self, video: PlannedRows, frames: FrameRows, logits: Mapping[str, np.ndarray]
     ) -> None:
-        self._open_video(video.video_id)
+        self._require_open(video.video_id)
         rows = len(frames)
         expected = {t.id: ("float32", (rows, t.identity.classes)) for t in self.spec.teachers}
         found = {name: (values.dtype.name, values.shape) for name, values in logits.items()}
@@ -229,10 +229,10 @@ class GroupWriter:
                 found=frames.frame_index[:5].tolist(),
             )
 
-    def _open_video(self, video_id: str) -> str:
+    def _require_open(self, video_id: str) -> str:
         if video_id not in self._videos or video_id in self._outcomes:
             raise CacheError(
-                f"video {video_id} takes no more rows in this unit group",
+                f"no more rows of video {video_id} can be added to this unit group",
                 expected=sorted(self._videos.keys() - self._outcomes.keys())[:5],
                 found=video_id,
             )

@@ -19,7 +19,13 @@ from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.state import check_rows, committed_units
 from distinit.pipeline.cache.tables import column
-from distinit.pipeline.cache.unit_tables import REMEDY, answered_rows, read_confidence, read_frames
+from distinit.pipeline.cache.unit_tables import (
+    REMEDY,
+    answered_rows,
+    contradiction,
+    read_confidence,
+    read_frames,
+)
 from distinit.pipeline.derived import (
     columns_are_valid,
     derive_columns,
@@ -116,8 +122,8 @@ class TargetIndex:
 
     def number_of(self, video_id: str) -> int:
         """The number of a video. Raises CacheError if the cache has no such video."""
-        position_1, known_1 = find_texts(self.video_ids, np.array([video_id.encode()]))
-        if not known_1[0]:
+        position_1, found_1 = find_texts(self.video_ids, np.array([video_id.encode()]))
+        if not found_1[0]:
             raise CacheError(
                 f"the cache has no rows of video {video_id}",
                 expected=f"one of {len(self.video_ids)} videos",
@@ -128,9 +134,9 @@ class TargetIndex:
 
     def numbers_of(self, video_ids: np.ndarray) -> np.ndarray:
         """The numbers (int64 [N]) of videos, given ids as bytes. Raises as ``number_of``."""
-        position_N, known_N = find_texts(self.video_ids, video_ids)
-        if not known_N.all():
-            self.number_of(video_ids[~known_N][0].decode())
+        position_N, found_N = find_texts(self.video_ids, video_ids)
+        if not found_N.all():
+            self.number_of(video_ids[~found_N][0].decode())
         return position_N
 
     def rows_of_videos(self, numbers_N: np.ndarray, frame_indices_NT: np.ndarray) -> np.ndarray:
@@ -220,7 +226,7 @@ def _build_into(
     }
     per_row = {"frame_index": np.int32, "video_number": np.int32}
     rows = space.rows_padded
-    maps = {name: _new_map(folder, name, rows, kind, -1) for name, kind in per_row.items()}
+    maps = {name: _new_map(folder, name, rows, dtype, -1) for name, dtype in per_row.items()}
     teacher_of = {
         unit: record
         for name, record in records.items()
@@ -251,9 +257,9 @@ def _index_frames(
     row_N = column(table, "row")
     coded = table.column("video_id").combine_chunks().dictionary_encode()
     names = np.array([v.encode() for v in coded.dictionary.to_pylist()], dtype=np.bytes_)
-    number_D, known_D = find_texts(columns["video_ids"], names)
-    if not known_D.all():
-        raise _contradiction(path, "videos of the plan", "a video that is not in the plan")
+    number_D, found_D = find_texts(columns["video_ids"], names)
+    if not found_D.all():
+        raise contradiction(path, "videos of the plan", "a video that is not in the plan")
     number_N = number_D[coded.indices.to_numpy(zero_copy_only=False)] if len(row_N) else row_N
     index_N = column(table, "frame_index")
     maps["frame_index"][row_N] = index_N
@@ -279,12 +285,12 @@ def _add_videos(
     runs = len(number_N) - int(same_video.sum())
     one_block = runs == len(found) and (np.diff(row_N)[same_video] == 1).all()
     if not (one_block and (np.diff(index_N)[same_video] > 0).all()):
-        raise _contradiction(path, "consecutive rows per video, in frame order", "another order")
-    fresh = columns["row_count"][found] == 0  # else it continues from the previous unit
-    columns["first_row"][found[fresh]] = row_N[start_F[fresh]]
+        raise contradiction(path, "consecutive rows per video, in frame order", "another order")
+    begins = columns["row_count"][found] == 0  # else it continues from the previous unit
+    columns["first_row"][found[begins]] = row_N[start_F[begins]]
     ends_F = columns["first_row"][found] + columns["row_count"][found]
     if (row_N[start_F] != ends_F).any():
-        raise _contradiction(path, "consecutive rows per video", "rows of a video in two places")
+        raise contradiction(path, "consecutive rows per video", "rows of a video in two places")
     columns["row_count"][found] += count_F
 
 
@@ -320,16 +326,7 @@ def _index_teacher(
         np.save(folder / f"{name}-{record.id}.npy", values, allow_pickle=False)
 
 
-def _contradiction(path: Path, expected: str, found: str) -> CacheCorruptError:
-    return CacheCorruptError(
-        f"{path} contradicts the records of the cache",
-        expected=expected,
-        found=found,
-        remedy=REMEDY,
-    )
-
-
-def _new_map(folder: Path, name: str, rows: int, kind: Any, fill: float) -> np.ndarray:
-    values = new_column(folder, name, rows, kind)
+def _new_map(folder: Path, name: str, rows: int, dtype: Any, fill: float) -> np.ndarray:
+    values = new_column(folder, name, rows, dtype)
     values[:] = fill
     return values

@@ -31,14 +31,14 @@ from distinit.schemas.video import SamplingConfig
 
 __all__ = [
     "check_content",
-    "check_same",
+    "check_same_settings",
     "check_same_teacher",
     "check_teachers",
     "create_cache",
     "open_plan",
-    "read_sound_plan",
     "read_teachers",
-    "sweep",
+    "read_valid_plan",
+    "remove_leftovers",
 ]
 
 _VIDEO_ID = r"^[0-9a-f]{16}(-[1-9][0-9]*)?$"  # the first 16 digits of the video's digest
@@ -96,7 +96,7 @@ def _may_precede_manifest(name: str) -> bool:
     return name in _PRIVATE or name == "plan.parquet" or is_partial
 
 
-def sweep(layout: CacheLayout) -> None:
+def remove_leftovers(layout: CacheLayout) -> None:
     """Remove what killed writers left. The caller holds the lock, so no writer is alive."""
     shutil.rmtree(layout.staging, ignore_errors=True)
     for name in list_tree(layout).files:
@@ -115,7 +115,9 @@ def check_teachers(teachers: Mapping[str, TeacherRecord]) -> None:
             )
 
 
-def check_same(manifest: CacheManifest, sampling: SamplingConfig, unit_rows: int | None) -> None:
+def check_same_settings(
+    manifest: CacheManifest, sampling: SamplingConfig, unit_rows: int | None
+) -> None:
     """Raise CacheMismatchError if the cache has another sampling or unit size."""
     if manifest.sampling != sampling:
         raise CacheMismatchError(
@@ -149,7 +151,7 @@ def check_same_teacher(stored: TeacherRecord, requested: TeacherRecord) -> None:
         )
 
 
-def read_sound_plan(layout: CacheLayout, manifest: CacheManifest) -> tuple[UnitPlan, PlanSummary]:
+def read_valid_plan(layout: CacheLayout, manifest: CacheManifest) -> tuple[UnitPlan, PlanSummary]:
     """The plan that the manifest names. Raises CacheCorruptError if it differs or is damaged."""
     table = read_table(layout.plan, PLAN_SCHEMA)
     found, pinned = plan_summary(table), manifest.plan
@@ -211,7 +213,7 @@ def open_plan(
     the cache in several runs.
     """
     try:
-        return *read_sound_plan(layout, manifest), ""
+        return *read_valid_plan(layout, manifest), ""
     except CacheCorruptError as error:
         problem = error.problem
     plan = plan_units(videos, manifest.row_space.capacity)

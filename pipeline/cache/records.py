@@ -31,7 +31,10 @@ _RESTORE_COMMIT = (
 
 
 def read_manifest(layout: CacheLayout) -> CacheManifest:
-    """Raises CacheCorruptError if it is missing, damaged or of another format version."""
+    """The manifest of a cache.
+
+    Raises CacheCorruptError if it is missing, damaged or of another format version.
+    """
     missing = "not a target cache, or its manifest is missing"
     manifest = read_record(
         layout.manifest, CacheManifest, error=CacheCorruptError, remedy=_RESTORE, missing=missing
@@ -42,7 +45,10 @@ def read_manifest(layout: CacheLayout) -> CacheManifest:
 
 
 def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
-    """Raises CacheCorruptError if it is damaged or its fingerprint is not that of its identity."""
+    """The record of one teacher.
+
+    Raises CacheCorruptError if it is damaged or its fingerprint is not that of its identity.
+    """
     path = layout.teacher_record(teacher_id)
     record = read_record(
         path,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from distinit.pipeline.cache.damage import forget_units, teachers_without
+from distinit.pipeline.cache.damage import remove_commits, summaries_without
 from distinit.pipeline.cache.fence import lower_fence, raise_fence
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest
@@ -38,11 +38,11 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
             report = verify_cache(root, on_unit=on_unit)
             if report.damaged_units:
                 manifest = read_manifest(layout)
-                teachers = teachers_without(manifest, report.damaged_units)
+                teachers = summaries_without(manifest, report.damaged_units)
                 unfinished = {"complete": False, "content_digest": "", "teachers": teachers}
                 write_record(manifest.model_copy(update=unfinished), layout.manifest)
                 layout.checksums.unlink(missing_ok=True)
-                forget_units(layout, report.damaged_units)
+                remove_commits(layout, report.damaged_units)
         finally:
             lower_fence(layout.fence)
     own = (layout.lock.name, layout.fence.name)  # of this process, not of another writer

@@ -142,7 +142,7 @@ class CacheState:
 
 @dataclass(slots=True)
 class CommitReader:
-    """Reads commit records and keeps them in memory until their files change, or ``forget``."""
+    """Reads commit records and keeps them in memory until their files change, or ``clear``."""
 
     layout: CacheLayout
     _read: dict[tuple[str, int], tuple[tuple[int, ...], UnitCommit]] = field(default_factory=dict)
@@ -160,7 +160,7 @@ class CommitReader:
         self._read[record.id, unit] = stamp, commit
         return commit
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Free the memory of all records: about a kilobyte per video."""
         self._read.clear()
 

@@ -140,9 +140,8 @@ class UnitBuffer:
     def __init__(self, unit: int, capacity: int, teachers: Sequence[TeacherRecord]) -> None:
         self.unit = unit
         self._capacity = capacity
-        self._videos: list[
-            tuple[str, str]
-        ] = []  # (video_id, time_base); ``_video`` holds positions in it
+        self._videos: list[tuple[str, str]] = []  # (video_id, time_base)
+        # Of each row: its position in ``_videos``.
         self._video = np.full(capacity, _UNUSED, np.int32)
         self._frame_index = np.zeros(capacity, np.int64)
         self._pts = np.zeros(capacity, np.int64)

@@ -19,14 +19,21 @@ from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["REMEDY", "answered_rows", "check_confidence", "read_confidence", "read_frames"]
+__all__ = [
+    "REMEDY",
+    "answered_rows",
+    "check_confidence",
+    "contradiction",
+    "read_confidence",
+    "read_frames",
+]
 
 REMEDY = (
     "run `distinit cache verify CACHE --repair`, then rerun the same `distinit extract`; or "
     "download the cache again"
 )
 _SLACK = 1e-3  # rounding may raise the entropy of a uniform distribution above ln(classes)
-_MOST_FRAMES = 1 << 31  # the index holds them in 32 bits
+_MAX_FRAMES = 1 << 31  # the index holds them in 32 bits
 
 
 def read_frames(layout: CacheLayout, commit: UnitCommit, capacity: int) -> pa.Table:
@@ -35,7 +42,7 @@ def read_frames(layout: CacheLayout, commit: UnitCommit, capacity: int) -> pa.Ta
     table = _read_committed(layout, path, commit, FRAMES_SCHEMA)
     _check_rows(table, commit.unit, capacity, path)
     index_N = column(table, "frame_index")
-    _check_range(index_N, "frame_index", 0, _MOST_FRAMES - 1, path)
+    _check_range(index_N, "frame_index", 0, _MAX_FRAMES - 1, path)
     return table
 
 
@@ -84,10 +91,10 @@ def _read_committed(
     found = hashlib.sha256(data).hexdigest()
     if (len(data), found) != (entry.size, entry.sha256):
         expected = f"{entry.size} bytes, sha256 {entry.sha256}"
-        raise _contradiction(path, expected, f"{len(data)} bytes, sha256 {found}")
+        raise contradiction(path, expected, f"{len(data)} bytes, sha256 {found}")
     table = parse_table(data, schema, path)
     if table.num_rows != commit.rows:
-        raise _contradiction(path, f"{commit.rows} rows", f"{table.num_rows} rows")
+        raise contradiction(path, f"{commit.rows} rows", f"{table.num_rows} rows")
     return table
 
 
@@ -96,14 +103,14 @@ def _read_inside(root: Path, path: Path, size: int) -> bytes:
         return read_inside(root, path, size)
     except OSError as error:
         found = error.strerror
-        raise _contradiction(path, f"{size} bytes, as committed", found) from error
+        raise contradiction(path, f"{size} bytes, as committed", found) from error
 
 
 def _check_rows(table: pa.Table, unit: int, capacity: int, path: Path) -> None:
     row_N = column(table, "row")
     inside = (row_N // capacity == unit).all() and (np.diff(row_N) > 0).all()
     if not inside:
-        raise _contradiction(path, f"ascending rows of {unit_name(unit)}", "other rows")
+        raise contradiction(path, f"ascending rows of {unit_name(unit)}", "other rows")
 
 
 def _check_range(
@@ -118,7 +125,8 @@ def _check_range(
         )
 
 
-def _contradiction(path: Path, expected: str, found: str | None) -> CacheCorruptError:
+def contradiction(path: Path, expected: str, found: str | None) -> CacheCorruptError:
+    """The error for a file of a unit that does not match the records of the cache."""
     return CacheCorruptError(
         f"{path} contradicts the records of the cache",
         expected=expected,

@@ -17,7 +17,7 @@ from distinit.pipeline.cache.arrays import metadata_bytes
 from distinit.pipeline.cache.cards import names_of_units, published_names
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.opening import read_sound_plan
+from distinit.pipeline.cache.opening import read_valid_plan
 from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.plan import UnitPlan
 from distinit.pipeline.cache.records import (
@@ -29,7 +29,7 @@ from distinit.pipeline.cache.records import (
 from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
 from distinit.pipeline.cache.tree import Tree, list_tree
 from distinit.pipeline.cache.unit_check import UnitChecker
-from distinit.pipeline.cache.whole_check import checksum_problems, missing_rows, record_problems
+from distinit.pipeline.cache.whole_check import checksum_problems, record_problems, row_problems
 from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import read_bounded, sha256_file
 from distinit.schemas.errors import DistInitError
@@ -88,9 +88,7 @@ class _Verification:
     on_unit: Callable[[int, int], None] | None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    hashed: dict[str, str] = field(
-        default_factory=dict
-    )  # relative path -> sha256 of the file on disk
+    hashed: dict[str, str] = field(default_factory=dict)  # path -> sha256 of the file on disk
     damaged: set[str] = field(default_factory=set)  # files that differ from their commit
     damaged_units: set[tuple[str, int]] = field(default_factory=set)
     all_read: bool = True  # every record could be read
@@ -147,7 +145,7 @@ class _Verification:
     def _check_cache(self, tree: Tree, manifest: CacheManifest) -> tuple[CacheState | None, str]:
         """The part of the state that can be read, and its content digest."""
         records = self._read_teachers(manifest)
-        pair = self._attempt(partial(read_sound_plan, self.layout, manifest))
+        pair = self._attempt(partial(read_valid_plan, self.layout, manifest))
         if pair is None:
             return None, ""
         plan, pinned = pair
@@ -222,7 +220,9 @@ class _Verification:
         self.damaged |= expected - present
         self.problems += [f"{name}: missing" for name in sorted(expected - present)]
         if complete:
-            extra = [name for name in sorted(present - expected) if not self._may_be(name, state)]
+            extra = [
+                name for name in sorted(present - expected) if not self._may_belong(name, state)
+            ]
             self.problems += [f"{name}: not part of the cache, remove it" for name in extra]
         for name, record in state.records.items():
             for spec in array_specs(record.encoding, record.identity.classes) if complete else ():
@@ -244,7 +244,7 @@ class _Verification:
             if self.damaged & commit.files.keys()
         }
 
-    def _may_be(self, name: str, state: CacheState) -> bool:
+    def _may_belong(self, name: str, state: CacheState) -> bool:
         """Whether a file may belong to a teacher or unit whose record cannot be read."""
         teacher = name.split("/")[1] if name.startswith("teachers/") else ""
         if teacher and teacher not in state.records:
@@ -304,7 +304,7 @@ class _Verification:
             if self.on_unit is not None:
                 self.on_unit(unit + 1, state.plan.units)
         if not self.damaged_units:
-            self.problems += missing_rows(state, checker.rows_of_video)
+            self.problems += row_problems(state, checker.rows_of_video)
 
 
 def _in_one_line(error: DistInitError) -> str:

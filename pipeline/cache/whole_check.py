@@ -18,7 +18,7 @@ from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import CacheManifest, PlanSummary
 from distinit.schemas.tables import VIDEOS_SCHEMA
 
-__all__ = ["checksum_problems", "missing_rows", "record_problems"]
+__all__ = ["checksum_problems", "record_problems", "row_problems"]
 
 _MAX_CHECKSUM_BYTES = 1 << 30  # 130 bytes per file
 _LINE = re.compile(rb"[0-9a-f]{64}  [^\r\n]+")
@@ -124,8 +124,8 @@ def checksum_problems(
     ]
 
 
-def missing_rows(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:
-    """Videos whose number of rows is not that of their outcome; failed videos have none."""
+def row_problems(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:
+    """One line per video whose number of rows is not that of its outcome; failed ones have none."""
     problems = []
     for video_id, outcome in state.decoded.items():
         rows, recorded = rows_of_video.get(video_id, 0), outcome.rows

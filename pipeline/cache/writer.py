@@ -11,7 +11,7 @@ from typing import Any
 from distinit.pipeline.cache.arrays import write_array_metadata
 from distinit.pipeline.cache.cards import write_cards
 from distinit.pipeline.cache.confidence import fidelity_report
-from distinit.pipeline.cache.damage import find_damage, forget_units, teachers_without
+from distinit.pipeline.cache.damage import find_damage, remove_commits, summaries_without
 from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
 from distinit.pipeline.cache.fence import lower_fence, raise_fence
@@ -19,14 +19,14 @@ from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import (
     check_content,
-    check_same,
+    check_same_settings,
     check_same_teacher,
     check_teachers,
     create_cache,
     open_plan,
-    read_sound_plan,
     read_teachers,
-    sweep,
+    read_valid_plan,
+    remove_leftovers,
 )
 from distinit.pipeline.cache.plan import (
     PlannedRows,
@@ -59,7 +59,7 @@ def read_cache_plan(root: Path) -> UnitPlan | None:
     if not layout.manifest.exists():
         return None
     with suppress(CacheCorruptError):
-        return read_sound_plan(layout, read_manifest(layout))[0]
+        return read_valid_plan(layout, read_manifest(layout))[0]
     return None
 
 
@@ -131,9 +131,9 @@ class CacheWriter:
             fence = raise_fence(layout.fence)
             if not layout.manifest.exists():
                 create_cache(layout, videos, sampling, unit_rows)
-            sweep(layout)
+            remove_leftovers(layout)
             manifest = read_manifest(layout)
-            check_same(manifest, sampling, unit_rows)
+            check_same_settings(manifest, sampling, unit_rows)
             records, repairs = read_teachers(layout, manifest, teachers)
             for name in records.keys() & teachers.keys():
                 check_same_teacher(records[name], teachers[name])
@@ -165,16 +165,16 @@ class CacheWriter:
         if plan != self.plan:
             self._mark_incomplete()
             self._put_plan(plan)
-        self._forget_unanswered()
+        self._requeue_unanswered()
 
-    def _forget_unanswered(self) -> None:
-        """Mark units of which videos were gone and are back, so that they are extracted again."""
-        back = {v for v, entry in self.plan.latest.items() if entry.in_corpus} - self._absent
-        due = self.state().unanswered_units(back)
+    def _requeue_unanswered(self) -> None:
+        """Mark units for extraction that lack outputs for videos that were gone and came back."""
+        returned = {v for v, entry in self.plan.latest.items() if entry.in_corpus} - self._absent
+        due = self.state().unanswered_units(returned)
         if units := {(name, unit) for name, unit in due if name in self._requested}:
             self._mark_incomplete()
-            self._change(teachers=teachers_without(self.manifest, units))
-            forget_units(self.layout, units)
+            self._change(teachers=summaries_without(self.manifest, units))
+            remove_commits(self.layout, units)
 
     def pending_groups(self) -> tuple[GroupSpec, ...]:
         """The unit groups that are missing for the requested teachers, in unit order."""
@@ -185,8 +185,8 @@ class CacheWriter:
         for group in self.plan.groups:
             for video in group.videos:
                 entries[video.video_id] = entries.get(video.video_id, 0) + 1
-            have = [name for name, units in committed.items() if units.issuperset(group.unit_range)]
-            missing = tuple(self.records[name] for name in self._requested if name not in have)
+            done = [name for name, units in committed.items() if units.issuperset(group.unit_range)]
+            missing = tuple(self.records[name] for name in self._requested if name not in done)
             if not missing:
                 continue
             stuck = {v.video_id for v in group.videos if entries[v.video_id] > _SPILLS_ALLOWED}
@@ -202,9 +202,9 @@ class CacheWriter:
                 ),
                 gone=self._absent.intersection(v.video_id for v in group.videos),
             )
-            specs.append(self._with_known(spec, have[0]) if have else spec)
+            specs.append(self._with_known(spec, done[0]) if done else spec)
         if specs:
-            self._read.forget()  # workers need the memory
+            self._read.clear()  # workers need the memory
             self._state = None
         return tuple(specs)
 
@@ -289,7 +289,7 @@ class CacheWriter:
         check_content(self.layout, before, self.manifest)
         write_record(self.manifest, self.layout.manifest)
         if complete:
-            sweep(self.layout)
+            remove_leftovers(self.layout)
             write_cards(self.layout, self.manifest, state)
         return self.manifest
 
@@ -308,8 +308,8 @@ class CacheWriter:
         if not damage:
             return
         units = {(found.teacher_id, found.unit) for found in damage}
-        self._change(teachers=teachers_without(self.manifest, units))
-        forget_units(self.layout, units)
+        self._change(teachers=summaries_without(self.manifest, units))
+        remove_commits(self.layout, units)
         remedies = {True: "it is extracted again", False: "name this teacher to extract it again"}
         self.repairs += tuple(
             f"{found}; {remedies[found.teacher_id in self._requested]}" for found in damage
@@ -319,18 +319,18 @@ class CacheWriter:
         """Add new videos and teachers; completes an addition that was interrupted."""
         planned = self.plan.latest
         self._extend([video for video in videos if video.file.video_id not in planned])
-        fresh = {name: r for name, r in teachers.items() if name not in self.records}
-        for name, record in fresh.items():
+        added = {name: r for name, r in teachers.items() if name not in self.records}
+        for name, record in added.items():
             check_encoding(record.identity, record.encoding)
             self.layout.teacher(name)
-        if fresh or self.pending_groups():
+        if added or self.pending_groups():
             self._mark_incomplete()
-        for name, record in fresh.items():
+        for name, record in added.items():
             write_record(record, self.layout.teacher_record(name))
-        self.records |= fresh
+        self.records |= added
         self._size_arrays()
         if (
-            fresh
+            added
             or self.manifest.plan != self._plan_summary
             or self.manifest.row_space.units != self.plan.units
         ):
@@ -352,9 +352,9 @@ class CacheWriter:
         self.plan, self._plan_summary = plan, summary
         self._size_arrays()
         latest = plan.latest.values()
-        here = sum(entry.in_corpus for entry in latest)
+        present = sum(entry.in_corpus for entry in latest)
         digest = corpus_digest(entry.digest for entry in latest)
-        corpus = {"digest": digest, "videos": here, "gone": len(latest) - here}
+        corpus = {"digest": digest, "videos": present, "gone": len(latest) - present}
         self._change(
             plan=summary,
             corpus=self.manifest.corpus.model_copy(update=corpus),

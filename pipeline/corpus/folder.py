@@ -14,8 +14,8 @@ __all__ = [
     "VIDEO_EXTENSIONS",
     "FolderListing",
     "LeftOut",
+    "count_left_out",
     "is_video",
-    "left_out_of",
     "walk_folder",
 ]
 
@@ -59,7 +59,7 @@ def is_video(name: str) -> bool:
     return _extension(name) in VIDEO_EXTENSIONS
 
 
-def left_out_of(names: list[str]) -> LeftOut:
+def count_left_out(names: list[str]) -> LeftOut:
     """Counts of files that are neither videos nor hidden, by extension."""
     return LeftOut(_most_common(Counter(_extension(name) for name in names)))
 

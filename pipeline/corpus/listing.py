@@ -12,8 +12,8 @@ from pathlib import Path
 from distinit.pipeline.corpus.folder import (
     VIDEO_EXTENSIONS,
     LeftOut,
+    count_left_out,
     is_video,
-    left_out_of,
     walk_folder,
 )
 from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
@@ -24,6 +24,7 @@ from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.progress import Progress
 from distinit.schemas.corpus import SpoolConfig, VideoFile
 from distinit.schemas.errors import CorpusError
+from distinit.schemas.wording import first_names
 
 __all__ = [
     "VIDEO_EXTENSIONS",
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 _ID_DIGITS = 16
-_SHOWN = 5
 _NOT_TEXT = "its name is not UTF-8 text: rename it"
 
 
@@ -83,7 +83,7 @@ class Corpus:
             raise CorpusError(
                 f"{len(self.unavailable)} of the videos cannot be read or fetched",
                 expected="a readable video behind every name",
-                found=_first(f"{path} ({why})" for path, why in self.unavailable.items()),
+                found=first_names(f"{path} ({why})" for path, why in self.unavailable.items()),
                 remedy="check them, the credentials and the network, or leave them out",
             )
 
@@ -126,10 +126,10 @@ def list_corpus(
     known = known or {}
     paths = [path for path in found.paths if path not in found.urls]
     local, unreadable = hash_local(found.root, paths, known)
-    remote, unreachable = hash_remote(videos, known, visit, progress, alone=not local)
+    remote, unreachable = hash_remote(videos, known, visit, progress, all_remote=not local)
     unavailable = dict(sorted({**found.refused, **unreadable, **unreachable}.items()))
     if not (local or remote):
-        raise _cannot_be_read(found.root, unavailable)
+        raise _unreadable_error(found.root, unavailable)
     files, copies = _without_duplicates(found.root, [*local, *remote], known)
     copies += [Duplicate(path, path) for path in found.repeated]
     copies.sort(key=lambda copy: (copy.path, copy.of))
@@ -150,7 +150,7 @@ def list_files(
     files, problems = hash_local(root, paths, known or {})
     problems |= {_escaped(path): _NOT_TEXT for path in paths if not _is_text(path)}
     if problems:
-        raise _cannot_be_read(root, problems)
+        raise _unreadable_error(root, problems)
     return Corpus(root, tuple(_with_ids(files)), VideoSource(root))
 
 
@@ -160,7 +160,7 @@ def find_videos(source: str) -> FoundVideos:
     Raises CorpusError.
     """
     if is_url(source):
-        return _found_remote(source)
+        return _find_remote_videos(source)
     path = Path(source)
     try:
         mode = path.stat().st_mode
@@ -172,9 +172,9 @@ def find_videos(source: str) -> FoundVideos:
             remedy="check the path",
         ) from error
     if stat.S_ISDIR(mode):
-        return _found_folder(path)
+        return _find_in_folder(path)
     if path.suffix.lower() in LIST_FORMATS:
-        return _found(path.parent, read_list(path), source)
+        return _from_entries(path.parent, read_list(path), source)
     raise CorpusError(
         f"{source} is not a list of videos",
         expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
@@ -183,28 +183,28 @@ def find_videos(source: str) -> FoundVideos:
     )
 
 
-def _found_folder(root: Path) -> FoundVideos:
+def _find_in_folder(root: Path) -> FoundVideos:
     listing = walk_folder(root)
     if not listing.paths:
-        raise _no_videos(str(root), listing.left_out)
+        raise _no_videos_error(str(root), listing.left_out)
     texts = tuple(path for path in listing.paths if _is_text(path))
     refused = {_escaped(path): _NOT_TEXT for path in listing.paths if not _is_text(path)}
     return FoundVideos(root, texts, {}, refused=refused, left_out=listing.left_out)
 
 
-def _found_remote(url: str) -> FoundVideos:
+def _find_remote_videos(url: str) -> FoundVideos:
     if is_video(public_url(url)):
-        return _found(Path(), [url], url)
+        return _from_entries(Path(), [url], url)
     listed = find_remote(url)
-    left_out = left_out_of([public_url(u) for u in listed if not is_video(public_url(u))])
+    left_out = count_left_out([public_url(u) for u in listed if not is_video(public_url(u))])
     videos = [found for found in listed if is_video(public_url(found))]
-    return replace(_found(Path(), videos, url, left_out), left_out=left_out)
+    return replace(_from_entries(Path(), videos, url, left_out), left_out=left_out)
 
 
-def _found(
+def _from_entries(
     root: Path, entries: Sequence[str], source: str, left_out: LeftOut | None = None
 ) -> FoundVideos:
-    """Paths as they are stored, and for each URL without credentials the full one."""
+    """The videos that a list of paths and URLs names; ``root``: the folder of relative paths."""
     urls: dict[str, str] = {}
     paths: Counter[str] = Counter()
     repeated: list[str] = []
@@ -218,7 +218,9 @@ def _found(
             urls[name] = entry
             repeated += [name] * (times - 1)
     if not (paths or urls):
-        raise _no_videos(public_url(source) if is_url(source) else source, left_out or LeftOut())
+        raise _no_videos_error(
+            public_url(source) if is_url(source) else source, left_out or LeftOut()
+        )
     repeated += [path for path, times in paths.items() for _ in range(times - 1)]
     return FoundVideos(root, tuple(sorted(paths.keys() | urls.keys())), urls, tuple(repeated))
 
@@ -263,7 +265,7 @@ def _with_ids(files: Iterable[VideoFile]) -> Iterator[VideoFile]:
             yield replace(file, video_id=f"{prefix}-{number}" if number else prefix)
 
 
-def _no_videos(source: str, left_out: LeftOut) -> CorpusError:
+def _no_videos_error(source: str, left_out: LeftOut) -> CorpusError:
     others = ", ".join(f"{kind} {number}" for kind, number in left_out.others.items())
     return CorpusError(
         f"no videos in {source}",
@@ -273,11 +275,11 @@ def _no_videos(source: str, left_out: LeftOut) -> CorpusError:
     )
 
 
-def _cannot_be_read(root: Path, problems: Mapping[str, str]) -> CorpusError:
+def _unreadable_error(root: Path, problems: Mapping[str, str]) -> CorpusError:
     return CorpusError(
         f"{len(problems)} of the listed videos cannot be read",
         expected=f"readable files below {root}",
-        found=_first(f"{path} ({why})" for path, why in problems.items()),
+        found=first_names(f"{path} ({why})" for path, why in problems.items()),
         remedy="restore these files or make them readable, or leave them out",
     )
 
@@ -301,9 +303,3 @@ def _is_text(path: str) -> bool:
 
 def _escaped(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
-
-
-def _first(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

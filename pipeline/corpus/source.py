@@ -19,8 +19,8 @@ from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 __all__ = ["VideoSource", "hash_remote"]
 
 _THREADS = 4
-_GIVE_UP = 16  # failures without any success: then the reason is not the videos
-_SHOWN = 3
+_MAX_FIRST_FAILURES = 16  # without any success, the videos are not the reason
+_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,16 @@ def hash_remote(
     visit: Callable[[str, Path], None] | None = None,
     progress: Progress | None = None,
     *,
-    alone: bool = True,
+    all_remote: bool = True,
 ) -> tuple[list[VideoFile], dict[str, str]]:
     """Download and hash every remote video of ``source``, unless ``known`` has its version.
 
     Returns the videos, without ids, and a reason for each path that can neither be fetched nor
     is known. ``visit`` is called with the digest and the local path of each downloaded video.
 
-    Raises CorpusError if none can be fetched, or if the first 16 attempts all fail. ``alone`` is
-    False if there are local videos too: then fewer than 16 failures are not an error.
+    Raises CorpusError if none can be fetched, or if the first 16 attempts all fail.
+    ``all_remote`` is False if there are local videos too: then fewer than 16 failures are not an
+    error.
     """
     problems: dict[str, str] = {}
     files: list[VideoFile] = []
@@ -94,7 +95,9 @@ def hash_remote(
                     files.append(found)
                 else:
                     problems[path] = found
-                enough = min(_GIVE_UP, len(futures)) if alone else _GIVE_UP
+                enough = (
+                    min(_MAX_FIRST_FAILURES, len(futures)) if all_remote else _MAX_FIRST_FAILURES
+                )
                 if len(problems) == enough and not files:
                     raise _none_fetched(problems, len(futures))
                 progress.advance(1, failed=len(problems))
@@ -106,7 +109,7 @@ def hash_remote(
 
 
 def _none_fetched(problems: Mapping[str, str], videos: int) -> CorpusError:
-    reasons = Counter(problems.values()).most_common(_SHOWN)
+    reasons = Counter(problems.values()).most_common(_REASONS_SHOWN)
     return CorpusError(
         f"none of the {videos} videos at URLs can be fetched"
         if len(problems) == videos

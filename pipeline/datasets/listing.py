@@ -17,11 +17,10 @@ from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
 from distinit.schemas.run import DatasetRecord, DatasetVideo
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, first_names
 
 __all__ = ["known_files", "leaked_videos", "list_dataset"]
 
-_SHOWN = 5
 _OFFICIAL = ("hmdb51", "ucf101")
 
 
@@ -107,7 +106,8 @@ def _subset_folders(root: Path) -> SplitLists:
             raise DatasetError(
                 f"{root} has no folder {subset}",
                 expected="train/CLASS/VIDEO and test/CLASS/VIDEO, or split lists",
-                found=_first(sorted(path.name for path in root.iterdir())) or "an empty folder",
+                found=first_names(sorted(path.name for path in root.iterdir()))
+                or "an empty folder",
                 remedy="set --splits to a folder of HMDB-51 or UCF-101 lists, or to a CSV file",
             )
         for path in sorted((root / subset).glob("*/*")):
@@ -125,7 +125,7 @@ def _refuse_missing(root: Path, videos: Iterable[LabelledPath]) -> None:
         raise DatasetError(
             f"{len(missing)} of {len(listed)} videos of the dataset are missing from {root}",
             expected="CLASS/VIDEO below the dataset's root, as in the split lists",
-            found=f"missing: {_first(missing)}",
+            found=f"missing: {first_names(missing)}",
             remedy="unpack the whole dataset, or set --dataset to the folder of class folders",
         )
 
@@ -141,12 +141,6 @@ def _refuse_leaks(leaks: tuple[Leak, ...]) -> None:
     if leaks:
         raise DatasetError(
             f"the training and test sets share {counted(len(leaks), 'video')}, byte for byte",
-            found=_first(f"{leak.test} = {leak.train}" for leak in leaks),
+            found=first_names(f"{leak.test} = {leak.train}" for leak in leaks),
             remedy="remove one video of each pair: otherwise the accuracy would be overestimated",
         )
-
-
-def _first(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from distinit.pipeline.storage import read_bounded
 from distinit.schemas.errors import DatasetError
+from distinit.schemas.wording import first_names
 
 __all__ = ["LabelledPath", "SplitLists", "check_classes", "read_splits"]
 
@@ -27,7 +28,6 @@ _HMDB_SUBSETS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
 _MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes about 100 MB
 _MAX_LINE = 8_192  # characters: twice the longest path
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_SHOWN = 5
 _CSV_SUBSETS: dict[str, Subset | None] = {"train": "train", "test": "test", "unused": None}
 
 
@@ -246,19 +246,13 @@ def check_classes(lists: SplitLists, source: Path) -> None:
         raise DatasetError(
             f"train and test in {source} have different classes",
             expected="videos of the same classes in both",
-            found=f"not in train: {_first(sorted(classes - train)) or 'none'}; "
-            f"not in test: {_first(sorted(classes - test)) or 'none'}",
+            found=f"not in train: {first_names(sorted(classes - train)) or 'none'}; "
+            f"not in test: {first_names(sorted(classes - test)) or 'none'}",
             remedy="add videos of each class to both, or leave the class out",
         )
     if len(classes) == 1:
         raise DatasetError(
             f"the dataset in {source} has only one class",
             expected="at least two classes",
-            found=_first(classes),
+            found=first_names(classes),
         )
-
-
-def _first(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

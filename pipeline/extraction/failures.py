@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted, first_lines, one_line
 
 __all__ = ["damage_lines", "failure_lines"]
 
@@ -28,12 +28,8 @@ def damage_lines(damaged: Mapping[str, str], concealed: Mapping[str, str]) -> li
 def _listed(problems: Mapping[str, str], kind: str) -> list[str]:
     if not problems:
         return []
-    lines = [f"{counted(len(problems), 'video')} {kind}:"]
-    shown = sorted(problems.items())[:_SHOWN]
-    lines += [f"  {one_line(path)}: {one_line(problem)}" for path, problem in shown]
-    if len(problems) > len(shown):
-        lines.append(f"  ... {len(problems) - len(shown)} more; --json lists all")
-    return lines
+    lines = [f"{one_line(path)}: {one_line(text)}" for path, text in sorted(problems.items())]
+    return [f"{counted(len(problems), 'video')} {kind}:", *first_lines(lines, _SHOWN)]
 
 
 def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:

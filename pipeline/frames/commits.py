@@ -1,4 +1,4 @@
-"""Reads and validates the records of a frame store, one in memory at a time, and file sizes."""
+"""Reads and validates the records of a frame store, and checks the sizes of its files."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ def commits_key(layout: StoreLayout, units: Iterable[int]) -> str:
 
 
 def read_commits(layout: StoreLayout, units: Iterable[int]) -> Iterator[StoreCommit]:
-    """Yield the commit records of ``units``. Raises FrameStoreError if one is damaged."""
+    """Yield the commit records of ``units``, with one in memory at a time.
+
+    Raises FrameStoreError if one is damaged.
+    """
     return (read_commit(layout, unit) for unit in units)
 
 

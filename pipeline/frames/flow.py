@@ -14,17 +14,17 @@ __all__ = [
     "ZERO_LEVEL",
     "farneback",
     "flow_step",
+    "import_opencv",
     "levels_of_flow",
-    "opencv",
     "opencv_version",
 ]
 
 ZERO_LEVEL = 128
-STEPS = 127  # on either side of zero, so that opposite motions have exactly opposite levels
+_STEPS = 127  # on either side of zero, so that opposite motions have exactly opposite levels
 
 
-def opencv() -> Any:
-    """The module ``cv2``, limited to one thread. Raises ConfigError if it is not installed."""
+def import_opencv() -> Any:
+    """Import ``cv2``, limited to one thread. Raises ConfigError if it is not installed."""
     try:
         import cv2
     except ImportError as error:
@@ -40,7 +40,7 @@ def opencv() -> Any:
 
 def opencv_version() -> str:
     """The version of OpenCV, such as 5.0.0. Raises ConfigError if it is not installed."""
-    return str(opencv().__version__)
+    return str(import_opencv().__version__)
 
 
 def farneback(frames_NHWC: np.ndarray, spec: FlowSpec) -> np.ndarray:
@@ -49,7 +49,7 @@ def farneback(frames_NHWC: np.ndarray, spec: FlowSpec) -> np.ndarray:
     Returns float32 [N-1, H, W, 2]: motion in x and y, in pixels. Raises ConfigError if OpenCV is
     not installed.
     """
-    cv2 = opencv()
+    cv2 = import_opencv()
     gray = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames_NHWC]
     flows = [
         cv2.calcOpticalFlowFarneback(
@@ -71,11 +71,11 @@ def farneback(frames_NHWC: np.ndarray, spec: FlowSpec) -> np.ndarray:
 
 def levels_of_flow(flow_NHW2: np.ndarray, flow_range: float) -> np.ndarray:
     """Levels (uint8, 1 .. 255) of motion in pixels, which is clipped to ``flow_range``."""
-    steps = np.rint(flow_NHW2 * (STEPS / flow_range)).clip(-STEPS, STEPS)
+    steps = np.rint(flow_NHW2 * (_STEPS / flow_range)).clip(-_STEPS, _STEPS)
     levels: np.ndarray = (steps + ZERO_LEVEL).astype(np.uint8)
     return levels
 
 
 def flow_step(flow_range: float) -> float:
     """Motion in pixels per frame between two adjacent levels."""
-    return flow_range / STEPS
+    return flow_range / _STEPS

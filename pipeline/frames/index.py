@@ -137,9 +137,9 @@ class DigestMap(Mapping[str, str]):
     def numbers_of(self, digests_N: np.ndarray) -> np.ndarray:
         """Numbers (int64 [N]) of the (first) videos with these digests (bytes); -1: not stored."""
         order_V = self._index.digest_order_V
-        position_N, known_N = find_texts(self._index.digests_V, digests_N, order_V)
+        position_N, found_N = find_texts(self._index.digests_V, digests_N, order_V)
         number_N = np.full(len(digests_N), -1, np.int64)
-        number_N[known_N] = order_V[position_N[known_N]]
+        number_N[found_N] = order_V[position_N[found_N]]
         return number_N
 
     def __iter__(self) -> Iterator[str]:

@@ -167,10 +167,8 @@ class FrameStore:
         if self._pid != os.getpid():
             self._reset_handles()
         height, width, components = self._jpeg_size(number)
-        video, max_bytes = (
-            video_checksum(video_id),
-            _HEADER_BYTES + _BYTES_PER_PIXEL * height * width,
-        )
+        video = video_checksum(video_id)
+        max_bytes = _HEADER_BYTES + _BYTES_PER_PIXEL * height * width
         located = zip(unit_N.tolist(), row_N.tolist(), frame_N.tolist(), strict=True)
         with self._lock:
             jpegs = [self._unit(u).jpeg(row, video, frame, max_bytes) for u, row, frame in located]

@@ -117,7 +117,7 @@ def _continues(before: VideoRows, rows: VideoRows) -> bool:
 
 
 def without_videos(file: RowFile, dropped: set[str]) -> RowFile:
-    """Replace a closed row file by a copy without the videos in ``dropped``."""
+    """Replace a closed row file with a copy that lacks the videos in ``dropped``."""
     kept = RowFile(file.final_path)
     try:
         with pa.memory_map(str(file.path)) as source:

@@ -250,7 +250,7 @@ class UnitFrameWriter:
             )
 
     def set_fps(self, video_id: str, fps: float) -> None:
-        """Replace the frame rate passed to ``append``, by the one measured while decoding."""
+        """Replace the frame rate passed to ``append`` with the one measured while decoding."""
         self._fps[video_id] = fps
 
     def note_damage(self, video_id: str, digest: str, damage: str) -> None:

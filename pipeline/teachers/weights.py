@@ -18,6 +18,7 @@ from distinit.pipeline.pickled import (
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.tensors import read_shapes, read_tensors
 from distinit.schemas.errors import WeightsError
+from distinit.schemas.wording import first_names
 
 __all__ = [
     "StateDict",
@@ -34,7 +35,7 @@ _WRAPPER_KEYS = ("state_dict", "model")
 _WRAPPER_PARTS = frozenset({"module", "_orig_mod"})
 """Parts of key names that DataParallel and torch.compile add."""
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")
-_SHOWN = 3
+_NAMES_SHOWN = 3
 
 
 def checkpoints_dir() -> Path:
@@ -133,7 +134,11 @@ def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> 
         "other types": mistyped,
     }
     if any(findings.values()):
-        found = "; ".join(f"{what}: {_some(names)}" for what, names in findings.items() if names)
+        found = "; ".join(
+            f"{what}: {first_names(names, _NAMES_SHOWN)}"
+            for what, names in findings.items()
+            if names
+        )
         raise WeightsError(
             f"the weights in {source} are those of another network",
             expected=f"the {len(expected)} tensors of {type(network).__name__}",
@@ -227,13 +232,9 @@ def _plain_name(name: str) -> str:
 
 def _describe(content: object) -> str:
     if isinstance(content, Mapping):
-        return f"a mapping with the keys {_some([str(k) for k in content])}" if content else "{}"
+        names = first_names(map(str, content), _NAMES_SHOWN)
+        return f"a mapping with the keys {names}" if content else "{}"
     return f"a {type(content).__name__}"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _first_line(error: Exception) -> str:

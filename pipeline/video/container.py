@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["asf_holes", "avi_ticks", "missing_end"]
+__all__ = ["asf_holes", "avi_ticks", "truncation_reason"]
 
 _HEAD_BYTES = 64 << 10
 _TS_PACKET_BYTES = 188
@@ -26,7 +26,7 @@ _ASF_BROADCAST = 1
 _ASF_PACKET_START = b"\x82\0\0"  # two bytes of error correction data, as every writer uses
 
 
-def missing_end(path: Path) -> str | None:
+def truncation_reason(path: Path) -> str | None:
     """Why the file is certainly truncated, or None. Raises OSError if it cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -43,7 +43,7 @@ def missing_end(path: Path) -> str | None:
             return None if ended else "the GIF has no end mark"
         if head[:4] == b"OggS":
             file.seek(max(0, size - _OGG_PAGE_BYTES))
-            return "it ends within an Ogg page" if _ends_in_page(file.read()) else None
+            return "it ends within an Ogg page" if _ends_within_page(file.read()) else None
     if _is_transport_stream(head) and size % _TS_PACKET_BYTES:
         return "it ends within a transport packet"
     return None
@@ -100,7 +100,7 @@ def _asf_packet_bytes(head: bytes) -> int:
     return least if least == most and least <= _HEAD_BYTES else 0
 
 
-def _ends_in_page(tail: bytes) -> bool:
+def _ends_within_page(tail: bytes) -> bool:
     """Whether the last Ogg page is incomplete."""
     page = tail[tail.rfind(b"OggS") :]
     if not page.startswith(b"OggS"):

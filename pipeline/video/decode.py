@@ -13,6 +13,13 @@ from typing import Self
 
 from distinit.pipeline.video.binary import find_ffmpeg, supports_cuda
 from distinit.pipeline.video.blocks import FrameBlock
+from distinit.pipeline.video.checks import (
+    check_ended,
+    check_file,
+    check_size,
+    damaged_error,
+    decode_error,
+)
 from distinit.pipeline.video.container import avi_ticks
 from distinit.pipeline.video.decode_process import (
     THUMBNAILS,
@@ -22,17 +29,9 @@ from distinit.pipeline.video.decode_process import (
 )
 from distinit.pipeline.video.hashing import perceptual_hash
 from distinit.pipeline.video.index import PacketTable
-from distinit.pipeline.video.probe import (
-    broken_file,
-    check_ended,
-    check_file,
-    check_size,
-    damaged_error,
-    decode_error,
-    find_main_stream,
-)
+from distinit.pipeline.video.probe import broken_file, find_main_stream
 from distinit.pipeline.video.verdict import (
-    MOST_COUNTED,
+    MAX_COUNTED_ERRORS,
     Damage,
     FFmpegLog,
     find_damage,
@@ -271,6 +270,6 @@ def _summary(frame_table: PacketTable, log: FFmpegLog, damage: Damage | None) ->
         time_base=str(frame_table.time_base),
         duration_seconds=seconds,
         fps=frame_table.count / seconds if seconds > 0 else 0.0,
-        decoder_errors=min(len(log.errors), MOST_COUNTED),
+        decoder_errors=min(len(log.errors), MAX_COUNTED_ERRORS),
         damage=damage,
     )

@@ -10,16 +10,16 @@ import numpy as np
 
 from distinit.pipeline.video.binary import FFmpeg
 from distinit.pipeline.video.blocks import FrameReader
+from distinit.pipeline.video.checks import too_many_frames
 from distinit.pipeline.video.command import DecodeOutputs, decode_command
 from distinit.pipeline.video.hashing import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
 from distinit.pipeline.video.index import PacketTable, StreamTables, TimestampList
 from distinit.pipeline.video.pipes import Pipe
-from distinit.pipeline.video.probe import too_many_frames
 from distinit.pipeline.video.process import FFmpegProcess
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["THUMBNAILS", "DecodeProcess", "DecodeRequest", "view_output"]
+__all__ = ["MAX_BLOCK_BYTES", "THUMBNAILS", "DecodeProcess", "DecodeRequest", "view_output"]
 
 # A block of 32 8K frames would take 3 GiB, and three blocks of a view can exist at a time.
 MAX_BLOCK_BYTES = 64 << 20

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import stat
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from distinit.pipeline.video.binary import FFmpeg, find_ffmpeg
+from distinit.pipeline.video.checks import (
+    check_ended,
+    check_file,
+    check_size,
+    damaged_error,
+    decode_error,
+    too_many_frames,
+)
 from distinit.pipeline.video.command import demux_all_command, demux_command
-from distinit.pipeline.video.container import asf_holes, missing_end
+from distinit.pipeline.video.container import asf_holes, truncation_reason
 from distinit.pipeline.video.index import PacketTable, StreamTables
 from distinit.pipeline.video.process import FFmpegProcess
 from distinit.pipeline.video.verdict import (
@@ -23,23 +28,11 @@ from distinit.pipeline.video.verdict import (
     no_frames_reason,
     read_log,
 )
-from distinit.schemas.errors import DecodeError, DecodeKilledError
 from distinit.schemas.video import DecodeConfig
 
-__all__ = [
-    "VideoProbe",
-    "broken_file",
-    "check_file",
-    "check_size",
-    "damaged_error",
-    "decode_error",
-    "find_main_stream",
-    "probe_video",
-]
+__all__ = ["VideoProbe", "broken_file", "find_main_stream", "probe_video"]
 
-_OUTSIDE_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _PACKETS = "packets"  # name of the output that lists packets
-_PARTIAL_REMEDY = "fetch or encode the file again, or leave it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,64 +98,11 @@ def _demux(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> tuple[StreamTabl
     return streams, log
 
 
-def decode_error(path: Path, reason: str, remedy: str | None = None) -> DecodeError:
-    """The error for one video: file name and reason. Reasons are stored, so no folder is named."""
-    return DecodeError(f"{path.name}: {reason}", remedy=remedy)
-
-
-def check_file(path: Path) -> None:
-    """Raise DecodeError unless ``path`` is a readable, regular, non-empty file."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise decode_error(path, f"cannot be opened: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise decode_error(path, "not a regular file")
-    if not os.access(path, os.R_OK):
-        raise decode_error(path, "cannot be opened: no permission to read it")
-    if found.st_size == 0:
-        raise decode_error(path, "the file is empty (0 bytes)", remedy=_PARTIAL_REMEDY)
-
-
-def check_size(path: Path, table: PacketTable, config: DecodeConfig) -> None:
-    """Raise DecodeError if frames are larger than ``config.max_pixels``, or have no size."""
-    if table.width < 1 or table.height < 1:
-        raise decode_error(path, "no picture size: the stream's parameters cannot be read")
-    if table.width * table.height > config.max_pixels:
-        raise decode_error(
-            path,
-            f"pictures of {table.width}x{table.height} are too large: "
-            f"more than max_pixels={config.max_pixels}",
-        )
-
-
-def too_many_frames(config: DecodeConfig) -> str:
-    """The text of a violation of ``max_frames``."""
-    return f"has more frames than max_frames={config.max_frames}"
-
-
-def check_ended(path: Path, violation: str | None, status: int, log: FFmpegLog) -> None:
-    """Raise DecodeError if a limit ended ffmpeg, or ffmpeg failed.
-
-    Raises DecodeKilledError if it was ended by a signal that this process did not send.
-    """
-    if violation is not None:
-        raise decode_error(path, violation)
-    sent = log.stop_signal if log.stop_signal is not None else -status
-    if sent in _OUTSIDE_SIGNALS:
-        name = signal.Signals(sent).name
-        raise DecodeKilledError(f"{path.name}: ffmpeg was ended from outside by {name}")
-    if status < 0:
-        raise decode_error(path, f"ffmpeg crashed with signal {-status}")
-    if status > 0:
-        raise decode_error(path, no_frames_reason(log))
-
-
 def broken_file(
     ffmpeg: FFmpeg, path: Path, config: DecodeConfig, log: FFmpegLog, packets: PacketTable
 ) -> str | None:
     """Why the file is truncated or has holes (point 5 of ``verdict``), or None."""
-    if reason := early_end(log) or missing_end(path):
+    if reason := early_end(log) or truncation_reason(path):
         return f"truncated: {reason}"
     if reason := asf_holes(path):
         return reason
@@ -173,11 +113,6 @@ def broken_file(
     if duration_gap(log.declared_seconds, reach, packets.count) is None:
         return None
     return f"truncated: {reach:.2f} s of the {log.declared_seconds:.2f} s that its header declares"
-
-
-def damaged_error(path: Path, text: str) -> DecodeError:
-    """The error for a damaged video that must not be kept."""
-    return decode_error(path, f"damaged: {text}", remedy=_PARTIAL_REMEDY)
 
 
 def _longest_reach_seconds(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> float:

@@ -10,9 +10,9 @@ from distinit.pipeline.video.index import PacketTable
 
 __all__ = ["Timeline", "timeline_of"]
 
-_EVEN_SHARE = 0.8  # of the intervals must be usual ones; else a long one is no sign of a gap
-_NEAR = 0.5  # an interval that differs by less than half from the usual one counts as usual
-_MOST_MISSING = 0.2  # of the frames; if more seem to be missing, the rate varies
+_MIN_USUAL_SHARE = 0.8  # of the intervals; with fewer usual ones, a long one is not a gap
+_TOLERANCE = 0.5  # an interval that differs by less than half from the usual one counts as usual
+_MAX_MISSING_SHARE = 0.2  # of the frames; if more seem to be missing, the rate varies
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ def timeline_of(packets: PacketTable) -> Timeline:
     if len(positive_N) == 0:
         return Timeline(even=False, frame_ticks=0.0, missing=0)
     usual = float(np.median(positive_N))
-    near_N = np.abs(interval_N - usual) <= _NEAR * usual
-    if near_N.mean() < _EVEN_SHARE:
+    near_N = np.abs(interval_N - usual) <= _TOLERANCE * usual
+    if near_N.mean() < _MIN_USUAL_SHARE:
         return Timeline(False, usual, _uneven(interval_N, duration_N))
     # The mean, not the median, because a clock of milliseconds rounds 33.3 to 33.
     frame = float(interval_N[near_N].mean())
@@ -53,4 +53,4 @@ def _uneven(interval_N: np.ndarray, duration_N: np.ndarray) -> int:
     if duration == 0 or (duration_N != duration).any():
         return 0
     missing = int(interval_N.sum()) // duration + 1 - len(duration_N)
-    return missing if 0 < missing <= _MOST_MISSING * len(duration_N) else 0
+    return missing if 0 < missing <= _MAX_MISSING_SHARE * len(duration_N) else 0

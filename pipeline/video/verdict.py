@@ -47,7 +47,7 @@ from distinit.pipeline.video.timeline import Timeline, timeline_of
 from distinit.schemas.wording import counted, one_line
 
 __all__ = [
-    "MOST_COUNTED",
+    "MAX_COUNTED_ERRORS",
     "Damage",
     "FFmpegLog",
     "duration_gap",
@@ -80,7 +80,7 @@ _HARMLESS = ("Referenced QT chapter track not found",)
 _TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel count (\d+)")
 _STOPPED = re.compile(r"^\[info\] Exiting normally, received signal (\d+)", re.MULTILINE)
 _NO_STREAM = "matches no streams"
-MOST_COUNTED = 1000
+MAX_COUNTED_ERRORS = 1000
 """Largest number of errors counted for one video; the middle of a long log is not kept."""
 
 _MESSAGE_CHARS = 160
@@ -102,7 +102,7 @@ class FFmpegLog:
     @property
     def decoder_errors(self) -> int:
         """Number of errors that are not the demuxer's, at most 1,000."""
-        return min(len(self.errors) - len(self.demuxer_errors), MOST_COUNTED)
+        return min(len(self.errors) - len(self.demuxer_errors), MAX_COUNTED_ERRORS)
 
     @property
     def summary(self) -> str:
@@ -132,7 +132,7 @@ def read_log(text: str) -> FFmpegLog:
     for line in text.splitlines():
         if repeated := _REPEATED.match(line):
             for found in last:
-                found += found[-1:] * min(int(repeated[1]), MOST_COUNTED)
+                found += found[-1:] * min(int(repeated[1]), MAX_COUNTED_ERRORS)
             continue
         match = _LINE.match(line)
         last = []
@@ -238,7 +238,7 @@ def _count(decoded: int, expected: int, guessed: bool) -> str:
 
 def _complaints(log: FFmpegLog) -> str:
     number = log.decoder_errors
-    count = f"{number} or more" if number == MOST_COUNTED else str(number)
+    count = f"{number} or more" if number == MAX_COUNTED_ERRORS else str(number)
     return f"{count} decoder error{'' if number == 1 else 's'}: {log.summary}"
 
 

@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from distinit.schemas.wording import counted, one_line, printable, printable_json
+from distinit.schemas.wording import (
+    counted,
+    first_lines,
+    first_names,
+    one_line,
+    printable,
+    printable_json,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +21,14 @@ from distinit.schemas.wording import counted, one_line, printable, printable_jso
 )
 def test_counts_use_singular_and_plural(count: int, text: str) -> None:
     assert counted(count, "failed video") == text
+
+
+def test_long_lists_are_cut_and_say_how_much_is_left_out() -> None:
+    assert first_names("abc", limit=3) == "a, b, c"
+    assert first_names("abcd", limit=3) == "a, b, c and 1 more"
+    assert first_names([]) == ""
+    assert first_lines(["a", "b"], 2) == ["  a", "  b"]
+    assert first_lines(["a", "b", "c"], 1) == ["  a", "  ... 2 more; --json lists all"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.videos import make_video
 
-from distinit.pipeline.video.container import asf_holes, avi_ticks, missing_end
+from distinit.pipeline.video.container import asf_holes, avi_ticks, truncation_reason
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,10 @@ def test_truncated_files_are_detected_and_intact_ones_are_not(
     tmp_path: Path, name: str, args: tuple[str, ...]
 ) -> None:
     path = make_video(tmp_path / name, frames=12, args=args)
-    assert missing_end(path) is None
+    assert truncation_reason(path) is None
     if name != "a.mkv":
         path.write_bytes(path.read_bytes()[:-9])
-        assert missing_end(path) is not None
+        assert truncation_reason(path) is not None
 
 
 def test_an_unknown_length_is_not_a_truncation(tmp_path: Path) -> None:
@@ -36,10 +36,10 @@ def test_an_unknown_length_is_not_a_truncation(tmp_path: Path) -> None:
     data = bytearray(live.read_bytes())
     data[4:8] = b"\0\0\0\0"
     live.write_bytes(data)
-    assert missing_end(live) is None
+    assert truncation_reason(live) is None
     data[4:8] = b"\xff\xff\xff\xff"
     live.write_bytes(data)
-    assert missing_end(live) is None
+    assert truncation_reason(live) is None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_very_short_files_are_checked_without_an_error(
 ) -> None:
     path = tmp_path / "short"
     path.write_bytes(content)
-    assert missing_end(path) == expected
+    assert truncation_reason(path) == expected
 
 
 def test_the_header_of_an_avi_states_its_length(tmp_path: Path) -> None:

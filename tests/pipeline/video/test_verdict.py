@@ -8,7 +8,7 @@ import pytest
 
 from distinit.pipeline.video.index import PacketTable
 from distinit.pipeline.video.verdict import (
-    MOST_COUNTED,
+    MAX_COUNTED_ERRORS,
     Damage,
     duration_gap,
     early_end,
@@ -116,7 +116,7 @@ def test_repeated_messages_are_counted_and_bounded() -> None:
     line = "[mpeg4 @ 0x1] [error] Error at MB: 5\n"
     assert read_log(line + "    Last message repeated 3 times\n").decoder_errors == 4
     many = read_log(line + "    Last message repeated 99999 times\n" + line)
-    assert many.decoder_errors == MOST_COUNTED
+    assert many.decoder_errors == MAX_COUNTED_ERRORS
     assert read_log("[info] hello\n    Last message repeated 3 times\n").errors == ()
 
 
