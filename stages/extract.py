@@ -202,8 +202,8 @@ def _run_tasks(
                 allowed,
                 progress,
             )
-            frames_done += ran.frames
-            allowed -= ran.failed
+            frames_done += ran.frame_count
+            allowed -= ran.failed_count
             if ran.broken_teacher:
                 raise TooManyFailuresError(
                     "a teacher has no usable output for most videos; all good ones are committed",

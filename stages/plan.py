@@ -142,7 +142,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
         block_frames=max((teacher.batch_size for teacher in teachers), default=CPU_BATCH),
         seconds=config.seconds,
     )
-    decoded = [sample for sample in samples if sample.decoded_frames]
+    decoded = [sample for sample in samples if sample.decoded_frame_count]
     if not decoded:
         raise CorpusError(
             "none of the sampled videos can be decoded",
@@ -184,25 +184,27 @@ def _result(
     teachers: Sequence[Teacher],
     speeds: Mapping[str, float],
 ) -> PlanResult:
-    decoded = [sample for sample in samples if sample.decoded_frames]
+    decoded = [sample for sample in samples if sample.decoded_frame_count]
     quality = config.geometry.jpeg_quality
     jpeg_bytes = statistics.fmean(
         (mean_jpeg_bytes(sample.frames_NHWC[_STORE], quality) for sample in decoded),
-        weights=[sample.frames for sample in decoded],
+        weights=[sample.frame_count for sample in decoded],
     )
     # Videos were decoded in parallel, as in a worker: its speed is the sum over all of them.
     parallel = min(config.decode.parallel_videos, len(decoded))
     busy_seconds = sum(sample.decoding_seconds for sample in decoded)
-    frames_per_second = sum(v.decoded_frames for v in decoded) / busy_seconds * parallel
-    frames = estimate_total([sample.frames for sample in samples], videos)
-    rows = estimate_total([sample.rows for sample in samples], videos)
+    frames_per_second = (
+        sum(sample.decoded_frame_count for sample in decoded) / busy_seconds * parallel
+    )
+    frames = estimate_total([sample.frame_count for sample in samples], videos)
+    rows = estimate_total([sample.row_count for sample in samples], videos)
     on_gpu = any(not teacher.device.startswith("cpu") for teacher in teachers)
     speed = Speed(frames_per_second, tuple(speeds.values()), overlap=on_gpu)
     widths = [TargetWidth(t.identity.classes, t.identity.target == "logits") for t in teachers]
     return PlanResult(
         videos=videos,
         sampled=len(samples),
-        unreadable=sum(sample.frames == 0 for sample in samples),
+        unreadable=sum(sample.frame_count == 0 for sample in samples),
         frames=_record(frames),
         rows=_record(rows),
         logit_bytes=dict(

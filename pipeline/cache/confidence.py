@@ -16,9 +16,9 @@ __all__ = [
     "confidence_of",
     "fidelity_of",
     "fidelity_report",
+    "fidelity_sums",
     "filter_flips",
     "log_softmax",
-    "sums_of",
 ]
 
 
@@ -111,7 +111,9 @@ def filter_flips(true_N: np.ndarray, stored_N: np.ndarray) -> np.ndarray:
     return flips
 
 
-def sums_of(fidelity: Fidelity, stored_entropy_nats: np.ndarray, rows: np.ndarray) -> FidelitySums:
+def fidelity_sums(
+    fidelity: Fidelity, stored_entropy_nats: np.ndarray, rows: np.ndarray
+) -> FidelitySums:
     """Sums over the frames at ``rows``, in row order, so that batch sizes do not matter.
 
     ``stored_entropy_nats`` is the column of the confidence table, with the same rows as

@@ -18,9 +18,9 @@ class GroupSpec:
     """All that a worker needs to write one unit group. Picklable.
 
     ``fence``: token of the run that the group belongs to; see ``fence.behind_fence``.
-    ``known``: outcomes of the group's videos in the commit of another teacher. Decoding must
-    then give exactly the same frames. Empty if these teachers are the first.
-    ``known_frames``: the frames table of each unit in that commit.
+    ``committed_outcomes``: outcomes of the group's videos in the commit of another teacher.
+    Decoding must then give exactly the same frames. Empty if these teachers are the first.
+    ``committed_frames``: the frames table of each unit in that commit.
     ``cannot_spill``: videos that fail if they have more rows than reserved: they spilled before.
     ``superseded``: videos that have been given other rows since; their rows here stay unused.
     ``gone``: videos of the group that are no longer in the corpus.
@@ -31,9 +31,9 @@ class GroupSpec:
     group: UnitGroup
     teachers: tuple[TeacherRecord, ...]
     fence: str
-    known: tuple[VideoOutcome, ...] = ()
+    committed_outcomes: tuple[VideoOutcome, ...] = ()
     cannot_spill: frozenset[str] = frozenset()
-    known_frames: Mapping[int, FileEntry] = field(default_factory=dict)
+    committed_frames: Mapping[int, FileEntry] = field(default_factory=dict)
     superseded: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
 
@@ -45,11 +45,15 @@ class GroupSpec:
     @property
     def unanswered(self) -> tuple[PlannedRows, ...]:
         """Videos that are gone but have rows of other teachers: these teachers never see them."""
-        return tuple(v for v in self._with_rows if self.known and v.video_id in self.gone)
+        return tuple(
+            v for v in self._with_rows if self.committed_outcomes and v.video_id in self.gone
+        )
 
     @property
     def _with_rows(self) -> tuple[PlannedRows, ...]:
-        if not self.known:
+        if not self.committed_outcomes:
             return tuple(v for v in self.group.videos if v.video_id not in self.superseded)
-        decoded = {outcome.video_id for outcome in self.known if outcome.status == "ok"}
+        decoded = {
+            outcome.video_id for outcome in self.committed_outcomes if outcome.status == "ok"
+        }
         return tuple(video for video in self.group.videos if video.video_id in decoded)

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.fence import behind_fence
 from distinit.pipeline.cache.group_spec import GroupSpec
-from distinit.pipeline.cache.known import check_known
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.cache.same_frames import check_same_frames
 from distinit.pipeline.cache.tables import column, read_table
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import file_entry, write_record
@@ -167,7 +167,7 @@ class GroupWriter:
 
         If other teachers already have rows of it, these rows stay, with NaN for these teachers.
         """
-        known = {before.video_id: before for before in self.spec.known}
+        known = {before.video_id: before for before in self.spec.committed_outcomes}
         if outcome.video_id not in known:
             return self.fail_video(outcome)
         video_id = self._require_open(outcome.video_id)
@@ -200,7 +200,7 @@ class GroupWriter:
                 if unit not in self._staged:
                     self._buffer = self._new_buffer(unit)
                     self._stage_buffer()
-            check_known(self.spec, self._outcomes, self._staged)
+            check_same_frames(self.spec, self._outcomes, self._staged)
             with behind_fence(self._layout.fence, self.spec.fence):
                 self._publish()
                 commits = self._write_commits()
@@ -292,7 +292,7 @@ class GroupWriter:
                 for name in self._array_names(record) if not staged.rows else ():
                     self._layout.shard(record.id, name, unit).unlink(missing_ok=True)
         for unit, staged in self._staged.items():
-            if not self.spec.known:
+            if not self.spec.committed_outcomes:
                 _move(staged.frames_file, self._layout.frames(unit))
             for teacher in staged.teachers.values():
                 for final, (path, _) in teacher.files.items():
@@ -304,12 +304,12 @@ class GroupWriter:
     def _write_commits(self) -> tuple[UnitCommit, ...]:
         outcomes = {v: _gone(v) for v in self.spec.gone}
         outcomes |= {v: _superseded(v) for v in self.spec.superseded} | self._outcomes
-        # Known outcomes stay as they are: the teachers of a unit must agree on its videos.
-        outcomes |= {outcome.video_id: outcome for outcome in self.spec.known}
+        # Committed outcomes stay as they are: the teachers of a unit must agree on its videos.
+        outcomes |= {outcome.video_id: outcome for outcome in self.spec.committed_outcomes}
         commits = []
         for unit, staged in sorted(self._staged.items()):
             frames = self._layout.frames(unit)
-            entry = self.spec.known_frames.get(unit) or file_entry(frames)
+            entry = self.spec.committed_frames.get(unit) or file_entry(frames)
             ending = [v for v in self.spec.group.videos if self._ends_in(v, unit)]
             for record in self.spec.teachers:
                 teacher = staged.teachers[record.id]

@@ -15,7 +15,7 @@ from distinit.pipeline.cache.confidence import (
     Fidelity,
     confidence_of,
     fidelity_of,
-    sums_of,
+    fidelity_sums,
 )
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode, encode
@@ -119,7 +119,7 @@ class _TeacherRows:
             return None
         entropy_nats = self.confidence["entropy_nats"]
         with_output = used[~np.isnan(entropy_nats[used])]
-        return sums_of(self.fidelity, entropy_nats, with_output)
+        return fidelity_sums(self.fidelity, entropy_nats, with_output)
 
     def output_sums(self, used: np.ndarray) -> OutputSums | None:
         if not self.confidence:

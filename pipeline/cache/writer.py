@@ -143,7 +143,7 @@ class CacheWriter:
             )
             writer.repairs = tuple(repairs)
             if problem:
-                writer._put_plan(plan)
+                writer._replace_plan(plan)
                 writer.repairs += (f"{problem}; it was rebuilt from the videos",)
             writer._repair()
             writer._add(videos, teachers)
@@ -164,7 +164,7 @@ class CacheWriter:
         plan = self.plan.updated(latest)
         if plan != self.plan:
             self._mark_incomplete()
-            self._put_plan(plan)
+            self._replace_plan(plan)
         self._requeue_unanswered()
 
     def _requeue_unanswered(self) -> None:
@@ -173,7 +173,7 @@ class CacheWriter:
         due = self.state().unanswered_units(returned)
         if units := {(name, unit) for name, unit in due if name in self._requested}:
             self._mark_incomplete()
-            self._change(teachers=summaries_without(self.manifest, units))
+            self._update_manifest(teachers=summaries_without(self.manifest, units))
             remove_commits(self.layout, units)
 
     def pending_groups(self) -> tuple[GroupSpec, ...]:
@@ -202,21 +202,23 @@ class CacheWriter:
                 ),
                 gone=self._absent.intersection(v.video_id for v in group.videos),
             )
-            specs.append(self._with_known(spec, done[0]) if done else spec)
+            specs.append(self._with_committed(spec, done[0]) if done else spec)
         if specs:
             self._read.clear()  # workers need the memory
             self._state = None
         return tuple(specs)
 
-    def _with_known(self, spec: GroupSpec, teacher_id: str) -> GroupSpec:
+    def _with_committed(self, spec: GroupSpec, teacher_id: str) -> GroupSpec:
         """``spec`` with the videos and frames that another teacher has committed."""
         record = self.records[teacher_id]
         commits = {unit: self._read(record, unit) for unit in spec.group.unit_range}
         frames = {unit: self.layout.relative(self.layout.frames(unit)) for unit in commits}
         return replace(
             spec,
-            known=tuple(outcome for commit in commits.values() for outcome in commit.videos),
-            known_frames={unit: commits[unit].files[name] for unit, name in frames.items()},
+            committed_outcomes=tuple(
+                outcome for commit in commits.values() for outcome in commit.videos
+            ),
+            committed_frames={unit: commits[unit].files[name] for unit, name in frames.items()},
         )
 
     def state(self) -> CacheState:
@@ -308,7 +310,7 @@ class CacheWriter:
         if not damage:
             return
         units = {(found.teacher_id, found.unit) for found in damage}
-        self._change(teachers=summaries_without(self.manifest, units))
+        self._update_manifest(teachers=summaries_without(self.manifest, units))
         remove_commits(self.layout, units)
         remedies = {True: "it is extracted again", False: "name this teacher to extract it again"}
         self.repairs += tuple(
@@ -328,7 +330,7 @@ class CacheWriter:
         for name, record in added.items():
             write_record(record, self.layout.teacher_record(name))
         self.records |= added
-        self._size_arrays()
+        self._resize_arrays()
         if (
             added
             or self.manifest.plan != self._plan_summary
@@ -340,22 +342,22 @@ class CacheWriter:
     def _extend(self, videos: Sequence[PlannedVideo]) -> None:
         if videos:
             self._mark_incomplete()
-            self._put_plan(extend_plan(self.plan, videos))
+            self._replace_plan(extend_plan(self.plan, videos))
 
-    def _put_plan(self, plan: UnitPlan) -> None:
+    def _replace_plan(self, plan: UnitPlan) -> None:
         """Replace the plan. The manifest names the old and the new one while it is replaced."""
         table = plan_table(plan)
         summary = plan_summary(table)
         announced = self.manifest.plan.model_copy(update={"next_digest": summary.digest})
-        self._change(plan=announced)
+        self._update_manifest(plan=announced)
         write_table(table, self.layout.plan)
         self.plan, self._plan_summary = plan, summary
-        self._size_arrays()
+        self._resize_arrays()
         latest = plan.latest.values()
         present = sum(entry.in_corpus for entry in latest)
         digest = corpus_digest(entry.digest for entry in latest)
         corpus = {"digest": digest, "videos": present, "gone": len(latest) - present}
-        self._change(
+        self._update_manifest(
             plan=summary,
             corpus=self.manifest.corpus.model_copy(update=corpus),
             row_space=self.manifest.row_space.model_copy(update={"units": plan.units}),
@@ -367,17 +369,17 @@ class CacheWriter:
             state = self.state()
             if state.complete:
                 check_content(self.layout, self.manifest, self._manifest(state, complete=True))
-            self._change()
+            self._update_manifest()
         self.layout.checksums.unlink(missing_ok=True)
 
-    def _change(self, **fields: Any) -> None:
+    def _update_manifest(self, **fields: Any) -> None:
         """Write the manifest with changed ``fields``, as that of an incomplete cache."""
         unfinished = {"complete": False, "content_digest": ""}
         self.manifest = self.manifest.model_copy(update=fields | unfinished)
         write_record(self.manifest, self.layout.manifest)
         self.layout.checksums.unlink(missing_ok=True)
 
-    def _size_arrays(self) -> None:
+    def _resize_arrays(self) -> None:
         rows, capacity = self.plan.units * self.plan.capacity, self.plan.capacity
         for name, record in self.records.items():
             for spec in array_specs(record.encoding, record.identity.classes):

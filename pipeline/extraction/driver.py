@@ -19,8 +19,8 @@ _MANY_UNANSWERED = 10  # videos; with fewer, the teacher is not assumed to be br
 class RunTotals:
     """Totals over the tasks of ``run_tasks``; ``stopped_early``: some tasks were not started."""
 
-    frames: int
-    failed: int
+    frame_count: int
+    failed_count: int
     stopped_early: bool
     broken_teacher: str = ""
     """Why most videos are without a usable output, else empty. Then ``stopped_early`` is true."""
@@ -30,45 +30,47 @@ class RunTotals:
 class _Tally:
     """Counts over the notes of all workers. A video that starts again is not counted twice."""
 
-    units: int = 0
-    frames: int = 0
+    unit_count: int = 0
+    frame_count: int = 0
     failed: set[str] = field(default_factory=set)
     unanswered: dict[str, str] = field(default_factory=dict)  # reason
     shown: set[str] = field(default_factory=set)  # messages
-    _videos: int = 0  # of finished tasks
+    _video_count: int = 0  # of finished tasks
     _in_progress: dict[str, Note] = field(default_factory=dict)  # sums for unfinished tasks
 
     @property
-    def videos(self) -> int:
+    def video_count(self) -> int:
         """Number of videos that are finished."""
-        return self._videos + sum(note.outcome is not None for note in self._in_progress.values())
+        return self._video_count + sum(
+            note.outcome is not None for note in self._in_progress.values()
+        )
 
     def add(self, note: Note) -> int:
         """Count a note; returns the change of the frame count, which may be negative."""
-        known = self._in_progress.get(note.video_id, Note(note.video_id))
-        starts = note.outcome is None and not note.frames
-        frames = 0 if starts else known.frames + note.frames
-        self._in_progress[note.video_id] = Note(note.video_id, frames, note.outcome)
-        self.frames += frames - known.frames
+        before = self._in_progress.get(note.video_id, Note(note.video_id)).frame_count
+        starts = note.outcome is None and not note.frame_count
+        frame_count = 0 if starts else before + note.frame_count
+        self._in_progress[note.video_id] = Note(note.video_id, frame_count, note.outcome)
+        self.frame_count += frame_count - before
         if _failed(note):
             self.failed.add(note.video_id)
         if note.outcome is not None and note.unanswered:
             self.unanswered[note.video_id] = note.outcome.error or ""
-        return frames - known.frames
+        return frame_count - before
 
     @property
     def broken_teacher(self) -> str:
         """The reason, if more than half of the videos, and at least ten, have no usable output."""
         count = len(self.unanswered)
-        if count < _MANY_UNANSWERED or 2 * count <= self.videos:
+        if count < _MANY_UNANSWERED or 2 * count <= self.video_count:
             return ""
-        return f"{count} of {self.videos} videos: {next(iter(self.unanswered.values()))}"
+        return f"{count} of {self.video_count} videos: {next(iter(self.unanswered.values()))}"
 
     def finish(self, task: ExtractionTask) -> None:
         """Count a finished task."""
-        self.units += task.spec.group.units
+        self.unit_count += task.spec.group.units
         for video in task.spec.videos:
-            self._videos += self._in_progress.pop(video.video_id, None) is not None
+            self._video_count += self._in_progress.pop(video.video_id, None) is not None
 
 
 def run_tasks(
@@ -89,9 +91,9 @@ def run_tasks(
     progress.start("extract", sum(video.video.probe.frame_count for video in videos), "frames")
     tally = _Tally()
 
-    def show(frames: int) -> None:
-        counts = {"videos": (tally.videos, len(videos)), "units": (tally.units, units)}
-        progress.advance(frames, **counts, failed=len(tally.failed))
+    def show(new_frames: int) -> None:
+        counts = {"videos": (tally.video_count, len(videos)), "units": (tally.unit_count, units)}
+        progress.advance(new_frames, **counts, failed=len(tally.failed))
 
     try:
         show(0)
@@ -108,7 +110,7 @@ def run_tasks(
         progress.finish()
     broken = tally.broken_teacher
     stopped_early = len(tally.failed) > failures_allowed or bool(broken)
-    return RunTotals(tally.frames, len(tally.failed), stopped_early, broken)
+    return RunTotals(tally.frame_count, len(tally.failed), stopped_early, broken)
 
 
 def _failed(note: Note) -> bool:

@@ -73,13 +73,15 @@ class ExtractionTask:
 
     def frame_count_of(self, video: PlannedRows) -> int:
         """Frames of one of the task's videos: as decoded for another teacher, else as probed."""
-        known = (o.frame_count for o in self.spec.known if o.video_id == video.video_id)
+        known = (
+            o.frame_count for o in self.spec.committed_outcomes if o.video_id == video.video_id
+        )
         return next(known, video.video.probe.frame_count)
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Progress of a worker: ``frames`` more frames of ``video_id`` were decoded.
+    """Progress of a worker: ``frame_count`` more frames of ``video_id`` were decoded.
 
     ``outcome``: set when the video is finished.
     ``message``: a text for the user that concerns no video; then ``video_id`` is empty.
@@ -87,7 +89,7 @@ class Note:
     """
 
     video_id: str
-    frames: int = 0
+    frame_count: int = 0
     outcome: VideoOutcome | None = None
     message: str = ""
     unanswered: bool = False
@@ -278,7 +280,7 @@ class ExtractionWorker:
                 sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
             for batch in batches.push(block, stream.time_base):
                 pending.push(batch, stream.time_base)
-            yield Note(video.video_id, frames=0 if again else len(block.pts_N))
+            yield Note(video.video_id, frame_count=0 if again else len(block.pts_N))
         for batch in batches.rest():
             pending.push(batch, stream.time_base)
         pending.drain()

@@ -24,20 +24,20 @@ __all__ = ["VideoSample", "mean_jpeg_bytes", "measure_videos", "rows_per_second"
 
 @dataclass(slots=True)
 class VideoSample:
-    """Measurements of one video; an unreadable one has no frames and rows.
+    """Measurements of one video; the counts of an unreadable one are 0.
 
     ``frames_NHWC``: view -> the first decoded frames, uint8.
     """
 
-    frames: int = 0
-    rows: int = 0
-    decoded_frames: int = 0
+    frame_count: int = 0
+    row_count: int = 0
+    decoded_frame_count: int = 0
     decoding_seconds: float = 0.0
     frames_NHWC: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Reset all measurements, for a video that turns out to be unreadable."""
-        self.frames = self.rows = self.decoded_frames = 0
+        self.frame_count = self.row_count = self.decoded_frame_count = 0
         self.decoding_seconds, self.frames_NHWC = 0.0, {}
 
 
@@ -61,8 +61,10 @@ def measure_videos(
         deadline = time.monotonic() + seconds
 
         def decode_one(path: str, sample: VideoSample) -> None:
-            late = time.monotonic() >= deadline and any(other.decoded_frames for other in samples)
-            if sample.frames == 0 or late:
+            late = time.monotonic() >= deadline and any(
+                other.decoded_frame_count for other in samples
+            )
+            if sample.frame_count == 0 or late:
                 return
             try:
                 with (
@@ -91,7 +93,7 @@ def _probed(
 def _decode_until(deadline: float, stream: VideoStream, sample: VideoSample) -> None:
     start = time.monotonic()
     for block in stream:
-        sample.decoded_frames += len(block.pts_N)
+        sample.decoded_frame_count += len(block.pts_N)
         sample.frames_NHWC = sample.frames_NHWC or block.views
         sample.decoding_seconds = time.monotonic() - start
         if time.monotonic() >= deadline:

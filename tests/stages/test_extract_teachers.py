@@ -23,7 +23,7 @@ from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.teacher import TeacherRequest
 from distinit.stages.audit import audit
 from distinit.stages.distill import distill
-from distinit.stages.extract import _same_teachers, extract
+from distinit.stages.extract import _load_same_teachers, extract
 
 PLUGIN = """
 from made_network import Net
@@ -103,10 +103,10 @@ def test_a_worker_with_another_teacher_than_the_driver_reports_the_difference(
 ) -> None:
     config = config_of(corpus, tmp_path / "cache", REQUEST)
     identities = {"made": load_teacher(REQUEST).identity}
-    assert list(_same_teachers(config, identities)) == ["made"]
+    assert list(_load_same_teachers(config, identities)) == ["made"]
     plugin.write(NETWORK.replace("avg", "max"))
     with pytest.raises(TeacherError, match="output for the probe picture") as raised:
-        _same_teachers(config, identities)
+        _load_same_teachers(config, identities)
     assert "differs from that of the driver" in raised.value.problem
 
 

@@ -13,8 +13,8 @@ from distinit.pipeline.cache.confidence import (
     confidence_of,
     fidelity_of,
     fidelity_report,
+    fidelity_sums,
     filter_flips,
-    sums_of,
 )
 
 logits = hnp.arrays(
@@ -75,8 +75,8 @@ def test_report_merges_units() -> None:
     )
     other = Fidelity(np.array([2.0]), np.array([1.0]), np.array([2.0]), np.array([False]))
     sums = [
-        sums_of(unit, entropy_N, np.array([0, 2])),
-        sums_of(other, np.array([1.25]), np.array([0])),  # a damaged column
+        fidelity_sums(unit, entropy_N, np.array([0, 2])),
+        fidelity_sums(other, np.array([1.25]), np.array([0])),  # a damaged column
     ]
     report = fidelity_report(sums)
     assert report is not None
@@ -84,7 +84,7 @@ def test_report_merges_units() -> None:
     assert report.mean_entropy_error_nats == 1.0
     assert report.top1_agreement == pytest.approx(2 / 3)
     assert report.filter_flips == pytest.approx(1 / 3)
-    assert fidelity_report([sums_of(unit, entropy_N, np.array([], int))]) is None
+    assert fidelity_report([fidelity_sums(unit, entropy_N, np.array([], int))]) is None
 
 
 def test_flips_are_counted_at_the_quartiles() -> None:

@@ -123,7 +123,7 @@ def test_a_kill_between_two_commit_records_is_repaired(
         (cache_root / "teachers" / teacher / "commits" / name).unlink()
     with caches.open_writer(cache_root, corpus, teachers) as writer:
         (spec,) = writer.pending_groups()
-        assert (spec.group, spec.known) == (long, ())
+        assert (spec.group, spec.committed_outcomes) == (long, ())
         assert not writer.manifest.complete
     assert caches.run_all(cache_root, corpus, teachers).content_digest == before
 

@@ -67,7 +67,7 @@ class BeginsAgain:
             for video in ("a", "bad", "c"):
                 yield Progressed(task, Note(video))
                 frames = {"a": 5, "bad": 2, "c": last}[video]
-                yield Progressed(task, Note(video, frames=frames))
+                yield Progressed(task, Note(video, frame_count=frames))
                 if (video, last) != ("c", 3):
                     yield Progressed(task, Note(video, outcome=outcome(video)))
         yield Finished(task, None)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_videos_that_begin_again_after_a_death_count_once() -> None:
     spec = GroupSpec(Path("cache"), 64, UnitGroup(0, 1, videos), (), "fence")
     progress = RecordingProgress()
     ran = run_tasks(BeginsAgain(), ExtractionWorker, [ExtractionTask(spec)], 2, 1, progress)  # type: ignore[arg-type]
-    assert (ran.frames, ran.failed, ran.stopped_early) == (17, 1, False)
+    assert (ran.frame_count, ran.failed_count, ran.stopped_early) == (17, 1, False)
     assert progress.advanced == 17
     assert progress.messages == ["failed: bad.mp4: torn"]
     assert progress.advances[-1][1] == {"videos": (3, 3), "units": (1, 1), "failed": 1}

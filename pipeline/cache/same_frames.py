@@ -16,16 +16,16 @@ from distinit.schemas.errors import CacheCorruptError, CacheMismatchError
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.tables import FRAMES_SCHEMA
 
-__all__ = ["check_known"]
+__all__ = ["check_same_frames"]
 
 
-def check_known(
+def check_same_frames(
     spec: GroupSpec, outcomes: Mapping[str, VideoOutcome], staged: Mapping[int, StagedUnit]
 ) -> None:
     """Compare the videos and frames of this pass with the commits of another teacher.
 
     Args:
-        spec: The unit group; without ``known`` there is nothing to compare with.
+        spec: The unit group; without ``committed_outcomes`` there is nothing to compare with.
         outcomes: Outcomes of the decoded videos, by id.
         staged: The units of this pass, by number.
 
@@ -33,9 +33,9 @@ def check_known(
         CacheMismatchError: A video or a frame differs from the one in the cache.
         CacheCorruptError: The frames table in the cache is damaged.
     """
-    if not spec.known:
+    if not spec.committed_outcomes:
         return
-    known = {outcome.video_id: outcome for outcome in spec.known}
+    known = {outcome.video_id: outcome for outcome in spec.committed_outcomes}
     for video_id, outcome in outcomes.items():
         earlier = known[video_id]
         shape = (outcome.status, outcome.frame_count, outcome.width, outcome.height)
@@ -46,7 +46,7 @@ def check_known(
 
 
 def _check_frames(spec: GroupSpec, number: int, unit: StagedUnit) -> None:
-    path, committed = CacheLayout(spec.root).frames(number), spec.known_frames[number]
+    path, committed = CacheLayout(spec.root).frames(number), spec.committed_frames[number]
     found = file_entry(path) if path.is_file() else None
     if found != committed:
         raise CacheCorruptError(
