@@ -12,7 +12,7 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.frames.jpeg import decode_jpeg
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.places import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import write_record
 from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet

@@ -23,7 +23,7 @@ from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.refill import refill_store
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
-from distinit.pipeline.places import refuse_inside_data, refuse_nested
+from distinit.pipeline.output_paths import refuse_inside_data, refuse_nested
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
@@ -63,7 +63,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     progress = progress or NullProgress()
     given, config = config, _with_absolute_paths(config)
     _check_precision(config)
-    _check_places(config)
+    _check_output_paths(config)
     prober = Prober(config.decode, config.sampling)
     current = list_current_corpus(config, Spool.of(config.spool), prober, progress)
     corpus = current.corpus
@@ -100,7 +100,7 @@ def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
     return config.model_copy(update={"teachers": teachers, **paths})
 
 
-def _check_places(config: ExtractConfig) -> None:
+def _check_output_paths(config: ExtractConfig) -> None:
     refuse_inside_data(Path(config.cache).parent)
     if config.frames is not None:
         refuse_nested(Path(config.cache), Path(config.frames))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from distinit.pipeline.frames.build_flow import build_flow_store
 from distinit.pipeline.frames.writer import store_lock
-from distinit.pipeline.places import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FlowConfig

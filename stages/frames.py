@@ -13,7 +13,7 @@ from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.frames.verify import verify_store
 from distinit.pipeline.frames.writer import store_lock
-from distinit.pipeline.places import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.frames import FramesConfig

@@ -41,7 +41,7 @@ class PlannedVideo:
     probe: ProbeSummary
     rows: int
 
-    def recounted(self, frame_count: int, rows: int) -> PlannedVideo:
+    def with_counts(self, frame_count: int, rows: int) -> PlannedVideo:
         """The same video, with the numbers of frames and rows that decoding found."""
         return PlannedVideo(self.file, replace(self.probe, frame_count=frame_count), rows)
 

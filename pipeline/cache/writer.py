@@ -268,7 +268,7 @@ class CacheWriter:
             return 0
         latest = self.plan.latest
         spilled = [o for o in self.state().outcomes.values() if o.status == "spilled"]
-        self._extend([latest[o.video_id].video.recounted(o.frame_count, o.rows) for o in spilled])
+        self._extend([latest[o.video_id].video.with_counts(o.frame_count, o.rows) for o in spilled])
         return len(spilled)
 
     def finalise(self) -> CacheManifest:

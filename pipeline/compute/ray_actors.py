@@ -1,7 +1,7 @@
 """Runs tasks on N Ray actors: a bounded ``ray.wait`` loop that requeues the tasks of dead workers.
 
-docs/decisions says why this does not use Ray Data. Ray is imported inside functions, since the
-import takes a second.
+docs/decisions/001-own-actors-not-ray-data.md says why this does not use Ray Data. Ray is imported
+inside functions, since the import takes a second.
 """
 
 from __future__ import annotations

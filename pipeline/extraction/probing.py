@@ -29,16 +29,16 @@ class Prober:
     def __init__(self, decode: DecodeConfig, sampling: SamplingConfig) -> None:
         self._decode = decode
         self._sampling = sampling
-        self._seen: dict[str, tuple[ProbeSummary, int]] = {}
+        self._probed: dict[str, tuple[ProbeSummary, int]] = {}
 
     def visit(self, digest: str, path: Path) -> None:
         """Probe a remote video while it is at ``path``: it may be removed from there later."""
-        self._seen[digest] = probe_rows(path, self._decode, self._sampling)
+        self._probed[digest] = probe_rows(path, self._decode, self._sampling)
 
     def probe(self, source: VideoSource, file: VideoFile) -> PlannedVideo:
         """``file`` with its number of rows: 0 if the probe fails; decoding reports the reason."""
-        if file.digest in self._seen:
-            return PlannedVideo(file, *self._seen[file.digest])
+        if file.digest in self._probed:
+            return PlannedVideo(file, *self._probed[file.digest])
         try:
             with source.open(file.path, file.digest) as path:
                 return PlannedVideo(file, *probe_rows(path, self._decode, self._sampling))
@@ -53,7 +53,6 @@ def plan_videos(
 
     A file that cannot be probed gets no rows.
     """
-
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         yield from pool.map(partial(prober.probe, source), files)
 

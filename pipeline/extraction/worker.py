@@ -209,7 +209,7 @@ class ExtractionWorker:
         stack: ExitStack,
         stopping: threading.Event,
     ) -> VideoStream | DecodeError:
-        views = {name: self._views[name] for name in self._views_of(task).values()}
+        views = {name: self._views[name] for name in self._view_by_teacher(task).values()}
         if self._spec.frames_root is not None:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
         try:
@@ -220,7 +220,7 @@ class ExtractionWorker:
         except DecodeError as error:
             return error
 
-    def _views_of(self, task: ExtractionTask) -> dict[str, str]:
+    def _view_by_teacher(self, task: ExtractionTask) -> dict[str, str]:
         """Teacher -> view, for the teachers of this task; the others already have its units."""
         return {record.id: self._view_of[record.id] for record in task.spec.teachers}
 
@@ -269,7 +269,7 @@ class ExtractionWorker:
         ``frame_count``: frames of the video, exact or probed. ``again``: the video's frames
         have already been counted as progress.
         """
-        views = self._views_of(task)
+        views = self._view_by_teacher(task)
         batches = FrameBatcher(
             self._spec.sampling, frame_count, self._batch_size, set(views.values())
         )
@@ -284,7 +284,7 @@ class ExtractionWorker:
         for batch in batches.rest():
             pending.push(batch, stream.time_base)
         pending.drain()
-        return _decoded(video, stream)
+        return _outcome_of(video, stream)
 
     def _decode_again(
         self, task: ExtractionTask, video: PlannedRows, path: Path, sink: Sink, frame_count: int
@@ -294,7 +294,7 @@ class ExtractionWorker:
         The frame store already has the frames.
         """
         sink.restart(video)
-        views = {name: self._views[name] for name in self._views_of(task).values()}
+        views = {name: self._views[name] for name in self._view_by_teacher(task).values()}
         with open_video(path, views, self._decode, block_frames=self._batch_size) as stream:
             outcome = yield from self._decode_once(
                 task, video, stream, sink, frame_count, again=True
@@ -309,7 +309,7 @@ class ExtractionWorker:
         }
 
 
-def _decoded(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
+def _outcome_of(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
     summary = stream.summary
     if summary is None:
         raise RuntimeError("a stream has no summary until it is exhausted")

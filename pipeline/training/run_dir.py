@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from distinit.pipeline.places import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import refuse_links, remove_dead_partials, storage_errors
 from distinit.pipeline.training.metrics import MetricLine, last_line, read_lines

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distinit.pipeline.places import refuse_inside_data, refuse_nested
+from distinit.pipeline.output_paths import refuse_inside_data, refuse_nested
 from distinit.schemas.errors import ConfigError
 
 
