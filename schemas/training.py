@@ -99,11 +99,19 @@ class OptimizerConfig(Record):
     momentum: float = Field(0.9, ge=0, lt=1, description="paper: .9")
     nesterov: bool = Field(True, description="VMZ uses Nesterov momentum")
     weight_decay: float = Field(1e-4, ge=0, description="VMZ: 1e-4; its finetuning 5e-3")
+    decay_biases: bool = Field(
+        False,
+        description="apply weight decay to biases too, those of batch norm included. VMZ decays "
+        "weights and batch norm scales only",
+    )
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="learning rate schedule"
     )
     step_epochs: int = Field(
-        10, ge=1, description="epochs between decays (paper: 10; finetuning: 2)"
+        10,
+        ge=1,
+        description="epochs between decays, counted from the end of the warmup (paper: 10; "
+        "finetuning: 2)",
     )
     gamma: float = Field(0.1, gt=0, le=1, description="decay factor (paper: .1)")
     warmup_epochs: float = Field(0.0, ge=0, description="length of the linear warmup, epochs")

@@ -17,15 +17,18 @@ def learning_rate(
     The base rate is multiplied by ``shards`` if ``scale_by_workers``: the paper gives the rate per
     GPU, and its batch of one GPU is one shard here.
 
-    ``step`` decays by gamma every ``step_epochs`` whole epochs; ``cosine`` falls to zero at the
-    end of the last epoch; warmup rises linearly and reaches the full rate with its last step.
+    The rate rises linearly over ``warmup_epochs`` and reaches the full rate with the last step of
+    the warmup. The schedules start at the end of the warmup: ``step`` decays by gamma every
+    ``step_epochs`` epochs, ``cosine`` falls to zero at the end of the last epoch.
     """
-    base = config.learning_rate * (shards if config.scale_by_workers else 1)
+    full = config.learning_rate * (shards if config.scale_by_workers else 1)
     done_epochs = epoch + step / steps
+    since_warmup = max(0.0, done_epochs - config.warmup_epochs)
     if config.schedule == "step":
-        base *= config.gamma ** (epoch // config.step_epochs)
+        full *= config.gamma ** math.floor(since_warmup / config.step_epochs)
     elif config.schedule == "cosine":
-        base *= 0.5 * (1 + math.cos(math.pi * done_epochs / config.epochs))
+        length = max(config.epochs - config.warmup_epochs, 1 / steps)
+        full *= 0.5 * (1 + math.cos(math.pi * min(1.0, since_warmup / length)))
     if config.warmup_epochs > 0:
-        base *= min(1.0, (done_epochs + 1 / steps) / config.warmup_epochs)
-    return base
+        full *= min(1.0, (done_epochs + 1 / steps) / config.warmup_epochs)
+    return full

@@ -10,6 +10,7 @@ change the result.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,26 @@ __all__ = ["RunningStatistics", "Stepper", "new_optimizer"]
 
 
 def new_optimizer(student: Student, settings: TrainingSettings) -> torch.optim.SGD:
-    """SGD over the trainable parameters; the learning rate is set at every step."""
+    """SGD over the trainable parameters; the learning rate is set at every step.
+
+    Biases have no weight decay unless ``decay_biases`` is set.
+    """
     config = settings.optimizer
+    trainable = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trainable if config.decay_biases or not _is_bias(name)]
+    others = [p for name, p in trainable if not config.decay_biases and _is_bias(name)]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(
-        [p for p in student.parameters() if p.requires_grad],
+        groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         weight_decay=config.weight_decay,
     )
+
+
+def _is_bias(name: str) -> bool:
+    return name.rpartition(".")[2] == "bias"
 
 
 class RunningStatistics:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 from distinit.pipeline.training.schedule import learning_rate
 from distinit.schemas.training import OptimizerConfig
@@ -46,3 +47,30 @@ def test_warmup_reaches_the_full_rate_with_its_last_step() -> None:
     rates = [rate(0, step, warmup_epochs=0.5) for step in range(6)]
     assert rates == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01, 0.01])
     assert rate(12, warmup_epochs=0.5) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("warmup_epochs", [1, 10])
+def test_the_step_schedule_starts_after_the_warmup_as_in_torchvision(warmup_epochs: int) -> None:
+    """With a warmup of 10 epochs, torchvision's video recipe drops the rate at 20, 30 and 40."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    milestones = [warmup_epochs + 10 * n for n in (1, 2, 3)]
+    reference = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    for epoch in range(45):
+        if epoch >= warmup_epochs:
+            expected = optimizer.param_groups[0]["lr"]
+            for step in (0, 9):
+                found = rate(epoch, step, warmup_epochs=warmup_epochs)
+                if epoch < warmup_epochs + 40:
+                    assert found == pytest.approx(expected), (epoch, step)
+        optimizer.step()
+        reference.step()
+
+
+def test_the_cosine_schedule_after_a_warmup_equals_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)
+    for epoch in range(2, 8):
+        found = rate(epoch, schedule="cosine", epochs=8, warmup_epochs=2)
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"]), epoch
+        optimizer.step()
+        reference.step()

@@ -107,7 +107,7 @@ def after_two_steps(**optimizer: Any) -> dict[str, Tensor]:
     return dict(stepper.student.named_parameters())
 
 
-def by_hand(momentum: float, decay: float, nesterov: bool) -> dict[str, Tensor]:
+def by_hand(momentum: float, decay: float, nesterov: bool, decay_biases: bool) -> dict[str, Tensor]:
     task = toys.ToyTask(norm=False, dtype=torch.float64)
     student, batch = task.build(), shards_of(task, 1)[0][1]
     clip = to_clip(batch.pixels_BTCHW, batch.flip_B, toys.make_settings().clip, torch.float64)
@@ -117,19 +117,32 @@ def by_hand(momentum: float, decay: float, nesterov: bool) -> dict[str, Tensor]:
         task.loss(student(clip), batch.targets)[0].backward()
         with torch.no_grad():
             for name, p in student.named_parameters():
-                gradient = p.grad + decay * p
+                decayed = decay_biases or not name.endswith(".bias")
+                gradient = p.grad + (decay * p if decayed else 0)
                 velocity[name] = momentum * velocity.get(name, 0) + gradient
                 p -= 0.1 * (gradient + momentum * velocity[name] if nesterov else velocity[name])
     return dict(student.named_parameters())
 
 
 @pytest.mark.parametrize(
-    ("momentum", "decay", "nesterov"),
-    [(0.9, 0.0, True), (0.9, 0.0, False), (0.9, 0.1, True), (0.0, 0.1, True)],
+    ("momentum", "decay", "nesterov", "decay_biases"),
+    [
+        (0.9, 0.0, True, False),
+        (0.9, 0.0, False, False),
+        (0.9, 0.1, True, False),
+        (0.9, 0.1, True, True),
+        (0.0, 0.1, True, False),
+    ],
 )
-def test_sgd_equals_updates_computed_by_hand(momentum: float, decay: float, nesterov: bool) -> None:
-    found = after_two_steps(momentum=momentum, weight_decay=decay, nesterov=nesterov)
-    expected = by_hand(momentum, decay, nesterov)
+def test_sgd_equals_updates_computed_by_hand(
+    momentum: float, decay: float, nesterov: bool, decay_biases: bool
+) -> None:
+    """Biases are decayed only if asked for: VMZ decays weights and batch norm scales."""
+    found = after_two_steps(
+        momentum=momentum, weight_decay=decay, nesterov=nesterov, decay_biases=decay_biases
+    )
+    expected = by_hand(momentum, decay, nesterov, decay_biases)
+    assert any(name.endswith(".bias") and (p != 0).any() for name, p in expected.items())
     for name, tensor in expected.items():
         assert (found[name] - tensor).abs().max() < 1e-12, name
 
