@@ -14,7 +14,7 @@ CACHE    ?= $(WORK)/cache
 FRAMES   ?= $(WORK)/frames
 STUDENT  ?= tiny_r2plus1d_10
 RUN      ?= $(WORK)/distill
-DATASET  ?= $(WORK)/demo/footage/motion
+DATASET  ?= $(WORK)/demo/labelled/motion
 SPLITS   ?=
 INIT     ?= distinit:$(RUN)
 FINETUNE ?= $(WORK)/finetune
@@ -30,7 +30,7 @@ ifeq ($(CACHE),$(WORK)/cache)
 DISTILL_CONFIG ?= configs/demo_distill.yaml
 BENCH_CACHE    := $(WORK)/cache/manifest.json
 endif
-ifeq ($(DATASET),$(WORK)/demo/footage/motion)
+ifeq ($(DATASET),$(WORK)/demo/labelled/motion)
 LABELLED        := footage
 FINETUNE_CONFIG ?= configs/demo_finetune.yaml
 endif

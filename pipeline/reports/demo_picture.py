@@ -1,9 +1,8 @@
-"""The picture of a finished demo: entropies, most confident frames, accuracy of both inits."""
+"""The picture of a finished demo: accuracy of both inits, the films, the teacher's best frames."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +11,78 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from distinit.pipeline.demo.digits import DIGIT_MOTIONS, film_digit, labelled_films
 from distinit.pipeline.storage import atomic_write_bytes
-from distinit.schemas.run import EvaluationResult
+from distinit.schemas.demo import Gain
 
 __all__ = ["draw_demo"]
 
-_SHEET_ASPECT = 0.62  # width / height of what is shown: only the first rows of a contact sheet
+_SHEET_ASPECT = 0.85  # width / height of what is shown: only the first rows of a contact sheet
+_FRAMES_SHOWN = (0, 8, 15, 23)
+_COLOURS = {"scratch": "0.6", "distinit": "tab:blue"}
 
 
-def draw_demo(
-    path: Path, entropy_png: Path, sheet_png: Path, results: Mapping[str, EvaluationResult]
-) -> None:
-    """Write the picture to ``path``.
+def draw_demo(path: Path, gain: Gain, sheet_png: Path) -> None:
+    """Write the picture to ``path``; ``sheet_png`` is a contact sheet of the audit.
 
-    ``entropy_png`` and ``sheet_png`` are pictures of the audit; ``results`` are by init.
     Raises StorageError if the picture cannot be written.
     """
-    figure = Figure(figsize=(12, 5.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12.5, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplot_mosaic([["entropy", "sheet"], ["inits", "sheet"]], width_ratios=[5, 6])
-    _show_picture(panels["entropy"], entropy_png, "entropy of the teacher for single frames")
-    _show_picture(panels["sheet"], sheet_png, "its most confident frames")
-    _draw_inits(panels["inits"], results)
+    panels = figure.subplot_mosaic([["inits", "films", "sheet"]], width_ratios=[4, 4, 5])
+    _draw_inits(panels["inits"], gain)
+    _draw_films(panels["films"])
+    _show_picture(panels["sheet"], sheet_png, "audit: the frames a teacher is most confident of")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     atomic_write_bytes(path, buffer.getvalue())
+
+
+def _draw_inits(axes: Axes, gain: Gain) -> None:
+    for position, (init, top1) in enumerate(gain.top1.items()):
+        low, high = gain.interval[init]
+        axes.bar(position, top1, width=0.6, color=_COLOURS[init])
+        axes.errorbar(
+            position, top1, yerr=[[top1 - low], [high - top1]], color="black", capsize=6, lw=1.2
+        )
+        axes.text(position, high + 1.5, f"{top1:.1f} %", ha="center", fontsize=12)
+    axes.axhline(gain.chance, color="0.3", linestyle="--", linewidth=1)
+    axes.text(0.5, gain.chance + 0.8, f"chance {gain.chance:.0f} %", ha="center", color="0.3")
+    axes.set_xticks(range(len(gain.top1)), ["from scratch", "DistInit"], fontsize=11)
+    axes.set_ylim(0, min(100, 1.2 * max(high for _, high in gain.interval.values())))
+    axes.set_ylabel("top-1 accuracy (%)")
+    low, high = gain.points_interval
+    axes.set_title(
+        f"DistInit: {gain.points:+.0f} points ({low:+.0f} .. {high:+.0f})\n"
+        f"{gain.videos} test films, 95 % intervals",
+        loc="left",
+        fontsize=11,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_films(axes: Axes) -> None:
+    """One film per motion, from left to right."""
+    films = {film.motion: film for film in labelled_films("test")[:: len(DIGIT_MOTIONS) * 9 + 1]}
+    rows = []
+    for motion in DIGIT_MOTIONS:
+        frames_THWC = film_digit(films[motion])
+        rows.append(np.concatenate([frames_THWC[index] for index in _FRAMES_SHOWN], axis=1))
+    axes.imshow(np.concatenate(rows), interpolation="lanczos")
+    side = rows[0].shape[0]
+    axes.set_yticks(
+        [side * (row + 0.5) for row in range(len(rows))],
+        [f"{films[motion].label}, {motion}" for motion in DIGIT_MOTIONS],
+    )
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(
+        "five of the 50 classes: digit and motion\n(time from left to right)",
+        loc="left",
+        fontsize=11,
+    )
+    axes.set_anchor("N")
 
 
 def _show_picture(axes: Axes, png: Path, title: str) -> None:
@@ -45,28 +91,5 @@ def _show_picture(axes: Axes, png: Path, title: str) -> None:
     height = min(len(pixels_HWC), int(pixels_HWC.shape[1] / _SHEET_ASPECT))
     axes.imshow(pixels_HWC[:height], interpolation="lanczos")
     axes.set_title(title, loc="left", fontsize=11)
-    axes.set_anchor("NW")
+    axes.set_anchor("N")
     axes.set_axis_off()
-
-
-def _draw_inits(axes: Axes, results: Mapping[str, EvaluationResult]) -> None:
-    any_result = next(iter(results.values()))
-    metrics = {"per clip": "per_clip", "top-1": "top1"}
-    for offset, (init, result) in enumerate(results.items()):
-        values = [getattr(result, name) for name in metrics.values()]
-        positions = np.arange(len(metrics)) + 0.38 * (offset - 0.5)
-        bars = axes.bar(positions, values, width=0.34, label=init)
-        axes.bar_label(bars, fmt="%.1f", padding=2)
-    axes.axhline(100 / any_result.classes, color="0.4", linestyle="--", linewidth=1)
-    axes.text(1.6, 100 / any_result.classes, "chance", va="bottom", ha="right", color="0.4")
-    axes.set_xticks(np.arange(len(metrics)), list(metrics))
-    axes.set_xlim(-0.6, 1.6)
-    axes.set_ylim(0, 100)
-    axes.set_ylabel("accuracy (%)")
-    axes.set_title(
-        f"{any_result.videos} test videos of {any_result.classes} motions, by init",
-        loc="left",
-        fontsize=11,
-    )
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
