@@ -9,6 +9,7 @@ from pydantic import Field
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
 from distinit.pipeline.datasets.scored import scored_videos
+from distinit.pipeline.datasets.splits import listed_paths
 from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_spec_of,
@@ -118,7 +119,14 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     progress.message(_describe_load(report))
     _write(run.root / LOAD_REPORT_NAME, report)
     _write(run.root / DATASET_NAME, dataset)
-    store = dataset_store(frames, Path(config.dataset.root), dataset, config.clip.crop, progress)
+    store = dataset_store(
+        frames,
+        Path(config.dataset.root),
+        dataset,
+        config.clip.crop,
+        progress,
+        listed=() if config.dataset.splits is None else listed_paths(Path(config.dataset.splits)),
+    )
     if init.student.in_channels == 2:
         store = flow_store_of(store, _flow_folder(config), config.clip.flow_range, progress)
     check_pixels(store, init.student, config.clip)

@@ -19,11 +19,12 @@ from distinit.pipeline.storage import read_bounded
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.wording import first_names
 
-__all__ = ["LabelledPath", "SplitLists", "check_classes", "read_splits"]
+__all__ = ["LabelledPath", "SplitLists", "check_classes", "listed_paths", "read_splits"]
 
 Subset = Literal["train", "test"]
 
 _HMDB_NAME = re.compile(r"(?P<label>.+)_test_split(?P<split>[0-9]+)\.txt")
+_UCF_NAME = re.compile(r"(?P<subset>train|test)list(?P<split>[0-9]+)\.txt")
 _HMDB_SUBSETS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
 _MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes about 100 MB
 _MAX_LINE = 8_192  # characters: twice the longest path
@@ -70,6 +71,31 @@ def read_splits(source: Path, split: int) -> SplitLists:
     return reader(folder, split)
 
 
+def listed_paths(source: Path) -> tuple[str, ...]:
+    """Sorted paths of the videos in any official split of ``source``, unused ones included.
+
+    They are the same for every split of a dataset, so that all splits can share a frame store.
+    Empty for a CSV, which has only one split. Raises DatasetError if a list is malformed.
+    """
+    if source.is_file() and source.suffix.lower() == ".csv":
+        return ()
+    folder = source.parent if source.is_file() else source
+    if (folder / "classInd.txt").is_file():
+        paths = set(_ucf101_paths(folder))
+    else:
+        lists = _hmdb51_lists(folder, split=None)
+        paths = {video for path, label in lists for video, _ in _hmdb51_list(path, label)}
+    return tuple(sorted(paths))
+
+
+def _ucf101_paths(folder: Path) -> Iterator[str]:
+    class_of = _ucf101_classes(folder)
+    for path in sorted(folder.iterdir()):
+        if (match := _UCF_NAME.fullmatch(path.name)) is not None:
+            subset: Subset = "train" if match["subset"] == "train" else "test"
+            yield from (video.path for video in _ucf101_list(path, subset, class_of))
+
+
 def _reader_for(folder: Path) -> Callable[[Path, int], SplitLists] | None:
     if (folder / "classInd.txt").is_file():
         return _read_ucf101
@@ -79,27 +105,47 @@ def _reader_for(folder: Path) -> Callable[[Path, int], SplitLists] | None:
 
 
 def _read_hmdb51(folder: Path, split: int) -> SplitLists:
-    """``CLASS_test_splitK.txt``, lines ``file.avi N``: 0 unused, 1 training, 2 test."""
-    videos: list[LabelledPath] = []
-    labels = []
+    labels, videos = [], []
+    for path, label in _hmdb51_lists(folder, split):
+        labels.append(label)
+        for video, subset in _hmdb51_list(path, label):
+            if subset is not None:
+                videos.append(LabelledPath(video, label, subset))
+    return _checked(SplitLists("hmdb51", tuple(sorted(labels)), tuple(videos)), folder, split)
+
+
+def _hmdb51_lists(folder: Path, split: int | None) -> Iterator[tuple[Path, str]]:
+    """(list, class) of ``CLASS_test_splitK.txt``, of one split or, with None, of all splits."""
     for path in sorted(folder.iterdir()):
         match = _HMDB_NAME.fullmatch(path.name)
-        if match is None or int(match["split"]) != split:
-            continue
-        labels.append(match["label"])
-        for number, line in _lines(path):
-            name, _, code = line.rpartition(" ")
-            if code not in _HMDB_SUBSETS or not name.strip():
-                raise _bad_line(path, number, line, "FILE 0|1|2")
-            subset = _HMDB_SUBSETS[code]
-            if subset is not None:
-                inside = _inside(f"{match['label']}/{name.strip()}", path, number)
-                videos.append(LabelledPath(inside, match["label"], subset))
-    return _checked(SplitLists("hmdb51", tuple(sorted(labels)), tuple(videos)), folder, split)
+        if match is not None and split in (None, int(match["split"])):
+            yield path, match["label"]
+
+
+def _hmdb51_list(path: Path, label: str) -> Iterator[tuple[str, Subset | None]]:
+    """(video, subset) of the lines ``file.avi N``: 0 unused, 1 training, 2 test."""
+    for number, line in _lines(path):
+        name, _, code = line.rpartition(" ")
+        if code not in _HMDB_SUBSETS or not name.strip():
+            raise _bad_line(path, number, line, "FILE 0|1|2")
+        yield _inside(f"{label}/{name.strip()}", path, number), _HMDB_SUBSETS[code]
 
 
 def _read_ucf101(folder: Path, split: int) -> SplitLists:
     """``classInd.txt`` (``1 ApplyEyeMakeup``), ``trainlist0K.txt`` and ``testlist0K.txt``."""
+    class_of = _ucf101_classes(folder)
+    classes = tuple(class_of[index] for index in sorted(class_of))
+    subsets: tuple[Subset, Subset] = ("train", "test")
+    videos = [
+        video
+        for subset in subsets
+        for video in _ucf101_list(folder / f"{subset}list{split:02d}.txt", subset, class_of)
+    ]
+    return _checked(SplitLists("ucf101", classes, tuple(videos)), folder, split)
+
+
+def _ucf101_classes(folder: Path) -> dict[int, str]:
+    """Class number -> class name, of ``classInd.txt``."""
     class_of: dict[int, str] = {}
     for number, line in _lines(folder / "classInd.txt"):
         index, _, label = line.partition(" ")
@@ -109,14 +155,7 @@ def _read_ucf101(folder: Path, split: int) -> SplitLists:
         if int(index) in class_of or label in class_of.values():
             raise _bad_line(folder / "classInd.txt", number, line, "each number and class once")
         class_of[int(index)] = label
-    classes = tuple(class_of[index] for index in sorted(class_of))
-    subsets: tuple[Subset, Subset] = ("train", "test")
-    videos = [
-        video
-        for subset in subsets
-        for video in _ucf101_list(folder / f"{subset}list{split:02d}.txt", subset, class_of)
-    ]
-    return _checked(SplitLists("ucf101", classes, tuple(videos)), folder, split)
+    return class_of
 
 
 def _ucf101_list(path: Path, subset: Subset, class_of: dict[int, str]) -> Iterator[LabelledPath]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distinit.pipeline.corpus.listing import list_files
@@ -60,17 +60,27 @@ def geometry_of(frames: Path, crop: int) -> FrameGeometry:
 
 
 def dataset_store(
-    frames: Path, root: Path, dataset: DatasetRecord, crop: int, progress: Progress
+    frames: Path,
+    root: Path,
+    dataset: DatasetRecord,
+    crop: int,
+    progress: Progress,
+    *,
+    listed: Sequence[str] = (),
 ) -> FrameStore:
     """Open the frame store at ``frames``, after building or completing it from the videos.
 
-    The videos are below ``root``. While another process writes the store, wait for it. Raises
-    FrameStoreError if a finished store lacks videos of the dataset or cannot be repaired,
-    LockedError if a process on another host holds its lock, StorageError.
+    A new store has the videos of ``dataset``, and all others that are ``listed`` and exist: with
+    the videos of every official split, all splits share one store. Paths are relative to ``root``.
+    While another process writes the store, wait for it. Raises FrameStoreError if a finished store
+    lacks videos of the dataset or cannot be repaired, LockedError if a process on another host
+    holds its lock, StorageError.
     """
 
     def build() -> FrameStore:
-        paths = [video.path for video in dataset.videos]
+        own = [video.path for video in dataset.videos]
+        others = [path for path in listed if (root / path).is_file()]
+        paths = list(dict.fromkeys([*own, *others]))
         corpus = list_files(root, paths, known_files(dataset))
         decode = DecodeConfig(parallel_videos=min(_MAX_DECODERS, os.cpu_count() or 1))
         return build_store(corpus, frames, geometry_of(frames, crop), decode, progress)

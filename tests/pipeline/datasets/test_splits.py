@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distinit.pipeline.datasets.splits import LabelledPath, SplitLists, read_splits
+from distinit.pipeline.datasets.splits import LabelledPath, SplitLists, listed_paths, read_splits
 from distinit.schemas.errors import DatasetError
 
 HMDB = {
@@ -46,6 +46,38 @@ def test_hmdb51_lists(tmp_path: Path) -> None:
         ("wave/a_wave_1.avi", "test"),
         ("wave/b[x]_wave.avi", "train"),
     ]
+
+
+def test_all_splits_of_hmdb51_list_the_same_videos(tmp_path: Path) -> None:
+    expected = (
+        "brush_hair/e!_brush.avi",
+        "brush_hair/f_brush.avi",
+        "wave/a_wave_1.avi",
+        "wave/b[x]_wave.avi",
+        "wave/c d_wave.avi",  # unused in split 1, absent from split 2
+    )
+    folder = write(tmp_path, HMDB)
+    assert listed_paths(folder) == expected
+    assert listed_paths(folder / "wave_test_split2.txt") == expected
+
+
+def test_all_splits_of_ucf101_list_the_same_videos(tmp_path: Path) -> None:
+    second = {
+        "trainlist02.txt": "Typing/v_Typing_g01_c01.avi 1\r\nArchery/v_Archery_g09_c01.avi 2\r\n",
+        "testlist02.txt": "Typing/v_Typing_g08_c01.avi\r\n",
+    }
+    assert listed_paths(write(tmp_path, UCF | second)) == (
+        "Archery/v_Archery_g01_c01.avi",
+        "Archery/v_Archery_g08_c01.avi",
+        "Archery/v_Archery_g09_c01.avi",
+        "Typing/v_Typing_g01_c01.avi",
+        "Typing/v_Typing_g08_c01.avi",
+    )
+
+
+def test_a_csv_has_only_one_split(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("path,label,split\na.mp4,x,train\nb.mp4,x,test\n")
+    assert listed_paths(tmp_path / "mine.csv") == ()
 
 
 def test_ucf101_keeps_the_order_of_class_numbers(tmp_path: Path) -> None:
