@@ -29,10 +29,12 @@ def run_seed(
 ) -> dict[str, EvaluationResult]:
     """Distil and finetune with one seed; returns the results by init."""
     student = out / f"distill-{seed}"
-    distill_digits(data, student, progress, seed=seed)
+    distill_digits(data, student, progress, {"runtime.seed": seed})
     sources = {"scratch": "scratch", "distinit": f"distinit:{student}"}
     return {
-        init: finetune_digits(data, source, out / f"{init}-{seed}", progress, seed=seed)
+        init: finetune_digits(
+            data, source, out / f"{init}-{seed}", progress, {"runtime.seed": seed}
+        )
         for init, source in sources.items()
     }
 

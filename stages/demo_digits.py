@@ -15,8 +15,8 @@ from typing import Any
 
 from distinit.pipeline.config import build_config
 from distinit.pipeline.demo.digit_footage import DigitFootage, make_digits
-from distinit.pipeline.demo.digit_teacher import held_out_accuracy, train_teacher
-from distinit.pipeline.demo.digits import FRAME_SIDE
+from distinit.pipeline.demo.digit_teacher import TEACHER_EPOCHS, held_out_accuracy, train_teacher
+from distinit.pipeline.demo.digits import FRAME_SIDE, DigitFilm
 from distinit.pipeline.evaluation.intervals import difference_interval, wilson_interval
 from distinit.pipeline.progress import Progress
 from distinit.schemas.base import Record
@@ -40,9 +40,13 @@ _GEOMETRY = {"mode": "short_edge", "short_edge": FRAME_SIDE}
 
 @dataclass(frozen=True, slots=True)
 class DigitData:
-    """Everything that the training runs read, below one folder."""
+    """Everything that the training runs read, below one folder.
+
+    ``films``: which films to use; None: all of them.
+    """
 
     root: Path
+    films: tuple[DigitFilm, ...] | None = None
 
     @property
     def weights(self) -> Path:
@@ -69,12 +73,12 @@ class DigitData:
 
     def make_films(self, progress: Progress) -> None:
         """Write the films that are missing."""
-        make_digits(self.root / "films", progress=progress)
+        make_digits(self.root / "films", films=self.films, progress=progress)
 
-    def train_teacher(self, progress: Progress) -> float:
+    def train_teacher(self, progress: Progress, *, epochs: int = TEACHER_EPOCHS) -> float:
         """Train the teacher unless it exists; its accuracy on held-out stills, percent."""
         if not self.weights.is_file():
-            train_teacher(self.weights, progress=progress)
+            train_teacher(self.weights, epochs=epochs, progress=progress)
         return held_out_accuracy(self.weights)
 
     def extract(self, workers: int, progress: Progress) -> None:
@@ -96,27 +100,39 @@ class DigitData:
         build_frames(build_config(FramesConfig, None, [], values), progress=progress)
 
 
-def distill_digits(data: DigitData, out: Path, progress: Progress, *, seed: int = 0) -> None:
-    """Distil the student from the stored targets into the run directory ``out``."""
+def distill_digits(
+    data: DigitData, out: Path, progress: Progress, changes: Mapping[str, Any] | None = None
+) -> None:
+    """Distil the student from the stored targets into the run directory ``out``.
+
+    ``changes``: dotted names of settings that differ from ``configs/digits_distill.yaml``.
+    """
     values = {
         "cache": str(data.cache),
         "frames": str(data.frames),
         "out": str(out),
-        "runtime.seed": seed,
+        **(changes or {}),
     }
     distill(_config(DistillConfig, "digits_distill.yaml", values), progress=progress)
 
 
 def finetune_digits(
-    data: DigitData, init: str, out: Path, progress: Progress, *, seed: int = 0
+    data: DigitData,
+    init: str,
+    out: Path,
+    progress: Progress,
+    changes: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
-    """Finetune from ``init`` (``scratch`` or ``distinit:RUN``) into ``out``, and evaluate."""
+    """Finetune from ``init`` (``scratch`` or ``distinit:RUN``) into ``out``, and evaluate.
+
+    ``changes``: dotted names of settings that differ from ``configs/digits_finetune.yaml``.
+    """
     values = {
         "dataset.root": str(data.footage.labelled),
         "init": init,
         "out": str(out),
         "frames": str(data.labelled_frames),
-        "runtime.seed": seed,
+        **(changes or {}),
     }
     config = _config(FinetuneConfig, "digits_finetune.yaml", values)
     return finetune(config, progress=progress).evaluation

@@ -16,11 +16,12 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.tensors import write_tensors
 from distinit.schemas.teacher import PreprocessSpec
 
-__all__ = ["DigitNet", "digit_teacher", "held_out_accuracy", "train_teacher"]
+__all__ = ["TEACHER_EPOCHS", "DigitNet", "digit_teacher", "held_out_accuracy", "train_teacher"]
 
 _WIDTHS = (16, 32, 64)
 _PER_SCAN = 8  # stills per scan and epoch
-_EPOCHS, _BATCH, _LEARNING_RATE = 5, 64, 4e-3
+TEACHER_EPOCHS = 5
+_BATCH, _LEARNING_RATE = 64, 4e-3
 _MEAN = _STD = (0.5, 0.5, 0.5)
 
 
@@ -51,7 +52,7 @@ def _conv(planes_in: int, planes_out: int, stride: int = 1) -> list[nn.Module]:
 def train_teacher(
     path: Path,
     *,
-    epochs: int = _EPOCHS,
+    epochs: int = TEACHER_EPOCHS,
     per_scan: int = _PER_SCAN,
     seed: int = 0,
     progress: Progress | None = None,
