@@ -75,7 +75,8 @@ class TeacherRequest(Record):
     """A teacher as requested by a user."""
 
     name: str = Field(
-        description="torchvision name (resnet50, resnet50@IMAGENET1K_V1), efficientnet_lite0, "
+        description="torchvision name (resnet50 means resnet50@IMAGENET1K_V1; also "
+        "resnet50@IMAGENET1K_V2), efficientnet_lite0, "
         "timm:NAME, places365:ARCH, plugin:package.module:function"
     )
     weights: str | None = Field(

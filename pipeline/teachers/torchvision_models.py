@@ -29,6 +29,7 @@ __all__ = ["build_classifier", "classifier_names", "load_torchvision"]
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Heads of GoogLeNet and Inception that are only used in training."""
+_FIRST_RECIPE = "IMAGENET1K_V1"
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:\w+))$")
 
 
@@ -38,7 +39,9 @@ def classifier_names() -> list[str]:
 
 
 def load_torchvision(request: TeacherRequest) -> Network:
-    """Build ``resnet50`` or ``resnet50@IMAGENET1K_V1`` from local weights; nothing is downloaded.
+    """Build ``resnet50`` or ``resnet50@IMAGENET1K_V2`` from local weights; nothing is downloaded.
+
+    Without a tag it is IMAGENET1K_V1; ``@DEFAULT`` is torchvision's default.
 
     Raises TeacherError if the name or the weights tag is unknown, and WeightsError if the weights
     are missing, damaged or of another network.
@@ -117,7 +120,10 @@ def _weights_of(name: str) -> list[WeightsEnum]:
 
 
 def _tagged(name: str, choices: list[WeightsEnum], tag: str) -> WeightsEnum:
+    """The weights called ``tag``: without a tag IMAGENET1K_V1 if there are such (decision 28)."""
     by_tag = {weights.name: weights for weights in choices}
+    if tag == "" and _FIRST_RECIPE in by_tag:
+        return by_tag[_FIRST_RECIPE]
     if tag in ("", "DEFAULT"):
         default = torchvision.models.get_model_weights(name).DEFAULT
         return by_tag.get(default.name, choices[0])

@@ -53,7 +53,7 @@ def test_the_preset_is_that_of_the_named_weights(tmp_path: Path, squeezenet_file
         ).identity.preprocessing.resize_size
         for tag in ("", "@IMAGENET1K_V1", "@IMAGENET1K_V2", "@DEFAULT")
     }
-    assert sizes == {"": 232, "@IMAGENET1K_V1": 256, "@IMAGENET1K_V2": 232, "@DEFAULT": 232}
+    assert sizes == {"": 256, "@IMAGENET1K_V1": 256, "@IMAGENET1K_V2": 232, "@DEFAULT": 232}
 
 
 def test_weights_and_every_setting_change_the_fingerprint(
@@ -88,6 +88,20 @@ def test_default_ids_contain_target_and_resize(squeezenet_file: Path) -> None:
     features = load_torchvision(request(squeezenet_file, target="features", resize="fast"))
     assert features.default_id == f"{plain}-features-fast"
     assert (features.identity.classes, features.identity.label_space) == (512, "features")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet50", "resnet50-0676ba61.pth"),
+        ("resnet50@IMAGENET1K_V1", "resnet50-0676ba61.pth"),
+        ("resnet50@IMAGENET1K_V2", "resnet50-11ad3fa6.pth"),
+        ("resnet50@DEFAULT", "resnet50-11ad3fa6.pth"),
+    ],
+)
+def test_a_name_without_a_tag_means_the_first_published_weights(name: str, file: str) -> None:
+    with pytest.raises(WeightsError, match=f"put {file}"):
+        load_torchvision(request(None, name))
 
 
 def test_the_error_for_missing_weights_names_their_file_and_folder(
