@@ -52,7 +52,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
-demo: setup ## Run the whole method on packaged footage; takes a few minutes
+demo: setup ## Run the whole method and show its gain; takes about 4 minutes on two cores
 	$(DISTINIT) demo --out $(WORK)/demo $(ARGS)
 
 footage: setup

@@ -381,7 +381,7 @@ def doctor(folder: Path, as_json: bool) -> None:
 @click.option("--workers", type=int, default=0, show_default=True, help="Number of Ray workers.")
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON.")
 def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
-    """Run the whole method on packaged footage: a few minutes on two cores."""
+    """Run the whole method on data from packages, and show its gain: minutes on two cores."""
     from distinit.stages.demo import demo as run
 
     progress = choose_progress(json_events=as_json)
