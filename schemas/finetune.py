@@ -92,6 +92,20 @@ class FinetuneConfig(Record):
     train_layers: Literal["all", "head"] = Field(
         "all", description="layers to train; head: the backbone is frozen (linear probe)"
     )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the target spread evenly over all classes (paper: 0; torchvision's "
+        "recipe for MViT and Swin3D: .1)",
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability of dropping a feature before the classifier, in training only "
+        "(paper: 0; torchvision's MViT: .5)",
+    )
     clip: ClipConfig = Field(
         default_factory=ClipConfig, description="clip geometry and normalisation"
     )

@@ -210,8 +210,14 @@ def _train(
 ) -> Student:
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     videos = _train_videos(dataset, store)
-    head_only = config.train_layers == "head"
-    task = FinetuneTask(init, videos, settings, head_only=head_only)
+    task = FinetuneTask(
+        init,
+        videos,
+        settings,
+        head_only=config.train_layers == "head",
+        label_smoothing=config.label_smoothing,
+        dropout=config.dropout,
+    )
     return train(task, settings, run, progress).student
 
 

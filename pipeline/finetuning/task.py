@@ -41,25 +41,42 @@ class FinetuneTask:
     """Cross entropy over the classes of random clips (paper section 4)."""
 
     def __init__(
-        self, init: Init, videos: TrainVideos, settings: TrainingSettings, *, head_only: bool
+        self,
+        init: Init,
+        videos: TrainVideos,
+        settings: TrainingSettings,
+        *,
+        head_only: bool,
+        label_smoothing: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
+        """The keyword arguments are those of FinetuneConfig; ``head_only``: ``train_layers``."""
         self._init = init
         self._videos = videos
         self._settings = settings
         self._head_only = head_only
+        self._label_smoothing = label_smoothing
+        self._dropout = dropout
         frame_counts = [videos.store.videos[video_id].frame_count for video_id in videos.video_ids]
         clips = settings.optimizer.clips_per_epoch
         self._sampler = ClipSampler(frame_counts, settings.clip, clips, settings.runtime.seed)
         self._label_V = np.asarray(videos.labels, np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rebuild = partial(FinetuneTask, head_only=self._head_only)
+        rebuild = partial(
+            FinetuneTask,
+            head_only=self._head_only,
+            label_smoothing=self._label_smoothing,
+            dropout=self._dropout,
+        )
         return rebuild, (self._init, self._videos, self._settings)
 
     def build(self) -> Student:
         """See TrainingTask."""
         seed = self._settings.runtime.seed
-        return self._init.build(self._videos.classes, seed, head_only=self._head_only)[0]
+        student, _ = self._init.build(self._videos.classes, seed, head_only=self._head_only)
+        student.dropout = self._dropout
+        return student
 
     def samples(self, epoch: int) -> NDArray[np.int64]:
         """See TrainingTask."""
@@ -79,10 +96,11 @@ class FinetuneTask:
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean cross entropy, and the accuracy in percent."""
+        """Mean cross entropy with smoothed labels, and the accuracy in percent."""
         logits_BC, label_B = outputs[LABELS_HEAD], targets[LABELS_HEAD]
         accuracy = 100 * (logits_BC.argmax(dim=1) == label_B).float().mean()
-        return cross_entropy(logits_BC, label_B), {"accuracy": accuracy}
+        loss = cross_entropy(logits_BC, label_B, label_smoothing=self._label_smoothing)
+        return loss, {"accuracy": accuracy}
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
         """See TrainingTask; nothing to check, because every clip has a label."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from distinit.pipeline.students.base import VideoBackbone
 from distinit.pipeline.students.registry import build_student
@@ -31,10 +32,12 @@ class Student(nn.Module):
             {_key(name): _linear(self.feature_dim, outputs) for name, outputs in heads.items()}
         )
         self._backbone_frozen = False
+        self.dropout = 0.0
+        """Probability of dropping a feature before the heads, in training only."""
 
     def forward(self, clip_BCTHW: Tensor) -> dict[str, Tensor]:
         """Normalised clips [B, C, T, H, W] -> one tensor [B, outputs] per head."""
-        features = self.backbone(clip_BCTHW)
+        features = dropout(self.backbone(clip_BCTHW), self.dropout, self.training)
         return {name: self.heads[_key(name)](features) for name in self.head_names}
 
     def freeze_backbone(self) -> None:
