@@ -1,7 +1,7 @@
 """README.md, croissant.json and the checksums: what a receiving team reads first.
 
-Their texts depend on the records alone, and verification compares them byte by byte: rewording
-one requires a new format version.
+Their texts depend on the records alone, and verification compares them byte by byte. Changing a
+text therefore requires a new format version.
 """
 
 from __future__ import annotations

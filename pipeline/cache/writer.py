@@ -51,7 +51,7 @@ _SPILLS_ALLOWED = 2
 
 
 def read_cache_plan(root: Path) -> UnitPlan | None:
-    """The stored plan of a cache; None if there is no cache yet, or its plan is damaged.
+    """The stored plan of a cache; None if the cache does not exist, or if its plan is damaged.
 
     Then all videos must be probed: ``CacheWriter.create_or_open`` rebuilds the plan from them.
     """

@@ -27,7 +27,7 @@ from distinit.pipeline.demo.digits import (
     labelled_films,
 )
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.storage import atomic_write_bytes, fsync_file
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import DistInitError
 
@@ -105,7 +105,9 @@ def _write_missing(root: Path, films: tuple[DigitFilm, ...]) -> int:
         for number, film in missing.items():
             path = root / film.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / f"{number:03d}.mp4").replace(path)
+            encoded = Path(folder) / f"{number:03d}.mp4"
+            fsync_file(encoded)
+            encoded.replace(path)
     return len(missing)
 
 

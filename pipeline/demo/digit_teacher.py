@@ -77,7 +77,7 @@ def train_teacher(
             chosen = order[start : start + _BATCH]
             loss = functional.cross_entropy(net(frames_NCHW[chosen]), label_N[chosen])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             progress.advance()

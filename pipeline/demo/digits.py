@@ -128,7 +128,7 @@ def film_digit(film: DigitFilm) -> np.ndarray:
     rng = np.random.default_rng(film.seed)
     background = _background(film.photo, rng)
     ink, colour = _enlarged(film.scan), _ink_colour(rng)
-    poses = _path(film.motion, rng)
+    poses = _poses(film.motion, rng)
     return np.stack([_draw(background, ink, colour, pose) for pose in poses])
 
 
@@ -148,7 +148,7 @@ def stills(name: str, per_scan: int, seed: int) -> Iterator[tuple[np.ndarray, in
             yield _draw(background, _enlarged(scan), _ink_colour(rng), pose), label
 
 
-def _path(motion: str, rng: np.random.Generator) -> list[Pose]:
+def _poses(motion: str, rng: np.random.Generator) -> list[Pose]:
     """One pose per frame. All motions share the distribution of the middle pose."""
     x, y = rng.uniform(22, 42), rng.uniform(26, 38)
     scale, degrees = rng.uniform(0.85, 1.15), rng.uniform(-15, 15)

@@ -46,10 +46,9 @@ class DemoFootage:
     """The paths of the demo's videos, and how many there are."""
 
     corpus: Path
-    motion: Path
     sources: Path
     clips: int
-    """Number of clips in both sets."""
+    """Number of clips."""
     frames: int
     """Number of frames in all clips."""
 
@@ -77,7 +76,7 @@ def make_corpus(
             progress.advance()
     progress.finish()
     frames = sum(clip.frame_count for clip in clips)
-    return DemoFootage(root / "corpus", root / "motion", sources, len(clips), frames)
+    return DemoFootage(root / "corpus", sources, len(clips), frames)
 
 
 def _prepare(root: Path, sources: Path, clips: Sequence[Clip]) -> None:

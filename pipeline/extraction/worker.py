@@ -189,7 +189,7 @@ class ExtractionWorker:
         return self._streams(task)
 
     def _parallel(self, task: ExtractionTask) -> int:
-        """Videos to decode at once; one after a death, so that the next has only one suspect."""
+        """Videos to decode at once: after a death only one, so that its cause can be identified."""
         return 1 if task.deaths else self._decode.parallel_videos
 
     def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
