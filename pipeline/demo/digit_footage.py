@@ -27,7 +27,7 @@ from distinit.pipeline.demo.digits import (
     labelled_films,
 )
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.storage import atomic_write_bytes, fsync_file
+from distinit.pipeline.storage import atomic_write_bytes, fsync_file, storage_errors
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import DistInitError
 
@@ -64,12 +64,14 @@ def make_digits(
 ) -> DigitFootage:
     """Write ``films`` (default: all) below ``root``, unless they exist.
 
-    Raises DistInitError if a package with digits or photographs is missing or if ffmpeg fails.
+    Raises DistInitError if a package with digits or photographs is missing or if ffmpeg fails,
+    StorageError if ``root`` cannot be written.
     """
     if films is None:
         films = (*corpus_films(), *labelled_films("train"), *labelled_films("test"))
     progress = progress or NullProgress()
-    _prepare(root, films)
+    with storage_errors(root):
+        _prepare(root, films)
     present = sum((root / film.path).is_file() for film in films)
     progress.start("digits", len(films), "films", done=present)
     with ThreadPoolExecutor(jobs) as pool:

@@ -24,7 +24,12 @@ from distinit.pipeline.demo.camera import film_photo
 from distinit.pipeline.demo.recipe import Clip, CutClip, PhotoClip, demo_clips
 from distinit.pipeline.demo.sources import PHOTOS, VIDEOS, packaged_file
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.storage import atomic_path, atomic_write_bytes, remove_dead_partials
+from distinit.pipeline.storage import (
+    atomic_path,
+    atomic_write_bytes,
+    remove_dead_partials,
+    storage_errors,
+)
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import DistInitError
 
@@ -63,12 +68,14 @@ def make_corpus(
     """Write ``clips`` (default: all of ``demo_clips()``) below ``root``, unless they exist.
 
     A later call writes only the missing clips; ``jobs`` clips are written at the same time. Raises
-    DistInitError if a package with footage is missing or if ffmpeg fails.
+    DistInitError if a package with footage is missing or if ffmpeg fails, StorageError if ``root``
+    cannot be written.
     """
     clips = demo_clips() if clips is None else tuple(clips)
     progress = progress or NullProgress()
     sources = root / "sources.json"
-    _prepare(root, sources, clips)
+    with storage_errors(root):
+        _prepare(root, sources, clips)
     missing = [clip for clip in clips if not (root / clip.path).is_file()]
     progress.start("footage", total=len(clips), unit="clips", done=len(clips) - len(missing))
     with ThreadPoolExecutor(jobs) as pool:

@@ -11,7 +11,7 @@ from helpers.videos import decode_with_pyav
 
 from distinit.pipeline.demo.digit_footage import make_digits
 from distinit.pipeline.demo.digits import corpus_films, film_digit, labelled_films
-from distinit.schemas.errors import DistInitError
+from distinit.schemas.errors import DistInitError, StorageError
 
 FILMS = (*corpus_films()[:3], *labelled_films("test")[:2])
 
@@ -71,3 +71,9 @@ def test_a_failing_ffmpeg_leaves_no_film(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DistInitError):
         make_digits(tmp_path / "films", films=FILMS[:1])
     assert list((tmp_path / "films").rglob("*.mp4")) == []
+
+
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match="out"):
+        make_digits(tmp_path / "out" / "films", films=FILMS[:1])

@@ -13,7 +13,7 @@ import pytest
 from distinit.pipeline.demo.footage import make_corpus
 from distinit.pipeline.demo.recipe import Clip, CutClip, demo_clips
 from distinit.pipeline.demo.sources import VIDEOS, packaged_file
-from distinit.schemas.errors import DistInitError
+from distinit.schemas.errors import DistInitError, StorageError
 
 PATHS = ("corpus/bikes_041.mp4", "corpus/coffee_zoom_in.mp4", "motion/test/pan/rocket.mp4")
 CLIPS = tuple(clip for clip in demo_clips() if clip.path in PATHS)
@@ -91,6 +91,12 @@ def test_a_failure_of_ffmpeg_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(DistInitError, match=r"could not write the demo clip none\.mp4"):
         make_corpus(tmp_path, clips=[empty_cut])
     assert list(tmp_path.glob("corpus/*")) == []
+
+
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match="out"):
+        make_corpus(tmp_path / "out" / "footage", clips=CLIPS[:1])
 
 
 def test_the_error_for_a_missing_package_names_what_to_install(
