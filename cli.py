@@ -13,6 +13,7 @@ from distinit.pipeline.command_line import (
     Command,
     SectionedGroup,
     damaged_option,
+    dataset_options,
     examples,
     run_stage,
     sampling_options,
@@ -26,6 +27,7 @@ from distinit.pipeline.command_line import (
 )
 from distinit.pipeline.config import teacher_requests
 from distinit.pipeline.progress import choose_progress
+from distinit.stages.store_commands import cache, flow, frames
 
 __all__ = ["main"]
 
@@ -43,6 +45,11 @@ __all__ = ["main"]
 @click.version_option(package_name="distinit")
 def main() -> None:
     """Pretrain video models by distilling frozen image models, without video labels."""
+
+
+main.add_command(cache)
+main.add_command(frames)
+main.add_command(flow)
 
 
 def _command(*lines: str) -> Callable[[Command], click.Command]:
@@ -139,19 +146,7 @@ def distill(**options: Any) -> None:
     "distinit finetune --dataset clips/ --init scratch --out runs/scratch \\",
     "    --set student.name=r3d_18",
 )
-@click.option(
-    "--dataset",
-    "dataset__root",
-    metavar="DIR",
-    help="Folder of videos, with one subfolder per class.",
-)
-@click.option(
-    "--splits",
-    "dataset__splits",
-    metavar="DIR|FILE",
-    help="Official split files of HMDB-51 or UCF-101 (folder), or a CSV file.",
-)
-@click.option("--split", "dataset__split", type=int, help="Official split: 1, 2 or 3.")
+@dataset_options
 @click.option(
     "--init",
     metavar="scratch|distinit:RUN|inflated|file:STUDENT",
@@ -216,110 +211,6 @@ def audit(**options: Any) -> None:
     from distinit.stages.audit import audit as run
 
     run_stage(AuditConfig, run, options)
-
-
-@main.group()
-def cache() -> None:
-    """Inspect and verify a target cache."""
-
-
-@cache.command("info", epilog=examples("distinit cache info cache --json"))
-@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def cache_info(folder: Path, as_json: bool) -> None:
-    """Print the digest, the counts and the teachers of CACHE."""
-    from distinit.stages.cache import cache_info as run
-
-    show(run(folder), as_json)
-
-
-@cache.command(
-    "verify",
-    epilog=examples(
-        "distinit cache verify cache",
-        "distinit cache verify cache --expect DIGEST",
-        "distinit cache verify cache --repair",
-    ),
-)
-@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Check only names and sizes of files.")
-@click.option(
-    "--expect",
-    metavar="DIGEST",
-    help="Content digest that the cache must have, as its sender published it.",
-)
-@click.option(
-    "--repair",
-    is_flag=True,
-    help="Remove the records of damaged units, so that the next extract makes them again.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def cache_verify(
-    folder: Path, quick: bool, expect: str | None, repair: bool, as_json: bool
-) -> None:
-    """Check every byte of CACHE against its records.
-
-    Exit code 0: no problems. 1: damaged, or not the expected cache. 3: not complete.
-    """
-    from distinit.stages.cache import cache_verify as run
-
-    if quick and repair:
-        raise click.UsageError("--repair reads every byte: leave --quick out")
-    progress = choose_progress(json_events=as_json)
-    result = run(folder, deep=not quick, expect=expect, repair=repair, progress=progress)
-    show(result, as_json)
-    sys.exit(result.exit_code)
-
-
-@main.group()
-def frames() -> None:
-    """Build and verify a frame store: the frames that students train on."""
-
-
-@frames.command("build", epilog=examples("distinit frames build --videos clips/ --out frames"))
-@videos_option
-@click.option("--out", metavar="DIR", help="Folder of the frame store, created or resumed.")
-@damaged_option
-@stage_options
-def frames_build(**options: Any) -> None:
-    """Build a frame store from videos, to train with a cache that came without one."""
-    from distinit.schemas.frames import FramesConfig
-    from distinit.stages.frames import build_frames as run
-
-    run_stage(FramesConfig, run, options)
-
-
-@frames.command("verify", epilog=examples("distinit frames verify frames"))
-@click.argument("folder", metavar="STORE", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Check only names and sizes of files.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def frames_verify(folder: Path, quick: bool, as_json: bool) -> None:
-    """Check every byte of STORE (RGB or flow) against its records.
-
-    Exit code 0: no problems. 1: damaged. 3: not complete.
-    """
-    from distinit.stages.frames import verify_frames as run
-
-    result = run(folder, deep=not quick, progress=choose_progress(json_events=as_json))
-    show(result, as_json)
-    sys.exit(result.exit_code)
-
-
-@main.group()
-def flow() -> None:
-    """Build a flow store, for students that are trained on optical flow."""
-
-
-@flow.command("build", epilog=examples("distinit flow build --frames frames --out flow"))
-@click.option("--frames", metavar="DIR", help="Folder of the RGB frame store to compute flow from.")
-@click.option("--out", metavar="DIR", help="Folder of the flow store, created or resumed.")
-@stage_options
-def flow_build(**options: Any) -> None:
-    """Compute the optical flow (Farneback) between the frames of a frame store."""
-    from distinit.schemas.frames import FlowConfig
-    from distinit.stages.flow import build_flow as run
-
-    run_stage(FlowConfig, run, options)
 
 
 @_command(

@@ -19,6 +19,7 @@ __all__ = [
     "Command",
     "SectionedGroup",
     "damaged_option",
+    "dataset_options",
     "examples",
     "run_stage",
     "sampling_options",
@@ -216,6 +217,26 @@ def train_options(command: Command) -> Command:
             metavar="auto|cpu|cuda",
             help="Device that trains the student. Default: auto.",
         ),
+    )
+    return _with_options(command, options)
+
+
+def dataset_options(command: Command) -> Command:
+    """Add the options that name a labelled dataset: --dataset, --splits, --split."""
+    options = (
+        click.option(
+            "--dataset",
+            "dataset__root",
+            metavar="DIR",
+            help="Folder of videos, with one subfolder per class.",
+        ),
+        click.option(
+            "--splits",
+            "dataset__splits",
+            metavar="DIR|FILE",
+            help="Official split files of HMDB-51 or UCF-101 (folder), or a CSV file.",
+        ),
+        click.option("--split", "dataset__split", type=int, help="Official split: 1, 2 or 3."),
     )
     return _with_options(command, options)
 
