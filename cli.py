@@ -120,7 +120,7 @@ def extract(
 
 @_command(
     "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
-    "distinit distill --config configs/paper_distill.yaml --set optimizer.epochs=5",
+    "distinit distill --config configs/paper/distill.yaml --set optimizer.epochs=5",
 )
 @click.option("--cache", metavar="DIR", help="Folder of the target cache.")
 @click.option("--frames", metavar="DIR", help="Folder of the frame store (RGB or flow).")

@@ -12,7 +12,11 @@ from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.training import FLOW_PIXELS, OptimizerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+FILES = sorted(
+    path.relative_to(CONFIGS).with_suffix("").as_posix()
+    for path in CONFIGS.rglob("*.yaml")
+    if any(stage in path.stem for stage in ("distill", "finetune", "scratch"))
+)
 PLACES = {"cache": "c", "frames": "f", "out": "o"}
 PAPER = OptimizerConfig(
     learning_rate=0.01,
@@ -38,7 +42,7 @@ def test_every_configuration_loads(name: str) -> None:
         assert build_config(FinetuneConfig, file, (), given).evaluation.protocol == "vmz-10"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("paper_distill")])
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("paper/distill")])
 def test_distillation_follows_the_papers_schedule(name: str) -> None:
     config = distillation(name)
     rate = 0.001 if name.endswith("mse") else 0.01
@@ -49,13 +53,13 @@ def test_distillation_follows_the_papers_schedule(name: str) -> None:
 
 
 def test_configurations_have_the_settings_they_are_named_after() -> None:
-    picks = {name: distillation(f"paper_distill_{name}").targets for name in ("mse", "k_random")}
+    picks = {name: distillation(f"paper/distill_{name}").targets for name in ("mse", "k_random")}
     assert [(t.loss, t.pick) for t in picks["mse"]] == [("mse", "center")]
     assert [(t.pick, t.k, t.average) for t in picks["k_random"]] == [("k_random", 2, "logits")]
-    two = distillation("paper_distill_two_teachers")
+    two = distillation("paper/distill_two_teachers")
     assert [t.teacher for t in two.targets] == ["imagenet", "places"]
     assert two.combine == "heads"
-    flow = distillation("paper_distill_flow")
+    flow = distillation("paper/distill_flow")
     assert flow.student.in_channels == 2
     assert {"mean": flow.clip.mean, "std": flow.clip.std} == FLOW_PIXELS
     assert flow.clip.flow_range == 20
