@@ -178,7 +178,7 @@ def finetune(**options: Any) -> None:
 @click.option(
     "--protocol",
     "evaluation__protocol",
-    metavar="vmz-N|dense-sN",
+    metavar="vmz-N|dense-sN|slowfast-TxS",
     help="Which clips of each video to score.",
 )
 @click.option("--frames", metavar="DIR", help="Folder of the frame or flow store, if it was moved.")

@@ -18,6 +18,8 @@ from distinit.schemas.training import (
 
 __all__ = [
     "FINETUNE_OPTIMIZER",
+    "PROTOCOL",
+    "PROTOCOL_NAMES",
     "SCRATCH_OPTIMIZER",
     "DatasetConfig",
     "EvaluateConfig",
@@ -35,6 +37,14 @@ SCRATCH_OPTIMIZER = OptimizerConfig(
 )
 """For training from scratch. Paper: LR .01, x.1 every 10 epochs, 45 epochs."""
 
+PROTOCOL = re.compile(
+    r"vmz-(?P<vmz>[1-9][0-9]{0,5})|dense-s(?P<dense>[1-9][0-9]{0,5})"
+    r"|slowfast-(?P<slowfast>[1-9][0-9]{0,5})x(?P<crops>[13])"
+)
+"""The names of evaluation protocols."""
+
+PROTOCOL_NAMES = "vmz-N, dense-sN, slowfast-Tx1 or slowfast-Tx3"
+
 _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 
 
@@ -51,17 +61,20 @@ class DatasetConfig(Record):
 
 
 class EvaluationConfig(Record):
-    """Which clips of a test video are scored (VMZ)."""
+    """Which clips of a test video are scored."""
 
     protocol: str = Field(
-        "vmz-10", description="vmz-N: N evenly spaced clips; dense-sN: every N-th start"
+        "vmz-10",
+        description="vmz-N: N evenly spaced clips (VMZ, paper: 10); dense-sN: a clip at every N-th "
+        "frame; slowfast-TxS: T evenly spaced clips, each with S crops along the longer side "
+        "(PySlowFast: 10x3)",
     )
 
     @field_validator("protocol")
     @classmethod
     def _known(cls, value: str) -> str:
-        if re.fullmatch(r"(vmz-|dense-s)[1-9][0-9]*", value) is None:
-            raise ValueError(f"protocol {value!r} is neither vmz-N nor dense-sN")
+        if PROTOCOL.fullmatch(value) is None:
+            raise ValueError(f"protocol {value!r} is not one of {PROTOCOL_NAMES}")
         return value
 
 
