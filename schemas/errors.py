@@ -21,6 +21,7 @@ __all__ = [
     "DecodeKilledError",
     "DistInitError",
     "FFmpegNotFoundError",
+    "FeaturesError",
     "FrameStoreError",
     "LockedError",
     "RunMismatchError",
@@ -152,6 +153,10 @@ class FrameStoreError(DistInitError):
 
 class CheckpointError(DistInitError):
     """A checkpoint or student file that cannot be loaded as requested."""
+
+
+class FeaturesError(DistInitError):
+    """Exported features that are missing, damaged, or of another student or dataset."""
 
 
 class RunMismatchError(DistInitError):

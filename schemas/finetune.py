@@ -25,6 +25,7 @@ __all__ = [
     "EvaluateConfig",
     "EvaluationConfig",
     "FinetuneConfig",
+    "check_init",
 ]
 
 FINETUNE_OPTIMIZER = OptimizerConfig(
@@ -46,6 +47,16 @@ PROTOCOL = re.compile(
 PROTOCOL_NAMES = "vmz-N, dense-sN, slowfast-Tx1 or slowfast-Tx3"
 
 _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
+
+
+def check_init(value: str) -> str:
+    """``value``, if it has the form of an init. Raises ValueError."""
+    if not _INIT.fullmatch(value):
+        raise ValueError(
+            f"init {value!r} is not one of scratch, distinit:RUN, inflated, inflated:FILE, "
+            "file:STUDENT"
+        )
+    return value
 
 
 class DatasetConfig(Record):
@@ -155,12 +166,7 @@ class FinetuneConfig(Record):
     @field_validator("init")
     @classmethod
     def _known_init(cls, value: str) -> str:
-        if not _INIT.fullmatch(value):
-            raise ValueError(
-                f"init {value!r} is not one of scratch, distinit:RUN, inflated, inflated:FILE, "
-                "file:STUDENT"
-            )
-        return value
+        return check_init(value)
 
 
 class EvaluateConfig(Record):

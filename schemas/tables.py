@@ -6,6 +6,7 @@ import pyarrow as pa
 
 __all__ = [
     "CONFIDENCE_SCHEMA",
+    "FEATURES_SCHEMA",
     "FEATURE_ROWS_SCHEMA",
     "FRAMES_SCHEMA",
     "PLAN_SCHEMA",
@@ -78,5 +79,16 @@ STORE_SCHEMA = pa.schema(
         pa.field("jpeg", pa.binary(), nullable=False),
         # Over the video id (ASCII), the frame index (8 bytes, little-endian), then the JPEG.
         pa.field("crc32c", pa.uint32(), nullable=False),
+    ]
+)
+
+FEATURES_SCHEMA = pa.schema(
+    [
+        pa.field("digest", pa.string(), nullable=False),  # sha256 of the file's bytes
+        pa.field("path", pa.string(), nullable=False),  # relative to the dataset's root
+        pa.field("label", pa.string(), nullable=False),  # name of the class
+        pa.field("subset", pa.string(), nullable=False),  # train | test
+        pa.field("clip_count", pa.int64(), nullable=False),  # clips that were averaged
+        pa.field("feature", pa.list_(pa.float32()), nullable=False),
     ]
 )
