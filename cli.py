@@ -221,7 +221,7 @@ def evaluate(**options: Any) -> None:
 @click.option(
     "--protocol",
     "evaluation__protocol",
-    metavar="vmz-N|dense-sN",
+    metavar="vmz-N|dense-sN|slowfast-TxS",
     help="Clips of each video, whose features are averaged. Default: vmz-10.",
 )
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for the student.")
