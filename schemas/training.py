@@ -34,7 +34,8 @@ class StudentConfig(Record):
         "r2plus1d_18",
         max_length=200,
         description="r3d_18, mc3_18, r2plus1d_18, s3d, ... (torchvision); vmz_r3d_18, "
-        "vmz_r2plus1d_18, ... (VMZ); tiny_r2plus1d_10 (CPU); plugin:module:function",
+        "vmz_r2plus1d_18, ... (VMZ); tiny_r2plus1d_10, tiny_r3d_9, ... (CPU); "
+        "plugin:module:function",
     )
     in_channels: Literal[2, 3] = Field(3, description="3 for RGB, 2 for optical flow")
 

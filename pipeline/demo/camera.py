@@ -19,7 +19,7 @@ OVERSAMPLING = 2
 
 @dataclass(frozen=True, slots=True)
 class CameraMove:
-    """A uniform motion of the camera, in film pixels.
+    """A uniform motion of the camera, and its shake, in film pixels.
 
     ``zoom_per_frame`` above 1 magnifies. Positive pan moves right, positive tilt moves down.
     """
@@ -28,6 +28,8 @@ class CameraMove:
     tilt_pixels_per_frame: float = 0.0
     zoom_per_frame: float = 1.0
     degrees_per_frame: float = 0.0
+    shake: tuple[tuple[float, float], ...] = ()
+    """Further offset (x, y) of each frame; empty: none."""
 
 
 def film_photo(
@@ -80,7 +82,9 @@ def _window_affines(move: CameraMove, frames: int) -> list[np.ndarray]:
         angle = math.radians(move.degrees_per_frame * step)
         pixel = move.zoom_per_frame ** (-step)
         cos, sin = pixel * math.cos(angle), pixel * math.sin(angle)
-        x, y = move.pan_pixels_per_frame * step, move.tilt_pixels_per_frame * step
+        shake_x, shake_y = move.shake[index] if move.shake else (0.0, 0.0)
+        x = move.pan_pixels_per_frame * step + shake_x
+        y = move.tilt_pixels_per_frame * step + shake_y
         affines.append(np.array([[cos, -sin, x], [sin, cos, y]]))
     return affines
 

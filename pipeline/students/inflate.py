@@ -2,7 +2,8 @@
 
 A 3D convolution gets the weights of the 2D convolution in the same place, repeated over time and
 divided by the number of repeats, so that a clip of one repeated image has the same features as the
-image. Batch norm is copied. Both networks must have the same layers: R3D and MC3 from ResNet.
+image. Batch norm is copied. Both networks must have the same layers: R3D and MC3 from ResNet, and
+tiny_r3d_9 from tiny_r2d_9, which is a student itself: distil it with clips of one frame.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet34_Weights
 
 from distinit.pipeline.students.heads import Student
+from distinit.pipeline.students.tiny import TINY_STUDENTS
 from distinit.pipeline.teachers.weights import (
     StateDict,
     checkpoints_dir,
@@ -32,13 +34,15 @@ _SOURCES = {
     "mc3_18": "resnet18",
     "vmz_r3d_18": "resnet18",
     "vmz_r3d_34": "resnet34",
+    "tiny_r3d_9": "tiny_r2d_9",
 }
 _URLS = {
     "resnet18": ResNet18_Weights.IMAGENET1K_V1.url,
     "resnet34": ResNet34_Weights.IMAGENET1K_V1.url,
 }
 _BACKBONE = "backbone."
-_CLASSIFIER = "fc."
+_CLASSIFIERS = ("fc.", "heads.")
+"""Of torchvision's image networks, and of students that are image networks."""
 # In torchvision's VideoResNet, the stem is an nn.Sequential, as is each convolution with its norm.
 _RENAMES = (
     (re.compile(r"^stem\.0\."), "conv1."),
@@ -73,6 +77,13 @@ def image_weights(config: StudentConfig, file: Path | None) -> Path:
     missing or does not match the hash in its name.
     """
     source = inflated_source(config)
+    if file is None and source not in _URLS:
+        raise WeightsError(
+            f"the image network {source} has no published weights",
+            expected=f"a {source} to inflate {config.name} from",
+            remedy=f"distil one: --student {source} --set clip.frames=1, then use --init "
+            "inflated:RUN/student.safetensors",
+        )
     if file is None:
         file = checkpoints_dir() / str(_URLS[source]).rsplit("/", 1)[-1]
     if not file.is_file():
@@ -96,9 +107,9 @@ def inflate_backbone(student: Student, config: StudentConfig, file: Path) -> Loa
     CheckpointError unless every tensor of the backbone has a counterpart in the file.
     """
     source = inflated_source(config)
-    image = read_state_dict(file)
+    image = _image_network(file)
     backbone = {k: v for k, v in student.state_dict().items() if k.startswith(_BACKBONE)}
-    name_of = {name: _image_name(name) for name in backbone}
+    name_of = {name: _image_name(name, source) for name in backbone}
     _refuse_other(file, source, image, set(name_of.values()))
     inflated = {}
     for name, tensor in backbone.items():
@@ -120,9 +131,16 @@ def inflate_backbone(student: Student, config: StudentConfig, file: Path) -> Loa
     )
 
 
-def _image_name(name: str) -> str:
-    """``backbone.layer1.0.conv1.0.weight`` -> ``layer1.0.conv1.weight``."""
+def _image_network(file: Path) -> StateDict:
+    """The tensors in ``file``; those of a student's backbone have their names in the network."""
+    return {name.removeprefix(_BACKBONE): t for name, t in read_state_dict(file).items()}
+
+
+def _image_name(name: str, source: str) -> str:
+    """Name in ``source``: ``backbone.layer1.0.conv1.0.weight`` -> ``layer1.0.conv1.weight``."""
     name = name.removeprefix(_BACKBONE)
+    if source in TINY_STUDENTS:
+        return name
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     return name
@@ -143,11 +161,11 @@ def _refuse_other(file: Path, source: str, image: StateDict, expected: set[str])
     required = {name for name in expected if not name.endswith("num_batches_tracked")}
     missing = sorted(required - set(image))
     # A deeper ResNet has all the names of a shallow one and more, so extra names matter too.
-    unknown = sorted(n for n in set(image) - expected if not n.startswith(_CLASSIFIER))
+    unknown = sorted(n for n in set(image) - expected if not n.startswith(_CLASSIFIERS))
     if missing or unknown:
         raise CheckpointError(
             f"{file} is not a {source}",
-            expected=f"the tensors of torchvision's {source}",
+            expected=f"the tensors of {source}",
             found=f"{len(missing)} missing ({', '.join(missing[:3]) or 'none'}), "
             f"{len(unknown)} unknown ({', '.join(unknown[:3]) or 'none'})",
             remedy=f"give the weights of a {source}, trained on ImageNet or Places365",

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from distinit.pipeline.students.base import VideoBackbone, as_backbone
-from distinit.pipeline.students.tiny import TinyR2Plus1D
+from distinit.pipeline.students.tiny import TINY_STUDENTS
 from distinit.pipeline.students.torchvision_nets import (
     CLASSIFIERS,
     SMALLEST_CLIPS,
@@ -21,7 +21,7 @@ from distinit.schemas.training import ClipConfig, StudentConfig
 
 __all__ = ["STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
 
-STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, "tiny_r2plus1d_10")
+STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, *TINY_STUDENTS)
 PLUGIN = "plugin:"
 
 
@@ -40,8 +40,8 @@ def build_student(config: StudentConfig) -> VideoBackbone:
         return build_torchvision(config.name, config.in_channels)
     if config.name in VMZ_STUDENTS:
         return build_vmz(config.name, config.in_channels)
-    if config.name == "tiny_r2plus1d_10":
-        return as_backbone(TinyR2Plus1D(config.in_channels))
+    if config.name in TINY_STUDENTS:
+        return as_backbone(TINY_STUDENTS[config.name](config.in_channels))
     raise _unknown(config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 
@@ -113,6 +114,30 @@ def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="is not a resnet18"):
         inflated("r3d_18", tmp_path / "other.pth")
+
+
+@torch.inference_mode()
+def test_a_tiny_student_is_inflated_from_a_distilled_image_network(tmp_path: Path) -> None:
+    image_config = StudentConfig(name="tiny_r2d_9")
+    image_student = new_student(image_config, {"imagenet": 5}, seed=3).eval()
+    safetensors.torch.save_file(image_student.state_dict(), tmp_path / "student.safetensors")
+    config = StudentConfig(name="tiny_r3d_9")
+    file = image_weights(config, tmp_path / "student.safetensors")
+    student = new_student(config, {"labels": 2}, seed=0).eval()
+    report = inflate_backbone(student, config, file)
+    assert report.reinitialised == ("heads.labels.bias", "heads.labels.weight")
+    assert report.unused == ("heads.imagenet.bias", "heads.imagenet.weight")
+    image = torch.rand(1, 3, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    frames = image[:, :, 0]
+    stem = student.get_submodule("backbone.stem")
+    expected = image_student.get_submodule("backbone.stem")(frames)
+    inflated_clip = stem(image.expand(-1, -1, 5, -1, -1))
+    torch.testing.assert_close(inflated_clip[:, :, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tiny_student_needs_a_file_to_inflate_from() -> None:
+    with pytest.raises(WeightsError, match="tiny_r2d_9 has no published weights"):
+        image_weights(StudentConfig(name="tiny_r3d_9"), None)
 
 
 def test_the_error_for_missing_weights_names_the_expected_file(

@@ -12,6 +12,7 @@ from torch import nn
 
 from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.students.registry import STUDENT_NAMES, build_student, check_clip
+from distinit.pipeline.students.tiny import TINY_STUDENTS
 from distinit.pipeline.students.vmz import middle_planes, vmz_network
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
@@ -88,6 +89,9 @@ def test_vmz_34_has_32_block_convolutions() -> None:
     [
         ("tiny_r2plus1d_10", 128, (8, 16)),
         ("tiny_r2plus1d_10", 128, (5, 33)),
+        ("tiny_r2plus1d_14", 192, (8, 16)),
+        ("tiny_r3d_9", 128, (8, 16)),
+        ("tiny_r2d_9", 128, (1, 16)),
         ("r3d_18", 512, (2, 16)),
         ("mc3_18", 512, (2, 16)),
         ("r2plus1d_18", 512, (2, 16)),
@@ -151,11 +155,22 @@ def test_mvit_equals_torchvision_with_the_size_of_the_clip(frames: int, crop: in
     assert torch.isfinite(features).all()
 
 
-def test_tiny_has_ten_convolutions_besides_its_shortcuts() -> None:
-    tiny = build_student(StudentConfig(name="tiny_r2plus1d_10"))
+@pytest.mark.parametrize("name", TINY_STUDENTS)
+def test_the_name_of_a_tiny_student_counts_its_convolutions(name: str) -> None:
+    tiny = build_student(StudentConfig(name=name))
     assert isinstance(tiny, nn.Module)
-    names = [n for n, m in tiny.named_modules() if isinstance(m, nn.Conv3d)]
-    assert len([name for name in names if "shortcut" not in name]) == 10
+    names = [n for n, m in tiny.named_modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    assert len([n for n in names if "shortcut" not in n]) == int(name.rpartition("_")[2])
+
+
+def test_the_image_network_averages_its_features_over_the_frames() -> None:
+    student = build_student(StudentConfig(name="tiny_r2d_9"))
+    assert isinstance(student, nn.Module)
+    student.eval()
+    clip = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        frames = torch.stack([student(clip[:, :, t : t + 1]) for t in range(4)])
+        torch.testing.assert_close(student(clip), frames.mean(dim=0))
 
 
 @pytest.mark.parametrize(("frames", "crop"), [(4, 32), (8, 16)])
