@@ -27,6 +27,7 @@ from distinit.pipeline.command_line import (
 )
 from distinit.pipeline.config import teacher_requests
 from distinit.pipeline.progress import choose_progress
+from distinit.stages.figure_commands import figures
 from distinit.stages.store_commands import cache, flow, frames
 
 __all__ = ["main"]
@@ -50,6 +51,7 @@ def main() -> None:
 main.add_command(cache)
 main.add_command(frames)
 main.add_command(flow)
+main.add_command(figures)
 
 
 def _command(*lines: str) -> Callable[[Command], click.Command]:

@@ -34,7 +34,7 @@ __all__ = [
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Compare": ("features",),
+    "Compare": ("features", "figures"),
     "Inspect and build data": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
+from distinit.pipeline.reports.rendering import figure_png, short_label
 from distinit.schemas.audit import ClassCount, ConfidenceAudit, EntropyHistogram
 
 __all__ = ["DARK", "LIGHT", "Theme", "plot_classes", "plot_entropy", "plot_kept"]
@@ -125,7 +124,9 @@ def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> No
     positions = range(len(classes))
     axes.barh(positions, shares, color=theme.bar, height=0.72)
     # Class names are not trusted: a dollar sign in them must not start a formula.
-    axes.set_yticks(positions, [one_short_line(entry.name) for entry in classes], parse_math=False)
+    axes.set_yticks(
+        positions, [short_label(entry.name, MAX_LABEL) for entry in classes], parse_math=False
+    )
     axes.invert_yaxis()
     for position, share in zip(positions, shares, strict=True):
         axes.annotate(
@@ -139,12 +140,6 @@ def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> No
     axes.set_xlim(0, max(shares) * 1.1)
     axes.set_xlabel("frames with this most probable class (%)")
     axes.grid(visible=False, axis="y")
-
-
-def one_short_line(name: str) -> str:
-    """The name as one line of at most MAX_LABEL letters."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return plain if len(plain) <= MAX_LABEL else plain[: MAX_LABEL - 1] + "…"
 
 
 def _png(
@@ -168,9 +163,4 @@ def _png(
         text.set_color(theme.ink)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=theme.muted, fontsize=9)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Letters that the font does not have are drawn as boxes. That is acceptable.
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure_png(figure)

@@ -12,7 +12,6 @@ from distinit.pipeline.reports.plots import (
     DARK,
     LIGHT,
     entropy_density,
-    one_short_line,
     plot_classes,
     plot_entropy,
     plot_kept,
@@ -60,12 +59,6 @@ def test_any_class_name_can_be_drawn(name: str) -> None:
     classes = [ClassCount(class_index=0, name=name, frames=3, fraction=1.0)]
     image = Image.open(io.BytesIO(plot_classes(classes, LIGHT)))
     assert image.width == 1152
-
-
-def test_labels_are_shortened_to_one_line() -> None:
-    assert one_short_line("tabby cat") == "tabby cat"
-    assert one_short_line("a\nb") == "a?b"
-    assert one_short_line("x" * 40) == "x" * 33 + "…"
 
 
 def test_the_density_matches_the_distribution_of_the_frames() -> None:
