@@ -60,8 +60,9 @@ class KeptFraction(Record):
 class QuantileThreshold(Record):
     """The threshold that keeps a share of the frames: the exact quantile of their entropies.
 
-    It is the threshold that distillation uses for the same ``keep_fraction``. As there, all frames
-    in the cache count, including those of videos that the corpus no longer contains.
+    All frames in the cache count alike, including those of videos that the corpus no longer
+    contains. The ``keep_fraction`` of distillation is a share of clips, which are drawn evenly over
+    the videos: its threshold differs if the confidence differs between short and long videos.
     """
 
     keep_fraction: float = Field(ge=0, le=1)

@@ -28,7 +28,8 @@ class FilterConfig(Record):
         None,
         gt=0,
         le=1,
-        description="share of frames to keep: the threshold is this quantile of their entropies",
+        description="share of the clips to keep: the threshold is this quantile of the entropies "
+        "of their targets, for clips as they are drawn (recorded in thresholds.json)",
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,6 +26,8 @@ __all__ = [
     "RunRecord",
     "StudentRecord",
     "TargetShare",
+    "ThresholdRecord",
+    "ThresholdsRecord",
 ]
 
 
@@ -152,6 +155,49 @@ class TargetShare(Record):
                 "smaller stride, or complete the cache"
             )
         return lines
+
+
+class ThresholdRecord(Record):
+    """The threshold of one teacher's filter, and the share of the clips that it keeps."""
+
+    threshold_nats: float = Field(ge=0, description="largest entropy of a target that is kept")
+    kept: float = Field(
+        ge=0, le=1, description="share of the clips with a target whose entropy is at most that"
+    )
+    tied: float = Field(ge=0, le=1, description="share whose entropy equals the threshold")
+    sampled_clips: int | None = Field(
+        None,
+        ge=1,
+        description="clips that the shares were measured on; None: computed from all clips",
+    )
+
+    @property
+    def standard_error(self) -> float:
+        """Of ``kept``, as a share; 0 if it is exact."""
+        if self.sampled_clips is None:
+            return 0.0
+        return math.sqrt(self.kept * (1 - self.kept) / self.sampled_clips)
+
+    def line(self) -> str:
+        """For the terminal: the threshold and what it keeps."""
+        exact = f", ± {self.standard_error:.1%}" if self.sampled_clips else ""
+        return (
+            f"entropy at most {self.threshold_nats:.3f} nats, which keeps {self.kept:.1%} of the "
+            f"clips{exact}"
+        )
+
+
+class ThresholdsRecord(Record):
+    """``thresholds.json`` of a distill run: computed once, for every worker and resumption."""
+
+    format: Literal["distinit-thresholds"] = "distinit-thresholds"
+    format_version: int = 1
+    settings_digest: Sha256 = Field(
+        description="digest of the settings that the thresholds depend on: targets and clip"
+    )
+    teachers: dict[str, ThresholdRecord] = Field(
+        description="by teacher id; only teachers with a filter"
+    )
 
 
 class DistillResult(Record):

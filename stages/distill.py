@@ -7,19 +7,20 @@ from pathlib import Path
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.distillation.target_coverage import refuse_empty_filters, target_shares
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
+from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.students.io import save_student
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
-from distinit.schemas.distill import DistillConfig
+from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import DistillResult, StudentRecord
 from distinit.schemas.wording import counted
 
 __all__ = ["distill"]
 
-REPORTED_TIE_SHARE = 0.01  # share of frames with the entropy of the threshold: warn from here on
+REPORTED_TIE_SHARE = 0.01  # share of targets with the entropy of the threshold: warn from here on
 
 
 def distill(config: DistillConfig, *, progress: Progress | None = None) -> DistillResult:
@@ -33,7 +34,10 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     """
     progress = progress or NullProgress()
     _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
-    task = open_distill_task(config)
+    recorded = read_thresholds(Path(config.out), config)
+    if recorded is None and any(target.filter != FilterConfig() for target in config.targets):
+        progress.message("computing what the filters keep")
+    task = open_distill_task(config, recorded)
     refuse_empty_filters(task.readers, config.combine_filters)
     state = task.cache.read_state()
     cache_digest = task.cache.checked_digest(state)
@@ -42,6 +46,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     if finished is not None:
         progress.message(f"{run.root} is already finished: nothing to do")
         return finished
+    write_thresholds(run.root, task.thresholds)
     _report_inputs(task, progress)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     outcome = train(task, settings, run, progress)
@@ -128,19 +133,16 @@ def _report_inputs(task: DistillTask, progress: Progress) -> None:
     for line in (*videos.left_out.lines(), *_lines_on_teachers(task)):
         progress.message(line)
     for reader in task.readers:
-        target, threshold_nats = reader.config, reader.threshold_nats
-        is_filtered = threshold_nats != float("inf")
-        kept = f", entropy at most {threshold_nats:.3f} nats" if is_filtered else ""
+        name, target = reader.teacher.id, reader.config
+        threshold = task.thresholds.teachers.get(name)
+        kept = "" if threshold is None else f", {threshold.line()}"
         mirror = "" if reader.mirrored is None else f", flipped clips by {reader.mirrored.id}"
-        progress.message(
-            f"teacher {reader.teacher.id}: {target.loss} on {target.pick} frames{kept}{mirror}"
-        )
-        tied, below = reader.threshold_shares()
-        if tied >= REPORTED_TIE_SHARE:
+        progress.message(f"teacher {name}: {target.loss} on {target.pick} frames{kept}{mirror}")
+        if threshold is not None and threshold.tied >= REPORTED_TIE_SHARE:
             progress.message(
-                f"warning: teacher {reader.teacher.id}: the entropy of {tied:.0%} of all frames "
-                f"equals the threshold of {threshold_nats:.3f} nats; all of them are kept, which "
-                f"makes {below:.0%} of the frames"
+                f"warning: teacher {name}: the entropy of {threshold.tied:.0%} of all targets "
+                f"equals the threshold of {threshold.threshold_nats:.3f} nats; all of them are "
+                f"kept, which makes {threshold.kept:.0%} of the clips"
             )
     if task.config.combine == "mean":
         progress.message(f"one head learns the mean of {len(task.readers)} teachers")

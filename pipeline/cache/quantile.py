@@ -1,7 +1,4 @@
-"""Exact quantiles of memory-mapped columns, in bounded memory; for distillation and the audit.
-
-Both compute entropy thresholds here, so they give the same threshold for the same cache.
-"""
+"""Exact quantiles of columns that do not fit into memory; for distillation and the audit."""
 
 from __future__ import annotations
 
@@ -10,12 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["blocks_of", "quantile", "quantiles"]
+__all__ = ["WeightedBlocks", "blocks_of", "quantile", "quantiles", "weighted_quantile"]
 
 Floats = NDArray[np.floating]
 Keys = NDArray[np.uint32]
+type WeightedBlocks = Callable[[], Iterable[tuple[Floats, Floats]]]
+"""Gives (values fp32 [M], weights [M]) in blocks; the same ones each time it is called."""
+
 _BLOCK_ROWS = 1 << 20
 _HALF = 1 << 16  # number of values of 16 bits
+_ROUNDING = 1e-9  # larger than the rounding errors of sums of weights, relative to the total
 
 
 def blocks_of(values_N: np.ndarray) -> Iterator[np.ndarray]:
@@ -56,6 +57,37 @@ def quantiles(
         float(np.quantile([value_at[low], value_at[high]], place - low))
         for place, (low, high) in zip(places, ranks, strict=True)
     ]
+
+
+def weighted_quantile(read_blocks: WeightedBlocks, fraction: float) -> float:
+    """The smallest value so that it and smaller ones have ``fraction`` of the weight.
+
+    It is exactly one of the values, as ``np.quantile`` with method ``inverted_cdf`` gives it; NaN
+    if all weights are 0. Values that are NaN have no weight. ``fraction`` is above 0, at most 1.
+    Computed like ``quantiles``, so ``read_blocks`` is called twice and memory is bounded.
+    """
+    upper_K = np.zeros(_HALF)
+    for key_M, weight_M in map(_weighted_keys, read_blocks()):
+        upper_K += np.bincount(key_M >> 16, weight_M, _HALF)
+    end_K = np.cumsum(upper_K)
+    if end_K[-1] == 0:
+        return float("nan")
+    goal = fraction * end_K[-1] * (1 - _ROUNDING)
+    upper = int(np.searchsorted(end_K, goal))
+    lower_K = np.zeros(_HALF)
+    for key_M, weight_M in map(_weighted_keys, read_blocks()):
+        inside_M = key_M >> 16 == upper
+        lower_K += np.bincount(key_M[inside_M] & 0xFFFF, weight_M[inside_M], _HALF)
+    before = float(end_K[upper - 1]) if upper else 0.0
+    lower = int(np.searchsorted(np.cumsum(lower_K), goal - before))
+    lower = min(lower, int(np.flatnonzero(lower_K)[-1]))
+    return _value_of(upper << 16 | lower)
+
+
+def _weighted_keys(block: tuple[Floats, Floats]) -> tuple[Keys, Floats]:
+    """``_ordered_keys`` of a block with their weights."""
+    values_M, weight_M = block
+    return _ordered_keys(values_M), weight_M[~np.isnan(values_M)]
 
 
 def _values_at(

@@ -49,6 +49,11 @@ class TargetFrames:
         """Whether each video, given by its position in the index, has a target: bool [N]."""
         return self._units(number_N)[0] > 0
 
+    def has_target(self, row_N: Ints) -> Bools:
+        """Whether the rows, all of them used, are in a committed unit: bool [N]."""
+        has_target_N: Bools = self._committed_U[row_N // self._capacity]
+        return has_target_N
+
     def starts(
         self, number_N: Numbers, frame_count_N: Ints, uniform_N: Floats, frames: int
     ) -> Ints:

@@ -14,18 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distinit.pipeline.cache.quantile import blocks_of, quantile
+from distinit.pipeline.cache.quantile import quantile
 from distinit.pipeline.cache.reader import TeacherTargets
-from distinit.schemas.distill import FilterConfig, TargetConfig
+from distinit.schemas.distill import TargetConfig
 
 __all__ = [
     "ClipTargets",
     "TargetReader",
     "average_frames",
     "entropy_nats",
-    "entropy_threshold",
     "select_frames",
-    "threshold_shares",
 ]
 
 Bools = NDArray[np.bool_]
@@ -99,38 +97,14 @@ def entropy_nats(probabilities_NC: Tensor) -> Tensor:
     return entropy_N
 
 
-def entropy_threshold(config: FilterConfig, entropies: Floats) -> float:
-    """Largest entropy, in nats, that the filter keeps; infinite without a filter.
-
-    ``entropies``: of all rows of the cache, in nats; NaN for unused rows.
-    """
-    if config.max_entropy_nats is not None:
-        return config.max_entropy_nats
-    if config.keep_fraction is None or config.keep_fraction == 1:
-        return float("inf")
-    return quantile(entropies, config.keep_fraction)
-
-
-def threshold_shares(entropies: Floats, threshold_nats: float) -> tuple[float, float]:
-    """Shares of the frames with an entropy (equal to, at most) the threshold.
-
-    ``entropies``: as for ``entropy_threshold``. Compares in fp32. (0, 0) if there are no frames.
-    """
-    threshold = np.float32(threshold_nats)
-    equal = kept = frames = 0
-    for values in blocks_of(entropies):
-        block = np.asarray(values, np.float32)
-        equal += int((block == threshold).sum())
-        kept += int((block <= threshold).sum())
-        frames += int((~np.isnan(block)).sum())
-    return equal / max(frames, 1), kept / max(frames, 1)
-
-
 class TargetReader:
     """Reads one teacher's targets for clips, as configured by one TargetConfig.
 
     ``mirrored``: targets of the same teacher for mirrored frames; they become the targets of
     flipped clips. ``as_logits``: return mean logits for every loss, to be averaged over teachers.
+
+    A filter with ``keep_fraction`` has a threshold only after ``set_threshold``. Raises CacheError
+    for a filter on a teacher without entropies.
     """
 
     def __init__(
@@ -148,24 +122,37 @@ class TargetReader:
         self._mirrored = mirrored
         distribution = config.loss in {"cross_entropy", "kl"} and not as_logits
         self._temperature = config.temperature if distribution else None
-        self._filters = config.filter != FilterConfig()
         self.committed_U: Bools = targets.committed_units
         """bool [units]: units of the cache whose targets can be read."""
         if mirrored is not None:
             self.committed_U = self.committed_U & mirrored.committed_units
         self._is_whole = bool(self.committed_U.all())
         self._unit_rows = targets.unit_rows
-        self.threshold_nats = (
-            entropy_threshold(config.filter, targets.entropy_nats)
-            if self._filters
-            else float("inf")
-        )
+        fraction = config.filter.keep_fraction
+        self.filters = config.filter.max_entropy_nats is not None or (fraction or 1) < 1
+        """Whether the filter can drop a clip."""
+        self._threshold_nats = config.filter.max_entropy_nats
+        if not self.filters:
+            self._threshold_nats = float("inf")
+        else:
+            _ = targets.entropy_nats  # raises CacheError for features
 
-    def threshold_shares(self) -> tuple[float, float]:
-        """The module function for this reader's threshold; (0, 1) without a filter."""
-        if not self._filters:
-            return 0.0, 1.0
-        return threshold_shares(self._targets.entropy_nats, self.threshold_nats)
+    @property
+    def threshold_nats(self) -> float:
+        """Largest entropy of a target that the filter keeps, nats; infinite without a filter."""
+        if self._threshold_nats is None:
+            raise RuntimeError("a filter with keep_fraction has no threshold before set_threshold")
+        return self._threshold_nats
+
+    def set_threshold(self, threshold_nats: float) -> None:
+        """Set the threshold of a filter; see thresholds.py."""
+        self._threshold_nats = threshold_nats
+
+    @property
+    def averages_frames(self) -> bool:
+        """Whether a target can be the average of several frames."""
+        several = self.config.pick in {"uniform", "k_random"} and self.config.k > 1
+        return several or self.config.pick == "all"
 
     def read(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools | None = None) -> ClipTargets:
         """Targets of N clips.
@@ -191,6 +178,23 @@ class TargetReader:
         flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
         return self._confident(rows_NT, selected_NT, flip_N, None)
 
+    def clip_entropies(self, rows_NT: Ints, uniform_NT: Floats, flip_N: Bools) -> Floats:
+        """Entropies of the targets of N clips, fp32 [N] in nats; NaN for clips without a target.
+
+        Arguments as for ``read``. The threshold is not needed.
+        """
+        rows_NT = self.written(rows_NT)
+        selected_NT = select_frames(self.config.pick, self.config.k, rows_NT >= 0, uniform_NT)
+        return self._clip_entropies(rows_NT, selected_NT, flip_N, None)
+
+    def stored_entropies(self, rows_M: Ints, flip_M: Bools) -> Floats:
+        """Stored entropies of frames, fp32 [M] in nats; of the mirrored frames for ``flip_M``."""
+        if self._mirrored is None:
+            return self._targets.entropy_nats[rows_M]
+        return np.where(
+            flip_M, self._mirrored.entropy_nats[rows_M], self._targets.entropy_nats[rows_M]
+        )
+
     def written(self, rows_NT: Ints) -> Ints:
         """``rows_NT`` with -1 for rows that this teacher has not written."""
         if self._is_whole:
@@ -205,10 +209,7 @@ class TargetReader:
         """
         if self.config.filter.max_entropy_nats is None:
             return None  # without max_entropy_nats some frames are always kept
-        averages_frames = self.config.pick == "all" or (
-            self.config.pick in {"uniform", "k_random"} and self.config.k > 1
-        )
-        if averages_frames and self.config.average == "logits":
+        if self.averages_frames and self.config.average == "logits":
             return None
         sources = [t for t in (self._targets, self._mirrored) if t is not None]
         return min(quantile(targets.entropy_nats, 0.0) for targets in sources)
@@ -221,13 +222,6 @@ class TargetReader:
         logits_MC[flip_M] = self._mirrored.logits(rows_M[flip_M])
         logits_MC[~flip_M] = self._targets.logits(rows_M[~flip_M])
         return logits_MC
-
-    def _entropies(self, rows_M: Ints, flip_M: Bools) -> Floats:
-        if self._mirrored is None:
-            return self._targets.entropy_nats[rows_M]
-        return np.where(
-            flip_M, self._mirrored.entropy_nats[rows_M], self._targets.entropy_nats[rows_M]
-        )
 
     def _average(
         self, logits_MC: Floats, clip_M: Ints, clips: int, temperature: float | None
@@ -244,23 +238,29 @@ class TargetReader:
     def _confident(
         self, rows_NT: Ints, selected_NT: Bools, flip_N: Bools, logits_MC: Floats | None
     ) -> Bools:
-        """Whether the entropy of each clip's target is at most the threshold: bool [N].
+        """Whether the entropy of each clip's target is at most the threshold: bool [N]."""
+        if not self.filters:
+            return selected_NT.any(axis=1)
+        entropy_N = self._clip_entropies(rows_NT, selected_NT, flip_N, logits_MC)
+        return entropy_N <= np.float32(self.threshold_nats)
 
-        For a target of one frame this is its stored entropy, else the entropy at temperature 1 of
-        the averaged frames.
+    def _clip_entropies(
+        self, rows_NT: Ints, selected_NT: Bools, flip_N: Bools, logits_MC: Floats | None
+    ) -> Floats:
+        """For a target of one frame its stored entropy, else that of the average: fp32 [N].
+
+        The entropy of an average is computed at temperature 1. NaN for clips without a target.
         """
+        entropy_N = np.full(len(rows_NT), np.nan, np.float32)
         count_N = selected_NT.sum(axis=1)
-        confident_N = count_N > 0
-        if not self._filters:
-            return confident_N
         single_N = count_N == 1
         rows_K = rows_NT[selected_NT & single_N[:, None]]
-        confident_N[single_N] = self._entropies(rows_K, flip_N[single_N]) <= self.threshold_nats
+        entropy_N[single_N] = self.stored_entropies(rows_K, flip_N[single_N])
         several_N = count_N > 1
         if several_N.any():
             clip_M = np.nonzero(selected_NT)[0]
             if logits_MC is None:
                 logits_MC = self._logits(rows_NT[selected_NT], flip_N[clip_M])
-            entropy_N = entropy_nats(self._average(logits_MC, clip_M, len(rows_NT), 1.0)).numpy()
-            confident_N[several_N] = entropy_N[several_N] <= self.threshold_nats
-        return confident_N
+            average_NC = self._average(logits_MC, clip_M, len(rows_NT), 1.0)
+            entropy_N[several_N] = entropy_nats(average_NC).numpy()[several_N]
+        return entropy_N

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
+from distinit.pipeline.distillation.drawn_clips import DrawnClips
 from distinit.pipeline.distillation.losses import clip_weights, mean_over_targets, soft_losses
 from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
 from distinit.pipeline.distillation.target_coverage import (
@@ -24,16 +25,17 @@ from distinit.pipeline.distillation.target_coverage import (
 )
 from distinit.pipeline.distillation.target_frames import TargetFrames
 from distinit.pipeline.distillation.targets import ClipTargets, TargetReader
+from distinit.pipeline.distillation.thresholds import find_thresholds
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
 from distinit.pipeline.training.metrics import MetricLine
-from distinit.pipeline.training.sampling import ClipChoices, ClipSampler
+from distinit.pipeline.training.sampling import ClipChoices
 from distinit.pipeline.training.task import ClipBatch
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import HeadRecord
+from distinit.schemas.run import HeadRecord, ThresholdsRecord
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["DistillTask", "open_distill_task"]
@@ -53,7 +55,8 @@ class LossTerm:
 class DistillTask:
     """See TrainingTask. Heads are named by teacher id; losses of the teachers are summed.
 
-    Pickled as its configuration: another process opens the same cache and frame store again.
+    Pickled as its configuration and thresholds: another process opens the same cache and frame
+    store again, and filters with the same thresholds.
     """
 
     def __init__(
@@ -63,40 +66,28 @@ class DistillTask:
         store: FrameStore,
         videos: MatchedVideos,
         readers: Sequence[TargetReader],
-        target_frames: TargetFrames,
+        drawn: DrawnClips,
+        thresholds: ThresholdsRecord,
     ) -> None:
         self.config = config
         self.cache = cache
         self.store = store
         self.videos = videos
         self.readers = tuple(readers)
-        self._target_frames = target_frames
+        self.thresholds = thresholds
+        self._drawn = drawn
         self._loss_terms = tuple(
             LossTerm(reader.teacher.id, reader.config, reader.config.weight)
             for reader in self.readers
         )
         if config.combine == "mean":
             self._loss_terms = (LossTerm(MEAN_HEAD, config.targets[0], 1.0),)
-        self._sampler = ClipSampler(
-            videos.frame_count_V,
-            config.clip,
-            config.optimizer.clips_per_epoch,
-            config.runtime.seed,
-            self._starts,
-        )
+        self._sampler = drawn.sampler(config.optimizer.clips_per_epoch, config.runtime.seed)
 
-    def __reduce__(self) -> tuple[Callable[[DistillConfig], DistillTask], tuple[DistillConfig]]:
-        return open_distill_task, (self.config,)
-
-    def _starts(
+    def __reduce__(
         self,
-        video_N: NDArray[np.int64],
-        uniform_N: NDArray[np.float64],
-        frame_counts_N: NDArray[np.int64],
-        frames: int,
-    ) -> NDArray[np.int64]:
-        numbers_N = self.videos.cache_number_V[video_N]
-        return self._target_frames.starts(numbers_N, frame_counts_N, uniform_N, frames)
+    ) -> tuple[Callable[..., DistillTask], tuple[DistillConfig, ThresholdsRecord]]:
+        return open_distill_task, (self.config, self.thresholds)
 
     @property
     def heads(self) -> tuple[HeadRecord, ...]:
@@ -155,7 +146,7 @@ class DistillTask:
     def _has_weight(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each sample has a nonzero weight for any teacher: bool [N]."""
         choices = self._sampler.choices(epoch, samples_N)
-        rows_NT = self._rows(choices)
+        rows_NT = self._drawn.rows(choices)
         uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
         confident = [r.confident(rows_NT, uniform_NT, choices.flip_N) for r in self.readers]
         present = [(reader.written(rows_NT) >= 0).any(axis=1) for reader in self.readers]
@@ -178,7 +169,7 @@ class DistillTask:
     def _targets(
         self, epoch: int, samples_B: NDArray[np.int64], choices: ClipChoices
     ) -> dict[str, Tensor]:
-        rows_BT = self._rows(choices)
+        rows_BT = self._drawn.rows(choices)
         uniform_BT = self._sampler.target_uniforms(epoch, samples_B)
         read: list[ClipTargets] = [
             reader.read(rows_BT, uniform_BT, choices.flip_N) for reader in self.readers
@@ -197,11 +188,6 @@ class DistillTask:
             name = reader.teacher.id
             tensors |= _tensors(name, targets.target_BC, kept_B, targets.present_B)
         return tensors
-
-    def _rows(self, choices: ClipChoices) -> NDArray[np.int64]:
-        """Cache rows [N, T] of the clips' frames, -1 where the cache has none."""
-        numbers_N = self.videos.cache_number_V[choices.video_N]
-        return self.cache.index.rows_of_videos(numbers_N, choices.frames_NT)
 
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
@@ -259,10 +245,13 @@ def _flipped_clips(mirrored: Sequence[bool]) -> str:
     )
 
 
-def open_distill_task(config: DistillConfig) -> DistillTask:
+def open_distill_task(
+    config: DistillConfig, thresholds: ThresholdsRecord | None = None
+) -> DistillTask:
     """Open cache and frame store, and check all that can be checked before training.
 
-    The cache may be incomplete, and may lack teachers that are not in use.
+    The cache may be incomplete, and may lack teachers that are not in use. ``thresholds``: those of
+    the filters, as an earlier call for the same data found them; None: they are computed.
 
     Raises ConfigError, CacheError, FrameStoreError.
     """
@@ -285,7 +274,13 @@ def open_distill_task(config: DistillConfig) -> DistillTask:
     small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop
     too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
     check_crop(store, too_small, config.clip.crop)
-    task = DistillTask(config, cache, store, videos, readers, frames)
+    drawn = DrawnClips(cache.index, videos, frames, config.clip)
+    filtered = {reader.teacher.id: reader for reader in readers if reader.filters}
+    if thresholds is None or thresholds.teachers.keys() != filtered.keys():
+        thresholds = find_thresholds(config, readers, drawn)
+    for name, reader in filtered.items():
+        reader.set_threshold(thresholds.teachers[name].threshold_nats)
+    task = DistillTask(config, cache, store, videos, readers, drawn, thresholds)
     _ = task.heads  # raises ConfigError if the targets cannot be averaged
     return task
 

@@ -23,7 +23,7 @@ class EntropyQuantiles:
     quartiles_nats: tuple[float, float, float]
     """Over the videos of the corpus, like the other statistics of the report."""
     thresholds_nats: tuple[float, ...]
-    """One per fraction in KEEP_FRACTIONS, over all rows of the cache, as in distillation."""
+    """One per fraction in KEEP_FRACTIONS, over all rows of the cache."""
 
 
 def read_quantiles(cache: TargetCache, teacher_id: str) -> EntropyQuantiles:

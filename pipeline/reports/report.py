@@ -174,7 +174,7 @@ def _kept_tables(confidence: ConfidenceAudit) -> tuple[Markup, Markup]:
         numeric=(0, 1, 2),
     )
     thresholds = table(
-        "Threshold that keeps a share of all stored frames",
+        "Threshold that keeps a share of all stored frames (distillation counts clips)",
         ("share, %", "entropy ≤, nats"),
         [
             (f"{100 * row.keep_fraction:g}", f"{row.max_entropy_nats:.3f}")

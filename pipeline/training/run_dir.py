@@ -1,6 +1,6 @@
 """A run directory belongs to exactly one configuration.
 
-run.json  metrics.jsonl  tensorboard/  loss.png  checkpoints/
+run.json  thresholds.json  metrics.jsonl  tensorboard/  loss.png  checkpoints/
 student.safetensors  student.json  result.json        (when finished)
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +70,21 @@ def teacher_record(name: str, target: str) -> TeacherRecord:
 
 
 def write_cache(
-    root: Path, teachers: tuple[str, ...], every: int = 1, target: str = "logits"
+    root: Path,
+    teachers: tuple[str, ...],
+    every: int = 1,
+    target: str = "logits",
+    *,
+    frames: Mapping[str, int] = FRAMES,
+    logits_of: Callable[[str, str, int], NDArray[np.float32]] = logits_of,
 ) -> None:
-    """Write a cache of FRAMES with a row for each ``every``-th frame; video ``bad`` has failed."""
+    """Write a cache of videos with a row for each ``every``-th frame; video ``bad`` has failed."""
     sampling = SamplingConfig(mode="stride", stride=every) if every > 1 else SamplingConfig()
     planned = [
-        planned_video(digest_of(n), f"{n}.mp4", -(-f // every), frames=f) for n, f in FRAMES.items()
+        planned_video(digest_of(n), f"{n}.mp4", -(-f // every), frames=f) for n, f in frames.items()
     ]
     records = {name: teacher_record(name, target) for name in teachers}
-    names = {video_id_of(name): name for name in FRAMES}
+    names = {video_id_of(name): name for name in frames}
     with CacheWriter.create_or_open(
         root, videos=planned, sampling=sampling, teachers=records, unit_rows=64
     ) as writer:
@@ -86,7 +92,7 @@ def write_cache(
             task = GroupWriter(spec)
             for video in spec.videos:
                 name = names[video.video_id]
-                index_N = np.arange(0, FRAMES[name], every)
+                index_N = np.arange(0, frames[name], every)
                 hash_N = index_N.astype(np.uint64) * np.uint64(2**40)
                 logits = {
                     t: np.stack([logits_of(video.video_id, t, i) for i in index_N.tolist()])
@@ -96,7 +102,7 @@ def write_cache(
                 if name == "bad":
                     task.fail_video(outcome(video.video_id, 0, "made to fail"))
                 else:
-                    task.finish_video(outcome(video.video_id, FRAMES[name]))
+                    task.finish_video(outcome(video.video_id, frames[name]))
             task.commit()
         writer.finalise()
 

@@ -224,8 +224,8 @@ def test_extract_audit_and_distill_warn_of_a_teacher_with_constant_logits(
     progress = RecordingProgress()
     distill(config, progress=progress)
     assert (
-        "warning: teacher made: the entropy of 100% of all frames equals the threshold of 2.485 "
-        "nats; all of them are kept, which makes 100% of the frames"
+        "warning: teacher made: the entropy of 100% of all targets equals the threshold of "
+        "2.485 nats; all of them are kept, which makes 100% of the clips"
     ) in progress.messages
 
 

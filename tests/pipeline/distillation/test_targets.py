@@ -15,11 +15,9 @@ from distinit.pipeline.distillation.targets import (
     TargetReader,
     average_frames,
     entropy_nats,
-    entropy_threshold,
     select_frames,
-    threshold_shares,
 )
-from distinit.schemas.distill import FilterConfig, TargetConfig
+from distinit.schemas.distill import TargetConfig
 
 ALL = np.ones((1, 8), bool)
 UNIFORM = np.array([[0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.6]])
@@ -86,12 +84,15 @@ def test_entropy_is_maximal_if_uniform_and_0_if_certain() -> None:
     assert entropy_nats(rows).tolist() == pytest.approx([np.log(4), 0.0])
 
 
-def test_a_threshold_is_given_or_computed_from_the_fraction_to_keep() -> None:
-    entropies = np.array([np.nan, 1, 2, 3, 4, 5, np.nan], np.float32)
-    assert entropy_threshold(FilterConfig(), entropies) == float("inf")
-    assert entropy_threshold(FilterConfig(max_entropy_nats=2.5), entropies) == 2.5
-    assert entropy_threshold(FilterConfig(keep_fraction=0.5), entropies) == 3
-    assert entropy_threshold(FilterConfig(keep_fraction=1.0), entropies) == float("inf")
+def test_a_filter_needs_a_threshold_before_it_is_used() -> None:
+    assert reader()[0].threshold_nats == float("inf")
+    assert reader(filter={"keep_fraction": 1.0})[0].threshold_nats == float("inf")
+    assert reader(filter={"max_entropy_nats": 2.5})[0].threshold_nats == 2.5
+    some, stored = reader(pick="center", filter={"keep_fraction": 0.5})
+    with pytest.raises(RuntimeError, match="no threshold before set_threshold"):
+        some.read(ROWS, EVEN)
+    some.set_threshold(float(stored.entropy_nats[0]))
+    assert some.read(np.array([[0], [2], [-1]]), EVEN).confident_B.tolist() == [True, False, False]
 
 
 LOGITS = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 0], [9, 0, 0]], np.float32)
@@ -235,14 +236,6 @@ def test_the_filter_uses_the_entropy_of_the_flipped_frame_for_a_flipped_clip(pic
     found = some.read(one, uniform, FLIP).confident_B.tolist()
     assert found == [False, True, True, False]
     assert some.confident(one, uniform, FLIP).tolist() == found
-
-
-def test_shares_at_and_below_a_threshold() -> None:
-    entropies = np.array([0.1, 0.3, np.nan, 0.3, 0.7, np.nan], np.float32)
-    assert threshold_shares(entropies, 0.3) == (0.5, 0.75)
-    assert threshold_shares(entropies, float(np.float32(0.3))) == (0.5, 0.75)
-    assert threshold_shares(entropies, 0.2) == (0.0, 0.25)
-    assert threshold_shares(np.full(3, np.nan, np.float32), 0.2) == (0.0, 0.0)
 
 
 def test_rows_that_an_incomplete_teacher_has_not_written_are_absent() -> None:
