@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from distinit.pipeline.command_line import (
+    NUMBERS,
     Command,
     SectionedGroup,
     damaged_option,
@@ -25,7 +26,7 @@ from distinit.pipeline.command_line import (
     weights_option,
     worker_options,
 )
-from distinit.pipeline.config import teacher_requests
+from distinit.pipeline.config import build_config, teacher_requests
 from distinit.pipeline.progress import choose_progress
 from distinit.stages.figure_commands import figures
 from distinit.stages.store_commands import cache, flow, frames
@@ -318,6 +319,55 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
 
     progress = choose_progress(json_events=as_json)
     show(run(out, only=only, workers=workers, progress=progress), as_json)
+
+
+@_command(
+    "distinit reproduce all --scale smoke --out work/reproduce",
+    "distinit reproduce table1 --scale paper --data DATA --out work/paper --seeds 0,1,2",
+    "distinit reproduce all --scale paper --data DATA --plan",
+)
+@click.argument("table")
+@click.option("--scale", metavar="smoke|small|paper|FILE", help="How large. Default: smoke.")
+@click.option("--data", metavar="DIR", help="Folder with the videos, split lists and weights.")
+@click.option("--out", metavar="DIR", default="work/reproduce", help="Folder to write to.")
+@click.option(
+    "--splits", type=NUMBERS, metavar="1,2,3", help="Official splits to run. Default: the scale's."
+)
+@click.option(
+    "--seeds", type=NUMBERS, metavar="0,1,2", help="Seeds of every run. Default: the scale's."
+)
+@click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Print runs, hours, bytes and missing inputs; do and write nothing.",
+)
+@click.option(
+    "--clips-per-second",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Training speed for the hours of --plan, clips of 8 frames.",
+)
+@click.option("--set", "settings", multiple=True, metavar="A.B=VALUE", help="Change the scale.")
+@click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON.")
+def reproduce(
+    only_plan: bool, clips_per_second: float | None, as_json: bool, **options: Any
+) -> None:
+    """Run a table or figure of the paper: table1 .. table6, fig3 .. fig7, or all."""
+    from distinit.schemas.reproduce import ReproduceConfig
+    from distinit.stages.reproduce import open_reproduction
+    from distinit.stages.reproduce import reproduce as run
+    from distinit.stages.reproduce_plan import plan_reproduction
+
+    config = build_config(ReproduceConfig, None, (), options)
+    if only_plan:
+        show(
+            plan_reproduction(open_reproduction(config), clips_per_second=clips_per_second), as_json
+        )
+        return
+    result = run(config, progress=choose_progress(json_events=as_json))
+    show(result, as_json)
+    sys.exit(result.exit_code)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from distinit.schemas.errors import DistInitError
 from distinit.schemas.wording import printable, printable_json
 
 __all__ = [
+    "NUMBERS",
     "Command",
     "SectionedGroup",
     "damaged_option",
@@ -34,13 +35,31 @@ __all__ = [
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Compare": ("features", "figures"),
+    "Compare": ("features", "figures", "reproduce"),
     "Inspect and build data": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }
 
 _GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
 _RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
+
+
+class _Numbers(click.ParamType[tuple[int, ...]]):
+    """Numbers from 0, separated by commas."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is not a list of numbers such as 0,1,2", param, ctx)
+        return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+NUMBERS = _Numbers()
+"""The type of --seeds and --splits."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 videos_option = click.option(

@@ -1,0 +1,1 @@
+"""Reproduces the paper's tables: their cells, the steps that fill them, and the results."""

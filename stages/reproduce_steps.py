@@ -1,0 +1,172 @@
+"""Executes the steps of a reproduction in order. One that fails does not stop the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.reproduction.expand import Reproduction
+from distinit.pipeline.reproduction.finished import is_finished
+from distinit.pipeline.reproduction.inputs import Found, find_input, read_corpus_listing
+from distinit.pipeline.reproduction.moving_digits import make_moving_digits
+from distinit.pipeline.reproduction.step import Need, Step
+from distinit.pipeline.storage import atomic_write_bytes
+from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ComputeError, DistInitError
+from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
+from distinit.schemas.frames import FlowConfig, FramesConfig
+from distinit.schemas.wording import counted
+from distinit.stages.distill import distill
+from distinit.stages.evaluate import evaluate
+from distinit.stages.extract import extract
+from distinit.stages.finetune import finetune
+from distinit.stages.flow import build_flow
+from distinit.stages.frames import build_frames
+
+__all__ = ["Outcome", "run_steps"]
+
+_HELD_OUT = 50
+"""One labelled video of the corpus in this many, per class, is for testing."""
+
+
+@dataclass
+class Outcome:
+    """What became of each step."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Step -> error."""
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Step -> the missing input or earlier step that it needs."""
+    reused: list[str] = field(default_factory=list)
+    """Training runs that had been finished before."""
+    trained: list[str] = field(default_factory=list)
+    """Training runs that were finished now."""
+
+
+def run_steps(reproduction: Reproduction, progress: Progress) -> Outcome:
+    """Execute every step whose inputs exist. Only KeyboardInterrupt and StorageError end it."""
+    outcome = Outcome()
+    missing = _missing_inputs(reproduction)
+    steps = _with_present_teachers(reproduction, missing)
+    for number, step in enumerate(steps.values(), start=1):
+        finished = is_finished(step)
+        why = _blocked(step, missing, outcome)
+        if why:
+            if not finished:
+                outcome.blocked[step.name] = why
+                progress.message(f"[{number}/{len(steps)}] {step.name}: {why}")
+                continue
+        else:
+            progress.message(f"[{number}/{len(steps)}] {step.name}")
+            try:
+                _execute(step, reproduction, progress, finished=finished)
+            except (DistInitError, RuntimeError, OSError, MemoryError) as error:
+                progress.finish()
+                outcome.failed[step.name] = _reason(error)
+                progress.message(f"failed: {step.name}: {outcome.failed[step.name]}")
+                continue
+        if step.kind in ("distill", "finetune"):
+            (outcome.reused if finished else outcome.trained).append(step.name)
+    return outcome
+
+
+def _missing_inputs(reproduction: Reproduction) -> dict[Need, Found]:
+    scale, data = reproduction.scale, reproduction.layout.data
+    if scale.make_data is not None:
+        return {}
+    needs = dict.fromkeys(need for step in reproduction.steps.values() for need in step.needs)
+    found = {need: find_input(need, scale, data) for need in needs}
+    return {need: result for need, result in found.items() if result.problem}
+
+
+def _with_present_teachers(
+    reproduction: Reproduction, missing: dict[Need, Found]
+) -> dict[str, Step]:
+    absent = {need.path for need in missing}
+    present = {r: t.weights not in absent for r, t in reproduction.teachers.items()}
+    return reproduction.builder.with_teachers(present)
+
+
+def _blocked(step: Step, missing: dict[Need, Found], outcome: Outcome) -> str:
+    """Why a step cannot be executed; empty if it can."""
+    reasons = [
+        f"needs {need.path} ({need.what}): {missing[need].problem}"
+        for need in step.needs
+        if need in missing
+    ]
+    for name in step.after:
+        if name in outcome.failed:
+            reasons.append(f"needs {name}, which failed: {outcome.failed[name]}")
+        elif name in outcome.blocked:
+            reasons.append(outcome.blocked[name])
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _reason(error: Exception) -> str:
+    """One line about an error, with what was found."""
+    if not isinstance(error, DistInitError):
+        return f"{type(error).__name__}: {error}"
+    return error.problem if error.found is None else f"{error.problem}: {error.found}"
+
+
+def _execute(step: Step, reproduction: Reproduction, progress: Progress, *, finished: bool) -> None:
+    """Call the stage of a step. Stages check finished work themselves, and resume the rest."""
+    config = step.config
+    if config is None:
+        make_moving_digits(reproduction.layout.data, progress)
+    elif isinstance(config, ExtractConfig):
+        _extract(config, reproduction, progress)
+    elif isinstance(config, DistillConfig):
+        distill(config, progress=progress)
+    elif isinstance(config, FinetuneConfig):
+        finetune(config, progress=progress)
+    elif finished:
+        return
+    elif isinstance(config, FramesConfig):
+        build_frames(config, progress=progress)
+    elif isinstance(config, FlowConfig):
+        build_flow(config, progress=progress)
+    elif isinstance(config, EvaluateConfig):
+        evaluate(config, progress=progress)
+
+
+def _extract(config: ExtractConfig, reproduction: Reproduction, progress: Progress) -> None:
+    if config.videos == str(reproduction.layout.corpus_list):
+        _write_corpus_list(reproduction, progress)
+    result = extract(config, progress=progress)
+    if not result.complete:
+        raise ComputeError(
+            f"the target cache {config.cache} is not complete",
+            found="; ".join(result.missing),
+            remedy="rerun the same command to resume",
+        )
+
+
+def _write_corpus_list(reproduction: Reproduction, progress: Progress) -> None:
+    """Write the listed videos that exist, and their labels with some held out for testing."""
+    layout, corpus = reproduction.layout, reproduction.scale.corpus
+    assert corpus.listing is not None
+    root = layout.data / corpus.root
+    listing = read_corpus_listing(layout.data / corpus.listing, root)
+    if listing.missing:
+        absent = counted(len(listing.missing), "listed video")
+        progress.message(f"{corpus.title}: {absent} missing and left out")
+    paths = [str((root / path).resolve()) for path, _ in listing.present]
+    _write(layout.corpus_list, "".join(f"{path}\n" for path in paths))
+    text, seen = io.StringIO(), dict[str, int]()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "split"))
+    for path, label in listing.present:
+        number = seen[label] = seen.get(label, -1) + 1
+        writer.writerow((path, label, "train" if number % _HELD_OUT else "test"))
+    _write(layout.corpus_labels, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    data = text.encode()
+    if not (path.is_file() and path.read_bytes() == data):
+        atomic_write_bytes(path, data)
