@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 __all__ = [
+    "ADDED_LATER",
     "MAX_ID_BYTES",
     "NOT_IDENTITY",
     "Name",
@@ -20,6 +21,7 @@ __all__ = [
     "VideoId",
     "canonical_json",
     "differences",
+    "fields_added_later",
     "fields_outside_identity",
     "flatten",
     "sha256_of",
@@ -53,6 +55,18 @@ class NotIdentity:
 NOT_IDENTITY = NotIdentity()
 
 
+@dataclass(frozen=True, slots=True)
+class AddedLater:
+    """Marks configuration fields whose default is what versions without them did.
+
+    With its default, such a field does not count for the identity of a run, so runs of earlier
+    versions can be resumed and reused.
+    """
+
+
+ADDED_LATER = AddedLater()
+
+
 def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:
     """Dotted names of the fields of ``config`` that are marked with NOT_IDENTITY."""
     names: set[str] = set()
@@ -63,6 +77,20 @@ def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names.update(f"{name}.{inner}" for inner in fields_outside_identity(kind))
     return frozenset(names)
+
+
+def fields_added_later(config: type[BaseModel]) -> dict[str, Any]:
+    """Dotted name -> default, as in JSON, of the fields that are marked with ADDED_LATER."""
+    defaults: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        if ADDED_LATER in field.metadata:
+            default = field.default
+            defaults[name] = list(default) if isinstance(default, tuple) else default
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            inner = fields_added_later(kind)
+            defaults |= {f"{name}.{key}": default for key, default in inner.items()}
+    return defaults
 
 
 class Record(BaseModel):

@@ -115,7 +115,7 @@ class DistillConfig(Record):
         default_factory=ClipConfig, description="clip length, crop and normalisation"
     )
     optimizer: OptimizerConfig = Field(
-        default_factory=OptimizerConfig, description="SGD and its schedule"
+        default_factory=OptimizerConfig, description="optimiser and its schedule"
     )
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig, description="devices and batches")
 

@@ -156,7 +156,10 @@ class FinetuneConfig(Record):
             return values
         scratch = values.get("init", "scratch") == "scratch"
         preset = SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER
-        return {**values, "optimizer": {**preset.model_dump(), **configured}}
+        defaults = preset.model_dump()
+        if configured.get("name") == "adamw":
+            del defaults["learning_rate"]  # it is for SGD
+        return {**values, "optimizer": {**defaults, **configured}}
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import NOT_IDENTITY, Record
+from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record
 
 __all__ = [
     "FLOW_PIXELS",
@@ -86,9 +86,15 @@ class ClipConfig(Record):
         return self
 
 
-class OptimizerConfig(Record):
-    """SGD with a step schedule, as in the paper and VMZ."""
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
+
+class OptimizerConfig(Record):
+    """The optimiser and its schedule. The defaults are the paper's and VMZ's: SGD, x.1 in steps."""
+
+    name: Annotated[Literal["sgd", "adamw"], ADDED_LATER] = Field(
+        "sgd", description="sgd (paper), or adamw (PySlowFast for MViT, Video-Swin for Swin3D)"
+    )
     learning_rate: float = Field(
         0.01, gt=0, description="learning rate per shard (paper section 4: .01 per GPU)"
     )
@@ -97,13 +103,30 @@ class OptimizerConfig(Record):
         description="multiply the learning rate by runtime.shards; the paper has one shard per GPU "
         "(the name of this setting is kept for old configurations)",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="paper: .9")
-    nesterov: bool = Field(True, description="VMZ uses Nesterov momentum")
-    weight_decay: float = Field(1e-4, ge=0, description="VMZ: 1e-4; its finetuning 5e-3")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only; paper: .9")
+    nesterov: bool = Field(True, description="sgd only; VMZ uses Nesterov momentum")
+    betas: Annotated[tuple[_Beta, _Beta], ADDED_LATER] = Field(
+        (0.9, 0.999),
+        description="adamw only: decay rates of the running means of the gradient and of its "
+        "square (PySlowFast and Video-Swin: .9, .999)",
+    )
+    eps: Annotated[float, ADDED_LATER] = Field(
+        1e-8, gt=0, description="adamw only: added to the denominator (PySlowFast: 1e-8)"
+    )
+    weight_decay: float = Field(
+        1e-4,
+        ge=0,
+        description="VMZ: 1e-4; its finetuning 5e-3. adamw: PySlowFast .05, Video-Swin .02",
+    )
     decay_biases: bool = Field(
         False,
         description="apply weight decay to biases too, those of batch norm included. VMZ decays "
         "weights and batch norm scales only",
+    )
+    decay_norms: Annotated[bool, ADDED_LATER] = Field(
+        True,
+        description="apply weight decay to the scales of normalisation layers and to the tables of "
+        "relative positions of Swin3D. VMZ: true; PySlowFast and Video-Swin: false",
     )
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="learning rate schedule"
@@ -116,13 +139,42 @@ class OptimizerConfig(Record):
     )
     gamma: float = Field(0.1, gt=0, le=1, description="decay factor (paper: .1)")
     warmup_epochs: float = Field(0.0, ge=0, description="length of the linear warmup, epochs")
+    warmup_start_factor: Annotated[float, ADDED_LATER] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the learning rate that the warmup starts from (torchvision's video "
+        "recipe: .001; PySlowFast: .01; Video-Swin: .1)",
+    )
+    cosine_end_factor: Annotated[float, ADDED_LATER] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the learning rate that the cosine schedule ends at (PySlowFast: "
+        ".01; Video-Swin: 0)",
+    )
     epochs: int = Field(45, ge=1, description="epochs of training (paper: 45; finetuning: 8)")
     clips_per_epoch: int | None = Field(
         1_000_000,
         ge=1,
         description="clips per epoch (paper: 1 M; finetuning: 40 k); None: one per video",
     )
-    clip_gradient_norm: float | None = Field(None, gt=0, description="clip gradients to this norm")
+    clip_gradient_norm: float | None = Field(
+        None, gt=0, description="clip gradients to this norm (PySlowFast for MViT: 1)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_adamw(cls, values: Any) -> Any:
+        if (
+            isinstance(values, dict)
+            and values.get("name") == "adamw"
+            and "learning_rate" not in values
+        ):
+            raise ValueError(
+                "adamw needs a learning_rate: the defaults are for sgd, far too large for adamw"
+            )
+        return values
 
 
 class RuntimeConfig(Record):

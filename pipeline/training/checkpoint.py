@@ -28,13 +28,18 @@ from distinit.pipeline.tensors import (
     read_tensors,
     write_tensors,
 )
+from distinit.pipeline.training.optimizer import (
+    check_state,
+    load_state,
+    state_like,
+    state_tensors,
+)
 from distinit.schemas.errors import CheckpointError, StorageError
 from distinit.schemas.run import CheckpointRecord
 
 __all__ = ["CheckpointStore"]
 
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
-MOMENTUM = "momentum_buffer."
 _FOLDER = re.compile(r"step-([0-9]{9,13})")
 _FILES = frozenset({MODEL, OPTIMIZER, RECORD})
 _REMEDY = "nothing to do: the run falls back to the previous checkpoint"
@@ -62,7 +67,7 @@ class CheckpointStore:
             _remove(partial)
             partial.mkdir(parents=True)
             write_tensors(_cpu(student.state_dict()), partial / MODEL)
-            write_tensors(_cpu(_momentum(student, optimizer)), partial / OPTIMIZER)
+            write_tensors(_cpu(state_tensors(student, optimizer)), partial / OPTIMIZER)
             files = {name: file_entry(partial / name) for name in (MODEL, OPTIMIZER)}
             full = record.model_copy(update={"files": files, "config_digest": self._config_digest})
             write_record(full.sealed(), partial / RECORD)
@@ -82,7 +87,7 @@ class CheckpointStore:
         optimizer: torch.optim.Optimizer | None,
         message: Callable[[str], None],
     ) -> tuple[Path, CheckpointRecord] | None:
-        """Load the newest intact checkpoint: weights, and momentum if ``optimizer`` is given.
+        """Load the newest intact checkpoint: weights, and the state of ``optimizer`` if given.
 
         Returns its folder and record, or None if no checkpoint can be loaded. Calls ``message``
         with the reason for each damaged checkpoint that it skips.
@@ -124,22 +129,23 @@ class CheckpointStore:
     def restore(
         folder: Path, student: Student, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Load the weights, and the momentum if ``optimizer`` is given: all or nothing.
+        """Load the weights, and the state of ``optimizer`` if it is given: all or nothing.
 
         A checksum detects damage but not an attack, so types and shapes are compared before
-        anything is loaded. Raises CheckpointError if they differ or a file cannot be read.
+        anything is loaded. Raises CheckpointError if they differ, if a value is impossible, or if
+        a file cannot be read.
         """
         weights = _read_as(folder, MODEL, student.state_dict())
-        buffers = {}
+        state = {}
         if optimizer is not None:
-            buffers = _read_as(folder, OPTIMIZER, _expected_momentum(student, optimizer))
+            state = _read_as(folder, OPTIMIZER, state_like(student, optimizer))
+            try:
+                check_state(state, _step_of(folder))
+            except ValueError as error:
+                raise _damaged(folder, f"{OPTIMIZER}: {error}") from error
         student.load_state_dict(weights)
-        if optimizer is None:
-            return
-        for name, parameter in student.named_parameters():
-            if MOMENTUM + name in buffers:
-                buffer = buffers[MOMENTUM + name].to(parameter.device, parameter.dtype)
-                optimizer.state[parameter]["momentum_buffer"] = buffer
+        if optimizer is not None:
+            load_state(student, optimizer, state)
 
 
 def _read_as(folder: Path, name: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -152,29 +158,6 @@ def _read_as(folder: Path, name: str, like: dict[str, Tensor]) -> dict[str, Tens
         return read_tensors(folder / name, found)
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"{name}: {error}") from error
-
-
-def _expected_momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Tensors with the names and shapes of the momentum buffers after the first step."""
-    with_momentum = {
-        id(parameter)
-        for group in optimizer.param_groups
-        if group["momentum"]
-        for parameter in group["params"]
-    }
-    named = student.named_parameters()
-    return {
-        MOMENTUM + name: parameter for name, parameter in named if id(parameter) in with_momentum
-    }
-
-
-def _momentum(student: Student, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    found = {}
-    for name, parameter in student.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            found[MOMENTUM + name] = buffer
-    return found
 
 
 def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ student.safetensors  student.json  result.json        (when finished)
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,14 @@ from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import refuse_links, remove_dead_partials, storage_errors
 from distinit.pipeline.training.metrics import MetricLine, last_line, read_lines
-from distinit.schemas.base import Record, differences, fields_outside_identity, flatten, sha256_of
+from distinit.schemas.base import (
+    Record,
+    differences,
+    fields_added_later,
+    fields_outside_identity,
+    flatten,
+    sha256_of,
+)
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
 
@@ -97,10 +105,12 @@ def open_run(
     cache or a frame store.
     """
     dumped = config.model_dump(mode="json")
-    ignored = fields_outside_identity(type(config))
+    identity = partial(
+        _identity, fields_outside_identity(type(config)), fields_added_later(type(config))
+    )
     record = RunRecord(
         kind=kind,
-        config_digest=sha256_of({"kind": kind, **_identity(dumped, inputs, ignored)}),
+        config_digest=sha256_of({"kind": kind, **identity(dumped, inputs)}),
         config=dumped,
         inputs=dict(inputs),
         cache_digest=cache_digest,
@@ -113,7 +123,7 @@ def open_run(
     if path.exists():
         stored = read_record(path, RunRecord, error=RunMismatchError, remedy=_REMEDY)
         if stored.config_digest != record.config_digest:
-            raise _mismatch(root, stored, record, ignored)
+            raise _mismatch(root, stored, record, identity)
         return RunDirectory(root, stored)
     with storage_errors(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -122,17 +132,26 @@ def open_run(
 
 
 def _identity(
-    config: dict[str, Any], inputs: Mapping[str, str], ignored: frozenset[str]
+    ignored: frozenset[str],
+    added_later: Mapping[str, Any],
+    config: dict[str, Any],
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
+    """What decides the results of a run: settings, without ``ignored`` ones and without those in
+    ``added_later`` that have their default, and the digests of the inputs."""
     flat = {k: v for k, v in flatten(config).items() if k not in ignored}
+    flat = {k: v for k, v in flat.items() if k not in added_later or v != added_later[k]}
     return flat | {f"inputs.{name}": digest for name, digest in inputs.items()}
 
 
 def _mismatch(
-    root: Path, stored: RunRecord, requested: RunRecord, ignored: frozenset[str]
+    root: Path,
+    stored: RunRecord,
+    requested: RunRecord,
+    identity: Callable[[dict[str, Any], Mapping[str, str]], dict[str, Any]],
 ) -> RunMismatchError:
-    old = _identity(stored.config, stored.inputs, ignored)
-    new = _identity(requested.config, requested.inputs, ignored)
+    old = identity(stored.config, stored.inputs)
+    new = identity(requested.config, requested.inputs)
     found = [text[:_SHOWN_CHARACTERS] for text in differences(old, new)]
     if stored.kind != requested.kind:
         found.insert(0, f"kind: {stored.kind} there, {requested.kind} now")

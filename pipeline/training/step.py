@@ -10,7 +10,6 @@ change the result.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import Collective
 from distinit.pipeline.training.feed import DeviceBatch, Feed
+from distinit.pipeline.training.optimizer import new_optimizer
 from distinit.pipeline.training.sampling import torch_seed
 from distinit.pipeline.training.step_time import StepClock
 from distinit.pipeline.training.task import ClipBatch, TrainingSettings, TrainingTask
 
-__all__ = ["RunningStatistics", "Stepper", "new_optimizer"]
-
-
-def new_optimizer(student: Student, settings: TrainingSettings) -> torch.optim.SGD:
-    """SGD over the trainable parameters; the learning rate is set at every step.
-
-    Biases have no weight decay unless ``decay_biases`` is set.
-    """
-    config = settings.optimizer
-    trainable = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trainable if config.decay_biases or not _is_bias(name)]
-    others = [p for name, p in trainable if not config.decay_biases and _is_bias(name)]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        groups,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
-    )
-
-
-def _is_bias(name: str) -> bool:
-    return name.rpartition(".")[2] == "bias"
+__all__ = ["RunningStatistics", "Stepper"]
 
 
 class RunningStatistics:
@@ -98,7 +75,7 @@ class Stepper:
         self.student = student.to(device)
         if device.type == "cuda":
             self.student.to(memory_format=torch.channels_last_3d)
-        self.optimizer = new_optimizer(student, settings)
+        self.optimizer = new_optimizer(student, settings.optimizer)
         self.clock = StepClock(device)
         self._forward = torch.compile(student) if settings.runtime.compile else student
         self._task = task
@@ -178,7 +155,7 @@ class Stepper:
             _sum_all(self._collective, [*gradients, *statistics.sums, *values])
         statistics.finish()
         for parameter, total in zip(self._parameters, gradients, strict=True):
-            # Set even if zero: without a gradient SGD skips weight decay, on this worker only.
+            # Set even if zero: without a gradient weight decay is skipped, on this worker only.
             parameter.grad = total if shards == 1 else (total / shards).to(parameter.dtype)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

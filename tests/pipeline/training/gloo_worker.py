@@ -22,7 +22,14 @@ from distinit.pipeline.training.step import Stepper
 
 
 def work(
-    rank: int, folder: str, world: int, shards: int, steps: int, dtype: str, norm: bool
+    rank: int,
+    folder: str,
+    world: int,
+    shards: int,
+    steps: int,
+    dtype: str,
+    norm: bool,
+    optimizer: dict[str, Any],
 ) -> None:
     if world > 1:
         torch.distributed.init_process_group(
@@ -30,7 +37,7 @@ def work(
         )
     collective: Collective = ProcessGroup() if world > 1 else SingleProcess()
     task = toys.ToyTask(count=32, norm=norm, dtype=getattr(torch, dtype))
-    settings = toys.make_settings(runtime={"shards": shards})
+    settings = toys.make_settings(optimizer, {"shards": shards})
     stepper = Stepper(task.build(), task, settings, collective, torch.device("cpu"))
     losses = []
     for step in range(steps):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,87 @@ def record(step: int) -> CheckpointRecord:
     )
 
 
+def trained(steps: int, **optimizer: Any) -> Stepper:
+    task = toys.ToyTask()
+    settings = toys.make_settings(optimizer)
+    stepper = Stepper(task.build(), task, settings, SingleProcess(), torch.device("cpu"))
+    for step in range(steps):
+        stepper.step([(0, task.load(0, np.arange(4)))], step, 0.1)
+    return stepper
+
+
 @pytest.fixture
 def stepper() -> Stepper:
-    task = toys.ToyTask()
-    stepper = Stepper(
-        task.build(), task, toys.make_settings(), SingleProcess(), torch.device("cpu")
-    )
-    stepper.step([(0, task.load(0, np.arange(4)))], 0, 0.1)
-    return stepper
+    return trained(1)
+
+
+def test_the_whole_state_of_adamw_is_restored(tmp_path: Path) -> None:
+    stepper = trained(3, name="adamw")
+    store = CheckpointStore(tmp_path, "digest", keep=2)
+    folder = store.save(record(3), stepper.student, stepper.optimizer)
+    other = trained(0, name="adamw")
+    assert store.load_latest(other.student, other.optimizer, pytest.fail) is not None
+    pairs = zip(other.student.parameters(), stepper.student.parameters(), strict=True)
+    for mine, theirs in pairs:
+        expected, found = stepper.optimizer.state[theirs], other.optimizer.state[mine]
+        assert expected["step"] == 3
+        assert found.keys() == expected.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        for name, tensor in expected.items():
+            assert found[name].dtype == tensor.dtype
+            assert torch.equal(found[name], tensor)
+    clip = np.arange(4)
+    for one in (stepper, other):
+        one.step([(0, toys.ToyTask().load(0, clip))], 3, 0.1)
+    for name, tensor in stepper.student.state_dict().items():
+        assert torch.equal(other.student.state_dict()[name], tensor), name
+    assert sorted(load_file(folder / "optimizer.safetensors"))[-1] == "step.heads.toy.weight"
+
+
+def of(name: str, tensors: dict[str, torch.Tensor]) -> str:
+    return next(n for n in sorted(tensors) if n.startswith(f"{name}."))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {of("step", t): torch.tensor(0.0)}, "is 0, in a checkpoint of step 2"),
+        (lambda t: {of("step", t): torch.tensor(-1.0)}, "is -1, in a checkpoint of step 2"),
+        (lambda t: {of("step", t): torch.tensor(2.5)}, "is 2.5, in a checkpoint of step 2"),
+        (lambda t: {of("step", t): torch.tensor(3e38)}, "in a checkpoint of step 2"),
+        (lambda t: {of("step", t): torch.ones(2)}, "has shape"),
+        (lambda t: {of("step", t): torch.tensor(2)}, "has type"),
+        (lambda t: {of("exp_avg_sq", t): -t[of("exp_avg_sq", t)] - 1}, "holds negative values"),
+        (lambda t: {of("exp_avg", t): t[of("exp_avg", t)] * torch.nan}, "not finite"),
+        (lambda t: {"momentum_buffer.x": torch.ones(2)}, "momentum_buffer.x is unknown"),
+    ],
+)
+def test_an_impossible_state_of_adamw_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], Any], message: str
+) -> None:
+    stepper = trained(2, name="adamw")
+    store = CheckpointStore(tmp_path, "digest", keep=2)
+    folder = store.save(record(2), stepper.student, stepper.optimizer)
+    tensors = load_file(folder / "optimizer.safetensors")
+    rewritten(folder, "optimizer.safetensors", tensors | change(tensors))
+    other = trained(0, name="adamw")
+    before = {n: t.clone() for n, t in other.student.state_dict().items()}
+    messages: list[str] = []
+    assert store.load_latest(other.student, other.optimizer, messages.append) is None
+    assert message in messages[0]
+    assert not other.optimizer.state
+    assert all(torch.equal(before[n], t) for n, t in other.student.state_dict().items())
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [("sgd", "adamw"), ("adamw", "sgd")])
+def test_the_state_of_another_optimiser_is_refused(tmp_path: Path, saved: str, loaded: str) -> None:
+    stepper, other = trained(2, name=saved), trained(0, name=loaded)
+    store = CheckpointStore(tmp_path, "digest", keep=2)
+    store.save(record(2), stepper.student, stepper.optimizer)
+    messages: list[str] = []
+    assert store.load_latest(other.student, other.optimizer, messages.append) is None
+    assert "optimizer.safetensors:" in messages[0]
+    assert "is missing" in messages[0]
+    assert not other.optimizer.state
 
 
 def test_weights_and_momentum_are_restored(stepper: Stepper, tmp_path: Path) -> None:

@@ -67,9 +67,17 @@ def test_the_learning_rate_decays_in_steps(run: RunDirectory) -> None:
     assert rates == pytest.approx([0.02] * 4 + [0.002] * 4)
 
 
-@pytest.mark.parametrize("loads", [1, 5, 8, 9, 11])
-def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(tmp_path: Path, loads: int) -> None:
-    settings = toys.make_settings(runtime={"checkpoint_steps": 2})
+ADAMW = {"name": "adamw", "learning_rate": 0.01, "schedule": "cosine", "warmup_epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "loads"),
+    [({}, 1), ({}, 5), ({}, 8), ({}, 9), ({}, 11), (ADAMW, 1), (ADAMW, 5), (ADAMW, 8)],
+)
+def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
+    tmp_path: Path, optimizer: dict[str, Any], loads: int
+) -> None:
+    settings = toys.make_settings(optimizer, {"checkpoint_steps": 2})
     whole = toys.make_run(tmp_path / "whole")
     expected = train(toys.ToyTask(dropout=0.3), settings, whole, NullProgress())
     cut = toys.make_run(tmp_path / "cut")

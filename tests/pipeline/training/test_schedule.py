@@ -66,6 +66,40 @@ def test_the_step_schedule_starts_after_the_warmup_as_in_torchvision(warmup_epoc
         reference.step()
 
 
+def pyslowfast_rate(epoch: float, start: float, end: float, warmup: float, epochs: int) -> float:
+    """The cosine schedule after a warmup, written as in PySlowFast, for a full rate of .01."""
+
+    def cosine(at: float) -> float:
+        angle = math.pi * (at - warmup) / (epochs - warmup)
+        return end + (0.01 - end) * (math.cos(angle) + 1) * 0.5
+
+    if epoch >= warmup:
+        return cosine(epoch)
+    return epoch * (cosine(warmup) - start) / warmup + start
+
+
+def test_warmup_start_and_cosine_end_equal_those_of_pyslowfast() -> None:
+    config = {"schedule": "cosine", "epochs": 8, "warmup_epochs": 2.5}
+    factors = {"warmup_start_factor": 0.01, "cosine_end_factor": 0.02}
+    for epoch in range(8):
+        for step in range(10):
+            expected = pyslowfast_rate(epoch + step / 10, 1e-4, 2e-4, 2.5, 8)
+            assert rate(epoch, step, **config, **factors) == pytest.approx(expected, rel=1e-12)
+    assert rate(0, 0, **config, **factors) == pytest.approx(1e-4)
+    assert rate(8, 0, **config, **factors) == pytest.approx(2e-4)
+
+
+def test_the_warmup_from_a_factor_equals_that_of_torchvisions_video_recipe() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    reference = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.001, total_iters=20)
+    for step in range(20):
+        found = rate(step // 10, step % 10, warmup_epochs=2, warmup_start_factor=0.001)
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"]), step
+        optimizer.step()
+        reference.step()
+    assert rate(2, warmup_epochs=2, warmup_start_factor=0.001) == pytest.approx(0.01)
+
+
 def test_the_cosine_schedule_after_a_warmup_equals_that_of_torch() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=6)

@@ -1,4 +1,4 @@
-"""One optimiser step: exact gradients, running statistics, and the options of SGD."""
+"""One optimiser step: exact gradients, running statistics, and the optimisers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import torch
 from helpers import toys
 from torch import Tensor
 
+from distinit.pipeline.students.heads import new_student
 from distinit.pipeline.training.clips import to_clip
 from distinit.pipeline.training.collective import SingleProcess
+from distinit.pipeline.training.optimizer import new_optimizer
 from distinit.pipeline.training.step import Stepper
+from distinit.schemas.training import StudentConfig
 
 CPU = torch.device("cpu")
 
@@ -145,6 +148,59 @@ def test_sgd_equals_updates_computed_by_hand(
     assert any(name.endswith(".bias") and (p != 0).any() for name, p in expected.items())
     for name, tensor in expected.items():
         assert (found[name] - tensor).abs().max() < 1e-12, name
+
+
+def adamw_by_hand(decay: float, decay_norms: bool) -> dict[str, Tensor]:
+    """Loshchilov and Hutter's Algorithm 2, with betas .8 and .95 and eps 1e-3."""
+    task = toys.ToyTask(norm=True, dtype=torch.float64)
+    student, batch = task.build(), shards_of(task, 1)[0][1]
+    clip = to_clip(batch.pixels_BTCHW, batch.flip_B, toys.make_settings().clip, torch.float64)
+    mean: dict[str, Tensor] = {}
+    square: dict[str, Tensor] = {}
+    for t in (1, 2, 3):
+        student.zero_grad()
+        task.loss(student(clip), batch.targets)[0].backward()
+        with torch.no_grad():
+            for name, p in student.named_parameters():
+                is_decayed = not name.endswith(".bias") and (decay_norms or "norm" not in name)
+                mean[name] = 0.8 * mean.get(name, 0) + 0.2 * p.grad
+                square[name] = 0.95 * square.get(name, 0) + 0.05 * p.grad**2
+                update = mean[name] / (1 - 0.8**t) / ((square[name] / (1 - 0.95**t)).sqrt() + 1e-3)
+                p -= 0.1 * (update + (decay * p if is_decayed else 0))
+    return dict(student.named_parameters())
+
+
+@pytest.mark.parametrize(("decay", "decay_norms"), [(0.0, True), (0.3, True), (0.3, False)])
+def test_adamw_equals_updates_computed_by_hand(decay: float, decay_norms: bool) -> None:
+    adamw = {"name": "adamw", "betas": (0.8, 0.95), "eps": 1e-3}
+    settings = toys.make_settings(adamw | {"weight_decay": decay, "decay_norms": decay_norms})
+    task = toys.ToyTask(norm=True, dtype=torch.float64)
+    stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
+    for step in range(3):
+        stepper.step(shards_of(task, 1), step, 0.1)
+    expected = adamw_by_hand(decay, decay_norms)
+    for name, tensor in stepper.student.named_parameters():
+        assert (expected[name] - tensor).abs().max() < 1e-9, name
+
+
+@pytest.mark.parametrize(("student", "tables"), [("mvit_v2_s", 0), ("swin3d_t", 12)])
+def test_scales_of_norms_and_position_tables_of_swin_are_not_decayed_if_not_asked_for(
+    student: str, tables: int
+) -> None:
+    built = new_student(StudentConfig(name=student), {"head": 3}, 0)
+    config = toys.make_settings({"decay_norms": False}).optimizer
+    decayed, others = (group["params"] for group in new_optimizer(built, config).param_groups)
+    names = {id(p): name for name, p in built.named_parameters()}
+    kept = {names[id(p)] for p in others}
+    assert len(decayed) + len(others) == len(names)
+    norms = {n for n, m in built.named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    assert {f"{n}.weight" for n in norms} <= kept
+    assert sum(name.endswith(".relative_position_bias_table") for name in kept) == tables
+    scales = {n for n in kept if n.endswith(".weight")}
+    assert len(scales) == len(norms)
+    assert kept - scales == {
+        n for n in names.values() if n.endswith((".bias", ".relative_position_bias_table"))
+    }
 
 
 def test_gradient_norm_is_clipped() -> None:

@@ -23,12 +23,16 @@ WORKER = Path(__file__).with_name("gloo_worker.py")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Tensor]]]:
     """The tensors, gradients and losses of every worker at the end of each job."""
     root = tmp_path_factory.mktemp("workers")
-    norm = {"shards": 4, "steps": 12, "dtype": "float32", "norm": True}
+    norm = {"shards": 4, "steps": 12, "dtype": "float32", "norm": True, "optimizer": {}}
+    adamw = norm | {"optimizer": {"name": "adamw", "weight_decay": 0.05}}
     jobs = {
         "one": norm | {"world": 1},
         "two": norm | {"world": 2},
         "four": norm | {"world": 4},
-        "joint": {"shards": 2, "steps": 1, "dtype": "float64", "norm": False, "world": 2},
+        "adamw one": adamw | {"world": 1},
+        "adamw two": adamw | {"world": 2},
+        "adamw four": adamw | {"world": 4},
+        "joint": norm | {"shards": 2, "steps": 1, "dtype": "float64", "norm": False, "world": 2},
     }
     for name in jobs:
         (root / name).mkdir()
@@ -40,12 +44,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     }
 
 
+@pytest.mark.parametrize("optimizer", ["", "adamw "])
 def test_one_two_and_four_workers_train_the_same_student_bit_by_bit(
-    trained: dict[str, list[dict[str, Tensor]]],
+    trained: dict[str, list[dict[str, Tensor]]], optimizer: str
 ) -> None:
-    (one,) = trained["one"]
+    (one,) = trained[f"{optimizer}one"]
     assert one["losses"].unique().numel() == 12
-    for worker in (*trained["two"], *trained["four"]):
+    for worker in (*trained[f"{optimizer}two"], *trained[f"{optimizer}four"]):
         assert worker.keys() == one.keys()
         for name, tensor in one.items():
             assert torch.equal(worker[name], tensor), name
