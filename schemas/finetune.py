@@ -120,15 +120,15 @@ class FinetuneConfig(Record):
         0.0,
         ge=0,
         lt=1,
-        description="share of the target spread evenly over all classes (paper: 0; torchvision's "
-        "recipe for MViT and Swin3D: .1)",
+        description="share of the target spread evenly over all classes (paper: 0; PySlowFast "
+        "for MViT: .1)",
     )
     dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
         description="probability of dropping a feature before the classifier, in training only "
-        "(paper: 0; torchvision's MViT: .5)",
+        "(paper: 0; PySlowFast for MViT and Video-Swin: .5)",
     )
     clip: ClipConfig = Field(
         default_factory=ClipConfig, description="clip geometry and normalisation"

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from distinit.pipeline.config import build_config
+from distinit.pipeline.students.registry import check_clip
+from distinit.pipeline.training.schedule import learning_rate
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.finetune import FinetuneConfig
-from distinit.schemas.training import FLOW_PIXELS, OptimizerConfig
+from distinit.schemas.training import FLOW_PIXELS, OptimizerConfig, RuntimeConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(
@@ -26,6 +28,11 @@ PAPER = OptimizerConfig(
     clips_per_epoch=1_000_000,
     weight_decay=1e-4,
 )
+
+
+PER_CLIP = {"distill": 0.01 / 32, "finetune": 0.002 / 32, "scratch": 0.01 / 32}
+"""Learning rate per clip of a step: what the variants for 1, 4 and 8 GPUs have in common."""
+GPUS = ("1gpu", "4gpu", "8gpu")
 
 
 def distillation(name: str) -> DistillConfig:
@@ -50,6 +57,117 @@ def test_distillation_follows_the_papers_schedule(name: str) -> None:
     assert (config.clip.frames, config.clip.crop, config.clip.flip) == (8, 112, 0.5)
     assert config.student.name == "vmz_r2plus1d_18"
     assert config.runtime.shards == config.runtime.workers == 4
+
+
+def training(name: str) -> DistillConfig | FinetuneConfig:
+    if "distill" in name:
+        return distillation(name)
+    init = "scratch" if "scratch" in name else "distinit:r"
+    given = {"dataset.root": "d", "out": "o", "init": init}
+    return build_config(FinetuneConfig, CONFIGS / f"{name}.yaml", (), given)
+
+
+def first_rate_and_batch(config: DistillConfig | FinetuneConfig) -> tuple[float, int]:
+    """The learning rate of the first step, as the trainer computes it, and the clips of a step."""
+    shards = config.runtime.shards
+    rate = learning_rate(config.optimizer, epoch=0, step=0, steps=100, shards=shards)
+    return rate, config.runtime.batch_size * shards
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates", "batches"),
+    [
+        ("distill", (0.01, 0.04, 0.08), (32, 128, 256)),  # VMZ: both grow with the GPUs
+        ("finetune", (0.002, 0.002, 0.002), (32, 32, 32)),  # the paper's .002; VMZ's 4 x 8 clips
+        ("scratch", (0.01, 0.01, 0.01), (32, 32, 32)),
+    ],
+)
+def test_variants_for_more_gpus_have_the_same_learning_rate_per_clip(
+    kind: str, rates: tuple[float, ...], batches: tuple[int, ...]
+) -> None:
+    configs = [training(f"gpus/{kind}_{gpus}") for gpus in GPUS]
+    found = [first_rate_and_batch(config) for config in configs]
+    assert [batch for _, batch in found] == list(batches)
+    assert [rate for rate, _ in found] == pytest.approx(rates, rel=1e-12)
+    assert [rate / batch for rate, batch in found] == pytest.approx([PER_CLIP[kind]] * 3, rel=1e-12)
+    workers = [(c.runtime.workers, c.runtime.shards, c.runtime.gpus_per_worker) for c in configs]
+    assert workers == [(0, 1, 0), (4, 4, 1), (8, 8, 1)]
+    different = {"learning_rate": 1.0}
+    rest = [
+        config.model_copy(
+            update={
+                "optimizer": config.optimizer.model_copy(update=different),
+                "runtime": RuntimeConfig(),
+            }
+        )
+        for config in configs
+    ]
+    assert rest[0] == rest[1] == rest[2], "nothing but the batches and their rate differs"
+    paper = training(f"paper/{kind}")
+    assert rest[0].optimizer == paper.optimizer.model_copy(update=different)
+    rate, batch = first_rate_and_batch(paper)
+    assert rate / batch == pytest.approx(PER_CLIP[kind], rel=1e-12)
+
+
+def test_the_variant_with_24_clips_per_gpu_has_the_papers_rate_per_gpu() -> None:
+    config = distillation("gpus/distill_8gpu_batch24")
+    assert first_rate_and_batch(config) == (pytest.approx(0.08), 192)
+    assert config.optimizer == distillation("gpus/distill_8gpu").optimizer
+
+
+def test_the_layout_of_vmz_is_that_of_eight_gpus() -> None:
+    """VMZ's finetune_hmdb51.sh: 4 clips on each of 8 GPUs, decay .005, 8 epochs of 40,000 clips."""
+    config = training("gpus/finetune_8gpu")
+    assert (config.runtime.batch_size, config.optimizer.learning_rate) == (4, 0.00025)
+    assert (config.optimizer.weight_decay, config.optimizer.clips_per_epoch) == (0.005, 40_000)
+    assert (config.optimizer.epochs, config.optimizer.step_epochs) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if not name.startswith(("demo", "digits"))]
+)
+def test_configurations_for_gpus_compute_in_bf16(name: str) -> None:
+    assert training(name).runtime.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("student", "feature", "rate", "decay", "start", "end", "clip"),
+    [
+        ("mvit", "mvit_v2_s", 1e-4 / 16, 0.05, 0.01, 0.01, 1.0),
+        ("swin3d", "swin3d_t", 1e-3 / 64, 0.02, 0.1, 0.0, None),
+    ],
+)
+def test_transformers_have_the_rates_of_their_authors(
+    student: str,
+    feature: str,
+    rate: float,
+    decay: float,
+    start: float,
+    end: float,
+    clip: float | None,
+) -> None:
+    """PySlowFast's MVITv2_S_16x4 and Video-Swin's swin_tiny_patch244_window877 for Kinetics-400."""
+    distill, finetune = training(f"distill_{student}"), training(f"finetune_{student}")
+    assert distill.student is not None
+    assert distill.student.name == feature
+    for config in (distill, finetune):
+        optimizer = config.optimizer
+        assert (optimizer.name, optimizer.schedule) == ("adamw", "cosine")
+        assert (optimizer.betas, optimizer.eps) == ((0.9, 0.999), 1e-8)
+        assert (optimizer.weight_decay, optimizer.decay_biases, optimizer.decay_norms) == (
+            decay,
+            False,
+            False,
+        )
+        assert (optimizer.warmup_start_factor, optimizer.cosine_end_factor) == (start, end)
+        assert optimizer.clip_gradient_norm == clip
+        check_clip(distill.student, config.clip)
+    full = distill.optimizer.learning_rate / distill.runtime.batch_size
+    assert full == pytest.approx(rate)
+    pretrained = finetune.optimizer.learning_rate / finetune.runtime.batch_size
+    assert pretrained == pytest.approx(rate if student == "mvit" else 0.1 * rate)
+    assert isinstance(finetune, FinetuneConfig)
+    assert (finetune.dropout, finetune.label_smoothing) == (0.5, 0.1 if student == "mvit" else 0)
 
 
 def test_configurations_have_the_settings_they_are_named_after() -> None:

@@ -11,6 +11,7 @@ from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import EvaluateConfig, EvaluationConfig, FinetuneConfig
 from distinit.schemas.teacher import TeacherRequest, parse_encoding
+from distinit.schemas.training import OptimizerConfig
 from distinit.schemas.video import SamplingConfig
 
 CONFIGS = [ExtractConfig, DistillConfig, FinetuneConfig, EvaluateConfig, AuditConfig]
@@ -95,3 +96,26 @@ def test_a_sampling_mode_needs_its_value() -> None:
 )
 def test_a_sampling_has_a_short_description(values: dict[str, object], text: str) -> None:
     assert str(SamplingConfig.model_validate(values)) == text
+
+
+@pytest.mark.parametrize("init", ["scratch", "distinit:r"])
+def test_adamw_needs_a_learning_rate_of_its_own(init: str) -> None:
+    values = {"dataset": {"root": "d"}, "init": init, "out": "o"}
+    for optimizer in ({"name": "adamw"}, {"name": "adamw", "epochs": 3}):
+        with pytest.raises(ValidationError, match="adamw needs a learning_rate"):
+            FinetuneConfig.model_validate({**values, "optimizer": optimizer})
+        with pytest.raises(ValidationError, match="adamw needs a learning_rate"):
+            OptimizerConfig.model_validate(optimizer)
+    given = {"name": "adamw", "learning_rate": 1e-4}
+    config = FinetuneConfig.model_validate({**values, "optimizer": given})
+    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 1e-4)
+    assert config.optimizer.clips_per_epoch == 40_000
+    assert FinetuneConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    "change", [{"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"betas": (0.9,)}, {"eps": 0}]
+)
+def test_values_of_adamw_outside_their_range_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        OptimizerConfig.model_validate({"name": "adamw", "learning_rate": 1e-4, **change})

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distinit.pipeline.training.run_dir import open_run
-from distinit.schemas.base import fields_outside_identity
+from distinit.schemas.base import fields_added_later, fields_outside_identity
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError, StorageError
 from distinit.schemas.finetune import FinetuneConfig
@@ -59,6 +59,35 @@ def test_the_digest_of_a_configuration_changes_only_with_what_it_trains(tmp_path
         "1dc71860bccdb2235fc9b52fd19e59c99b0c0a1ec70b97869a76fdfffb6a1494",
         "aebebc8f3149cc247c927b5f2e8e17191c0c1380c849f5237009713ad2d19685",
     ]
+
+
+ADDED_LATER = {
+    "optimizer.name": "sgd",
+    "optimizer.betas": [0.9, 0.999],
+    "optimizer.eps": 1e-8,
+    "optimizer.decay_norms": True,
+    "optimizer.warmup_start_factor": 0.0,
+    "optimizer.cosine_end_factor": 0.0,
+}
+
+
+def test_a_run_of_a_version_without_a_setting_is_reopened_only_with_its_default(
+    tmp_path: Path,
+) -> None:
+    assert fields_added_later(DistillConfig) == ADDED_LATER
+    assert fields_added_later(FinetuneConfig) == ADDED_LATER
+    run = open_run(tmp_path / "run", "distill", config(), {})
+    path = run.root / "run.json"
+    earlier = json.loads(path.read_text())
+    for name in ADDED_LATER:
+        del earlier["config"]["optimizer"][name.removeprefix("optimizer.")]
+    path.write_text(json.dumps(earlier))
+    assert open_run(run.root, "distill", config(), {}).record.config == earlier["config"]
+    for change in ({"warmup_start_factor": 0.5}, {"name": "adamw", "learning_rate": 0.01}):
+        with pytest.raises(RunMismatchError) as caught:
+            open_run(run.root, "distill", config(optimizer=change), {})
+        name, value = next(iter(change.items()))
+        assert f"optimizer.{name}: absent there, {value} now" in str(caught.value)
 
 
 def test_fields_outside_the_identity_of_a_finetune_run() -> None:
