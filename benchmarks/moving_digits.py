@@ -3,8 +3,9 @@
     python benchmarks/moving_digits.py --out work/digits --seeds 0,1,2
 
 Films, teacher and target cache are made once, as in ``distinit demo``. Every seed has its own
-distillation and its own finetunings. Finished runs are reused. Prints a Markdown table: top-1 per
-seed, mean and sample standard deviation, and the gain with its 95 % interval over the test films.
+distillation and its own finetunings. Finished runs are reused. Prints two Markdown tables, for two
+and for six training films per class: top-1 per seed, mean and sample standard deviation, and the
+gain with its 95 % interval over the test films.
 """
 
 from __future__ import annotations
@@ -21,25 +22,40 @@ import torch
 
 from distinit.pipeline.progress import NullProgress, Progress, choose_progress
 from distinit.schemas.run import EvaluationResult
-from distinit.stages.demo_digits import DigitData, distill_digits, finetune_digits, gain_of
+from distinit.stages.demo_digits import (
+    FILMS_PER_CLASS,
+    LOW_SHOT,
+    DigitData,
+    distill_digits,
+    finetune_digits,
+    gain_of,
+)
 
 
 def run_seed(
-    data: DigitData, out: Path, seed: int, progress: Progress
+    data: DigitData, out: Path, seed: int, films_per_class: int, progress: Progress
 ) -> dict[str, EvaluationResult]:
     """Distil and finetune with one seed; returns the results by init."""
     student = out / f"distill-{seed}"
     distill_digits(data, student, progress, {"runtime.seed": seed})
     sources = {"scratch": "scratch", "distinit": f"distinit:{student}"}
+    suffix = "" if films_per_class == FILMS_PER_CLASS else f"-{films_per_class}-films"
     return {
         init: finetune_digits(
-            data, source, out / f"{init}-{seed}", progress, {"runtime.seed": seed}
+            data,
+            source,
+            out / f"{init}{suffix}-{seed}",
+            progress,
+            {"runtime.seed": seed},
+            films_per_class=films_per_class,
         )
         for init, source in sources.items()
     }
 
 
-def table(results: Sequence[dict[str, EvaluationResult]], seeds: Sequence[int]) -> list[str]:
+def table(
+    results: Sequence[dict[str, EvaluationResult]], seeds: Sequence[int], films_per_class: int
+) -> list[str]:
     """Markdown rows: one per init, with one column per seed."""
     lines = [
         "| init | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean ± sd |",
@@ -50,7 +66,7 @@ def table(results: Sequence[dict[str, EvaluationResult]], seeds: Sequence[int]) 
         spread = f"{statistics.stdev(top1):.1f}" if len(top1) > 1 else "-"
         cells = [*(f"{value:.1f}" for value in top1), f"{statistics.fmean(top1):.1f} ± {spread}"]
         lines.append(f"| {init} | " + " | ".join(cells) + " |")
-    gains = [gain_of(result) for result in results]
+    gains = [gain_of(result, films_per_class) for result in results]
     cells = [
         f"{gain.points:+.1f} ({gain.points_interval[0]:+.1f} .. {gain.points_interval[1]:+.1f})"
         for gain in gains
@@ -71,11 +87,15 @@ def main(out: Path, seeds: str, quiet: bool) -> None:
     accuracy = data.train_teacher(progress)
     data.extract(0, progress)
     numbers = [int(seed) for seed in seeds.split(",")]
-    results = [run_seed(data, out, seed, progress) for seed in numbers]
+    tables = []
+    for films_per_class in (LOW_SHOT, FILMS_PER_CLASS):
+        results = [run_seed(data, out, seed, films_per_class, progress) for seed in numbers]
+        tables += [f"\n{films_per_class} training films per class:\n"]
+        tables += table(results, numbers, films_per_class)
     click.echo(f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}")
     click.echo(f"teacher: {accuracy:.1f} % of held-out stills")
-    click.echo(f"{time.monotonic() - began:.0f} s\n")
-    click.echo("\n".join(table(results, numbers)))
+    click.echo(f"{time.monotonic() - began:.0f} s")
+    click.echo("\n".join(tables))
 
 
 if __name__ == "__main__":

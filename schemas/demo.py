@@ -12,8 +12,9 @@ __all__ = ["Gain"]
 class Gain(Record):
     """Top-1 accuracy of an init against training from scratch, in percent of the test videos."""
 
-    videos: int
-    chance: float
+    films_per_class: int = Field(description="training films per class")
+    videos: int = Field(description="number of test videos")
+    chance: float = Field(description="top-1 of guessing, percent")
     top1: dict[str, float] = Field(description="init -> top-1, percent")
     interval: dict[str, tuple[float, float]] = Field(
         description="init -> 95 % interval over test videos (Wilson), percent"

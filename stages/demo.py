@@ -7,7 +7,7 @@ the method within minutes: see ``demo_digits``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from distinit.schemas.base import Record
 from distinit.schemas.demo import Gain
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.run import EvaluationResult
-from distinit.schemas.wording import one_line
+from distinit.schemas.wording import counted, one_line
 from distinit.stages.audit import audit
 from distinit.stages.demo_digits import (
+    FILMS_PER_CLASS,
     INITS,
+    LOW_SHOT,
     DigitData,
     distill_digits,
     finetune_digits,
@@ -54,33 +56,40 @@ class DemoResult(Record):
     runs: dict[str, str] = Field(default_factory=dict, description="init -> run directory")
     results: dict[str, EvaluationResult] = Field(default_factory=dict)
     gain: Gain | None = None
+    low_shot_gain: Gain | None = Field(None, description="gain with fewer training films per class")
     seconds: dict[str, float] = Field(default_factory=dict, description="stage -> wall seconds")
 
     def summary(self) -> str:
         """A table of the accuracy of both inits, the gain, the paths, and the next commands."""
-        if self.gain is None:
+        if self.gain is None or self.low_shot_gain is None:
             return f"footage  {one_line(self.footage)}"
-        return "\n".join([*self._table(self.gain), "", *self._paths(), "", *self._next()])
+        table = self._table(self.low_shot_gain, self.gain)
+        return "\n".join([*table, "", *self._paths(), "", *self._next()])
 
-    def _table(self, gain: Gain) -> list[str]:
+    def _table(self, *gains: Gain) -> list[str]:
+        """One column per gain, each with 95 % intervals."""
         any_result = next(iter(self.results.values()))
-        lines = [
-            f"Top-1 accuracy in percent on {gain.videos} test films of moving digits, "
-            f"{any_result.classes} classes (digit and motion):",
-            "",
-            f"  {'init':<10} {'top-1':>7}   95 % interval",
+        headings = [counted(gain.films_per_class, "film") + " per class" for gain in gains]
+        rows = {"training set": headings}
+        for init in INITS:
+            rows[init] = [
+                _with_interval(f"{gain.top1[init]:.1f}", gain.interval[init], "") for gain in gains
+            ]
+        rows["(chance)"] = [f"{gain.chance:.1f}" for gain in gains]
+        rows["gain of DistInit"] = [
+            _with_interval(f"{gain.points:+.1f}", gain.points_interval, "+") for gain in gains
         ]
-        for init, top1 in gain.top1.items():
-            low, high = gain.interval[init]
-            lines.append(f"  {init:<10} {top1:>7.1f}   {low:.1f} .. {high:.1f}")
-        low, high = gain.points_interval
         return [
-            *lines,
-            f"  {'(chance)':<10} {gain.chance:>7.1f}",
+            f"Top-1 accuracy in percent on {gains[0].videos} test films of moving digits, "
+            f"{any_result.classes} classes",
+            "(digit and motion), with 95 % intervals:",
             "",
-            f"  gain of DistInit: {gain.points:+.1f} points (95 % interval {low:+.1f} .. "
-            f"{high:+.1f})",
-            f"  its teacher, on single frames of other digits: {self.teacher_accuracy:.1f} %",
+            *(
+                "  " + "".join(f"{cell:<24}" for cell in [n, *cells]).rstrip()
+                for n, cells in rows.items()
+            ),
+            "",
+            f"  the teacher, on single frames of other digits: {self.teacher_accuracy:.1f} %",
         ]
 
     def _paths(self) -> list[str]:
@@ -107,6 +116,15 @@ class DemoResult(Record):
             "  distinit distill --cache C --frames F --student r2plus1d_18 --out RUN",
             "  distinit finetune --dataset LABELLED --init distinit:RUN --out RESULT",
         ]
+
+
+def _with_interval(value: str, interval: tuple[float, float], sign: str) -> str:
+    low, high = interval
+    return f"{value} ({low:{sign}.1f} .. {high:{sign}.1f})"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return ("  " + "".join(f"{cell:<24}" for cell in cells)).rstrip()
 
 
 class _Clock:
@@ -142,10 +160,15 @@ def demo(out: Path, *, only: str | None, workers: int, progress: Progress) -> De
     report = _audit_footage(footage, out, workers, progress, clock)
     data = DigitData(out / "digits")
     accuracy = _prepare_digits(data, workers, progress, clock)
+    student = out / "distill"
+    clock.timed("distill", lambda: distill_digits(data, student, progress))
     runs = {init: out / f"finetune_{init}" for init in INITS}
-    results = _train_digits(data, out / "distill", runs, progress, clock)
-    gain = gain_of(results)
-    draw_demo(out / "demo.png", gain, out / "audit" / f"{_TEACHER}-most-confident.png")
+    low_shot_runs = {init: out / f"finetune_{init}_low_shot" for init in INITS}
+    results = _finetune_digits(data, student, runs, FILMS_PER_CLASS, progress, clock)
+    low_shot = _finetune_digits(data, student, low_shot_runs, LOW_SHOT, progress, clock)
+    gain, low_shot_gain = gain_of(results, FILMS_PER_CLASS), gain_of(low_shot, LOW_SHOT)
+    sheet = out / "audit" / f"{_TEACHER}-most-confident.png"
+    draw_demo(out / "demo.png", (low_shot_gain, gain), sheet)
     return DemoResult(
         footage=str(out / "footage"),
         picture=str(out / "demo.png"),
@@ -153,10 +176,11 @@ def demo(out: Path, *, only: str | None, workers: int, progress: Progress) -> De
         frames=str(out / "frames"),
         report=report,
         teacher_accuracy=accuracy,
-        student=str(out / "distill" / "student.safetensors"),
+        student=str(student / "student.safetensors"),
         runs={init: str(run) for init, run in runs.items()},
         results=results,
         gain=gain,
+        low_shot_gain=low_shot_gain,
         seconds=clock.seconds,
     )
 
@@ -187,14 +211,27 @@ def _prepare_digits(data: DigitData, workers: int, progress: Progress, clock: _C
     return accuracy
 
 
-def _train_digits(
-    data: DigitData, student: Path, runs: dict[str, Path], progress: Progress, clock: _Clock
+def _finetune_digits(
+    data: DigitData,
+    student: Path,
+    runs: dict[str, Path],
+    films_per_class: int,
+    progress: Progress,
+    clock: _Clock,
 ) -> dict[str, EvaluationResult]:
-    clock.timed("distill", lambda: distill_digits(data, student, progress))
+    """Finetune into ``runs`` (init -> run directory) and evaluate; returns results by init."""
     sources = {"scratch": "scratch", "distinit": f"distinit:{student}"}
     return {
         init: clock.timed(
-            f"finetune {init}", partial(finetune_digits, data, sources[init], run, progress)
+            f"finetune {init} ({films_per_class} films)",
+            partial(
+                finetune_digits,
+                data,
+                sources[init],
+                run,
+                progress,
+                films_per_class=films_per_class,
+            ),
         )
         for init, run in runs.items()
     }

@@ -19,6 +19,7 @@ from distinit.pipeline.demo.digit_teacher import TEACHER_EPOCHS, held_out_accura
 from distinit.pipeline.demo.digits import FRAME_SIDE, DigitFilm
 from distinit.pipeline.evaluation.intervals import difference_interval, wilson_interval
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.storage import atomic_write_bytes
 from distinit.schemas.base import Record
 from distinit.schemas.demo import Gain
 from distinit.schemas.distill import DistillConfig
@@ -31,9 +32,26 @@ from distinit.stages.extract import extract
 from distinit.stages.finetune import finetune
 from distinit.stages.frames import build_frames
 
-__all__ = ["INITS", "DigitData", "distill_digits", "finetune_digits", "gain_of"]
+__all__ = [
+    "FILMS_PER_CLASS",
+    "INITS",
+    "LOW_SHOT",
+    "DigitData",
+    "distill_digits",
+    "finetune_digits",
+    "gain_of",
+]
 
 INITS = ("scratch", "distinit")
+FILMS_PER_CLASS = 6
+"""Training films per class."""
+LOW_SHOT = 2
+"""Training films per class in the low-shot experiment."""
+_FINETUNE_CONFIGS = {
+    FILMS_PER_CLASS: "digits_finetune.yaml",
+    LOW_SHOT: "digits_finetune_low_shot.yaml",
+}
+"""Training films per class -> configuration of finetuning."""
 _PLUGIN = "plugin:distinit.pipeline.demo.digit_teacher:digit_teacher"
 _GEOMETRY = {"mode": "short_edge", "short_edge": FRAME_SIDE}
 
@@ -70,6 +88,19 @@ class DigitData:
     @property
     def footage(self) -> DigitFootage:
         return DigitFootage(self.root / "films" / "corpus", self.root / "films" / "labelled")
+
+    def low_shot_list(self, films_per_class: int) -> Path:
+        """Write a CSV with the first training films of each class and all test films."""
+        root = self.footage.labelled
+        path = self.root / f"labelled-{films_per_class}.csv"
+        lines = ["path,label,split"]
+        for subset, limit in (("train", films_per_class), ("test", None)):
+            for folder in sorted((root / subset).iterdir()):
+                for film in sorted(folder.glob("*.mp4"))[:limit]:
+                    relative = film.relative_to(root).as_posix()
+                    lines.append(f"{relative},{folder.name},{subset}")
+        atomic_write_bytes(path, ("\n".join(lines) + "\n").encode())
+        return path
 
     def make_films(self, progress: Progress) -> None:
         """Write the films that are missing."""
@@ -122,10 +153,13 @@ def finetune_digits(
     out: Path,
     progress: Progress,
     changes: Mapping[str, Any] | None = None,
+    *,
+    films_per_class: int = FILMS_PER_CLASS,
 ) -> EvaluationResult:
     """Finetune from ``init`` (``scratch`` or ``distinit:RUN``) into ``out``, and evaluate.
 
-    ``changes``: dotted names of settings that differ from ``configs/digits_finetune.yaml``.
+    ``films_per_class``: 6 (all), or 2 with a lower learning rate. ``changes``: dotted names of
+    settings that differ from ``configs/digits_finetune.yaml``, or its low-shot version.
     """
     values = {
         "dataset.root": str(data.footage.labelled),
@@ -134,7 +168,9 @@ def finetune_digits(
         "frames": str(data.labelled_frames),
         **(changes or {}),
     }
-    config = _config(FinetuneConfig, "digits_finetune.yaml", values)
+    if films_per_class < FILMS_PER_CLASS:
+        values["dataset.splits"] = str(data.low_shot_list(films_per_class))
+    config = _config(FinetuneConfig, _FINETUNE_CONFIGS[films_per_class], values)
     return finetune(config, progress=progress).evaluation
 
 
@@ -143,13 +179,14 @@ def _config[ConfigT: Record](kind: type[ConfigT], name: str, values: dict[str, A
         return build_config(kind, file, [], values)
 
 
-def gain_of(results: Mapping[str, EvaluationResult]) -> Gain:
+def gain_of(results: Mapping[str, EvaluationResult], films_per_class: int) -> Gain:
     """Compare the results of both inits on the same test videos."""
     correct = {init: _correct(result) for init, result in results.items()}
     videos = results["scratch"].videos
     low, high = difference_interval(correct["distinit"], videos, correct["scratch"], videos)
     intervals = {init: wilson_interval(count, videos) for init, count in correct.items()}
     return Gain(
+        films_per_class=films_per_class,
         videos=videos,
         chance=100 / results["scratch"].classes,
         top1={init: result.top1 for init, result in results.items()},

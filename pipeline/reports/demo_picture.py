@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,21 @@ __all__ = ["draw_demo"]
 _SHEET_ASPECT = 0.85  # width / height of what is shown: only the first rows of a contact sheet
 _FRAMES_SHOWN = (0, 8, 15, 23)
 _COLOURS = {"scratch": "0.6", "distinit": "tab:blue"}
+_NAMES = {"scratch": "from scratch", "distinit": "DistInit"}
+_BAR_WIDTH = 0.4
 
 
-def draw_demo(path: Path, gain: Gain, sheet_png: Path) -> None:
+def draw_demo(path: Path, gains: Sequence[Gain], sheet_png: Path) -> None:
     """Write the picture to ``path``; ``sheet_png`` is a contact sheet of the audit.
+
+    ``gains``: one per size of the training set, which all have the same test films.
 
     Raises StorageError if the picture cannot be written.
     """
-    figure = Figure(figsize=(12.5, 4.8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13.5, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplot_mosaic([["inits", "films", "sheet"]], width_ratios=[4, 4, 5])
-    _draw_inits(panels["inits"], gain)
+    panels = figure.subplot_mosaic([["inits", "films", "sheet"]], width_ratios=[5, 4, 5])
+    _draw_inits(panels["inits"], gains)
     _draw_films(panels["films"])
     _show_picture(panels["sheet"], sheet_png, "audit: the frames a teacher is most confident of")
     buffer = io.BytesIO()
@@ -38,26 +43,31 @@ def draw_demo(path: Path, gain: Gain, sheet_png: Path) -> None:
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def _draw_inits(axes: Axes, gain: Gain) -> None:
-    for position, (init, top1) in enumerate(gain.top1.items()):
-        low, high = gain.interval[init]
-        axes.bar(position, top1, width=0.6, color=_COLOURS[init])
-        axes.errorbar(
-            position, top1, yerr=[[top1 - low], [high - top1]], color="black", capsize=6, lw=1.2
-        )
-        axes.text(position, high + 1.5, f"{top1:.1f} %", ha="center", fontsize=12)
-    axes.axhline(gain.chance, color="0.3", linestyle="--", linewidth=1)
-    axes.text(0.5, gain.chance + 0.8, f"chance {gain.chance:.0f} %", ha="center", color="0.3")
-    axes.set_xticks(range(len(gain.top1)), ["from scratch", "DistInit"], fontsize=11)
-    axes.set_ylim(0, min(100, 1.2 * max(high for _, high in gain.interval.values())))
+def _draw_inits(axes: Axes, gains: Sequence[Gain]) -> None:
+    """Bars of both inits, in one group per gain."""
+    for group, gain in enumerate(gains):
+        for number, (init, top1) in enumerate(gain.top1.items()):
+            position = group + _BAR_WIDTH * (number - 0.5)
+            low, high = gain.interval[init]
+            label = _NAMES[init] if group == 0 else None
+            axes.bar(position, top1, _BAR_WIDTH * 0.95, color=_COLOURS[init], label=label)
+            error = [[top1 - low], [high - top1]]
+            axes.errorbar(position, top1, yerr=error, color="black", capsize=5, lw=1.2)
+            axes.text(position, high + 1.5, f"{top1:.1f} %", ha="center", fontsize=11)
+    chance = gains[0].chance
+    axes.axhline(chance, color="0.3", linestyle="--", linewidth=1, label=f"chance ({chance:.0f} %)")
+    names = [
+        f"{gain.films_per_class} training films per class\n"
+        f"gain {gain.points:+.0f} points ({gain.points_interval[0]:+.0f} .. "
+        f"{gain.points_interval[1]:+.0f})"
+        for gain in gains
+    ]
+    axes.set_xticks(range(len(gains)), names, fontsize=10)
+    highest = max(high for gain in gains for _, high in gain.interval.values())
+    axes.set_ylim(0, min(100, 1.2 * highest))
     axes.set_ylabel("top-1 accuracy (%)")
-    low, high = gain.points_interval
-    axes.set_title(
-        f"DistInit: {gain.points:+.0f} points ({low:+.0f} .. {high:+.0f})\n"
-        f"{gain.videos} test films, 95 % intervals",
-        loc="left",
-        fontsize=11,
-    )
+    axes.legend(loc="upper left", frameon=False, fontsize=10)
+    axes.set_title(f"{gains[0].videos} test films, 95 % intervals", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -27,7 +27,7 @@ def test_the_table_has_one_column_per_seed() -> None:
         {"scratch": result(20), "distinit": result(50)},
         {"scratch": result(24), "distinit": result(60)},
     ]
-    assert table(results, [0, 3]) == [
+    assert table(results, [0, 3], 6) == [
         "| init | seed 0 | seed 3 | mean ± sd |",
         "|---|---|---|---|",
         "| scratch | 20.0 | 24.0 | 22.0 ± 2.8 |",
@@ -37,5 +37,5 @@ def test_the_table_has_one_column_per_seed() -> None:
 
 
 def test_one_seed_has_no_spread() -> None:
-    lines = table([{"scratch": result(20), "distinit": result(50)}], [0])
+    lines = table([{"scratch": result(20), "distinit": result(50)}], [0], 6)
     assert lines[2] == "| scratch | 20.0 | 20.0 ± - |"
