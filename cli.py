@@ -28,6 +28,7 @@ from distinit.pipeline.command_line import (
 )
 from distinit.pipeline.config import build_config, teacher_requests
 from distinit.pipeline.progress import choose_progress
+from distinit.stages.compare_commands import features, probe
 from distinit.stages.figure_commands import figures
 from distinit.stages.store_commands import cache, flow, frames
 
@@ -49,6 +50,8 @@ def main() -> None:
     """Pretrain video models by distilling frozen image models, without video labels."""
 
 
+main.add_command(features)
+main.add_command(probe)
 main.add_command(cache)
 main.add_command(frames)
 main.add_command(flow)
@@ -196,45 +199,6 @@ def evaluate(**options: Any) -> None:
     from distinit.stages.evaluate import evaluate as run
 
     run_stage(EvaluateConfig, run, options)
-
-
-@_command(
-    "distinit features --run runs/a --dataset clips/ --frames frames --out features/a",
-    "distinit features --init scratch --student r2plus1d_18 --dataset hmdb51 --splits splits \\",
-    "    --out features/random",
-)
-@click.option("--run", metavar="RUN", help="Run directory of a distill or finetune run.")
-@click.option(
-    "--init",
-    metavar="scratch|distinit:RUN|inflated|file:STUDENT",
-    help="Instead of --run: any initial weights.",
-)
-@click.option(
-    "--student",
-    "student__name",
-    metavar="NAME",
-    help="Network, if --init does not determine it; a plugin must be named.",
-)
-@dataset_options
-@click.option("--frames", metavar="DIR", help="Frame store of the dataset, built if missing.")
-@click.option(
-    "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
-)
-@click.option("--out", metavar="DIR", help="Folder to write to.")
-@click.option(
-    "--protocol",
-    "evaluation__protocol",
-    metavar="vmz-N|dense-sN|slowfast-TxS",
-    help="Clips of each video, whose features are averaged. Default: vmz-10.",
-)
-@click.option("--device", metavar="auto|cpu|cuda", help="Device for the student.")
-@stage_options
-def features(**options: Any) -> None:
-    """Export the last-layer features of a student on a dataset."""
-    from distinit.schemas.features import FeaturesConfig
-    from distinit.stages.features import features as run
-
-    run_stage(FeaturesConfig, run, options)
 
 
 @_command(

@@ -35,7 +35,7 @@ __all__ = [
 
 _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
-    "Compare": ("features", "figures", "reproduce"),
+    "Compare": ("probe", "features", "figures", "reproduce"),
     "Inspect and build data": ("audit", "cache", "frames", "flow", "runs"),
     "Start here": ("demo", "plan", "doctor"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
 
@@ -36,9 +37,10 @@ from distinit.schemas.features import (
     FeaturesResult,
     LabelledInput,
 )
-from distinit.schemas.training import FLOW_PIXELS, ClipConfig
+from distinit.schemas.run import StudentRecord
+from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
 
-__all__ = ["clip_of", "export_features", "features"]
+__all__ = ["FeatureExport", "clip_of", "features"]
 
 _PART_VIDEOS = 256  # videos whose features are stored together, so that a killed export resumes
 _PART = "part-{identity}-{number:05}.safetensors"
@@ -58,76 +60,103 @@ def features(config: FeaturesConfig, *, progress: Progress | None = None) -> Fea
     remove_dead_partials(out)
     name = config.init or f"file:{config.run}"
     init = resolve_init(name, config.student)
-    clip = clip_of(init, config.clip)
+    clip = clip_of(init.record, init.student, config.clip)
     check_clip(init.student, clip)
     labelled = open_labelled(config, out, init.student.in_channels, clip, progress)
-    record = export_features(out, name, init, clip, labelled, config, progress)
+    record = FeatureExport.of(name, init, clip, labelled, config).write(out, progress)
     files = (*record.files, RECORD_NAME)
     return FeaturesResult(
         out=str(out), files=tuple(str(out / file) for file in files), record=record
     )
 
 
-def clip_of(init: Init, configured: ClipConfig) -> ClipConfig:
-    """The clip that a student was trained with, or the defaults, with the ``configured`` fields."""
-    if init.record is not None:
-        base = init.record.clip
+def clip_of(
+    record: StudentRecord | None, student: StudentConfig, configured: ClipConfig
+) -> ClipConfig:
+    """The clip that ``record`` names, or the default one, with the ``configured`` fields."""
+    if record is not None:
+        base = record.clip
     else:
-        is_flow = init.student.in_channels == 2
-        base = ClipConfig.model_validate(FLOW_PIXELS if is_flow else {})
+        base = ClipConfig.model_validate(FLOW_PIXELS if student.in_channels == 2 else {})
     changes = configured.model_dump(include=configured.model_fields_set)
     return ClipConfig.model_validate(base.model_dump() | changes)
 
 
-def export_features(
-    folder: Path,
-    name: str,
-    init: Init,
-    clip: ClipConfig,
-    labelled: LabelledVideos,
-    config: LabelledInput,
-    progress: Progress,
-) -> FeaturesRecord:
-    """Write the features of ``init`` (called ``name``) to ``folder``, unless it holds them already.
+@dataclass(frozen=True, slots=True)
+class FeatureExport:
+    """The features of one network on one dataset, before they are computed."""
 
-    Raises FeaturesError if the folder holds features of another student or dataset; ConfigError,
-    CheckpointError, FrameStoreError, StorageError, ComputeError.
-    """
-    check_pixels(labelled.store, init.student, clip)
-    student, _ = init.build(1, config.seed, head_only=False)
-    videos = labelled.decodable
-    inputs = FeatureInputs(
-        network=init.student,
-        weights_sha256=state_dict_sha256(student.get_submodule("backbone").state_dict()),
-        clip=clip,
-        protocol=config.evaluation.protocol,
-        dataset_digest=labelled.dataset.content_digest(),
-        rows_sha256=sha256_of([video.digest for video in videos]),
-        pixels_digest=labelled.store.pixels_digest(),
-    )
-    if (known := _finished(folder, inputs)) is not None:
-        progress.message(f"{folder} already holds the features of {name}")
-        return known
-    reader = _reader(student, labelled, clip, config)
-    ids = [labelled.store.by_digest[video.digest] for video in videos]
-    features_ND = _computed(folder, inputs.identity()[:16], reader, ids, progress)
-    record = FeaturesRecord(
-        init=name,
-        inputs=inputs,
-        identity=inputs.identity(),
-        feature_dim=student.feature_dim,
-        videos=len(videos),
-        classes=labelled.dataset.classes,
-        undecodable=tuple(labelled.dataset.undecodable),
-        device=str(reader.device),
-        software=software_versions(),
-        files={},
-    )
-    counts_N = torch.from_numpy(reader.clip_counts(ids))
-    record = write_features(folder, features_ND, counts_N, videos, record)
-    for part in folder.glob("part-*.safetensors"):
-        part.unlink()
-    return record
+    name: str
+    student: Student
+    inputs: FeatureInputs
+    labelled: LabelledVideos
+    config: LabelledInput
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        init: Init,
+        clip: ClipConfig,
+        labelled: LabelledVideos,
+        config: LabelledInput,
+    ) -> FeatureExport:
+        """Build the network. Raises ConfigError, CheckpointError and WeightsError."""
+        check_pixels(labelled.store, init.student, clip)
+        student, _ = init.build(1, config.seed, head_only=False)
+        inputs = FeatureInputs(
+            network=init.student,
+            weights_sha256=state_dict_sha256(student.get_submodule("backbone").state_dict()),
+            clip=clip,
+            protocol=config.evaluation.protocol,
+            dataset_digest=labelled.dataset.content_digest(),
+            rows_sha256=sha256_of([video.digest for video in labelled.decodable]),
+            pixels_digest=labelled.store.pixels_digest(),
+        )
+        return cls(name, student, inputs, labelled, config)
+
+    def write(self, folder: Path, progress: Progress) -> FeaturesRecord:
+        """Compute the features and write them to ``folder``, unless it holds them already.
+
+        Raises FeaturesError if the folder holds other features or damaged ones; FrameStoreError,
+        StorageError, ComputeError.
+        """
+        if (known := _finished(folder, self.inputs)) is not None:
+            progress.message(f"{folder} already holds the features of {self.name}")
+            return known
+        videos = self.labelled.decodable
+        ids = [self.labelled.store.by_digest[video.digest] for video in videos]
+        reader = self._reader()
+        features_ND = _computed(folder, self.inputs.identity()[:16], reader, ids, progress)
+        record = FeaturesRecord(
+            init=self.name,
+            inputs=self.inputs,
+            identity=self.inputs.identity(),
+            feature_dim=self.student.feature_dim,
+            videos=len(videos),
+            classes=self.labelled.dataset.classes,
+            undecodable=tuple(self.labelled.dataset.undecodable),
+            device=str(reader.device),
+            software=software_versions(),
+            files={},
+        )
+        counts_N = torch.from_numpy(reader.clip_counts(ids))
+        record = write_features(folder, features_ND, counts_N, videos, record)
+        for part in folder.glob("part-*.safetensors"):
+            part.unlink()
+        return record
+
+    def _reader(self) -> FeatureReader:
+        device = resolve_device(self.config.device)
+        return FeatureReader(
+            student=self.student.to(device).eval(),
+            store=self.labelled.store,
+            clip=self.inputs.clip,
+            protocol=self.inputs.protocol,
+            batch_size=self.config.batch_size,
+            device=device,
+            loader_threads=self.config.loader_workers,
+        )
 
 
 def _finished(folder: Path, inputs: FeatureInputs) -> FeaturesRecord | None:
@@ -144,21 +173,6 @@ def _finished(folder: Path, inputs: FeatureInputs) -> FeaturesRecord | None:
         )
     read_features(folder)
     return record
-
-
-def _reader(
-    student: Student, labelled: LabelledVideos, clip: ClipConfig, config: LabelledInput
-) -> FeatureReader:
-    device = resolve_device(config.device)
-    return FeatureReader(
-        student=student.to(device).eval(),
-        store=labelled.store,
-        clip=clip,
-        protocol=config.evaluation.protocol,
-        batch_size=config.batch_size,
-        device=device,
-        loader_threads=config.loader_workers,
-    )
 
 
 def _computed(
