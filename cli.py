@@ -169,6 +169,12 @@ def distill(**options: Any) -> None:
     "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
 )
 @click.option("--out", metavar="RUN", help="Run directory, created or resumed.")
+@click.option(
+    "--eval-every",
+    type=int,
+    metavar="N",
+    help="Also evaluate after every N epochs. Default: only at the end.",
+)
 @train_options
 @stage_options
 def finetune(**options: Any) -> None:
@@ -179,19 +185,43 @@ def finetune(**options: Any) -> None:
     run_stage(FinetuneConfig, run, options)
 
 
-@_command("distinit evaluate --run runs/b", "distinit evaluate --run runs/b --protocol dense-s4")
+@_command(
+    "distinit evaluate --run runs/b",
+    "distinit evaluate --run runs/b --protocol slowfast-10x3 --workers 8 --gpus-per-worker 1",
+    "distinit evaluate --run runs/b --from-scores --average logits",
+)
 @click.option("--run", metavar="RUN", help="Run directory of a finetune run.")
 @click.option(
     "--protocol",
     "evaluation__protocol",
     metavar="vmz-N|dense-sN|slowfast-TxS",
-    help="Which clips of each video to score.",
+    help="Which clips of each video to score: N evenly spaced ones, one at every N-th frame, or T "
+    "evenly spaced ones with S (1 or 3) crops each. Default: vmz-10.",
+)
+@click.option(
+    "--average",
+    "evaluation__average",
+    metavar="softmax|logits|max",
+    help="How to average the clips of a video. Default: softmax.",
+)
+@click.option(
+    "--from-scores",
+    is_flag=True,
+    default=None,
+    help="Compute the metrics from the scores that an earlier evaluation stored in the run.",
 )
 @click.option("--frames", metavar="DIR", help="Folder of the frame or flow store, if it was moved.")
 @click.option(
     "--student", metavar="plugin:...", help="Plugin that builds the network, if the run used one."
 )
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for the student.")
+@click.option(
+    "--precision",
+    "evaluation__precision",
+    metavar="fp32|bf16",
+    help="Arithmetic of the student. Default: fp32.",
+)
+@worker_options
 @stage_options
 def evaluate(**options: Any) -> None:
     """Evaluate a finetune run again, with the same or another protocol."""

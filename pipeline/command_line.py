@@ -196,7 +196,7 @@ def sampling_options(command: Command) -> Command:
 
 
 def worker_options(command: Command) -> Command:
-    """Add the options of extract that choose its workers."""
+    """Add the options of extract and evaluate that choose their workers."""
     options = (
         click.option(
             "--workers",

@@ -1,4 +1,4 @@
-"""Where an extraction runs: in this process, or on the workers of a Ray cluster."""
+"""Where an extraction or evaluation runs: in this process, or on workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class ComputeConfig(Record):
     )
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores reserved per worker")
     max_attempts: int = Field(
-        2, ge=1, description="a video is recorded as failed if this many workers died on it"
+        2,
+        ge=1,
+        description="a video is recorded as failed if this many workers died on it; an evaluation "
+        "ends if this many died on the same videos",
     )
     start_seconds: float = Field(
         900.0, gt=0, description="end the run after this many seconds without a live worker"

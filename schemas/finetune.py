@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import NOT_IDENTITY, Record
+from distinit.schemas.compute import ComputeConfig
+from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, Average
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
+    Precision,
     RuntimeConfig,
     StudentConfig,
     with_flow_pixels,
@@ -18,8 +21,6 @@ from distinit.schemas.training import (
 
 __all__ = [
     "FINETUNE_OPTIMIZER",
-    "PROTOCOL",
-    "PROTOCOL_NAMES",
     "SCRATCH_OPTIMIZER",
     "DatasetConfig",
     "EvaluateConfig",
@@ -37,14 +38,6 @@ SCRATCH_OPTIMIZER = OptimizerConfig(
     learning_rate=0.01, step_epochs=10, epochs=45, clips_per_epoch=40_000, weight_decay=5e-3
 )
 """For training from scratch. Paper: LR .01, x.1 every 10 epochs, 45 epochs."""
-
-PROTOCOL = re.compile(
-    r"vmz-(?P<vmz>[1-9][0-9]{0,5})|dense-s(?P<dense>[1-9][0-9]{0,5})"
-    r"|slowfast-(?P<slowfast>[1-9][0-9]{0,5})x(?P<crops>[13])"
-)
-"""The names of evaluation protocols."""
-
-PROTOCOL_NAMES = "vmz-N, dense-sN, slowfast-Tx1 or slowfast-Tx3"
 
 _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 
@@ -72,13 +65,24 @@ class DatasetConfig(Record):
 
 
 class EvaluationConfig(Record):
-    """Which clips of a test video are scored."""
+    """Which clips of a test video are scored, and how their scores are averaged."""
 
     protocol: str = Field(
         "vmz-10",
         description="vmz-N: N evenly spaced clips (VMZ, paper: 10); dense-sN: a clip at every N-th "
         "frame; slowfast-TxS: T evenly spaced clips, each with S crops along the longer side "
         "(PySlowFast: 10x3)",
+    )
+
+    average: Average = Field(
+        "softmax",
+        description="scores of a video: softmax, the mean of its clips' softmax (VMZ, PySlowFast); "
+        "logits, the mean of their logits; max, the maximum of their softmax for each class",
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="precision of the forward pass: fp32 (VMZ evaluates in fp32), or bf16 with "
+        "autocast; softmax and means are always computed in fp64",
     )
 
     @field_validator("protocol")
@@ -144,6 +148,11 @@ class FinetuneConfig(Record):
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="evaluation at the end of training"
     )
+    eval_every: Annotated[int | None, NOT_IDENTITY] = Field(
+        None,
+        ge=1,
+        description="also evaluate after every N epochs of training; None: only at the end",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -189,5 +198,15 @@ class EvaluateConfig(Record):
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="which clips to score"
     )
+    from_scores: bool = Field(
+        False,
+        description="compute the metrics from the scores that an earlier evaluation with this "
+        "protocol stored in the run; needs neither network nor frames",
+    )
     batch_size: int = Field(16, ge=1, description="clips per forward pass")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda, cuda:N; Ray workers use the GPUs that they reserve"
+    )
+    compute: ComputeConfig = Field(
+        default_factory=ComputeConfig, description="workers among which the videos are split"
+    )

@@ -9,9 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from distinit.schemas.base import Name, Record, SealedRecord, Sha256, sha256_of
+from distinit.schemas.evaluation import Average
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
-from distinit.schemas.training import ClipConfig, StudentConfig
+from distinit.schemas.training import ClipConfig, Precision, StudentConfig
 from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = [
@@ -299,6 +300,10 @@ class EvaluationResult(Record):
     """``result.json`` of an evaluation: metrics in percent."""
 
     protocol: str
+    average: Average = Field(
+        "softmax", description="how the clips of a video were averaged, see EvaluationConfig"
+    )
+    precision: Precision = Field("fp32", description="precision of the forward pass")
     videos: int
     clips: int
     per_clip: float = Field(ge=0, le=100, description="top-1 accuracy of single clips, percent")
@@ -308,6 +313,11 @@ class EvaluationResult(Record):
     confusion: tuple[tuple[int, ...], ...] = Field(
         description="number of videos [true][predicted], without those that could not be decoded"
     )
+    class_top1: tuple[float | None, ...] = Field(
+        (),
+        description="top-1 accuracy of the videos of each class, percent; those that could not be "
+        "decoded count as wrong; null for a class without test videos",
+    )
     failed_videos: tuple[str, ...] = Field(
         description="test videos that could not be decoded; they count as wrong"
     )
@@ -316,7 +326,7 @@ class EvaluationResult(Record):
         """The metrics, and the number of videos that could not be decoded."""
         lines = [
             f"{counted(self.videos, 'test video')}, {self.classes} classes, "
-            f"{one_line(self.protocol)} ({counted(self.clips, 'clip')})",
+            f"{one_line(self.protocol)} ({counted(self.clips, 'clip')}){self._how()}",
             f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}   top-5 {self.top5:.1f}",
         ]
         if self.failed_videos:
@@ -324,3 +334,8 @@ class EvaluationResult(Record):
             share = 100 * len(self.failed_videos) / max(self.videos, 1)
             lines.append(f"  {failed} ({share:.1f} %) could not be decoded: counted as wrong")
         return "\n".join(lines)
+
+    def _how(self) -> str:
+        """Settings that differ from the defaults, which are VMZ's."""
+        average = {"softmax": "", "logits": ", mean of logits", "max": ", maximum of softmax"}
+        return average[self.average] + (", bf16" if self.precision == "bf16" else "")

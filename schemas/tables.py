@@ -10,6 +10,7 @@ __all__ = [
     "FEATURE_ROWS_SCHEMA",
     "FRAMES_SCHEMA",
     "PLAN_SCHEMA",
+    "SCORES_SCHEMA",
     "STORE_SCHEMA",
     "VIDEOS_SCHEMA",
 ]
@@ -90,5 +91,21 @@ FEATURES_SCHEMA = pa.schema(
         pa.field("subset", pa.string(), nullable=False),  # train | test
         pa.field("clip_count", pa.int64(), nullable=False),  # clips that were averaged
         pa.field("feature", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+
+# One row per distinct clip of an evaluation, in the order of the test videos and of the starts.
+# Last come the videos that could not be decoded, each with one row: all their clips count as wrong.
+SCORES_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),  # of the video, relative to the dataset
+        pa.field("video_id", pa.string()),  # null: the video could not be decoded
+        pa.field("label", pa.int32(), nullable=False),  # index of the true class
+        pa.field("start_frame", pa.int64()),
+        pa.field("crop_top", pa.int32()),  # pixels
+        pa.field("crop_left", pa.int32()),
+        pa.field("weight", pa.int32(), nullable=False),  # how often the protocol counts the clip
+        # fp32 [classes], before the softmax: from them, any average can be computed.
+        pa.field("logits", pa.list_(pa.field("element", pa.float32(), nullable=False))),
     ]
 )

@@ -13,6 +13,7 @@ __all__ = [
     "FLOW_PIXELS",
     "ClipConfig",
     "OptimizerConfig",
+    "Precision",
     "RuntimeConfig",
     "StudentConfig",
     "with_flow_pixels",
@@ -21,6 +22,9 @@ __all__ = [
 FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
 """``ClipConfig.mean`` and ``std`` of optical flow: x and y, pixels per frame (VMZ)."""
 
+
+Precision = Literal["fp32", "bf16"]
+"""Arithmetic of a student's forward pass."""
 
 _PLUGIN = re.compile(r"plugin:[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _MAX_CLIP_PIXELS = 1 << 26
@@ -209,7 +213,7 @@ class RuntimeConfig(Record):
         description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",
     )
     device: Annotated[str, NOT_IDENTITY] = Field("auto", description="auto, cpu, cuda, cuda:N")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 with autocast")
+    precision: Precision = Field("fp32", description="fp32, or bf16 with autocast")
     compile: Annotated[bool, NOT_IDENTITY] = Field(
         False, description="use torch.compile for the student"
     )

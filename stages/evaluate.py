@@ -7,15 +7,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.datasets.scored import scored_videos
 from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
+from distinit.pipeline.evaluation.scorer import Scoring
+from distinit.pipeline.evaluation.scores_file import scores_name, scores_record
+from distinit.pipeline.evaluation.scores_reader import evaluate_scores
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.storage import refuse_links, remove_dead_partials
+from distinit.pipeline.storage import refuse_links, remove_dead_partials, sha256_file
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.students.io import load_student
+from distinit.pipeline.students.io import RECORD_NAME, TENSORS_NAME, load_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
@@ -27,14 +29,19 @@ __all__ = ["evaluate"]
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> EvaluationResult:
-    """Score the student of a run on its test videos; writes ``RUN/result-PROTOCOL.json``.
+    """Score the student of a run on its test videos, or average stored scores again.
 
-    Needs the run's frame store (or flow store), but not the videos. The run may have been received
-    from someone else, so a plugin or a folder elsewhere that only its files name is never used:
-    ``config`` must name it as well.
+    Writes ``RUN/scores-PROTOCOL.parquet`` (the logits of every clip) and
+    ``RUN/result-PROTOCOL.json``, with ``-AVERAGE`` in its name unless that is softmax. With
+    ``from_scores`` the scores are read instead, and neither the network nor frames are needed.
+    Otherwise it needs the run's frame store (or flow store), but not the videos.
 
-    Raises ConfigError if ``run`` is not a finetune run or names a plugin or folder that ``config``
-    does not; DatasetError, CheckpointError, FrameStoreError, StorageError, ComputeError.
+    The run may have been received from someone else, so a plugin or a folder elsewhere that only
+    its files name is never used: ``config`` must name it as well.
+
+    Raises ConfigError if ``run`` is not a finetune run, names a plugin or folder that ``config``
+    does not, or lacks the scores; DatasetError, CheckpointError, FrameStoreError, StorageError,
+    ComputeError.
     """
     run = Path(config.run)
     record = _read(run / "run.json", RunRecord)
@@ -42,39 +49,80 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         raise _not_a_run(run, f"a {record.kind} run")
     dataset = _read(run / DATASET_NAME, DatasetRecord)
     run_config = _config_of(run, record)
-    student, student_record = load_student(run, config.student)
-    check_clip(student_record.student, student_record.clip)
+    student = None
+    if config.from_scores:
+        student_record = _read(run / RECORD_NAME, StudentRecord)
+    else:
+        student, student_record = load_student(run, config.student)
+        check_clip(student_record.student, student_record.clip)
     _refuse_other_classes(run, student_record, dataset)
     _refuse_other_records(run, record, run_config, student_record, dataset)
     refuse_links(run)
     remove_dead_partials(run)
-    store = FrameStore.open(_store_of(config, run_config, student_record))
-    result = _score(config, student, student_record, dataset, store, run_config, progress)
-    write_record(result, run / f"result-{config.evaluation.protocol}.json")
+    scoring = _scoring(config, student_record, run_config)
+    if student is None:
+        result = _from_scores(config, scoring, student_record, dataset)
+    else:
+        store = FrameStore.open(_store_of(config, run_config, student_record))
+        result = _score(config, student, scoring, student_record, dataset, store, progress)
+    average = config.evaluation.average
+    suffix = "" if average == "softmax" else f"-{average}"
+    write_record(result, run / f"result-{scoring.protocol}{suffix}.json")
     return result
+
+
+def _scoring(config: EvaluateConfig, record: StudentRecord, run_config: FinetuneConfig) -> Scoring:
+    return Scoring(
+        record.clip,
+        config.evaluation.protocol,
+        config.batch_size,
+        config.evaluation.precision,
+        min(run_config.runtime.loader_workers, os.cpu_count() or 1),
+    )
+
+
+def _from_scores(
+    config: EvaluateConfig, scoring: Scoring, record: StudentRecord, dataset: DatasetRecord
+) -> EvaluationResult:
+    run = Path(config.run)
+    expected = scores_record(scoring, dataset, student=_tensors_digest(run, record))
+    path = run / scores_name(scoring.protocol)
+    videos, average = dataset.subset("test"), config.evaluation.average
+    return evaluate_scores(path, videos, dataset.undecodable, average, expected)
 
 
 def _score(
     config: EvaluateConfig,
     student: Student,
-    record: StudentRecord,
+    scoring: Scoring,
+    student_record: StudentRecord,
     dataset: DatasetRecord,
     store: FrameStore,
-    run_config: FinetuneConfig,
     progress: Progress | None,
 ) -> EvaluationResult:
+    run = Path(config.run)
+    record = scores_record(
+        scoring,
+        dataset,
+        student=_tensors_digest(run, student_record),
+        pixels=store.pixels_digest(),
+    )
     return score_student(
         student,
         store,
         scored_videos(dataset, store),
-        record.clip,
-        config.evaluation.protocol,
+        scoring,
         classes=len(dataset.classes),
-        batch_size=config.batch_size,
-        device=resolve_device(config.device),
+        average=config.evaluation.average,
+        device=config.device,
+        compute=config.compute,
+        scores=(run / scores_name(scoring.protocol), record),
         progress=progress or NullProgress(),
-        loader_threads=min(run_config.runtime.loader_workers, os.cpu_count() or 1),
     )
+
+
+def _tensors_digest(run: Path, record: StudentRecord) -> str:
+    return sha256_file(run / TENSORS_NAME) if record.tensors is None else record.tensors.sha256
 
 
 def _config_of(run: Path, record: RunRecord) -> FinetuneConfig:

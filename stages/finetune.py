@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
 from distinit.pipeline.datasets.scored import scored_videos
 from distinit.pipeline.datasets.splits import listed_paths
@@ -20,22 +19,27 @@ from distinit.pipeline.datasets.store import (
     with_undecodable,
 )
 from distinit.pipeline.evaluation.confusion import plot_confusion
+from distinit.pipeline.evaluation.epochs import EpochEvaluator, epoch_metrics
 from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
+from distinit.pipeline.evaluation.scorer import Scoring
+from distinit.pipeline.evaluation.scores_file import scores_name, scores_record
 from distinit.pipeline.finetuning.init import Init, resolve_init
 from distinit.pipeline.finetuning.task import FinetuneTask, TrainVideos
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import TENSORS_NAME, save_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_pixels
 from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.metric_logger import log_final_evaluation
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.schemas.base import Record
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import (
@@ -135,7 +139,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     _write(run.root / DATASET_NAME, dataset)
     student = _train(config, init, dataset, store, run, progress)
     save_student(run.root, student, _student_record(config, init, dataset, student.feature_dim))
-    evaluation = _evaluate(config, student, dataset, store, progress)
+    evaluation = _evaluate(config, student, dataset, store, run, progress)
     plot = plot_confusion(evaluation.confusion, dataset.classes)
     atomic_write_bytes(run.root / CONFUSION_NAME, plot)
     run.write_result(evaluation)
@@ -218,7 +222,26 @@ def _train(
         label_smoothing=config.label_smoothing,
         dropout=config.dropout,
     )
-    return train(task, settings, run, progress).student
+    return train(task, settings, run, progress, _evaluator(config, dataset, store)).student
+
+
+def _evaluator(
+    config: FinetuneConfig, dataset: DatasetRecord, store: FrameStore
+) -> EpochEvaluator | None:
+    if config.eval_every is None:
+        return None
+    videos = tuple(scored_videos(dataset, store))
+    return EpochEvaluator(config.eval_every, store, videos, _scoring(config), len(dataset.classes))
+
+
+def _scoring(config: FinetuneConfig) -> Scoring:
+    return Scoring(
+        config.clip,
+        config.evaluation.protocol,
+        config.runtime.batch_size,
+        config.evaluation.precision,
+        config.runtime.loader_workers,
+    )
 
 
 def _train_videos(dataset: DatasetRecord, store: FrameStore) -> TrainVideos:
@@ -237,20 +260,35 @@ def _evaluate(
     student: Student,
     dataset: DatasetRecord,
     store: FrameStore,
+    run: RunDirectory,
     progress: Progress,
 ) -> EvaluationResult:
-    return score_student(
+    runtime, scoring = config.runtime, _scoring(config)
+    record = scores_record(
+        scoring,
+        dataset,
+        student=sha256_file(run.root / TENSORS_NAME),
+        pixels=store.pixels_digest(),
+    )
+    result = score_student(
         student,
         store,
         scored_videos(dataset, store),
-        config.clip,
-        config.evaluation.protocol,
+        scoring,
         classes=len(dataset.classes),
-        batch_size=config.runtime.batch_size,
-        device=resolve_device(config.runtime.device),
+        average=config.evaluation.average,
+        device=runtime.device,
+        compute=ComputeConfig(
+            workers=runtime.workers,
+            gpus_per_worker=runtime.gpus_per_worker,
+            ray_address=runtime.ray_address,
+        ),
+        scores=(run.root / scores_name(scoring.protocol), record),
         progress=progress,
-        loader_threads=config.runtime.loader_workers,
     )
+    if config.eval_every is not None:
+        log_final_evaluation(run, config.optimizer.epochs, epoch_metrics(result))
+    return result
 
 
 def _student_record(

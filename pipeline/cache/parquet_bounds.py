@@ -86,7 +86,8 @@ def _plain(values: pa.ChunkedArray, name: str, limit_bytes: int) -> pa.ChunkedAr
             raise ValueError(f"column {name} holds a string of more than {_MAX_TEXT_BYTES} bytes")
         text_bytes += pc.sum(lengths.take(chunk.indices)).as_py() or 0
         fits = pc.match_substring_regex(texts, _PATTERNS[name]) if name in _PATTERNS else None
-        if fits is not None and not pc.all(fits.take(pc.unique(chunk.indices))).as_py():
+        used = pc.unique(chunk.indices)
+        if fits is not None and not pc.all(fits.take(used), min_count=0).as_py():
             raise ValueError(f"column {name} holds an invalid value")
     if text_bytes > limit_bytes:
         raise ValueError(f"the strings of column {name} take {text_bytes} bytes")

@@ -17,6 +17,7 @@ __all__ = ["ColumnPages", "column_pages"]
 _HEADER_BYTES = 1 << 16
 _DEPTH = 8
 _UNCOMPRESSED, _COMPRESSED = 2, 3  # field ids of PageHeader
+_DATA, _DATA_V2 = 5, 8  # its structs of data pages, whose first field is the number of values
 # Types of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
@@ -28,6 +29,8 @@ class ColumnPages(NamedTuple):
     rows: int
     uncompressed_bytes: int
     largest_page_bytes: int
+    values: int
+    """Values of the data pages, nulls included; a list has several."""
 
 
 def column_pages(file: BinaryIO, metadata: pq.FileMetaData) -> Iterator[ColumnPages]:
@@ -48,13 +51,19 @@ def column_pages(file: BinaryIO, metadata: pq.FileMetaData) -> Iterator[ColumnPa
             end = start + column.total_compressed_size
             if not 0 <= start <= end <= file_bytes:
                 raise ValueError("a column chunk is outside of the file")
-            sizes = list(_page_sizes(file, start, end))
-            largest = max(sizes, default=0)
-            yield ColumnPages(column.path_in_schema, row_group.num_rows, sum(sizes), largest)
+            pages = list(_pages(file, start, end))
+            sizes, values = [size for size, _ in pages], [count for _, count in pages]
+            yield ColumnPages(
+                column.path_in_schema,
+                row_group.num_rows,
+                sum(sizes),
+                max(sizes, default=0),
+                sum(values),
+            )
 
 
-def _page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
-    """Uncompressed bytes of each page."""
+def _pages(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(uncompressed bytes, values) of each page; a dictionary page counts no values."""
     while start < end:
         file.seek(start)
         header = _Header(file.read(min(_HEADER_BYTES, end - start)))
@@ -62,18 +71,23 @@ def _page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         uncompressed, compressed = fields.get(_UNCOMPRESSED, -1), fields.get(_COMPRESSED, -1)
         if uncompressed < 0 or compressed < 0:
             raise ValueError("a page header without sizes")
+        values = header.first_of.get(_DATA, 0) + header.first_of.get(_DATA_V2, 0)
+        if values < 0:
+            raise ValueError("a page header with a negative number of values")
         start += header.position + compressed
-        yield uncompressed
+        yield uncompressed, values
     if start != end:
         raise ValueError("a page extends beyond its column chunk")
 
 
 class _Header:
-    """A reader of one Thrift struct that keeps only its integer fields."""
+    """A reader of one Thrift struct that keeps only its integers, and the first ones of structs."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.position = 0
+        self.first_of: dict[int, int] = {}
+        """Field id of a struct -> the integer with field id 1 in it."""
 
     def struct(self, depth: int = 0) -> dict[int, int]:
         """Field id -> value, of integer fields. Raises ValueError."""
@@ -86,11 +100,15 @@ class _Header:
             number = number + step if step else self._signed()
             if kind in (_I16, _I32, _I64):
                 fields[number] = self._signed()
+            elif kind == _STRUCT:
+                inner = self.struct(depth + 1)
+                if depth == 0:
+                    self.first_of[number] = inner.get(1, 0)
             else:
-                self._skip(kind, depth)
+                self._skip(kind)
         return fields
 
-    def _skip(self, kind: int, depth: int) -> None:
+    def _skip(self, kind: int) -> None:
         if kind in (_TRUE, _FALSE):
             return
         if kind == _BYTE:
@@ -101,8 +119,6 @@ class _Header:
             self._advance(8)
         elif kind == _BINARY:
             self._advance(self._unsigned())
-        elif kind == _STRUCT:
-            self.struct(depth + 1)
         else:  # collections: page headers contain none
             raise ValueError(f"a page header has a field of type {kind}")
 

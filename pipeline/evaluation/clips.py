@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.finetune import PROTOCOL, PROTOCOL_NAMES
+from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES
 
 __all__ = [
     "ClipProtocol",

@@ -96,9 +96,15 @@ class FrameStore:
         self._units: OrderedDict[int, _UnitFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Each process maps the index itself; another machine derives it again.
+        # Each process maps the index itself; another machine derives it again. Its working folder
+        # may be another one.
         units = self._index.units_U.tolist()
-        return {"root": self.root, "manifest": self.manifest, "key": self._key, "units": units}
+        return {
+            "root": self.root.absolute(),
+            "manifest": self.manifest,
+            "key": self._key,
+            "units": units,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         index = open_store_index(StoreLayout(state["root"]), state["units"], state["key"])

@@ -1,4 +1,4 @@
-"""Plots the losses of a run, smoothed, and its learning rate over the epochs."""
+"""Plots the losses of a run, smoothed, its learning rate, and its accuracies if it has some."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-__all__ = ["draw_curve", "loss_names", "moving_mean"]
+__all__ = ["ACCURACIES", "draw_curve", "loss_names", "moving_mean"]
+
+ACCURACIES = {"per_clip": "per clip", "top1": "top-1", "top5": "top-5"}
+"""Names of accuracies in lines of evaluations, and for people."""
 
 _WINDOWS = 40  # a smoothed point averages over one fortieth of the run
 
@@ -29,12 +33,27 @@ def loss_names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["loss", *heads] if len(heads) > 1 else ["loss"]
 
 
-def draw_curve(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """The plot as PNG bytes: each loss drawn faintly, and its moving mean on top."""
+def draw_curve(
+    lines: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]] = ()
+) -> bytes:
+    """The plot as PNG bytes: each loss drawn faintly, and its moving mean on top.
+
+    Below it are the accuracies of ``evaluations``, if there are any.
+    """
     lines = [line for line in lines if {"epoch", "learning_rate"} <= line.keys()]
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 6.5 if evaluations else 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes, *below = figure.subplots(2 if evaluations else 1, sharex=True, squeeze=False)[:, 0]
+    _draw_losses(axes, lines)
+    for accuracy in below:
+        _draw_accuracies(accuracy, evaluations)
+    (below or [axes])[-1].set_xlabel("epoch")
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    return png.getvalue()
+
+
+def _draw_losses(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     rate = axes.twinx()
     epoch_N = np.array([line["epoch"] for line in lines])
     rate.plot(epoch_N, [line["learning_rate"] for line in lines], color="0.6", linestyle=":")
@@ -47,10 +66,15 @@ def draw_curve(lines: Sequence[Mapping[str, Any]]) -> bytes:
         axes.plot(epoch_N, smooth_N, color=f"C{number}", label=name.removeprefix("loss/"))
     axes.set_zorder(rate.get_zorder() + 1)
     axes.patch.set_visible(False)
-    axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     if len(names) > 1:
         axes.legend(frameon=False)
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=120)
-    return png.getvalue()
+
+
+def _draw_accuracies(axes: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    epoch_N = [line.get("epoch", np.nan) for line in evaluations]
+    for name, label in ACCURACIES.items():
+        axes.plot(epoch_N, [line.get(name, np.nan) for line in evaluations], ".-", label=label)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("test accuracy (%)")
+    axes.legend(frameon=False)

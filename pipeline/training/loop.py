@@ -14,7 +14,7 @@ from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.ray_train import fit_on_ray
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.step_time import bottleneck
-from distinit.pipeline.training.task import TrainingSettings, TrainingTask
+from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import checkpoints_of, fit
 from distinit.schemas.errors import CheckpointError, ConfigError
 
@@ -37,9 +37,15 @@ class TrainingOutcome:
 
 
 def train(
-    task: TrainingTask, settings: TrainingSettings, run: RunDirectory, progress: Progress
+    task: TrainingTask,
+    settings: TrainingSettings,
+    run: RunDirectory,
+    progress: Progress,
+    evaluator: Evaluator | None = None,
 ) -> TrainingOutcome:
     """Train until the last epoch, resuming from the run's newest intact checkpoint.
+
+    ``evaluator``: what evaluates the student after some of the epochs, but not after the last.
 
     With ``runtime.workers`` 0 everything happens in this process; otherwise ``task`` is pickled
     and rebuilt on every Ray Train worker. Both compute the same result.
@@ -58,10 +64,10 @@ def train(
         )
     with WriterLock(run.root / ".lock"):
         if runtime.workers:
-            fit_on_ray(task, settings, run, progress)
+            fit_on_ray(task, settings, run, progress, evaluator)
         else:
             device = resolve_device(runtime.device)
-            fit(task, settings, run, SingleProcess(), device, progress)
+            fit(task, settings, run, SingleProcess(), device, progress, evaluator)
     return _outcome(task, settings, run, progress, time.monotonic() - began)
 
 

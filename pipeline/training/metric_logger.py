@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import atomic_write_bytes, open_for_writing
-from distinit.pipeline.training.curve import draw_curve
-from distinit.pipeline.training.metrics import MetricLine
+from distinit.pipeline.training.curve import ACCURACIES, draw_curve
+from distinit.pipeline.training.metrics import MetricLine, read_lines
 from distinit.pipeline.training.run_dir import RunDirectory
 
-__all__ = ["MetricLogger", "NullMetricLogger", "progress_metrics"]
+__all__ = [
+    "MetricLogger",
+    "NullMetricLogger",
+    "evaluation_text",
+    "log_final_evaluation",
+    "progress_metrics",
+]
 
 COORDINATES = frozenset({"step", "epoch", "clips", "clips_total"})
 
@@ -28,6 +35,12 @@ class NullMetricLogger:
 
     def advance(self, clips: int, line: MetricLine | None) -> None:
         """Advance the progress bar, and record ``line`` if there is one."""
+
+    def evaluating(self, epochs: int) -> None:
+        """Say that the student is evaluated after ``epochs`` epochs."""
+
+    def evaluated(self, line: MetricLine) -> None:
+        """Record the metrics of an evaluation during training."""
 
     def close(self) -> None:
         """Flush everything and draw the loss curve."""
@@ -58,12 +71,24 @@ class MetricLogger(NullMetricLogger):
             self._log(line)
         self._progress.advance(clips, **progress_metrics(line or {}))
 
+    def evaluating(self, epochs: int) -> None:
+        """See NullMetricLogger."""
+        self._progress.message(f"evaluating after epoch {epochs}")
+
+    def evaluated(self, line: MetricLine) -> None:
+        """See NullMetricLogger."""
+        _add_evaluation(self._run, line)
+        for name, value in line.items():
+            if name not in COORDINATES:
+                self._board.add_scalar(f"test/{name}", value, line["step"])
+        self._progress.message(evaluation_text(line))
+
     def close(self) -> None:
         """See NullMetricLogger."""
         self._progress.finish()
         self._file.close()
         self._board.close()
-        atomic_write_bytes(self._run.loss_plot, draw_curve(self._run.read_metrics()))
+        _draw(self._run)
 
     def _log(self, line: MetricLine) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -74,9 +99,40 @@ class MetricLogger(NullMetricLogger):
 
     def _drop_lines_after(self, global_step: int) -> None:
         """Drop lines that a killed process wrote after its last checkpoint."""
-        kept = [line for line in self._run.read_metrics() if line["step"] <= global_step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        atomic_write_bytes(self._run.metrics, text.encode())
+        for path in (self._run.metrics, self._run.evaluations):
+            lines = read_lines(path)
+            kept = [line for line in lines if line["step"] <= global_step]
+            if path == self._run.metrics or len(kept) < len(lines):
+                _write_lines(path, kept)
+
+
+def log_final_evaluation(run: RunDirectory, epochs: int, metrics: Mapping[str, float]) -> None:
+    """Add the evaluation of the finished student to those during training, and to the curve."""
+    last = run.last_metric()
+    if last is not None:
+        _add_evaluation(run, {"step": last["step"], "epoch": epochs, **metrics})
+        _draw(run)
+
+
+def _add_evaluation(run: RunDirectory, line: MetricLine) -> None:
+    """Add a line; one of the same step is replaced."""
+    kept = [other for other in run.read_evaluations() if other["step"] < line["step"]]
+    _write_lines(run.evaluations, [*kept, line])
+
+
+def _write_lines(path: Path, lines: Sequence[MetricLine]) -> None:
+    atomic_write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _draw(run: RunDirectory) -> None:
+    curve = draw_curve(run.read_metrics(), run.read_evaluations())
+    atomic_write_bytes(run.loss_plot, curve)
+
+
+def evaluation_text(line: Mapping[str, Any]) -> str:
+    """One line of text with the accuracies of an evaluation during training."""
+    values = [f"{text} {line[name]:.1f}" for name, text in ACCURACIES.items() if name in line]
+    return f"after epoch {line.get('epoch', 0):g}: {', '.join(values)}"
 
 
 def progress_metrics(line: Mapping[str, Any]) -> dict[str, float]:

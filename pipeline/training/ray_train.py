@@ -20,9 +20,9 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_json, write_json
 from distinit.pipeline.storage import storage_errors
 from distinit.pipeline.training.collective import ProcessGroup
-from distinit.pipeline.training.metric_logger import progress_metrics
+from distinit.pipeline.training.metric_logger import evaluation_text, progress_metrics
 from distinit.pipeline.training.run_dir import RunDirectory
-from distinit.pipeline.training.task import TrainingSettings, TrainingTask
+from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import fit
 from distinit.schemas import errors
 from distinit.schemas.compute import ComputeConfig
@@ -39,11 +39,12 @@ def fit_on_ray(
     settings: TrainingSettings,
     run: RunDirectory,
     progress: Progress,
+    evaluator: Evaluator | None = None,
 ) -> None:
     """Train on ``runtime.workers`` workers until the last epoch is done.
 
-    ``task`` is pickled and rebuilt on each worker. The run directory must be on a file system that
-    all workers share.
+    ``task`` and ``evaluator`` are pickled and rebuilt on each worker. The run directory must be on
+    a file system that all workers share.
 
     Raises ComputeError if Ray cannot start or workers die more often than MAX_RESTARTS, and what
     ``fit`` raises on a worker.
@@ -63,7 +64,7 @@ def fit_on_ray(
     refusal = run.root / "ray" / "refusal.json"
     with storage_errors(refusal):
         refusal.unlink(missing_ok=True)
-    trainer = _torch_trainer(task, settings, run)
+    trainer = _torch_trainer((task, evaluator), settings, run)
     try:
         with _showing_progress(run, progress):
             trainer.fit()
@@ -82,12 +83,14 @@ def fit_on_ray(
     _raise_refusal(refusal)
 
 
-def _torch_trainer(task: TrainingTask, settings: TrainingSettings, run: RunDirectory) -> Any:
+def _torch_trainer(
+    work: tuple[TrainingTask, Evaluator | None], settings: TrainingSettings, run: RunDirectory
+) -> Any:
     from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    pickled: Callable[[TrainingTask], bytes] = cloudpickle.dumps
+    pickled: Callable[[tuple[TrainingTask, Evaluator | None]], bytes] = cloudpickle.dumps
     runtime = settings.runtime
     on_gpu = runtime.gpus_per_worker > 0
     resources = {"CPU": 1.0} | ({"GPU": runtime.gpus_per_worker} if on_gpu else {})
@@ -95,7 +98,7 @@ def _torch_trainer(task: TrainingTask, settings: TrainingSettings, run: RunDirec
         _work,
         train_loop_config={
             # Unpickled in _work, so that an error while rebuilding the task is reported as well.
-            "task": pickled(task),
+            "work": pickled(work),
             "settings": settings,
             "run": run,
             "cache_home": os.environ.get("XDG_CACHE_HOME"),
@@ -132,8 +135,8 @@ def _work(config: dict[str, Any]) -> None:
     on_gpu = settings.runtime.gpus_per_worker > 0
     device = get_device() if on_gpu else resolve_device("cpu")
     try:
-        task: TrainingTask = cloudpickle.loads(config["task"])
-        fit(task, settings, run, ProcessGroup(), device, NullProgress())
+        task, evaluator = cloudpickle.loads(config["work"])
+        fit(task, settings, run, ProcessGroup(), device, NullProgress(), evaluator)
     except DistInitError as error:
         _write_refusal(refusal, error)
         if settings.runtime.workers > 1:
@@ -180,9 +183,14 @@ def _showing_progress(run: RunDirectory, progress: Progress) -> Iterator[None]:
 
 def _follow(run: RunDirectory, progress: Progress, stop: threading.Event) -> None:
     done: float | None = None
+    shown = len(run.read_evaluations())
     last = False
     while not last:
         last = stop.wait(POLL_SECONDS)
+        evaluations = run.read_evaluations()
+        for evaluation in evaluations[shown:]:
+            progress.message(evaluation_text(evaluation))
+        shown = len(evaluations)
         line = run.last_metric()
         if line is None:
             continue

@@ -1,6 +1,7 @@
 """A run directory belongs to exactly one configuration.
 
-run.json  thresholds.json  metrics.jsonl  tensorboard/  loss.png  checkpoints/
+run.json  thresholds.json  metrics.jsonl  evaluations.jsonl (eval_every)  tensorboard/  loss.png
+checkpoints/
 student.safetensors  student.json  result.json        (when finished)
 """
 
@@ -49,6 +50,11 @@ class RunDirectory:
         return self.root / "metrics.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """Lines with the metrics of evaluations during training: one JSON object per line."""
+        return self.root / "evaluations.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.root / "checkpoints"
@@ -71,6 +77,10 @@ class RunDirectory:
     def read_metrics(self) -> list[MetricLine]:
         """All complete metric lines. Raises StorageError."""
         return read_lines(self.metrics)
+
+    def read_evaluations(self) -> list[MetricLine]:
+        """All complete lines of evaluations during training. Raises StorageError."""
+        return read_lines(self.evaluations)
 
     def last_metric(self) -> MetricLine | None:
         """The newest complete metric line, or None; reads only the end of the file."""

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.clips import StoredClips
+from distinit.pipeline.training.collective import Collective
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
 
-__all__ = ["ClipBatch", "TrainingSettings", "TrainingTask"]
+__all__ = ["ClipBatch", "Evaluator", "TrainingSettings", "TrainingTask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,19 @@ class TrainingTask(Protocol):
 
         Called at the end of every epoch.
         """
+
+
+class Evaluator(Protocol):
+    """Evaluates the student during training. Picklable; it must not change the training."""
+
+    @property
+    def every(self) -> int:
+        """Number of epochs between evaluations."""
+
+    def evaluate(
+        self, student: Student, collective: Collective, device: torch.device
+    ) -> dict[str, int | float]:
+        """Metrics of the student, which is on ``device``. Called on every worker at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.schedule import learning_rate
 from distinit.pipeline.training.step import Stepper
-from distinit.pipeline.training.task import ClipBatch, TrainingSettings, TrainingTask
+from distinit.pipeline.training.task import ClipBatch, Evaluator, TrainingSettings, TrainingTask
 from distinit.schemas.errors import ComputeError, ConfigError
 from distinit.schemas.run import CheckpointRecord
 
@@ -85,13 +85,14 @@ def fit(
     collective: Collective,
     device: torch.device,
     progress: Progress,
+    evaluator: Evaluator | None = None,
 ) -> None:
     """Run one worker's part of the training (all of it, if there is only one worker).
 
     Raises ComputeError if the GPU runs out of memory, and what ``Trainer.run`` raises.
     """
     try:
-        Trainer(task, settings, run, collective, device, progress).run()
+        Trainer(task, settings, run, collective, device, progress, evaluator).run()
     except torch.OutOfMemoryError as error:
         raise ComputeError(
             "the GPU ran out of memory",
@@ -114,9 +115,10 @@ class Trainer:
         collective: Collective,
         device: torch.device,
         progress: Progress,
+        evaluator: Evaluator | None = None,
     ) -> None:
         self._task, self._settings, self._collective = task, settings, collective
-        self._run = run
+        self._run, self._evaluator, self._device = run, evaluator, device
         self._stepper = Stepper(task.build(), task, settings, collective, device)
         self._checkpoints = checkpoints_of(run, settings)
         self._epoch = self._step = self._global_step = 0
@@ -157,12 +159,46 @@ class Trainer:
     def _run_epochs(self) -> None:
         epochs = self._settings.optimizer.epochs
         checked_epochs = {self._epoch, epochs - 1}
+        if self._step == 0 and self._evaluation_is_missing():
+            self._evaluate()
         for epoch in range(self._epoch, epochs):
             self._run_epoch(epoch)
+            if self._evaluation_is_due():
+                self._evaluate()
             if self._is_main and epoch in checked_epochs:
                 self._task.check_progress(self._run.read_metrics())
         if self._is_main and self._saved_step < self._global_step:
             self._save()
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether to evaluate after the epochs done so far; not after the last one."""
+        every = 0 if self._evaluator is None else self._evaluator.every
+        return (
+            every > 0 and self._epoch % every == 0 and self._epoch < self._settings.optimizer.epochs
+        )
+
+    def _evaluation_is_missing(self) -> bool:
+        """Whether training was killed between the checkpoint of an epoch and its evaluation.
+
+        The worker of rank 0 decides, because others may see an old version of the file.
+        """
+        if self._epoch == 0 or not self._evaluation_is_due():
+            return False
+        steps = [line["step"] for line in self._run.read_evaluations()] if self._is_main else []
+        missing = self._is_main and self._global_step not in steps
+        decision = torch.tensor([float(missing)], device=self._device)
+        self._collective.sum_(decision)
+        return bool(decision.item())
+
+    def _evaluate(self) -> None:
+        """Evaluate after the epochs done so far, and log the metrics."""
+        if self._evaluator is None:
+            return
+        if self._is_main and self._saved_step < self._global_step:
+            self._save()
+        self._logger.evaluating(self._epoch)
+        metrics = self._evaluator.evaluate(self._stepper.student, self._collective, self._device)
+        self._logger.evaluated({"step": self._global_step, "epoch": self._epoch, **metrics})
 
     def _run_epoch(self, epoch: int) -> None:
         samples = self._task.samples(epoch)

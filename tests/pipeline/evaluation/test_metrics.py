@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinit.pipeline.evaluation.metrics import ScoreBoard, class_ranks, confusion_matrix
+from distinit.pipeline.evaluation.metrics import (
+    ScoreBoard,
+    class_ranks,
+    clip_scores,
+    confusion_matrix,
+)
 from distinit.schemas.errors import ComputeError
+from distinit.schemas.evaluation import Average
 
 
 def test_ranks_break_ties_by_class_index() -> None:
@@ -64,14 +73,94 @@ def test_top5_is_100_percent_with_up_to_five_classes() -> None:
 def test_failed_videos_count_as_wrong_and_are_listed() -> None:
     board = ScoreBoard([0, 1, 1, 0], classes=2)
     board.add(np.array([0, 1]), np.array([10, 10]), np.array([[0.9, 0.1], [0.1, 0.9]]))
-    board.add_failed(10)
-    board.add_failed(10)
+    board.add_failed(2, "vmz-10")
     result = board.result("vmz-10", ["c.avi", "d.avi"])
     assert (result.videos, result.clips) == (4, 40)
     assert (result.per_clip, result.top1, result.top5) == (50.0, 50.0, 50.0)
     assert result.failed_videos == ("c.avi", "d.avi")
+    assert result.class_top1 == (50.0, 50.0)
     assert sum(map(sum, result.confusion)) == 2
     assert "2 test videos (50.0 %) could not be decoded" in result.summary()
+
+
+CLIPS = np.log(np.array([[0.6, 0.3, 0.1], [0.05, 0.3, 0.65], [0.01, 0.29, 0.7]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("average", "expected"),
+    [
+        # Clips 0 and 1 count once, clip 2 twice.
+        ("softmax", [0.67 / 4, 1.18 / 4, 2.15 / 4]),
+        (
+            "logits",
+            [
+                np.log(0.6 * 0.05 * 0.01**2) / 4,
+                np.log(0.3**2 * 0.29**2) / 4,
+                np.log(0.1 * 0.65 * 0.7**2) / 4,
+            ],
+        ),
+        ("max", [0.6, 0.3, 0.7]),
+    ],
+)
+def test_each_average_equals_that_computed_by_hand(average: Average, expected: Any) -> None:
+    board = ScoreBoard([2], classes=3, average=average)
+    scores = clip_scores(CLIPS, average)
+    # In two parts, of which the second comes first.
+    board.add(np.array([0]), np.array([2]), scores[2:])
+    board.add(np.array([0, 0]), np.array([1, 1]), scores[:2])
+    np.testing.assert_allclose(board.video_scores()[0], expected, atol=1e-6)
+    result = board.result("vmz-4", [])
+    assert (result.average, result.per_clip, result.top1) == (average, 75.0, 100.0)
+
+
+def test_averages_can_disagree() -> None:
+    logits = np.log(np.array([[0.98, 0.01, 0.01], [0.001, 0.5, 0.499]], np.float32))
+    predicted = {}
+    for average in get_args(Average):
+        board = ScoreBoard([0], classes=3, average=average)
+        board.add(np.array([0, 0]), np.array([1, 2]), clip_scores(logits, average))
+        predicted[average] = board.video_scores()[0].argmax()
+    assert predicted == {"softmax": 1, "logits": 1, "max": 0}
+
+
+def test_boards_of_workers_add_up_to_one_board() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 6)
+    videos = np.repeat(np.arange(6), 5)
+    scores = clip_scores(rng.normal(size=(30, 4)).astype(np.float32), "softmax")
+    weights = rng.integers(1, 3, 30)
+
+    def board(of: set[int]) -> ScoreBoard:
+        made = ScoreBoard(labels.tolist(), 4)
+        chosen = np.isin(videos, list(of))
+        made.add(videos[chosen], weights[chosen], scores[chosen])
+        made.add_failed(1, "vmz-3")
+        return made
+
+    others = [board({0, 3}), board({2})]
+
+    class Sum:
+        rank, world_size = 2, 3
+
+        def sum_(self, tensor: torch.Tensor) -> None:
+            for other in others:
+                other.sum_over(Recorder(), torch.device("cpu"))
+
+            tensor += sum(seen)
+
+    seen: list[torch.Tensor] = []
+
+    class Recorder:
+        rank, world_size = 0, 3
+
+        def sum_(self, tensor: torch.Tensor) -> None:
+            seen.append(tensor.clone())
+
+    mine = board({1, 4, 5})
+    mine.sum_over(Sum(), torch.device("cpu"))
+    whole = board(set(range(6)))
+    assert mine.result("vmz-3", []) == whole.result("vmz-3", [])
+    np.testing.assert_array_equal(mine.video_scores(), whole.video_scores())
 
 
 def test_a_diverged_student_is_an_error() -> None:

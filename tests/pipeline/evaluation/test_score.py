@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distinit.pipeline.datasets.scored import ScoredVideo
 from distinit.pipeline.evaluation.score import score_student
+from distinit.pipeline.evaluation.scorer import Scoring
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import NullProgress
@@ -68,13 +69,9 @@ def score(
         student,
         store,
         videos,
-        CLIP,
-        protocol,
+        Scoring(CLIP, protocol, batch_size, loader_threads=1),
         classes=2,
-        batch_size=batch_size,
-        device=torch.device("cpu"),
         progress=NullProgress(),
-        loader_threads=1,
     )
 
 
@@ -85,6 +82,7 @@ def test_dense_clips_are_all_scored(store: FrameStore) -> None:
     assert result.per_clip == pytest.approx(100 * 6 / 7)
     assert (result.top1, result.top5) == (100.0, 100.0)
     assert result.confusion == ((2, 0), (0, 1))
+    assert (result.class_top1, result.average, result.precision) == ((100, 100), "softmax", "fp32")
 
 
 def test_vmz_counts_a_clip_as_often_as_its_start_repeats(store: FrameStore) -> None:
@@ -100,6 +98,7 @@ def test_a_failed_video_counts_as_wrong(store: FrameStore) -> None:
     assert (result.videos, result.clips) == (2, 10)
     assert (result.per_clip, result.top1, result.top5) == (50.0, 50.0, 50.0)
     assert result.failed_videos == ("torn",)
+    assert result.class_top1 == (None, 50.0)
 
 
 def test_the_result_does_not_depend_on_the_batch_size(store: FrameStore) -> None:

@@ -1,0 +1,42 @@
+"""Names of evaluation protocols, and the record of a file with the scores of clips."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field
+
+from distinit.schemas.base import Record, Sha256
+from distinit.schemas.training import Precision
+
+__all__ = ["PROTOCOL", "PROTOCOL_NAMES", "Average", "ScoresRecord"]
+
+PROTOCOL = re.compile(
+    r"vmz-(?P<vmz>[1-9][0-9]{0,5})|dense-s(?P<dense>[1-9][0-9]{0,5})"
+    r"|slowfast-(?P<slowfast>[1-9][0-9]{0,5})x(?P<crops>[13])"
+)
+"""The names of evaluation protocols."""
+
+PROTOCOL_NAMES = "vmz-N, dense-sN, slowfast-Tx1 or slowfast-Tx3"
+
+Average = Literal["softmax", "logits", "max"]
+"""How the clips of a video are averaged: mean of softmax, mean of logits, maximum of softmax."""
+
+
+class ScoresRecord(Record):
+    """What ``scores-PROTOCOL.parquet`` holds; stored in its footer, under ``distinit``."""
+
+    format: Literal["distinit-scores"] = "distinit-scores"
+    format_version: int = 1
+    protocol: str = Field(pattern=f"^({PROTOCOL.pattern})$")
+    classes: int = Field(ge=1)
+    precision: Precision = Field(description="precision of the forward pass")
+    clip_frames: int = Field(ge=1, description="frames of a clip")
+    crop: int = Field(ge=1, description="height and width of a crop, pixels")
+    student: Sha256 = Field(description="sha256 of the student's tensor file")
+    dataset: Sha256 = Field(description="content digest of dataset.json")
+    pixels: Sha256 | None = Field(
+        description="digest of the geometry, and flow, of the frame store"
+    )
+    versions: dict[str, str]
