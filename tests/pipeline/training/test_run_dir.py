@@ -40,7 +40,7 @@ def test_the_digest_of_a_configuration_changes_only_with_what_it_trains(tmp_path
     """Runs of earlier versions can be resumed while these digests stay the same.
 
     They last changed with ``optimizer.decay_biases``, whose default changed training, and with
-    ``label_smoothing`` and ``dropout`` of finetuning.
+    ``label_smoothing``, ``dropout``, and ``evaluation.average`` and ``precision`` of finetuning.
     """
     distill = config(student={"name": "r3d_18"})
     finetune = FinetuneConfig.model_validate(
@@ -57,7 +57,7 @@ def test_the_digest_of_a_configuration_changes_only_with_what_it_trains(tmp_path
     second = open_run(tmp_path / "finetune", "finetune", finetune, inputs)
     assert [first.record.config_digest, second.record.config_digest] == [
         "1dc71860bccdb2235fc9b52fd19e59c99b0c0a1ec70b97869a76fdfffb6a1494",
-        "aebebc8f3149cc247c927b5f2e8e17191c0c1380c849f5237009713ad2d19685",
+        "657246509dbb262aab38d302633161ae55946df682d2394de967e0808b9861ef",
     ]
 
 
@@ -91,7 +91,7 @@ def test_a_run_of_a_version_without_a_setting_is_reopened_only_with_its_default(
 
 
 def test_fields_outside_the_identity_of_a_finetune_run() -> None:
-    own = {"dataset.root", "dataset.splits", "frames", "flow", "init", "out"}
+    own = {"dataset.root", "dataset.splits", "frames", "flow", "init", "out", "eval_every"}
     outside = fields_outside_identity(FinetuneConfig)
     assert {name for name in outside if not name.startswith("runtime.")} == own
     assert "runtime.seed" not in outside
