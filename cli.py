@@ -15,6 +15,7 @@ from distinit.pipeline.command_line import (
     SectionedGroup,
     damaged_option,
     dataset_options,
+    evaluation_options,
     examples,
     run_stage,
     sampling_options,
@@ -191,19 +192,7 @@ def finetune(**options: Any) -> None:
     "distinit evaluate --run runs/b --from-scores --average logits",
 )
 @click.option("--run", metavar="RUN", help="Run directory of a finetune run.")
-@click.option(
-    "--protocol",
-    "evaluation__protocol",
-    metavar="vmz-N|dense-sN|slowfast-TxS",
-    help="Which clips of each video to score: N evenly spaced ones, one at every N-th frame, or T "
-    "evenly spaced ones with S (1 or 3) crops each. Default: vmz-10.",
-)
-@click.option(
-    "--average",
-    "evaluation__average",
-    metavar="softmax|logits|max",
-    help="How to average the clips of a video. Default: softmax.",
-)
+@evaluation_options
 @click.option(
     "--from-scores",
     is_flag=True,
@@ -215,12 +204,6 @@ def finetune(**options: Any) -> None:
     "--student", metavar="plugin:...", help="Plugin that builds the network, if the run used one."
 )
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for the student.")
-@click.option(
-    "--precision",
-    "evaluation__precision",
-    metavar="fp32|bf16",
-    help="Arithmetic of the student. Default: fp32.",
-)
 @worker_options
 @stage_options
 def evaluate(**options: Any) -> None:

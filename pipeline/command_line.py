@@ -21,6 +21,7 @@ __all__ = [
     "SectionedGroup",
     "damaged_option",
     "dataset_options",
+    "evaluation_options",
     "examples",
     "run_stage",
     "sampling_options",
@@ -236,6 +237,33 @@ def train_options(command: Command) -> Command:
             "runtime__device",
             metavar="auto|cpu|cuda",
             help="Device that trains the student. Default: auto.",
+        ),
+    )
+    return _with_options(command, options)
+
+
+def evaluation_options(command: Command) -> Command:
+    """Add the options of evaluate that choose clips and how they count."""
+    options = (
+        click.option(
+            "--protocol",
+            "evaluation__protocol",
+            metavar="vmz-N|dense-sN|slowfast-TxS",
+            help="Which clips of each video to score: N evenly spaced ones, one at every N-th "
+            "frame, or T evenly spaced ones with S (1 or 3) crops each. Default: vmz-10.",
+        ),
+        click.option(
+            "--average",
+            "evaluation__average",
+            metavar="softmax|logits|max",
+            help="Average over the clips of a video: mean of softmax (default), mean of logits, or "
+            "maximum of softmax.",
+        ),
+        click.option(
+            "--precision",
+            "evaluation__precision",
+            metavar="fp32|bf16",
+            help="Arithmetic of the student. Default: fp32.",
         ),
     )
     return _with_options(command, options)

@@ -27,9 +27,9 @@ TINY = StudentConfig(name="tiny_r2plus1d_10")
 PLUGIN = "plugin:hostile_student:build"
 SOURCE = """
 from pathlib import Path
-from distinit.pipeline.students.tiny import TinyR2Plus1D
+from distinit.pipeline.students.tiny import TINY_STUDENTS
 Path({marker!r}).touch()
-build = TinyR2Plus1D
+build = TINY_STUDENTS["tiny_r2plus1d_10"]
 """
 
 
