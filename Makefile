@@ -19,6 +19,9 @@ SPLITS   ?=
 INIT     ?= distinit:$(RUN)
 FINETUNE ?= $(WORK)/finetune
 REPORT   ?= $(WORK)/audit
+TABLE    ?= all
+SCALE    ?= smoke
+DATA     ?=
 WORKERS  ?= 0
 ARGS     ?=
 
@@ -36,7 +39,7 @@ FINETUNE_CONFIG ?= configs/demo_finetune.yaml
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo footage extract distill finetune evaluate audit test check bench bench-extract bench-distill clean
+.PHONY: help setup demo footage extract distill finetune evaluate audit reproduce test check bench bench-extract bench-distill clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,6 +79,10 @@ evaluate: setup ## Evaluate a finetuned run again: FINETUNE=
 
 audit: setup ## Report how confident the teachers were: CACHE= FRAMES= REPORT=
 	$(DISTINIT) audit '$(CACHE)' --frames '$(FRAMES)' --out '$(REPORT)' $(ARGS)
+
+reproduce: setup ## Run the paper's tables, with our rows beside the paper's: TABLE= SCALE= DATA=
+	$(DISTINIT) reproduce '$(TABLE)' --scale '$(SCALE)' $(if $(DATA),--data '$(DATA)') \
+	  --out '$(WORK)/reproduce-$(notdir $(SCALE))' $(ARGS)
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -21,6 +21,7 @@ __all__ = [
     "DatasetName",
     "DatasetSource",
     "ImageNetwork",
+    "MakeDataConfig",
     "PaperResult",
     "Protocol",
     "Protocols",
@@ -244,6 +245,12 @@ class ScaleConfig(Record):
         if self.supervised is None and self.corpus.listing is None:
             raise ValueError("supervised needs corpus.listing, or the reason why it is absent")
         return self
+
+
+class MakeDataConfig(Record):
+    """Data that a scale makes itself."""
+
+    out: str = Field(description="the data folder")
 
 
 class ReproduceConfig(Record):

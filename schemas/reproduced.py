@@ -46,7 +46,7 @@ class ReproducedRow(Record):
     our_data: str = Field(description="dataset and splits of our runs; empty without them")
     ours: OurResult | None
     note: str = Field(description="why there is no result, or what is special about it")
-    finetuned: tuple[str, ...] = Field(description="run directories of the row, finished or not")
+    shown: str | None = Field(None, description="name of the run that figures show")
 
 
 class ReproducedTable(Record):

@@ -28,7 +28,7 @@ from distinit.schemas.reproduce import ReproduceConfig, ScaleConfig
 from distinit.schemas.reproduced import ReproducedTable
 from distinit.schemas.run import EvaluationResult
 from distinit.schemas.wording import counted, one_line
-from distinit.stages.reproduce_figures import draw_figure
+from distinit.stages.reproduce_figures import with_figure
 from distinit.stages.reproduce_steps import Outcome, run_steps
 
 __all__ = ["ReproduceResult", "open_reproduction", "reproduce"]
@@ -146,7 +146,7 @@ def _table(
     )
     if config.figure is None:
         return reproduced
-    return draw_figure(config.figure, reproduced, reproduction, progress)
+    return with_figure(config, reproduced, reproduction, progress)
 
 
 def _caption(scale: ScaleConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from distinit.schemas.errors import ComputeError, DistInitError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.frames import FlowConfig, FramesConfig
+from distinit.schemas.reproduce import MakeDataConfig
 from distinit.schemas.wording import counted
 from distinit.stages.distill import distill
 from distinit.stages.evaluate import evaluate
@@ -48,30 +50,60 @@ class Outcome:
 
 
 def run_steps(reproduction: Reproduction, progress: Progress) -> Outcome:
-    """Execute every step whose inputs exist. Only KeyboardInterrupt and StorageError end it."""
+    """Execute every step whose inputs exist; finished runs are only checked.
+
+    A step that fails is recorded, and the others go on.
+    """
     outcome = Outcome()
     missing = _missing_inputs(reproduction)
     steps = _with_present_teachers(reproduction, missing)
-    for number, step in enumerate(steps.values(), start=1):
-        finished = is_finished(step)
+    done = {name for name, step in steps.items() if is_finished(step)}
+    wanted = _unfinished(steps, done)
+    ready = set(done)
+    for number, (name, step) in enumerate(steps.items(), start=1):
         why = _blocked(step, missing, outcome)
-        if why:
-            if not finished:
-                outcome.blocked[step.name] = why
-                progress.message(f"[{number}/{len(steps)}] {step.name}: {why}")
-                continue
-        else:
-            progress.message(f"[{number}/{len(steps)}] {step.name}")
-            try:
-                _execute(step, reproduction, progress, finished=finished)
-            except (DistInitError, RuntimeError, OSError, MemoryError) as error:
-                progress.finish()
-                outcome.failed[step.name] = _reason(error)
-                progress.message(f"failed: {step.name}: {outcome.failed[step.name]}")
-                continue
-        if step.kind in ("distill", "finetune"):
-            (outcome.reused if finished else outcome.trained).append(step.name)
+        # Data that only finished runs have used may have been deleted.
+        if name in done and not why and ready.issuperset(step.after):
+            _attempt(step, reproduction, progress, outcome, finished=True)
+        elif name in wanted and why:
+            outcome.blocked[name] = why
+            progress.message(f"{name}: {why}")
+        elif name in wanted:
+            progress.message(f"[{number}/{len(steps)}] {name}")
+            if _attempt(step, reproduction, progress, outcome, finished=False):
+                ready.add(name)
+        if step.kind in ("distill", "finetune") and name not in outcome.failed | outcome.blocked:
+            (outcome.reused if name in done else outcome.trained).append(name)
     return outcome
+
+
+def _unfinished(steps: Mapping[str, Step], done: Collection[str]) -> set[str]:
+    """The unfinished runs, and the unfinished steps that they need."""
+    wanted: set[str] = set()
+    for name, step in reversed(list(steps.items())):
+        is_run = step.kind in ("distill", "finetune", "evaluate")
+        if name not in done and (is_run or name in wanted):
+            wanted |= {name, *step.after}
+    return wanted - set(done)
+
+
+def _attempt(
+    step: Step,
+    reproduction: Reproduction,
+    progress: Progress,
+    outcome: Outcome,
+    *,
+    finished: bool,
+) -> bool:
+    """Execute a step; an error is recorded. Whether there was none."""
+    try:
+        _execute(step, reproduction, progress, finished=finished)
+    except (DistInitError, RuntimeError, OSError, MemoryError) as error:
+        progress.finish()
+        outcome.failed[step.name] = _reason(error)
+        progress.message(f"failed: {step.name}: {outcome.failed[step.name]}")
+        return False
+    return True
 
 
 def _missing_inputs(reproduction: Reproduction) -> dict[Need, Found]:
@@ -116,9 +148,7 @@ def _reason(error: Exception) -> str:
 def _execute(step: Step, reproduction: Reproduction, progress: Progress, *, finished: bool) -> None:
     """Call the stage of a step. Stages check finished work themselves, and resume the rest."""
     config = step.config
-    if config is None:
-        make_moving_digits(reproduction.layout.data, progress)
-    elif isinstance(config, ExtractConfig):
+    if isinstance(config, ExtractConfig):
         _extract(config, reproduction, progress)
     elif isinstance(config, DistillConfig):
         distill(config, progress=progress)
@@ -126,6 +156,8 @@ def _execute(step: Step, reproduction: Reproduction, progress: Progress, *, fini
         finetune(config, progress=progress)
     elif finished:
         return
+    elif isinstance(config, MakeDataConfig):
+        make_moving_digits(Path(config.out), progress)
     elif isinstance(config, FramesConfig):
         build_frames(config, progress=progress)
     elif isinstance(config, FlowConfig):

@@ -22,6 +22,7 @@ from distinit.schemas.reproduce import (
     DatasetName,
     DatasetSource,
     ImageNetwork,
+    MakeDataConfig,
     ScaleConfig,
     StudentRole,
     TeacherRole,
@@ -85,7 +86,7 @@ class StepBuilder:
                 name,
                 "finetune",
                 configure(FinetuneConfig, settings, values),
-                (*after, frames),
+                (*self._data(), *after, frames),
                 (*needs, *self._splits_needs(dataset)),
             )
         )
@@ -214,14 +215,15 @@ class StepBuilder:
     def _data(self) -> tuple[str, ...]:
         if self._scale.make_data is None:
             return ()
-        self._add(Step("data", "data"))
+        self._add(Step("data", "data", MakeDataConfig(out=str(self._layout.data))))
         return ("data",)
 
     def _extract(self) -> str:
-        corpus = self._scale.corpus
-        need = Need(corpus.root, "corpus", f"videos of {corpus.title}")
-        config = None if "extract" in self.steps else self._extract_config(self._all_teachers())
-        self._add(Step("extract", "extract", config, self._data(), (need,)))
+        if "extract" not in self.steps:
+            corpus = self._scale.corpus
+            need = Need(corpus.root, "corpus", f"videos of {corpus.title}")
+            config = self._extract_config(self._all_teachers())
+            self._add(Step("extract", "extract", config, self._data(), (need,)))
         return "extract"
 
     def _all_teachers(self) -> dict[TeacherRole, TeacherSource]:

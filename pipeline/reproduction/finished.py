@@ -10,6 +10,7 @@ from distinit.pipeline.cache.records import read_manifest as read_cache_manifest
 from distinit.pipeline.frames.commits import read_manifest as read_store_manifest
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.records import read_record
+from distinit.pipeline.reproduction.moving_digits import has_moving_digits
 from distinit.pipeline.reproduction.step import Step
 from distinit.schemas.base import Record, fields_outside_identity, flatten
 from distinit.schemas.distill import DistillConfig
@@ -17,6 +18,7 @@ from distinit.schemas.errors import DistInitError, RunMismatchError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.frames import FlowConfig, FramesConfig
+from distinit.schemas.reproduce import MakeDataConfig
 from distinit.schemas.run import EvaluationResult, RunRecord
 
 __all__ = ["is_finished", "result_file", "stored_result"]
@@ -33,7 +35,7 @@ def is_finished(step: Step) -> bool:
         return _is_complete_cache(config)
     if isinstance(config, FramesConfig | FlowConfig):
         return _is_complete_store(Path(config.out))
-    return False
+    return isinstance(config, MakeDataConfig) and has_moving_digits(Path(config.out))
 
 
 def result_file(step: Step) -> Path:

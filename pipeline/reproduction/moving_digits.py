@@ -20,12 +20,12 @@ from distinit.pipeline.demo.digits import DigitFilm, corpus_films, labelled_film
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import atomic_write_bytes
 
-__all__ = ["make_moving_digits"]
+__all__ = ["has_moving_digits", "make_moving_digits"]
 
 _DIGITS = 2
 _FILMS_PER_CLASS = 3
 """One of them is for testing in each of the three splits."""
-_TEACHER_EPOCHS, _STILLS_PER_SCAN = 1, 4
+_TEACHER_EPOCHS, _STILLS_PER_SCAN = 1, 1
 
 
 def make_moving_digits(data: Path, progress: Progress) -> None:
@@ -38,10 +38,19 @@ def make_moving_digits(data: Path, progress: Progress) -> None:
     _write(data / "kinetics.csv", _listing(corpus))
     for path, text in {**_hmdb51_lists(parts["hmdb51"]), **_ucf101_lists(parts["ucf101"])}.items():
         _write(data / "splits" / path, text)
-    weights = data / "weights" / "digits.safetensors"
+    weights = _weights(data)
     if not weights.is_file():
         weights.parent.mkdir(parents=True, exist_ok=True)
         train_teacher(weights, epochs=_TEACHER_EPOCHS, per_scan=_STILLS_PER_SCAN, progress=progress)
+
+
+def has_moving_digits(data: Path) -> bool:
+    """Whether ``make_moving_digits`` has finished there: the teacher is written last."""
+    return _weights(data).is_file()
+
+
+def _weights(data: Path) -> Path:
+    return data / "weights" / "digits.safetensors"
 
 
 def _labelled(pool: str, dataset: str) -> list[DigitFilm]:

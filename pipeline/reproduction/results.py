@@ -24,7 +24,7 @@ def reproduced_row(
     reasons: Mapping[str, str],
 ) -> ReproducedRow:
     """A row of a table. ``results`` and ``reasons`` (why there is no result): by step name."""
-    cell, layout = row.cell, reproduction.layout
+    cell = row.cell
     groups = {rate: _seeds_of(row.runs, rate, results) for rate in _rates(row.runs)}
     best = max(groups, key=lambda rate: _rank(groups[rate]), default=None)
     chosen = groups.get(best, {})
@@ -38,7 +38,7 @@ def reproduced_row(
         our_data=f"{title}, {_splits_text(ours.splits)}" if ours is not None else "",
         ours=ours,
         note=_note(row, groups, best, reasons),
-        finetuned=tuple(str(layout.run(run.finetuned)) for run in row.runs),
+        shown=next((r.finetuned for r in row.runs if r.rate == best and r.seed in chosen), None),
     )
 
 

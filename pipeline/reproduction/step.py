@@ -37,8 +37,7 @@ class Step:
 
     name: str
     kind: StepKind
-    config: Record | None = None
-    """None for ``data``, which is not a stage."""
+    config: Record
     after: tuple[str, ...] = ()
     """Names of steps that have to be done before."""
     needs: tuple[Need, ...] = ()

@@ -107,6 +107,22 @@ def test_a_failed_run_is_listed_and_does_not_stop_the_others(
     assert f"distill-{PLACES}" in (tmp_path / "copy" / "index.html").read_text()
 
 
+def test_data_that_only_finished_runs_have_used_may_be_deleted(
+    finished: tuple[Path, ReproduceResult], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "copy")
+    for folder in ("cache", "frames", "labelled", "data"):
+        shutil.rmtree(tmp_path / "copy" / folder)
+    result = reproduce(config_of(tmp_path / "copy"))
+    assert (result.exit_code, result.trained, result.reused) == (0, 0, 6)
+    assert [row.ours for row in result.tables[0].rows] == [
+        row.ours for row in finished[1].tables[0].rows
+    ]
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
+        *("corpus.txt", "corpus_labels.csv", "index.html", "runs", "tables")
+    ]
+
+
 def test_a_run_of_another_configuration_is_not_reused(
     finished: tuple[Path, ReproduceResult],
 ) -> None:

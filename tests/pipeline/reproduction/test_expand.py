@@ -25,6 +25,7 @@ def test_a_row_of_distinit_needs_its_data_its_distillation_and_its_finetuning() 
         "distill-r2plus1d_18-imagenet-center-ce-s0": ("extract",),
         "frames-hmdb51": ("data",),
         "finetune-hmdb51-split1-r2plus1d_18-imagenet-center-ce-s0": (
+            "data",
             "distill-r2plus1d_18-imagenet-center-ce-s0",
             "frames-hmdb51",
         ),

@@ -30,7 +30,6 @@ def table(label: str = "scratch", note: str = "3 seeds") -> ReproducedTable:
         our_data="films, split 1",
         ours=ours,
         note=note,
-        finetuned=(),
     )
     one = ours.model_copy(
         update={"top1": Measured(mean=43.21), "top1_interval": (40.0, 46.0), "seeds": (0,)}

@@ -58,6 +58,7 @@ def test_a_row_has_the_best_rate_of_a_sweep() -> None:
     assert row.ours is not None
     assert (row.ours.learning_rate, row.ours.top1.mean) == (0.02, 32.0)
     assert row.ours.sweep == {"0.02": 32.0, "0.1": 30.0}
+    assert row.shown == "finetune-hmdb51-split1-r2plus1d_18-scratch-s0-lr0.02"
     assert row.note == "2 seeds; LR 0.02, the best of 2 on the test videos"
 
 
@@ -79,7 +80,7 @@ def test_a_seed_counts_only_with_all_of_its_splits() -> None:
 
 def test_a_row_without_results_says_why() -> None:
     row = row_of(expanded({}), ["needs weights/w.pth: no such file"])
-    assert (row.ours, row.our_data) == (None, "")
+    assert (row.ours, row.our_data, row.shown) == (None, "", None)
     assert row.note == "needs weights/w.pth: no such file"
     absent = expanded({}, scale=scale_with(students={}))
     assert row_of(absent, []).note == "not at this scale: the scale has no student r2plus1d_18"
