@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from distinit.schemas.base import Name, Record, Sha256, differences, flatten, sha256_of
 from distinit.schemas.wording import one_line
@@ -22,6 +29,7 @@ __all__ = [
     "TeacherIdentity",
     "TeacherRecord",
     "TeacherRequest",
+    "WeightsRecipe",
     "identity_differences",
     "parse_encoding",
 ]
@@ -308,6 +316,28 @@ class OutputReport(Record):
         return found
 
 
+class WeightsRecipe(Record):
+    """How the weights were trained, as far as it changes how confident the outputs are."""
+
+    name: Name = Field(description="name of the weights or of their recipe, e.g. IMAGENET1K_V1")
+    source: Name = Field("", description="where it is described")
+    softened_by: tuple[Name, ...] | None = Field(
+        None,
+        max_length=20,
+        description="techniques that train a network to be less confident: label smoothing, mixup, "
+        "CutMix. Empty: none of them; None: not known",
+    )
+
+    def __str__(self) -> str:
+        name = one_line(self.name)
+        if self.softened_by is None:
+            return f"{name}, whose recipe is not known here"
+        if not self.softened_by:
+            return f"{name}, trained without label smoothing, mixup or CutMix"
+        techniques = ", ".join(map(one_line, self.softened_by))
+        return f"{name}, trained with {techniques}: its entropies are higher"
+
+
 class TeacherRecord(Record):
     """``teachers/<id>/teacher.json``."""
 
@@ -335,3 +365,15 @@ class TeacherRecord(Record):
     )
     software: dict[str, str] = Field(description="versions of torch, torchvision, ffmpeg, distinit")
     fidelity: FidelityReport | None = None
+    recipe: WeightsRecipe | None = Field(
+        None,
+        description="how the weights were trained. None: not known, and the key is left out, as in "
+        "caches that are older than it",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_recipe(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if self.recipe is None:
+            fields.pop("recipe", None)
+        return fields

@@ -70,6 +70,8 @@ class CacheInfo(Record):
                 f"          weights {identity.weights_sha256[:16]}, "
                 f"fingerprint {record.fingerprint[:16]}",
             ]
+            if record.recipe is not None:
+                lines.append(f"          {record.recipe}")
             if record.fidelity is not None:
                 lines.append(f"          encoding lost: {record.fidelity}")
         return "\n".join(lines)

@@ -139,6 +139,7 @@ def _teacher_record(
         software={**software_versions(), "ffmpeg": find_ffmpeg().version},
         name=request.name,
         weights_file=None if request.weights is None else Path(request.weights).name,
+        recipe=teacher.recipe,
     )
 
 

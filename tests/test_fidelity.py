@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -85,6 +86,12 @@ def test_logits_agree_with_pyav_and_the_torchvision_preset(
     assert len(kl_N) >= 200
     assert same_N.mean() >= 0.99
     assert kl_N.mean() <= 0.01
+
+
+def test_the_record_of_the_teacher_says_that_its_weights_were_smoothed(cache: TargetCache) -> None:
+    path = cache.layout.root / "teachers/efficientnet_lite0/teacher.json"
+    recipe = json.loads(path.read_text())["recipe"]
+    assert (recipe["name"], recipe["softened_by"]) == ("EfficientNet-Lite", ["label smoothing"])
 
 
 def test_frame_counts_and_times_equal_pyavs(cache: TargetCache, clips: Path) -> None:

@@ -93,6 +93,7 @@ def _identity(teacher: TeacherAudit) -> Markup:
     rows = [
         ("Architecture", identity.architecture),
         ("Weights, sha256", identity.weights_sha256),
+        ("Training of the weights", "not known" if record.recipe is None else str(record.recipe)),
         ("Label space", f"{identity.label_space}, {identity.classes:,} {identity.target}"),
         (
             "Preprocessing",

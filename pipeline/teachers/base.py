@@ -24,7 +24,7 @@ from distinit.pipeline.teachers.preprocess import preprocess, view_for
 from distinit.pipeline.teachers.probe import probe_frame, probe_record
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
-from distinit.schemas.teacher import TeacherIdentity
+from distinit.schemas.teacher import TeacherIdentity, WeightsRecipe
 
 __all__ = ["NetworkTeacher", "Precision", "Teacher", "frames_or_error"]
 
@@ -37,13 +37,20 @@ class Teacher(ABC):
     """A frozen image model that computes logits or features per frame.
 
     ``id`` is the name of its folder in a cache; ``identity`` holds everything that determines its
-    output.
+    output. ``recipe``: how its weights were trained, if that is known.
     """
 
-    def __init__(self, teacher_id: str, identity: TeacherIdentity, device: str) -> None:
+    def __init__(
+        self,
+        teacher_id: str,
+        identity: TeacherIdentity,
+        device: str,
+        recipe: WeightsRecipe | None = None,
+    ) -> None:
         self.id = teacher_id
         self.identity = identity
         self.device = device
+        self.recipe = recipe
 
     @property
     @abstractmethod
@@ -96,7 +103,7 @@ class NetworkTeacher(Teacher):
         Raises TeacherError if the network's output for the probe picture is not finite or does
         not have the expected shape.
         """
-        super().__init__(teacher_id, network.identity, device)
+        super().__init__(teacher_id, network.identity, device, network.recipe)
         self.precision = precision
         self._device = torch.device(device)
         module = network.module.eval().requires_grad_(False)

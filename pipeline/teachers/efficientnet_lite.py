@@ -14,6 +14,7 @@ import torch
 
 from distinit.pipeline.teachers.heads import fit_classes
 from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.recipes import EFFICIENTNET_LITE
 from distinit.pipeline.teachers.weights import (
     load_strictly,
     read_state_dict,
@@ -61,6 +62,7 @@ def load_efficientnet_lite(request: TeacherRequest) -> Network:
         labels=imagenet_labels(classes),
         stem=request.name,
         published=request.weights is None,
+        recipe=EFFICIENTNET_LITE if request.weights is None else None,
     )
 
 

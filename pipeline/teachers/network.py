@@ -13,7 +13,12 @@ from distinit.pipeline.teachers.fingerprint import state_dict_sha256
 from distinit.pipeline.teachers.heads import remove_head
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import TeacherError
-from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRequest
+from distinit.schemas.teacher import (
+    PreprocessSpec,
+    TeacherIdentity,
+    TeacherRequest,
+    WeightsRecipe,
+)
 
 __all__ = [
     "IMAGENET_CLASSES",
@@ -40,11 +45,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with loaded weights. ``default_id`` is its folder name if the user gives none."""
+    """A network with loaded weights. ``default_id`` is its folder name if the user gives none.
+
+    ``recipe``: how the weights were trained, if that is known.
+    """
 
     module: nn.Module
     identity: TeacherIdentity
     default_id: str
+    recipe: WeightsRecipe | None = None
 
 
 def imagenet_labels(classes: int) -> Labels:
@@ -70,6 +79,7 @@ def assemble(
     stem: str,
     published: bool = False,
     has_head: bool = True,
+    recipe: WeightsRecipe | None = None,
 ) -> Network:
     """Compute the identity of a loaded network; for feature teachers, remove its head, if any.
 
@@ -91,7 +101,7 @@ def assemble(
         label_names=labels.names,
     )
     parts = [stem] if published else [stem, weights_sha256[:8]]
-    return Network(module, identity, name_default_id(parts, request))
+    return Network(module, identity, name_default_id(parts, request), recipe)
 
 
 def with_resize(spec: PreprocessSpec, request: TeacherRequest) -> PreprocessSpec:

@@ -10,6 +10,7 @@ import torch
 
 from distinit.pipeline.teachers.heads import fit_classes
 from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.recipes import timm_recipe
 from distinit.pipeline.teachers.weights import load_strictly, read_state_dict
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
@@ -53,6 +54,7 @@ def load_timm(request: TeacherRequest) -> Network:
         classes=classes,
         labels=imagenet_labels(classes),
         stem=f"timm-{name}",
+        recipe=timm_recipe(name),
     )
 
 

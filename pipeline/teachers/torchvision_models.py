@@ -14,6 +14,7 @@ from torchvision.models import WeightsEnum
 
 from distinit.pipeline.teachers.heads import fit_classes
 from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.recipes import torchvision_recipe
 from distinit.pipeline.teachers.weights import (
     StateDict,
     checkpoints_dir,
@@ -67,6 +68,7 @@ def load_torchvision(request: TeacherRequest) -> Network:
         labels=imagenet_labels(classes),
         stem=f"{name}-{weights.name}" if published else name,
         published=published,
+        recipe=torchvision_recipe(weights) if published else None,
     )
 
 

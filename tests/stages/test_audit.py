@@ -21,7 +21,7 @@ from distinit.schemas.audit import AuditConfig, AuditResult
 from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
 from distinit.schemas.frames import FlowSpec, FrameGeometry
 from distinit.schemas.manifest import VideoOutcome
-from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord, WeightsRecipe
 from distinit.schemas.video import SamplingConfig
 from distinit.stages.audit import audit
 
@@ -66,6 +66,7 @@ def make_record(teacher_id: str, target: str) -> TeacherRecord:
         encoding="float16",
         batch_size=4,
         software={"torch": "<u>2</u>"},
+        recipe=WeightsRecipe(name="<b>V2</b>", softened_by=("mixup",)),
     )
 
 
@@ -239,7 +240,9 @@ def test_the_page_shows_hostile_names_as_text(report: tuple[Path, AuditResult]) 
     page = Page((report[0] / "report.html").read_text())
     assert page.tags.isdisjoint({"script", "b", "i", "u"})
     assert page.handlers == []
-    for text in (*LABELS[:2], BROKEN, ERROR, "half <b>&amp;.mp4", "test/<i>net</i>", "<u>2</u>"):
+    hostile = (BROKEN, ERROR, "half <b>&amp;.mp4", "test/<i>net</i>", "<u>2</u>")
+    recipe = "<b>V2</b>, trained with mixup: its entropies are higher"
+    for text in (*LABELS[:2], *hostile, recipe):
         assert text in page.text
 
 
