@@ -147,3 +147,28 @@ def test_the_command_line_averages_again(run: Path) -> None:
     wrong = CliRunner().invoke(main, ["evaluate", *options[:-1], "median"])
     assert wrong.exit_code == 2
     assert "evaluation.average" in wrong.output
+
+
+@pytest.mark.ray
+def test_ray_workers_train_and_evaluate_the_same_bits_as_one_process(
+    configure: Callable[..., FinetuneConfig], tmp_path: Path, ray_session: None
+) -> None:
+    values: dict[str, Any] = {
+        "optimizer": {"learning_rate": 0.01, "epochs": 2, "clips_per_epoch": 32},
+        "eval_every": 1,
+    }
+    runtime = {"batch_size": 8, "shards": 2, "device": "cpu"}
+    for workers in (0, 2):
+        config = configure(
+            tmp_path / f"{workers}", runtime=runtime | {"workers": workers}, **values
+        )
+        finetune(config)
+    for name in ("student.safetensors", "evaluations.jsonl", "result.json"):
+        found = [(tmp_path / f"{workers}" / name).read_bytes() for workers in (0, 2)]
+        assert found[0] == found[1]
+    lines = (tmp_path / "2" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    tables = [pq.read_table(tmp_path / f"{n}" / "scores-vmz-3.parquet") for n in (0, 2)]
+    assert tables[0].drop_columns("logits") == tables[1].drop_columns("logits")
+    logits = [np.array(table["logits"].to_pylist()[:-1]) for table in tables]
+    assert np.abs(logits[0] - logits[1]).max() <= 1e-6
