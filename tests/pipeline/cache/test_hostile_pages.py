@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from distinit.pipeline.cache.thrift import I32, I64, ThriftReader, value_of
 from distinit.schemas.tables import FRAMES_SCHEMA
 
 ID, DIGEST = "0" * 16, "0" * 64
@@ -111,3 +113,66 @@ def test_a_page_header_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     assert footer > 0
     found = read_in_bounds(tmp_path / "forged", "FRAMES_SCHEMA")
     assert [line.split()[0] for line in found] == ["refused"] * 2
+
+
+READ_EACH = """
+import sys
+from pathlib import Path
+from distinit.pipeline.cache.tables import read_table
+from distinit.schemas.errors import CacheCorruptError
+from distinit.schemas.tables import FRAMES_SCHEMA
+path, refused = Path(sys.argv[1]), 0
+data = path.read_bytes()
+positions = range(len(data) - 8 - int.from_bytes(data[-8:-4], "little"), len(data))
+for position in positions:
+    for mask in (0x10, 0x01, 0x80):
+        damaged = bytearray(data)
+        damaged[position] ^= mask
+        path.write_bytes(damaged)
+        try:
+            read_table(path, FRAMES_SCHEMA)
+        except CacheCorruptError:
+            refused += 1
+print(len(positions), refused)
+"""
+
+
+def test_no_flipped_bit_of_a_footer_aborts_the_process(tmp_path: Path) -> None:
+    # With nulls and lists, pyarrow aborts if a histogram of levels has the wrong length.
+    schema = pa.schema([*list(FRAMES_SCHEMA)[:-1], pa.field("perceptual_hash", pa.uint64())])
+    table = frames_of(4).cast(schema)
+    pq.write_table(table, tmp_path / "table", store_schema=False)
+    command = [sys.executable, "-c", READ_EACH, str(tmp_path / "table")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    flipped, refused = map(int, done.stdout.split())
+    assert flipped > 500
+    assert refused > flipped
+
+
+def test_a_size_that_is_given_twice_or_with_another_type_is_refused() -> None:
+    """Arrow uses the field of the right type, wherever the other one is."""
+    twice = b"\x25\x80\x01" + b"\x06\x04\x02" + b"\x00"  # field 2: int32 64, then int64 1
+    with pytest.raises(ValueError, match="field 2 occurs twice"):
+        ThriftReader(twice).struct()
+    other = ThriftReader(b"\x26\x02\x00").struct()  # field 2: int64 1
+    assert value_of(other, 2, I64) == 1
+    with pytest.raises(ValueError, match="absent or of another type"):
+        value_of(other, 2, I32)
+    assert value_of(other, 3, I32, 0) == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",  # no end
+        b"\x19\xf5\xff\xff\x0f\x00",  # a list of two million numbers in no bytes
+        b"\x1c" * 20,  # nested too deeply
+        b"\x1b\x00",  # a map
+        b"\x15" + b"\xff" * 12,  # a number without end
+        b"\x18\x7fabc",  # a text longer than the data
+    ],
+)
+def test_invalid_structs_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"does not end|nested|type 11|longer"):
+        ThriftReader(data).struct()

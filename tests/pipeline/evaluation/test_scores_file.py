@@ -200,14 +200,13 @@ def test_dense_scores_are_complete_if_every_video_has_clips(tmp_path: Path) -> N
     assert raised.value.found == "not all clips of b/[2].avi"
 
 
-def test_every_flipped_byte_of_the_pages_is_detected_or_harmless(tmp_path: Path) -> None:
+def test_every_flipped_byte_is_detected_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "scores.parquet"
     write(path)
     data = path.read_bytes()
     expected = read(path)[0]
     detected = 0
-    footer = int.from_bytes(data[-8:-4], "little")
-    positions = range(4, len(data) - 8 - footer, 3)
+    positions = range(0, len(data), 3)
     for position in positions:
         damaged = bytearray(data)
         damaged[position] ^= 0x10
