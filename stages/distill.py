@@ -99,6 +99,8 @@ def _open_run(
         "frames": task.store.pixels_digest(),
     }
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
+    if any((target.filter.keep_fraction or 1) < 1 for target in config.targets):
+        inputs["keep_fraction"] = "share of clips"  # of frames in runs of earlier versions
     return open_run(Path(config.out), "distill", config, inputs, cache_digest=cache_digest)
 
 

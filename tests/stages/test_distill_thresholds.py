@@ -28,6 +28,8 @@ def test_a_resumed_run_uses_the_threshold_that_it_recorded(tmp_path: Path) -> No
     config = DistillConfig.model_validate(values)
     first = RecordingProgress()
     distill(config, progress=first)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["inputs"]["keep_fraction"] == "share of clips", "earlier versions kept frames"
     path = tmp_path / "run" / "thresholds.json"
     record = json.loads(path.read_text())
     (recorded,) = record["teachers"].values()
