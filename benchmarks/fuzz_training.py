@@ -40,9 +40,9 @@ NEWEST = 4
 _DTYPES = (torch.int64, torch.bool, torch.complex64, torch.float16, torch.float64)
 
 
-def _student() -> tuple[Student, torch.optim.SGD]:
+def _student() -> tuple[Student, torch.optim.AdamW]:
     student = new_student(STUDENT, {"teacher": 5}, 0)
-    return student, torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
+    return student, torch.optim.AdamW(student.parameters(), lr=0.1)
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], *more: str) -> str:
@@ -71,8 +71,11 @@ def _resume(root: Path) -> str:
     found = store.load_latest(student, optimizer, messages.append)
     if found is None or found[1].global_step != NEWEST:
         raise CheckpointError("\n".join(messages) or "no checkpoint")
-    momentum = [s["momentum_buffer"] for s in optimizer.state.values()]
-    named = {f"momentum {i:03d}": buffer for i, buffer in enumerate(momentum)}
+    named = {
+        f"{name} {i:03d}": tensor
+        for i, state in enumerate(optimizer.state.values())
+        for name, tensor in state.items()
+    }
     return _digest(student.state_dict() | named, found[1].model_dump_json())
 
 
@@ -99,9 +102,10 @@ class _Training:
         for parameter in student.parameters():
             parameter.grad = torch.ones_like(parameter)
         store = CheckpointStore(run.checkpoints, run.record.config_digest, 2)
-        for step in (2, NEWEST):
+        for step in range(1, NEWEST + 1):
             optimizer.step()
-            store.save(_checkpoint(step), student, optimizer)
+            if step in (2, NEWEST):
+                store.save(_checkpoint(step), student, optimizer)
         lines = [{"step": step, "epoch": step / 4, "loss": 1 / step} for step in range(1, 5)]
         run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
         head = HeadRecord(name="teacher", outputs=5, label_space="five")
