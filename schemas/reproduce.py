@@ -224,9 +224,10 @@ class ScaleConfig(Record):
         default_factory=dict,
         description="settings of `distinit finetune` on the labels of the corpus",
     )
-    long_clips: dict[Literal["distill", "finetune"], dict[str, Any]] | Absent = Field(
-        default_factory=dict,
-        description="settings that differ for clips of more than 8 frames",
+    long_clips: int | Absent = Field(
+        1,
+        description="parts into which the batches of clips of more than 8 frames are divided, to "
+        "fit into memory; the global batch and learning rate stay the same",
     )
     protocols: Protocols = Field(default_factory=Protocols, description="evaluation")
     splits: tuple[int, ...] = Field((1,), min_length=1, description="official splits to run")

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from distinit.pipeline.reproduction.layout import Layout
-from distinit.pipeline.reproduction.step import Need, Step, UnavailableError, configure, present
-from distinit.schemas.base import flatten
+from distinit.pipeline.reproduction.step import (
+    Need,
+    Step,
+    UnavailableError,
+    configure,
+    divided,
+    present,
+)
+from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
@@ -69,23 +76,24 @@ class StepBuilder:
         name = f"finetune-{cell.dataset}-split{split}-{start}-s{seed}{suffix}"
         settings = self._scale.scratch if cell.init == "scratch" else self._scale.finetune
         values = {
-            **self._clip_values(cell, "finetune"),
+            **self._clip_values(cell),
             **self._dataset_values(cell.dataset, dataset, split),
             "init": init,
             "student.name": self._student(cell.student),
             "student.in_channels": 2 if cell.input == "flow" else 3,
-            "evaluation.protocol": self._scale.protocols.standard.protocol,
+            "evaluation": self._scale.protocols.standard.model_dump(),
             "runtime.seed": seed,
             "out": str(self._layout.run(name)),
         }
         if rate is not None:
             values["optimizer.learning_rate"] = rate
         frames = self._labelled_frames(cell.dataset, dataset)
+        config = configure(FinetuneConfig, settings, values)
         self._add(
             Step(
                 name,
                 "finetune",
-                configure(FinetuneConfig, settings, values),
+                divided(config, self._parts(cell)),
                 (*self._data(), *after, frames),
                 (*needs, *self._splits_needs(dataset)),
             )
@@ -108,6 +116,11 @@ class StepBuilder:
             evaluation=self._scale.protocols.dense,
             batch_size=run.runtime.batch_size,
             device=run.runtime.device,
+            compute=ComputeConfig(
+                workers=run.runtime.workers,
+                gpus_per_worker=run.runtime.gpus_per_worker,
+                ray_address=run.runtime.ray_address,
+            ),
         )
         self._add(Step(name, "evaluate", config, (finetuned,)))
         return name
@@ -154,21 +167,23 @@ class StepBuilder:
         """Add the distillation of an image network, with clips of one frame."""
         values = {"clip.frames": 1, "frames": str(self._layout.frames), "student.name": student}
         variant = Variant(teachers=(role,), pick="center")
-        return self._distill_step(f"distill-image-{role}-s{seed}", variant, seed, values)
+        return self._distill_step(f"distill-image-{role}-s{seed}", variant, seed, values, 1)
 
     def _distilled(self, cell: Cell, variant: Variant, seed: int) -> str:
         """Add the distillation of a cell's student."""
         is_flow = cell.input == "flow"
         values = {
-            **self._clip_values(cell, "distill"),
+            **self._clip_values(cell),
             "frames": str(self._layout.flow if is_flow else self._layout.frames),
             "student.name": self._student(cell.student),
             "student.in_channels": 2 if is_flow else 3,
         }
         name = f"distill-{cell.student}-{_variant_name(variant)}{_suffix(cell)}-s{seed}"
-        return self._distill_step(name, variant, seed, values)
+        return self._distill_step(name, variant, seed, values, self._parts(cell))
 
-    def _distill_step(self, name: str, variant: Variant, seed: int, values: dict[str, Any]) -> str:
+    def _distill_step(
+        self, name: str, variant: Variant, seed: int, values: dict[str, Any], parts: int
+    ) -> str:
         sources = {role: self._teacher(role) for role in variant.teachers}
         values = {
             **values,
@@ -184,7 +199,7 @@ class StepBuilder:
         after = self._flow() if config.student.in_channels == 2 else self._extract()
         needs = [_weights_need(role, t) for role, t in sources.items() if t.weights is not None]
         self._teachers.update(sources)
-        self._add(Step(name, "distill", config, (after,), tuple(needs)))
+        self._add(Step(name, "distill", divided(config, parts), (after,), tuple(needs)))
         return name
 
     def _pretrained(self, cell: Cell, seed: int) -> str:
@@ -195,18 +210,18 @@ class StepBuilder:
         assert corpus.listing is not None
         name = f"pretrain-{cell.student}{_suffix(cell)}-s{seed}"
         values = {
-            **self._clip_values(cell, "finetune"),
+            **self._clip_values(cell),
             "dataset.root": str(layout.data / corpus.root),
             "dataset.splits": str(layout.corpus_labels),
             "init": "scratch",
             "student.name": self._student(cell.student),
             "frames": str(layout.frames),
-            "evaluation.protocol": self._scale.protocols.standard.protocol,
+            "evaluation": self._scale.protocols.standard.model_dump(),
             "runtime.seed": seed,
             "out": str(layout.run(name)),
         }
         need = Need(corpus.listing, "labels", f"labels of {corpus.title}: path,label,split")
-        config = configure(FinetuneConfig, self._scale.pretrain, values)
+        config = divided(configure(FinetuneConfig, self._scale.pretrain, values), self._parts(cell))
         self._add(Step(name, "finetune", config, (self._extract(),), (need,)))
         return name
 
@@ -289,16 +304,17 @@ class StepBuilder:
 
     # Parts of the scale
 
-    def _clip_values(self, cell: Cell, stage: Literal["distill", "finetune"]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        if cell.frames > _LONG:
-            settings = present(self._scale.long_clips, "long clips")
-            assert isinstance(settings, dict)
-            values |= flatten(settings.get(stage, {}))
-        values["clip.frames"] = cell.frames
+    def _clip_values(self, cell: Cell) -> dict[str, Any]:
+        values: dict[str, Any] = {"clip.frames": cell.frames}
         if cell.input == "flow":
             values["clip.flow_range"] = self._scale.flow_range
         return values
+
+    def _parts(self, cell: Cell) -> int:
+        """Parts into which the batches of a cell are divided."""
+        parts = present(self._scale.long_clips, "long clips") if cell.frames > _LONG else 1
+        assert isinstance(parts, int)
+        return parts
 
     def _student(self, role: StudentRole) -> str:
         return str(present(self._scale.students.get(role), f"student {role}"))

@@ -33,7 +33,8 @@ def load_tables(name: str) -> tuple[TableConfig, ...]:
 def load_scale(name: str, settings: Iterable[str] = ()) -> ScaleConfig:
     """A scale of SCALES, or one of your own in a ``.yaml`` file; ``settings`` change its keys.
 
-    Files that it names are read from its folder. Raises ConfigError.
+    Files that it or a setting ``distill=FILE.yaml`` names are read from its folder. Raises
+    ConfigError.
     """
     if name in SCALES:
         with as_file(files("distinit.configs") / "paper") as folder:
@@ -47,7 +48,14 @@ def load_scale(name: str, settings: Iterable[str] = ()) -> ScaleConfig:
 
 def _read_scale(file: Path, settings: Iterable[str]) -> ScaleConfig:
     values: dict[str, Any] = read_yaml(file)
+    others = []
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key in _FILES and value.endswith((".yaml", ".yml")):
+            values[key] = value
+        else:
+            others.append(setting)
     for key in _FILES:
         if isinstance(named := values.get(key), str):
             values[key] = read_yaml(file.parent / named)
-    return build_config(ScaleConfig, None, settings, values)
+    return build_config(ScaleConfig, None, others, values)

@@ -41,8 +41,9 @@ def is_finished(step: Step) -> bool:
 def result_file(step: Step) -> Path:
     """The file with the metrics of a finetune or evaluate step."""
     if isinstance(step.config, EvaluateConfig):
-        protocol = step.config.evaluation.protocol
-        return Path(step.config.run) / f"result-{protocol}.json"
+        scored = step.config.evaluation
+        suffix = "" if scored.average == "softmax" else f"-{scored.average}"
+        return Path(step.config.run) / f"result-{scored.protocol}{suffix}.json"
     assert isinstance(step.config, FinetuneConfig)
     return Path(step.config.out) / "result.json"
 

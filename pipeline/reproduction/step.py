@@ -10,10 +10,11 @@ from typing import Any, Literal
 from distinit.pipeline.config import build_config, merge_setting
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.reproduce import Absent
 
-__all__ = ["Need", "Step", "UnavailableError", "configure", "present"]
+__all__ = ["Need", "Step", "UnavailableError", "configure", "divided", "present"]
 
 StepKind = Literal["data", "extract", "frames", "flow", "distill", "finetune", "evaluate"]
 
@@ -69,3 +70,24 @@ def configure[ConfigT: Record](
     for name, value in values.items():
         merge_setting(merged, name, value)
     return build_config(model, None, (), merged)
+
+
+def divided[ConfigT: (DistillConfig, FinetuneConfig)](config: ConfigT, parts: int) -> ConfigT:
+    """``config`` with the same global batch and learning rate, in smaller batches.
+
+    Raises ConfigError unless ``parts`` divides the batch size.
+    """
+    runtime, optimizer = config.runtime, config.optimizer
+    if runtime.batch_size % parts:
+        raise ConfigError(
+            f"a batch of {runtime.batch_size} clips cannot be divided into {parts} parts",
+            remedy="change long_clips or the batch size of the scale",
+        )
+    update = {"batch_size": runtime.batch_size // parts, "shards": runtime.shards * parts}
+    rate = optimizer.learning_rate / (parts if optimizer.scale_by_workers else 1)
+    return config.model_copy(
+        update={
+            "runtime": runtime.model_copy(update=update),
+            "optimizer": optimizer.model_copy(update={"learning_rate": rate}),
+        }
+    )

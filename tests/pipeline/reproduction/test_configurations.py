@@ -94,6 +94,12 @@ def test_a_scale_may_be_a_file_that_names_others(tmp_path: Path) -> None:
     assert scale.distill == {"optimizer": {"epochs": 7}}
 
 
+def test_settings_may_name_the_file_of_a_stage() -> None:
+    chosen = ["distill=../gpus/distill_8gpu.yaml", "distill.optimizer.epochs=2"]
+    distill = load_scale("paper", chosen).distill
+    assert (distill["runtime"]["shards"], distill["optimizer"]["epochs"]) == (8, 2)
+
+
 @pytest.mark.parametrize(
     ("load", "name", "message"),
     [

@@ -9,6 +9,7 @@ from helpers.reproductions import expanded, scale_with
 
 from distinit.pipeline.reproduction.expand import Choice, Reproduction
 from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.reproduce import TeacherRole
@@ -139,16 +140,29 @@ def test_flow_students_have_two_channels_and_flow_stores() -> None:
     assert (finetune.student.in_channels, finetune.flow) == (2, "out/labelled/hmdb51-flow")
 
 
-def test_long_clips_have_settings_of_their_own() -> None:
-    plan = expanded(
-        {**RANDOM, "frames": 32, "protocol": "dense"}, RANDOM, scale=scale_with("paper")
-    )
-    batches = {
-        (config.clip.frames, config.runtime.batch_size, config.optimizer.learning_rate)
+def test_long_clips_have_the_same_global_batch_and_rate_in_smaller_batches() -> None:
+    long = {**RANDOM, "frames": 32, "protocol": "dense"}
+    plan = expanded(long, RANDOM, scale=scale_with("paper"))
+    found = {
+        (type(config).__name__, config.clip.frames): (
+            config.runtime.batch_size,
+            config.runtime.shards,
+            config.optimizer.learning_rate,
+        )
         for step in plan.steps.values()
-        if isinstance(config := step.config, DistillConfig)
+        if isinstance(config := step.config, DistillConfig | FinetuneConfig)
     }
-    assert batches == {(32, 8, 0.0025), (8, 32, 0.01)}
+    assert found == {
+        ("DistillConfig", 8): (32, 4, 0.01),
+        ("DistillConfig", 32): (8, 16, 0.0025),
+        ("FinetuneConfig", 8): (32, 1, 0.002),
+        ("FinetuneConfig", 32): (8, 4, 0.0005),
+    }
+
+
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a batch of 32 clips cannot be divided into 3 parts"):
+        expanded({"frames": 32}, scale=scale_with("smoke", long_clips=3))
 
 
 def test_dense_rows_are_evaluated_after_their_finetuning() -> None:
