@@ -64,7 +64,9 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         result = _from_scores(config, scoring, student_record, dataset)
     else:
         store = FrameStore.open(_store_of(config, run_config, student_record))
+        progress = progress or NullProgress()
         result = _score(config, student, scoring, student_record, dataset, store, progress)
+        progress.message(f"the scores of the clips are in {run / scores_name(scoring.protocol)}")
     average = config.evaluation.average
     suffix = "" if average == "softmax" else f"-{average}"
     write_record(result, run / f"result-{scoring.protocol}{suffix}.json")
@@ -98,7 +100,7 @@ def _score(
     student_record: StudentRecord,
     dataset: DatasetRecord,
     store: FrameStore,
-    progress: Progress | None,
+    progress: Progress,
 ) -> EvaluationResult:
     run = Path(config.run)
     record = scores_record(
@@ -117,7 +119,7 @@ def _score(
         device=config.device,
         compute=config.compute,
         scores=(run / scores_name(scoring.protocol), record),
-        progress=progress or NullProgress(),
+        progress=progress,
     )
 
 

@@ -199,6 +199,8 @@ class Trainer:
         self._logger.evaluating(self._epoch)
         metrics = self._evaluator.evaluate(self._stepper.student, self._collective, self._device)
         self._logger.evaluated({"step": self._global_step, "epoch": self._epoch, **metrics})
+        if self._window.steps == 0:  # its time does not count as that of a step
+            self._window.began = time.monotonic()
 
     def _run_epoch(self, epoch: int) -> None:
         samples = self._task.samples(epoch)
