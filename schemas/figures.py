@@ -7,17 +7,27 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from distinit.schemas.base import Record
+from distinit.schemas.features import LabelledInput
+from distinit.schemas.finetune import DatasetConfig, EvaluationConfig
+from distinit.schemas.training import StudentConfig
 from distinit.schemas.wording import one_line
 
 __all__ = [
     "ConfusedConfig",
+    "EmbeddingConfig",
     "FigureResult",
     "FiltersConfig",
     "GainConfig",
     "NamedRun",
+    "ThresholdConfig",
+    "ThresholdRun",
 ]
 
 _MAX_RUNS = 50
+_STUDENT = (
+    "network of scratch and inflated; None: that of the first run. It must name the plugin that "
+    "runs have as their network, if any"
+)
 
 
 class NamedRun(Record):
@@ -50,17 +60,62 @@ class FiltersConfig(_RunsConfig):
     ``inflated`` or ``inflated:FILE``.
     """
 
-    student: str | None = Field(
-        None,
-        description="network of scratch and inflated; also the plugin that the runs use, if any",
-    )
-    in_channels: int = Field(
-        3, ge=2, le=3, description="input channels of scratch and inflated: 3 RGB, 2 optical flow"
-    )
+    student: StudentConfig | None = Field(None, description=_STUDENT)
     filters: int = Field(
         32, ge=1, le=256, description="largest number of filters to show, those of highest energy"
     )
     seed: int = Field(0, ge=0, description="seed of the weights of scratch")
+
+
+class EmbeddingConfig(_RunsConfig):
+    """Configuration of `distinit figures embedding` (Fig. 5 of the paper).
+
+    A run is a folder of `distinit features`; or, with ``dataset``, also a run directory or an
+    untrained network as for `distinit figures filters`.
+    """
+
+    dataset: DatasetConfig | None = Field(
+        None, description="labelled videos, for runs whose features are not exported yet"
+    )
+    frames: str | None = Field(None, description="frame store of the dataset; None: OUT/frames")
+    flow: str | None = Field(
+        None, description="flow store of the dataset, for students of flow; None: OUT/flow"
+    )
+    student: StudentConfig | None = Field(None, description=_STUDENT)
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig,
+        description="the clips of a video, whose features are averaged",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    marked: tuple[str, ...] = Field(
+        (), max_length=12, description="classes to colour; none: up to 12, evenly spaced"
+    )
+    seed: int = Field(0, ge=0, description="seed of t-SNE, and of the weights of scratch")
+
+    def videos(self) -> LabelledInput | None:
+        """What `distinit features` reads; None without a dataset."""
+        if self.dataset is None:
+            return None
+        names = {"dataset", "frames", "flow", "student", "evaluation", "device", "seed"}
+        return LabelledInput.model_validate(self.model_dump(include=names))
+
+
+class ThresholdRun(Record):
+    """One point of the threshold figure."""
+
+    distilled: str = Field(min_length=1, description="distill run, which has the threshold")
+    finetuned: str = Field(min_length=1, description="finetune run that began with it")
+
+
+class ThresholdConfig(Record):
+    """Configuration of `distinit figures threshold` (Fig. 6 of the paper)."""
+
+    cache: str = Field(description="target cache that all runs were distilled from")
+    teacher: str | None = Field(None, description="teacher id in the cache; None: its only one")
+    runs: tuple[ThresholdRun, ...] = Field(
+        min_length=1, max_length=_MAX_RUNS, description="one entry per point"
+    )
+    out: str = Field(description="folder for the PNG and the PDF")
 
 
 class GainConfig(_RunsConfig):

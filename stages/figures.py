@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.finetuning.init import resolve_init
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.reports.figures.confused import Confusions, draw_confused
+from distinit.pipeline.reports.figures.embedding import (
+    MARKED_CLASSES,
+    EmbeddingPanel,
+    draw_embedding,
+    nearest_agreement,
+    require_tsne,
+    spread_classes,
+    tsne,
+)
 from distinit.pipeline.reports.figures.filters import FilterPanel, draw_filters
 from distinit.pipeline.reports.figures.gain import (
     SHOWN_CLASSES,
@@ -18,32 +28,66 @@ from distinit.pipeline.reports.figures.gain import (
     draw_all_gains,
     draw_gain,
 )
+from distinit.pipeline.reports.figures.threshold import draw_threshold
+from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, read_quantiles
 from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
-from distinit.pipeline.students.io import load_student, read_student_record
-from distinit.pipeline.students.registry import require_named_plugin
+from distinit.pipeline.students.io import load_student
 from distinit.pipeline.students.stem import Stem, read_stem
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.figures import ConfusedConfig, FigureResult, FiltersConfig, GainConfig
+from distinit.schemas.features import LabelledInput
+from distinit.schemas.figures import (
+    ConfusedConfig,
+    EmbeddingConfig,
+    FigureResult,
+    FiltersConfig,
+    GainConfig,
+    ThresholdConfig,
+)
 from distinit.schemas.training import StudentConfig
+from distinit.schemas.wording import first_names
+from distinit.stages.figure_inputs import (
+    entropy_histogram,
+    first_student,
+    is_init,
+    only_teacher,
+    read_test_features,
+    threshold_points,
+)
 from distinit.stages.finished_run import read_finished_run, refuse_other_tests
 
-__all__ = ["confused_figure", "filters_figure", "gain_figure", "make_figure"]
+__all__ = [
+    "confused_figure",
+    "embedding_figure",
+    "filters_figure",
+    "gain_figure",
+    "make_figure",
+    "threshold_figure",
+]
 
 
-def make_figure(
-    config: FiltersConfig | GainConfig | ConfusedConfig, *, progress: Progress | None = None
-) -> FigureResult:
+type FigureConfig = FiltersConfig | EmbeddingConfig | ThresholdConfig | GainConfig | ConfusedConfig
+
+
+def make_figure(config: FigureConfig, *, progress: Progress | None = None) -> FigureResult:
     """Draw the figure that ``config`` describes. Raises as the function of this figure."""
-    progress = progress or NullProgress()
     out = Path(config.out)
+    if isinstance(config, ThresholdConfig):
+        pairs = [(Path(pair.distilled), Path(pair.finetuned)) for pair in config.runs]
+        return threshold_figure(Path(config.cache), pairs, out, teacher=config.teacher)
     runs = {named.label: named.run for named in config.runs}
     if isinstance(config, FiltersConfig):
-        student = config.student and StudentConfig(
-            name=config.student, in_channels=2 if config.in_channels == 2 else 3
-        )
         return filters_figure(
-            runs, out, student=student or None, filters=config.filters, seed=config.seed
+            runs, out, student=config.student, filters=config.filters, seed=config.seed
+        )
+    if isinstance(config, EmbeddingConfig):
+        return embedding_figure(
+            runs,
+            out,
+            videos=config.videos(),
+            marked=config.marked,
+            seed=config.seed,
+            progress=progress,
         )
     folders = {label: Path(run) for label, run in runs.items()}
     if isinstance(config, GainConfig):
@@ -71,13 +115,70 @@ def filters_figure(
     """
     stems = {}
     for label, run in runs.items():
-        if isinstance(run, str) and _is_init(run):
-            stems[label] = _initial_stem(run, student or _first_network(runs), seed)
+        if is_init(run):
+            network = student or first_student(runs).student
+            stems[label] = _initial_stem(str(run), network, seed)
         else:
             loaded, _ = load_student(Path(run), None if student is None else student.name)
             stems[label] = read_stem(loaded)
     panels = [FilterPanel(name, s.kernel_OITHW, s.spatial_MIHW) for name, s in stems.items()]
-    return _save("filters", out, {"filters": draw_filters(panels, filters)})
+    return _save("filters", out, draw_filters(panels, filters))
+
+
+def embedding_figure(
+    runs: Mapping[str, Path | str],
+    out: Path,
+    *,
+    videos: LabelledInput | None = None,
+    marked: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FigureResult:
+    """t-SNE of the last-layer features of the test videos (Fig. 5 of the paper).
+
+    ``runs``: label -> folder of `distinit features`, or as for ``filters_figure`` together with
+    ``videos``, the dataset whose features are computed (and kept below ``out / "features"``).
+    ``marked``: names of the classes to colour; by default MARKED_CLASSES of those that occur.
+
+    Raises ConfigError if scikit-learn is missing, if the features are of other videos for some
+    runs, or for an unknown class; and as ``stages.features``.
+    """
+    require_tsne()
+    refuse_inside_data(out)
+    tables = read_test_features(runs, out, videos, progress or NullProgress())
+    first = next(iter(tables.values()))
+    classes = _classes_of(marked, first.classes) or spread_classes(first.label_N, MARKED_CLASSES)
+    panels = [
+        EmbeddingPanel(
+            label,
+            tsne(table.features_ND, seed),
+            nearest_agreement(table.features_ND, table.label_N),
+        )
+        for label, table in tables.items()
+    ]
+    figure = draw_embedding(panels, first.label_N, first.classes, classes)
+    return _save("embedding", out, figure)
+
+
+def threshold_figure(
+    cache: Path, runs: Sequence[tuple[Path, Path]], out: Path, *, teacher: str | None = None
+) -> FigureResult:
+    """Accuracy against the confidence threshold of distillation (Fig. 6 of the paper).
+
+    ``runs``: (distill run, finetune run that began with it); several finetune runs may share a
+    distill run. ``teacher``: id in the cache; None: its only one.
+
+    Raises ConfigError as ``threshold_points``, or if the teacher is not in the cache; CacheError;
+    StorageError.
+    """
+    targets = TargetCache.open(cache)
+    name = only_teacher(targets, teacher)
+    points = threshold_points(targets, name, runs)
+    thresholds_nats = read_quantiles(targets, name).thresholds_nats
+    of_kept = dict(zip(KEEP_FRACTIONS, thresholds_nats, strict=True))
+    return _save(
+        "threshold", out, draw_threshold(entropy_histogram(targets, name), of_kept, points)
+    )
 
 
 def gain_figure(runs: Mapping[str, Path], out: Path) -> FigureResult:
@@ -100,7 +201,7 @@ def gain_figure(runs: Mapping[str, Path], out: Path) -> FigureResult:
         base_label=base_label,
         label=label,
     )
-    result = _save("gain", out, {"gain": draw_gain(gains)})
+    result = _save("gain", out, draw_gain(gains))
     if len(gains.order()) <= SHOWN_CLASSES:
         return result
     path = out / "gain-all.pdf"
@@ -121,24 +222,7 @@ def confused_figure(runs: Mapping[str, Path], out: Path, *, pairs: int = 20) -> 
     figure = draw_confused(
         first.dataset.classes, first.videos_C, last, base[0] if base else None, pairs
     )
-    return _save("confused", out, {"confused": figure})
-
-
-def _is_init(run: str) -> bool:
-    return run in {"scratch", "inflated"} or run.startswith("inflated:")
-
-
-def _first_network(runs: Mapping[str, Path | str]) -> StudentConfig:
-    for run in runs.values():
-        if not isinstance(run, str) or not _is_init(run):
-            network = read_student_record(Path(run)).student
-            require_named_plugin(network, None, Path(run))
-            return network
-    raise ConfigError(
-        "scratch and inflated do not name a network",
-        expected="a student",
-        remedy="add a student, such as --student vmz_r3d_18",
-    )
+    return _save("confused", out, figure)
 
 
 def _initial_stem(init: str, student: StudentConfig, seed: int) -> Stem:
@@ -146,14 +230,23 @@ def _initial_stem(init: str, student: StudentConfig, seed: int) -> Stem:
     return read_stem(network)
 
 
-def _save(name: str, out: Path, figures: Mapping[str, Figure]) -> FigureResult:
-    """Write a PNG and a PDF per figure."""
+def _classes_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """The indices of classes. Raises ConfigError for an unknown name."""
+    for name in names:
+        if name not in classes:
+            raise ConfigError(
+                f"no class is called {name}",
+                expected=first_names(classes, 20),
+                remedy="correct the name",
+            )
+    return [classes.index(name) for name in names]
+
+
+def _save(name: str, out: Path, figure: Figure) -> FigureResult:
+    """Write ``name.png`` and ``name.pdf``."""
     refuse_inside_data(out)
     remove_dead_partials(out)
-    files = []
-    for stem, figure in figures.items():
-        for suffix, render in ((".png", figure_png), (".pdf", figure_pdf)):
-            path = out / f"{stem}{suffix}"
-            atomic_write_bytes(path, render(figure))
-            files.append(str(path))
-    return FigureResult(figure=name, files=tuple(files))
+    files = {out / f"{name}.png": figure_png(figure), out / f"{name}.pdf": figure_pdf(figure)}
+    for path, content in files.items():
+        atomic_write_bytes(path, content)
+    return FigureResult(figure=name, files=tuple(str(path) for path in files))

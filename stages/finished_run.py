@@ -26,6 +26,7 @@ class FinishedRun:
     """A finetune run with its result."""
 
     root: Path
+    record: RunRecord
     dataset: DatasetRecord
     result: EvaluationResult
     confusion_CC: Ints
@@ -64,7 +65,7 @@ def read_finished_run(root: Path) -> FinishedRun:
     ):
         found = f"a confusion matrix that does not fit {counted(len(labels), 'test video')}"
         raise _unusable(root, f"counts for {classes} classes", found)
-    return FinishedRun(root, dataset, result, confusion_CC, videos_C)
+    return FinishedRun(root, record, dataset, result, confusion_CC, videos_C)
 
 
 def refuse_other_tests(base: FinishedRun, others: Sequence[FinishedRun]) -> None:

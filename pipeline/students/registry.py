@@ -19,10 +19,11 @@ from distinit.pipeline.students.vmz import VMZ_STUDENTS, build_vmz
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
 
-__all__ = ["STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
+__all__ = ["PLUGIN", "STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
 
 STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, *TINY_STUDENTS)
 PLUGIN = "plugin:"
+"""Names of students that begin with it are code of the user."""
 
 
 def build_student(config: StudentConfig) -> VideoBackbone:

@@ -37,10 +37,14 @@ def write_finished(
     dataset: DatasetRecord,
     confusion: Sequence[Sequence[int]],
     protocol: str = "vmz-10",
+    init: str = "scratch",
 ) -> Path:
-    """Write run.json, dataset.json and result.json of a run with these predictions."""
+    """Write run.json, dataset.json and result.json of a run with these predictions.
+
+    ``init``: ``Init.digest()`` of what it began with.
+    """
     config = FinetuneConfig.model_validate({"dataset": {"root": "d"}, "out": "o"})
-    run = open_run(root, "finetune", config, {"dataset": dataset.content_digest()})
+    run = open_run(root, "finetune", config, {"dataset": dataset.content_digest(), "init": init})
     write_record(dataset, root / "dataset.json")
     count = len(dataset.subset("test"))
     top1 = 100 * int(np.trace(np.array(confusion))) / max(1, count)
