@@ -103,6 +103,7 @@ def load_state(
     for full_name, tensor in tensors.items():
         state, _, name = full_name.partition(".")
         parameter = named[name]
-        if state != "step":  # torch keeps the counters of steps on the CPU, in fp32
-            tensor = tensor.to(parameter.device, parameter.dtype)
-        optimizer.state[parameter][state] = tensor
+        if state == "step":  # torch keeps it on the CPU, in fp32
+            optimizer.state[parameter][state] = tensor
+        else:  # in the memory format of the parameter, which is the fastest
+            optimizer.state[parameter][state] = torch.empty_like(parameter.detach()).copy_(tensor)
