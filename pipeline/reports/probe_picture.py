@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,6 +75,7 @@ def _draw_scores(
                 va="center",
                 fontsize=8,
                 color=LIGHT.ink,
+                bbox={"facecolor": LIGHT.paper, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
             )
     # Names are arbitrary: a dollar sign must not start a formula.
     names = [row.short_name for row, _ in rows]
@@ -130,21 +132,32 @@ def _name_curves(
 ) -> None:
     """Names at the right ends of the curves, moved apart where they would overlap."""
     ends = [measures.low_shot[-1].top1_mean for _, measures in rows]
-    step = _NAME_STEP * axes.get_ylim()[1]
-    position = -step
-    for index in sorted(range(len(rows)), key=lambda number: ends[number]):
-        position = max(ends[index], position + step)
+    for (row, _), colour, height in zip(
+        rows, colours, _apart(ends, axes.get_ylim()[1]), strict=True
+    ):
         axes.annotate(
-            rows[index][0].short_name,
-            (average, position),
+            row.short_name,
+            (average, height),
             (8, 0),
             textcoords="offset points",
             va="center",
             fontsize=8.5,
-            color=colours[index],
+            color=colour,
             parse_math=False,
             annotation_clip=False,
         )
+
+
+def _apart(heights: Sequence[float], top: float) -> list[float]:
+    """The heights, moved so that they keep a distance and do not exceed ``top``, in their order."""
+    order = sorted(range(len(heights)), key=lambda number: heights[number])
+    moved, lowest, highest = list(heights), -top, top
+    for number in order:
+        moved[number] = lowest = max(heights[number], lowest + _NAME_STEP * top)
+    for number in reversed(order):
+        moved[number] = min(moved[number], highest)
+        highest = moved[number] - _NAME_STEP * top
+    return moved
 
 
 def _shots(result: ProbeResult) -> list[int]:

@@ -6,9 +6,10 @@ import csv
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from distinit.pipeline.reports.probe_picture import draw_probe
+from distinit.pipeline.reports.probe_picture import _apart, draw_probe
 from distinit.pipeline.reports.probe_tables import csv_table, markdown_page
 from distinit.schemas.probe import (
     GridPoint,
@@ -140,3 +141,11 @@ def test_a_probe_without_measured_rows_still_has_tables_and_a_picture() -> None:
     assert empty.table() == [["features"], ["inflated ImageNet"]]
     assert "no weights" in markdown_page(empty)
     assert draw_probe(empty).startswith(b"\x89PNG")
+
+
+def test_names_of_curves_keep_a_distance_and_their_order() -> None:
+    step = 0.062 * 100
+    assert _apart([10, 50, 90], 100) == [10, 50, 90]
+    assert _apart([50, 50, 49], 100) == pytest.approx([49 + step, 49 + 2 * step, 49])
+    crowded = _apart([99, 100, 98, 0], 100)
+    assert crowded == pytest.approx([100 - step, 100, 100 - 2 * step, 0])
