@@ -117,12 +117,15 @@ print(store.clip("b", range(12)).float().mean(dim=(1, 2, 3)).tolist())
 """
 
 
-def test_a_pickled_store_is_usable_in_another_process(store_root: Path, tmp_path: Path) -> None:
-    store = FrameStore.open(store_root)
+def test_a_pickled_store_is_usable_in_another_process_and_folder(
+    store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store_root.parent)
+    store = FrameStore.open(store_root.name)
     expected = read_means(store, "b")
     (tmp_path / "store.pickle").write_bytes(pickle.dumps(store))
     command = [sys.executable, "-c", UNPICKLE, str(tmp_path / "store.pickle")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     assert json.loads(done.stdout) == expected
 
 
