@@ -231,7 +231,14 @@ def _evaluator(
     if config.eval_every is None:
         return None
     videos = tuple(scored_videos(dataset, store))
-    return EpochEvaluator(config.eval_every, store, videos, _scoring(config), len(dataset.classes))
+    return EpochEvaluator(
+        config.eval_every,
+        store,
+        videos,
+        _scoring(config),
+        len(dataset.classes),
+        config.evaluation.average,
+    )
 
 
 def _scoring(config: FinetuneConfig) -> Scoring:

@@ -12,6 +12,7 @@ from distinit.pipeline.evaluation.scorer import Scorer, Scoring, plan_tasks
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import Collective
+from distinit.schemas.evaluation import Average
 from distinit.schemas.run import EvaluationResult
 
 __all__ = ["EpochEvaluator", "epoch_metrics"]
@@ -19,13 +20,14 @@ __all__ = ["EpochEvaluator", "epoch_metrics"]
 
 @dataclass(frozen=True, slots=True)
 class EpochEvaluator:
-    """See Evaluator. The scores of clips are averaged as mean of softmax, and are not stored."""
+    """See Evaluator. The scores of clips are not stored."""
 
     every: int
     store: FrameStore
     videos: tuple[ScoredVideo, ...]
     scoring: Scoring
     classes: int
+    average: Average = "softmax"
 
     def evaluate(
         self, student: Student, collective: Collective, device: torch.device
@@ -35,14 +37,14 @@ class EpochEvaluator:
         Each worker scores its share of the tasks, and their sums are exchanged.
         Raises ConfigError, FrameStoreError, ComputeError as ``score_student``.
         """
-        board = ScoreBoard([video.label for video in self.videos], self.classes)
+        board = ScoreBoard([video.label for video in self.videos], self.classes, self.average)
         failed = [video.path for video in self.videos if video.video_id is None]
         board.add_failed(len(failed), self.scoring.protocol)
         scorer = Scorer(student.eval(), self.store, self.scoring, device)
         tasks = plan_tasks(self.store, self.videos, self.scoring)
         for task in tasks[collective.rank :: collective.world_size]:
             for part in scorer.score(task):
-                scores_NC = clip_scores(part.logits_NC, "softmax")
+                scores_NC = clip_scores(part.logits_NC, self.average)
                 board.add(part.video_N, part.weight_N, scores_NC)
         if collective.world_size > 1:
             board.sum_over(collective, device)

@@ -88,9 +88,9 @@ class ScoreBoard:
         """Add what the other workers of a run have added, which must be clips of other videos.
 
         Failed videos are not exchanged: each worker adds all of them. ``device``: for the exchange.
-        Not for ``max``.
         """
-        columns = np.column_stack([self._total_VC, self._clips_V, self._correct_V])
+        own_VC = np.where(self._clips_V[:, None] > 0, self._total_VC, 0)
+        columns = np.column_stack([own_VC, self._clips_V, self._correct_V])
         tensor = torch.from_numpy(columns).to(device)
         collective.sum_(tensor)
         columns = tensor.cpu().numpy()

@@ -123,15 +123,16 @@ def test_averages_can_disagree() -> None:
     assert predicted == {"softmax": 1, "logits": 1, "max": 0}
 
 
-def test_boards_of_workers_add_up_to_one_board() -> None:
+@pytest.mark.parametrize("average", get_args(Average))
+def test_boards_of_workers_add_up_to_one_board(average: Average) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 6)
     videos = np.repeat(np.arange(6), 5)
-    scores = clip_scores(rng.normal(size=(30, 4)).astype(np.float32), "softmax")
+    scores = clip_scores(rng.normal(size=(30, 4)).astype(np.float32), average)
     weights = rng.integers(1, 3, 30)
 
     def board(of: set[int]) -> ScoreBoard:
-        made = ScoreBoard(labels.tolist(), 4)
+        made = ScoreBoard(labels.tolist(), 4, average)
         chosen = np.isin(videos, list(of))
         made.add(videos[chosen], weights[chosen], scores[chosen])
         made.add_failed(1, "vmz-3")
