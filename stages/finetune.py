@@ -284,7 +284,7 @@ def _evaluate(
         scoring,
         classes=len(dataset.classes),
         average=config.evaluation.average,
-        device=runtime.device,
+        device="auto" if runtime.workers else runtime.device,  # on Ray, as in training
         compute=ComputeConfig(
             workers=runtime.workers,
             gpus_per_worker=runtime.gpus_per_worker,
