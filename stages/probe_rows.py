@@ -135,7 +135,10 @@ def student_sources(config: ProbeConfig) -> list[StudentSource | ProbeRow]:
             if isinstance(inflated, ProbeRow)
             else source("inflated ImageNet", "inflated", inflated)
         )
-    sources += [source(name, "init", init) for name, init in inits.items()]
+    sources += [
+        source(name, "inflated" if init.kind == "inflated" else "init", init)
+        for name, init in inits.items()
+    ]
     _refuse_mixed_pixels([item for item in sources if isinstance(item, StudentSource)])
     return sources
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers.progress import RecordingProgress
-from helpers.students import TINY
+from helpers.students import TINY, save_distilled
 
 from distinit.cli import main
 from distinit.pipeline.evaluation.feature_files import read_features_record
@@ -18,6 +18,7 @@ from distinit.schemas.errors import CacheError, ConfigError, DistInitError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.probe import ProbeConfig, ProbeResult
+from distinit.schemas.training import FLOW_PIXELS
 from distinit.stages.extract import extract
 from distinit.stages.finetune import FinetuneResult
 from distinit.stages.probe import probe
@@ -155,6 +156,42 @@ def test_mistakes_are_found_before_any_work(
     with pytest.raises(error, match=message):
         probe(changed(config, out=str(out), **values))
     assert not out.exists()
+
+
+def test_an_inflated_file_takes_the_place_of_the_imagenet_row(
+    config: ProbeConfig, tmp_path: Path
+) -> None:
+    image = save_distilled(tmp_path / "image", student={"name": "tiny_r2d_9"}, frames=1)
+    name = f"inflated:{image / 'student.safetensors'}"
+    student, clip = {"name": "tiny_r3d_9"}, {"frames": 2, "crop": 32}
+    other = changed(config, inits=(name,), student=student, cache=None, clip=clip)
+    rows = probe(other).rows
+    assert [(row.name, row.kind) for row in rows] == [("random init", "random"), (name, "inflated")]
+    assert rows[0].sha256 != rows[1].sha256
+    assert rows[1].measures is not None
+    missing = probe(changed(other, inits=())).rows[1]
+    assert (missing.kind, missing.measures) == ("inflated", None)
+    assert "tiny_r2d_9 has no published weights" in missing.missing
+
+
+def test_students_of_flow_are_measured_on_flow(config: ProbeConfig, tmp_path: Path) -> None:
+    flow = save_distilled(tmp_path / "flow", student={"name": TINY.name, "in_channels": 2})
+    values = {"cache": None, "flow": str(tmp_path / "store"), "evaluation": {"protocol": "vmz-1"}}
+    result = probe(changed(config, inits=(f"distinit:{flow}",), **values))
+    random, _, distilled = result.rows
+    assert random.measures is not None
+    assert distilled.measures is not None
+    for folder in (Path(config.out) / "features").iterdir():
+        record = read_features_record(folder)
+        if record.init == distilled.name:
+            assert record.inputs.network.in_channels == 2
+            assert record.inputs.clip.mean == FLOW_PIXELS["mean"]
+            break
+    else:
+        pytest.fail("no features of the distilled student")
+    mixed = (f"distinit:{flow}", config.inits[0])
+    with pytest.raises(ConfigError, match="read different pixels"):
+        probe(changed(config, inits=mixed, **values))
 
 
 def test_a_cache_without_the_test_videos_is_refused(
