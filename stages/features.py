@@ -42,7 +42,7 @@ from distinit.schemas.training import FLOW_PIXELS, ClipConfig, StudentConfig
 
 __all__ = ["FeatureExport", "clip_of", "features"]
 
-_PART_VIDEOS = 256  # videos whose features are stored together, so that a killed export resumes
+_PART_VIDEOS = 64  # videos whose features are stored together, so that a killed export resumes
 _PART = "part-{identity}-{number:05}.safetensors"
 
 

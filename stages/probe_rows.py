@@ -147,7 +147,9 @@ def _inflated(network: StudentConfig) -> Init | ProbeRow:
     try:
         return resolve_init("inflated", network)
     except (ConfigError, WeightsError) as error:
-        return ProbeRow(name="inflated ImageNet", kind="inflated", missing=error.problem)
+        defined = isinstance(error, WeightsError)
+        missing = f"{error.problem}; {error.remedy}" if defined else error.problem
+        return ProbeRow(name="inflated ImageNet", kind="inflated", missing=missing)
 
 
 def _refuse_mixed_pixels(sources: list[StudentSource]) -> None:
