@@ -10,6 +10,7 @@ from matplotlib.text import Text
 __all__ = [
     "BODY",
     "GAIN",
+    "GRID",
     "INK",
     "LOSS",
     "MINUS",
@@ -20,6 +21,7 @@ __all__ = [
     "new_figure",
     "plain_axes",
     "plain_text",
+    "title",
 ]
 
 PAGE_INCHES = 7.0
@@ -27,7 +29,7 @@ PAGE_INCHES = 7.0
 BODY, SMALL = 8.5, 7.5
 """Font sizes, points."""
 
-INK, MUTED, PALE = "#1d2430", "#5c6675", "#d9dee6"
+INK, MUTED, PALE, GRID = "#1d2430", "#5c6675", "#d9dee6", "#e3e7ed"
 GAIN, LOSS = "#0072b2", "#d55e00"
 """Blue and vermilion of Okabe and Ito's palette."""
 
@@ -45,6 +47,11 @@ def new_figure(width_inches: float, height_inches: float, *, layout: bool = True
     )
     FigureCanvasAgg(figure)
     return figure
+
+
+def title(figure: Figure, *lines: str) -> None:
+    """Lines above everything, from the left edge of the figure."""
+    figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=BODY, color=INK)
 
 
 def plain_axes(axes: Axes) -> None:

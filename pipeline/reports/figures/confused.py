@@ -12,9 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from distinit.pipeline.reports.figures.canvas import (
-    BODY,
     GAIN,
-    INK,
+    GRID,
     LOSS,
     MINUS,
     MUTED,
@@ -23,6 +22,7 @@ from distinit.pipeline.reports.figures.canvas import (
     new_figure,
     plain_axes,
     plain_text,
+    title,
 )
 from distinit.pipeline.reports.rendering import short_label
 
@@ -31,8 +31,8 @@ __all__ = ["ConfusedPair", "Confusions", "changed_pairs", "confused_pairs", "dra
 Ints = NDArray[np.int64]
 
 _ROW_INCHES = 0.2
-_FRAME_INCHES = 0.95
-_LETTERS = 26
+_FRAME_INCHES = 1.1
+_LETTERS, _LABEL_LETTERS = 26, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def draw_confused(
         _draw_bars(axes, pairs, videos_C)
     else:
         _draw_changes(axes, pairs)
-    _describe(axes, run, base)
+    _describe(figure, run, base)
     short = [short_label(name, _LETTERS) for name in names]
     labels = [f"{short[pair.true]} → {short[pair.predicted]}" for pair in pairs]
     axes.set_yticks(range(len(pairs)), labels)
@@ -95,7 +95,6 @@ def draw_confused(
     plain_axes(axes)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", color="#e3e7ed", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("test videos (true class → predicted class)")
@@ -112,7 +111,7 @@ def _draw_bars(axes: Axes, pairs: Sequence[ConfusedPair], videos_C: Ints) -> Non
     for row, pair in enumerate(pairs):
         share = f"{100 * pair.videos / max(1, videos_C[pair.true]):.0f} %"
         _note(axes, pair.videos, row, f"{pair.videos} of {videos_C[pair.true]} ({share})")
-    axes.margins(x=0.22)
+    axes.margins(x=0.32)
 
 
 def _draw_changes(axes: Axes, pairs: Sequence[ConfusedPair]) -> None:
@@ -127,6 +126,7 @@ def _draw_changes(axes: Axes, pairs: Sequence[ConfusedPair]) -> None:
             )
         _note(axes, max(base, pair.videos), row, f"{pair.videos - base:+d}".replace("-", MINUS))
     axes.margins(x=0.1)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
 
 
 def _note(axes: Axes, x: float, row: int, text: str) -> None:
@@ -142,12 +142,14 @@ def _note(axes: Axes, x: float, row: int, text: str) -> None:
     )
 
 
-def _describe(axes: Axes, run: Confusions, base: Confusions | None) -> None:
-    label = short_label(run.label, 36)
-    title = f"{label}: most confused pairs of classes"
-    if base is not None:
-        title = (
-            f"{label} (filled) against {short_label(base.label, 36)} (open): confusions that "
-            "changed most\nblue: fewer, orange: more"
-        )
-    axes.set_title(title, loc="left", fontsize=BODY, color=INK)
+def _describe(figure: Figure, run: Confusions, base: Confusions | None) -> None:
+    label = short_label(run.label, _LABEL_LETTERS)
+    if base is None:
+        title(figure, f"{label}: most confused pairs of classes")
+        return
+    title(
+        figure,
+        "pairs of classes whose confusion changed most (blue: fewer, orange: more)",
+        f"open circles: {short_label(base.label, _LABEL_LETTERS)}",
+        f"filled circles: {label}",
+    )

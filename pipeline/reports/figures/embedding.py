@@ -46,7 +46,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _SHAPES = ("o", "^", "s", "D", "v", "P")
 _GREY = "#cdd3dc"
 _PANELS_PER_ROW = 3
-_TITLE_INCHES = 0.36
+_TITLE_INCHES, _GUTTER_INCHES = 0.42, 0.1
+_WIDEST_INCHES = 4.2
 _LEGEND_LINE_INCHES = 0.165
 _LEGEND_COLUMNS = 4
 _BLOCK = 1024
@@ -129,18 +130,20 @@ def draw_embedding(
 
     ``label_N``: class of each video, the same in all panels.
     """
-    columns = min(_PANELS_PER_ROW, math.ceil(len(panels) / math.ceil(len(panels) / 3)))
+    columns = math.ceil(len(panels) / math.ceil(len(panels) / _PANELS_PER_ROW))
     rows = math.ceil(len(panels) / columns)
-    lines = math.ceil((len(marked) + 1) / _LEGEND_COLUMNS)
-    side = PAGE_INCHES / columns if columns > 1 else 0.6 * PAGE_INCHES
-    width = PAGE_INCHES if columns > 1 else side
-    height = rows * (side + _TITLE_INCHES) + lines * _LEGEND_LINE_INCHES + 0.1
-    figure = new_figure(width, height)
-    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for axes, panel in zip(grid, panels, strict=False):
-        _draw_panel(axes, panel, label_N, marked)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
+    side = min(_WIDEST_INCHES, (PAGE_INCHES - _GUTTER_INCHES) / columns - _GUTTER_INCHES)
+    width = columns * (side + _GUTTER_INCHES) + _GUTTER_INCHES
+    legend = (math.ceil((len(marked) + 1) / _LEGEND_COLUMNS) + 0.5) * _LEGEND_LINE_INCHES
+    height = rows * (side + _TITLE_INCHES) + legend + 2 * _GUTTER_INCHES
+    # Placed here: a second pass of the constrained layout would move axes of equal sides.
+    figure = new_figure(width, height, layout=False)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        left = _GUTTER_INCHES + column * (side + _GUTTER_INCHES)
+        bottom = height - (row + 1) * (side + _TITLE_INCHES)
+        place = (left / width, bottom / height, side / width, side / height)
+        _draw_panel(figure.add_axes(place), panel, label_N, marked)
     _draw_legend(figure, names, marked, has_others=len(np.unique(label_N)) > len(marked))
     return plain_text(figure)
 
@@ -161,7 +164,6 @@ def _draw_panel(axes: Axes, panel: EmbeddingPanel, label_N: Ints, marked: Sequen
         axes.plot(x_N[own_N], y_N[own_N], shape, color=colour, markersize=size, mew=0)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_box_aspect(1)
     axes.spines[:].set_color(MUTED)
     axes.spines[:].set_linewidth(0.5)
     axes.set_title(
@@ -194,7 +196,7 @@ def _draw_legend(
     legend = figure.legend(
         handles,
         [str(number) for number in range(len(handles))],
-        loc="outside lower center",
+        loc="lower center",
         ncols=_LEGEND_COLUMNS,
         fontsize=SMALL,
         frameon=False,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from distinit.pipeline.reports.figures.canvas import (
     BODY,
     GAIN,
+    GRID,
     INK,
     LOSS,
     MUTED,
@@ -22,6 +23,7 @@ from distinit.pipeline.reports.figures.canvas import (
     new_figure,
     plain_axes,
     plain_text,
+    title,
 )
 from distinit.pipeline.reports.rendering import short_label
 
@@ -35,7 +37,8 @@ SHOWN_CLASSES = 30
 _WIDTH_INCHES = 0.75 * PAGE_INCHES
 _BAR_INCHES = 0.165
 _FRAME_INCHES = 1.1  # title and axis
-_LETTERS = 28
+_LETTERS, _LABEL_LETTERS = 28, 30
+_AXIS = "gain in top-1 accuracy (percentage points)"
 _ROWS_PER_COLUMN = 55
 _MOST_COLUMNS = 20  # of the figure with all classes; a PDF page is at most 200 inches wide
 
@@ -84,7 +87,8 @@ def draw_gain(gains: ClassGains) -> Figure:
         text = f"  … {hidden} more classes …"
         axes.text(0, half, text, ha="left", va="center", fontsize=SMALL, color=MUTED)
     _draw_bars(axes, gains, order, positions)
-    _describe(axes, gains)
+    axes.set_xlabel(_AXIS, fontsize=BODY, color=INK)
+    _describe(figure, gains)
     return plain_text(figure)
 
 
@@ -99,8 +103,8 @@ def draw_all_gains(gains: ClassGains) -> Figure:
         part = order[column * rows :][:rows]
         _draw_bars(axes, gains, part, np.arange(len(part), dtype=np.float64))
         axes.set_ylim(rows - 0.4, -0.6)
-        if column == 0:
-            _describe(axes, gains)
+    figure.supxlabel(_AXIS, fontsize=BODY, color=INK)
+    _describe(figure, gains)
     return plain_text(figure)
 
 
@@ -116,9 +120,8 @@ def _draw_bars(axes: Axes, gains: ClassGains, order: Ints, positions: NDArray[np
     plain_axes(axes)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", color="#e3e7ed", linewidth=0.6)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel("gain in top-1 accuracy (percentage points)")
 
 
 def _limits(gains: ClassGains) -> tuple[float, float]:
@@ -129,7 +132,7 @@ def _limits(gains: ClassGains) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _describe(axes: Axes, gains: ClassGains) -> None:
+def _describe(figure: Figure, gains: ClassGains) -> None:
     total = max(1, int(gains.videos_C.sum()))
     base, top1 = (100 * int(c.sum()) / total for c in (gains.base_correct_C, gains.correct_C))
     points = gains.points()[gains.order()]
@@ -137,11 +140,12 @@ def _describe(axes: Axes, gains: ClassGains) -> None:
     better = "1 class" if counts[0] == 1 else f"{counts[0]} classes"
     videos = gains.videos_C[gains.order()]
     low, high = int(videos.min(initial=total)), int(videos.max(initial=0))
-    axes.set_title(
-        f"{short_label(gains.label, 36)} against {short_label(gains.base_label, 36)}\n"
-        f"top-1 {top1:.1f} % against {base:.1f} %; {better} better, {counts[1]} worse\n"
+    label, base_label = (
+        short_label(name, _LABEL_LETTERS) for name in (gains.label, gains.base_label)
+    )
+    title(
+        figure,
+        f"{label} against {base_label}",
+        f"top-1 {top1:.1f} % against {base:.1f} %; {better} better, {counts[1]} worse",
         f"{low if low == high else f'{low} to {high}'} test videos per class",
-        loc="left",
-        fontsize=BODY,
-        color=INK,
     )

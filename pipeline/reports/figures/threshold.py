@@ -57,13 +57,14 @@ def draw_threshold(
 ) -> Figure:
     """Points with 95 % intervals (Wilson); a line connects the means at each threshold.
 
-    ``histogram``: of the entropies of the targets, from 0 to the highest possible one, where runs
-    without a filter are drawn. ``threshold_of_kept``: share of the frames -> threshold in nats that
+    ``histogram``: of the entropies of the targets. Runs without a filter are drawn at the end of
+    its last bin with frames. ``threshold_of_kept``: share of the frames -> threshold in nats that
     keeps it, for the axis at the top.
     """
     figure = new_figure(*_SIZE_INCHES)
     axes = figure.add_subplot()
-    highest_nats = histogram.edges_nats[-1]
+    filled = np.flatnonzero(histogram.frames)
+    highest_nats = histogram.edges_nats[int(filled[-1]) + 1 if len(filled) else -1]
     _draw_density(axes, histogram)
     _draw_points(axes, points, highest_nats)
     axes.set_xlim(0, 1.02 * highest_nats)
@@ -124,7 +125,7 @@ def _draw_points(axes: Axes, points: Sequence[ThresholdPoint], highest_nats: flo
 
 
 def _place(point: ThresholdPoint, highest_nats: float) -> float:
-    """A threshold above the highest possible entropy keeps as much as no filter."""
+    """A threshold above the highest entropy keeps as much as no filter."""
     if point.threshold_nats is None:
         return highest_nats
     return min(point.threshold_nats, highest_nats)
@@ -138,10 +139,13 @@ def _rank_among_equal(x_P: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mark_kept(axes: Axes, threshold_of_kept: Mapping[float, float], highest_nats: float) -> None:
-    """Label the axis at the top with shares of the frames, as far as they do not overlap."""
-    marks = [(nats, f"{100 * kept:.0f}") for kept, nats in sorted(threshold_of_kept.items())]
+    """Label the axis at the top with shares of the frames.
+
+    Where labels would overlap, the one that is nearer to 50 % is shown.
+    """
     shown = [(highest_nats, "100")]
-    for nats, label in marks:
+    for kept in sorted(threshold_of_kept, key=lambda kept: abs(kept - 0.5)):
+        nats, label = threshold_of_kept[kept], f"{100 * kept:.0f}"
         if all(abs(nats - other) >= _CLOSEST_LABELS * highest_nats for other, _ in shown):
             shown.append((nats, label))
     top = axes.secondary_xaxis("top")

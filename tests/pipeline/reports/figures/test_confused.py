@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 
 from distinit.pipeline.reports.figures.canvas import MINUS
@@ -35,21 +36,27 @@ def test_changed_pairs_go_from_the_largest_decrease_to_the_largest_increase() ->
 
 
 def test_bars_of_one_run() -> None:
-    (axes,) = draw_confused(NAMES, VIDEOS, BASE, None, 20).axes
+    figure = draw_confused(NAMES, VIDEOS, BASE, None, 20)
+    (axes,) = figure.axes
     assert [patch.get_width() for patch in axes.patches] == [7, 5, 4]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["run → walk", "walk → run", "jump → walk"]
     notes = [text.get_text() for text in axes.texts]
     assert notes == ["7 of 10 (70 %)", "5 of 10 (50 %)", "4 of 8 (50 %)"]
-    assert axes.get_title(loc="left") == "scratch: most confused pairs of classes"
+    assert figure.get_suptitle() == "scratch: most confused pairs of classes"
 
 
 def test_lines_between_two_runs() -> None:
-    (axes,) = draw_confused(NAMES, VIDEOS, OTHER, BASE, 20).axes
+    figure = draw_confused(NAMES, VIDEOS, OTHER, BASE, 20)
+    (axes,) = figure.axes
     drawn = [np.asarray(line.get_xdata()).ravel().tolist() for line in axes.lines]
     assert drawn == [[7, 2], [7], [2], [5, 4], [5], [4], [0, 2], [0], [2]]
     notes = [text.get_text() for text in axes.texts]
     assert notes == [f"{MINUS}5", f"{MINUS}1", "+2"]
+    assert figure.get_suptitle().splitlines()[1:] == [
+        "open circles: scratch",
+        "filled circles: distinit",
+    ]
 
 
 def test_a_run_without_a_confusion_can_be_drawn() -> None:
@@ -64,5 +71,6 @@ def test_any_names_can_be_drawn_twice_with_the_same_bytes() -> None:
         names = HOSTILE_NAMES[start : start + 3]
         run = Confusions(names[0], BASE.counts_CC)
         figures = [draw_confused(names, VIDEOS, run, base, 5) for base in (None, OTHER) * 2]
+        assert [cut_texts(figure) for figure in figures[:2]] == [[], []]
         assert figure_png(figures[0]) == figure_png(figures[2])
         assert figure_pdf(figures[1]) == figure_pdf(figures[3])

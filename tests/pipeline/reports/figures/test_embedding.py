@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 from matplotlib.colors import to_hex
 
@@ -97,5 +98,6 @@ def test_any_names_can_be_drawn_twice_with_the_same_bytes() -> None:
     marked = list(range(len(HOSTILE_NAMES)))
     panels = [EmbeddingPanel(name, PLACES, 0.5) for name in HOSTILE_NAMES[:4]]
     first, second = (draw_embedding(panels, labels, HOSTILE_NAMES, marked) for _ in range(2))
+    assert cut_texts(first) == []
     assert figure_png(first) == figure_png(second)
     assert figure_pdf(first) == figure_pdf(second)

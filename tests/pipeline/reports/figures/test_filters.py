@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 from matplotlib.figure import Figure
 
@@ -110,5 +111,6 @@ def test_many_panels_are_spread_over_balanced_rows() -> None:
 def test_any_labels_can_be_drawn_twice_with_the_same_bytes() -> None:
     panels = [FilterPanel(name, kernel(), kernel(steps=1)[:, :, 0]) for name in HOSTILE_NAMES]
     first, second = draw_filters(panels), draw_filters(panels)
+    assert cut_texts(first) == []
     assert figure_png(first) == figure_png(second)
     assert figure_pdf(first) == figure_pdf(second)
