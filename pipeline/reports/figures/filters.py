@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ _HIGHEST_INCHES = 6.0
 _PATCH_GAP, _BLOCK_GAP = 1, 4  # pixels; one weight is one pixel
 _MARGIN_INCHES, _GUTTER_INCHES = 0.05, 0.3
 _TITLE_INCHES, _AXIS_INCHES, _SUBTITLE_INCHES = 0.5, 0.42, 0.18
+_LINE_INCHES = 0.15  # of the title
 _PANELS_PER_ROW = 5
 _CHARACTER_INCHES = 0.076  # of the bold title font
 _NARROWEST_NUMBERED_INCHES = 0.15
@@ -85,19 +87,21 @@ def draw_filters(panels: Sequence[FilterPanel], filters: int = 32) -> Figure:
         None if panel.spatial_MIHW is None else _spatial_picture(panel.spatial_MIHW, filters, width)
         for panel in panels
     ]
+    titles = [_title(panel.label, width) for panel in panels]
+    title_inches = _TITLE_INCHES + _LINE_INCHES * max(title.count("\n") for title in titles)
     rows = [slice(start, start + columns) for start in range(0, len(panels), columns)]
     heights = [(_tallest(kernels[row]), _tallest(spatial[row])) for row in rows]
     total = sum(
-        _TITLE_INCHES + kernel + _AXIS_INCHES + (below and below + _SUBTITLE_INCHES)
+        title_inches + kernel + _AXIS_INCHES + (below and below + _SUBTITLE_INCHES)
         for kernel, below in heights
     )
     figure = new_figure(PAGE_INCHES, total + _MARGIN_INCHES, layout=False)
     top = total + _MARGIN_INCHES
     for row, (kernel_height, below_height) in zip(rows, heights, strict=True):
         left = _MARGIN_INCHES
-        below = top - _TITLE_INCHES - kernel_height - _AXIS_INCHES
+        below = top - title_inches - kernel_height - _AXIS_INCHES
         for panel, picture, bottom in zip(panels[row], kernels[row], spatial[row], strict=True):
-            axes = _show(figure, picture, left, top - _TITLE_INCHES)
+            axes = _show(figure, picture, left, top - title_inches)
             _describe_kernels(axes, panel, filters, width)
             if bottom is not None:
                 axes = _show(figure, bottom, left, below - _SUBTITLE_INCHES)
@@ -249,10 +253,18 @@ def _show(figure: Figure, picture: _Picture, left: float, top: float) -> Axes:
     return axes
 
 
+def _title(label: str, width_inches: float) -> str:
+    """The label in at most two lines, broken between words."""
+    letters = max(8, int(width_inches / _CHARACTER_INCHES))
+    lines = textwrap.wrap(short_label(label, 2 * letters), letters, break_long_words=False)
+    if len(lines) > 2:
+        lines = [lines[0], " ".join(lines[1:])]
+    return "\n".join(short_label(line, letters) for line in lines)
+
+
 def _describe_kernels(axes: Axes, panel: FilterPanel, filters: int, width: float) -> None:
     outputs, channels, steps, height, wide = panel.kernel_OITHW.shape
-    letters = max(8, int(width / _CHARACTER_INCHES))
-    title = short_label(panel.label, letters)
+    title = _title(panel.label, width)
     shown = f"{_of(filters, outputs)} filters {steps}x{height}x{wide}"
     changing = f"{100 * share_over_time(panel.kernel_OITHW):.0f} % varies over time"
     for text, above_points, size, colour, weight in (

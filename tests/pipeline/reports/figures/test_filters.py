@@ -108,6 +108,15 @@ def test_many_panels_are_spread_over_balanced_rows() -> None:
     assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == [4, 3]
 
 
+def test_long_labels_have_two_lines_in_narrow_panels() -> None:
+    label = "DistInit, one random frame, finetuned"
+    narrow = draw_filters([FilterPanel(label, kernel())] * 5)
+    assert texts(narrow)[0] == "DistInit, one\nrandom frame, …"
+    wide = draw_filters([FilterPanel(label, kernel())] * 2)
+    assert texts(wide)[0] == label
+    assert cut_texts(narrow) == cut_texts(wide) == []
+
+
 def test_any_labels_can_be_drawn_twice_with_the_same_bytes() -> None:
     panels = [FilterPanel(name, kernel(), kernel(steps=1)[:, :, 0]) for name in HOSTILE_NAMES]
     first, second = draw_filters(panels), draw_filters(panels)
