@@ -10,12 +10,18 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.reproduction.expand import Reproduction
 from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.schemas.errors import ConfigError, DistInitError
+from distinit.schemas.features import LabelledInput
 from distinit.schemas.figures import FigureResult
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.reproduce import TableConfig
 from distinit.schemas.reproduced import ReproducedTable
 from distinit.schemas.training import StudentConfig
-from distinit.stages.figures import filters_figure, gain_figure
+from distinit.stages.figures import (
+    embedding_figure,
+    filters_figure,
+    gain_figure,
+    threshold_figure,
+)
 
 __all__ = ["with_figure"]
 
@@ -33,17 +39,18 @@ def with_figure(
     if not shown:
         return table.model_copy(update={"figure_note": "No figure: no row has a result."})
     folder = reproduction.layout.out / "figures" / table.name
-    results = {label: _digest(reproduction, name) for label, name in shown.items()}
+    digests = {label: _digest(reproduction, name) for label, name in shown.items()}
+    results = json.dumps(digests).encode()
     record = folder / _ROWS_NAME
     picture = folder / f"{config.figure}.png"
-    if not (picture.is_file() and record.is_file() and json.loads(record.read_text()) == results):
+    if not (picture.is_file() and record.is_file() and record.read_bytes() == results):
         progress.message(f"drawing {table.name}")
         try:
-            picture = _draw(config, shown, reproduction, folder)
+            picture = _draw(config, shown, reproduction, folder, progress)
         except DistInitError as error:
             note = f"No figure: {error.problem}."
             return table.model_copy(update={"figure_note": note})
-        atomic_write_bytes(record, json.dumps(results).encode())
+        atomic_write_bytes(record, results)
     return table.model_copy(update={"figure": str(picture)})
 
 
@@ -52,19 +59,53 @@ def _digest(reproduction: Reproduction, finetuned: str) -> str:
 
 
 def _draw(
-    config: TableConfig, shown: Mapping[str, str], reproduction: Reproduction, folder: Path
+    config: TableConfig,
+    shown: Mapping[str, str],
+    reproduction: Reproduction,
+    folder: Path,
+    progress: Progress,
 ) -> Path:
     """Draw the figure; its PNG. ``shown``: label of a row -> its finetune step."""
     runs = {label: reproduction.layout.run(name) for label, name in shown.items()}
     if config.figure == "filters":
         result = _draw_filters(shown, reproduction, folder)
-    elif config.figure == "gain":
+    elif config.figure == "embedding":
+        first = _config_of(next(iter(shown.values())), reproduction)
+        videos = LabelledInput(
+            dataset=first.dataset,
+            frames=first.frames,
+            flow=first.flow,
+            evaluation=first.evaluation,
+            batch_size=first.runtime.batch_size,
+            device=first.runtime.device,
+        )
+        result = embedding_figure(runs, folder, videos=videos, progress=progress)
+    elif config.figure == "threshold":
+        result = _draw_threshold(config, shown, reproduction, folder)
+    else:
         if len(runs) != 2:
             raise ConfigError("a gain needs the results of both rows")
         result = gain_figure(runs, folder)
-    else:
-        raise ConfigError(f"the figure {config.figure} is not available yet")
     return next(Path(path) for path in result.files if path.endswith(".png"))
+
+
+def _draw_threshold(
+    config: TableConfig, shown: Mapping[str, str], reproduction: Reproduction, folder: Path
+) -> FigureResult:
+    """All rows have the same teacher."""
+    pairs = [
+        (Path(_config_of(name, reproduction).init.partition(":")[2]), reproduction.layout.run(name))
+        for name in shown.values()
+    ]
+    variant = config.cells[0].distill
+    teacher = variant.teachers[0] if variant is not None else None
+    return threshold_figure(reproduction.layout.cache, pairs, folder, teacher=teacher)
+
+
+def _config_of(finetuned: str, reproduction: Reproduction) -> FinetuneConfig:
+    config = reproduction.steps[finetuned].config
+    assert isinstance(config, FinetuneConfig)
+    return config
 
 
 def _draw_filters(
@@ -74,8 +115,7 @@ def _draw_filters(
     starts: dict[str, Path | str] = {}
     student: StudentConfig | None = None
     for label, name in shown.items():
-        config = reproduction.steps[name].config
-        assert isinstance(config, FinetuneConfig)
+        config = _config_of(name, reproduction)
         kind, _, path = config.init.partition(":")
         untrained = kind in ("scratch", "inflated")
         starts[label] = config.init if untrained else Path(path)

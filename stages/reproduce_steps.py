@@ -139,10 +139,11 @@ def _blocked(step: Step, missing: dict[Need, Found], outcome: Outcome) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One line about an error, with what was found."""
+    """One line about an error: what was found, and what to do."""
     if not isinstance(error, DistInitError):
         return f"{type(error).__name__}: {error}"
-    return error.problem if error.found is None else f"{error.problem}: {error.found}"
+    found = "" if error.found is None else f": {error.found}"
+    return f"{error.problem}{found}" + (f" (to do: {error.remedy})" if error.remedy else "")
 
 
 def _execute(step: Step, reproduction: Reproduction, progress: Progress, *, finished: bool) -> None:

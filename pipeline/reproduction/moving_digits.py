@@ -25,7 +25,7 @@ __all__ = ["has_moving_digits", "make_moving_digits"]
 _DIGITS = 2
 _FILMS_PER_CLASS = 3
 """One of them is for testing in each of the three splits."""
-_TEACHER_EPOCHS, _STILLS_PER_SCAN = 1, 1
+_TEACHER_EPOCHS, _STILLS_PER_SCAN = 1, 4
 
 
 def make_moving_digits(data: Path, progress: Progress) -> None:
