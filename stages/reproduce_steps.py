@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.reproduction.builder import teacher_needs
 from distinit.pipeline.reproduction.expand import Reproduction
 from distinit.pipeline.reproduction.finished import is_finished
 from distinit.pipeline.reproduction.inputs import Found, find_input, read_corpus_listing
@@ -118,8 +119,10 @@ def _missing_inputs(reproduction: Reproduction) -> dict[Need, Found]:
 def _with_present_teachers(
     reproduction: Reproduction, missing: dict[Need, Found]
 ) -> dict[str, Step]:
-    absent = {need.path for need in missing}
-    present = {r: t.weights not in absent for r, t in reproduction.teachers.items()}
+    present = {
+        role: missing.keys().isdisjoint(teacher_needs(role, source))
+        for role, source in reproduction.teachers.items()
+    }
     return reproduction.builder.with_teachers(present)
 
 

@@ -37,7 +37,9 @@ from distinit.schemas.reproduce import (
     Variant,
 )
 
-__all__ = ["StepBuilder"]
+__all__ = ["StepBuilder", "teacher_needs"]
+
+_PLUGIN = "plugin:"
 
 _SHORT_LOSS = {"cross_entropy": "ce", "mse": "mse"}
 _MSE_RATE = 0.1
@@ -112,7 +114,7 @@ class StepBuilder:
         config = EvaluateConfig(
             run=str(layout.run(finetuned)),
             frames=str(store(cell.dataset)),
-            student=student if student.startswith("plugin:") else None,
+            student=student if student.startswith(_PLUGIN) else None,
             evaluation=self._scale.protocols.dense,
             batch_size=run.runtime.batch_size,
             device=run.runtime.device,
@@ -197,7 +199,7 @@ class StepBuilder:
             values["optimizer.learning_rate"] = config.optimizer.learning_rate * _MSE_RATE
             config = configure(DistillConfig, self._scale.distill, values)
         after = self._flow() if config.student.in_channels == 2 else self._extract()
-        needs = [_weights_need(role, t) for role, t in sources.items() if t.weights is not None]
+        needs = [need for role, t in sources.items() for need in teacher_needs(role, t)]
         self._teachers.update(sources)
         self._add(Step(name, "distill", divided(config, parts), (after,), tuple(needs)))
         return name
@@ -333,9 +335,15 @@ class StepBuilder:
         self.steps.setdefault(step.name, step)
 
 
-def _weights_need(role: TeacherRole, source: TeacherSource) -> Need:
-    assert source.weights is not None
-    return Need(source.weights, "weights", f"teacher {role} ({source.name})")
+def teacher_needs(role: TeacherRole, source: TeacherSource) -> list[Need]:
+    """The module of a plugin and the weights of a teacher."""
+    what = f"teacher {role} ({source.name})"
+    needs = []
+    if source.name.startswith(_PLUGIN):
+        needs.append(Need(source.name.split(":")[1], "module", what))
+    if source.weights is not None:
+        needs.append(Need(source.weights, "weights", what))
+    return needs
 
 
 def _variant_name(variant: Variant) -> str:

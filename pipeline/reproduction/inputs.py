@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from distinit.pipeline.corpus.listing import find_videos
@@ -49,6 +50,8 @@ class CorpusListing:
 
 def find_input(need: Need, scale: ScaleConfig, data: Path) -> Found:
     """Look for one input below the folder ``data``."""
+    if need.kind == "module":
+        return Found() if _is_importable(need.path) else Found("no such module: set PYTHONPATH")
     path = data / need.path
     if need.kind in ("weights", "labels"):
         return Found() if path.is_file() else Found("no such file")
@@ -56,6 +59,13 @@ def find_input(need: Need, scale: ScaleConfig, data: Path) -> Found:
         return _find_corpus(scale.corpus, data)
     source = _dataset_of(need, scale.datasets)
     return _find_splits(path, source) if need.kind == "splits" else _find_dataset(source, data)
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def read_corpus_listing(file: Path, root: Path) -> CorpusListing:

@@ -25,10 +25,10 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A file or folder below the data folder."""
+    """A file or folder below the data folder, or a Python module (``path`` is its name)."""
 
     path: str
-    kind: Literal["corpus", "labels", "dataset", "splits", "weights"]
+    kind: Literal["corpus", "labels", "dataset", "splits", "weights", "module"]
     what: str
 
 

@@ -262,6 +262,13 @@ def test_paths_below_the_data_folder_are_needs() -> None:
     plan = expanded(CENTRE, scale=scale_with("paper"))
     needs = {need.path for step in plan.steps.values() for need in step.needs}
     assert needs == {"kinetics", "weights/resnet50-0676ba61.pth", "hmdb51", "splits/hmdb51"}
+    places = {"init": "distinit", "distill": {"teachers": ["places"]}}
+    small = expanded(places, scale=scale_with("small"))
+    (distilled,) = (step for step in small.steps.values() if step.kind == "distill")
+    assert [(need.kind, need.path) for need in distilled.needs] == [
+        ("module", "places_squeezenet"),
+        ("weights", "weights/squeezenet_bn_places365_bgr255.pth"),
+    ]
     extract = plan.steps["extract"].config
     assert isinstance(extract, ExtractConfig)
     assert Path(extract.videos) == Path("out/corpus.txt")

@@ -42,6 +42,19 @@ def test_an_empty_folder_has_nothing(tmp_path: Path) -> None:
     assert find_input(weights, PAPER, tmp_path) == Found()
 
 
+def test_the_module_of_a_plugin_must_be_importable(tmp_path: Path) -> None:
+    found = [
+        find_input(Need(name, "module", "a teacher"), PAPER, tmp_path)
+        for name in (
+            "distinit.pipeline.demo.digit_teacher",
+            "nowhere_to_be_found",
+            "nowhere.at.all",
+        )
+    ]
+    missing = Found("no such module: set PYTHONPATH")
+    assert found == [Found(), missing, missing]
+
+
 def test_videos_that_the_lists_name_must_all_exist(tmp_path: Path) -> None:
     write_lists(tmp_path)
     for name in ("run/run_a", "run/run_b", "sit/sit_b"):
