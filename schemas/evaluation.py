@@ -29,8 +29,8 @@ class ScoresRecord(Record):
 
     format: Literal["distinit-scores"] = "distinit-scores"
     format_version: int = 1
-    protocol: str = Field(pattern=f"^({PROTOCOL.pattern})$")
-    classes: int = Field(ge=1)
+    protocol: str = Field(pattern=f"^({PROTOCOL.pattern})$", description="clips that were scored")
+    classes: int = Field(ge=1, description="length of the logits of a clip")
     precision: Precision = Field(description="precision of the forward pass")
     clip_frames: int = Field(ge=1, description="frames of a clip")
     crop: int = Field(ge=1, description="height and width of a crop, pixels")

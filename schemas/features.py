@@ -70,9 +70,9 @@ class FeaturesConfig(LabelledInput):
 class FeatureInputs(Record):
     """Everything that decides the values of the features. Equal inputs give equal features."""
 
-    network: StudentConfig
+    network: StudentConfig = Field(description="network that computes the features")
     weights_sha256: Sha256 = Field(description="over all tensors of the backbone")
-    clip: ClipConfig
+    clip: ClipConfig = Field(description="size and normalisation of the clips")
     protocol: str = Field(description="clips of a video, whose features are averaged")
     dataset_digest: Sha256 = Field(description="over classes, labels, subsets and video bytes")
     rows_sha256: Sha256 = Field(
@@ -91,25 +91,25 @@ class FeaturesRecord(Record):
     format: Literal["distinit-features"] = "distinit-features"
     format_version: int = 1
     init: Name = Field(description="what the features are of, as it was requested")
-    inputs: FeatureInputs
+    inputs: FeatureInputs = Field(description="what the features were computed from")
     identity: Sha256 = Field(description="sha256 of ``inputs``")
-    feature_dim: int = Field(ge=1)
+    feature_dim: int = Field(ge=1, description="length of a feature")
     videos: int = Field(ge=1, description="rows of the files")
     classes: tuple[str, ...] = Field(max_length=MAX_LABELS, description="label names by index")
     undecodable: tuple[str, ...] = Field(
         description="paths of the videos that could not be decoded and have no features"
     )
     device: str = Field(description="device that ran the network")
-    software: dict[str, str]
-    files: dict[str, FileEntry]
+    software: dict[str, str] = Field(description="package -> version")
+    files: dict[str, FileEntry] = Field(description="file name -> size and sha256")
 
 
 class FeaturesResult(Record):
     """The files of an export."""
 
-    out: str
-    files: tuple[str, ...]
-    record: FeaturesRecord
+    out: str = Field(description="folder of the files")
+    files: tuple[str, ...] = Field(description="paths of the files")
+    record: FeaturesRecord = Field(description="content of ``features.json``")
 
     def summary(self) -> str:
         """What was exported, and where to."""

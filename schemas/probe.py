@@ -102,8 +102,10 @@ class ProbeConfig(LabelledInput):
 class Score(Record):
     """An accuracy over the test videos, in percent."""
 
-    top1: float = Field(ge=0, le=100)
-    interval: tuple[float, float] = Field(description="95 % interval over test videos (Wilson)")
+    top1: float = Field(ge=0, le=100, description="percent")
+    interval: tuple[float, float] = Field(
+        description="95 % interval over the test videos (Wilson), percent"
+    )
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -115,16 +117,18 @@ class KnnScore(Score):
 
     k: int = Field(description="as configured")
     used_k: int = Field(description="k, or the number of training videos if that is smaller")
-    temperature: float
+    temperature: float = Field(description="T: a vote weighs exp(similarity / T)")
 
 
 class GridPoint(Record):
     """One linear classifier of the grid, trained without the held-out videos."""
 
-    learning_rate: float
-    weight_decay: float
+    learning_rate: float = Field(description="at the start of the cosine schedule")
+    weight_decay: float = Field(description="of the weights; biases are not decayed")
     held_out_top1: float | None = Field(description="percent; None: no video is held out")
-    held_out_loss_nats: float | None
+    held_out_loss_nats: float | None = Field(
+        description="mean cross entropy of the held-out videos; None: no video is held out"
+    )
     test_top1: float = Field(description="percent; plays no part in the choice")
 
 
@@ -144,15 +148,20 @@ class LowShotScore(Record):
 class Measures(Record):
     """Everything that is measured on one set of features."""
 
-    knn: tuple[KnnScore, ...]
+    knn: tuple[KnnScore, ...] = Field(description="one score per k and temperature")
     retrieval: dict[str, float] = Field(
-        description="k -> test videos of whose k nearest training videos one has their class (%)"
+        description="k -> test videos that share their class with at least one of their k nearest "
+        "training videos, percent"
     )
     linear: Score = Field(description="linear classifier of all training videos")
     learning_rate: float = Field(description="chosen on held-out training videos")
     weight_decay: float = Field(description="chosen on held-out training videos")
-    low_shot: tuple[LowShotScore, ...]
-    grid: tuple[GridPoint, ...]
+    low_shot: tuple[LowShotScore, ...] = Field(
+        description="one score per number of videos per class; the last one is of all videos"
+    )
+    grid: tuple[GridPoint, ...] = Field(
+        description="one classifier per pair of learning rate and weight decay"
+    )
 
     def cells(self) -> list[str]:
         """The cells of a table; see ``ProbeResult.table``."""
@@ -164,20 +173,22 @@ class Measures(Record):
 class ProbeRow(Record):
     """One init, or one teacher."""
 
-    name: str
-    kind: Literal["random", "inflated", "init", "teacher"]
+    name: str = Field(description="of the init as it was given, or of the teacher")
+    kind: Literal["random", "inflated", "init", "teacher"] = Field(
+        description="random weights, inflated image network, other init, or teacher"
+    )
     features: str = Field("", description="what the features are")
-    feature_dim: int = 0
+    feature_dim: int = Field(0, description="length of a feature")
     sha256: str = Field("", description="of the weights, or the fingerprint of the teacher")
     absent_videos: int = Field(
         0, description="videos without features of this row; for testing they count as wrong"
     )
     missing: str = Field("", description="why there are no measures")
-    measures: Measures | None = None
+    measures: Measures | None = Field(None, description="None: see ``missing``")
 
     @property
     def short_name(self) -> str:
-        """The name on one line. Of a long one only the start, or of an init's path the end."""
+        """The name on one line. Long inits lose their start, other long names their end."""
         name = one_line(self.name)
         if len(name) <= _MAX_NAME:
             return name
@@ -189,9 +200,9 @@ class ProbeResult(Record):
     """``probe.json``: all rows, in the order of the tables."""
 
     dataset: str = Field(description="kind of the split lists")
-    dataset_digest: str
-    protocol: str
-    classes: int
+    dataset_digest: str = Field(description="sha256 over classes, labels, subsets and video bytes")
+    protocol: str = Field(description="clips of a video, whose features were averaged")
+    classes: int = Field(description="number of classes")
     train_videos: int = Field(description="that could be decoded")
     test_videos: int = Field(description="including those that could not be decoded")
     undecodable: tuple[str, ...] = Field(description="paths; those for testing count as wrong")
@@ -200,8 +211,8 @@ class ProbeResult(Record):
     short_classes: dict[str, tuple[str, ...]] = Field(
         description="shots -> classes that have fewer training videos: all of theirs are used"
     )
-    rows: tuple[ProbeRow, ...]
-    files: dict[str, str] = Field(description="tables and picture")
+    rows: tuple[ProbeRow, ...] = Field(description="inits, then teachers")
+    files: dict[str, str] = Field(description="table, page and picture -> path")
 
     def notes(self) -> list[str]:
         """What a reader of the table has to know."""
@@ -268,7 +279,7 @@ class ProbeResult(Record):
         knn = measured[0].knn[0]
         few = [score for score in measured[0].low_shot if score.shots is not None]
         head = ["features", f"kNN {knn.k}", *(f"R@{k}" for k in measured[0].retrieval)]
-        head += [f"{score.shots} a class" for score in few] + ["linear, all"]
+        head += [f"{score.shots} per class" for score in few] + ["linear, all"]
         empty = ["-"] * (len(head) - 1)
         return [
             head,

@@ -85,7 +85,7 @@ class Cell(Record):
     all_splits: bool = Field(False, description="mean over all official splits of the dataset")
     protocol: Protocol = Field("standard", description="evaluation: standard or dense clips")
     main: bool = Field(False, description="trained with the scale's main_seeds")
-    paper: PaperResult = Field(default_factory=PaperResult, description="the paper's figures")
+    paper: PaperResult = Field(default_factory=PaperResult, description="the paper's results")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -114,9 +114,9 @@ class TableConfig(Record):
 
 
 class Absent(Record):
-    """What a scale does not have; rows that need it say so."""
+    """Something that a scale does not have. Rows that need it give this reason."""
 
-    absent: str = Field(min_length=1, max_length=200, description="why")
+    absent: str = Field(min_length=1, max_length=200, description="the reason")
 
 
 class CorpusSource(Record):
@@ -183,17 +183,17 @@ class Protocols(Record):
 
 
 class ScaleConfig(Record):
-    """How a scale realises the cells. Its settings are those of the stages' own configurations."""
+    """What a scale runs for the cells. Settings are those of the stages' own configurations."""
 
     name: str = Field(pattern=_NAME, description="smoke, small, paper, or a name of your own")
     title: str = Field(description="how our rows are marked")
     comparable: bool = Field(
-        False, description="whether our figures may be compared with the paper's"
+        False, description="whether our results may be compared with the paper's"
     )
     make_data: Literal["moving_digits"] | None = Field(
         None, description="data that the command makes itself; None: --data must have it"
     )
-    corpus: CorpusSource
+    corpus: CorpusSource = Field(description="unlabelled videos to distil from")
     datasets: dict[DatasetName, DatasetSource | Absent] = Field(description="labelled datasets")
     teachers: dict[TeacherRole, TeacherSource | Absent] = Field(description="image networks")
     inflation: dict[TeacherRole, ImageNetwork | Absent] = Field(

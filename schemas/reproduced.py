@@ -11,10 +11,12 @@ __all__ = ["Measured", "OurResult", "ReproducedRow", "ReproducedTable"]
 
 
 class Measured(Record):
-    """A mean over seeds, percent, and the standard deviation of the seeds (None of one seed)."""
+    """A metric over the seeds of a row."""
 
-    mean: float
-    sd: float | None = None
+    mean: float = Field(description="mean over the seeds, percent")
+    sd: float | None = Field(
+        None, description="standard deviation over the seeds (n - 1), percent; None: one seed"
+    )
 
 
 class OurResult(Record):
@@ -24,11 +26,11 @@ class OurResult(Record):
     top1: Measured = Field(description="top-1 of means per video")
     top5: Measured = Field(description="top-5 of means per video")
     top1_interval: tuple[float, float] | None = Field(
-        description="95 % interval over the test videos (Wilson), percent; of one seed only"
+        description="95 % interval over the test videos (Wilson), percent; None: several seeds"
     )
     chance: float = Field(description="top-1 of guessing, percent")
-    seeds: tuple[int, ...]
-    splits: tuple[int, ...]
+    seeds: tuple[int, ...] = Field(description="seeds of the finished runs")
+    splits: tuple[int, ...] = Field(description="official splits of each seed")
     learning_rate: float | None = Field(
         None, description="the best finetune learning rate of a sweep, on the test videos"
     )
@@ -40,11 +42,11 @@ class OurResult(Record):
 class ReproducedRow(Record):
     """A row: the paper's result, and ours or the reason why there is none."""
 
-    label: str
+    label: str = Field(description="name of the row")
     paper_data: str = Field(description="dataset and splits of the paper")
-    paper: PaperResult
+    paper: PaperResult = Field(description="what the paper prints")
     our_data: str = Field(description="dataset and splits of our runs; empty without them")
-    ours: OurResult | None
+    ours: OurResult | None = Field(description="None: see ``note``")
     note: str = Field(description="why there is no result, or what is special about it")
     shown: str | None = Field(None, description="name of the run that figures show")
 
@@ -52,8 +54,8 @@ class ReproducedRow(Record):
 class ReproducedTable(Record):
     """A table or figure of the paper."""
 
-    name: str
-    title: str
-    rows: tuple[ReproducedRow, ...]
+    name: str = Field(description="table1 .. table6, fig3 .. fig7")
+    title: str = Field(description="what it compares")
+    rows: tuple[ReproducedRow, ...] = Field(description="rows, in the paper's order")
     figure: str | None = Field(None, description="path of the figure (PNG), if it was drawn")
     figure_note: str = Field("", description="why a figure was not drawn")

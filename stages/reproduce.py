@@ -41,8 +41,8 @@ class ReproduceResult(Record):
 
     page: str = Field(description="path of the HTML page; the tables are next to it")
     caption: str = Field(description="what our results are")
-    machine: str
-    tables: tuple[ReproducedTable, ...]
+    machine: str = Field(description="CPU cores and GPUs of this machine")
+    tables: tuple[ReproducedTable, ...] = Field(description="the requested tables, with our rows")
     failed: dict[str, str] = Field(description="step -> error")
     blocked: dict[str, str] = Field(
         description="step -> the input or earlier step that it needs and that is missing"

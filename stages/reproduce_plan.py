@@ -28,16 +28,16 @@ _LONG_RATE = "give --clips-per-second, clips of 8 frames that your machine train
 class RunCount(Record):
     """Number of runs of one kind."""
 
-    to_do: int
-    finished: int
+    to_do: int = Field(description="not finished")
+    finished: int = Field(description="with a result on disk")
 
 
 class InputState(Record):
     """An input below the data folder."""
 
-    path: str
-    what: str
-    usable: bool
+    path: str = Field(description="relative to the data folder")
+    what: str = Field(description="what it holds")
+    usable: bool = Field(description="whether it is there and can be used")
     found: str = Field(description="what is there, or why it cannot be used")
     needed_by: int = Field(description="runs that need it and are not finished")
 
@@ -45,18 +45,18 @@ class InputState(Record):
 class AbsentRow(Record):
     """A row that the scale cannot have."""
 
-    table: str
-    row: str
-    why: str
+    table: str = Field(description="name of the table")
+    row: str = Field(description="label of the row")
+    why: str = Field(description="what the scale does not have")
 
 
 class ReproducePlan(Record):
     """The work of a reproduction."""
 
-    scale: str
-    tables: tuple[str, ...]
-    data: str
-    out: str
+    scale: str = Field(description="title of the scale")
+    tables: tuple[str, ...] = Field(description="names of the tables")
+    data: str = Field(description="folder with videos, lists and weights")
+    out: str = Field(description="folder of caches, stores, runs and results")
     runs: dict[str, RunCount] = Field(description="kind of run -> how many")
     clips: int | None = Field(description="training clips to do; None: depends on the videos")
     frames: int | None = Field(description="training frames to do: clips x frames per clip")
@@ -66,7 +66,7 @@ class ReproducePlan(Record):
         description="hours of training to do, without extraction and evaluation"
     )
     bytes: dict[str, int | None] = Field(description="what -> bytes on disk; None: not known")
-    inputs: tuple[InputState, ...]
+    inputs: tuple[InputState, ...] = Field(description="files and folders that are read")
     absent: tuple[AbsentRow, ...] = Field(description="rows that are not possible at this scale")
     steps: dict[str, bool] = Field(description="every step in order -> whether it is finished")
 

@@ -77,7 +77,7 @@ WHOLE = result(RANDOM, MISSING, HOSTILE, TEACHER)
 
 def test_the_table_shows_intervals_and_deviations() -> None:
     head, random, missing, hostile, _ = WHOLE.table()
-    assert head == ["features", "kNN 20", "R@1", "R@5", "1 a class", "linear, all"]
+    assert head == ["features", "kNN 20", "R@1", "R@5", "1 per class", "linear, all"]
     assert random == ["random init", "20.0 [16-24]", "20.0", "40.0", "10.0 ±1.2", "25.0 [21-29]"]
     assert missing == ["inflated ImageNet", "-", "-", "-", "-", "-"]
     assert hostile[0] == "..." + HOSTILE.name[-25:]
