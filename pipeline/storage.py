@@ -40,6 +40,7 @@ __all__ = [
     "safe_join",
     "sha256_file",
     "storage_errors",
+    "write_text",
 ]
 
 PARTIAL_SUFFIX = ".partial"
@@ -154,6 +155,13 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees either the old bytes or the new ones."""
     with atomic_path(path) as partial:
         partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, unless it has this content already. Raises StorageError."""
+    data = text.encode()
+    if not (path.is_file() and path.read_bytes() == data):
+        atomic_write_bytes(path, data)
 
 
 def open_for_writing(path: Path, flags: int = 0) -> int:

@@ -22,7 +22,7 @@ from distinit.pipeline.reproduction.formats import (
 from distinit.pipeline.reproduction.layout import Layout
 from distinit.pipeline.reproduction.page import reproduction_page
 from distinit.pipeline.reproduction.results import reproduced_row
-from distinit.pipeline.storage import atomic_write_bytes, storage_errors
+from distinit.pipeline.storage import storage_errors, write_text
 from distinit.schemas.base import Record
 from distinit.schemas.reproduce import ReproduceConfig, ScaleConfig
 from distinit.schemas.reproduced import ReproducedTable
@@ -168,9 +168,9 @@ def _write_results(result: ReproduceResult, reproduction: Reproduction) -> None:
         chance = {f"{row.ours.chance:.1f}" for row in table.rows if row.ours is not None}
         text = f"{caption} Chance: {', '.join(sorted(chance))}." if chance else caption
         folder = out / "tables"
-        _write(folder / f"{table.name}.md", markdown_table(table, text))
-        _write(folder / f"{table.name}.tex", latex_table(table, text))
-        _write(folder / f"{table.name}.csv", csv_table(table, scale.title))
+        write_text(folder / f"{table.name}.md", markdown_table(table, text))
+        write_text(folder / f"{table.name}.tex", latex_table(table, text))
+        write_text(folder / f"{table.name}.csv", csv_table(table, scale.title))
     facts = {
         "scale": scale.title,
         "machine": result.machine,
@@ -179,17 +179,7 @@ def _write_results(result: ReproduceResult, reproduction: Reproduction) -> None:
     }
     problems = {**result.failed, **result.blocked}
     title = f"DistInit, reproduced: {scale.title}"
-    _write(Path(result.page), reproduction_page(title, caption, facts, result.tables, problems))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text file, unless it has this content already."""
-    data = text.encode()
-    if path.is_file() and path.read_bytes() == data:
-        return
-    with storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, data)
+    write_text(Path(result.page), reproduction_page(title, caption, facts, result.tables, problems))
 
 
 def _table_lines(table: ReproducedTable) -> list[str]:

@@ -70,7 +70,7 @@ def _draw(
     if config.figure == "filters":
         result = _draw_filters(shown, reproduction, folder)
     elif config.figure == "embedding":
-        first = _config_of(next(iter(shown.values())), reproduction)
+        first = reproduction.steps[next(iter(shown.values()))].finetune_config
         videos = LabelledInput(
             dataset=first.dataset,
             frames=first.frames,
@@ -94,18 +94,12 @@ def _draw_threshold(
 ) -> FigureResult:
     """All rows have the same teacher."""
     pairs = [
-        (Path(_config_of(name, reproduction).init.partition(":")[2]), reproduction.layout.run(name))
+        (_start_of(reproduction.steps[name].finetune_config), reproduction.layout.run(name))
         for name in shown.values()
     ]
     variant = config.cells[0].distill
     teacher = variant.teachers[0] if variant is not None else None
     return threshold_figure(reproduction.layout.cache, pairs, folder, teacher=teacher)
-
-
-def _config_of(finetuned: str, reproduction: Reproduction) -> FinetuneConfig:
-    config = reproduction.steps[finetuned].config
-    assert isinstance(config, FinetuneConfig)
-    return config
 
 
 def _draw_filters(
@@ -115,9 +109,13 @@ def _draw_filters(
     starts: dict[str, Path | str] = {}
     student: StudentConfig | None = None
     for label, name in shown.items():
-        config = _config_of(name, reproduction)
-        kind, _, path = config.init.partition(":")
-        untrained = kind in ("scratch", "inflated")
-        starts[label] = config.init if untrained else Path(path)
+        config = reproduction.steps[name].finetune_config
+        untrained = config.init.partition(":")[0] in ("scratch", "inflated")
+        starts[label] = config.init if untrained else _start_of(config)
         student = config.student if untrained else student
     return filters_figure(starts, folder, student=student)
+
+
+def _start_of(config: FinetuneConfig) -> Path:
+    """The run or student that finetuning starts from, of an init ``KIND:PATH``."""
+    return Path(config.init.partition(":")[2])

@@ -12,7 +12,7 @@ from distinit.pipeline.reproduction.estimate import (
 )
 from distinit.pipeline.reproduction.expand import Reproduction
 from distinit.pipeline.reproduction.finished import is_finished
-from distinit.pipeline.reproduction.inputs import Found, find_input
+from distinit.pipeline.reproduction.inputs import Found, find_inputs
 from distinit.pipeline.reproduction.space import HOW, disk_space
 from distinit.pipeline.reproduction.step import Need, Step
 from distinit.schemas.base import Record
@@ -141,7 +141,7 @@ def plan_reproduction(
     steps = reproduction.steps
     done = {name: is_finished(step) for name, step in steps.items()}
     to_do = [step for name, step in steps.items() if not done[name]]
-    found = _find_inputs(reproduction)
+    found = find_inputs(reproduction)
     frames = training_frames(to_do)
     speed, speed_from = _speed(steps, done, clips_per_second)
     finished = {name for name, is_done in done.items() if is_done}
@@ -182,14 +182,6 @@ def _speed(
         return clips_per_second * _CLIP_FRAMES, "--clips-per-second"
     measured = measured_frames_per_second(step for name, step in steps.items() if done[name])
     return measured, "" if measured is None else "median of the finished runs"
-
-
-def _find_inputs(reproduction: Reproduction) -> dict[Need, Found]:
-    scale, data = reproduction.scale, reproduction.layout.data
-    if scale.make_data is not None:
-        return {}
-    needs = dict.fromkeys(need for step in reproduction.steps.values() for need in step.needs)
-    return {need: find_input(need, scale, data) for need in needs}
 
 
 def _states(

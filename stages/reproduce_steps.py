@@ -12,10 +12,10 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.reproduction.builder import teacher_needs
 from distinit.pipeline.reproduction.expand import Reproduction
 from distinit.pipeline.reproduction.finished import is_finished
-from distinit.pipeline.reproduction.inputs import Found, find_input, read_corpus_listing
+from distinit.pipeline.reproduction.inputs import Found, find_inputs, read_corpus_listing
 from distinit.pipeline.reproduction.moving_digits import make_moving_digits
 from distinit.pipeline.reproduction.step import Need, Step
-from distinit.pipeline.storage import atomic_write_bytes
+from distinit.pipeline.storage import write_text
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ComputeError, DistInitError
 from distinit.schemas.extract import ExtractConfig
@@ -108,11 +108,7 @@ def _attempt(
 
 
 def _missing_inputs(reproduction: Reproduction) -> dict[Need, Found]:
-    scale, data = reproduction.scale, reproduction.layout.data
-    if scale.make_data is not None:
-        return {}
-    needs = dict.fromkeys(need for step in reproduction.steps.values() for need in step.needs)
-    found = {need: find_input(need, scale, data) for need in needs}
+    found = find_inputs(reproduction)
     return {need: result for need, result in found.items() if result.problem}
 
 
@@ -171,8 +167,9 @@ def _execute(step: Step, reproduction: Reproduction, progress: Progress, *, fini
 
 
 def _extract(config: ExtractConfig, reproduction: Reproduction, progress: Progress) -> None:
-    if config.videos == str(reproduction.layout.corpus_list):
-        _write_corpus_list(reproduction, progress)
+    listing = reproduction.scale.corpus.listing
+    if listing is not None and config.videos == str(reproduction.layout.corpus_list):
+        _write_corpus_list(listing, reproduction, progress)
     result = extract(config, progress=progress)
     if not result.complete:
         raise ComputeError(
@@ -182,27 +179,20 @@ def _extract(config: ExtractConfig, reproduction: Reproduction, progress: Progre
         )
 
 
-def _write_corpus_list(reproduction: Reproduction, progress: Progress) -> None:
+def _write_corpus_list(name: str, reproduction: Reproduction, progress: Progress) -> None:
     """Write the listed videos that exist, and their labels with some held out for testing."""
     layout, corpus = reproduction.layout, reproduction.scale.corpus
-    assert corpus.listing is not None
     root = layout.data / corpus.root
-    listing = read_corpus_listing(layout.data / corpus.listing, root)
+    listing = read_corpus_listing(layout.data / name, root)
     if listing.missing:
         absent = counted(len(listing.missing), "listed video")
         progress.message(f"{corpus.title}: {absent} missing and left out")
     paths = [str((root / path).resolve()) for path, _ in listing.present]
-    _write(layout.corpus_list, "".join(f"{path}\n" for path in paths))
+    write_text(layout.corpus_list, "".join(f"{path}\n" for path in paths))
     text, seen = io.StringIO(), dict[str, int]()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
     for path, label in listing.present:
         number = seen[label] = seen.get(label, -1) + 1
         writer.writerow((path, label, "train" if number % _HELD_OUT else "test"))
-    _write(layout.corpus_labels, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    data = text.encode()
-    if not (path.is_file() and path.read_bytes() == data):
-        atomic_write_bytes(path, data)
+    write_text(layout.corpus_labels, text.getvalue())

@@ -28,7 +28,6 @@ from distinit.schemas.reproduce import (
     Cell,
     DatasetName,
     DatasetSource,
-    ImageNetwork,
     MakeDataConfig,
     ScaleConfig,
     StudentRole,
@@ -104,8 +103,7 @@ class StepBuilder:
 
     def evaluated(self, cell: Cell, finetuned: str) -> str:
         """Add the dense evaluation of a finetune run; its name."""
-        run = self.steps[finetuned].config
-        assert isinstance(run, FinetuneConfig)
+        run = self.steps[finetuned].finetune_config
         layout, flow = self._layout, cell.input == "flow"
         store = layout.labelled_flow if flow else layout.labelled_frames
         student = self._student(cell.student)
@@ -141,8 +139,7 @@ class StepBuilder:
     def _init(self, cell: Cell, seed: int) -> tuple[str, str, tuple[str, ...], tuple[Need, ...]]:
         """(name of the start, value of ``init``, steps before, needs)."""
         suffix = _suffix(cell)
-        if cell.init == "distinit":
-            assert cell.distill is not None
+        if cell.distill is not None:
             run = self._distilled(cell, cell.distill, seed)
             stem = run.removeprefix("distill-").removesuffix(f"-s{seed}")
             return stem, f"distinit:{self._layout.run(run)}", (run,), ()
@@ -151,12 +148,10 @@ class StepBuilder:
             file = self._layout.run(run) / "student.safetensors"
             return f"{cell.student}-supervised{suffix}", f"file:{file}", (run,), ()
         self._student(cell.student)
-        if cell.init == "scratch":
+        if cell.inflate is None:
             return f"{cell.student}-scratch{suffix}", "scratch", (), ()
-        assert cell.inflate is not None
         start = f"{cell.student}-inflated-{cell.inflate}{suffix}"
         source = present(self._scale.inflation.get(cell.inflate), f"2D network {cell.inflate}")
-        assert isinstance(source, ImageNetwork)
         if source.weights is None:
             run = self._distilled_image(cell.inflate, str(source.student), seed)
             file = self._layout.run(run) / "student.safetensors"
@@ -206,10 +201,10 @@ class StepBuilder:
 
     def _pretrained(self, cell: Cell, seed: int) -> str:
         """Add the training on the labels of the corpus."""
-        if self._scale.supervised is not None:
-            raise UnavailableError(self._scale.supervised.absent)
         corpus, layout = self._scale.corpus, self._layout
-        assert corpus.listing is not None
+        if self._scale.supervised is not None or corpus.listing is None:
+            reason = self._scale.supervised
+            raise UnavailableError("the corpus has no labels" if reason is None else reason.absent)
         name = f"pretrain-{cell.student}{_suffix(cell)}-s{seed}"
         values = {
             **self._clip_values(cell),
@@ -314,22 +309,16 @@ class StepBuilder:
 
     def _parts(self, cell: Cell) -> int:
         """Parts into which the batches of a cell are divided."""
-        parts = present(self._scale.long_clips, "long clips") if cell.frames > _LONG else 1
-        assert isinstance(parts, int)
-        return parts
+        return present(self._scale.long_clips, "long clips") if cell.frames > _LONG else 1
 
     def _student(self, role: StudentRole) -> str:
-        return str(present(self._scale.students.get(role), f"student {role}"))
+        return present(self._scale.students.get(role), f"student {role}")
 
     def _teacher(self, role: TeacherRole) -> TeacherSource:
-        source = present(self._scale.teachers.get(role), f"teacher {role}")
-        assert isinstance(source, TeacherSource)
-        return source
+        return present(self._scale.teachers.get(role), f"teacher {role}")
 
     def _dataset(self, name: DatasetName) -> DatasetSource:
-        source = present(self._scale.datasets.get(name), f"dataset {name}")
-        assert isinstance(source, DatasetSource)
-        return source
+        return present(self._scale.datasets.get(name), f"dataset {name}")
 
     def _add(self, step: Step) -> None:
         self.steps.setdefault(step.name, step)

@@ -1,4 +1,4 @@
-"""Which steps are done: their results are on disk and belong to the same configuration."""
+"""Which steps are finished: their results are on disk and belong to the same configuration."""
 
 from __future__ import annotations
 
@@ -44,12 +44,11 @@ def result_file(step: Step) -> Path:
         scored = step.config.evaluation
         suffix = "" if scored.average == "softmax" else f"-{scored.average}"
         return Path(step.config.run) / f"result-{scored.protocol}{suffix}.json"
-    assert isinstance(step.config, FinetuneConfig)
-    return Path(step.config.out) / "result.json"
+    return Path(step.finetune_config.out) / "result.json"
 
 
 def stored_result(step: Step) -> EvaluationResult | None:
-    """The metrics of a step that is done, or None. Raises RunMismatchError if unreadable."""
+    """The metrics of a finished step, or None. Raises RunMismatchError if they are unreadable."""
     path = result_file(step)
     if not path.is_file():
         return None

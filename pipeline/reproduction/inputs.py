@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distinit.pipeline.corpus.listing import find_videos
 from distinit.pipeline.datasets.splits import read_splits
+from distinit.pipeline.reproduction.expand import Reproduction
 from distinit.pipeline.reproduction.step import Need
 from distinit.pipeline.storage import read_bounded
 from distinit.schemas.errors import ConfigError, CorpusError, DatasetError
@@ -22,7 +23,7 @@ from distinit.schemas.reproduce import (
 )
 from distinit.schemas.wording import first_names
 
-__all__ = ["CorpusListing", "Found", "find_input", "read_corpus_listing"]
+__all__ = ["CorpusListing", "Found", "find_input", "find_inputs", "read_corpus_listing"]
 
 _MAX_LIST_BYTES = 256 << 20
 _NO_VIDEOS = "no videos"
@@ -46,6 +47,15 @@ class CorpusListing:
     present: tuple[tuple[str, str], ...]
     """(path, label) of those that exist, sorted by path."""
     missing: tuple[str, ...]
+
+
+def find_inputs(reproduction: Reproduction) -> dict[Need, Found]:
+    """Look for everything that some step reads; nothing if the command makes its own data."""
+    scale, data = reproduction.scale, reproduction.layout.data
+    if scale.make_data is not None:
+        return {}
+    needs = dict.fromkeys(need for step in reproduction.steps.values() for need in step.needs)
+    return {need: find_input(need, scale, data) for need in needs}
 
 
 def find_input(need: Need, scale: ScaleConfig, data: Path) -> Found:

@@ -52,6 +52,13 @@ class Step:
         per_epoch = optimizer.clips_per_epoch
         return None if per_epoch is None else optimizer.epochs * per_epoch
 
+    @property
+    def finetune_config(self) -> FinetuneConfig:
+        """The configuration of a finetune step. Raises TypeError for another step."""
+        if not isinstance(self.config, FinetuneConfig):
+            raise TypeError(f"{self.name} is not a finetune step")
+        return self.config
+
 
 def present[T](source: T | Absent | None, what: str) -> T:
     """``source``. Raises UnavailableError if the scale does not have it."""
