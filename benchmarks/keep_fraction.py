@@ -2,9 +2,10 @@
 
     python benchmarks/keep_fraction.py
 
-A made-up corpus: 90 videos of 8 frames with an unsure teacher, and 10 videos of 150 frames with a
-sure one. Prints the share of all clips of 8 frames that a threshold keeps if it is the quantile of
-the entropies of all frames, and if it is the quantile of the targets as they are drawn.
+The corpus is synthetic: 90 videos of 8 frames with an uncertain teacher, and 10 videos of 150
+frames with a confident one. Prints the share of all clips of 8 frames that a threshold keeps if it
+is the quantile of the entropies of all frames, and if it is the quantile of the entropies of the
+clips' targets.
 """
 
 from __future__ import annotations
