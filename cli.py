@@ -304,9 +304,18 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
     "distinit reproduce all --scale paper --data DATA --plan",
 )
 @click.argument("table")
-@click.option("--scale", metavar="smoke|small|paper|FILE", help="How large. Default: smoke.")
-@click.option("--data", metavar="DIR", help="Folder with the videos, split lists and weights.")
-@click.option("--out", metavar="DIR", default="work/reproduce", help="Folder to write to.")
+@click.option("--scale", metavar="smoke|small|paper|FILE", help="Size of the runs. Default: smoke.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="Folder with the videos, split lists and weights. Default: OUT/data.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    default="work/reproduce",
+    help="Folder to write to. Default: work/reproduce.",
+)
 @click.option(
     "--splits", type=NUMBERS, metavar="1,2,3", help="Official splits to run. Default: the scale's."
 )
@@ -317,7 +326,7 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
     "--plan",
     "only_plan",
     is_flag=True,
-    help="Print runs, hours, bytes and missing inputs; do and write nothing.",
+    help="Only print runs, hours, bytes and missing inputs. Nothing is written.",
 )
 @click.option(
     "--clips-per-second",
@@ -325,7 +334,9 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
     metavar="N",
     help="Training speed for the hours of --plan, clips of 8 frames.",
 )
-@click.option("--set", "settings", multiple=True, metavar="A.B=VALUE", help="Change the scale.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="A.B=VALUE", help="Change a setting of the scale."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON.")
 def reproduce(
     only_plan: bool, clips_per_second: float | None, as_json: bool, **options: Any

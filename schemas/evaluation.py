@@ -10,7 +10,7 @@ from pydantic import Field
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.training import Precision
 
-__all__ = ["PROTOCOL", "PROTOCOL_NAMES", "Average", "ScoresRecord"]
+__all__ = ["PROTOCOL", "PROTOCOL_NAMES", "Average", "ScoresRecord", "result_name"]
 
 PROTOCOL = re.compile(
     r"vmz-(?P<vmz>[1-9][0-9]{0,5})|dense-s(?P<dense>[1-9][0-9]{0,5})"
@@ -40,3 +40,9 @@ class ScoresRecord(Record):
         description="digest of the geometry, and flow, of the frame store"
     )
     versions: dict[str, str]
+
+
+def result_name(protocol: str, average: Average) -> str:
+    """Name of the file in a run with the metrics of one evaluation; softmax is the default."""
+    suffix = "" if average == "softmax" else f"-{average}"
+    return f"result-{protocol}{suffix}.json"

@@ -75,7 +75,7 @@ class ProbeConfig(LabelledInput):
     out: str = Field(description="folder of the results; features are kept in it and used again")
     neighbours: tuple[int, ...] = Field((20, 200), min_length=1, description="k of kNN")
     temperatures: tuple[float, ...] = Field(
-        (0.07, 0.1), min_length=1, description="T of kNN: a vote weighs exp(similarity / T)"
+        (0.07, 0.1), min_length=1, description="T of kNN: a vote has the weight exp(similarity / T)"
     )
     linear: LinearConfig = Field(default_factory=LinearConfig, description="linear classifiers")
     shots: tuple[int, ...] = Field(
@@ -117,7 +117,7 @@ class KnnScore(Score):
 
     k: int = Field(description="as configured")
     used_k: int = Field(description="k, or the number of training videos if that is smaller")
-    temperature: float = Field(description="T: a vote weighs exp(similarity / T)")
+    temperature: float = Field(description="T: a vote has the weight exp(similarity / T)")
 
 
 class GridPoint(Record):
@@ -229,7 +229,7 @@ class ProbeResult(Record):
     def _short_notes(self) -> list[str]:
         return [
             one_line(
-                f"{counted(len(names), 'class').replace('classs', 'classes')} with fewer than "
+                f"{counted(len(names), 'class', 'classes')} with fewer than "
                 f"{shots} training videos, all of which are used: {first_names(names)}"
             )
             for shots, names in self.short_classes.items()

@@ -22,9 +22,9 @@ __all__ = [
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def counted(count: int, thing: str) -> str:
-    """``count`` and the noun ``thing``, whose plural must end in s: "1 video", "2 videos"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+def counted(count: int, thing: str, plural: str | None = None) -> str:
+    """``count`` and the noun ``thing``: "1 video", "2 videos". Its plural ends in s by default."""
+    return f"{count} {thing}" if count == 1 else f"{count} {plural or f'{thing}s'}"
 
 
 def first_names(names: Iterable[str], limit: int = 5) -> str:

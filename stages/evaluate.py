@@ -21,6 +21,7 @@ from distinit.pipeline.students.io import RECORD_NAME, TENSORS_NAME, load_studen
 from distinit.pipeline.students.registry import check_clip
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
+from distinit.schemas.evaluation import result_name
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.run import DatasetRecord, EvaluationResult, RunRecord, StudentRecord
 from distinit.stages.finetune import DATASET_NAME
@@ -67,9 +68,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
         progress = progress or NullProgress()
         result = _score(config, student, scoring, student_record, dataset, store, progress)
         progress.message(f"the scores of the clips are in {run / scores_name(scoring.protocol)}")
-    average = config.evaluation.average
-    suffix = "" if average == "softmax" else f"-{average}"
-    write_record(result, run / f"result-{scoring.protocol}{suffix}.json")
+    write_record(result, run / result_name(scoring.protocol, config.evaluation.average))
     return result
 
 

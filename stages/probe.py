@@ -23,10 +23,10 @@ from distinit.pipeline.storage import atomic_write_bytes, refuse_links, remove_d
 from distinit.schemas.probe import ProbeConfig, ProbeResult, ProbeRow
 from distinit.schemas.run import DatasetVideo
 from distinit.stages.probe_rows import (
+    ProbedStudent,
     RowFeatures,
-    StudentSource,
-    student_sources,
-    teacher_sources,
+    probed_students,
+    probed_teachers,
 )
 
 __all__ = ["probe"]
@@ -44,8 +44,8 @@ def probe(config: ProbeConfig, *, progress: Progress | None = None) -> ProbeResu
     refuse_inside_data(out)
     refuse_links(out)
     remove_dead_partials(out)
-    students, teachers = student_sources(config), teacher_sources(config)
-    networks = [source for source in students if isinstance(source, StudentSource)]
+    students, teachers = probed_students(config), probed_teachers(config)
+    networks = [source for source in students if isinstance(source, ProbedStudent)]
     widest = max((source.clip for source in networks), key=lambda clip: clip.crop)
     channels = networks[0].init.student.in_channels
     labelled = open_labelled(config, out, channels, widest, progress)

@@ -21,7 +21,7 @@ from distinit.schemas.probe import ProbeConfig, ProbeRow
 from distinit.schemas.training import ClipConfig, StudentConfig
 from distinit.stages.features import FeatureExport, clip_of
 
-__all__ = ["RowFeatures", "StudentSource", "TeacherSource", "student_sources", "teacher_sources"]
+__all__ = ["ProbedStudent", "ProbedTeacher", "RowFeatures", "probed_students", "probed_teachers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RowFeatures:
 
 
 @dataclass(frozen=True, slots=True)
-class StudentSource:
+class ProbedStudent:
     """A network whose features become a row."""
 
     name: str
@@ -65,7 +65,7 @@ class StudentSource:
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherSource:
+class ProbedTeacher:
     """A teacher whose stored outputs become a row."""
 
     cache: TargetCache
@@ -102,7 +102,7 @@ class TeacherSource:
         return RowFeatures(row, feature_NC, exists_N)
 
 
-def student_sources(config: ProbeConfig) -> list[StudentSource | ProbeRow]:
+def probed_students(config: ProbeConfig) -> list[ProbedStudent | ProbeRow]:
     """Random weights, inflation and the given inits; a row without measures for what is missing.
 
     The network of the first two is ``config.student``, or else that of the first init. Their clip
@@ -120,12 +120,12 @@ def student_sources(config: ProbeConfig) -> list[StudentSource | ProbeRow]:
         )
     like = next((init.record for init in inits.values() if init.record is not None), None)
 
-    def source(name: str, kind: Literal["random", "inflated", "init"], init: Init) -> StudentSource:
+    def source(name: str, kind: Literal["random", "inflated", "init"], init: Init) -> ProbedStudent:
         clip = clip_of(init.record or like, init.student, config.clip)
         check_clip(init.student, clip)
-        return StudentSource(name, kind, init, clip)
+        return ProbedStudent(name, kind, init, clip)
 
-    sources: list[StudentSource | ProbeRow] = [
+    sources: list[ProbedStudent | ProbeRow] = [
         source("random init", "random", resolve_init("scratch", network))
     ]
     if not any(name.startswith("inflated:") for name in named):
@@ -139,7 +139,7 @@ def student_sources(config: ProbeConfig) -> list[StudentSource | ProbeRow]:
         source(name, "inflated" if init.kind == "inflated" else "init", init)
         for name, init in inits.items()
     ]
-    _refuse_mixed_pixels([item for item in sources if isinstance(item, StudentSource)])
+    _refuse_mixed_pixels([item for item in sources if isinstance(item, ProbedStudent)])
     return sources
 
 
@@ -152,7 +152,7 @@ def _inflated(network: StudentConfig) -> Init | ProbeRow:
         return ProbeRow(name="inflated ImageNet", kind="inflated", missing=missing)
 
 
-def _refuse_mixed_pixels(sources: list[StudentSource]) -> None:
+def _refuse_mixed_pixels(sources: list[ProbedStudent]) -> None:
     channels = {item.init.student.in_channels for item in sources}
     if len(channels) > 1:
         raise ConfigError(
@@ -163,7 +163,7 @@ def _refuse_mixed_pixels(sources: list[StudentSource]) -> None:
         )
 
 
-def teacher_sources(config: ProbeConfig) -> list[TeacherSource]:
+def probed_teachers(config: ProbeConfig) -> list[ProbedTeacher]:
     """The named teachers of ``config.cache``, or all of them; none without a cache.
 
     Raises CacheError if the cache is missing or incomplete, or lacks a named teacher.
@@ -173,4 +173,4 @@ def teacher_sources(config: ProbeConfig) -> list[TeacherSource]:
     cache = TargetCache.open(config.cache, allow_absent=True)
     for name in config.teachers:
         cache.targets(name)
-    return [TeacherSource(cache, name) for name in config.teachers or sorted(cache.teachers)]
+    return [ProbedTeacher(cache, name) for name in config.teachers or sorted(cache.teachers)]

@@ -25,7 +25,7 @@ class Neighbours:
     def classify(self, k: int, temperature: float, classes: int) -> Tensor:
         """Predicted classes, int64 [M], of a vote of the ``k`` nearest training videos.
 
-        A neighbour's vote weighs exp(similarity / temperature) (Wu et al. 2018; Caron et al. 2021).
+        A vote has the weight exp(similarity / temperature) (Wu et al. 2018; Caron et al. 2021).
         Ties go to the class with the lower index.
         """
         predicted = [

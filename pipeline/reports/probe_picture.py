@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -10,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from distinit.pipeline.reports.plots import LIGHT
+from distinit.pipeline.reports.rendering import figure_png
 from distinit.schemas.probe import Measures, ProbeResult, ProbeRow
 
 __all__ = ["draw_probe"]
@@ -32,9 +32,7 @@ def draw_probe(result: ProbeResult) -> bytes:
     _draw_low_shot(curve, rows, colours, result)
     for axes in (scores, curve):
         _style(axes)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _colours(rows: list[ProbeRow]) -> list[str]:

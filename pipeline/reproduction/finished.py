@@ -15,6 +15,7 @@ from distinit.pipeline.reproduction.step import Step
 from distinit.schemas.base import Record, fields_outside_identity, flatten
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError, RunMismatchError
+from distinit.schemas.evaluation import result_name
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.frames import FlowConfig, FramesConfig
@@ -42,8 +43,7 @@ def result_file(step: Step) -> Path:
     """The file with the metrics of a finetune or evaluate step."""
     if isinstance(step.config, EvaluateConfig):
         scored = step.config.evaluation
-        suffix = "" if scored.average == "softmax" else f"-{scored.average}"
-        return Path(step.config.run) / f"result-{scored.protocol}{suffix}.json"
+        return Path(step.config.run) / result_name(scored.protocol, scored.average)
     return Path(step.finetune_config.out) / "result.json"
 
 

@@ -23,6 +23,11 @@ def test_counts_use_singular_and_plural(count: int, text: str) -> None:
     assert counted(count, "failed video") == text
 
 
+@pytest.mark.parametrize(("count", "text"), [(1, "1 class"), (2, "2 classes")])
+def test_a_plural_can_be_given(count: int, text: str) -> None:
+    assert counted(count, "class", "classes") == text
+
+
 def test_long_lists_are_cut_and_say_how_much_is_left_out() -> None:
     assert first_names("abc", limit=3) == "a, b, c"
     assert first_names("abcd", limit=3) == "a, b, c and 1 more"

@@ -26,6 +26,7 @@ from distinit.pipeline.reports.figures.canvas import (
     title,
 )
 from distinit.pipeline.reports.rendering import short_label
+from distinit.schemas.wording import counted
 
 __all__ = ["SHOWN_CLASSES", "ClassGains", "draw_all_gains", "draw_gain"]
 
@@ -137,7 +138,7 @@ def _describe(figure: Figure, gains: ClassGains) -> None:
     base, top1 = (100 * int(c.sum()) / total for c in (gains.base_correct_C, gains.correct_C))
     points = gains.points()[gains.order()]
     counts = [int((points > 0).sum()), int((points < 0).sum())]
-    better = "1 class" if counts[0] == 1 else f"{counts[0]} classes"
+    better = counted(counts[0], "class", "classes")
     videos = gains.videos_C[gains.order()]
     low, high = int(videos.min(initial=total)), int(videos.max(initial=0))
     label, base_label = (

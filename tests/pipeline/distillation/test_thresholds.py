@@ -154,13 +154,13 @@ SURE = {sources.video_id_of(f"long{i}") for i in range(10)}
 
 
 def unequal_logits(video: str, teacher: str, frame: int) -> NDArray[np.float32]:
-    """Sure in the long videos and unsure in the short ones; each frame has another entropy."""
+    """Confident in the long videos, uncertain in the short ones; all entropies differ."""
     seed = int(sources.digest_of(f"{video}/{frame}")[:8], 16)
     first = np.random.default_rng(seed).uniform(4, 8) if video in SURE else seed / 2**32
     return np.array([first, 0, 0, 0, 0, 0, 0], np.float32).astype(np.float16).astype(np.float32)
 
 
-def test_half_of_the_clips_are_kept_although_most_frames_are_in_a_few_sure_videos(
+def test_half_of_the_clips_are_kept_although_most_frames_are_in_a_few_confident_videos(
     tmp_path: Path,
 ) -> None:
     sources.write_cache(tmp_path / "cache", ("alpha",), frames=UNEQUAL, logits_of=unequal_logits)

@@ -1,4 +1,4 @@
-"""Tables and picture of a made-up probe, with names that no table or picture may trust."""
+"""Tables and picture of a probe with invented numbers and names that could break them."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ PAPER = {
 """Per clip, top-1, top-5 of the paper, row by row; None where it is not known."""
 
 
-def test_the_rows_have_the_figures_of_the_paper() -> None:
+def test_the_rows_have_the_numbers_of_the_paper() -> None:
     tables = {table.name: table for table in load_tables("all")}
     assert tuple(tables) == TABLES
     found = {
@@ -40,7 +40,7 @@ def test_the_rows_have_the_figures_of_the_paper() -> None:
     assert found == PAPER | nothing
 
 
-def test_the_figures_are_those_of_the_paper() -> None:
+def test_each_figure_of_the_paper_has_its_kind_of_figure() -> None:
     kinds = {table.name: table.figure for table in load_tables("all")}
     figures = {name: kind for name, kind in kinds.items() if kind is not None}
     assert figures == {
