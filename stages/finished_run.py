@@ -55,14 +55,11 @@ def read_finished_run(root: Path) -> FinishedRun:
         raise _unusable(root, "the records of one run", f"{DATASET_NAME} of another dataset")
     classes = len(dataset.classes)
     labels = [video.label for video in dataset.subset("test")]
+    if not labels:
+        raise _unusable(root, "a run with test videos", f"none in {DATASET_NAME}")
     videos_C = np.bincount(np.array(labels, np.int64), minlength=classes)
-    confusion_CC = _confusion(result, classes)
-    if (
-        confusion_CC is None
-        or (confusion_CC < 0).any()
-        or (confusion_CC.sum(axis=1) > videos_C).any()
-        or result.videos != len(labels)
-    ):
+    confusion_CC = _confusion(result, videos_C)
+    if confusion_CC is None or result.videos != len(labels):
         found = f"a confusion matrix that does not fit {counted(len(labels), 'test video')}"
         raise _unusable(root, f"counts for {classes} classes", found)
     return FinishedRun(root, record, dataset, result, confusion_CC, videos_C)
@@ -90,10 +87,15 @@ def _tests(run: FinishedRun) -> tuple[object, ...]:
     return run.dataset.classes, tuple(videos)
 
 
-def _confusion(result: EvaluationResult, classes: int) -> Ints | None:
+def _confusion(result: EvaluationResult, videos_C: Ints) -> Ints | None:
+    """The matrix of ``result``, or None if it does not fit ``videos_C``, the videos per class."""
     rows = result.confusion
-    if len(rows) != classes or any(len(row) != classes for row in rows):
+    if len(rows) != len(videos_C) or any(len(row) != len(rows) for row in rows):
         return None
+    for row, videos in zip(rows, videos_C.tolist(), strict=True):
+        # Sums of Python integers: sums of int64 could overflow and seem to fit.
+        if min(row) < 0 or sum(row) > videos:
+            return None
     return np.array(rows, np.int64)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.storage import atomic_path
-from distinit.pipeline.tensors import read_shapes, read_tensors, write_tensors
+from distinit.pipeline.tensors import TensorShape, read_shapes, read_tensors, write_tensors
 from distinit.schemas.errors import FeaturesError
 from distinit.schemas.features import FeaturesRecord
 from distinit.schemas.run import DatasetVideo
@@ -146,18 +146,21 @@ def read_features(folder: Path) -> tuple[FeatureTable, FeaturesRecord]:
 
 
 def _check(table: FeatureTable, record: FeaturesRecord) -> None:
-    """Raise ValueError for tensors of another shape or with unknown labels."""
+    """Raise ValueError for tensors of another type or shape, or with unknown labels."""
     count = record.videos
     expected = {
-        "features_ND": (count, record.feature_dim),
-        "label_N": (count,),
-        "is_test_N": (count,),
-        "clip_count_N": (count,),
-        "digest_N32": (count, 32),
+        "features_ND": TensorShape(torch.float32, (count, record.feature_dim)),
+        "label_N": TensorShape(torch.int64, (count,)),
+        "is_test_N": TensorShape(torch.bool, (count,)),
+        "clip_count_N": TensorShape(torch.int64, (count,)),
+        "digest_N32": TensorShape(torch.uint8, (count, 32)),
     }
+    # Indexing with an integer mask, for example, would silently select other rows.
     for name, shape in expected.items():
-        if (found := tuple(getattr(table, name).shape)) != shape:
-            raise ValueError(f"{name} of shape {found}, not {shape}")
+        if (found := TensorShape.of(getattr(table, name))) != shape:
+            raise ValueError(
+                f"{name} of {found.dtype} {found.shape}, not {shape.dtype} {shape.shape}"
+            )
     label_N = table.label_N
     if bool((label_N < 0).any()) or bool((label_N >= len(record.classes)).any()):
         raise ValueError("a label without a class name")

@@ -14,17 +14,23 @@ import torch
 from click.testing import CliRunner
 from helpers import caches, students
 from helpers.finished_runs import dataset_of, write_finished
+from safetensors.torch import load_file, save_file
 
 from distinit.cli import main
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.thresholds import write_thresholds
-from distinit.pipeline.evaluation.feature_files import read_features, write_features
+from distinit.pipeline.evaluation.feature_files import (
+    read_features,
+    read_features_record,
+    write_features,
+)
+from distinit.pipeline.records import file_entry, write_record
 from distinit.pipeline.reports.figures.threshold import ThresholdPoint
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.base import sha256_of
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.errors import ConfigError
+from distinit.schemas.errors import ConfigError, FeaturesError
 from distinit.schemas.features import FeatureInputs, FeaturesRecord, LabelledInput
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import DatasetRecord, ThresholdRecord, ThresholdsRecord
@@ -101,6 +107,24 @@ def test_features_of_other_videos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no features"):
         embedding_figure({"a": tmp_path}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("is_test_N", torch.uint8), ("features_ND", torch.int32)]
+)
+def test_features_of_another_type_are_refused(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """A mask of integers would select the first two videos again and again."""
+    folder = export(tmp_path / "a")
+    path = folder / "features.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {name: tensors[name].to(dtype)}, path)
+    record = read_features_record(folder)
+    files = record.files | {path.name: file_entry(path)}
+    write_record(record.model_copy(update={"files": files}), folder / "features.json")
+    with pytest.raises(FeaturesError, match=f"{name} of {dtype}"):
+        embedding_figure({"a": folder}, tmp_path / "out")
 
 
 def test_the_command_computes_features_of_runs_and_of_untrained_networks(
