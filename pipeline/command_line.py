@@ -45,6 +45,9 @@ _GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
 _RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
 
 
+_MAX_DIGITS = 20
+
+
 class _Numbers(click.ParamType[tuple[int, ...]]):
     """Numbers from 0, separated by commas."""
 
@@ -53,8 +56,8 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        parts = str(value).split(",")
-        if not all(part.strip().isdecimal() for part in parts):
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and len(part) < _MAX_DIGITS for part in parts):
             self.fail(f"{value!r} is not a list of numbers such as 0,1,2", param, ctx)
         return tuple(dict.fromkeys(int(part) for part in parts))
 

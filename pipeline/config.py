@@ -21,6 +21,12 @@ __all__ = [
     "teacher_requests",
 ]
 
+_MAX_CHARACTERS = 1 << 20
+"""Of a YAML file, and of its values after aliases are expanded. Ready ones have about 2,000."""
+_SHOWN = 300  # characters of a value in a message
+# What the constructors of PyYAML raise for values such as 2024-13-45, !!int x and !!bool x.
+_BAD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
 
 def build_config[ConfigT: Record](
     model: type[ConfigT],
@@ -84,8 +90,12 @@ def sampling_choice(given: Mapping[str, float | None]) -> dict[str, Any] | None:
 def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError if it is missing or not a mapping."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as source:
+            data = source.read(_MAX_CHARACTERS + 1)
+        if len(data) > _MAX_CHARACTERS:
+            raise ValueError(f"more than {_MAX_CHARACTERS:,} bytes")
+        text = data.decode("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the configuration {file}",
             found=str(error),
@@ -97,6 +107,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
             f"{file} is not a configuration",
             expected="a YAML mapping of names to values",
             found=type(values).__name__,
+        )
+    if others := [name for name in values if not isinstance(name, str)]:
+        raise ConfigError(
+            f"{file} is not a configuration",
+            expected="names that are texts",
+            found=_short(repr(others[0])),
         )
     return values
 
@@ -136,12 +152,40 @@ def _list_index(node: list[Any], name: str, dotted: str) -> int:
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        if _expanded_size(value, {}) > _MAX_CHARACTERS:
+            raise ConfigError(
+                f"{_short(source)}: its aliases expand to more than {_MAX_CHARACTERS:,} characters",
+                remedy="write the values without aliases, which are the names after *",
+            )
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not valid YAML"
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{source}{where}: {problem}") from error
+        raise ConfigError(f"{_short(source)}{where}: {problem}") from error
+    except _BAD_VALUES as error:
+        found = "too many levels" if isinstance(error, RecursionError) else _short(str(error))
+        raise ConfigError(f"{_short(source)}: not valid YAML", found=found) from error
+    return value
+
+
+def _expanded_size(value: Any, known: dict[int, int]) -> int:
+    """Characters and containers in ``value``, in which an alias counts like a copy.
+
+    ``known``: sizes of containers by their ``id``. One that contains itself is too large.
+    """
+    if not isinstance(value, dict | list | tuple | set):
+        return len(str(value))
+    key = id(value)
+    if key not in known:
+        known[key] = _MAX_CHARACTERS + 1
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[key] = 1 + sum(_expanded_size(part, known) for part in parts)
+    return known[key]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
 def _explain(model: type[Record], error: ValidationError) -> str:
@@ -155,7 +199,7 @@ def _explain(model: type[Record], error: ValidationError) -> str:
         elif item["type"] == "missing":
             lines.append(f"{where}: missing; give it in --config, by option or with --set")
         else:
-            lines.append(f"{where}: {item['msg']} (found {item['input']!r})")
+            lines.append(f"{where}: {item['msg']} (found {_short(repr(item['input']))})")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Name",
     "Record",
     "SealedRecord",
+    "Seed",
     "Sha256",
     "VideoId",
     "canonical_json",
@@ -38,6 +39,9 @@ Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
 
 VideoId = Annotated[str, StringConstraints(pattern=VIDEO_ID_PATTERN)]
 """The id of a video in tables and records: 16 hex digits of its sha256, and ``-N`` if needed."""
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""A seed of random numbers. Larger ones are refused by scikit-learn, and by torch from 2**64."""
 
 Name = Annotated[str, StringConstraints(max_length=1_000)]
 """A name for people, such as that of a label space or an architecture."""

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import Name, Record, Sha256, sha256_of
+from distinit.schemas.base import Name, Record, Seed, Sha256, sha256_of
 from distinit.schemas.finetune import DatasetConfig, EvaluationConfig, check_init
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import MAX_LABELS
@@ -43,7 +43,7 @@ class LabelledInput(Record):
     batch_size: int = Field(16, ge=1, description="clips per forward pass")
     loader_workers: int = Field(0, ge=0, le=1024, description="loader threads")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
-    seed: int = Field(0, ge=0, description="seed of random weights and of random choices")
+    seed: Seed = Field(0, description="seed of random weights and of random choices")
 
 
 class FeaturesConfig(LabelledInput):

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import Record, Seed
 from distinit.schemas.features import LabelledInput
 from distinit.schemas.finetune import DatasetConfig, EvaluationConfig
 from distinit.schemas.training import StudentConfig
@@ -64,7 +64,7 @@ class FiltersConfig(_RunsConfig):
     filters: int = Field(
         32, ge=1, le=256, description="largest number of filters to show, those of highest energy"
     )
-    seed: int = Field(0, ge=0, description="seed of the weights of scratch")
+    seed: Seed = Field(0, description="seed of the weights of scratch")
 
 
 class EmbeddingConfig(_RunsConfig):
@@ -90,7 +90,7 @@ class EmbeddingConfig(_RunsConfig):
     marked: tuple[str, ...] = Field(
         (), max_length=12, description="classes to colour; none: up to 12, evenly spaced"
     )
-    seed: int = Field(0, ge=0, description="seed of t-SNE, and of the weights of scratch")
+    seed: Seed = Field(0, description="seed of t-SNE, and of the weights of scratch")
 
     def videos(self) -> LabelledInput | None:
         """What `distinit features` reads; None without a dataset."""

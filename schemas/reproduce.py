@@ -6,11 +6,11 @@ what stands for these terms: which videos, teachers, networks and training setti
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import Record, Seed
 from distinit.schemas.finetune import EvaluationConfig
 from distinit.schemas.frames import FrameGeometry
 
@@ -224,15 +224,15 @@ class ScaleConfig(Record):
         default_factory=dict,
         description="settings of `distinit finetune` on the labels of the corpus",
     )
-    long_clips: int | Absent = Field(
+    long_clips: Annotated[int, Field(ge=1)] | Absent = Field(
         1,
         description="parts into which the batches of clips of more than 8 frames are divided, to "
         "fit into memory; the global batch and learning rate stay the same",
     )
     protocols: Protocols = Field(default_factory=Protocols, description="evaluation")
     splits: tuple[int, ...] = Field((1,), min_length=1, description="official splits to run")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of every run")
-    main_seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of every run")
+    main_seeds: tuple[Seed, ...] = Field(
         (), description="seeds of the main cells; empty: the same as the others"
     )
     sweep: tuple[float, ...] = Field(
@@ -266,7 +266,7 @@ class ReproduceConfig(Record):
     splits: tuple[int, ...] | None = Field(
         None, min_length=1, description="official splits to run; None: those of the scale"
     )
-    seeds: tuple[int, ...] | None = Field(
+    seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="seeds of every run; None: those of the scale"
     )
     settings: tuple[str, ...] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record
+from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record, Seed
 
 __all__ = [
     "FLOW_PIXELS",
@@ -226,7 +226,7 @@ class RuntimeConfig(Record):
     keep_checkpoints: Annotated[int, NOT_IDENTITY] = Field(
         2, ge=1, description="number of newest checkpoints to keep"
     )
-    seed: int = Field(0, ge=0, description="random numbers depend only on seed, epoch and sample")
+    seed: Seed = Field(0, description="random numbers depend only on seed, epoch and sample")
 
     @field_validator("device")
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.reproduction.configurations import load_scale, load_tables
 from distinit.pipeline.reproduction.expand import Choice, Reproduction, expand
@@ -73,6 +74,7 @@ class ReproduceResult(Record):
 
 def open_reproduction(config: ReproduceConfig) -> Reproduction:
     """The runs of every row of the requested tables. Nothing is written. Raises ConfigError."""
+    refuse_inside_data(Path(config.out))
     scale = load_scale(config.scale, config.settings)
     out = Path(config.out)
     layout = Layout(Path(config.data) if config.data is not None else out / "data", out)

@@ -78,3 +78,48 @@ def test_yaml_cannot_construct_python_objects(tmp_path: Path) -> None:
     file.write_text("cache: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(ConfigError, match="could not determine a constructor"):
         build_config(DistillConfig, file, [], {})
+
+
+def _doubled(levels: int) -> str:
+    """Each list has the previous one ten times: 10 ** levels values in a few lines."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (_doubled(9), "aliases expand to more than"),
+        ("cache: &a [*a]", "aliases expand to more than"),
+        (f"cache: &a {'x' * 2_000}\nframes: [{', '.join(['*a'] * 600)}]", "aliases expand"),
+        (f"cache: {'x' * (1 << 20)}", "more than 1,048,576 bytes"),
+        ("cache: " + "[" * 3_000, "too many levels"),
+        ("cache: 2024-13-45", "month must be in 1..12"),
+        ("cache: !!int x", "not valid YAML"),
+        ("~: 1", "names that are texts"),
+        ("cache: !!bool x", "not valid YAML"),
+        ("cache: !!timestamp x", "not valid YAML"),
+        (f"cache: {'9' * 5_000}", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_too_large_or_has_impossible_values_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "evil.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        build_config(DistillConfig, file, [], {})
+
+
+def test_yaml_may_have_aliases(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("cache: &a x\nframes: *a\nout: o\n")
+    config = build_config(DistillConfig, file, [], {})
+    assert (config.cache, config.frames) == ("x", "x")
+
+
+def test_a_message_shows_the_beginning_of_a_long_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config(DistillConfig, None, [f"clip={'y' * 5_000}"], {})
+    assert 300 < len(str(caught.value)) < 1_000

@@ -9,9 +9,11 @@ from distinit.schemas.audit import AuditConfig
 from distinit.schemas.base import canonical_json
 from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.extract import ExtractConfig
+from distinit.schemas.figures import FiltersConfig
 from distinit.schemas.finetune import EvaluateConfig, EvaluationConfig, FinetuneConfig
+from distinit.schemas.reproduce import ReproduceConfig
 from distinit.schemas.teacher import TeacherRequest, parse_encoding
-from distinit.schemas.training import OptimizerConfig
+from distinit.schemas.training import OptimizerConfig, RuntimeConfig
 from distinit.schemas.video import SamplingConfig
 
 CONFIGS = [ExtractConfig, DistillConfig, FinetuneConfig, EvaluateConfig, AuditConfig]
@@ -119,3 +121,14 @@ def test_adamw_needs_a_learning_rate_of_its_own(init: str) -> None:
 def test_values_of_adamw_outside_their_range_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(change))):
         OptimizerConfig.model_validate({"name": "adamw", "learning_rate": 1e-4, **change})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+def test_seeds_that_the_generators_do_not_accept_are_refused(seed: int) -> None:
+    """torch accepts seeds below 2**64, scikit-learn below 2**32."""
+    for config in (RuntimeConfig, FiltersConfig, ReproduceConfig):
+        name, value = ("seeds", (seed,)) if config is ReproduceConfig else ("seed", seed)
+        with pytest.raises(ValidationError) as caught:
+            config.model_validate({name: value})
+        assert name in {error["loc"][0] for error in caught.value.errors()}
+    assert RuntimeConfig(seed=2**32 - 1).seed == 2**32 - 1

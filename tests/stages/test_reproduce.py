@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from distinit.cli import main
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.reproduce import ReproduceConfig
 from distinit.stages.reproduce import ReproduceResult, open_reproduction, reproduce
 from distinit.stages.reproduce_plan import plan_reproduction
@@ -166,6 +167,19 @@ def test_the_plan_gives_hours_for_a_given_speed(tmp_path: Path) -> None:
     assert plan.missing[0].needed_by in {2, 4}
 
 
+def test_nothing_is_written_into_a_frame_store(tmp_path: Path) -> None:
+    (tmp_path / "store.json").touch()
+    with pytest.raises(ConfigError, match="a frame store: nothing else is written there"):
+        reproduce(ReproduceConfig(table="table3", scale="paper", out=str(tmp_path / "out")))
+    assert [path.name for path in tmp_path.iterdir()] == ["store.json"]
+
+
+def test_batches_of_long_clips_have_at_least_one_part(tmp_path: Path) -> None:
+    config = ReproduceConfig(table="table6", out=str(tmp_path), settings=("long_clips=0",))
+    with pytest.raises(ConfigError, match="scale configuration is invalid"):
+        open_reproduction(config)
+
+
 def test_rows_without_their_inputs_are_not_run(tmp_path: Path) -> None:
     config = ReproduceConfig(table="table3", scale="paper", out=str(tmp_path / "out"))
     result = reproduce(config)
@@ -177,7 +191,7 @@ def test_rows_without_their_inputs_are_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "runs").exists()
 
 
-@pytest.mark.parametrize("value", ["", "a", "1,,2", "-1"])
+@pytest.mark.parametrize("value", ["", "a", "1,,2", "-1", "9" * 5_000])
 def test_lists_of_numbers_are_checked(value: str) -> None:
     result = CliRunner().invoke(main, ["reproduce", "all", "--plan", "--seeds", value])
     assert result.exit_code == 2
