@@ -1,7 +1,7 @@
 """Configuration of `distinit reproduce`: the tables of the paper, and the scale to run them at.
 
 A cell is one row of a table in the paper's terms (network, init, targets, dataset). A scale says
-what stands for these terms: which videos, teachers, networks and training settings.
+what is used for these terms: which videos, teachers, networks and training settings.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class DatasetSource(Record):
 
 
 class TeacherSource(Record):
-    """The image network that stands for one of the paper's teachers."""
+    """The image network that is used as one of the paper's teachers."""
 
     name: str = Field(description="as in `extract --teacher`")
     weights: str | None = Field(
@@ -173,7 +173,7 @@ class ImageNetwork(Record):
 
 
 class Protocols(Record):
-    """How the scale evaluates."""
+    """How the runs of a scale are evaluated."""
 
     standard: EvaluationConfig = Field(default_factory=EvaluationConfig, description="every run")
     dense: EvaluationConfig = Field(

@@ -10,6 +10,19 @@ from distinit.pipeline.command_line import dataset_options, examples, run_stage,
 
 __all__ = ["features", "probe"]
 
+_frames_option = click.option(
+    "--frames", metavar="DIR", help="Frame store of the dataset, built if missing."
+)
+_flow_option = click.option(
+    "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
+)
+_protocol_option = click.option(
+    "--protocol",
+    "evaluation__protocol",
+    metavar="vmz-N|dense-sN|slowfast-TxS",
+    help="Clips of each video, whose features are averaged. Default: vmz-10.",
+)
+
 
 @click.command(
     epilog=examples(
@@ -31,17 +44,10 @@ __all__ = ["features", "probe"]
     help="Network, if --init does not determine it; a plugin must be named.",
 )
 @dataset_options
-@click.option("--frames", metavar="DIR", help="Frame store of the dataset, built if missing.")
-@click.option(
-    "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
-)
+@_frames_option
+@_flow_option
 @click.option("--out", metavar="DIR", help="Folder to write to.")
-@click.option(
-    "--protocol",
-    "evaluation__protocol",
-    metavar="vmz-N|dense-sN|slowfast-TxS",
-    help="Clips of each video, whose features are averaged. Default: vmz-10.",
-)
+@_protocol_option
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for the student.")
 @stage_options
 def features(**options: Any) -> None:
@@ -73,10 +79,8 @@ def features(**options: Any) -> None:
     metavar="NAME",
     help="Network, if no --init determines it; a plugin must be named.",
 )
-@click.option("--frames", metavar="DIR", help="Frame store of the dataset, built if missing.")
-@click.option(
-    "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
-)
+@_frames_option
+@_flow_option
 @click.option(
     "--cache",
     metavar="DIR",
@@ -90,12 +94,7 @@ def features(**options: Any) -> None:
     help="Teacher of --cache to measure. Default: all of them. Repeat the option for several.",
 )
 @click.option("--out", metavar="DIR", help="Folder to write to; a killed probe resumes in it.")
-@click.option(
-    "--protocol",
-    "evaluation__protocol",
-    metavar="vmz-N|dense-sN|slowfast-TxS",
-    help="Clips of each video, whose features are averaged. Default: vmz-10.",
-)
+@_protocol_option
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for students and classifiers.")
 @stage_options
 def probe(inits: tuple[str, ...], teachers: tuple[str, ...], **options: Any) -> None:

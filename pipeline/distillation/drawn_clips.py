@@ -30,10 +30,10 @@ type _Block = tuple[NDArray[np.floating], Floats]
 with a target, at most 1."""
 
 SAMPLED_CLIPS = 65_536
-"""Clips that stand for all clips if their targets are averages: the standard error of the share
-that is kept is at most .2 percentage points."""
-_SAMPLE_SEED = 0  # not that of the run: all seeds of an experiment have the same threshold
-_SAMPLE_EPOCH = 2**63  # no training reaches it, so that no clip is drawn alike
+"""Size of the sample of clips for targets that are averages: the standard error of the share that
+is kept is at most .2 percentage points."""
+_SAMPLE_SEED = 0  # not that of the run, so that all seeds of an experiment have the same threshold
+_SAMPLE_EPOCH = 2**63  # no training reaches it, so the sample does not repeat its clips
 _BLOCK_FRAMES = 1 << 18  # about 40 MB of arrays
 _BLOCK_ROWS = 1 << 12  # logits read at once: 16 MB for 1,000 classes
 

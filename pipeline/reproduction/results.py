@@ -135,7 +135,7 @@ def _note(
     if rate is not None and seeds:
         tried = {r: _measured(g, "top1").mean for r, g in groups.items() if g}
         all_rates = ", ".join(f"{r:g}: {top1:.1f}" for r, top1 in tried.items())
-        parts.append(f"LR {rate:g}, the best on the test videos of {all_rates}")
+        parts.append(f"LR {rate:g}, the best on the test videos ({all_rates})")
     failed = [run.scored for run in row.runs if run.scored in reasons]
     if failed:
         counts = "" if not seeds else f"{len(failed)} of {counted(len(row.runs), 'run')} missing: "

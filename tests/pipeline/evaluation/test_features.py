@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
+from helpers.frame_stores import GREY_VIDEOS, grey_store
 from helpers.progress import RecordingProgress
 from torch import Tensor, nn
 
 from distinit.pipeline.evaluation.features import FeatureReader
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.students.base import as_backbone
 from distinit.pipeline.students.heads import Student
 from distinit.schemas.errors import ComputeError
-from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.training import ClipConfig
 
 # Levels of 0..255 become 0..1, since the mean is 0 and the standard deviation 1.
 CLIP = ClipConfig(frames=4, crop=16, mean=(0.0,) * 3, std=(1.0,) * 3)
-VIDEOS = {  # grey levels of the frames
-    "bright": [230] * 12,
-    "dark": [20] * 2,  # shorter than a clip: its frames repeat
-    "turns": [20] * 8 + [230] * 4,
-}
 
 
 class Brightness(nn.Module):
@@ -48,16 +40,7 @@ class NotFinite(nn.Module):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
-    root = tmp_path_factory.mktemp("features") / "store"
-    writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
-    with writer.open_unit(0) as unit:
-        for name, levels in VIDEOS.items():
-            frames = np.empty((len(levels), 24, 32, 3), np.uint8)
-            frames[:] = np.array(levels, np.uint8)[:, None, None, None]
-            unit.append(name, hashlib.sha256(name.encode()).hexdigest(), 0, frames, 10.0)
-        unit.commit()
-    writer.finalise([0])
-    return FrameStore.open(root)
+    return grey_store(tmp_path_factory.mktemp("features") / "store")
 
 
 def reader(
@@ -82,17 +65,17 @@ def test_a_feature_is_the_mean_over_the_clips(
 ) -> None:
     network = reader(store, protocol)
     progress = RecordingProgress()
-    features_ND = network.features(tuple(VIDEOS), progress)
+    features_ND = network.features(tuple(GREY_VIDEOS), progress)
     assert features_ND.dtype == torch.float32
     expected_ND = torch.tensor([(230, 230), (20, 20), turns]) / 255
     assert features_ND.shape == (3, 2)
     assert torch.allclose(features_ND, expected_ND, atol=1e-5)
-    assert network.clip_counts(tuple(VIDEOS)).tolist() == counts
+    assert network.clip_counts(tuple(GREY_VIDEOS)).tolist() == counts
     assert progress.advanced == 3
 
 
 def test_neither_batches_nor_the_order_of_videos_change_a_feature(store: FrameStore) -> None:
-    names = tuple(VIDEOS)
+    names = tuple(GREY_VIDEOS)
     progress = RecordingProgress()
     one_ND = reader(store, "dense-s1", batch_size=1).features(names, progress)
     many_ND = reader(store, "dense-s1", batch_size=64).features(names[::-1], progress)

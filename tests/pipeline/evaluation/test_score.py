@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import numpy as np
 import pytest
 import torch
+from helpers.frame_stores import GREY_VIDEOS, grey_store
 from torch import Tensor, nn
 
 from distinit.pipeline.datasets.scored import ScoredVideo
 from distinit.pipeline.evaluation.score import score_student
 from distinit.pipeline.evaluation.scorer import Scoring
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.students.base import as_backbone
 from distinit.pipeline.students.heads import Student
 from distinit.schemas.errors import DatasetError
-from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.run import EvaluationResult
 from distinit.schemas.training import ClipConfig
 
 CLIP = ClipConfig(frames=4, crop=16, mean=(0.5,) * 3, std=(0.5,) * 3)
-VIDEOS = {  # grey levels of the frames
-    "bright": [230] * 12,
-    "dark": [20] * 2,  # shorter than a clip: its frames repeat
-    "turns": [20] * 8 + [230] * 4,
-}
 
 
 class Brightness(nn.Module):
@@ -42,16 +33,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
-    root = tmp_path_factory.mktemp("scored") / "store"
-    writer = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
-    with writer.open_unit(0) as unit:
-        for name, levels in VIDEOS.items():
-            frames = np.empty((len(levels), 24, 32, 3), np.uint8)
-            frames[:] = np.array(levels, np.uint8)[:, None, None, None]
-            unit.append(name, hashlib.sha256(name.encode()).hexdigest(), 0, frames, 10.0)
-        unit.commit()
-    writer.finalise([0])
-    return FrameStore.open(root)
+    return grey_store(tmp_path_factory.mktemp("scored") / "store")
 
 
 def score(
@@ -62,7 +44,7 @@ def score(
         head = student.heads["labels"]
         head.get_parameter("weight").copy_(torch.tensor([[-1.0], [1.0]]))
     videos = [
-        ScoredVideo(name, label or 0, None if name not in VIDEOS else name)
+        ScoredVideo(name, label or 0, None if name not in GREY_VIDEOS else name)
         for name, label in labels.items()
     ]
     return score_student(

@@ -59,7 +59,7 @@ def test_a_row_has_the_best_rate_of_a_sweep() -> None:
     assert (row.ours.learning_rate, row.ours.top1.mean) == (0.02, 32.0)
     assert row.ours.sweep == {"0.02": 32.0, "0.1": 30.0}
     assert row.shown == "finetune-hmdb51-split1-r2plus1d_18-scratch-s0-lr0.02"
-    assert row.note == "2 seeds; LR 0.02, the best on the test videos of 0.02: 32.0, 0.1: 30.0"
+    assert row.note == "2 seeds; LR 0.02, the best on the test videos (0.02: 32.0, 0.1: 30.0)"
 
 
 def test_a_rate_with_fewer_finished_seeds_is_not_chosen() -> None:
