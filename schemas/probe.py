@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -43,14 +44,14 @@ class LinearConfig(Record):
     @field_validator("learning_rates")
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if any(value <= 0 for value in values):
+        if not all(0 < value < math.inf for value in values):
             raise ValueError("learning rates must be above 0")
         return values
 
     @field_validator("weight_decays")
     @classmethod
     def _not_negative(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if any(value < 0 for value in values):
+        if not all(0 <= value < math.inf for value in values):
             raise ValueError("weight decays must not be negative")
         return values
 
@@ -94,7 +95,7 @@ class ProbeConfig(LabelledInput):
             raise ValueError("--teacher needs the target cache of the labelled videos (--cache)")
         if any(k < 1 for k in self.neighbours) or any(n < 1 for n in self.shots):
             raise ValueError("neighbours and shots must be at least 1")
-        if any(value <= 0 for value in self.temperatures):
+        if not all(0 < value < math.inf for value in self.temperatures):
             raise ValueError("temperatures must be above 0")
         return self
 

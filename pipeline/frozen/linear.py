@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from distinit.schemas.errors import ComputeError
 from distinit.schemas.probe import LinearConfig
 
 __all__ = ["LinearProbes", "Standardiser", "train_probes"]
@@ -74,11 +75,14 @@ def train_probes(
     Each is trained as alone: SGD with momentum, cosine schedule, cross entropy, from zero, and the
     biases are not decayed. The gradients of all G classifiers take two matrix products per step.
     ``seed`` decides the order of the videos. ``advance`` is called with numbers of steps done.
+
+    Raises ComputeError if a classifier has diverged.
     """
     device, size = feature_ND.device, len(grid)
+    rates, decays = zip(*grid, strict=True)
     rate_G1, decay_G1 = (
         torch.tensor(column, dtype=torch.float32, device=device)[:, None]
-        for column in zip(*grid, strict=True)
+        for column in (rates, decays)
     )
     # The last column of the features is 1: its weights are the biases.
     one_N1 = feature_ND.new_ones(len(feature_ND), 1)
@@ -99,6 +103,14 @@ def train_probes(
         if (step + 1) % _REPORT_EVERY == 0:
             advance(_REPORT_EVERY)
     advance(config.steps % _REPORT_EVERY)
+    if not bool(torch.isfinite(weight_EGC).all()):
+        # Its predictions would be class 0 for every video, with an accuracy like any other.
+        raise ComputeError(
+            "a linear classifier has diverged: its weights are not finite",
+            expected="learning rates times weight decays below 1",
+            found=f"learning rates {rates}, weight decays {decays}",
+            remedy="lower linear.learning_rates or linear.weight_decays",
+        )
     weight_GEC = weight_EGC.transpose(0, 1).contiguous()
     return LinearProbes(weight_GEC[:, :-1], weight_GEC[:, -1])
 

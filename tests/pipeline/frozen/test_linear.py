@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from distinit.pipeline.frozen import linear
 from distinit.pipeline.frozen.linear import LinearProbes, Standardiser, train_probes
-from distinit.schemas.probe import LinearConfig
+from distinit.schemas.errors import ComputeError
+from distinit.schemas.probe import LinearConfig, ProbeConfig
 
 CLASSES = 3
 
@@ -106,3 +108,22 @@ def test_a_feature_that_is_constant_in_training_becomes_zero() -> None:
     scaled_ND = Standardiser.of(feature_ND)(torch.tensor([[3.0, 9.0, 9.0], [5.0, 0.1, 0.0]]))
     expected_ND = torch.tensor([[0.0, 0.0, 0.0], [1.5**0.5, 0.0, 0.0]])
     torch.testing.assert_close(scaled_ND, expected_ND)
+
+
+def test_a_classifier_that_diverges_is_an_error() -> None:
+    """All its weights become NaN, so that it would predict class 0 for every video."""
+    config = LinearConfig(learning_rates=(0.03, 1e20), weight_decays=(0.1,), steps=9)
+    with pytest.raises(ComputeError, match="diverged"):
+        train_probes(*made(9), CLASSES, config.grid, config, seed=(0,))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_settings_that_are_not_finite_are_refused(value: float) -> None:
+    settings = {"linear": {"learning_rates": (value,)}, "temperatures": (0.1,)}
+    for change in (
+        {},
+        {"linear": {"weight_decays": (value,)}},
+        {"linear": {}, "temperatures": (value,)},
+    ):
+        with pytest.raises(ValidationError, match=r"must (be above 0|not be negative)"):
+            ProbeConfig.model_validate({"dataset": {"root": "d"}, "out": "o", **settings, **change})
