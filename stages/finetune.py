@@ -18,7 +18,6 @@ from distinit.pipeline.datasets.store import (
     refuse_unusable,
     with_undecodable,
 )
-from distinit.pipeline.evaluation.confusion import plot_confusion
 from distinit.pipeline.evaluation.epochs import EpochEvaluator, epoch_metrics
 from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.evaluation.scorer import Scoring
@@ -28,6 +27,7 @@ from distinit.pipeline.finetuning.task import FinetuneTask, TrainVideos
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
+from distinit.pipeline.reports.confusion import plot_confusion
 from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import TENSORS_NAME, save_student

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from distinit.pipeline.reproduction.builder import StepBuilder
 from distinit.pipeline.reproduction.layout import Layout
 from distinit.pipeline.reproduction.step import Step, UnavailableError
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.reproduce import (
     Cell,
     DatasetSource,
@@ -83,14 +84,27 @@ def expand(
     """List the steps of all ``tables``. Rows with the same run share its step.
 
     ``listed``: whether the list of the corpus exists. Raises ConfigError if the settings of the
-    scale are invalid.
+    scale are invalid, or if no dataset has any of the splits.
     """
+    _refuse_unknown_splits(scale, choice)
     builder = StepBuilder(scale, layout, listed=listed)
     rows = {
         table.name: tuple(_row(cell, scale, choice, builder) for cell in table.cells)
         for table in tables
     }
     return Reproduction(scale, layout, tuple(tables), rows, builder)
+
+
+def _refuse_unknown_splits(scale: ScaleConfig, choice: Choice) -> None:
+    sources = [s for s in scale.datasets.values() if isinstance(s, DatasetSource)]
+    known = {split for source in sources for split in source.all_splits}
+    if choice.splits is not None and known and not known & set(choice.splits):
+        raise ConfigError(
+            "no dataset of this scale has any of the splits",
+            expected=f"some of {', '.join(map(str, sorted(known)))}",
+            found=", ".join(map(str, choice.splits)),
+            remedy="correct --splits",
+        )
 
 
 def _row(cell: Cell, scale: ScaleConfig, choice: Choice, builder: StepBuilder) -> Row:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from distinit.pipeline.reports.rendering import figure_png
 from distinit.schemas.wording import one_line
 
 __all__ = ["plot_confusion"]
@@ -42,6 +42,4 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure_png(figure)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distinit.pipeline.evaluation.confusion import plot_confusion
+from distinit.pipeline.reports.confusion import plot_confusion
 
 
 @pytest.mark.parametrize("classes", [2, 20, 101])
@@ -22,3 +22,7 @@ def test_counts_are_visible_in_the_plot(classes: int) -> None:
     assert pictures[0].shape == pictures[1].shape
     assert min(pictures[0].shape) >= 4 * 120
     assert (pictures[0] != pictures[1]).mean() > 0.001
+
+
+def test_class_names_that_the_font_cannot_draw_are_no_warning() -> None:
+    assert plot_confusion([[1, 0], [0, 1]], ["跑步", "跳"]).startswith(b"\x89PNG")
