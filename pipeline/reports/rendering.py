@@ -18,14 +18,19 @@ _TRUETYPE = 42  # publishers refuse fonts of Type 3, matplotlib's default
 
 
 def short_label(name: str, limit: int) -> str:
-    """The name as one line, cut to the width of ``limit`` Latin letters; wide letters count two."""
+    """The name as one line of at most the width of ``limit`` Latin letters; wide letters count two.
+
+    Too long a name loses its middle: names of classes and runs often differ at their end.
+    """
     plain = "".join(letter if letter.isprintable() else "?" for letter in name)
     if _width(plain) <= limit:
         return plain
-    kept = plain[:limit]
-    while _width(kept) >= limit:
-        kept = kept[:-1]
-    return kept + "…"
+    first, last = plain[: limit // 2], plain[-max(1, limit // 2) :]
+    while _width(first) > limit // 2:
+        first = first[:-1]
+    while _width(last) > limit - 1 - limit // 2:
+        last = last[1:]
+    return f"{first}…{last}"
 
 
 def _width(text: str) -> int:

@@ -256,9 +256,8 @@ def _show(figure: Figure, picture: _Picture, left: float, top: float) -> Axes:
 def _title(label: str, width_inches: float) -> str:
     """The label in at most two lines, broken between words."""
     letters = max(8, int(width_inches / _CHARACTER_INCHES))
-    lines = textwrap.wrap(short_label(label, 2 * letters), letters, break_long_words=False)
-    if len(lines) > 2:
-        lines = [lines[0], " ".join(lines[1:])]
+    plain = short_label(label, 2 * len(label))
+    lines = textwrap.wrap(plain, letters, break_long_words=False, max_lines=2, placeholder=" …")
     return "\n".join(short_label(line, letters) for line in lines)
 
 

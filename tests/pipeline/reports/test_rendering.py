@@ -57,9 +57,10 @@ def test_files_have_the_size_of_the_figure_and_no_dates() -> None:
     [
         ("tabby cat", 20, "tabby cat"),
         ("a\nb\x00\u202e", 20, "a?b??"),
-        ("x" * 40, 34, "x" * 33 + "…"),
+        ("x" * 40, 34, "x" * 17 + "…" + "x" * 16),
         ("猫" * 5, 10, "猫" * 5),
-        ("猫" * 6, 10, "猫" * 4 + "…"),
+        ("猫" * 6, 10, "猫猫…猫猫"),
+        ("garbage_truck_zoom_in", 16, "garbage_…zoom_in"),
     ],
 )
 def test_labels_are_one_line_of_a_limited_width(name: str, limit: int, shown: str) -> None:
