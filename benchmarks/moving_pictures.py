@@ -135,7 +135,7 @@ def _stem(photo: Photograph) -> str:
 
 
 def move_of(motion: str, rng: random.Random) -> CameraMove:
-    """A camera movement of this kind; its speed varies by half."""
+    """A camera movement of this kind, up to a quarter slower or faster than usual."""
     speed = rng.uniform(0.75, 1.25)
     turn = rng.choice((-1, 1))
     moves = {

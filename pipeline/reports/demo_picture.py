@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from distinit.pipeline.demo.digits import DIGIT_MOTIONS, film_digit, labelled_films
+from distinit.pipeline.reports.rendering import figure_png
 from distinit.pipeline.storage import atomic_write_bytes
 from distinit.schemas.demo import Gain
 
@@ -38,9 +38,7 @@ def draw_demo(path: Path, gains: Sequence[Gain], sheet_png: Path) -> None:
     _draw_inits(panels["inits"], gains)
     _draw_films(panels["films"])
     _show_picture(panels["sheet"], sheet_png, "audit: the frames a teacher is most confident of")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write_bytes(path, buffer.getvalue())
+    atomic_write_bytes(path, figure_png(figure))
 
 
 def _draw_inits(axes: Axes, gains: Sequence[Gain]) -> None:

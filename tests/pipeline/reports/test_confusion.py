@@ -24,5 +24,5 @@ def test_counts_are_visible_in_the_plot(classes: int) -> None:
     assert (pictures[0] != pictures[1]).mean() > 0.001
 
 
-def test_class_names_that_the_font_cannot_draw_are_no_warning() -> None:
+def test_class_names_that_the_font_cannot_draw_cause_no_warning() -> None:
     assert plot_confusion([[1, 0], [0, 1]], ["跑步", "跳"]).startswith(b"\x89PNG")
