@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from distinit.pipeline.records import read_json, read_record
+from distinit.pipeline.training.checkpoint import newest_step
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.schemas.base import Record
@@ -31,8 +32,11 @@ class RunSummary(Record):
     path: str
     kind: str = Field(description="distill or finetune; empty if the run cannot be read")
     student: str = Field(description="name of the network; - if it is not known yet")
-    state: str = Field(description="finished, at step N, not begun, or unreadable")
-    epochs: float = Field(description="epochs done so far")
+    state: str = Field(
+        description="finished, at step N (of the newest checkpoint, from which the same command "
+        "resumes), not begun, or unreadable"
+    )
+    epochs: float = Field(description="epochs done at that step")
     epochs_total: int
     loss: float | None = Field(description="training loss of the last metric line")
     top1: float | None = Field(description="top-1 accuracy of a finished finetune run, percent")
@@ -83,6 +87,7 @@ def _summary_of(root: Path) -> RunSummary:
     run = RunDirectory(root, record)
     try:
         line = run.last_metric() or {}
+        kept = newest_step(run.checkpoints)
         result = run.read_result(EvaluationResult) if record.kind == "finetune" else None
         if record.kind == "distill" and run.result.is_file():
             read_json(run.result, error=ConfigError, remedy="")
@@ -93,8 +98,8 @@ def _summary_of(root: Path) -> RunSummary:
         path=_text(root),
         kind=record.kind,
         student=_network(record.config) if student is None else student.student.name,
-        state=_state(run, line),
-        epochs=line.get("epoch", 0.0),
+        state=_state(run, line, kept),
+        epochs=_epochs_done(run, line, kept),
         epochs_total=_epochs(record.config),
         loss=line.get("loss"),
         top1=None if result is None else result.top1,
@@ -128,10 +133,19 @@ def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _state(run: RunDirectory, line: MetricLine) -> str:
+def _state(run: RunDirectory, line: MetricLine, kept: int | None) -> str:
+    """``kept``: step of the newest checkpoint. The metric lines of a running training are ahead."""
     if run.result.is_file():
         return "finished"
-    return f"at step {line['step']}" if line else "not begun"
+    return f"at step {kept or 0}" if line or kept else "not begun"
+
+
+def _epochs_done(run: RunDirectory, line: MetricLine, kept: int | None) -> float:
+    """Epochs of training up to step ``kept``; of a finished run, all of them."""
+    epochs, step = line.get("epoch", 0.0), line.get("step", 0)
+    if run.result.is_file() or step == 0:
+        return epochs
+    return epochs * (kept or 0) / step
 
 
 def _text(path: Path) -> str:

@@ -37,12 +37,18 @@ from distinit.pipeline.training.optimizer import (
 from distinit.schemas.errors import CheckpointError, StorageError
 from distinit.schemas.run import CheckpointRecord
 
-__all__ = ["CheckpointStore"]
+__all__ = ["CheckpointStore", "newest_step"]
 
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
 _FOLDER = re.compile(r"step-([0-9]{9,13})")
 _FILES = frozenset({MODEL, OPTIMIZER, RECORD})
 _REMEDY = "nothing to do: the run falls back to the previous checkpoint"
+
+
+def newest_step(root: Path) -> int | None:
+    """The step of the newest checkpoint in the folder ``root``, which is not read; None if none."""
+    found = root.iterdir() if root.is_dir() else ()
+    return max((_step_of(p) for p in found if _is_checkpoint(p)), default=None)
 
 
 class CheckpointStore:
@@ -104,8 +110,7 @@ class CheckpointStore:
 
     def _folders(self) -> list[Path]:
         found = self._root.iterdir() if self._root.is_dir() else ()
-        folders = [p for p in found if _FOLDER.fullmatch(p.name) and _is_folder(p)]
-        return sorted(folders, key=_step_of)
+        return sorted(filter(_is_checkpoint, found), key=_step_of)
 
     def _read(self, folder: Path) -> CheckpointRecord:
         record = read_record(
@@ -166,6 +171,10 @@ def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return _FOLDER.fullmatch(path.name) is not None and _is_folder(path)
 
 
 def _is_folder(path: Path) -> bool:

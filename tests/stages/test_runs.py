@@ -31,8 +31,9 @@ def folder(tmp_path: Path) -> Path:
     run.metrics.write_text(
         '{"step": 9, "epoch": 1.5, "loss": 4.0}\n{"step": 10, "epoch": 2.5, "loss": 3.25}\n{"ste'
     )
-    decoy = run.checkpoints / "step-000000010"
+    decoy = run.checkpoints / "step-000000008"  # the metric lines are two steps ahead
     decoy.mkdir(parents=True)
+    (run.checkpoints / "step-000000009.partial").mkdir()
     (decoy / "run.json").write_text("{}")
     finetune(tmp_path / "tuned")
     (tmp_path / "torn").mkdir()
@@ -76,7 +77,7 @@ def test_every_run_is_listed_with_its_state(folder: Path) -> None:
     assert Path(begun.path) == folder / "distill" / "begun"
     assert (begun.kind, begun.student, begun.state) == ("distill", "r3d_18", "not begun")
     assert (begun.epochs, begun.epochs_total, begun.loss) == (0, 45, None)
-    assert (stopped.state, stopped.epochs, stopped.loss) == ("at step 10", 2.5, 3.25)
+    assert (stopped.state, stopped.epochs, stopped.loss) == ("at step 8", 2.0, 3.25)
     assert (stopped.cache_digest, stopped.top1) == (DIGEST, None)
     assert (torn.state, torn.kind) == ("unreadable", "")
     assert (tuned.kind, tuned.student, tuned.state) == ("finetune", "vmz_r3d_18", "finished")
@@ -84,12 +85,17 @@ def test_every_run_is_listed_with_its_state(folder: Path) -> None:
     assert (tuned.epochs, tuned.epochs_total) == (8, 8)
 
 
+def test_a_run_without_a_checkpoint_starts_again_at_step_0(folder: Path) -> None:
+    (folder / "distill" / "begun" / "metrics.jsonl").write_text('{"step": 3, "epoch": 0.5}\n')
+    assert (list_runs(folder).runs[0].state, list_runs(folder).runs[0].epochs) == ("at step 0", 0)
+
+
 def test_the_table_and_the_json_agree(folder: Path) -> None:
     text = CliRunner().invoke(main, ["runs", str(folder)])
     assert text.exit_code == 0
     head, _, stopped, torn, tuned = (line.split() for line in text.output.splitlines())
     assert head == ["kind", "student", "state", "epochs", "loss/top-1", "cache", "path"]
-    values = "distill r3d_18 at step 10 2.5/45 3.2500 0123456789ab"
+    values = "distill r3d_18 at step 8 2/45 3.2500 0123456789ab"
     assert stopped == [*values.split(), str(folder / "distill" / "stopped")]
     assert torn == ["-", "-", "unreadable", "0/0", "-", "-", str(folder / "torn")]
     assert tuned[4:7] == ["50.0", "%", "0123456789ab"]
@@ -150,7 +156,7 @@ def test_runs_with_any_configuration_are_listed(folder: Path, config: dict[str, 
     path = folder / "distill" / "stopped" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
     stopped = list_runs(folder).runs[1]
-    assert (stopped.state, stopped.epochs_total) == ("at step 10", 0)
+    assert (stopped.state, stopped.epochs_total) == ("at step 8", 0)
     shown = list_runs(folder).summary()
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 5
