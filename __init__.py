@@ -1,0 +1,45 @@
+"""DistInit: pretrain video networks from frozen image networks, without video labels.
+
+The names in ``__all__`` are the public API: see docs/api.md. Each is imported when it is first
+used, so that ``import distinit`` is fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distinit.pipeline.cache.reader import TargetCache
+    from distinit.pipeline.frames.reader import FrameStore
+    from distinit.schemas.errors import DistInitError
+    from distinit.schemas.teacher import PreprocessSpec
+
+    __version__: str
+
+__all__ = ["DistInitError", "FrameStore", "PreprocessSpec", "TargetCache", "__version__"]
+
+_MODULES = {
+    "DistInitError": "distinit.schemas.errors",
+    "FrameStore": "distinit.pipeline.frames.reader",
+    "PreprocessSpec": "distinit.schemas.teacher",
+    "TargetCache": "distinit.pipeline.cache.reader",
+}
+
+if not TYPE_CHECKING:  # for a type checker, a misspelt name is then an error
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name, or read the version of the installed package."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("distinit")  # pyproject.toml has it
+        elif name in _MODULES:
+            value = getattr(import_module(_MODULES[name]), name)
+        else:
+            raise AttributeError(f"module 'distinit' has no attribute {name!r}")
+        globals()[name] = value  # the next access does not come here
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
