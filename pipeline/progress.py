@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichBars
 from rich.text import Text
 
-from distinit.schemas.wording import one_line
+from distinit.schemas.wording import duration, one_line
 
 __all__ = [
     "JsonProgress",
@@ -48,8 +48,8 @@ class Progress(Protocol):
     def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """Count ``amount`` more units; ``values`` replace those shown with the bar."""
 
-    def message(self, text: str) -> None:
-        """Print one line; line breaks in ``text`` are escaped."""
+    def message(self, text: str, **values: ProgressValue) -> None:
+        """Print one line; line breaks in ``text`` are escaped. JSON events also have ``values``."""
 
     def finish(self) -> None:
         """End the phase."""
@@ -64,7 +64,7 @@ class NullProgress:
     def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """Ignore."""
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, **values: ProgressValue) -> None:
         """Ignore."""
 
     def finish(self) -> None:
@@ -125,7 +125,7 @@ class RichProgress:
             values=_format(self._values),
         )
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, **values: ProgressValue) -> None:
         """See Progress."""
         self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
@@ -171,18 +171,18 @@ class LogProgress:
         if self._total is not None:
             parts[0] += f"/{_number(self._total)} {_noun(self._total, self._unit)}"
             if rate > 0 and not ended:
-                parts.append(f"ETA {_duration(max(0.0, self._total - self._done) / rate)}")
+                parts.append(f"ETA {duration(max(0.0, self._total - self._done) / rate)}")
         parts.insert(1, f"{rate:.1f} {self._unit}/s")
         return "  ".join([*parts, _format(self._values)]).rstrip()
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, **values: ProgressValue) -> None:
         """See Progress."""
         print(one_line(text), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """See Progress."""
         if self._description:
-            seconds = _duration(self._rate.seconds())
+            seconds = duration(self._rate.seconds())
             self.message(f"{self._line(ended=True)}  ended after {seconds}")
             self._description = ""
 
@@ -214,9 +214,9 @@ class JsonProgress:
         if time.monotonic() - self._last_seconds >= self._every_seconds:
             self._emit("progress")
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, **values: ProgressValue) -> None:
         """See Progress."""
-        self._write({"event": "message", "text": text})
+        self._write({"event": "message", "text": text, **_plain(values)})
 
     def finish(self) -> None:
         """See Progress."""
@@ -281,12 +281,6 @@ def _plain(values: dict[str, ProgressValue]) -> dict[str, str | int | float]:
 def _noun(total: float | None, unit: str) -> str:
     """``unit``, which is a plural, as a singular if ``total`` is 1."""
     return unit.removesuffix("s") if total == 1 else unit
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _number(count: float) -> str:

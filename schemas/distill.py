@@ -12,6 +12,7 @@ from distinit.schemas.training import (
     OptimizerConfig,
     RuntimeConfig,
     StudentConfig,
+    with_fitting_batch,
     with_flow_pixels,
 )
 
@@ -123,6 +124,11 @@ class DistillConfig(Record):
     @classmethod
     def _pixels_of_flow(cls, values: Any) -> Any:
         return with_flow_pixels(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_of_epoch(cls, values: Any) -> Any:
+        return with_fitting_batch(values)
 
     @model_validator(mode="after")
     def _one_loss_for_one_head(self) -> DistillConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from distinit.schemas.training import (
     Precision,
     RuntimeConfig,
     StudentConfig,
+    with_fitting_batch,
     with_flow_pixels,
 )
 
@@ -30,14 +32,27 @@ __all__ = [
 ]
 
 FINETUNE_OPTIMIZER = OptimizerConfig(
-    learning_rate=0.002, step_epochs=2, epochs=8, clips_per_epoch=40_000, weight_decay=5e-3
+    learning_rate=0.002, step_epochs=8, epochs=32, weight_decay=5e-3
 )
-"""For pretrained students. Paper: LR .002, x.1 every 2 epochs, 8 epochs. VMZ: decay 5e-3."""
+"""For pretrained students: LR .002 and x.1 after every quarter of the epochs, as in the paper (8
+epochs of 40 k clips). VMZ: decay 5e-3."""
 
 SCRATCH_OPTIMIZER = OptimizerConfig(
-    learning_rate=0.01, step_epochs=10, epochs=45, clips_per_epoch=40_000, weight_decay=5e-3
+    learning_rate=0.01, step_epochs=10, epochs=45, weight_decay=5e-3
 )
-"""For training from scratch. Paper: LR .01, x.1 every 10 epochs, 45 epochs."""
+"""For training from scratch: LR .01, x.1 every 10 epochs, 45 epochs, as in the paper."""
+
+_STEPS_OF_PRETRAINED = 4  # values of the learning rate in a training
+_UNUSED_STEP_EPOCHS = 2  # of pretrained students without the step schedule, as in earlier versions
+
+
+def _step_epochs_of_pretrained(configured: dict[str, Any]) -> int:
+    """Default of ``step_epochs`` for pretrained students: a quarter of the epochs (paper)."""
+    if configured.get("schedule", "step") != "step":
+        return _UNUSED_STEP_EPOCHS
+    epochs = configured.get("epochs", FINETUNE_OPTIMIZER.epochs)
+    return max(1, math.ceil(epochs / _STEPS_OF_PRETRAINED)) if type(epochs) is int else 1
+
 
 _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 
@@ -139,8 +154,8 @@ class FinetuneConfig(Record):
     )
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: SCRATCH_OPTIMIZER,
-        description="the defaults depend on init; scratch: LR .01, x.1 every 10 epochs, 45 epochs; "
-        "others: LR .002, x.1 every 2 epochs, 8 epochs; 40k clips per epoch (paper)",
+        description="the defaults depend on init; scratch: LR .01, 45 epochs, x.1 every 10; "
+        "others: LR .002, 32 epochs, x.1 every 8",
     )
     runtime: RuntimeConfig = Field(
         default_factory=RuntimeConfig, description="devices, workers and batches"
@@ -157,7 +172,7 @@ class FinetuneConfig(Record):
     @model_validator(mode="before")
     @classmethod
     def _schedule_of_init(cls, values: Any) -> Any:
-        """Use the paper's values for this init as the defaults of ``optimizer``."""
+        """Use the values for this init as the defaults of ``optimizer``."""
         if not isinstance(values, dict):
             return values
         configured = values.get("optimizer", {})
@@ -165,10 +180,17 @@ class FinetuneConfig(Record):
             return values
         scratch = values.get("init", "scratch") == "scratch"
         preset = SCRATCH_OPTIMIZER if scratch else FINETUNE_OPTIMIZER
-        defaults = preset.model_dump()
+        defaults = preset.model_dump(exclude={"step_epochs"})
+        if not scratch:
+            defaults["step_epochs"] = _step_epochs_of_pretrained(configured)
         if configured.get("name") == "adamw":
             del defaults["learning_rate"]  # it is for SGD
         return {**values, "optimizer": {**defaults, **configured}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_of_epoch(cls, values: Any) -> Any:
+        return with_fitting_batch(values)
 
     @model_validator(mode="before")
     @classmethod

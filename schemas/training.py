@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -10,18 +11,23 @@ from pydantic import Field, field_validator, model_validator
 from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record, Seed
 
 __all__ = [
+    "DEFAULT_BATCH_SIZE",
     "FLOW_PIXELS",
     "ClipConfig",
     "OptimizerConfig",
     "Precision",
     "RuntimeConfig",
     "StudentConfig",
+    "with_fitting_batch",
     "with_flow_pixels",
 ]
 
 FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
 """``ClipConfig.mean`` and ``std`` of optical flow: x and y, pixels per frame (VMZ)."""
 
+
+DEFAULT_BATCH_SIZE = 32
+"""Clips per shard per step (paper: 24-32 per GPU)."""
 
 Precision = Literal["fp32", "bf16"]
 """Arithmetic of a student's forward pass."""
@@ -91,6 +97,15 @@ class ClipConfig(Record):
 
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
+_PAPER_EPOCHS, _PAPER_STEP_EPOCHS = 45, 10
+
+
+def _step_epochs(values: dict[str, Any]) -> int:
+    """Default of ``step_epochs``: the paper's share of the epochs; unused by other schedules."""
+    if values.get("schedule") != "step":
+        return _PAPER_STEP_EPOCHS
+    epochs: int = values.get("epochs", _PAPER_EPOCHS)  # absent if it is invalid
+    return math.ceil(epochs * _PAPER_STEP_EPOCHS / _PAPER_EPOCHS)
 
 
 class OptimizerConfig(Record):
@@ -100,7 +115,10 @@ class OptimizerConfig(Record):
         "sgd", description="sgd (paper), or adamw (PySlowFast for MViT, Video-Swin for Swin3D)"
     )
     learning_rate: float = Field(
-        0.01, gt=0, description="learning rate per shard (paper section 4: .01 per GPU)"
+        0.01,
+        gt=0,
+        allow_inf_nan=False,
+        description="learning rate per shard (paper section 4: .01 per GPU)",
     )
     scale_by_workers: bool = Field(
         True,
@@ -135,12 +153,6 @@ class OptimizerConfig(Record):
     schedule: Literal["step", "cosine", "constant"] = Field(
         "step", description="learning rate schedule"
     )
-    step_epochs: int = Field(
-        10,
-        ge=1,
-        description="epochs between decays, counted from the end of the warmup (paper: 10; "
-        "finetuning: 2)",
-    )
     gamma: float = Field(0.1, gt=0, le=1, description="decay factor (paper: .1)")
     warmup_epochs: float = Field(0.0, ge=0, description="length of the linear warmup, epochs")
     warmup_start_factor: Annotated[float, ADDED_LATER] = Field(
@@ -157,11 +169,22 @@ class OptimizerConfig(Record):
         description="share of the learning rate that the cosine schedule ends at (PySlowFast: "
         ".01; Video-Swin: 0)",
     )
-    epochs: int = Field(45, ge=1, description="epochs of training (paper: 45; finetuning: 8)")
-    clips_per_epoch: int | None = Field(
-        1_000_000,
+    epochs: int = Field(
+        45,
         ge=1,
-        description="clips per epoch (paper: 1 M; finetuning: 40 k); None: one per video",
+        description="epochs of training (paper: 45; finetuning: 8). Default for finetuning a "
+        "pretrained student: 32",
+    )
+    step_epochs: int = Field(
+        default_factory=_step_epochs,
+        ge=1,
+        description="epochs between decays, counted from the end of the warmup (paper: 10 of 45; "
+        "finetuning: 2 of 8). Default: the same share of epochs as in the paper",
+    )
+    clips_per_epoch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        "auto",
+        description="clips per epoch (paper: 1 M; finetuning: 40 k). auto: one per video, but at "
+        "least 10 steps; the number is recorded in the run. None: one per video",
     )
     clip_gradient_norm: float | None = Field(
         None, gt=0, description="clip gradients to this norm (PySlowFast for MViT: 1)"
@@ -188,7 +211,12 @@ class RuntimeConfig(Record):
     ``jpeg_decoder`` change rounding. Fields marked NOT_IDENTITY change neither.
     """
 
-    batch_size: int = Field(32, ge=1, description="clips per shard per step (paper: 24-32 per GPU)")
+    batch_size: int = Field(
+        DEFAULT_BATCH_SIZE,
+        ge=1,
+        description="clips per shard per step (paper: 24-32 per GPU). Lower by default if an epoch "
+        "has fewer clips",
+    )
     shards: int = Field(
         1,
         ge=1,
@@ -250,3 +278,22 @@ def with_flow_pixels(values: Any) -> Any:
     if channels != 2 or not isinstance(clip, dict):
         return values
     return {**values, "clip": {**FLOW_PIXELS, **clip}}
+
+
+def with_fitting_batch(values: Any) -> Any:
+    """Raw values of a configuration; by default a step is no larger than an epoch.
+
+    Values with a ``batch_size`` or without a number of ``clips_per_epoch`` are returned unchanged.
+    """
+    if not isinstance(values, dict):
+        return values
+    optimizer, runtime = values.get("optimizer"), values.get("runtime", {})
+    if not isinstance(optimizer, dict) or not isinstance(runtime, dict):
+        return values
+    clips, shards = optimizer.get("clips_per_epoch"), runtime.get("shards", 1)
+    if "batch_size" in runtime or type(clips) is not int or type(shards) is not int:
+        return values
+    size = max(1, clips // max(1, shards))
+    if size >= DEFAULT_BATCH_SIZE:
+        return values
+    return {**values, "runtime": {**runtime, "batch_size": size}}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = [
     "counted",
+    "duration",
     "first_lines",
     "first_names",
     "one_line",
@@ -25,6 +26,13 @@ _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 def counted(count: int, thing: str, plural: str | None = None) -> str:
     """``count`` and the noun ``thing``: "1 video", "2 videos". Its plural ends in s by default."""
     return f"{count} {thing}" if count == 1 else f"{count} {plural or f'{thing}s'}"
+
+
+def duration(seconds: float) -> str:
+    """A time that is read, not computed with: "84 s", "9 min", "2.1 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def first_names(names: Iterable[str], limit: int = 5) -> str:

@@ -13,6 +13,7 @@ from distinit.pipeline.students.io import save_student
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
+from distinit.pipeline.training.workload import Workload
 from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import DistillResult, StudentRecord
@@ -38,6 +39,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     if recorded is None and any(target.filter != FilterConfig() for target in config.targets):
         progress.message("computing what the filters keep")
     task = open_distill_task(config, recorded)
+    config = task.config
     refuse_empty_filters(task.readers, config.combine_filters)
     state = task.cache.read_state()
     cache_digest = task.cache.checked_digest(state)
@@ -49,6 +51,8 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     write_thresholds(run.root, task.thresholds)
     _report_inputs(task, progress)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
+    videos = len(task.videos.cache_ids)
+    Workload.of(settings, videos, may_skip=config.skip_filtered).report(progress)
     outcome = train(task, settings, run, progress)
     record = StudentRecord(
         student=config.student,
@@ -63,7 +67,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         out=str(run.root),
         student=str(save_student(run.root, outcome.student, record)),
         cache_digest=cache_digest,
-        videos=len(task.videos.cache_ids),
+        videos=videos,
         loss=outcome.loss,
         epochs=config.optimizer.epochs,
         steps=outcome.global_steps,

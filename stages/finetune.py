@@ -38,6 +38,7 @@ from distinit.pipeline.training.metric_logger import log_final_evaluation
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
+from distinit.pipeline.training.workload import Workload, with_epoch_length
 from distinit.schemas.base import Record
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import RunMismatchError
@@ -112,6 +113,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     config = _with_flow_pixels_of(init, config)
     _check_student(config, init, progress)
     dataset = _list_dataset(config, progress)
+    config = _with_epoch_length(config, dataset)
     head_only = config.train_layers == "head"
     _, report = init.build(len(dataset.classes), config.runtime.seed, head_only=head_only)
     frames = Path(config.frames or Path(config.out) / "frames")
@@ -190,6 +192,14 @@ def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
     return dataset
 
 
+def _with_epoch_length(config: FinetuneConfig, dataset: DatasetRecord) -> FinetuneConfig:
+    """``config`` with a number for ``clips_per_epoch: auto``: it counts all training videos, so
+    that it does not depend on which of them can be decoded."""
+    videos = len(dataset.subset("train"))
+    optimizer = with_epoch_length(config.optimizer, config.runtime, videos)
+    return config.model_copy(update={"optimizer": optimizer})
+
+
 def _open_run(
     config: FinetuneConfig, init: Init, dataset: DatasetRecord, frames: Path
 ) -> RunDirectory:
@@ -214,6 +224,7 @@ def _train(
 ) -> Student:
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     videos = _train_videos(dataset, store)
+    Workload.of(settings, len(videos.video_ids)).report(progress)
     task = FinetuneTask(
         init,
         videos,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from distinit.pipeline.config import build_config
+from distinit.pipeline.config import build_config, read_yaml
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.schedule import learning_rate
 from distinit.schemas.distill import DistillConfig
@@ -65,6 +66,35 @@ def training(name: str) -> DistillConfig | FinetuneConfig:
     init = "scratch" if "scratch" in name else "distinit:r"
     given = {"dataset.root": "d", "out": "o", "init": init}
     return build_config(FinetuneConfig, CONFIGS / f"{name}.yaml", (), given)
+
+
+SCHEDULES = {
+    "distill": (45, 10, 1_000_000),
+    "finetune": (8, 2, 40_000),
+    "scratch": (45, 10, 40_000),
+}
+"""The paper's epochs, epochs between decays, and clips per epoch."""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("paper/", "gpus/"))])
+def test_the_papers_configurations_state_its_scale_and_do_not_follow_the_corpus(name: str) -> None:
+    optimizer = training(name).optimizer
+    kind = next(kind for kind in SCHEDULES if kind in name)
+    found = (optimizer.epochs, optimizer.step_epochs, optimizer.clips_per_epoch)
+    assert found == SCHEDULES[kind]
+    assert {"epochs", "step_epochs", "clips_per_epoch"} <= set(stated(name)["optimizer"])
+    assert "batch_size" in stated(name)["runtime"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_configuration_states_its_clips_and_its_batch(name: str) -> None:
+    assert {"epochs", "clips_per_epoch"} <= set(stated(name)["optimizer"])
+    assert training(name).runtime.batch_size == stated(name)["runtime"]["batch_size"]
+
+
+def stated(name: str) -> dict[str, Any]:
+    """What the file itself says."""
+    return read_yaml(CONFIGS / f"{name}.yaml")
 
 
 def first_rate_and_batch(config: DistillConfig | FinetuneConfig) -> tuple[float, int]:

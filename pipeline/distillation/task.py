@@ -33,6 +33,7 @@ from distinit.pipeline.training.clips import check_crop, check_pixels, read_clip
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.sampling import ClipChoices
 from distinit.pipeline.training.task import ClipBatch
+from distinit.pipeline.training.workload import clips_of_epoch, with_epoch_length
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import HeadRecord, ThresholdsRecord
@@ -82,7 +83,8 @@ class DistillTask:
         )
         if config.combine == "mean":
             self._loss_terms = (LossTerm(MEAN_HEAD, config.targets[0], 1.0),)
-        self._sampler = drawn.sampler(config.optimizer.clips_per_epoch, config.runtime.seed)
+        clips = clips_of_epoch(config.optimizer, config.runtime, len(videos.cache_ids))
+        self._sampler = drawn.sampler(clips, config.runtime.seed)
 
     def __reduce__(
         self,
@@ -250,7 +252,8 @@ def open_distill_task(
 ) -> DistillTask:
     """Open cache and frame store, and check all that can be checked before training.
 
-    The cache may be incomplete, and may lack teachers that are not in use. ``thresholds``: those of
+    The configuration of the task has numbers where that of the call has ``auto``. The cache may be
+    incomplete, and may lack teachers that are not in use. ``thresholds``: those of
     the filters, as an earlier call for the same data found them; None: they are computed.
 
     Raises ConfigError, CacheError, FrameStoreError.
@@ -271,6 +274,8 @@ def open_distill_task(
     committed_U = np.any([reader.committed_U for reader in readers], axis=0)
     frames = TargetFrames(cache.index, cache.manifest.row_space.capacity, committed_U)
     videos = match_videos(cache, store, frames)
+    optimizer = with_epoch_length(config.optimizer, config.runtime, len(videos.cache_ids))
+    config = config.model_copy(update={"optimizer": optimizer})
     small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop
     too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
     check_crop(store, too_small, config.clip.crop)

@@ -21,6 +21,7 @@ from distinit.pipeline.training.clips import read_clips
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.sampling import ClipSampler
 from distinit.pipeline.training.task import ClipBatch, TrainingSettings
+from distinit.pipeline.training.workload import clips_of_epoch
 
 __all__ = ["FinetuneTask", "TrainVideos"]
 
@@ -58,7 +59,7 @@ class FinetuneTask:
         self._label_smoothing = label_smoothing
         self._dropout = dropout
         frame_counts = [videos.store.videos[video_id].frame_count for video_id in videos.video_ids]
-        clips = settings.optimizer.clips_per_epoch
+        clips = clips_of_epoch(settings.optimizer, settings.runtime, len(frame_counts))
         self._sampler = ClipSampler(frame_counts, settings.clip, clips, settings.runtime.seed)
         self._label_V = np.asarray(videos.labels, np.int64)
 

@@ -12,7 +12,7 @@ from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.records import read_record
 from distinit.pipeline.reproduction.moving_digits import has_moving_digits
 from distinit.pipeline.reproduction.step import Step
-from distinit.schemas.base import Record, fields_outside_identity, flatten
+from distinit.schemas.base import fields_outside_identity, flatten
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError, RunMismatchError
 from distinit.schemas.evaluation import result_name
@@ -56,7 +56,7 @@ def stored_result(step: Step) -> EvaluationResult | None:
     return read_record(path, EvaluationResult, error=RunMismatchError, remedy=remedy)
 
 
-def _is_finished_run(root: Path, config: Record) -> bool:
+def _is_finished_run(root: Path, config: DistillConfig | FinetuneConfig) -> bool:
     if not (root / "result.json").is_file():
         return False
     try:
@@ -64,6 +64,8 @@ def _is_finished_run(root: Path, config: Record) -> bool:
     except RunMismatchError:
         return False
     ignored = fields_outside_identity(type(config))
+    if config.optimizer.clips_per_epoch == "auto":  # the run has a number
+        ignored |= {"optimizer.clips_per_epoch"}
     return _identity(record.config, ignored) == _identity(config.model_dump(mode="json"), ignored)
 
 

@@ -50,7 +50,7 @@ class Step:
             return 0
         optimizer = self.config.optimizer
         per_epoch = optimizer.clips_per_epoch
-        return None if per_epoch is None else optimizer.epochs * per_epoch
+        return optimizer.epochs * per_epoch if isinstance(per_epoch, int) else None
 
     @property
     def finetune_config(self) -> FinetuneConfig:

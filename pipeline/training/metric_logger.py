@@ -15,6 +15,7 @@ from distinit.pipeline.storage import atomic_write_bytes, open_for_writing
 from distinit.pipeline.training.curve import ACCURACIES, draw_curve
 from distinit.pipeline.training.metrics import MetricLine, read_lines
 from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.pipeline.training.workload import Forecast
 
 __all__ = [
     "MetricLogger",
@@ -52,7 +53,7 @@ class MetricLogger(NullMetricLogger):
     def __init__(self, run: RunDirectory, progress: Progress, global_step: int) -> None:
         self._run = run
         self._progress = progress
-        self._started = False
+        self._forecast: Forecast | None = None
         self._drop_lines_after(global_step)
         self._file = os.fdopen(open_for_writing(run.metrics, os.O_APPEND), "a")
         self._board = SummaryWriter(
@@ -61,15 +62,17 @@ class MetricLogger(NullMetricLogger):
 
     def start(self, clips_total: int, clips_done: int) -> None:
         """See NullMetricLogger."""
-        if not self._started:
+        if self._forecast is None:
             self._progress.start("training", clips_total, "clips", clips_done)
-            self._started = True
+            self._forecast = Forecast(self._progress, clips_total - clips_done)
 
     def advance(self, clips: int, line: MetricLine | None) -> None:
         """See NullMetricLogger."""
         if line is not None:
             self._log(line)
         self._progress.advance(clips, **progress_metrics(line or {}))
+        if self._forecast is not None:
+            self._forecast.advance(clips)
 
     def evaluating(self, epochs: int) -> None:
         """See NullMetricLogger."""

@@ -24,6 +24,7 @@ from distinit.pipeline.training.metric_logger import evaluation_text, progress_m
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import fit
+from distinit.pipeline.training.workload import Forecast
 from distinit.schemas import errors
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, DistInitError
@@ -183,6 +184,7 @@ def _showing_progress(run: RunDirectory, progress: Progress) -> Iterator[None]:
 
 def _follow(run: RunDirectory, progress: Progress, stop: threading.Event) -> None:
     done: float | None = None
+    forecast: Forecast | None = None
     shown = len(run.read_evaluations())
     last = False
     while not last:
@@ -195,9 +197,12 @@ def _follow(run: RunDirectory, progress: Progress, stop: threading.Event) -> Non
         if line is None:
             continue
         clips = line.get("clips", 0)
-        if done is None:
-            progress.start("training", line.get("clips_total"), "clips", clips)
+        if done is None or forecast is None:
+            total = line.get("clips_total", clips)
+            progress.start("training", total, "clips", clips)
+            forecast = Forecast(progress, int(total - clips))
         elif clips != done:
             progress.advance(clips - done, **progress_metrics(line))
+            forecast.advance(int(clips - done))
         done = clips
     progress.finish()

@@ -16,6 +16,8 @@ class RecordingProgress(NullProgress):
         self.advances: list[tuple[float, dict[str, Any]]] = []
         """The amount of each ``advance``, and what was shown with it."""
         self.messages: list[str] = []
+        self.values: dict[str, dict[str, Any]] = {}
+        """Message -> its values, of those with values."""
         self.finished = 0
         """How many phases have ended."""
 
@@ -30,8 +32,10 @@ class RecordingProgress(NullProgress):
     def advance(self, amount: float = 1, **shown: Any) -> None:
         self.advances.append((amount, shown))
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, **values: Any) -> None:
         self.messages.append(text)
+        if values:
+            self.values[text] = values
 
     def finish(self) -> None:
         self.finished += 1

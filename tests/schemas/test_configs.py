@@ -46,6 +46,63 @@ def test_the_paper_protocol_is_the_default() -> None:
     assert config.targets[0].loss == "cross_entropy"
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "distilled", "scratch", "pretrained"),
+    [
+        ({}, (45, 10), (45, 10), (32, 8)),
+        ({"epochs": 8}, (8, 2), (8, 2), (8, 2)),  # the paper's finetuning: x.1 every 2 of 8
+        ({"epochs": 45}, (45, 10), (45, 10), (45, 12)),
+        ({"epochs": 1}, (1, 1), (1, 1), (1, 1)),
+        ({"epochs": 100, "step_epochs": 30}, (100, 30), (100, 30), (100, 30)),
+        # Unused by other schedules: as earlier versions recorded it.
+        ({"epochs": 20, "schedule": "cosine"}, (20, 10), (20, 10), (20, 2)),
+    ],
+)
+def test_the_decays_of_the_learning_rate_follow_the_number_of_epochs(
+    optimizer: dict[str, object],
+    distilled: tuple[int, int],
+    scratch: tuple[int, int],
+    pretrained: tuple[int, int],
+) -> None:
+    values = {"dataset": {"root": "d"}, "out": "o", "optimizer": optimizer}
+    inputs = {"cache": "c", "frames": "f", "out": "o"}
+    found = DistillConfig.model_validate({**inputs, "optimizer": optimizer}).optimizer
+    assert (found.epochs, found.step_epochs) == distilled
+    for init, expected in (("scratch", scratch), ("distinit:r", pretrained)):
+        found = FinetuneConfig.model_validate({**values, "init": init}).optimizer
+        assert (found.epochs, found.step_epochs) == expected
+        assert found.clips_per_epoch == "auto"
+        assert found.warmup_epochs == 0
+
+
+@pytest.mark.parametrize(
+    ("clips", "runtime", "size"),
+    [
+        ("auto", {}, 32),
+        (None, {}, 32),
+        (1000, {}, 32),
+        (20, {}, 20),
+        (20, {"shards": 4}, 5),
+        (20, {"batch_size": 7}, 7),
+        (3, {"shards": 4}, 1),
+    ],
+)
+def test_a_batch_is_by_default_not_larger_than_the_epoch(
+    clips: object, runtime: dict[str, int], size: int
+) -> None:
+    parts = {"optimizer": {"clips_per_epoch": clips}, "runtime": runtime}
+    distill = {"cache": "c", "frames": "f", "out": "o"}
+    finetune = {"dataset": {"root": "d"}, "out": "o"}
+    assert DistillConfig.model_validate(distill | parts).runtime.batch_size == size
+    assert FinetuneConfig.model_validate(finetune | parts).runtime.batch_size == size
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", 0, -1])
+def test_a_learning_rate_is_a_finite_number_above_0(rate: object) -> None:
+    with pytest.raises(ValidationError, match="learning_rate"):
+        OptimizerConfig.model_validate({"learning_rate": rate})
+
+
 def test_canonical_json_does_not_depend_on_order() -> None:
     assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
     assert canonical_json({"a": 1}) == '{"a":1}'
@@ -111,7 +168,7 @@ def test_adamw_needs_a_learning_rate_of_its_own(init: str) -> None:
     given = {"name": "adamw", "learning_rate": 1e-4}
     config = FinetuneConfig.model_validate({**values, "optimizer": given})
     assert (config.optimizer.name, config.optimizer.learning_rate) == ("adamw", 1e-4)
-    assert config.optimizer.clips_per_epoch == 40_000
+    assert config.optimizer.clips_per_epoch == "auto"
     assert FinetuneConfig.model_validate(config.model_dump(mode="json")) == config
 
 

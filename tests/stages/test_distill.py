@@ -116,6 +116,27 @@ def test_a_run_writes_a_student_and_its_record(extracted: Path, whole: Path) -> 
     assert result.bottleneck in result.summary().splitlines()
 
 
+def test_an_epoch_follows_the_corpus_and_its_length_is_recorded(
+    extracted: Path, tmp_path: Path
+) -> None:
+    """Five videos: ten steps of two clips. The recorded configuration reproduces the run."""
+    out, progress = tmp_path / "run", RecordingProgress()
+    following = {"clips_per_epoch": "auto", "epochs": 1}
+    given = config(extracted, out, optimizer=following, runtime={"batch_size": 2})
+    result = distill(given, progress=progress)
+    line = "20 clips = 4 passes over 5 videos (1 epoch, 10 steps of 2 clips)"
+    assert line in progress.messages
+    assert progress.values[line]["clips"] == 20
+    assert (result.steps, result.clips, result.videos) == (10, 20, 5)
+    recorded = json.loads((out / "run.json").read_text())["config"]
+    assert recorded["optimizer"]["clips_per_epoch"] == 20
+    assert load_student(out)[1].config == recorded
+    assert distill(DistillConfig.model_validate(recorded)) == result, "it is the same run"
+    assert distill(given) == result
+    with pytest.raises(RunMismatchError, match=r"optimizer.clips_per_epoch: 20 there, 24 now"):
+        distill(config(extracted, out, optimizer={"epochs": 1}, runtime={"batch_size": 2}))
+
+
 def test_a_finished_run_is_reported_and_keeps_its_files(extracted: Path, whole: Path) -> None:
     before = (whole / "student.safetensors").stat().st_mtime_ns
     progress = RecordingProgress()

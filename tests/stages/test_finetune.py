@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from helpers.progress import RecordingProgress
 from helpers.students import CLIP, save_distilled
 from safetensors.torch import load_file
 
@@ -46,7 +47,8 @@ def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResu
     assert result.training_videos == 8
     assert result.left_out == ("train/blue/torn.mp4",)
     assert result.optimizer.learning_rate == 0.01
-    assert result.optimizer.step_epochs == SCRATCH_OPTIMIZER.step_epochs
+    assert result.optimizer.weight_decay == SCRATCH_OPTIMIZER.weight_decay
+    assert result.optimizer.step_epochs == 1
     assert result.load.loaded == ()
 
 
@@ -78,6 +80,30 @@ def test_a_finished_run_is_not_repeated(
     again = finetune(config.model_copy(update={"frames": str(tmp_path / "gone")}))
     assert again == result
     assert student.stat().st_mtime_ns == before
+
+
+def test_an_epoch_follows_the_training_videos_and_its_length_is_recorded(
+    configure: Callable[..., FinetuneConfig], tmp_path: Path
+) -> None:
+    """Nine training videos, of which one cannot be decoded: ten steps of two clips."""
+    out, progress = tmp_path / "run", RecordingProgress()
+    given = configure(
+        out,
+        optimizer={"epochs": 1},
+        runtime={"batch_size": 2, "device": "cpu"},
+        evaluation={"protocol": "vmz-1"},
+    )
+    assert given.optimizer.clips_per_epoch == "auto"
+    result = finetune(given, progress=progress)
+    assert result.training_videos == 8
+    assert "20 clips = about 2.5 passes over 8 videos (1 epoch, 10 steps of 2 clips)" in (
+        progress.messages
+    )
+    recorded = json.loads((out / "run.json").read_text())["config"]
+    assert recorded["optimizer"]["clips_per_epoch"] == 20
+    again = finetune(FinetuneConfig.model_validate(recorded))
+    assert again.evaluation == result.evaluation
+    assert result.optimizer.clips_per_epoch == 20
 
 
 def test_another_configuration_is_rejected(
@@ -121,7 +147,8 @@ def test_the_backbone_of_a_distilled_student_is_loaded_and_its_head_is_not(
     assert result.network == "tiny_r2plus1d_10"
     assert result.load.reinitialised == ("heads.labels.bias", "heads.labels.weight")
     assert result.load.unused == ("heads.teacher.bias", "heads.teacher.weight")
-    assert result.optimizer.step_epochs == FINETUNE_OPTIMIZER.step_epochs
+    assert result.optimizer.weight_decay == FINETUNE_OPTIMIZER.weight_decay
+    assert result.optimizer.step_epochs == 1
     # train_layers head: the backbone is unchanged, including the statistics of batch norm.
     before = load_file(distilled / "student.safetensors")
     after = load_file(tmp_path / "run" / "student.safetensors")
@@ -185,7 +212,7 @@ def test_wrong_inputs_are_rejected_before_anything_is_written(
         ({"init": "inflated"}, FINETUNE_OPTIMIZER),
         (
             {"init": "distinit:x", "optimizer": {"epochs": 3}},
-            FINETUNE_OPTIMIZER.model_copy(update={"epochs": 3}),
+            FINETUNE_OPTIMIZER.model_copy(update={"epochs": 3, "step_epochs": 1}),
         ),
     ],
 )
@@ -194,7 +221,7 @@ def test_the_default_schedule_depends_on_the_init(values: dict[str, Any], expect
     assert config.optimizer == expected
     assert FinetuneConfig.model_validate(config.model_dump()) == config
     assert (SCRATCH_OPTIMIZER.learning_rate, SCRATCH_OPTIMIZER.epochs) == (0.01, 45)
-    assert (FINETUNE_OPTIMIZER.learning_rate, FINETUNE_OPTIMIZER.epochs) == (0.002, 8)
+    assert (FINETUNE_OPTIMIZER.learning_rate, FINETUNE_OPTIMIZER.epochs) == (0.002, 32)
 
 
 def test_a_killed_run_resumes_with_the_same_loss_curve(

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.frame_stores import alter
@@ -50,8 +51,8 @@ class CallingProgress(RecordingProgress):
         super().__init__()
         self._on_message = on_message
 
-    def message(self, text: str) -> None:
-        super().message(text)
+    def message(self, text: str, **values: Any) -> None:
+        super().message(text, **values)
         self._on_message(text)
 
 

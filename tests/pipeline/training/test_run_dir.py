@@ -42,7 +42,7 @@ def test_the_digest_of_a_configuration_changes_only_with_what_it_trains(tmp_path
     They last changed with ``optimizer.decay_biases``, whose default changed training, and with
     ``label_smoothing``, ``dropout``, and ``evaluation.average`` and ``precision`` of finetuning.
     """
-    distill = config(student={"name": "r3d_18"})
+    distill = config(student={"name": "r3d_18"}, optimizer={"clips_per_epoch": 1_000_000})
     finetune = FinetuneConfig.model_validate(
         {
             "dataset": {"root": "d", "splits": "s"},
@@ -50,6 +50,7 @@ def test_the_digest_of_a_configuration_changes_only_with_what_it_trains(tmp_path
             "out": "o",
             "student": {"name": "r3d_18"},
             "frames": "x",
+            "optimizer": {"epochs": 8, "clips_per_epoch": 40_000},
         }
     )
     inputs = {"data": "1" * 64}
