@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distinit.pipeline.cache.reader import TargetCache
+    from distinit.pipeline.cache.teacher_targets import TeacherTargets
+    from distinit.pipeline.cache.video_targets import VideoTargets
     from distinit.pipeline.frames.reader import FrameStore
     from distinit.schemas.errors import DistInitError
     from distinit.schemas.teacher import PreprocessSpec
 
     __version__: str
 
-__all__ = ["DistInitError", "FrameStore", "PreprocessSpec", "TargetCache", "__version__"]
+__all__ = [
+    "DistInitError",
+    "FrameStore",
+    "PreprocessSpec",
+    "TargetCache",
+    "TeacherTargets",
+    "VideoTargets",
+    "__version__",
+]
 
 _MODULES = {
     "DistInitError": "distinit.schemas.errors",
     "FrameStore": "distinit.pipeline.frames.reader",
     "PreprocessSpec": "distinit.schemas.teacher",
     "TargetCache": "distinit.pipeline.cache.reader",
+    "TeacherTargets": "distinit.pipeline.cache.teacher_targets",
+    "VideoTargets": "distinit.pipeline.cache.video_targets",
 }
 
 if not TYPE_CHECKING:  # for a type checker, a misspelt name is then an error

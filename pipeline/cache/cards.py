@@ -118,10 +118,10 @@ The content digest is what to publish beside a cache, and what to compare: every
 folder, the checksums included, could have been replaced together. Take it from where the cache was
 announced, not from this file.
 
-    from distinit.pipeline.cache import TargetCache
-    cache = TargetCache.open(".")
-    rows = cache.index.rows_of(video_id, [0, 1, 2])
-    logits_NC = cache.targets("{next(iter(state.records), "<id>")}").logits(rows)
+    from distinit import TargetCache
+    targets = TargetCache.open(".").targets("{next(iter(state.records), "<id>")}")
+    for video_id in targets.video_ids:
+        logits_NC = targets.of(video_id).logits_NC
 
 The corpus itself is not part of this folder. Its videos are known by their sha256; the
 perceptual hashes tell whether frames decoded elsewhere are the frames the teachers saw.

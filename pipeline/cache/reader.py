@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +13,10 @@ import pyarrow as pa
 from distinit.pipeline.cache.arrays import check_array, open_array
 from distinit.pipeline.cache.checksums import check_listed
 from distinit.pipeline.cache.completion import ExtractCommand, missing_lines, missing_units
-from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
+from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest, read_teacher
-from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.state import CacheState, committed_units, read_state, summary_of
 from distinit.pipeline.cache.tables import (
     read_batches,
@@ -27,17 +24,18 @@ from distinit.pipeline.cache.tables import (
     read_planned_ids,
     read_table,
 )
+from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.derived import index_folder
-from distinit.pipeline.open_files import files_at_once
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.wording import first_names
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["TargetCache", "TeacherTargets"]
+__all__ = ["TargetCache"]
 
 
 class TargetCache:
@@ -133,6 +131,54 @@ class TargetCache:
     def video_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The columns ``names`` of ``videos``, a few thousand rows at a time; nothing is cached."""
         return read_batches(self.layout.videos, VIDEOS_SCHEMA, names)
+
+    @cached_property
+    def video_ids(self) -> tuple[str, ...]:
+        """Ids of the videos with targets, sorted. Videos that failed have none."""
+        ids_V = self.index.video_ids[np.asarray(self.index.row_count) > 0]
+        return tuple(video_id.decode() for video_id in ids_V)
+
+    def video_id_of(self, path: str) -> str:
+        """The id of the video at ``path``, relative to the folder that was extracted.
+
+        Copies of a video have one id, and only one of their paths is known. Raises CacheError for
+        an unknown path.
+        """
+        paths = self.videos.column("path").to_pylist()
+        if path not in paths:
+            raise CacheError(
+                f"the cache has no video {path}",
+                expected=f"a path in videos.parquet, such as {first_names(paths, 2)}",
+                remedy="give the path relative to the folder of the videos",
+            )
+        video_id: str = self.videos.column("video_id")[paths.index(path)].as_py()
+        return video_id
+
+    def rows_of(
+        self, video_id: str, frames: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows (int64 [N]) of frames of one video, in their order; None: of all its targets.
+
+        Raises CacheError if the cache has no targets for the video, or none for a frame.
+        """
+        index = self.index
+        number = index.number_of(video_id)
+        first, count = int(index.first_row[number]), int(index.row_count[number])
+        if not count:
+            raise _no_targets(video_id, self._why_failed(video_id))
+        if frames is None:
+            return np.arange(first, first + count)
+        row_N = index.rows_of(video_id, frames)
+        if (row_N < 0).any():
+            missing = np.asarray(frames)[row_N < 0].tolist()
+            raise _no_targets_for(video_id, missing, index.frame_index[first : first + count])
+        return row_N
+
+    def _why_failed(self, video_id: str) -> str | None:
+        if not self.layout.videos.exists():  # it is written at the end of an extraction
+            return None
+        columns = (self.videos.column(name).to_pylist() for name in ("video_id", "error"))
+        return dict(zip(*columns, strict=True)).get(video_id)
 
     @cached_property
     def index(self) -> TargetIndex:
@@ -240,127 +286,20 @@ def _not_complete(cache: TargetCache) -> CacheError:
     )
 
 
-class TeacherTargets:
-    """The stored targets of one teacher, by row.
+def _no_targets(video_id: str, why: str | None) -> CacheError:
+    return CacheError(
+        f"the cache has no targets for video {video_id}",
+        expected="one of TargetCache.video_ids",
+        found=f"it failed: {why}" if why else "no rows",
+        remedy="leave the video out, or replace its file and extract again",
+    )
 
-    Safe to share between threads. Picklable; each process opens its own files.
-    """
 
-    def __init__(self, cache: TargetCache, record: TeacherRecord) -> None:
-        self.cache = cache
-        self.record = record
-        self._specs = array_specs(record.encoding, record.identity.classes)
-        # All readers are kept, since they remember which chunks were verified; only the most
-        # recently used ones keep their file open.
-        self._shards: dict[tuple[str, int], ShardReader] = {}
-        self._open: OrderedDict[tuple[str, int], ShardReader] = OrderedDict()
-        self._lock = threading.Lock()  # for both: no shard may be closed while it is read
-
-    @cached_property
-    def entropy_nats(self) -> np.ndarray:
-        """fp32 [rows_padded], memory-mapped; NaN in unused rows.
-
-        Raises CacheError for a teacher that stores features, which have no entropy.
-        """
-        if self.record.identity.target == "features":
-            raise CacheError(
-                f"teacher {self.record.id} stores features, which have no entropy",
-                expected="a teacher whose target is logits",
-                found="target features",
-                remedy="choose another teacher for filtering",
-            )
-        return self.cache.index.teacher_column(self.record.id, "entropy_nats")
-
-    @cached_property
-    def _log_z(self) -> np.ndarray | None:
-        if not self.record.encoding.startswith("topk"):
-            return None
-        return self.cache.index.teacher_column(self.record.id, "log_z")
-
-    @property
-    def unit_rows(self) -> int:
-        """Rows per unit."""
-        return self.cache.manifest.row_space.capacity
-
-    @cached_property
-    def committed_units(self) -> np.ndarray:
-        """bool [units]: which units this teacher has committed."""
-        return self.cache.index.committed(self.record.id)
-
-    def logits(self, rows: np.ndarray) -> np.ndarray:
-        """Targets of the given rows, fp32 [N, C] in the same order; rows may repeat.
-
-        Raises:
-            CacheError: A row is outside of the cache.
-            CacheCorruptError: A row was never written, or its shard is missing or damaged.
-        """
-        rows_N = np.asarray(rows, np.int64)
-        unit_N = self._check_rows(rows_N)
-        capacity = self.cache.manifest.row_space.capacity
-        stored = {s.name: np.empty((len(rows_N), s.width), s.dtype) for s in self._specs}
-        for unit in np.unique(unit_N).tolist():
-            where_N = np.flatnonzero(unit_N == unit)
-            inside_N = rows_N[where_N] - unit * capacity
-            with self._lock:
-                for spec in self._specs:
-                    self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
-        log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
-        with np.errstate(all="ignore"):  # values that are not finite raise an error below
-            logits_NC = decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
-            self._check_finite(rows_N, logits_NC)
-        return logits_NC
-
-    def _check_finite(self, rows_N: np.ndarray, logits_NC: np.ndarray) -> None:
-        """Raise for values that are not finite, except in rows without an output of the teacher."""
-        if np.isfinite(logits_NC.sum()):  # fast: a value that is not finite shows in the sum
-            return
-        wrong_N = ~np.isfinite(logits_NC).all(axis=1)
-        wrong_N &= ~np.isin(rows_N, self.cache.index.unanswered(self.record.id))
-        if wrong_N.any():
-            raise CacheCorruptError(
-                f"teacher {self.record.id} has targets that are not finite",
-                expected="finite values",
-                found=f"NaN or infinity in row {int(rows_N[wrong_N][0])}",
-                remedy=f"run `distinit cache verify {self.cache.layout.root}`; ask the sender of "
-                "the cache for a clean copy",
-            )
-
-    def _check_rows(self, rows_N: np.ndarray) -> np.ndarray:
-        space, index = self.cache.manifest.row_space, self.cache.index
-        outside = (rows_N < 0) | (rows_N >= space.rows_padded)
-        if outside.any():
-            raise CacheError(
-                "a row is outside of the cache",
-                expected=f"0 .. {space.rows_padded - 1} (-1 marks a frame without a row)",
-                found=int(rows_N[outside][0]),
-                remedy="remove frames without a row before reading targets",
-            )
-        unit_N = rows_N // space.capacity
-        unwritten = (index.video_number[rows_N] < 0) | ~self.committed_units[unit_N]
-        if unwritten.any():
-            raise CacheCorruptError(
-                f"teacher {self.record.id} never wrote a requested row",
-                expected="rows from cache.index.rows_of",
-                found=f"row {int(rows_N[unwritten][0])}",
-                remedy="take rows from the index of this cache; extract again if it is incomplete",
-            )
-        return unit_N
-
-    def _shard(self, spec: ArraySpec, unit: int) -> ShardReader:
-        key = (spec.name, unit)
-        if key in self._open:
-            self._open.move_to_end(key)
-            return self._open[key]
-        if key not in self._shards:
-            layout, capacity = self.cache.layout, self.cache.manifest.row_space.capacity
-            self._shards[key] = ShardReader(layout, self.record.id, spec, unit, capacity)
-        self._open[key] = self._shards[key]
-        if len(self._open) > files_at_once():
-            self._open.popitem(last=False)[1].release()
-        return self._shards[key]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"cache": self.cache, "record": self.record}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["cache"], state["record"])  # type: ignore[misc]
+def _no_targets_for(video_id: str, missing: list[int], has_N: np.ndarray) -> CacheError:
+    frames = "frame" if len(missing) == 1 else "frames"
+    first = ", ".join(map(str, has_N[:3]))
+    return CacheError(
+        f"video {video_id} has no target for {frames} {first_names(map(str, missing))}",
+        expected=first if len(has_N) < 4 else f"{first} .. {has_N[-1]} ({len(has_N)} frames)",
+        remedy="leave out ``frames`` to read all targets of the video",
+    )

@@ -93,7 +93,7 @@ def match_videos(
     frame_count_V = np.concatenate([block.frame_count_K for block in blocks])
     return MatchedVideos(
         cache_ids=VideoIds(cache.index.video_ids, cache_number_V[order_V]),
-        store_ids=VideoIds(store.video_ids, store_number_V[order_V]),
+        store_ids=VideoIds(store.id_column, store_number_V[order_V]),
         frame_count_V=frame_count_V[order_V],
         left_out=left_out,
     )

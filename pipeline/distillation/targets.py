@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distinit.pipeline.cache.quantile import quantile
-from distinit.pipeline.cache.reader import TeacherTargets
+from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.schemas.distill import TargetConfig
 
 __all__ = [

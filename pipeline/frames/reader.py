@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distinit.pipeline.frames.commits import (
     check_size,
@@ -135,8 +136,13 @@ class FrameStore:
         """sha256 of a video file -> video_id."""
         return DigestMap(self._index)
 
+    @cached_property
+    def video_ids(self) -> tuple[str, ...]:
+        """Ids of the stored videos, sorted."""
+        return tuple(self.videos)
+
     @property
-    def video_ids(self) -> np.ndarray:
+    def id_column(self) -> np.ndarray:
         """Ids (bytes [V], sorted) of the stored videos; a video's number is its position here."""
         return self._index.video_ids_V
 
@@ -188,7 +194,7 @@ class FrameStore:
             return height, width, 3
         return height * self.channels, width, 1  # planes are stacked vertically, in gray
 
-    def clip(self, video_id: str, indices: Sequence[int]) -> torch.Tensor:
+    def clip(self, video_id: str, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """uint8 [T, channels, height, width]: frames of one video, in the order of ``indices``.
 
         Channels are RGB, or the two planes of flow (see FlowSpec). Raises FrameStoreError as
@@ -197,6 +203,20 @@ class FrameStore:
         frames = decode_frames(self.jpegs(video_id, indices), self.channels)
         # The decoder's memory order is height, width, channels; keeping it makes the copy fast.
         return torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2)
+
+    def frames(
+        self, video_id: str, indices: Sequence[int] | np.ndarray | None = None
+    ) -> NDArray[np.uint8]:
+        """Frames of one video, uint8 [T, height, width, channels]; None: all its frames.
+
+        ``indices`` are 0-based indices of decoded frames, in display order; frames come in the
+        order of ``indices``. Channels and errors are as in ``clip``.
+        """
+        if indices is None:
+            stored = self.videos.get(video_id)
+            indices = range(stored.frame_count if stored else 1)  # ``clip`` refuses unknown ids
+        frames_THWC: NDArray[np.uint8] = self.clip(video_id, indices).permute(0, 2, 3, 1).numpy()
+        return frames_THWC
 
     @property
     def channels(self) -> int:

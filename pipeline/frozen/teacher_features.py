@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distinit.pipeline.cache.reader import TargetCache, TeacherTargets
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.progress import Progress
 from distinit.schemas.errors import CacheError
 

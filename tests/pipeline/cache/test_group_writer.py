@@ -204,6 +204,12 @@ def test_a_video_without_answers_of_a_later_teacher_is_out_for_all(
     gone = cache.index.rows_of(corpus.id_of("c"), range(150))
     assert np.isnan(cache.targets("beta").logits(gone)).all()
     assert np.isfinite(cache.targets("alpha").logits(gone)).all()
+    assert set(cache.video_ids) - set(cache.targets("beta").video_ids) == {
+        corpus.id_of(name) for name in refused
+    }
+    assert len(cache.targets("alpha").of(corpus.id_of("c"))) == 150
+    with pytest.raises(CacheError, match=f"beta has no targets for video {corpus.id_of('c')}"):
+        cache.targets("beta").of(corpus.id_of("c"))
 
 
 def test_a_video_without_answers_of_a_first_teacher_fails(

@@ -210,6 +210,8 @@ def test_a_pickled_copy_reads_the_same(cache: TargetCache, corpus: Any) -> None:
     copy = pickle.loads(pickle.dumps(targets))  # noqa: S301 - our own bytes
     assert np.array_equal(copy.logits(rows_N), before)
     assert np.array_equal(copy.entropy_nats, targets.entropy_nats, equal_nan=True)
+    assert copy.video_ids == targets.video_ids
+    assert np.array_equal(copy.of(corpus.id_of("c")).logits_NC, before)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

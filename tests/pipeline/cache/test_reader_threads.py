@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import caches
 
-from distinit.pipeline.cache import TargetCache, reader
+from distinit.pipeline.cache import TargetCache, teacher_targets
 
 
 def test_threads_share_one_reader(
@@ -20,7 +20,7 @@ def test_threads_share_one_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Room for one open shard: every read of another unit closes one.
-    monkeypatch.setattr(reader, "files_at_once", lambda: 1)
+    monkeypatch.setattr(teacher_targets, "files_at_once", lambda: 1)
     cache = TargetCache.open(cache_root)
     targets = cache.targets(teachers[0].id)
     video_id = corpus.id_of("c")  # over more than two units

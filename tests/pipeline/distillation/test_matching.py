@@ -63,7 +63,7 @@ def test_a_video_takes_16_bytes_and_no_python_object(stored: Path) -> None:
     videos = match_videos(cache, store)
     columns = (videos.cache_ids.number_V, videos.store_ids.number_V, videos.frame_count_V)
     assert sum(column.itemsize for column in columns) == 16
-    mapped = (cache.index.video_ids, store.video_ids, store.frame_counts)
+    mapped = (cache.index.video_ids, store.id_column, store.frame_counts)
     assert [isinstance(column.base, np.memmap) for column in mapped] == [True] * 3
 
 

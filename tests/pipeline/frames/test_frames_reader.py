@@ -52,6 +52,20 @@ def test_videos_are_listed_with_their_digests(store_root: Path) -> None:
     assert "dd" * 32 not in store.by_digest
 
 
+def test_frames_are_the_pixels_of_a_clip_with_channels_last(store_root: Path) -> None:
+    store = FrameStore.open(store_root)
+    assert store.video_ids == ("a", "b", "c")
+    frames_THWC = store.frames("b", [6, 0])
+    assert (frames_THWC.shape, frames_THWC.dtype) == ((2, 32, 48, 3), np.uint8)
+    assert np.array_equal(frames_THWC, as_THWC(store.clip("b", [6, 0])))
+    assert np.array_equal(store.frames("b")[[6, 0]], frames_THWC)
+    assert store.frames("c").shape == (5, 20, 30, 3)
+    with pytest.raises(FrameStoreError, match="video c has no such frame"):
+        store.frames("c", [5])
+    with pytest.raises(FrameStoreError, match="video zzz is not in the frame store"):
+        store.frames("zzz")
+
+
 def test_a_clip_across_two_units_is_close_to_its_source(store_root: Path) -> None:
     store = FrameStore.open(store_root)
     indices = [6, 7, 8, 9, 11, 0]
