@@ -245,6 +245,13 @@ class RuntimeConfig(Record):
     compile: Annotated[bool, NOT_IDENTITY] = Field(
         False, description="use torch.compile for the student"
     )
+    reduction: Annotated[Literal["auto", "exact", "overlapped"], ADDED_LATER] = Field(
+        "auto",
+        description="how gradients are averaged over shards. overlapped: by "
+        "DistributedDataParallel, during the backward pass; exact: after it, on a CPU in float64, "
+        "so that the number of workers does not even change rounding. auto: exact on a CPU, "
+        "overlapped on GPUs",
+    )
     checkpoint_seconds: Annotated[float, NOT_IDENTITY] = Field(
         300.0, ge=0, description="time between checkpoints, seconds"
     )

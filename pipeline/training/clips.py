@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -119,26 +120,27 @@ def read_clips(
 
 
 def to_clip(
-    pixels_BTCHW: Tensor, flip_B: Tensor, config: ClipConfig, dtype: torch.dtype = torch.float32
+    pixels_BTCHW: Tensor,
+    flip_B: Tensor,
+    config: ClipConfig,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """uint8 [B, T, C, H, W] -> flipped and normalised [B, C, T, H, W], on the pixels' device.
 
     Three channels are RGB, two are flow. A flip mirrors motion too, so it negates the x of flow.
     Works in few passes and on bytes for as long as possible: for a small student on a CPU the time
-    matters.
+    matters. On a GPU nothing here waits for the device.
     """
-    device = pixels_BTCHW.device
-    scale_BC, shift_BC = _pixels_to_input(flip_B, config, pixels_BTCHW.shape[2])
-    clip = (
-        _flipped(pixels_BTCHW, flip_B)
-        .transpose(1, 2)
-        .to(dtype, memory_format=torch.contiguous_format)
-    )
-    if clip.shape[1] == 2:
+    channels = pixels_BTCHW.shape[2]
+    scale_C, shift_C = _pixels_to_input(config, channels, dtype, pixels_BTCHW.device)
+    clip = _flipped(pixels_BTCHW, flip_B).transpose(1, 2).to(dtype, memory_format=memory_format)
+    if channels == 2:
         clip.sub_(ZERO_LEVEL)  # before scaling, so that zero motion stays exactly zero
-    per_channel = (*scale_BC.shape, 1, 1, 1)
-    clip.mul_(scale_BC.view(per_channel).to(device, dtype))
-    return clip.add_(shift_BC.view(per_channel).to(device, dtype))
+        sign_B = 1 - 2 * flip_B.to(dtype)
+        clip[:, 0].mul_(sign_B.view(-1, 1, 1, 1))
+    per_channel = (-1, 1, 1, 1)
+    return clip.mul_(scale_C.view(per_channel)).add_(shift_C.view(per_channel))
 
 
 def _flipped(pixels_BTCHW: Tensor, flip_B: Tensor) -> Tensor:
@@ -148,17 +150,18 @@ def _flipped(pixels_BTCHW: Tensor, flip_B: Tensor) -> Tensor:
     return change.bitwise_xor_(pixels_BTCHW)
 
 
-def _pixels_to_input(flip_B: Tensor, config: ClipConfig, channels: int) -> tuple[Tensor, Tensor]:
-    """(scale, shift), float64 [B, C]: the student reads ``level * scale + shift``.
+@cache
+def _pixels_to_input(
+    config: ClipConfig, channels: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(scale, shift) per channel [C]: the student reads ``level * scale + shift``.
 
-    For flow, ``level`` counts from the level of zero motion.
+    For flow, ``level`` counts from the level of zero motion. Computed in float64, and only once:
+    a copy to a GPU would make every step wait.
     """
-    mean_C = torch.tensor(config.mean, dtype=torch.float64, device=flip_B.device)
-    std_C = torch.tensor(config.std, dtype=torch.float64, device=flip_B.device)
-    scale_BC = torch.ones(len(flip_B), channels, dtype=torch.float64, device=flip_B.device)
-    if channels == 2:
-        scale_BC[:, 0] -= 2 * flip_B.to(torch.float64)
-        scale_BC *= flow_step(config.flow_range)
-    else:
-        scale_BC /= 255
-    return scale_BC / std_C, (-mean_C / std_C).expand_as(scale_BC)
+    with torch.inference_mode(mode=False):  # training uses them too
+        mean_C = torch.tensor(config.mean, dtype=torch.float64)
+        std_C = torch.tensor(config.std, dtype=torch.float64)
+        unit = flow_step(config.flow_range) if channels == 2 else 1 / 255
+        scale_C, shift_C = unit / std_C, -mean_C / std_C
+        return scale_C.to(device, dtype), shift_C.to(device, dtype)

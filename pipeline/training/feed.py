@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distinit.pipeline.compute.device import memory_format
 from distinit.pipeline.frames.jpeg import has_gpu_decoder
 from distinit.pipeline.training.clips import StoredClips, to_clip
 from distinit.pipeline.training.task import ClipBatch
@@ -69,9 +70,8 @@ class Feed:
             batch.flip_B.to(device, non_blocking=True),
             self._clip,
             self._dtype,
+            memory_format(device),
         )
-        if device.type == "cuda":
-            clip_BCTHW = clip_BCTHW.contiguous(memory_format=torch.channels_last_3d)
         targets = {n: t.to(device, non_blocking=True) for n, t in batch.targets.items()}
         return DeviceBatch(clip_BCTHW, targets)
 

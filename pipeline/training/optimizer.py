@@ -25,6 +25,8 @@ def new_optimizer(student: Student, config: OptimizerConfig) -> torch.optim.Opti
     trainable = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trainable if _is_decayed(name, p, config)]
     others = [p for name, p in trainable if not _is_decayed(name, p, config)]
+    # One kernel for all parameters; on a CPU the other implementation rounds as it always did.
+    fused = True if any(p.is_cuda for _, p in trainable) else None
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     if config.name == "adamw":
         return torch.optim.AdamW(
@@ -33,6 +35,7 @@ def new_optimizer(student: Student, config: OptimizerConfig) -> torch.optim.Opti
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
+            fused=fused,
         )
     return torch.optim.SGD(
         groups,
@@ -40,6 +43,7 @@ def new_optimizer(student: Student, config: OptimizerConfig) -> torch.optim.Opti
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         weight_decay=config.weight_decay,
+        fused=fused,
     )
 
 
@@ -103,7 +107,8 @@ def load_state(
     for full_name, tensor in tensors.items():
         state, _, name = full_name.partition(".")
         parameter = named[name]
-        if state == "step":  # torch keeps it on the CPU, in fp32
-            optimizer.state[parameter][state] = tensor
+        if state == "step":  # fp32; on the device only if the optimiser is fused
+            is_fused = bool(optimizer.defaults.get("fused"))
+            optimizer.state[parameter][state] = tensor.to(parameter.device if is_fused else "cpu")
         else:  # in the memory format of the parameter, which is the fastest
             optimizer.state[parameter][state] = torch.empty_like(parameter.detach()).copy_(tensor)

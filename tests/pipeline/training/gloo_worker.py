@@ -30,6 +30,7 @@ def work(
     dtype: str,
     norm: bool,
     optimizer: dict[str, Any],
+    reduction: str = "auto",
 ) -> None:
     if world > 1:
         torch.distributed.init_process_group(
@@ -37,7 +38,7 @@ def work(
         )
     collective: Collective = ProcessGroup() if world > 1 else SingleProcess()
     task = toys.ToyTask(count=32, norm=norm, dtype=getattr(torch, dtype))
-    settings = toys.make_settings(optimizer, {"shards": shards})
+    settings = toys.make_settings(optimizer, {"shards": shards, "reduction": reduction})
     stepper = Stepper(task.build(), task, settings, collective, torch.device("cpu"))
     losses = []
     for step in range(steps):

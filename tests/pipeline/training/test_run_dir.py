@@ -69,6 +69,7 @@ ADDED_LATER = {
     "optimizer.decay_norms": True,
     "optimizer.warmup_start_factor": 0.0,
     "optimizer.cosine_end_factor": 0.0,
+    "runtime.reduction": "auto",
 }
 
 
@@ -81,14 +82,19 @@ def test_a_run_of_a_version_without_a_setting_is_reopened_only_with_its_default(
     path = run.root / "run.json"
     earlier = json.loads(path.read_text())
     for name in ADDED_LATER:
-        del earlier["config"]["optimizer"][name.removeprefix("optimizer.")]
+        section, _, key = name.partition(".")
+        del earlier["config"][section][key]
     path.write_text(json.dumps(earlier))
     assert open_run(run.root, "distill", config(), {}).record.config == earlier["config"]
-    for change in ({"warmup_start_factor": 0.5}, {"name": "adamw", "learning_rate": 0.01}):
+    for section, change in (
+        ("optimizer", {"warmup_start_factor": 0.5}),
+        ("optimizer", {"name": "adamw", "learning_rate": 0.01}),
+        ("runtime", {"reduction": "exact"}),
+    ):
         with pytest.raises(RunMismatchError) as caught:
-            open_run(run.root, "distill", config(optimizer=change), {})
+            open_run(run.root, "distill", config(**{section: change}), {})
         name, value = next(iter(change.items()))
-        assert f"optimizer.{name}: absent there, {value} now" in str(caught.value)
+        assert f"{section}.{name}: absent there, {value} now" in str(caught.value)
 
 
 def test_fields_outside_the_identity_of_a_finetune_run() -> None:

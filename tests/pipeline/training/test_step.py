@@ -253,5 +253,5 @@ def test_compile_wraps_the_forward_pass_and_keeps_parameter_names() -> None:
     task = toys.ToyTask()
     settings = toys.make_settings(runtime={"compile": True})
     stepper = Stepper(task.build(), task, settings, SingleProcess(), CPU)
-    assert isinstance(stepper._forward, torch._dynamo.OptimizedModule)
+    assert isinstance(stepper._reduction.forward, torch._dynamo.OptimizedModule)
     assert stepper.student.state_dict().keys() == task.build().state_dict().keys()

@@ -25,6 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     root = tmp_path_factory.mktemp("workers")
     norm = {"shards": 4, "steps": 12, "dtype": "float32", "norm": True, "optimizer": {}}
     adamw = norm | {"optimizer": {"name": "adamw", "weight_decay": 0.05}}
+    overlapped = {"reduction": "overlapped"}
     jobs = {
         "one": norm | {"world": 1},
         "two": norm | {"world": 2},
@@ -32,6 +33,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
         "adamw one": adamw | {"world": 1},
         "adamw two": adamw | {"world": 2},
         "adamw four": adamw | {"world": 4},
+        "overlapped one": norm | overlapped | {"world": 1},
+        "overlapped two": norm | overlapped | {"world": 2},
+        "overlapped four": norm | overlapped | {"world": 4},
+        "overlapped first": norm | overlapped | {"world": 4, "steps": 1},
+        "exact first": norm | {"world": 1, "steps": 1},
         "joint": norm | {"shards": 2, "steps": 1, "dtype": "float64", "norm": False, "world": 2},
     }
     for name in jobs:
@@ -70,3 +76,30 @@ def test_two_workers_average_the_gradient_of_the_joint_batch(
         assert abs(worker["losses"][0].item() - loss.item()) < 1e-12
         for name, parameter in student.named_parameters():
             assert (worker[f"grad.{name}"] - parameter.grad).abs().max() <= 1e-9, name
+
+
+def test_overlapped_workers_train_the_student_of_the_exact_reduction(
+    trained: dict[str, list[dict[str, Tensor]]],
+) -> None:
+    (exact,) = trained["one"]
+    for world, count in {"one": 1, "two": 2, "four": 4}.items():
+        workers = trained[f"overlapped {world}"]
+        assert len(workers) == count
+        for worker in workers:
+            for name, tensor in exact.items():
+                torch.testing.assert_close(
+                    worker[name], tensor, rtol=1e-4, atol=1e-6, check_dtype=False
+                )
+                assert torch.equal(worker[name], workers[0][name]), name
+
+
+def test_overlapped_workers_have_the_gradients_of_the_exact_reduction(
+    trained: dict[str, list[dict[str, Tensor]]],
+) -> None:
+    (exact,) = trained["exact first"]
+    names = [name for name in exact if name.startswith("grad.")]
+    assert len(names) == 6
+    for worker in trained["overlapped first"]:
+        for name in names:
+            difference = (worker[name] - exact[name]).norm() / exact[name].norm()
+            assert difference.item() <= 1e-6, name
