@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from distinit.pipeline.cache.teacher_targets import TeacherTargets
     from distinit.pipeline.cache.video_targets import VideoTargets
     from distinit.pipeline.frames.reader import FrameStore
+    from distinit.pipeline.inference.features import VideoFeatures, extract_features
+    from distinit.pipeline.inference.student import TrainedStudent, load_student
+    from distinit.pipeline.teachers.plugin import TeacherParts
     from distinit.schemas.errors import DistInitError
     from distinit.schemas.teacher import PreprocessSpec
 
@@ -24,9 +27,14 @@ __all__ = [
     "FrameStore",
     "PreprocessSpec",
     "TargetCache",
+    "TeacherParts",
     "TeacherTargets",
+    "TrainedStudent",
+    "VideoFeatures",
     "VideoTargets",
     "__version__",
+    "extract_features",
+    "load_student",
 ]
 
 _MODULES = {
@@ -34,8 +42,13 @@ _MODULES = {
     "FrameStore": "distinit.pipeline.frames.reader",
     "PreprocessSpec": "distinit.schemas.teacher",
     "TargetCache": "distinit.pipeline.cache.reader",
+    "TeacherParts": "distinit.pipeline.teachers.plugin",
     "TeacherTargets": "distinit.pipeline.cache.teacher_targets",
+    "TrainedStudent": "distinit.pipeline.inference.student",
+    "VideoFeatures": "distinit.pipeline.inference.features",
     "VideoTargets": "distinit.pipeline.cache.video_targets",
+    "extract_features": "distinit.pipeline.inference.features",
+    "load_student": "distinit.pipeline.inference.student",
 }
 
 if not TYPE_CHECKING:  # for a type checker, a misspelt name is then an error

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 
 from distinit.pipeline.finetuning.init import resolve_init
 from distinit.pipeline.students.heads import Student, new_student
-from distinit.pipeline.students.io import load_student, save_student
+from distinit.pipeline.students.io import read_student, save_student
 from distinit.pipeline.training.checkpoint import CheckpointStore
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.base import sha256_of
@@ -53,7 +53,7 @@ def _digest(tensors: Mapping[str, torch.Tensor], *more: str) -> str:
 
 
 def _load(root: Path) -> str:
-    student, record = load_student(root / "run")
+    student, record = read_student(root / "run")
     return _digest(student.state_dict(), record.model_dump_json())
 
 

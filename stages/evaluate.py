@@ -17,7 +17,7 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import refuse_links, remove_dead_partials, sha256_file
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.students.io import RECORD_NAME, TENSORS_NAME, load_student
+from distinit.pipeline.students.io import RECORD_NAME, TENSORS_NAME, read_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
@@ -54,7 +54,7 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     if config.from_scores:
         student_record = _read(run / RECORD_NAME, StudentRecord)
     else:
-        student, student_record = load_student(run, config.student)
+        student, student_record = read_student(run, config.student)
         check_clip(student_record.student, student_record.clip)
     _refuse_other_classes(run, student_record, dataset)
     _refuse_other_records(run, record, run_config, student_record, dataset)

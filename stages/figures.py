@@ -32,7 +32,7 @@ from distinit.pipeline.reports.figures.threshold import draw_threshold
 from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, read_quantiles
 from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
-from distinit.pipeline.students.io import load_student
+from distinit.pipeline.students.io import read_student
 from distinit.pipeline.students.stem import Stem, read_stem
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.features import LabelledInput
@@ -119,7 +119,7 @@ def filters_figure(
             network = student or first_student(runs).student
             stems[label] = _initial_stem(str(run), network, seed)
         else:
-            loaded, _ = load_student(Path(run), None if student is None else student.name)
+            loaded, _ = read_student(Path(run), None if student is None else student.name)
             stems[label] = read_stem(loaded)
     panels = [FilterPanel(name, s.kernel_OITHW, s.spatial_MIHW) for name, s in stems.items()]
     return _save("filters", out, draw_filters(panels, filters))

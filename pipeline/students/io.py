@@ -36,7 +36,7 @@ __all__ = [
     "RECORD_NAME",
     "TENSORS_NAME",
     "load_backbone",
-    "load_student",
+    "read_student",
     "read_student_record",
     "save_student",
     "student_path",
@@ -61,7 +61,7 @@ def save_student(folder: Path, student: Student, record: StudentRecord) -> Path:
     return path
 
 
-def load_student(source: Path, plugin: str | None = None) -> tuple[Student, StudentRecord]:
+def read_student(source: Path, plugin: str | None = None) -> tuple[Student, StudentRecord]:
     """Load the student of a run folder (or of its ``student.safetensors``) on the CPU.
 
     The network is built only after the shapes in the file have been compared with the record, so
@@ -118,7 +118,7 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
 
 
 def read_student_record(source: Path) -> StudentRecord:
-    """Read ``student.json`` of the student at ``source``, as in ``load_student``."""
+    """Read ``student.json`` of the student at ``source``, as in ``read_student``."""
     return _read_record(student_path(source))
 
 

@@ -24,7 +24,7 @@ def save_distilled(
 ) -> Path:
     """Write a run folder with a tiny student that has one head, ``teacher``."""
     network = StudentConfig.model_validate(student)
-    clip |= CLIP | (FLOW_PIXELS if network.in_channels == 2 else {})
+    clip = CLIP | (FLOW_PIXELS if network.in_channels == 2 else {}) | clip
     student = new_student(network, {"teacher": 5}, seed=9)
     record = StudentRecord.model_validate(
         {

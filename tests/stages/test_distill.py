@@ -20,7 +20,7 @@ from helpers.progress import RecordingProgress
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.task import open_distill_task
-from distinit.pipeline.students.io import load_student
+from distinit.pipeline.students.io import read_student
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ComputeError, ConfigError, RunMismatchError
 from distinit.schemas.extract import ExtractConfig
@@ -98,7 +98,7 @@ def test_a_run_opens_its_cache_once(
 
 
 def test_a_run_writes_a_student_and_its_record(extracted: Path, whole: Path) -> None:
-    student, record = load_student(whole)
+    student, record = read_student(whole)
     cache = json.loads((extracted / "cache" / "manifest.json").read_text())
     assert record.trained_by == "distill"
     assert record.cache_digest == cache["content_digest"]
@@ -130,7 +130,7 @@ def test_an_epoch_follows_the_corpus_and_its_length_is_recorded(
     assert (result.steps, result.clips, result.videos) == (10, 20, 5)
     recorded = json.loads((out / "run.json").read_text())["config"]
     assert recorded["optimizer"]["clips_per_epoch"] == 20
-    assert load_student(out)[1].config == recorded
+    assert read_student(out)[1].config == recorded
     assert distill(DistillConfig.model_validate(recorded)) == result, "it is the same run"
     assert distill(given) == result
     with pytest.raises(RunMismatchError, match=r"optimizer.clips_per_epoch: 20 there, 24 now"):
@@ -168,7 +168,7 @@ def test_a_student_of_flow_learns_the_targets_of_rgb_frames(
     changes: dict[str, Any] = {"frames": str(flow), "student": student}
     result = distill(config(extracted, tmp_path / "run", **changes))
     assert result.steps == 12
-    loaded, record = load_student(tmp_path / "run")
+    loaded, record = read_student(tmp_path / "run")
     assert (record.clip.mean, record.clip.std) == (FLOW_PIXELS["mean"], FLOW_PIXELS["std"])
     assert loaded.state_dict()["backbone.stem.0.0.weight"].shape[1] == 2
     # The same clips have the same targets, whichever pixels the student sees.
@@ -254,7 +254,7 @@ def test_a_killed_run_resumes_to_the_same_curve_and_student(
     distill(config(extracted, cut, **changes), progress=progress)
     assert any(text.startswith("resuming after step") for text in progress.messages)
     assert curve(cut) == curve(tmp_path / "whole")
-    ours, theirs = (load_student(p)[0].state_dict() for p in (cut, tmp_path / "whole"))
+    ours, theirs = (read_student(p)[0].state_dict() for p in (cut, tmp_path / "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -324,7 +324,7 @@ def test_two_ray_workers_train_the_same_bits_as_one_process_even_if_one_is_kille
     assert "resuming after step 40 (epoch 2)" in progress.messages
     assert curve(resumed) == curve(tmp_path / "one")
     runs = ("one", "two", "resumed")
-    one_by_one = [load_student(tmp_path / name)[0].state_dict() for name in runs]
+    one_by_one = [read_student(tmp_path / name)[0].state_dict() for name in runs]
     for name, tensor in one_by_one[0].items():
         assert all(torch.equal(tensor, other[name]) for other in one_by_one[1:]), name
 

@@ -18,7 +18,7 @@ from distinit.pipeline.evaluation.clips import clip_indices, parse_protocol, pro
 from distinit.pipeline.evaluation.feature_files import read_features
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import Progress
-from distinit.pipeline.students.io import load_student
+from distinit.pipeline.students.io import read_student
 from distinit.schemas.errors import ConfigError, FeaturesError
 from distinit.schemas.features import FeaturesConfig, FeaturesResult
 from distinit.schemas.finetune import FinetuneConfig
@@ -54,7 +54,7 @@ def test_features_are_the_student_s_on_each_video(
     """The last video, computed step by step without the code that exports features."""
     assert config.run is not None
     assert config.frames is not None
-    student, record = load_student(Path(config.run))
+    student, record = read_student(Path(config.run))
     assert exported.record.inputs.clip == record.clip  # 4 frames, crop 32: not the defaults
     row = pq.read_table(Path(exported.out) / "features.parquet").to_pylist()[-1]
     store = FrameStore.open(config.frames)

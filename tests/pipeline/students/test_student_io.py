@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from distinit.pipeline.students.heads import Student, new_student
-from distinit.pipeline.students.io import load_backbone, load_student, save_student
+from distinit.pipeline.students.io import load_backbone, read_student, save_student
 from distinit.pipeline.students.torchvision_nets import CLASSIFIERS
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import HeadRecord, StudentRecord
@@ -35,7 +35,7 @@ def save(folder: Path, config: StudentConfig = TINY, seed: int = 0) -> Student:
 
 def test_a_saved_student_loads_with_the_same_tensors(tmp_path: Path) -> None:
     saved = save(tmp_path)
-    loaded, record = load_student(tmp_path)
+    loaded, record = read_student(tmp_path)
     assert record.heads[0].outputs == 7
     expected = saved.state_dict()
     assert loaded.state_dict().keys() == expected.keys()
@@ -138,12 +138,12 @@ def test_a_file_without_matching_tensors_is_rejected(tmp_path: Path) -> None:
 
 def test_missing_and_damaged_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no student at"):
-        load_student(tmp_path)
+        read_student(tmp_path)
     save(tmp_path)
     path = tmp_path / "student.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        load_student(tmp_path)
+        read_student(tmp_path)
 
 
 def test_pickled_code_is_not_executed(tmp_path: Path) -> None:
@@ -160,6 +160,6 @@ def test_a_flipped_bit_in_the_tensors_is_detected(tmp_path: Path) -> None:
     data[-5] ^= 1  # in a weight, which stays finite
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged, or belongs to another"):
-        load_student(tmp_path)
+        read_student(tmp_path)
     with pytest.raises(CheckpointError, match="is damaged, or belongs to another"):
         load_backbone(new_student(TINY, {"a": 3}, 0), TINY, tmp_path)
