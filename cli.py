@@ -17,18 +17,19 @@ from distinit.pipeline.command_line import (
     dataset_options,
     evaluation_options,
     examples,
+    protocol_option,
     run_stage,
     sampling_options,
     show,
     stage_options,
     teacher_option,
-    train_options,
     videos_option,
     weights_option,
     worker_options,
 )
 from distinit.pipeline.config import build_config, teacher_requests
 from distinit.pipeline.progress import choose_progress
+from distinit.pipeline.training_options import target_options, train_options
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.figure_commands import figures
 from distinit.stages.store_commands import cache, flow, frames
@@ -127,7 +128,8 @@ def extract(
 
 @_command(
     "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
-    "distinit distill --config configs/paper/distill.yaml --set optimizer.epochs=5",
+    "distinit distill --cache cache --frames frames --epochs 20 --keep-fraction 0.5 --out runs/b",
+    "distinit distill --config configs/paper/distill.yaml --cache cache --frames frames --out r",
 )
 @click.option("--cache", metavar="DIR", help="Folder of the target cache.")
 @click.option("--frames", metavar="DIR", help="Folder of the frame store (RGB or flow).")
@@ -138,6 +140,7 @@ def extract(
     help="Network to train: r2plus1d_18 (default), vmz_r3d_18, ...",
 )
 @click.option("--out", metavar="RUN", help="Run directory, created or resumed.")
+@target_options
 @train_options
 @stage_options
 def distill(**options: Any) -> None:
@@ -150,8 +153,7 @@ def distill(**options: Any) -> None:
 
 @_command(
     "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
-    "distinit finetune --dataset clips/ --init scratch --out runs/scratch \\",
-    "    --set student.name=r3d_18",
+    "distinit finetune --dataset clips/ --init scratch --student r3d_18 --epochs 30 --out runs/s",
 )
 @dataset_options
 @click.option(
@@ -170,6 +172,7 @@ def distill(**options: Any) -> None:
     "--flow", metavar="DIR", help="Flow store of the dataset, for flow students; built if missing."
 )
 @click.option("--out", metavar="RUN", help="Run directory, created or resumed.")
+@protocol_option
 @click.option(
     "--eval-every",
     type=int,

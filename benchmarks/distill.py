@@ -258,6 +258,7 @@ def main(
         "frames": frames,
         "out": tempfile.gettempdir(),  # nothing is written
         "student": {"name": student},
+        "optimizer": {"clips_per_epoch": 1_000_000},
         "runtime": {
             "batch_size": batch,
             "loader_workers": loaders,

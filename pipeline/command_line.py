@@ -16,21 +16,26 @@ from distinit.schemas.errors import DistInitError
 from distinit.schemas.wording import printable, printable_json
 
 __all__ = [
+    "GPUS_PER_WORKER",
     "NUMBERS",
+    "RAY_ADDRESS",
     "Command",
+    "SectionedCommand",
     "SectionedGroup",
+    "SectionedOption",
     "damaged_option",
     "dataset_options",
     "evaluation_options",
     "examples",
+    "protocol_option",
     "run_stage",
     "sampling_options",
     "show",
     "stage_options",
     "teacher_option",
-    "train_options",
     "videos_option",
     "weights_option",
+    "with_options",
     "worker_options",
 ]
 
@@ -41,8 +46,8 @@ _SECTIONS = {
     "Start here": ("demo", "plan", "doctor"),
 }
 
-_GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
-_RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
+GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
+RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
 
 
 _MAX_DIGITS = 20
@@ -92,8 +97,35 @@ weights_option = click.option(
 )
 
 
+class SectionedOption(click.Option):
+    """An option that the help page lists in a section of its own."""
+
+    def __init__(self, *arguments: Any, section: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command whose help page has sections; options without one come first."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options by section, in the order of their first options."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                title = param.section if isinstance(param, SectionedOption) else "Options"
+                sections.setdefault(title, []).append(record)
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
 class SectionedGroup(click.Group):
     """A command group with a help page in sections; prints DistInitErrors without a traceback."""
+
+    command_class = SectionedCommand
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section; commands without a section come last."""
@@ -145,7 +177,7 @@ type Command = Callable[..., None]
 type _Options = dict[str, Any]
 
 
-def _with_options(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
+def with_options(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
     """Add ``options`` to ``command``; its help lists them in this order."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed([*options]), command)
 
@@ -171,7 +203,7 @@ def stage_options(command: Command) -> Command:
         ),
         click.option("--quiet", is_flag=True, help="Print no progress."),
     )
-    return _with_options(command, options)
+    return with_options(command, options)
 
 
 def sampling_options(command: Command) -> Command:
@@ -196,7 +228,7 @@ def sampling_options(command: Command) -> Command:
         sampling = {name: given.pop(name) for name in ("stride", "fps", "per_video")}
         command(sampling=sampling_choice(sampling), **given)
 
-    return _with_options(with_sampling, options)
+    return with_options(with_sampling, options)
 
 
 def worker_options(command: Command) -> Command:
@@ -209,7 +241,7 @@ def worker_options(command: Command) -> Command:
             help="Number of Ray workers. 0 (default): run in this process, without Ray.",
         ),
         click.option(
-            "--gpus-per-worker", "compute__gpus_per_worker", type=float, help=_GPUS_PER_WORKER
+            "--gpus-per-worker", "compute__gpus_per_worker", type=float, help=GPUS_PER_WORKER
         ),
         click.option(
             "--cpus-per-worker",
@@ -217,44 +249,24 @@ def worker_options(command: Command) -> Command:
             type=float,
             help="CPU cores that each Ray worker reserves. Default: 1.",
         ),
-        click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help=_RAY_ADDRESS),
+        click.option("--ray-address", "compute__ray_address", metavar="ADDRESS", help=RAY_ADDRESS),
     )
-    return _with_options(command, options)
+    return with_options(command, options)
 
 
-def train_options(command: Command) -> Command:
-    """Add the options of distill and finetune that choose where training runs."""
-    options = (
-        click.option(
-            "--workers",
-            "runtime__workers",
-            type=int,
-            help="Number of Ray Train workers. 0 (default): train in this process, without Ray.",
-        ),
-        click.option(
-            "--gpus-per-worker", "runtime__gpus_per_worker", type=float, help=_GPUS_PER_WORKER
-        ),
-        click.option("--ray-address", "runtime__ray_address", metavar="ADDRESS", help=_RAY_ADDRESS),
-        click.option(
-            "--device",
-            "runtime__device",
-            metavar="auto|cpu|cuda",
-            help="Device that trains the student. Default: auto.",
-        ),
-    )
-    return _with_options(command, options)
+protocol_option = click.option(
+    "--protocol",
+    "evaluation__protocol",
+    metavar="vmz-N|dense-sN|slowfast-TxS",
+    help="Which clips of each video to score: N evenly spaced ones, one at every N-th "
+    "frame, or T evenly spaced ones with S (1 or 3) crops each. Default: vmz-10.",
+)
 
 
 def evaluation_options(command: Command) -> Command:
     """Add the options of evaluate that choose clips and how they count."""
     options = (
-        click.option(
-            "--protocol",
-            "evaluation__protocol",
-            metavar="vmz-N|dense-sN|slowfast-TxS",
-            help="Which clips of each video to score: N evenly spaced ones, one at every N-th "
-            "frame, or T evenly spaced ones with S (1 or 3) crops each. Default: vmz-10.",
-        ),
+        protocol_option,
         click.option(
             "--average",
             "evaluation__average",
@@ -269,7 +281,7 @@ def evaluation_options(command: Command) -> Command:
             help="Arithmetic of the student. Default: fp32.",
         ),
     )
-    return _with_options(command, options)
+    return with_options(command, options)
 
 
 def dataset_options(command: Command) -> Command:
@@ -289,7 +301,7 @@ def dataset_options(command: Command) -> Command:
         ),
         click.option("--split", "dataset__split", type=int, help="Official split: 1, 2 or 3."),
     )
-    return _with_options(command, options)
+    return with_options(command, options)
 
 
 def run_stage[ConfigT: Record, ResultT: Summarised](
@@ -297,11 +309,14 @@ def run_stage[ConfigT: Record, ResultT: Summarised](
 ) -> ResultT:
     """Build the configuration from the options, run ``stage``, print and return its result.
 
-    An option named ``a__b`` sets the key ``a.b``.
+    An option named ``a__b`` sets the key ``a.b``, and ``a__each__b`` the key ``b`` of every element
+    of the list ``a``.
     """
     file, settings = options.pop("config_file"), options.pop("settings")
     as_json, quiet = options.pop("as_json"), options.pop("quiet")
-    dotted = {name.replace("__", "."): value for name, value in options.items()}
+    dotted = {
+        name.replace("__each__", ".*.").replace("__", "."): value for name, value in options.items()
+    }
     config = build_config(model, file, settings, dotted)
     progress = NullProgress() if quiet else choose_progress(json_events=as_json)
     result = stage(config, progress=progress)

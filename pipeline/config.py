@@ -36,18 +36,22 @@ def build_config[ConfigT: Record](
 ) -> ConfigT:
     """Build a configuration from ``file``, ``options`` and ``settings``; later sources win.
 
-    ``options`` maps dotted names to values; None means "not given". ``settings`` are strings
+    ``options`` maps dotted names to values; None means "not given". ``a.*.b`` is the key ``b`` of
+    every element of the list ``a``, which has one element by default. ``settings`` are strings
     ``a.b=value`` whose values are YAML. Raises ConfigError.
     """
     values: dict[str, Any] = read_yaml(file) if file is not None else {}
-    for name, value in options.items():
-        if value is not None:
-            merge_setting(values, name, value)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        _merge_option(values, name, value)
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name:
             raise ConfigError(f"--set {setting!r} is not of the form a.b=value")
         merge_setting(values, name.strip(), _parse_yaml(text, f"--set {setting}"))
+    for name, value in given.items():
+        if "*" in name:  # elements that a setting has added
+            _merge_option(values, name, value, replace=False)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -115,6 +119,27 @@ def read_yaml(file: Path) -> dict[str, Any]:
             found=_short(repr(others[0])),
         )
     return values
+
+
+def _merge_option(values: dict[str, Any], dotted: str, value: Any, *, replace: bool = True) -> None:
+    """``merge_setting`` with ``a.*.b``. Without ``replace``, values that are there are kept."""
+    name, star, rest = dotted.partition(".*.")
+    if not star:
+        merge_setting(values, name, value)
+        return
+    elements = values.setdefault(name, [{}])
+    for number in range(len(elements) if isinstance(elements, list) else 0):
+        if replace or not _has(elements[number], rest):
+            merge_setting(values, f"{name}.{number}.{rest}", value)
+
+
+def _has(node: Any, dotted: str) -> bool:
+    """Whether the dotted key is in nested mappings."""
+    for name in dotted.split("."):
+        if not isinstance(node, dict) or name not in node:
+            return False
+        node = node[name]
+    return True
 
 
 def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:

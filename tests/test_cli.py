@@ -38,6 +38,24 @@ def test_the_main_help_lists_every_command_once_in_sections() -> None:
     assert "More:" not in result.output, "a command has no section"
 
 
+def test_the_options_of_training_are_listed_in_sections() -> None:
+    sections = {"distill": ["Targets of all teachers:"], "finetune": []}
+    for command, own in sections.items():
+        output = CliRunner().invoke(main, [command, "--help"]).output
+        titles = [line for line in output.splitlines() if line.endswith(":") and line[0] != " "]
+        assert titles == ["Options:", *own, "Training:", "Workers and device:"]
+        training = output.partition("Training:")[2].partition("Workers and device:")[0]
+        named = [line.split()[0] for line in training.splitlines() if line.startswith("  --")]
+        assert named == [
+            "--epochs",
+            "--clips-per-epoch",
+            "--batch-size",
+            "--lr",
+            "--seed",
+            "--precision",
+        ]
+
+
 MISTAKES = {
     "missing folder": (["--videos", "nowhere", "--teacher", "null"], 2, "nowhere"),
     "no videos": (["--videos", "empty", "--teacher", "null"], 2, "no videos"),

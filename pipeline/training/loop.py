@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.lock import WriterLock
@@ -12,13 +13,14 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.ray_train import fit_on_ray
-from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.pipeline.training.run_dir import RunDirectory, is_finished
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import checkpoints_of, fit
 from distinit.schemas.errors import CheckpointError, ConfigError
+from distinit.schemas.training import RuntimeConfig
 
-__all__ = ["TrainingOutcome", "train"]
+__all__ = ["TrainingOutcome", "refuse_bf16_on_cpu", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,27 @@ class TrainingOutcome:
     global_steps: int
     seconds: float
     """Duration in this process; a resumed run counts from where it resumed."""
+
+
+def refuse_bf16_on_cpu(out: Path, runtime: RuntimeConfig) -> None:
+    """Raise ConfigError for training in bf16 without a GPU, unless the run ``out`` is finished.
+
+    With torch 2.15, the gradient of the weights of a temporal convolution with 45 input channels
+    contains uninitialised memory on a CPU, often NaN.
+    """
+    if runtime.precision != "bf16" or is_finished(out):
+        return
+    if runtime.workers:
+        on_cpu = runtime.gpus_per_worker == 0
+    else:
+        on_cpu = resolve_device(runtime.device).type == "cpu"
+    if on_cpu:
+        raise ConfigError(
+            "training in bf16 needs a GPU: on a CPU, torch computes wrong gradients",
+            expected="--precision fp32 on a CPU",
+            found="bf16",
+            remedy="add --precision fp32, or train on a GPU (with --workers: --gpus-per-worker 1)",
+        )
 
 
 def train(

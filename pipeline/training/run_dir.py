@@ -29,11 +29,12 @@ from distinit.schemas.base import (
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
 
-__all__ = ["RunDirectory", "open_run"]
+__all__ = ["RunDirectory", "is_finished", "open_run"]
 
 _REMEDY = "choose another out directory, or restore the file from a copy"
 
 
+_RESULT = "result.json"
 _SHOWN, _SHOWN_CHARACTERS = 20, 250  # differing settings in a message, and characters of each
 
 
@@ -72,7 +73,7 @@ class RunDirectory:
     @property
     def result(self) -> Path:
         """Written last: its presence means that the run is finished."""
-        return self.root / "result.json"
+        return self.root / _RESULT
 
     def read_metrics(self) -> list[MetricLine]:
         """All complete metric lines. Raises StorageError."""
@@ -95,6 +96,11 @@ class RunDirectory:
     def write_result(self, result: Record) -> None:
         """Mark the run as finished."""
         write_record(result, self.result)
+
+
+def is_finished(root: Path) -> bool:
+    """Whether ``root`` is the directory of a finished run."""
+    return (root / _RESULT).is_file()
 
 
 def open_run(

@@ -34,6 +34,47 @@ def test_a_setting_can_index_a_list() -> None:
     assert values["targets"] == [{"pick": "random"}, {"pick": "center"}]
 
 
+STARS = {"targets.*.pick": "center", "targets.*.filter.keep_fraction": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "targets"),
+    [
+        ("", [], [(None, "center", 0.5)]),
+        ("targets: [{pick: all}]", [], [(None, "center", 0.5)]),
+        (
+            "targets: [{teacher: a}, {teacher: b, pick: all, filter: {keep_fraction: 0.9}}]",
+            [],
+            [("a", "center", 0.5), ("b", "center", 0.5)],
+        ),
+        # --set wins over the option, for the targets and the keys that it names.
+        ("", ["targets=[{teacher: a, pick: all}, {}]"], [("a", "all", 0.5), (None, "center", 0.5)]),
+        (
+            "targets: [{teacher: a}, {teacher: b}]",
+            ["targets.1.pick=all", "targets.0.filter.keep_fraction=0.25"],
+            [("a", "center", 0.25), ("b", "all", 0.5)],
+        ),
+    ],
+)
+def test_an_option_for_every_element_of_a_list(
+    file: str, settings: list[str], targets: list[tuple[str, str, float]], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"cache: c\n{file}\n")
+    config = build_config(DistillConfig, path, settings, {**BASE, **STARS})
+    found = [(t.teacher, t.pick, t.filter.keep_fraction) for t in config.targets]
+    assert found == targets
+
+
+def test_an_option_for_every_element_does_not_hide_mistakes_in_the_list() -> None:
+    for settings in (["targets=3"], ["targets=[3]"]):
+        with pytest.raises(ConfigError, match="targets"):
+            build_config(DistillConfig, None, settings, {**BASE, **STARS})
+    both = ["targets=[{filter: {max_entropy_nats: 2}}]"]
+    with pytest.raises(ConfigError, match="set max_entropy_nats or keep_fraction, not both"):
+        build_config(DistillConfig, None, both, {**BASE, **STARS})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers.progress import RecordingProgress
 
+from distinit.cli import main
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.task import open_distill_task
 from distinit.pipeline.students.io import read_student
@@ -135,6 +137,38 @@ def test_an_epoch_follows_the_corpus_and_its_length_is_recorded(
     assert distill(given) == result
     with pytest.raises(RunMismatchError, match=r"optimizer.clips_per_epoch: 20 there, 24 now"):
         distill(config(extracted, out, optimizer={"epochs": 1}, runtime={"batch_size": 2}))
+
+
+def test_the_options_of_the_command_set_their_keys(extracted: Path, tmp_path: Path) -> None:
+    """One run of two steps, whose start is also an event for scripts."""
+    out = tmp_path / "run"
+    command = ["distill", "--cache", str(extracted / "cache")]
+    command += ["--frames", str(extracted / "frames"), "--out", str(out), "--json"]
+    command += ["--student", "tiny_r2plus1d_10", "--set", "clip={frames: 4, crop: 32}"]
+    command += ["--epochs", "1", "--clips-per-epoch", "8", "--batch-size", "4", "--lr", "0.005"]
+    command += ["--seed", "7", "--precision", "fp32", "--device", "cpu"]
+    command += ["--pick", "center", "--loss", "kl", "--keep-fraction", "0.75"]
+    refused = CliRunner().invoke(main, [*command, "--precision", "bf16"])
+    assert refused.exit_code == 2
+    assert "training in bf16 needs a GPU" in refused.output
+    assert not out.exists(), "so that the corrected command can use this folder"
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    found = DistillConfig.model_validate(json.loads((out / "run.json").read_text())["config"])
+    optimizer, runtime, (target,) = found.optimizer, found.runtime, found.targets
+    assert (optimizer.epochs, optimizer.clips_per_epoch, optimizer.learning_rate) == (1, 8, 0.005)
+    assert (runtime.batch_size, runtime.seed, runtime.precision) == (4, 7, "fp32")
+    assert (target.pick, target.loss, target.filter.keep_fraction) == ("center", "kl", 0.75)
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert {
+        "event": "message",
+        "text": "8 clips = about 1.6 passes over 5 videos (1 epoch, 2 steps of 4 clips)",
+        "clips": 8,
+        "videos": 5,
+        "epochs": 1,
+        "steps": 2,
+        "clips_per_step": 4,
+    } in events
 
 
 def test_a_finished_run_is_reported_and_keeps_its_files(extracted: Path, whole: Path) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from click.testing import CliRunner
 from helpers.progress import RecordingProgress
 from helpers.students import CLIP, save_distilled
 from safetensors.torch import load_file
 
+from distinit.cli import main
 from distinit.schemas.errors import (
     CheckpointError,
     ConfigError,
@@ -104,6 +106,28 @@ def test_an_epoch_follows_the_training_videos_and_its_length_is_recorded(
     again = finetune(FinetuneConfig.model_validate(recorded))
     assert again.evaluation == result.evaluation
     assert result.optimizer.clips_per_epoch == 20
+
+
+def test_the_options_of_the_command_set_their_keys(
+    finished: object, dataset: Path, frames: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = ["finetune", "--dataset", str(dataset), "--frames", str(frames), "--out", str(out)]
+    command += ["--quiet", "--student", "tiny_r2plus1d_10", "--set", "clip={frames: 4, crop: 32}"]
+    command += ["--epochs", "1", "--clips-per-epoch", "8", "--batch-size", "4", "--lr", "0.005"]
+    command += ["--seed", "7", "--precision", "fp32", "--split", "1", "--protocol", "vmz-2"]
+    command += ["--device", "cpu", "--init", "scratch"]
+    refused = CliRunner().invoke(main, [*command, "--precision", "bf16"])
+    assert refused.exit_code == 2
+    assert "training in bf16 needs a GPU" in refused.output
+    assert not out.exists(), "so that the corrected command can use this folder"
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    found = FinetuneConfig.model_validate(json.loads((out / "run.json").read_text())["config"])
+    optimizer, runtime = found.optimizer, found.runtime
+    assert (optimizer.epochs, optimizer.clips_per_epoch, optimizer.learning_rate) == (1, 8, 0.005)
+    assert (runtime.batch_size, runtime.seed, runtime.precision) == (4, 7, "fp32")
+    assert (found.dataset.split, found.evaluation.protocol) == (1, "vmz-2")
 
 
 def test_another_configuration_is_rejected(

@@ -16,9 +16,10 @@ from helpers.toys import curve_of
 
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import NullProgress
-from distinit.pipeline.training.loop import train
+from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.schemas.errors import CheckpointError, ComputeError, ConfigError, LockedError
+from distinit.schemas.training import RuntimeConfig
 
 
 class KilledError(Exception):
@@ -179,3 +180,23 @@ def test_divergence_is_an_error_and_is_not_saved(run: RunDirectory) -> None:
 def test_only_one_process_can_train_a_run(run: RunDirectory) -> None:
     with WriterLock(run.root / ".lock"), pytest.raises(LockedError):
         train(toys.ToyTask(), toys.make_settings(), run, NullProgress())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "refused"),
+    [
+        ({"device": "cpu"}, True),
+        ({"workers": 1}, True),  # workers without GPUs compute on a CPU
+        ({"workers": 1, "gpus_per_worker": 1}, False),
+        ({"device": "cpu", "precision": "fp32"}, False),
+    ],
+)
+def test_bf16_is_refused_on_a_cpu_unless_the_run_is_finished(
+    runtime: dict[str, Any], refused: bool, tmp_path: Path
+) -> None:
+    config = RuntimeConfig.model_validate({"precision": "bf16", **runtime})
+    if refused:
+        with pytest.raises(ConfigError, match="training in bf16 needs a GPU"):
+            refuse_bf16_on_cpu(tmp_path, config)
+        (tmp_path / "result.json").touch()
+    refuse_bf16_on_cpu(tmp_path, config)
