@@ -73,7 +73,7 @@ class Bench:
         self._resident = Stepper(self.task.build(), self.task, settings, SingleProcess(), device)
         feed = self._resident.feed
         self._samples = self.task.samples(0)
-        self._device_batch = feed.to_device(feed.prepare(self.task.load(0, self._batch(0))))
+        self.device_batch = feed.to_device(feed.prepare(self.task.load(0, self._batch(0))))
         self._teacher = resnet50(weights=None).eval().to(device)
         self._frames_BCHW = torch.rand(self.size, 3, 224, 224, device=device)
 
@@ -117,7 +117,7 @@ class Bench:
         """Step on tensors that are already on the device."""
         self._clock_start()
         for step in range(steps):
-            self._resident.step([(0, self._device_batch)], step, RATE)
+            self._resident.step([(0, self.device_batch)], step, RATE)
         self._clock_stop()
 
     def look_up(self, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""Target caches of made-up logits, for benchmarks that need no videos."""
+"""Target caches of made-up logits and frame stores of made-up pictures: no videos are needed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.cache.writer import CacheWriter
+from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.base import sha256_of
 from distinit.schemas.corpus import ProbeSummary, VideoFile
+from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
 from distinit.schemas.video import SamplingConfig
@@ -80,6 +83,21 @@ def write_made_up_cache(
                 (group.finish_video if video.reserved_rows else group.fail_video)(outcome)
             group.commit()
         writer.finalise()
+
+
+def write_made_up_frames(root: Path, frames: Sequence[int], height: int, width: int) -> None:
+    """Write a frame store of the videos of ``write_made_up_cache``: blurred noise, moving."""
+    writer = FrameStoreWriter(root, FrameGeometry(short_edge=min(height, width)), "0" * 64)
+    rng = np.random.default_rng(0)
+    with writer.open_unit(0) as file:
+        for number, count in enumerate(frames):
+            digest = sha256_of(number)
+            small = rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
+            picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+            moving = [np.roll(np.asarray(picture), 2 * step, axis=1) for step in range(count)]
+            file.append(digest[:16], digest, 0, np.stack(moving), 25.0)
+        file.commit()
+    writer.finalise([0])
 
 
 def _outcome_of(video_id: str, frames: int) -> VideoOutcome:
