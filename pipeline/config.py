@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from distinit.pipeline.config_mistakes import explain, shorten, shown
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.wording import one_line
+from distinit.schemas.wording import reason_of
 
 __all__ = [
     "build_config",
@@ -23,7 +24,6 @@ __all__ = [
 
 _MAX_CHARACTERS = 1 << 20
 """Of a YAML file, and of its values after aliases are expanded. Ready ones have about 2,000."""
-_SHOWN = 300  # characters of a value in a message
 # What the constructors of PyYAML raise for values such as 2024-13-45, !!int x and !!bool x.
 _BAD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
@@ -47,7 +47,10 @@ def build_config[ConfigT: Record](
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name:
-            raise ConfigError(f"--set {setting!r} is not of the form a.b=value")
+            raise ConfigError(
+                f"--set {shorten(setting)} is not of the form a.b=value",
+                remedy="write the key, an equals sign and the value: --set optimizer.epochs=5",
+            )
         merge_setting(values, name.strip(), _parse_yaml(text, f"--set {setting}"))
     for name, value in given.items():
         if "*" in name:  # elements that a setting has added
@@ -56,7 +59,7 @@ def build_config[ConfigT: Record](
         return model.model_validate(values)
     except ValidationError as error:
         name = model.__name__.removesuffix("Config").lower()
-        found = _explain(model, error)
+        found = explain(model, error)
         raise ConfigError(f"the {name} configuration is invalid", found=found) from None
 
 
@@ -102,7 +105,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read the configuration {file}",
-            found=str(error),
+            found=reason_of(error),
             remedy="give --config the path of a YAML file; configs/ has ready ones",
         ) from error
     values = _parse_yaml(text, str(file)) or {}
@@ -110,13 +113,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{file} is not a configuration",
             expected="a YAML mapping of names to values",
-            found=type(values).__name__,
+            found=shown(values),
         )
     if others := [name for name in values if not isinstance(name, str)]:
         raise ConfigError(
             f"{file} is not a configuration",
             expected="names that are texts",
-            found=_short(repr(others[0])),
+            found=shown(others[0]),
         )
     return values
 
@@ -155,7 +158,7 @@ def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
         elif isinstance(node, dict):
             node = node.setdefault(name, {})
             if node is None:
-                raise ConfigError(f"{dotted}: {name} is None and has no keys")
+                raise ConfigError(f"{dotted}: {name} is empty and has no keys")
         else:
             raise ConfigError(f"{dotted}: the value that should contain {name} has no keys")
     if isinstance(node, list):
@@ -180,17 +183,18 @@ def _parse_yaml(text: str, source: str) -> Any:
         value = yaml.safe_load(text)
         if _expanded_size(value, {}) > _MAX_CHARACTERS:
             raise ConfigError(
-                f"{_short(source)}: its aliases expand to more than {_MAX_CHARACTERS:,} characters",
+                f"{shorten(source)}: its aliases expand to more than {_MAX_CHARACTERS:,} "
+                "characters",
                 remedy="write the values without aliases, which are the names after *",
             )
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not valid YAML"
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{_short(source)}{where}: {problem}") from error
+        raise ConfigError(f"{shorten(source)}{where}: {problem}") from error
     except _BAD_VALUES as error:
-        found = "too many levels" if isinstance(error, RecursionError) else _short(str(error))
-        raise ConfigError(f"{_short(source)}: not valid YAML", found=found) from error
+        found = "too many levels" if isinstance(error, RecursionError) else shorten(str(error))
+        raise ConfigError(f"{shorten(source)}: not valid YAML", found=found) from error
     return value
 
 
@@ -207,45 +211,3 @@ def _expanded_size(value: Any, known: dict[int, int]) -> int:
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         known[key] = 1 + sum(_expanded_size(part, known) for part in parts)
     return known[key]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
-
-
-def _explain(model: type[Record], error: ValidationError) -> str:
-    """One line per mistake; for an unknown key, also the known ones."""
-    lines = []
-    for item in error.errors(include_url=False):
-        where = one_line(".".join(map(str, item["loc"])) or "(whole)")
-        if item["type"] == "extra_forbidden":
-            known = ", ".join(sorted(_names_at(model, item["loc"][:-1])))
-            lines.append(f"{where}: unknown key; known here: {known}")
-        elif item["type"] == "missing":
-            lines.append(f"{where}: missing; give it in --config, by option or with --set")
-        else:
-            lines.append(f"{where}: {item['msg']} (found {_short(repr(item['input']))})")
-    return "\n".join(lines)
-
-
-def _names_at(model: type[Record], location: tuple[int | str, ...]) -> Iterable[str]:
-    """Field names of the record at ``location``."""
-    current: type[Record] = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        nested = _record_types(current.model_fields[part].annotation)
-        if not nested:
-            return ()
-        current = nested[0]
-    return current.model_fields
-
-
-def _record_types(annotation: Any) -> list[type[Record]]:
-    """Record classes inside an annotation such as ``tuple[TargetConfig, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, Record):
-        return [annotation]
-    inner: list[type[Record]] = []
-    for part in getattr(annotation, "__args__", ()):
-        inner += _record_types(part)
-    return inner

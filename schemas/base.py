@@ -14,6 +14,7 @@ __all__ = [
     "ADDED_LATER",
     "MAX_ID_BYTES",
     "NOT_IDENTITY",
+    "PLUGIN",
     "Name",
     "Record",
     "SealedRecord",
@@ -30,6 +31,9 @@ __all__ = [
 
 MAX_ID_BYTES = 64
 """Longest video id, in bytes. An index stores all ids at the length of the longest one."""
+
+PLUGIN = "plugin:"
+"""Names of teachers and students that begin with it are code of the user."""
 
 SHA256_PATTERN = "^[0-9a-f]{64}$"
 VIDEO_ID_PATTERN = rf"^[A-Za-z0-9._-]{{1,{MAX_ID_BYTES}}}$"

@@ -9,8 +9,16 @@ from pydantic import Field
 
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.training import Precision
+from distinit.schemas.wording import did_you_mean
 
-__all__ = ["PROTOCOL", "PROTOCOL_NAMES", "Average", "ScoresRecord", "result_name"]
+__all__ = [
+    "PROTOCOL",
+    "PROTOCOL_NAMES",
+    "Average",
+    "ScoresRecord",
+    "protocol_remedy",
+    "result_name",
+]
 
 PROTOCOL = re.compile(
     r"vmz-(?P<vmz>[1-9][0-9]{0,5})|dense-s(?P<dense>[1-9][0-9]{0,5})"
@@ -19,6 +27,7 @@ PROTOCOL = re.compile(
 """The names of evaluation protocols."""
 
 PROTOCOL_NAMES = "vmz-N, dense-sN, slowfast-Tx1 or slowfast-Tx3"
+_PROTOCOLS = ("vmz-10", "vmz-1", "dense-s1", "dense-s4", "slowfast-10x3", "slowfast-10x1")
 
 Average = Literal["softmax", "logits", "max"]
 """How the clips of a video are averaged: mean of softmax, mean of logits, maximum of softmax."""
@@ -39,7 +48,14 @@ class ScoresRecord(Record):
     pixels: Sha256 | None = Field(
         description="digest of the geometry, and flow, of the frame store"
     )
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(
+        description="package -> its version: the software that computed the scores"
+    )
+
+
+def protocol_remedy(name: str) -> str:
+    """What to write instead of ``name``, which is not a protocol."""
+    return did_you_mean(name, _PROTOCOLS) or "write a protocol such as vmz-10"
 
 
 def result_name(protocol: str, average: Average) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import NOT_IDENTITY, Record
 from distinit.schemas.compute import ComputeConfig
-from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, Average
+from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, Average, protocol_remedy
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -20,6 +20,7 @@ from distinit.schemas.training import (
     with_fitting_batch,
     with_flow_pixels,
 )
+from distinit.schemas.wording import did_you_mean
 
 __all__ = [
     "FINETUNE_OPTIMIZER",
@@ -60,9 +61,12 @@ _INIT = re.compile(r"scratch|inflated|(distinit|inflated|file):.+")
 def check_init(value: str) -> str:
     """``value``, if it has the form of an init. Raises ValueError."""
     if not _INIT.fullmatch(value):
+        _, colon, path = value.partition(":")
+        known = ("distinit", "inflated", "file") if colon else ("scratch", "inflated")
+        guess = did_you_mean(value, [f"{name}{colon}{path}" for name in known])
         raise ValueError(
-            f"init {value!r} is not one of scratch, distinit:RUN, inflated, inflated:FILE, "
-            "file:STUDENT"
+            f"{value!r} is not one of scratch, distinit:RUN, inflated, inflated:FILE, file:STUDENT"
+            f"{f'; {guess}' if guess else ''}"
         )
     return value
 
@@ -104,7 +108,7 @@ class EvaluationConfig(Record):
     @classmethod
     def _known(cls, value: str) -> str:
         if PROTOCOL.fullmatch(value) is None:
-            raise ValueError(f"protocol {value!r} is not one of {PROTOCOL_NAMES}")
+            raise ValueError(f"{value!r} is not one of {PROTOCOL_NAMES}; {protocol_remedy(value)}")
         return value
 
 

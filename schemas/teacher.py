@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from distinit.schemas.base import Name, Record, Sha256, differences, flatten, sha256_of
-from distinit.schemas.wording import one_line
+from distinit.schemas.wording import did_you_mean, one_line
 
 __all__ = [
     "MAX_CLASSES",
@@ -66,7 +66,11 @@ def parse_encoding(encoding: str) -> tuple[Literal["float16", "int8", "topk"], i
         return "int8", 0
     match = _TOPK.fullmatch(encoding)
     if match is None:
-        raise ValueError(f"encoding {encoding[:40]!r} is none of float16, int8, topk:K")
+        guess = did_you_mean(encoding[:40], ("float16", "int8", "topk:32"))
+        raise ValueError(
+            f"encoding {encoding[:40]!r} is none of float16, int8, topk:K"
+            f"{f'; {guess}' if guess else ''}"
+        )
     return "topk", int(match.group(1))
 
 

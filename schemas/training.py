@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record, Seed
+from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, PLUGIN, Record, Seed
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -32,7 +32,7 @@ DEFAULT_BATCH_SIZE = 32
 Precision = Literal["fp32", "bf16"]
 """Arithmetic of a student's forward pass."""
 
-_PLUGIN = re.compile(r"plugin:[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+_PLUGIN_NAME = re.compile(rf"{PLUGIN}[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _MAX_CLIP_PIXELS = 1 << 26
 """1,024 frames of 256 x 256. The limit also applies to records of runs received from others."""
 
@@ -52,7 +52,7 @@ class StudentConfig(Record):
     @field_validator("name")
     @classmethod
     def _plugin(cls, value: str) -> str:
-        if value.startswith("plugin:") and not _PLUGIN.fullmatch(value):
+        if value.startswith(PLUGIN) and not _PLUGIN_NAME.fullmatch(value):
             raise ValueError(f"student {value!r} is not of the form plugin:module:function")
         return value
 

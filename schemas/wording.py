@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 __all__ = [
+    "closest_names",
     "counted",
+    "did_you_mean",
     "duration",
     "first_lines",
     "first_names",
     "one_line",
     "printable",
     "printable_json",
+    "reason_of",
     "shell_line",
 ]
 
 # Cc: control characters (escape sequences begin with one). Cf: formatting, including bidirectional
 # overrides. Cs: lone surrogates, which terminals cannot encode. Zl, Zp: other line breaks.
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+_LONGEST_NAME = 200
+"""Characters of a name that are compared: comparing takes quadratic time."""
 
 
 def counted(count: int, thing: str, plural: str | None = None) -> str:
@@ -33,6 +40,37 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def closest_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The names in ``known`` that ``name`` may be a misspelling of, the closest first.
+
+    Upper and lower case do not matter, nor do ``-``, ``_`` and blanks. At least 60 % of the
+    characters must agree (difflib's ratio).
+    """
+    by_plain: dict[str, str] = {}
+    for candidate in known:
+        by_plain.setdefault(_plain(candidate), candidate)
+    found = difflib.get_close_matches(_plain(name[:_LONGEST_NAME]), by_plain, n=limit)
+    return [by_plain[plain] for plain in found]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """``did you mean a, b or c?`` for the closest known names; None if none is close."""
+    found = closest_names(name, known)
+    if not found:
+        return None
+    *others, last = found
+    return f"did you mean {f'{", ".join(others)} or ' if others else ''}{last}?"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, as one line for people: without error numbers and quoted paths."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
 def first_names(names: Iterable[str], limit: int = 5) -> str:
@@ -97,6 +135,11 @@ def _in_ansi_c(character: str) -> str:
     if code < 0x80 or 0xDC80 <= code <= 0xDCFF:  # ASCII, or a byte that is not UTF-8
         return f"\\x{code & 0xFF:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _plain(name: str) -> str:
+    """``name`` for comparison: in lower case, with ``_`` for ``-`` and blanks."""
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def _escaped(character: str) -> str:

@@ -20,7 +20,7 @@ from distinit.pipeline.demo.digits import FRAME_SIDE, DigitFilm
 from distinit.pipeline.evaluation.intervals import difference_interval, wilson_interval
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import atomic_write_bytes
-from distinit.schemas.base import Record
+from distinit.schemas.base import PLUGIN, Record
 from distinit.schemas.demo import Gain
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.extract import ExtractConfig
@@ -52,7 +52,7 @@ _FINETUNE_CONFIGS = {
     LOW_SHOT: "digits_finetune_low_shot.yaml",
 }
 """Training films per class -> configuration of finetuning."""
-_PLUGIN = "plugin:distinit.pipeline.demo.digit_teacher:digit_teacher"
+_PLUGIN = f"{PLUGIN}distinit.pipeline.demo.digit_teacher:digit_teacher"
 _GEOMETRY = {"mode": "short_edge", "short_edge": FRAME_SIDE}
 
 

@@ -20,9 +20,9 @@ from distinit.pipeline.reports.figures.threshold import ThresholdPoint
 from distinit.pipeline.reports.scan import HISTOGRAM_BINS
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.students.io import read_student_record, student_path
-from distinit.pipeline.students.registry import PLUGIN, require_named_plugin
+from distinit.pipeline.students.registry import require_named_plugin
 from distinit.schemas.audit import EntropyHistogram
-from distinit.schemas.base import sha256_of
+from distinit.schemas.base import PLUGIN, sha256_of
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.features import FeaturesConfig, LabelledInput

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES
+from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, protocol_remedy
 
 __all__ = [
     "ClipProtocol",
@@ -45,7 +45,9 @@ def parse_protocol(name: str) -> ClipProtocol:
     match = PROTOCOL.fullmatch(name)
     if match is None:
         raise ConfigError(
-            f"unknown evaluation protocol {name!r}", expected=f"{PROTOCOL_NAMES}, such as vmz-10"
+            f"unknown evaluation protocol {name!r}",
+            expected=f"{PROTOCOL_NAMES}, such as vmz-10",
+            remedy=protocol_remedy(name),
         )
     if match["vmz"]:
         return ClipProtocol("vmz", int(match["vmz"]))

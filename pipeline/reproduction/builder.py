@@ -19,6 +19,7 @@ from distinit.pipeline.reproduction.step import (
     divided,
     present,
 )
+from distinit.schemas.base import PLUGIN
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.extract import ExtractConfig
@@ -37,8 +38,6 @@ from distinit.schemas.reproduce import (
 )
 
 __all__ = ["StepBuilder", "teacher_needs"]
-
-_PLUGIN = "plugin:"
 
 _SHORT_LOSS = {"cross_entropy": "ce", "mse": "mse"}
 _MSE_RATE = 0.1
@@ -112,7 +111,7 @@ class StepBuilder:
         config = EvaluateConfig(
             run=str(layout.run(finetuned)),
             frames=str(store(cell.dataset)),
-            student=student if student.startswith(_PLUGIN) else None,
+            student=student if student.startswith(PLUGIN) else None,
             evaluation=self._scale.protocols.dense,
             batch_size=run.runtime.batch_size,
             device=run.runtime.device,
@@ -328,7 +327,7 @@ def teacher_needs(role: TeacherRole, source: TeacherSource) -> list[Need]:
     """The module of a plugin and the weights of a teacher."""
     what = f"teacher {role} ({source.name})"
     needs = []
-    if source.name.startswith(_PLUGIN):
+    if source.name.startswith(PLUGIN):
         needs.append(Need(source.name.split(":")[1], "module", what))
     if source.weights is not None:
         needs.append(Need(source.weights, "weights", what))

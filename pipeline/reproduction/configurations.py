@@ -10,6 +10,7 @@ from typing import Any
 from distinit.pipeline.config import build_config, read_yaml
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.reproduce import ScaleConfig, TableConfig
+from distinit.schemas.wording import did_you_mean
 
 __all__ = ["SCALES", "TABLES", "load_scale", "load_tables"]
 
@@ -23,7 +24,9 @@ def load_tables(name: str) -> tuple[TableConfig, ...]:
     """The table ``name``, or all of them in the order of TABLES. Raises ConfigError."""
     if name != "all" and name not in TABLES:
         raise ConfigError(
-            f"there is no table {name}", expected=f"one of {', '.join(TABLES)}, or all"
+            f"there is no table {name}",
+            expected=f"one of {', '.join(TABLES)}, or all",
+            remedy=did_you_mean(name, [*TABLES, "all"]),
         )
     names = TABLES if name == "all" else (name,)
     with as_file(files("distinit.configs") / "paper") as folder:
@@ -41,7 +44,9 @@ def load_scale(name: str, settings: Iterable[str] = ()) -> ScaleConfig:
             return _read_scale(folder / f"scale_{name}.yaml", settings)
     if not name.endswith((".yaml", ".yml")):
         raise ConfigError(
-            f"there is no scale {name}", expected=f"one of {', '.join(SCALES)}, or a .yaml file"
+            f"there is no scale {name}",
+            expected=f"one of {', '.join(SCALES)}, or a .yaml file",
+            remedy=did_you_mean(name, SCALES),
         )
     return _read_scale(Path(name), settings)
 

@@ -10,6 +10,7 @@ import torch
 from distinit.pipeline.reproduction.expand import Reproduction
 from distinit.pipeline.reproduction.step import Step
 from distinit.pipeline.students.heads import new_student
+from distinit.schemas.base import PLUGIN
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.finetune import FinetuneConfig
@@ -82,7 +83,7 @@ def _jpeg_bytes(frame_count: int, geometry: FrameGeometry) -> int:
 
 def _run_bytes(student: StudentConfig) -> int:
     """Bytes of a run directory, from the weights of its network; 0 for a plugin."""
-    if student.name.startswith("plugin:"):
+    if student.name.startswith(PLUGIN):
         return 0
     try:
         with torch.device("meta"):

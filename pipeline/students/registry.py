@@ -16,14 +16,14 @@ from distinit.pipeline.students.torchvision_nets import (
     build_torchvision,
 )
 from distinit.pipeline.students.vmz import VMZ_STUDENTS, build_vmz
+from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
+from distinit.schemas.wording import did_you_mean
 
-__all__ = ["PLUGIN", "STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
+__all__ = ["STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
 
 STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, *TINY_STUDENTS)
-PLUGIN = "plugin:"
-"""Names of students that begin with it are code of the user."""
 
 
 def build_student(config: StudentConfig) -> VideoBackbone:
@@ -88,7 +88,7 @@ def _unknown(config: StudentConfig) -> ConfigError:
     return ConfigError(
         f"unknown student {config.name!r}",
         expected=", ".join(STUDENT_NAMES) + ", or plugin:module:function",
-        remedy="choose one of these names",
+        remedy=did_you_mean(config.name, STUDENT_NAMES) or "choose one of these names",
     )
 
 

@@ -13,7 +13,9 @@ from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRequest
 
-__all__ = ["COLOURS", "NullTeacher"]
+__all__ = ["COLOURS", "NULL_NAME", "NullTeacher"]
+
+NULL_NAME = "null"
 
 COLOURS = {
     "black": (0, 0, 0),

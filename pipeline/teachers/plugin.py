@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from distinit.pipeline.teachers.network import Network, assemble, named_labels
+from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 
@@ -50,7 +51,7 @@ def load_plugin(request: TeacherRequest, *, device: str) -> Network:
     The digest of the plugin's source file is part of the architecture's name, so that edited code
     gives a teacher with another fingerprint.
     """
-    target = request.name.removeprefix("plugin:")
+    target = request.name.removeprefix(PLUGIN)
     function = _find(target)
     with torch.random.fork_rng(devices=[]):  # building a network draws random numbers
         result = function(request.weights, device)

@@ -8,12 +8,14 @@ from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision, Teacher
 from distinit.pipeline.teachers.efficientnet_lite import LITE_NAMES, load_efficientnet_lite
 from distinit.pipeline.teachers.forward import BatchSize
+from distinit.pipeline.teachers.names import PLACES, TIMM, is_plain_name, unknown_teacher
 from distinit.pipeline.teachers.network import Network
-from distinit.pipeline.teachers.null import NullTeacher
+from distinit.pipeline.teachers.null import NULL_NAME, NullTeacher
 from distinit.pipeline.teachers.places365 import load_places365
 from distinit.pipeline.teachers.plugin import load_plugin
 from distinit.pipeline.teachers.timm_models import load_timm
 from distinit.pipeline.teachers.torchvision_models import load_torchvision
+from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.teacher import TeacherRequest
 
@@ -35,7 +37,7 @@ def load_teacher(
     for an unknown name or a missing package, ConfigError for an unknown or missing device, and
     WeightsError for weights that are missing or do not fit.
     """
-    if request.name == "null":
+    if request.name == NULL_NAME:
         return NullTeacher(request)
     resolved = str(resolve_device(device))
     network = load_network(request, device=resolved)
@@ -80,11 +82,12 @@ def load_network(request: TeacherRequest, *, device: str = "cpu") -> Network:
     """The network that ``request`` names, as a torch module. Raises TeacherError, WeightsError."""
     if request.name in LITE_NAMES:
         return load_efficientnet_lite(request)
-    match request.name.partition(":")[:2]:
-        case ("places365", ":"):
-            return load_places365(request)
-        case ("timm", ":"):
-            return load_timm(request)
-        case ("plugin", ":"):
-            return load_plugin(request, device=device)
+    if request.name.startswith(PLACES):
+        return load_places365(request)
+    if request.name.startswith(TIMM):
+        return load_timm(request)
+    if request.name.startswith(PLUGIN):
+        return load_plugin(request, device=device)
+    if not is_plain_name(request.name):
+        raise unknown_teacher(request.name)
     return load_torchvision(request)

@@ -14,6 +14,7 @@ from distinit.pipeline.teachers.recipes import timm_recipe
 from distinit.pipeline.teachers.weights import load_strictly, read_state_dict
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
+from distinit.schemas.wording import did_you_mean
 
 __all__ = ["load_timm"]
 
@@ -31,8 +32,8 @@ def load_timm(request: TeacherRequest) -> Network:
         raise TeacherError(
             f"timm has no model {name!r}",
             expected="a name from timm.list_models()",
-            found=repr(name),
-            remedy=f"python -c \"import timm; print(timm.list_models('*{name[:6]}*'))\"",
+            remedy=did_you_mean(name.partition(".")[0], timm.list_models())
+            or f"python -c \"import timm; print(timm.list_models('*{name[:6]}*'))\"",
         )
     if request.weights is None:
         raise TeacherError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +24,7 @@ from distinit.pipeline.teachers.weights import (
 )
 from distinit.schemas.errors import TeacherError, WeightsError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
+from distinit.schemas.wording import closest_names, did_you_mean
 
 __all__ = ["build_classifier", "classifier_names", "load_torchvision"]
 
@@ -105,13 +105,10 @@ def _options(name: str, weights: WeightsEnum | None) -> dict[str, Any]:
 
 def _require_classifier(name: str) -> None:
     if name not in classifier_names():
-        close = difflib.get_close_matches(name, classifier_names(), n=3)
         raise TeacherError(
-            f"there is no teacher {name!r}",
-            expected="a torchvision classifier, efficientnet_lite0, null, places365:ARCH, "
-            "timm:NAME or plugin:package.module:function",
-            found=repr(name),
-            remedy=f"did you mean {', '.join(close)}?" if close else "see --help for the names",
+            f"torchvision has no classifier {name!r}",
+            expected="a name that `distinit teachers` lists",
+            remedy=did_you_mean(name, classifier_names()) or "choose one of these names",
         )
 
 
@@ -133,8 +130,7 @@ def _tagged(name: str, choices: list[WeightsEnum], tag: str) -> WeightsEnum:
         raise TeacherError(
             f"torchvision has no weights {tag!r} for {name}",
             expected=" or ".join(by_tag),
-            found=repr(tag),
-            remedy=f"write {name}@{next(iter(by_tag))}",
+            remedy=f"write {name}@{next(iter(closest_names(tag, by_tag) or by_tag))}",
         )
     return by_tag[tag]
 

@@ -7,12 +7,15 @@ import json
 import pytest
 
 from distinit.schemas.wording import (
+    closest_names,
     counted,
+    did_you_mean,
     first_lines,
     first_names,
     one_line,
     printable,
     printable_json,
+    reason_of,
 )
 
 
@@ -65,3 +68,38 @@ def test_printable_json_keeps_its_values_and_cannot_control_a_terminal() -> None
     assert json.loads(shown) == record
     assert "ü 日本" in shown
     assert all(c == "\n" or c.isprintable() for c in shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("efficientnet_lit0", ["efficientnet_lite0"]),
+        ("ResNet-50", ["resnet50"]),
+        ("tiny r3d 9", ["tiny_r3d_9"]),
+        ("xyz", []),
+        ("", []),
+    ],
+)
+def test_close_names_are_found_in_any_case_and_with_other_separators(
+    name: str, closest: list[str]
+) -> None:
+    assert closest_names(name, ["efficientnet_lite0", "resnet50", "tiny_r3d_9"]) == closest
+
+
+def test_a_question_lists_the_closest_names_in_order() -> None:
+    assert did_you_mean("tabl1", ["table1", "table2", "fig3"]) == "did you mean table1 or table2?"
+    assert did_you_mean("fig", ["table1", "fig3"]) == "did you mean fig3?"
+    assert did_you_mean("resnet", ["table1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/a"), "No such file or directory"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "not UTF-8 text"),
+        (ValueError("one\ntwo"), "one"),
+        (KeyError(), "no reason given"),
+    ],
+)
+def test_reasons_have_no_error_numbers_and_one_line(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason
