@@ -45,6 +45,8 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     """
     by_place: dict[tuple[int | str, ...], list[Mapping[str, Any]]] = {}
     for item in error.errors(include_url=False):
+        if item["type"] == "default_factory_not_called":  # a default that depends on a wrong value
+            continue
         by_place.setdefault(_place(model, item["loc"]), []).append(dict(item))
     inner = {place[:length] for place in by_place for length in range(len(place))}
     return "\n".join(
