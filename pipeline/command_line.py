@@ -10,9 +10,11 @@ from typing import Any, Concatenate, Protocol
 import click
 
 from distinit.pipeline.config import build_config, sampling_choice
+from distinit.pipeline.interruption import Interrupted, sigterm_interrupts
 from distinit.pipeline.progress import NullProgress, choose_progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.wording import printable, printable_json
 
 __all__ = [
@@ -48,6 +50,24 @@ _SECTIONS = {
 
 GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
 RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
+_RESUME = "rerun the same command to resume"
+# What remains if a command is interrupted, where training itself does not say it. Other commands
+# write each of their files as a whole, at the end.
+_KEPT = {
+    "extract": f"finished units are kept; {_RESUME}",
+    "frames": f"finished units are kept; {_RESUME}",
+    "flow": f"finished units are kept; {_RESUME}",
+    "distill": f"earlier checkpoints are kept; {_RESUME}",
+    "finetune": f"finished frames and earlier checkpoints are kept; {_RESUME}",
+    "features": f"finished parts are kept; {_RESUME}",
+    "probe": f"finished parts are kept; {_RESUME}",
+    "demo": f"finished steps and earlier checkpoints are kept; {_RESUME}",
+    "reproduce": f"finished runs and earlier checkpoints are kept; {_RESUME}",
+}
+_NOTHING_KEPT = "rerun the same command to start again"
+
+_GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
+_RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
 
 
 _MAX_DIGITS = 20
@@ -139,15 +159,23 @@ class SectionedGroup(click.Group):
                     formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; for a DistInitError, print its message and exit with its code."""
+        """Run a command; for a DistInitError, print its message and exit with its code.
+
+        SIGINT and SIGTERM end it with a message that says what is kept.
+        """
         try:
-            return super().invoke(ctx)
+            with sigterm_interrupts():
+                return super().invoke(ctx)
         except DistInitError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("stopped; rerun the same command to resume", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as stop:
+            message, code = None, ExitCode.INTERRUPTED
+            if isinstance(stop, Interrupted):
+                message, code = stop.message, stop.exit_code
+            kept = _KEPT.get(ctx.invoked_subcommand or "", _NOTHING_KEPT)
+            click.echo(message or f"stopped; {kept}", err=True)
+            ctx.exit(code)
 
 
 class Summarised(Protocol):

@@ -6,6 +6,7 @@ traceback and exits with ``exit_code``.
 
 from __future__ import annotations
 
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.wording import one_line, printable
 
 __all__ = [
@@ -40,7 +41,7 @@ _INDENT = " " * 12  # of further lines of a value, so that they do not look like
 class DistInitError(Exception):
     """Base of all errors. ``problem`` is one sentence; the other arguments are optional details."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
     def __init__(
         self,
@@ -84,25 +85,25 @@ def _rebuild(
 class ConfigError(DistInitError):
     """A configuration or command-line value that cannot be used."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class CorpusError(DistInitError):
     """The input videos cannot be listed: a missing folder, an empty list, an unreadable file."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class UnreachableError(CorpusError):
     """The server of the videos does not respond, so no video is recorded as failed."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class DatasetError(DistInitError):
     """A labelled dataset or its split files are missing, malformed or inconsistent."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class FFmpegNotFoundError(DistInitError):
@@ -120,7 +121,7 @@ class DecodeKilledError(DecodeError):
 class TeacherError(DistInitError):
     """An unknown teacher, or one that cannot be built."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class TargetError(DistInitError):

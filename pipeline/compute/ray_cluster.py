@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distinit.pipeline.compute.orphans import watch_over_children
@@ -25,7 +29,8 @@ def ensure_ray(config: ComputeConfig) -> bool:
 
     started = not ray.is_initialized()
     if started:
-        _start_ray(config)
+        with _keeping_sigterm():
+            _start_ray(config)
     try:
         _check_room(config)
     except ComputeError:
@@ -66,6 +71,18 @@ def _check_room(config: ComputeConfig) -> None:
                 found=f"{found:g} {kind}",
                 remedy=f"lower --workers or {option}",
             )
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which ``ray.init`` replaces, unless it was the default."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and before not in (signal.SIG_DFL, None):
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start_ray(config: ComputeConfig) -> None:

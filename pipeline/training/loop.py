@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from distinit.pipeline.compute.device import resolve_device
+from distinit.pipeline.interruption import Interrupted, stop_on_signals
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student
@@ -15,12 +17,16 @@ from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.ray_train import fit_on_ray
 from distinit.pipeline.training.run_dir import RunDirectory, is_finished
 from distinit.pipeline.training.step_time import bottleneck
+from distinit.pipeline.training.stopping import TrainingStoppedError
 from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import checkpoints_of, fit
 from distinit.schemas.errors import CheckpointError, ConfigError
 from distinit.schemas.training import RuntimeConfig
 
 __all__ = ["TrainingOutcome", "refuse_bf16_on_cpu", "train"]
+
+_STOPPING = "stopping after this step, with a checkpoint; Ctrl-C again stops at once"
+_ALL_STEPS_DONE = "stopped after the last training step; rerun the same command to resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,9 @@ def train(
     With ``runtime.workers`` 0 everything happens in this process; otherwise ``task`` is pickled
     and rebuilt on every Ray Train worker. Both compute the same result.
 
+    In the main thread, SIGINT and SIGTERM end training after the current step, with a checkpoint:
+    Interrupted is raised. A second signal raises it at once.
+
     Raises ConfigError, CheckpointError, StorageError, ComputeError, LockedError (another process
     trains in this run directory), and what the task raises.
     """
@@ -85,12 +94,17 @@ def train(
             found=f"{runtime.shards} shards, {runtime.workers} workers",
             remedy=f"set shards to {runtime.workers} (global batch = batch_size x shards)",
         )
-    with WriterLock(run.root / ".lock"):
-        if runtime.workers:
-            fit_on_ray(task, settings, run, progress, evaluator)
-        else:
-            device = resolve_device(runtime.device)
-            fit(task, settings, run, SingleProcess(), device, progress, evaluator)
+    with WriterLock(run.root / ".lock"), stop_on_signals(progress.message, _STOPPING) as stop:
+        try:
+            if runtime.workers:
+                fit_on_ray(task, settings, run, progress, stop, evaluator)
+            else:
+                device = resolve_device(runtime.device)
+                fit(task, settings, run, SingleProcess(), device, progress, stop, evaluator)
+        except TrainingStoppedError as stopped:
+            raise Interrupted(stop.signal_number or signal.SIGINT, stopped.text) from None
+        if stop.signal_number is not None:  # too late for the trainer to see it
+            raise Interrupted(stop.signal_number, _ALL_STEPS_DONE)
     return _outcome(task, settings, run, progress, time.monotonic() - began)
 
 

@@ -11,21 +11,20 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.compute.ray_cluster import ensure_ray
+from distinit.pipeline.interruption import StopRequest
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.records import read_json, write_json
-from distinit.pipeline.storage import storage_errors
 from distinit.pipeline.training.collective import ProcessGroup
 from distinit.pipeline.training.metric_logger import evaluation_text, progress_metrics
+from distinit.pipeline.training.ray_notes import Notes
 from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.pipeline.training.stopping import TrainingStoppedError
 from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
 from distinit.pipeline.training.trainer import fit
 from distinit.pipeline.training.workload import Forecast
-from distinit.schemas import errors
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, DistInitError
 
@@ -33,6 +32,7 @@ __all__ = ["MAX_RESTARTS", "fit_on_ray"]
 
 MAX_RESTARTS = 3
 POLL_SECONDS = 1.0
+_STOP_POLL_SECONDS = 0.2
 
 
 def fit_on_ray(
@@ -40,12 +40,15 @@ def fit_on_ray(
     settings: TrainingSettings,
     run: RunDirectory,
     progress: Progress,
+    stop: StopRequest,
     evaluator: Evaluator | None = None,
 ) -> None:
     """Train on ``runtime.workers`` workers until the last epoch is done.
 
     ``task`` and ``evaluator`` are pickled and rebuilt on each worker. The run directory must be on
     a file system that all workers share.
+
+    ``stop`` is passed on to the worker of rank 0, which writes the checkpoint.
 
     Raises ComputeError if Ray cannot start or workers die more often than MAX_RESTARTS, and what
     ``fit`` raises on a worker.
@@ -62,15 +65,14 @@ def fit_on_ray(
     import ray
     from ray.train import TrainingFailedError
 
-    refusal = run.root / "ray" / "refusal.json"
-    with storage_errors(refusal):
-        refusal.unlink(missing_ok=True)
+    notes = Notes(run.root / "ray")
+    notes.clear()
     trainer = _torch_trainer((task, evaluator), settings, run)
     try:
         with _showing_progress(run, progress):
-            trainer.fit()
+            _fit(trainer, stop, notes, wait=not started)
     except TrainingFailedError as error:
-        _raise_refusal(refusal)
+        notes.raise_ending()
         raise ComputeError(
             "training on Ray failed",
             expected=f"at most {MAX_RESTARTS} restarts",
@@ -81,7 +83,31 @@ def fit_on_ray(
     finally:
         if started:
             ray.shutdown()
-    _raise_refusal(refusal)
+    notes.raise_ending()
+
+
+def _fit(trainer: Any, stop: StopRequest, notes: Notes, *, wait: bool) -> None:
+    """Run ``trainer.fit()`` in a thread, and pass a stop request on to the workers.
+
+    In the main thread, Ray would replace the handler of SIGINT, and not restore it. ``wait``: after
+    a stop, wait until Ray has ended the workers; otherwise shutting Ray down ends them sooner.
+    """
+    errors: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive() and (wait or not notes.has_stopped()):
+        thread.join(_STOP_POLL_SECONDS)
+        if stop.is_set():
+            notes.ask_to_stop()
+    if errors and not notes.has_stopped():
+        raise errors[0]
 
 
 def _torch_trainer(
@@ -120,16 +146,16 @@ def _torch_trainer(
 def _work(config: dict[str, Any]) -> None:
     """The main function of one worker.
 
-    A DistInitError would be raised again after every restart, so it is written to a file: the
-    restarted workers find it and exit, and the driver raises it.
+    A DistInitError would be raised again after every restart, so it is written to a file, and so
+    is a stop: the restarted workers find the file and exit, and the driver raises it.
     """
     from ray import cloudpickle
     from ray.train.torch import get_device
 
     settings: TrainingSettings = config["settings"]
     run: RunDirectory = config["run"]
-    refusal = run.root / "ray" / "refusal.json"
-    if refusal.exists():
+    notes = Notes(run.root / "ray")
+    if notes.has_ended():
         return
     if config["cache_home"] is not None:  # derive indexes where the driver does
         os.environ["XDG_CACHE_HOME"] = config["cache_home"]
@@ -137,36 +163,13 @@ def _work(config: dict[str, Any]) -> None:
     device = get_device() if on_gpu else resolve_device("cpu")
     try:
         task, evaluator = cloudpickle.loads(config["work"])
-        fit(task, settings, run, ProcessGroup(), device, NullProgress(), evaluator)
-    except DistInitError as error:
-        _write_refusal(refusal, error)
+        group = ProcessGroup()
+        with notes.following(group.rank == 0) as stop:
+            fit(task, settings, run, group, device, NullProgress(), stop, evaluator)
+    except (DistInitError, TrainingStoppedError) as error:
+        notes.write_ending(error)
         if settings.runtime.workers > 1:
             raise  # the others wait in an all-reduce: Ray stops them only if this worker fails
-
-
-def _write_refusal(path: Path, error: DistInitError) -> None:
-    record = {
-        "class": type(error).__name__,
-        "problem": error.problem,
-        "expected": None if error.expected is None else str(error.expected),
-        "found": None if error.found is None else str(error.found),
-        "remedy": error.remedy,
-    }
-    write_json(record, path)
-
-
-def _raise_refusal(path: Path) -> None:
-    if not path.exists():
-        return
-    record = read_json(path, error=ComputeError, remedy="rerun the same command")
-    name = record.get("class")
-    kind: type[DistInitError] = getattr(errors, name) if name in errors.__all__ else ComputeError
-    raise kind(
-        str(record.get("problem")),
-        expected=record.get("expected"),
-        found=record.get("found"),
-        remedy=record.get("remedy"),
-    )
 
 
 @contextmanager

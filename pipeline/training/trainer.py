@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distinit.pipeline.interruption import StopRequest
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.training.checkpoint import CheckpointStore
 from distinit.pipeline.training.collective import Collective
@@ -23,6 +24,7 @@ from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.schedule import learning_rate
 from distinit.pipeline.training.step import Stepper
+from distinit.pipeline.training.stopping import TrainingStoppedError
 from distinit.pipeline.training.task import ClipBatch, Evaluator, TrainingSettings, TrainingTask
 from distinit.schemas.errors import ComputeError, ConfigError
 from distinit.schemas.run import CheckpointRecord
@@ -85,14 +87,16 @@ def fit(
     collective: Collective,
     device: torch.device,
     progress: Progress,
+    stop: StopRequest,
     evaluator: Evaluator | None = None,
 ) -> None:
     """Run one worker's part of the training (all of it, if there is only one worker).
 
+    ``stop``: only that of the worker of rank 0 is looked at, which decides for all of them.
     Raises ComputeError if the GPU runs out of memory, and what ``Trainer.run`` raises.
     """
     try:
-        Trainer(task, settings, run, collective, device, progress, evaluator).run()
+        Trainer(task, settings, run, collective, device, progress, stop, evaluator).run()
     except torch.OutOfMemoryError as error:
         raise ComputeError(
             "the GPU ran out of memory",
@@ -115,12 +119,15 @@ class Trainer:
         collective: Collective,
         device: torch.device,
         progress: Progress,
+        stop: StopRequest,
         evaluator: Evaluator | None = None,
     ) -> None:
         self._task, self._settings, self._collective = task, settings, collective
         self._run, self._evaluator, self._device = run, evaluator, device
         self._stepper = Stepper(task.build(), task, settings, collective, device)
         self._checkpoints = checkpoints_of(run, settings)
+        self._stop = stop
+        self._steps_total: int | None = None
         self._epoch = self._step = self._global_step = 0
         self._window = _MetricWindow()
         self._resume(device, progress)
@@ -134,8 +141,9 @@ class Trainer:
     def run(self) -> None:
         """Train from the current step to the end of the last epoch.
 
-        Raises ComputeError if the loss diverges, ConfigError if an epoch is shorter than a step,
-        and what the task and the checkpoints raise.
+        Raises TrainingStoppedError, after a checkpoint, if it is asked to stop; ComputeError if
+        the loss diverges, ConfigError if an epoch is shorter than a step, and what the task and
+        the checkpoints raise.
         """
         try:
             self._run_epochs()
@@ -167,6 +175,23 @@ class Trainer:
                 self._evaluate()
             if self._is_main and epoch in checked_epochs:
                 self._task.check_progress(self._run.read_metrics())
+        self._save_unsaved()
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """Raise TrainingStoppedError if training was asked to stop, after saving a checkpoint.
+
+        Only on rank 0. All workers have the same student after a step, so its checkpoint is that
+        of them all; the others wait for it in the next all-reduce until they are ended.
+        """
+        if self._is_main and self._stop.is_set():
+            self._save_unsaved()
+            raise self._stopped()
+
+    def _stopped(self) -> TrainingStoppedError:
+        return TrainingStoppedError(self._global_step, self._steps_total)
+
+    def _save_unsaved(self) -> None:
         if self._is_main and self._saved_step < self._global_step:
             self._save()
 
@@ -194,10 +219,12 @@ class Trainer:
         """Evaluate after the epochs done so far, and log the metrics."""
         if self._evaluator is None:
             return
-        if self._is_main and self._saved_step < self._global_step:
-            self._save()
+        self._save_unsaved()
+        self._stop_if_asked()
         self._logger.evaluating(self._epoch)
-        metrics = self._evaluator.evaluate(self._stepper.student, self._collective, self._device)
+        student = self._stepper.student
+        with self._stop.at_once(self._stopped().text):
+            metrics = self._evaluator.evaluate(student, self._collective, self._device)
         self._logger.evaluated({"step": self._global_step, "epoch": self._epoch, **metrics})
         if self._window.steps == 0:  # its time does not count as that of a step
             self._window.began = time.monotonic()
@@ -213,13 +240,14 @@ class Trainer:
                 found=f"{len(samples)} clips",
                 remedy="lower runtime.batch_size or raise optimizer.clips_per_epoch",
             )
-        epochs = self._settings.optimizer.epochs
-        self._logger.start(epochs * steps * batch, self._global_step * batch)
+        self._steps_total = self._settings.optimizer.epochs * steps
+        self._logger.start(self._steps_total * batch, self._global_step * batch)
         requests = self._requests(epoch, samples, steps)
         with closing(
             prefetch(self._load, requests, self._settings.runtime.loader_workers)
         ) as batches:
             for step in range(self._step, steps):
+                self._stop_if_asked()
                 self._run_step(batches, epoch, step, steps)
 
     def _requests(

@@ -1,4 +1,4 @@
-"""Checks whether processes have ended."""
+"""Checks whether processes have ended, and finds those that were started by another."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ def ends_within(pid: int, seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def marked_by(name: str, value: str) -> dict[int, str]:
+    """Pid -> command line of living processes with this environment variable, as inherited."""
+    needle = f"{name}={value}".encode()
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and needle in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+    return found
 
 
 def _has_ended(pid: int) -> bool:

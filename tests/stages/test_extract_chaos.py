@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.processes import marked_by
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.schemas.errors import LockedError, StorageError, TooManyFailuresError
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import ExtractResult, extract
 
 BROKEN = {"empty.mp4", "torn.mp4"}
 MARK = "DISTINIT_TEST_MARK"
+STOPPED = "stopped; finished units are kept; rerun the same command to resume\n"
 
 # An ffmpeg that runs other commands when it is to decode (not probe) e.mp4.
 ACCIDENT = """#!/bin/sh
@@ -119,16 +122,7 @@ def _wait_for(
 
 
 def marked(tmp_path: Path) -> dict[int, str]:
-    """Pid -> command line of living descendants of the driver, which inherited its mark."""
-    needle = f"{MARK}={tmp_path}".encode()
-    found = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and needle in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode()
-        except OSError:
-            continue
-    return found
+    return marked_by(MARK, str(tmp_path))
 
 
 def check_resumed(corpus: Path, out: Path, quiet: str) -> None:
@@ -182,6 +176,18 @@ def test_an_ffmpeg_killed_at_every_try_fails_only_its_video_until_it_is_retried(
     assert again.frames == 256
 
 
+def test_sigterm_ends_a_run_as_ctrl_c_does_with_its_own_exit_code(
+    corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
+) -> None:
+    driver = stuck_driver()
+    driver.terminate()  # the driver alone
+    assert driver.communicate(timeout=30) == ("", STOPPED)
+    assert driver.returncode == ExitCode.TERMINATED
+    assert marked(tmp_path) == {}
+    assert not list(tmp_path.rglob("*.partial"))
+    check_resumed(corpus, tmp_path, quiet)
+
+
 def test_a_second_driver_learns_who_is_writing_and_ctrl_c_leaves_no_partial_files(
     corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
@@ -193,7 +199,7 @@ def test_a_second_driver_learns_who_is_writing_and_ctrl_c_leaves_no_partial_file
     os.killpg(driver.pid, signal.SIGINT)  # what a terminal does
     out, err = driver.communicate(timeout=30)
     assert driver.returncode == 130
-    assert (out, err) == ("", "stopped; rerun the same command to resume\n")
+    assert (out, err) == ("", STOPPED)
     assert marked(tmp_path) == {}
     assert (tmp_path / "cache" / ".lock").read_bytes() == b""
     assert not list(tmp_path.rglob("*.partial"))
@@ -215,7 +221,7 @@ def test_sigkill_of_the_driver_leaves_no_process_and_no_lasting_lock(
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)  # Ray takes minutes to start when other work holds the cores
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_when_a_driver_ends_its_ray_its_workers_and_their_ffmpegs_end_too(
     how: signal.Signals, corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
@@ -227,12 +233,12 @@ def test_when_a_driver_ends_its_ray_its_workers_and_their_ffmpegs_end_too(
     if how == signal.SIGINT:
         os.killpg(driver.pid, how)  # what a terminal does
     else:
-        driver.kill()  # the driver alone
+        driver.send_signal(how)  # the driver alone
     _wait_for(lambda: not marked(tmp_path), 120, lambda: marked(tmp_path))
     _, err = driver.communicate(timeout=120)
-    if how == signal.SIGINT:
-        assert driver.returncode == 130
-        assert err == "stopped; rerun the same command to resume\n"
+    if how != signal.SIGKILL:
+        assert driver.returncode == 128 + how
+        assert err == STOPPED
     check_resumed(corpus, tmp_path, quiet)
 
 

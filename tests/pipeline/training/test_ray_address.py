@@ -18,6 +18,7 @@ from distinit.schemas.finetune import FinetuneConfig
 CODE = """
 import sys
 from pathlib import Path
+from distinit.pipeline.interruption import StopRequest
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.training.ray_train import fit_on_ray
 from distinit.pipeline.training.run_dir import open_run
@@ -29,7 +30,7 @@ runtime = RuntimeConfig(workers=1, ray_address="ray://head:10001")
 settings = TrainingSettings(ClipConfig(), OptimizerConfig(), runtime)
 run = open_run(Path(sys.argv[1]), "distill", StudentConfig(), {})
 try:
-    fit_on_ray(print, settings, run, NullProgress())
+    fit_on_ray(print, settings, run, NullProgress(), StopRequest())
 except ConfigError as error:
     print(error.problem, "|", error.found)
 """
