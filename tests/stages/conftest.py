@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.demos import SmallDemo, make_small_demo
 from helpers.videos import make_video
 
 from distinit.schemas.finetune import FinetuneConfig
@@ -80,3 +81,8 @@ def finished(
 ) -> tuple[FinetuneConfig, FinetuneResult]:
     config = configure(tmp_path_factory.mktemp("run") / "scratch")
     return config, finetune(config)
+
+
+@pytest.fixture(scope="session")
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> SmallDemo:
+    return make_small_demo(tmp_path_factory.mktemp("demo"))

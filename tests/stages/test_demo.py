@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.demos import SmallDemo
 from PIL import Image
 
-from distinit.pipeline.demo.digits import corpus_films, labelled_films
-from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.reports.demo_picture import draw_demo
 from distinit.schemas.run import EvaluationResult
 from distinit.stages.demo import DemoResult
-from distinit.stages.demo_digits import DigitData, distill_digits, finetune_digits, gain_of
+from distinit.stages.demo_digits import DigitData, gain_of
 
 
 def result(correct: int, videos: int = 80, classes: int = 4) -> EvaluationResult:
@@ -90,22 +89,10 @@ def test_the_picture_shows_the_bars_and_the_films(tmp_path: Path) -> None:
     assert 0.02 < blue < 0.2  # the bar of distinit
 
 
-def test_the_experiment_runs_from_films_to_the_gain(tmp_path: Path) -> None:
+def test_the_experiment_runs_from_films_to_the_gain(small_demo: SmallDemo) -> None:
     """With one film per class, and so little training that only the path is tested."""
-    labelled = (*labelled_films("train"), *labelled_films("test"))
-    one_per_class = {Path(film.path).parent: film for film in labelled}.values()
-    data = DigitData(tmp_path / "digits", films=(*corpus_films()[::35], *one_per_class))
-    progress = NullProgress()
-    data.make_films(progress)
-    assert 0 <= data.train_teacher(progress, epochs=1) <= 100
-    data.extract(0, progress)
-    small = {"optimizer.epochs": 1, "optimizer.clips_per_epoch": 32}
-    student = tmp_path / "distill"
-    distill_digits(data, student, progress, small)
-    results = {
-        init: finetune_digits(data, source, tmp_path / init, progress, small)
-        for init, source in (("scratch", "scratch"), ("distinit", f"distinit:{student}"))
-    }
+    assert 0 <= small_demo.teacher_accuracy <= 100
+    results = small_demo.results
     gain = gain_of(results, 6)
     assert (gain.films_per_class, gain.videos, gain.chance) == (6, 50, 2.0)
     assert gain.points == pytest.approx(results["distinit"].top1 - results["scratch"].top1)
