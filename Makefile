@@ -1,5 +1,6 @@
 # A thin layer over the command line: `make extract VIDEOS=... TEACHER=... CACHE=...`.
-# Without variables, the targets use the demo configuration.
+# Without variables, the targets use the demo's videos. Settings are those of the command, unless a
+# configuration is given (DISTILL_CONFIG, FINETUNE_CONFIG) or options (ARGS="--epochs 20").
 
 PYTHON   ?= python3
 VENV     := .venv
@@ -22,24 +23,39 @@ REPORT   ?= $(WORK)/audit
 TABLE    ?= all
 SCALE    ?= smoke
 DATA     ?=
+FOLDER   ?= $(WORK)
 WORKERS  ?= 0
 ARGS     ?=
+DISTILL_CONFIG  ?=
+FINETUNE_CONFIG ?=
 
-# The demo's configuration is used with the demo's footage only.
+VARIABLES := PYTHON VENV WORK VIDEOS TEACHER CACHE FRAMES STUDENT RUN DATASET SPLITS INIT FINETUNE \
+  REPORT TABLE SCALE DATA FOLDER WORKERS ARGS DISTILL_CONFIG FINETUNE_CONFIG
+GIVEN     := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+UNKNOWN   := $(filter-out $(VARIABLES) MAKE% -%,$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error unknown variable $(UNKNOWN); known are: $(VARIABLES))
+endif
+
+# The demo's footage is made if it is used.
 ifeq ($(VIDEOS),$(WORK)/demo/footage/corpus)
 FOOTAGE := footage
 endif
 ifeq ($(CACHE),$(WORK)/cache)
-DISTILL_CONFIG ?= configs/demo_distill.yaml
-BENCH_CACHE    := $(WORK)/cache/manifest.json
+BENCH_CACHE := $(WORK)/cache/manifest.json
 endif
 ifeq ($(DATASET),$(WORK)/demo/labelled/motion)
-LABELLED        := footage
-FINETUNE_CONFIG ?= configs/demo_finetune.yaml
+LABELLED := footage
 endif
 
+# A default of this file never replaces what a given configuration says: $(call option,CONFIG,NAME,--name).
+option  = $(if $(and $(1),$(filter file,$(origin $(2)))),,$(3) '$($(2))')
+# The network is named where the init does not determine it.
+NETWORK = $(if $(filter scratch inflated inflated:%,$(INIT)),$(call option,$(FINETUNE_CONFIG),STUDENT,--student))
+recipe  = @echo "settings: $(if $(1),$(1),the defaults of distinit $@, which follow the videos)"
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo footage extract distill finetune evaluate audit reproduce test check bench bench-extract bench-distill clean
+.PHONY: help setup demo footage plan doctor runs extract distill finetune evaluate audit reproduce test check bench bench-extract bench-distill clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,18 +77,30 @@ demo: setup ## Run the whole method and show its gain; takes about 4 minutes on 
 footage: setup
 	@$(DISTINIT) demo --out $(WORK)/demo --only footage
 
+plan: setup $(FOOTAGE) ## Estimate the frames, bytes and hours of an extraction: VIDEOS= TEACHER=
+	$(DISTINIT) plan --videos '$(VIDEOS)' --teacher '$(TEACHER)' $(ARGS)
+
+doctor: setup ## Check whether this machine has everything that is needed
+	$(DISTINIT) doctor $(ARGS)
+
+runs: setup ## List the training runs below a folder: FOLDER=
+	$(DISTINIT) runs '$(FOLDER)' $(ARGS)
+
 extract: setup $(FOOTAGE) ## Run teachers over videos and write a target cache: VIDEOS= TEACHER= CACHE= FRAMES= WORKERS=
 	$(DISTINIT) extract --videos '$(VIDEOS)' --teacher '$(TEACHER)' --cache '$(CACHE)' \
 	  --frames '$(FRAMES)' --workers $(WORKERS) $(ARGS)
 
-distill: setup ## Train a student from a target cache: CACHE= FRAMES= STUDENT= RUN= WORKERS=
-	$(DISTINIT) distill $(if $(DISTILL_CONFIG),--config $(DISTILL_CONFIG)) --cache '$(CACHE)' \
-	  --frames '$(FRAMES)' --student '$(STUDENT)' --out '$(RUN)' --workers $(WORKERS) $(ARGS)
+distill: setup ## Train a student from a target cache: CACHE= FRAMES= STUDENT= RUN= WORKERS= DISTILL_CONFIG=
+	$(call recipe,$(DISTILL_CONFIG))
+	$(DISTINIT) distill $(if $(DISTILL_CONFIG),--config '$(DISTILL_CONFIG)') --cache '$(CACHE)' \
+	  --frames '$(FRAMES)' --out '$(RUN)' $(call option,$(DISTILL_CONFIG),STUDENT,--student) \
+	  $(call option,$(DISTILL_CONFIG),WORKERS,--workers) $(ARGS)
 
-finetune: setup $(LABELLED) ## Finetune a student on a labelled dataset: DATASET= SPLITS= INIT= FINETUNE= WORKERS=
-	$(DISTINIT) finetune $(if $(FINETUNE_CONFIG),--config $(FINETUNE_CONFIG)) \
-	  --dataset '$(DATASET)' $(if $(SPLITS),--splits '$(SPLITS)') --init '$(INIT)' \
-	  --out '$(FINETUNE)' --workers $(WORKERS) $(ARGS)
+finetune: setup $(LABELLED) ## Finetune a student on a labelled dataset: DATASET= SPLITS= INIT= STUDENT= FINETUNE= WORKERS= FINETUNE_CONFIG=
+	$(call recipe,$(FINETUNE_CONFIG))
+	$(DISTINIT) finetune $(if $(FINETUNE_CONFIG),--config '$(FINETUNE_CONFIG)') \
+	  --dataset '$(DATASET)' $(if $(SPLITS),--splits '$(SPLITS)') --init '$(INIT)' $(NETWORK) \
+	  --out '$(FINETUNE)' $(call option,$(FINETUNE_CONFIG),WORKERS,--workers) $(ARGS)
 
 evaluate: setup ## Evaluate a finetuned run again: FINETUNE=
 	$(DISTINIT) evaluate --run '$(FINETUNE)' $(ARGS)
