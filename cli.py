@@ -11,6 +11,7 @@ import click
 
 from distinit.pipeline.command_line import (
     NUMBERS,
+    SPEED,
     Command,
     SectionedGroup,
     damaged_option,
@@ -98,7 +99,8 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
     "--max-failed",
     type=float,
     metavar="FRACTION",
-    help="Largest share of failed videos before the run ends in an error. Default: 1.",
+    help="Share of the videos that may fail; with more, the run ends in an error. Default: .05, "
+    "but up to 3 videos of a small corpus.",
 )
 @click.option(
     "--retry-failed",
@@ -333,7 +335,7 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
 )
 @click.option(
     "--clips-per-second",
-    type=click.FloatRange(0, min_open=True),
+    type=SPEED,
     metavar="N",
     help="Training speed for the hours of --plan, clips of 8 frames.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Concatenate, Protocol
@@ -21,6 +22,7 @@ __all__ = [
     "GPUS_PER_WORKER",
     "NUMBERS",
     "RAY_ADDRESS",
+    "SPEED",
     "Command",
     "SectionedCommand",
     "SectionedGroup",
@@ -90,11 +92,30 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 NUMBERS = _Numbers()
 """The type of --seeds and --splits."""
 
+
+class _Speed(click.ParamType[float]):
+    """A finite number above 0. click's FloatRange accepts NaN and infinity."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a finite number above 0", param, ctx)
+        return number
+
+
+SPEED = _Speed()
+"""The type of --clips-per-second."""
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 videos_option = click.option(
     "--videos",
-    metavar="DIR|LIST|URL",
-    help="Folder (searched recursively), list of paths and URLs (.txt, .csv, .parquet), or URL.",
+    metavar="DIR|FILE|LIST|URL",
+    help="Folder (searched recursively), one video, list of paths and URLs (.txt, .csv, .parquet), "
+    "or URL.",
 )
 teacher_option = click.option(
     "--teacher",

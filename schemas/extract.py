@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,11 +16,21 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 
 __all__ = ["ExtractConfig"]
 
+DEFAULT_MAX_FAILED = 0.05
+"""Share of the videos of a large corpus that may fail by default."""
+FEW_FAILURES = 3
+"""In a small corpus so many may fail: one bad video of ten does not end the run."""
+SMALLEST_CORPUS_PER_FAILURE = 3
+"""But no more than a third of the corpus."""
+_ROUNDING = 1e-6  # .29 of 100 videos are 29, although .29 * 100 is a little less
+
 
 class ExtractConfig(Record):
     """Configuration of an extraction; a YAML file with these keys reproduces a target cache."""
 
-    videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
+    videos: str = Field(
+        description="folder (recursive), a video, a list (.txt, .csv, .parquet) or a URL"
+    )
     teachers: tuple[TeacherRequest, ...] = Field(
         min_length=1, description="teachers to run, all in one pass over the videos"
     )
@@ -59,14 +70,20 @@ class ExtractConfig(Record):
         multiple_of=64,
         description="rows per unit; None chooses 1,024 .. 32,768 by the size of the corpus",
     )
-    max_failed: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="fraction of failed videos above which the run ends in an error",
+    max_failed: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="share of the videos that may fail; with more, the run ends in an error. auto: "
+        "5 %, or 3 videos if that is more, but no more than a third",
     )
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
     keep_gone: bool = Field(
         False,
         description="keep videos in training that are in the cache but no longer in ``videos``",
     )
+
+    def allowed_failures(self, videos: int) -> int:
+        """How many of ``videos`` may fail."""
+        if self.max_failed != "auto":
+            return math.floor(self.max_failed * videos + _ROUNDING)
+        few = min(FEW_FAILURES, videos // SMALLEST_CORPUS_PER_FAILURE)
+        return max(int(DEFAULT_MAX_FAILED * videos), few)

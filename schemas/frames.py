@@ -58,7 +58,7 @@ class FramesConfig(Record):
     """Configuration of ``frames build``: videos -> frame store, without teachers."""
 
     videos: str = Field(
-        description="folder (searched recursively), list (.txt, .csv, .parquet) or URL"
+        description="folder (searched recursively), a video, list (.txt, .csv, .parquet) or URL"
     )
     out: str = Field(description="folder of the frame store, which is created or completed")
     geometry: FrameGeometry = Field(

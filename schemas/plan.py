@@ -18,7 +18,9 @@ __all__ = ["PlanConfig"]
 class PlanConfig(Record):
     """Configuration of an estimate; keys shared with ExtractConfig have the same meaning."""
 
-    videos: str = Field(description="folder (recursive), a list (.txt, .csv, .parquet) or a URL")
+    videos: str = Field(
+        description="folder (recursive), a video, a list (.txt, .csv, .parquet) or a URL"
+    )
     teachers: tuple[TeacherRequest, ...] = Field(
         (),
         description="teachers to time; none: time only decoding, and assume 1,000 classes",

@@ -18,7 +18,7 @@ from distinit.pipeline.compute.ray_actors import RayExecutor
 from distinit.pipeline.corpus.listing import Corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.driver import run_tasks
-from distinit.pipeline.extraction.failures import failure_lines
+from distinit.pipeline.extraction.failures import too_many_failures
 from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.refill import refill_store
 from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
@@ -188,7 +188,7 @@ def _run_tasks(
     failed = len(writer.failed_videos()) + len(corpus.unavailable)
     planned = writer.plan.latest.values()
     video_count = sum(entry.in_corpus for entry in planned) + len(corpus.unavailable)
-    allowed = int(config.max_failed * video_count) - failed
+    allowed = config.allowed_failures(video_count) - failed
     try:
         while tasks := [ExtractionTask(spec) for spec in writer.pending_groups()]:
             spec = _worker_spec(config, corpus, writer)
@@ -357,11 +357,12 @@ def _output_reports(writer: CacheWriter) -> dict[str, OutputReport]:
 
 
 def _check_failures(config: ExtractConfig, result: ExtractResult) -> None:
-    if len(result.failed) > config.max_failed * result.videos:
-        reasons = failure_lines((video.path, video.error) for video in result.failed)
-        raise TooManyFailuresError(
-            "more videos failed than --max-failed allows; all good ones are committed",
-            expected=f"at most {config.max_failed:.1%} of {result.videos}",
-            found="\n".join([f"{len(result.failed)} failed", *reasons]),
-            remedy="rerun the same command with a higher --max-failed to resume",
+    allowed = config.allowed_failures(result.videos)
+    if len(result.failed) > allowed:
+        raise too_many_failures(
+            [(video.path, video.error) for video in result.failed],
+            result.videos,
+            allowed,
+            is_default=config.max_failed == "auto",
+            stopped_early=not result.complete,
         )

@@ -148,11 +148,56 @@ def test_sampling_options_choose_the_rows_and_are_recorded_in_the_manifest(
     assert manifest["row_space"]["rows"] == rows
 
 
+def test_one_file_is_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "a [1] ö.mp4", frames=12)
+    make_video(tmp_path / "other.mp4", frames=9, seed=1)
+    one = ["--videos", "a [1] ö.mp4", "--quiet", "--json"]
+    extracted = CliRunner().invoke(
+        main, ["extract", *one, "--teacher", "null", "--cache", "cache", "--frames", "frames"]
+    )
+    assert extracted.exit_code == 0, extracted.output
+    result = json.loads(extracted.stdout)
+    assert (result["videos"], result["frames"], result["failed"]) == (1, 12, [])
+    again = CliRunner().invoke(main, ["extract", *one, "--teacher", "null", "--cache", "cache"])
+    assert json.loads(again.stdout)["frames_done"] == 0, "the same file is the same corpus"
+    built = CliRunner().invoke(main, ["frames", "build", *one, "--out", "store"])
+    assert built.exit_code == 0, built.output
+    planned = CliRunner().invoke(
+        main, ["plan", *one, "--teacher", "null", "--set", "seconds=0.1", "--set", "workers=[1]"]
+    )
+    assert json.loads(planned.stdout)["frames"] == {"expected": 12, "low": 12, "high": 12}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("notes.docx", "found:    a file with the extension .docx"),
+        ("notes", "found:    no extension"),
+        ("text.mp4", "at most 0 of 1 video"),  # extracted, and then a failed video
+    ],
+)
+def test_a_file_that_is_no_video_is_refused(name: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("not a video")
+    command = ["extract", "--videos", str(tmp_path / name), "--teacher", "null", "--quiet"]
+    result = CliRunner().invoke(main, [*command, "--cache", str(tmp_path / "cache")])
+    assert result.exit_code != 0
+    assert expected in result.output
+
+
 def test_two_samplings_at_once_are_refused(tmp_path: Path) -> None:
     command = ["plan", "--videos", str(tmp_path), "--stride", "2", "--per-video", "4"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
     assert "--stride and --per-video" in result.output
+
+
+@pytest.mark.parametrize("speed", ["nan", "inf", "-inf", "0", "-1", "fast"])
+def test_a_training_speed_is_a_finite_number_above_0(speed: str) -> None:
+    command = ["reproduce", "table1", "--plan", "--clips-per-second", speed]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "--clips-per-second" in result.output
 
 
 def test_plan_prints_a_table_or_json(tmp_path: Path) -> None:

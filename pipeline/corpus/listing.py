@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _ID_DIGITS = 16
+_SOURCES = "a folder of videos, a video, a list of paths (.txt, .csv, .parquet), or a URL"
 _NOT_TEXT = "its name is not UTF-8 text: rename it"
 
 
@@ -96,7 +97,7 @@ def list_corpus(
     visit: Callable[[str, Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Corpus:
-    """List the videos of a folder, a list or a URL, and hash every file.
+    """List the videos of a folder, a file, a list or a URL, and hash every file.
 
     A folder is searched recursively for files whose extension is in VIDEO_EXTENSIONS, in upper or
     lower case. Hidden files and folders (``.name``) are skipped, symbolic links are followed, and
@@ -110,7 +111,7 @@ def list_corpus(
     the later ones get ``-1``, ``-2``, ... appended.
 
     Args:
-        source: The folder, list or URL.
+        source: The folder, video file, list or URL.
         known: Videos of an earlier listing, by path. A file whose size and modification time
             are the same is not hashed again.
         spool: Where remote videos are downloaded to; None: the default spool.
@@ -167,7 +168,7 @@ def find_videos(source: str) -> FoundVideos:
     except (OSError, ValueError) as error:
         raise CorpusError(
             f"cannot open the videos {source}",
-            expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
+            expected=_SOURCES,
             found=error.strerror if isinstance(error, OSError) else error,
             remedy="check the path",
         ) from error
@@ -175,11 +176,13 @@ def find_videos(source: str) -> FoundVideos:
         return _find_in_folder(path)
     if path.suffix.lower() in LIST_FORMATS:
         return _from_entries(path.parent, read_list(path), source)
+    if is_video(path.name):
+        return _one_file(path)
     raise CorpusError(
-        f"{source} is not a list of videos",
-        expected="a folder of videos, or a list of paths (.txt, .csv, .parquet)",
-        found=f"a file {path.name}",
-        remedy="give its folder, or write its path into a .txt file",
+        f"{source} is neither a video nor a list of videos",
+        expected=f"{_SOURCES}; extensions of videos: {' '.join(sorted(VIDEO_EXTENSIONS))}",
+        found=f"a file with the extension {path.suffix}" if path.suffix else "no extension",
+        remedy="if it is a video, write its path into a .txt file: a list may name any file",
     )
 
 
@@ -190,6 +193,13 @@ def _find_in_folder(root: Path) -> FoundVideos:
     texts = tuple(path for path in listing.paths if _is_text(path))
     refused = {_escaped(path): _NOT_TEXT for path in listing.paths if not _is_text(path)}
     return FoundVideos(root, texts, {}, refused=refused, left_out=listing.left_out)
+
+
+def _one_file(path: Path) -> FoundVideos:
+    """The corpus of one video; its path is relative to its folder."""
+    if not _is_text(path.name):
+        return FoundVideos(path.parent, (), {}, refused={_escaped(path.name): _NOT_TEXT})
+    return FoundVideos(path.parent, (path.name,), {})
 
 
 def _find_remote_videos(url: str) -> FoundVideos:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from distinit.schemas.errors import TooManyFailuresError
 from distinit.schemas.wording import counted, first_lines, one_line
 
-__all__ = ["damage_lines", "failure_lines"]
+__all__ = ["damage_lines", "failure_lines", "too_many_failures"]
 
 _SHOWN = 3  # videos per reason
 _QUARANTINED = "quarantined"  # first word of the error that ``quarantine`` records
@@ -56,3 +58,31 @@ def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
     if lines:
         lines.append("  repair or remove failed videos; --retry-failed tries them again")
     return lines
+
+
+def too_many_failures(
+    failed: Sequence[tuple[str, str]],
+    videos: int,
+    allowed: int,
+    *,
+    is_default: bool,
+    stopped_early: bool,
+) -> TooManyFailuresError:
+    """The error of a run in which more than ``allowed`` of the ``videos`` failed.
+
+    ``failed``: (path, error) of each. ``is_default``: ``max_failed`` is auto. ``stopped_early``:
+    videos are left that were not tried.
+    """
+    share = len(failed) / videos
+    limit = " (5 %, or a few of a small corpus)" if is_default else ""
+    left = "; the run was stopped before it tried the others" if stopped_early else ""
+    enough = min(1.0, math.ceil(100 * share) / 100)
+    return TooManyFailuresError(
+        "more videos failed than --max-failed allows; all good ones are committed",
+        expected=f"at most {allowed} of {counted(videos, 'video')}{limit}",
+        found="\n".join(
+            [f"{len(failed)} failed, which is {share:.1%}{left}", *failure_lines(failed)]
+        ),
+        remedy="repair or remove the failed videos, or allow them: rerun the same command with "
+        f"--max-failed {1 if stopped_early else enough:g} to resume",
+    )

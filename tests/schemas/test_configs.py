@@ -103,6 +103,23 @@ def test_a_learning_rate_is_a_finite_number_above_0(rate: object) -> None:
         OptimizerConfig.model_validate({"learning_rate": rate})
 
 
+@pytest.mark.parametrize(
+    ("max_failed", "allowed"),
+    [
+        # Of 1, 2, 3, 7, 10, 60, 100 and 10,000 videos.
+        ("auto", [0, 0, 1, 2, 3, 3, 5, 500]),
+        (0.05, [0, 0, 0, 0, 0, 3, 5, 500]),  # a given share is exact
+        (0.29, [0, 0, 0, 2, 2, 17, 29, 2900]),
+        (0.0, [0, 0, 0, 0, 0, 0, 0, 0]),
+        (1.0, [1, 2, 3, 7, 10, 60, 100, 10_000]),
+    ],
+)
+def test_a_few_videos_may_fail_but_never_most(max_failed: object, allowed: list[int]) -> None:
+    values = {"videos": "v", "teachers": [{"name": "null"}], "cache": "c", "max_failed": max_failed}
+    config = ExtractConfig.model_validate(values)
+    assert [config.allowed_failures(n) for n in (1, 2, 3, 7, 10, 60, 100, 10_000)] == allowed
+
+
 def test_canonical_json_does_not_depend_on_order() -> None:
     assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json({"a": [1, 2], "b": 1})
     assert canonical_json({"a": 1}) == '{"a":1}'

@@ -207,7 +207,7 @@ def test_new_videos_get_new_units_and_existing_units_are_unchanged(
 def test_failed_videos_are_tried_again_on_request(corpus: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     shutil.copytree(corpus, videos)
-    run(videos, tmp_path, decode={"max_frames": 100})
+    run(videos, tmp_path, decode={"max_frames": 100}, max_failed=0.5)
     failed = pq.read_table(tmp_path / "cache" / "videos.parquet").to_pylist()
     assert {r["path"] for r in failed if r["status"] == "failed"} == {*BROKEN, "long.mp4"}
     result = run(videos, tmp_path, retry_failed=True)
@@ -224,7 +224,28 @@ def test_failures_are_grouped_by_reason_and_too_many_are_an_error(
     with pytest.raises(TooManyFailuresError, match="all good ones are committed") as caught:
         run(corpus, tmp_path, max_failed=0.1)
     assert "empty.mp4" in str(caught.value)
+    assert "at most 0 of 7 videos\n" in str(caught.value)
+    assert "2 failed, which is 28.6%\n" in str(caught.value)
+    assert "--max-failed 0.29 to resume" in str(caught.value)
     assert TargetCache.open(tmp_path / "cache").manifest.corpus.frames == 256
+
+
+def test_by_default_most_of_a_small_corpus_must_not_fail(corpus: Path, tmp_path: Path) -> None:
+    """Two of three end the run, with number, share and how to go on; two of seven do not."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("a.mp4", *sorted(BROKEN)):
+        shutil.copy(corpus / name, videos)
+    with pytest.raises(TooManyFailuresError) as caught:
+        run(videos, tmp_path / "bad")
+    message = str(caught.value)
+    assert "at most 1 of 3 videos (5 %, or a few of a small corpus)\n" in message
+    assert "2 failed, which is 66.7%" in message
+    assert "--max-failed 0.67 to resume" in message
+    result = run(videos, tmp_path / "bad", max_failed=0.67)
+    assert (result.complete, result.frames, len(result.failed)) == (True, 20, 2)
+    whole = run(corpus, tmp_path / "good")
+    assert (whole.complete, len(whole.failed), whole.videos) == (True, 2, 7)
 
 
 def test_stride_keeps_every_nth_frame(corpus: Path, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_an_ffmpeg_killed_at_every_try_fails_only_its_video_until_it_is_retried(
 ) -> None:
     tries = tmp_path / "tries"
     accident(f"echo x >> {tries}; kill -9 $$")
-    result = run(corpus, tmp_path)
+    result = run(corpus, tmp_path, max_failed=0.5)
     assert {video.path for video in result.failed} == {*BROKEN, "e.mp4"}
     (error,) = [video.error for video in result.failed if video.path == "e.mp4"]
     assert error == "ffmpeg was ended from outside by SIGKILL"
@@ -327,7 +327,9 @@ def test_max_failed_ends_the_run_early_and_a_higher_value_resumes_it(
         run(corpus, tmp_path, max_failed=0.0)
     message = str(caught.value)
     assert "--max-failed" in message
-    assert re.search(r"failed\n +1 x ", message)
+    assert re.search(r"1 failed, which is 14.3%; the run was stopped .*\n +1 x ", message)
+    assert "at most 0 of 7 videos\n" in message
+    assert "rerun the same command with --max-failed 1 to resume" in message
     assert "--retry-failed" in message
     committed = len(list((tmp_path / "cache" / "teachers" / "null" / "commits").iterdir()))
     assert 1 <= committed < 6, "it must commit its current task and not start all others"

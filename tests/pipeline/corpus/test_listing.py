@@ -154,11 +154,24 @@ def test_a_missing_source_is_refused(tmp_path: Path) -> None:
     assert caught.value.remedy == "check the path"
 
 
-def test_a_single_video_is_not_a_corpus(tmp_path: Path) -> None:
-    put(tmp_path / "a.mp4")
-    with pytest.raises(CorpusError, match="is not a list of videos") as caught:
-        list_corpus(str(tmp_path / "a.mp4"))
-    assert "write its path into a .txt file" in str(caught.value)
+def test_a_single_video_is_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(tmp_path / "v/a [1].MP4")
+    put(tmp_path / "v/b.mp4")
+    monkeypatch.chdir(tmp_path)
+    for source, root in (("v/a [1].MP4", Path("v")), (str(tmp_path / "v/a [1].MP4"), None)):
+        corpus = list_corpus(source)
+        assert corpus.root == (root or tmp_path / "v")
+        assert [(file.path, file.digest) for file in corpus.files] == [("a [1].MP4", digest)]
+
+
+def test_a_file_that_is_neither_a_video_nor_a_list_is_refused(tmp_path: Path) -> None:
+    for name, found in (("a.docx", "a file with the extension .docx"), ("a", "no extension")):
+        put(tmp_path / name)
+        with pytest.raises(CorpusError, match="is neither a video nor a list") as caught:
+            list_corpus(str(tmp_path / name))
+        assert caught.value.found == found
+        assert ".mp4" in str(caught.value.expected)
+        assert "write its path into a .txt file" in str(caught.value)
 
 
 def test_the_error_for_an_empty_folder_names_the_extensions(tmp_path: Path) -> None:
