@@ -31,6 +31,7 @@ from distinit.pipeline.command_line import (
 from distinit.pipeline.config import build_config, teacher_requests
 from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
+from distinit.schemas.exit_codes import ExitCode
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.figure_commands import figures
 from distinit.stages.store_commands import cache, flow, frames
@@ -125,7 +126,7 @@ def extract(
 
     options["teachers"] = teacher_requests(names, weights, encoding)
     result = run_stage(ExtractConfig, run, options)
-    sys.exit(0 if result.complete else 3)
+    sys.exit(ExitCode.OK if result.complete else ExitCode.INCOMPLETE)
 
 
 @_command(
@@ -281,7 +282,7 @@ def doctor(folder: Path, as_json: bool) -> None:
 
     report = diagnose(folder)
     show(report, as_json)
-    sys.exit(0 if report.healthy else 1)
+    sys.exit(ExitCode.OK if report.healthy else ExitCode.FAILED)
 
 
 @_command("distinit demo", "distinit demo --out /tmp/demo --only footage")

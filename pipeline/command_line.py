@@ -68,9 +68,6 @@ _KEPT = {
 }
 _NOTHING_KEPT = "rerun the same command to start again"
 
-_GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
-_RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
-
 
 _MAX_DIGITS = 20
 

@@ -13,6 +13,7 @@ from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError, ConfigError
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 from distinit.schemas.wording import counted, first_lines, one_line
@@ -101,12 +102,14 @@ class CacheVerification(Record):
     )
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """0: ok. 1: damaged, or not the expected cache. 3: incomplete, or repaired."""
         if self.ok:
-            return 0
+            return ExitCode.OK
         unfinished = not self.complete and not self.problems
-        return 3 if unfinished or self.returned_units else 1
+        if unfinished or self.returned_units:
+            return ExitCode.INCOMPLETE
+        return ExitCode.FAILED
 
     def summary(self) -> str:
         """Text for the terminal: the result, the problems, and what to do."""

@@ -42,6 +42,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     task = open_distill_task(config, recorded)
     config = task.config
     refuse_empty_filters(task.readers, config.combine_filters)
+    task.refuse_filters_without_clips()
     state = task.cache.read_state()
     cache_digest = task.cache.checked_digest(state)
     run = _open_run(config, task, state, cache_digest)
@@ -151,5 +152,20 @@ def _report_inputs(task: DistillTask, progress: Progress) -> None:
                 f"equals the threshold of {threshold.threshold_nats:.3f} nats; all of them are "
                 f"kept, which makes {threshold.kept:.0%} of the clips"
             )
+        if threshold is not None and not task.config.skip_filtered:
+            _warn_of_few_clips(task, name, threshold.kept, progress)
     if task.config.combine == "mean":
         progress.message(f"one head learns the mean of {len(task.readers)} teachers")
+
+
+def _warn_of_few_clips(task: DistillTask, name: str, kept: float, progress: Progress) -> None:
+    """Warn if the filter keeps fewer clips of an epoch than one step has."""
+    runtime = task.config.runtime
+    batch = runtime.batch_size * runtime.shards
+    expected = kept * len(task.samples(0))
+    if expected < batch:
+        progress.message(
+            f"warning: teacher {name}: the filter keeps about {counted(round(expected), 'clip')} "
+            f"per epoch, fewer than one step has ({batch}): most steps learn nothing from it; "
+            "raise its threshold, or optimizer.clips_per_epoch"
+        )

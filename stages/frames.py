@@ -16,6 +16,7 @@ from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.frames import FramesConfig
 from distinit.schemas.wording import counted, first_lines, one_line
 
@@ -67,11 +68,11 @@ class FramesVerification(Record):
     problems: tuple[str, ...]
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """0: ok; 1: damaged; 3: no damage, but some units are not written yet."""
         if self.problems:
-            return 1
-        return 0 if self.complete else 3
+            return ExitCode.FAILED
+        return ExitCode.OK if self.complete else ExitCode.INCOMPLETE
 
     def summary(self) -> str:
         """The result, then the problems and what to do about them."""

@@ -25,6 +25,7 @@ from distinit.pipeline.reproduction.page import reproduction_page
 from distinit.pipeline.reproduction.results import reproduced_row
 from distinit.pipeline.storage import storage_errors, write_text
 from distinit.schemas.base import Record
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.reproduce import ReproduceConfig, ScaleConfig
 from distinit.schemas.reproduced import ReproducedTable
 from distinit.schemas.run import EvaluationResult
@@ -33,8 +34,6 @@ from distinit.stages.reproduce_figures import with_figure
 from distinit.stages.reproduce_steps import Outcome, run_steps
 
 __all__ = ["ReproduceResult", "open_reproduction", "reproduce"]
-
-_INCOMPLETE = 3
 
 
 class ReproduceResult(Record):
@@ -52,11 +51,11 @@ class ReproduceResult(Record):
     trained: int = Field(description="training runs that were finished now")
 
     @property
-    def exit_code(self) -> int:
+    def exit_code(self) -> ExitCode:
         """0: every possible row has its result; 1: a step failed; 3: an input is missing."""
         if self.failed:
-            return 1
-        return _INCOMPLETE if self.blocked else 0
+            return ExitCode.FAILED
+        return ExitCode.INCOMPLETE if self.blocked else ExitCode.OK
 
     def summary(self) -> str:
         """Every table, then failures, then the path of the page."""

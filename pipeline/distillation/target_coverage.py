@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from distinit.pipeline.distillation.targets import TargetReader
 from distinit.pipeline.training.metrics import MetricLine
@@ -14,6 +14,7 @@ __all__ = [
     "WITH_TARGET",
     "has_enough_clips",
     "refuse_empty_filters",
+    "refuse_filters_without_clips",
     "refuse_without_targets",
     "target_shares",
 ]
@@ -68,6 +69,30 @@ def refuse_without_targets(reader: TargetReader, share: TargetShare | None) -> N
         expected=f"clips whose target has an entropy of at most {reader.threshold_nats:.4g} nats",
         found="only clips with a higher entropy so far",
         remedy="raise targets.filter.max_entropy_nats, or set keep_fraction instead",
+    )
+
+
+def refuse_filters_without_clips(
+    readers: Sequence[TargetReader],
+    kept: Mapping[str, float],
+    most_confident_nats: Callable[[TargetReader], float],
+    combine_filters: str,
+) -> None:
+    """Raise ConfigError, before training, if the filters keep none of the clips as they are drawn.
+
+    ``kept``: teacher id -> share of the clips that its filter keeps; teachers without a filter keep
+    all. ``most_confident_nats``: the lowest entropy of a clip's target. A target that averages
+    frames has a higher entropy than its frames, which is why ``refuse_empty_filters`` cannot tell.
+    """
+    empty = [reader for reader in readers if kept.get(reader.teacher.id, 1.0) == 0]
+    if not empty or (combine_filters == "any" and len(empty) < len(readers)):
+        return
+    reader = empty[0]
+    raise ConfigError(
+        f"the filter of teacher {reader.teacher.id} keeps no clip: nothing is learned from it",
+        expected=f"clips whose target has an entropy of at most {reader.threshold_nats:.4g} nats",
+        found=f"{most_confident_nats(reader):.4g} nats for the most confident clip",
+        remedy="raise targets.filter.max_entropy_nats above that, or set keep_fraction instead",
     )
 
 

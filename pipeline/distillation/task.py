@@ -20,12 +20,13 @@ from distinit.pipeline.distillation.target_coverage import (
     KEPT,
     WITH_TARGET,
     has_enough_clips,
+    refuse_filters_without_clips,
     refuse_without_targets,
     target_shares,
 )
 from distinit.pipeline.distillation.target_frames import TargetFrames
 from distinit.pipeline.distillation.targets import ClipTargets, TargetReader
-from distinit.pipeline.distillation.thresholds import find_thresholds
+from distinit.pipeline.distillation.thresholds import find_thresholds, most_confident_nats
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
@@ -90,6 +91,16 @@ class DistillTask:
         self,
     ) -> tuple[Callable[..., DistillTask], tuple[DistillConfig, ThresholdsRecord]]:
         return open_distill_task, (self.config, self.thresholds)
+
+    def refuse_filters_without_clips(self) -> None:
+        """Raise ConfigError if the filters keep none of the clips as they are drawn."""
+        kept = {name: record.kept for name, record in self.thresholds.teachers.items()}
+        refuse_filters_without_clips(
+            self.readers,
+            kept,
+            lambda reader: most_confident_nats(reader, self._drawn),
+            self.config.combine_filters,
+        )
 
     @property
     def heads(self) -> tuple[HeadRecord, ...]:

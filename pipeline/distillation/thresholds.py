@@ -6,6 +6,7 @@ the entropies of their targets (paper section 3, Fig. 6).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import ThresholdRecord, ThresholdsRecord
 
-__all__ = ["find_thresholds", "read_thresholds", "write_thresholds"]
+__all__ = ["find_thresholds", "most_confident_nats", "read_thresholds", "write_thresholds"]
 
 _FILE = "thresholds.json"
 
@@ -72,6 +73,15 @@ def _weights(read_blocks: WeightedBlocks, threshold_nats: float) -> tuple[float,
         kept += float(weight_M[entropy_M <= threshold].sum())
         tied += float(weight_M[entropy_M == threshold].sum())
     return total, kept, tied
+
+
+def most_confident_nats(reader: TargetReader, drawn: DrawnClips) -> float:
+    """The lowest entropy of a clip's target, nats; infinite if no clip has a target."""
+    lowest = math.inf
+    for entropy_M, weight_M in drawn.entropies(reader)():
+        usable_M = ~np.isnan(entropy_M) & (weight_M > 0)
+        lowest = min(lowest, float(entropy_M[usable_M].min(initial=math.inf)))
+    return lowest
 
 
 def read_thresholds(run_root: Path, config: DistillConfig) -> ThresholdsRecord | None:

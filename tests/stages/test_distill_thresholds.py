@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from helpers.progress import RecordingProgress
 from helpers.sources import FRAMES, write_cache, write_frames
 
 from distinit.schemas.distill import DistillConfig
+from distinit.schemas.errors import ConfigError
 from distinit.stages.distill import distill
 
 
@@ -47,3 +49,26 @@ def test_a_resumed_run_uses_the_threshold_that_it_recorded(tmp_path: Path) -> No
     distill(config, progress=resumed)
     assert any("entropy at most 1.234 nats" in message for message in resumed.messages)
     assert json.loads(path.read_text()) == record
+
+
+def test_a_filter_that_keeps_too_little_is_refused_or_warned_of(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", ("alpha",))
+    write_frames(tmp_path / "frames", {n: f for n, f in FRAMES.items() if n != "bad"})
+    values = {
+        "cache": str(tmp_path / "cache"),
+        "frames": str(tmp_path / "frames"),
+        "out": str(tmp_path / "run"),
+        "student": {"name": "tiny_r2plus1d_10"},
+        "clip": {"frames": 4, "crop": 16},
+        "optimizer": {"clips_per_epoch": 8, "epochs": 1},
+        "runtime": {"batch_size": 4, "device": "cpu"},
+    }
+    nothing = {"targets": [{"filter": {"max_entropy_nats": 0.0}}]}
+    with pytest.raises(ConfigError, match="keeps no clip"):
+        distill(DistillConfig.model_validate(values | nothing))
+    assert not (tmp_path / "run").exists()
+    little = {"targets": [{"filter": {"keep_fraction": 0.4}}]}
+    progress = RecordingProgress()
+    distill(DistillConfig.model_validate(values | little), progress=progress)
+    (warning,) = [text for text in progress.messages if "fewer than one step" in text]
+    assert warning.startswith("warning: teacher alpha: the filter keeps about 3 clips per epoch")

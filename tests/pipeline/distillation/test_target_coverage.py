@@ -9,6 +9,7 @@ import pytest
 
 from distinit.pipeline.distillation.target_coverage import (
     refuse_empty_filters,
+    refuse_filters_without_clips,
     target_shares,
 )
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
@@ -74,6 +75,38 @@ def test_a_filter_that_keeps_no_clip_is_rejected_before_training(stored: Path) -
     for combine in ("all", "per_teacher"):
         with pytest.raises(ConfigError, match="keeps no clip"):
             refuse_empty_filters(both, combine)
+
+
+def test_a_filter_whose_clips_are_all_less_confident_than_some_frame_is_rejected(
+    stored: Path,
+) -> None:
+    frame_nats = task_of(stored, SOME).readers[0].lowest_entropy_nats()
+    assert frame_nats is not None
+    between = {"pick": "all", "filter": {"max_entropy_nats": frame_nats * 1.0001}}
+    task = task_of(stored, between)
+    refuse_empty_filters(task.readers, "per_teacher")  # a frame passes, but no clip
+    assert task.thresholds.teachers["alpha"].kept == 0
+    with pytest.raises(ConfigError, match="teacher alpha keeps no clip") as caught:
+        task.refuse_filters_without_clips()
+    assert caught.value.expected == (
+        f"clips whose target has an entropy of at most {frame_nats * 1.0001:.4g} nats"
+    )
+    clip_nats = float(str(caught.value.found).split()[0])
+    assert clip_nats > frame_nats
+    above = {"pick": "all", "filter": {"max_entropy_nats": clip_nats * 1.001}}
+    found = task_of(stored, above)
+    found.refuse_filters_without_clips()
+    assert found.thresholds.teachers["alpha"].kept > 0
+
+
+def test_the_teacher_that_contributes_nothing_is_named(stored: Path) -> None:
+    readers = task_of(stored, {"teacher": "alpha"}, {"teacher": "beta"} | SOME).readers
+    kept = {"beta": 0.0}
+    refuse_filters_without_clips(readers, kept, lambda _: 2.5, "any")
+    for combine in ("all", "per_teacher"):
+        with pytest.raises(ConfigError, match="teacher beta keeps no clip") as caught:
+            refuse_filters_without_clips(readers, kept, lambda _: 2.5, combine)
+        assert caught.value.found == "2.5 nats for the most confident clip"
 
 
 @pytest.mark.parametrize(
