@@ -12,6 +12,7 @@ from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.evaluation.scorer import Scoring
 from distinit.pipeline.evaluation.scores_file import scores_name, scores_record
 from distinit.pipeline.evaluation.scores_reader import evaluate_scores
+from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
@@ -138,7 +139,8 @@ def _config_of(run: Path, record: RunRecord) -> FinetuneConfig:
 def _store_of(config: EvaluateConfig, run_config: FinetuneConfig, record: StudentRecord) -> Path:
     """The store that ``config`` names, or else the run's, if it is in the run or next to it.
 
-    If the run's configuration names no store, it is in the run, even if the run was moved.
+    If the run's configuration names no store, it is in the run, even if the run was moved. A store
+    that is no longer where it was is looked for near the run: both may have been moved.
     """
     if config.frames is not None:
         return Path(config.frames)
@@ -148,6 +150,8 @@ def _store_of(config: EvaluateConfig, run_config: FinetuneConfig, record: Studen
     if named is None:
         return run / default
     root, store = run.resolve(), Path(named).resolve()
+    if not store.exists() and (moved := _moved_with(root, store.name)) is not None:
+        return moved
     if root not in store.parents and store.parent != root.parent:
         raise ConfigError(
             f"{run} was trained with a frame store elsewhere, which is only opened if you name it",
@@ -156,6 +160,18 @@ def _store_of(config: EvaluateConfig, run_config: FinetuneConfig, record: Studen
             remedy="add --frames with that folder, if you trust it",
         )
     return store
+
+
+def _moved_with(root: Path, name: str) -> Path | None:
+    """The store of this name in a run that was moved, or in one of the two folders above it.
+
+    So a whole work folder can be moved. The videos of a store are checked by their digests.
+    """
+    for folder in (root, root.parent, root.parent.parent):
+        store = folder / name
+        if StoreLayout(store).manifest.is_file() and not store.is_symlink():
+            return store
+    return None
 
 
 def _refuse_other_classes(run: Path, record: StudentRecord, dataset: DatasetRecord) -> None:

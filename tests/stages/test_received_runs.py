@@ -155,6 +155,28 @@ def test_evaluate_opens_a_frame_store_elsewhere_only_if_it_is_named(
         evaluate(scoring(received))
 
 
+def test_a_whole_work_folder_can_be_moved(trained: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(trained / "dataset", work / "dataset")
+    config = configured(work, work / "runs" / "a", frames=str(work / "frames"))
+    expected = finetune(config).evaluation
+    moved = Path(shutil.move(work, tmp_path / "moved"))
+    run = moved / "runs" / "a"
+    assert evaluate(scoring(run)) == expected
+    student = (run / "student.safetensors").read_bytes()
+    for name in ("result.json", "student.json", "student.safetensors"):
+        (run / name).unlink()
+    again = finetune(configured(moved, run, frames=str(moved / "frames")))
+    assert again.evaluation == expected
+    assert (run / "student.safetensors").read_bytes() == student
+    # The moved run as an init, and a store under another name, which is not found by itself.
+    init = finetune(configured(moved, moved / "b", init=f"file:{run / 'student.safetensors'}"))
+    assert init.load.loaded
+    shutil.move(moved / "frames", moved / "other")
+    with pytest.raises(ConfigError, match="frame store elsewhere"):
+        evaluate(scoring(run))
+
+
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
