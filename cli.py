@@ -34,6 +34,7 @@ from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.figure_commands import figures
+from distinit.stages.run_commands import runs
 from distinit.stages.store_commands import cache, flow, frames
 
 __all__ = ["main"]
@@ -60,6 +61,7 @@ main.add_command(cache)
 main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)
+main.add_command(runs)
 
 
 def _command(*lines: str) -> Callable[[Command], click.Command]:
@@ -256,16 +258,6 @@ def plan(names: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> No
 
     options["teachers"] = teacher_requests(names, weights, None)
     run_stage(PlanConfig, run, options)
-
-
-@_command("distinit runs", "distinit runs work --json")
-@click.argument("folder", default=".", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def runs(folder: Path, as_json: bool) -> None:
-    """List the training runs below FOLDER: progress, results and caches."""
-    from distinit.stages.runs import list_runs
-
-    show(list_runs(folder), as_json)
 
 
 @_command("distinit doctor", "distinit doctor --json")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import read_json, read_record
 from distinit.pipeline.training.checkpoint import newest_step
 from distinit.pipeline.training.metrics import MetricLine
@@ -17,13 +19,19 @@ from distinit.schemas.errors import ConfigError, DistInitError
 from distinit.schemas.run import EvaluationResult, RunRecord, StudentRecord
 from distinit.schemas.wording import one_line
 
-__all__ = ["RunSummary", "RunTable", "list_runs"]
+__all__ = ["COLUMNS", "RunSummary", "RunTable", "cells", "list_runs"]
 
 # Folders inside a run that are not searched for other runs.
 _INSIDE = frozenset({"checkpoints", "tensorboard", "ray", "frames"})
 
 
-_SHOWN = 60  # longest network name in the table, characters
+_SHOWN = 60  # longest name in the table, characters
+
+COLUMNS = (
+    "run", "state", "steps", "top-1", "per clip", "loss", "init", "student", "dataset", "split",
+    "seed", "protocol", "kind", "epochs", "cache",
+)  # fmt: skip
+"""Heads of the columns, those that matter most first."""
 
 
 class RunSummary(Record):
@@ -32,31 +40,58 @@ class RunSummary(Record):
     path: str
     kind: str = Field(description="distill or finetune; empty if the run cannot be read")
     student: str = Field(description="name of the network; - if it is not known yet")
+    init: str | None = Field(None, description="what a finetune run starts from")
+    dataset: str | None = Field(None, description="folder of the dataset of a finetune run")
+    split: int | None = Field(None, description="official split of a finetune run, if it has one")
+    protocol: str | None = Field(None, description="evaluation protocol of a finetune run")
+    seed: int | None = None
     state: str = Field(
-        description="finished, at step N (of the newest checkpoint, from which the same command "
-        "resumes), not begun, or unreadable"
+        description="finished, running (its lock is held on this machine), resumable, not begun, "
+        "or unreadable"
     )
+    step: int = Field(
+        0,
+        description="optimiser steps done: of a resumable run up to its newest checkpoint, of a "
+        "running one up to its last metric line",
+    )
+    steps_total: int | None = Field(None, description="optimiser steps in all; null: not known")
+    checkpoint_step: int | None = Field(None, description="step of the newest checkpoint")
     epochs: float = Field(description="epochs done at that step")
     epochs_total: int
     loss: float | None = Field(description="training loss of the last metric line")
     top1: float | None = Field(description="top-1 accuracy of a finished finetune run, percent")
+    per_clip: float | None = Field(None, description="accuracy of its single clips, percent")
     cache_digest: str | None = Field(
         description="content digest of the target cache that the student was distilled from"
     )
 
 
 class RunTable(Record):
-    """Every run below a folder, sorted by path."""
+    """The runs below a folder."""
 
     folder: str
     runs: tuple[RunSummary, ...]
 
+    def only(self, kind: str | None) -> RunTable:
+        """The runs of this kind; None: all of them."""
+        kept = tuple(run for run in self.runs if kind in (None, run.kind))
+        return self.model_copy(update={"runs": kept})
+
+    def sorted_by(self, key: str) -> RunTable:
+        """Ordered by ``path``, ``top-1`` (best first) or ``loss`` (lowest first)."""
+
+        def rank(run: RunSummary) -> tuple[float, str]:
+            value = {"top-1": run.top1, "loss": run.loss}.get(key, 0.0)
+            signed = math.inf if value is None else value
+            return (-signed if key == "top-1" and value is not None else signed), run.path
+
+        return self.model_copy(update={"runs": tuple(sorted(self.runs, key=rank))})
+
     def summary(self) -> str:
-        """A table with one line per run."""
+        """A table with one line per run and all columns."""
         if not self.runs:
             return f"no run directory below {one_line(self.folder)}"
-        head = ("kind", "student", "state", "epochs", "loss/top-1", "cache", "path")
-        rows = [head, *(_cells(run) for run in self.runs)]
+        rows = [COLUMNS, *(cells(run) for run in self.runs)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -94,15 +129,21 @@ def _summary_of(root: Path) -> RunSummary:
     except (DistInitError, OSError):
         return _unreadable(root)
     student = _read(root / "student.json", StudentRecord)
+    step, steps_total = _steps(run, line, kept)
     return RunSummary(
         path=_text(root),
         kind=record.kind,
         student=_network(record.config) if student is None else student.student.name,
+        **_settings(record),
         state=_state(run, line, kept),
-        epochs=_epochs_done(run, line, kept),
+        step=step,
+        steps_total=steps_total,
+        checkpoint_step=kept,
+        epochs=_epochs_done(line, step),
         epochs_total=_epochs(record.config),
         loss=line.get("loss"),
         top1=None if result is None else result.top1,
+        per_clip=None if result is None else result.per_clip,
         cache_digest=record.cache_digest if student is None else student.cache_digest,
     )
 
@@ -133,19 +174,50 @@ def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def _settings(record: RunRecord) -> dict[str, Any]:
+    """The columns that come from the configuration; values of another type are left out."""
+    seed = _part(record.config, "runtime").get("seed")
+    found: dict[str, Any] = {"seed": seed if type(seed) is int else None}
+    if record.kind == "distill":
+        return found
+    dataset = _part(record.config, "dataset")
+    splits = dataset.get("splits")
+    official = isinstance(splits, str) and not splits.lower().endswith(".csv")
+    split = dataset.get("split") if official else None
+    texts = {
+        "init": record.config.get("init"),
+        "dataset": dataset.get("root"),
+        "protocol": _part(record.config, "evaluation").get("protocol"),
+    }
+    found |= {name: text for name, text in texts.items() if isinstance(text, str)}
+    return found | {"split": split if type(split) is int else None}
+
+
 def _state(run: RunDirectory, line: MetricLine, kept: int | None) -> str:
-    """``kept``: step of the newest checkpoint. The metric lines of a running training are ahead."""
     if run.result.is_file():
         return "finished"
-    return f"at step {kept or 0}" if line or kept else "not begun"
+    if WriterLock(run.root / ".lock").holder() is not None:
+        return "running"
+    return "resumable" if line or kept else "not begun"
 
 
-def _epochs_done(run: RunDirectory, line: MetricLine, kept: int | None) -> float:
-    """Epochs of training up to step ``kept``; of a finished run, all of them."""
-    epochs, step = line.get("epoch", 0.0), line.get("step", 0)
-    if run.result.is_file() or step == 0:
-        return epochs
-    return epochs * (kept or 0) / step
+def _steps(run: RunDirectory, line: MetricLine, kept: int | None) -> tuple[int, int | None]:
+    """(steps done, steps in all). ``kept``: step of the newest checkpoint.
+
+    The metric lines of a training are ahead of its checkpoint; they count only while it runs, or
+    when it is finished.
+    """
+    step = int(line.get("step", 0))
+    clips, clips_total = line.get("clips", 0), line.get("clips_total", 0)
+    total = round(clips_total * step / clips) if clips > 0 and step else None
+    counts = _state(run, line, kept) in ("finished", "running")
+    return (step if counts else kept or 0), total
+
+
+def _epochs_done(line: MetricLine, step: int) -> float:
+    """Epochs of training up to ``step``."""
+    last = line.get("step", 0)
+    return line.get("epoch", 0.0) * step / last if last else 0.0
 
 
 def _text(path: Path) -> str:
@@ -167,14 +239,35 @@ def _unreadable(root: Path) -> RunSummary:
     )
 
 
-def _cells(run: RunSummary) -> tuple[str, ...]:
-    loss = "-" if run.loss is None else f"{run.loss:.4f}"
+def cells(run: RunSummary) -> tuple[str, ...]:
+    """The texts of one line, in the order of COLUMNS; ``-`` for what does not apply."""
+    accuracy = ["-" if value is None else f"{value:.1f}" for value in (run.top1, run.per_clip)]
     return (
-        one_line(run.kind or "-"),
-        one_line(run.student)[:_SHOWN],
-        one_line(run.state),
-        f"{run.epochs:.3g}/{run.epochs_total}",
-        loss if run.top1 is None else f"{run.top1:.1f} %",
-        one_line(run.cache_digest or "-")[:12],
         one_line(run.path),
+        run.state,
+        _progress(run),
+        *accuracy,
+        "-" if run.loss is None else f"{run.loss:.4f}",
+        one_line(run.init or "-"),
+        one_line(run.student)[:_SHOWN],
+        one_line(Path(run.dataset).name if run.dataset else "-")[:_SHOWN],
+        _number(run.split),
+        _number(run.seed),
+        one_line(run.protocol or "-")[:_SHOWN],
+        run.kind or "-",
+        f"{run.epochs:.3g}/{run.epochs_total}",
+        one_line(run.cache_digest or "-")[:12],
     )
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _progress(run: RunSummary) -> str:
+    """Steps done / in all; of a running training also the step of its checkpoint."""
+    if run.state in ("not begun", "unreadable"):
+        return "-"
+    total = "?" if run.steps_total is None else f"{run.steps_total:,}"
+    saved = f" (saved {run.checkpoint_step or 0:,})" if run.state == "running" else ""
+    return f"{run.step:,}/{total}{saved}"

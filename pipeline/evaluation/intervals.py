@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["difference_interval", "wilson_interval"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["difference_interval", "paired_interval", "wilson_interval"]
 
 _Z_95 = 1.959963984540054  # two-sided 95 % of a normal distribution
 
@@ -36,3 +39,15 @@ def difference_interval(
         difference - math.hypot(p - low, base_high - base),
         difference + math.hypot(high - p, base - base_low),
     )
+
+
+def paired_interval(difference_V: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % interval of the mean of differences per test video: [V], at least two.
+
+    A difference is the share of correct runs of one group less that of the other, for one video.
+    Normal approximation, mean +- 1.96 standard errors: for tens of videos and more. Runs are taken
+    as they are: it says how much other test videos could change the difference, not other seeds.
+    """
+    mean = float(difference_V.mean())
+    half = _Z_95 * float(difference_V.std(ddof=1)) / math.sqrt(len(difference_V))
+    return mean - half, mean + half

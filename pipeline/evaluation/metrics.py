@@ -103,6 +103,12 @@ class ScoreBoard:
             return self._total_VC
         return self._total_VC / np.maximum(1, self._clips_V)[:, None]
 
+    def correct_videos(self) -> NDArray[np.bool_]:
+        """Whether the class of each video is predicted correctly: [V]; False without clips."""
+        ranks_V = class_ranks(self.video_scores(), self._label_V)
+        correct_V: NDArray[np.bool_] = (ranks_V == 0) & (self._clips_V > 0)
+        return correct_V
+
     def result(
         self, protocol: str, failed: Sequence[str], precision: Precision = "fp32"
     ) -> EvaluationResult:

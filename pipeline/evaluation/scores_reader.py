@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from distinit.pipeline.cache.parquet_bounds import plain_texts
 from distinit.pipeline.cache.parquet_pages import column_pages
@@ -35,7 +36,7 @@ from distinit.schemas.evaluation import Average, ScoresRecord
 from distinit.schemas.run import EvaluationResult
 from distinit.schemas.tables import SCORES_SCHEMA
 
-__all__ = ["ScoresFile", "evaluate_scores"]
+__all__ = ["ScoresFile", "correct_videos", "evaluate_scores"]
 
 _MAX_FILE_BYTES = 64 << 30
 _MAX_PAGE_BYTES = 16 << 20
@@ -74,12 +75,37 @@ def evaluate_scores(
     with ScoresFile.open(path) as file:
         _refuse_other(path, file.record, expected)
         record = file.record
-        board = ScoreBoard([video.label for video in videos], record.classes, average)
-        for part in file.parts(videos, undecodable):
-            board.add(part.video_N, part.weight_N, clip_scores(part.logits_NC, average))
-        board.add_failed(len(file.failed), record.protocol)
+        board = _board(file, videos, undecodable, average)
         failed = [videos[index].path for index in sorted(file.failed)]
         return board.result(record.protocol, failed, record.precision)
+
+
+def correct_videos(
+    path: Path,
+    videos: Sequence[LabelledVideo],
+    undecodable: Container[str],
+    average: Average,
+    *,
+    dataset: str,
+) -> NDArray[np.bool_]:
+    """Whether each of ``videos`` is classified correctly: [V]. ``dataset``: its content digest.
+
+    Raises ConfigError if the file is missing or holds the scores of another dataset, StorageError
+    if it is damaged or not complete.
+    """
+    with ScoresFile.open(path) as file:
+        _refuse_other(path, file.record, file.record.model_copy(update={"dataset": dataset}))
+        return _board(file, videos, undecodable, average).correct_videos()
+
+
+def _board(
+    file: ScoresFile, videos: Sequence[LabelledVideo], undecodable: Container[str], average: Average
+) -> ScoreBoard:
+    board = ScoreBoard([video.label for video in videos], file.record.classes, average)
+    for part in file.parts(videos, undecodable):
+        board.add(part.video_N, part.weight_N, clip_scores(part.logits_NC, average))
+    board.add_failed(len(file.failed), file.record.protocol)
+    return board
 
 
 class ScoresFile:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from distinit.cli import main
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import EvaluationResult, StudentRecord
 from distinit.schemas.training import ClipConfig, StudentConfig
-from distinit.stages.runs import list_runs
+from distinit.stages.runs import RunTable, cells, list_runs
+from distinit.stages.runs_table import print_table
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -29,7 +33,8 @@ def folder(tmp_path: Path) -> Path:
         config = DistillConfig.model_validate(values)
         run = open_run(tmp_path / "distill" / name, "distill", config, {}, cache_digest=DIGEST)
     run.metrics.write_text(
-        '{"step": 9, "epoch": 1.5, "loss": 4.0}\n{"step": 10, "epoch": 2.5, "loss": 3.25}\n{"ste'
+        '{"step": 9, "epoch": 1.5, "loss": 4.0}\n{"step": 10, "epoch": 2.5, "loss": 3.25, '
+        '"clips": 320, "clips_total": 5760}\n{"ste'
     )
     decoy = run.checkpoints / "step-000000008"  # the metric lines are two steps ahead
     decoy.mkdir(parents=True)
@@ -43,7 +48,13 @@ def folder(tmp_path: Path) -> Path:
 
 def finetune(root: Path) -> None:
     config = FinetuneConfig.model_validate(
-        {"dataset": {"root": "d"}, "init": "distinit:r", "out": "o", "optimizer": {"epochs": 8}}
+        {
+            "dataset": {"root": "d", "splits": "lists", "split": 2},
+            "init": "distinit:r",
+            "out": "o",
+            "optimizer": {"epochs": 8},
+            "runtime": {"seed": 7},
+        }
     )
     run = open_run(root, "finetune", config, {"dataset": "1"})
     run.metrics.write_text('{"step": 80, "epoch": 8.0, "loss": 0.5}\n')
@@ -77,30 +88,90 @@ def test_every_run_is_listed_with_its_state(folder: Path) -> None:
     assert Path(begun.path) == folder / "distill" / "begun"
     assert (begun.kind, begun.student, begun.state) == ("distill", "r3d_18", "not begun")
     assert (begun.epochs, begun.epochs_total, begun.loss) == (0, 45, None)
-    assert (stopped.state, stopped.epochs, stopped.loss) == ("at step 8", 2.0, 3.25)
+    assert (stopped.state, stopped.epochs, stopped.loss) == ("resumable", 2.0, 3.25)
+    assert (stopped.step, stopped.steps_total, stopped.checkpoint_step) == (8, 180, 8)
+    assert (stopped.init, stopped.seed, stopped.split) == (None, 0, None)
     assert (stopped.cache_digest, stopped.top1) == (DIGEST, None)
     assert (torn.state, torn.kind) == ("unreadable", "")
     assert (tuned.kind, tuned.student, tuned.state) == ("finetune", "vmz_r3d_18", "finished")
     assert (tuned.top1, tuned.loss, tuned.cache_digest) == (50, 0.5, DIGEST)
     assert (tuned.epochs, tuned.epochs_total) == (8, 8)
+    assert (tuned.init, tuned.dataset, tuned.split) == ("distinit:r", "d", 2)
+    assert (tuned.protocol, tuned.seed, tuned.per_clip) == ("vmz-10", 7, 40)
+    assert (tuned.step, tuned.steps_total) == (80, None)
 
 
 def test_a_run_without_a_checkpoint_starts_again_at_step_0(folder: Path) -> None:
     (folder / "distill" / "begun" / "metrics.jsonl").write_text('{"step": 3, "epoch": 0.5}\n')
-    assert (list_runs(folder).runs[0].state, list_runs(folder).runs[0].epochs) == ("at step 0", 0)
+    begun = list_runs(folder).runs[0]
+    assert (begun.state, begun.step, begun.epochs) == ("resumable", 0, 0)
+
+
+def test_a_run_whose_lock_is_held_is_running_and_its_metric_lines_count(folder: Path) -> None:
+    with WriterLock(folder / "distill" / "stopped" / ".lock"):
+        stopped = list_runs(folder).runs[1]
+    assert (stopped.state, stopped.step, stopped.checkpoint_step) == ("running", 10, 8)
+    assert cells(stopped)[2] == "10/180 (saved 8)"
+    assert list_runs(folder).runs[1].state == "resumable"
 
 
 def test_the_table_and_the_json_agree(folder: Path) -> None:
     text = CliRunner().invoke(main, ["runs", str(folder)])
     assert text.exit_code == 0
-    head, _, stopped, torn, tuned = (line.split() for line in text.output.splitlines())
-    assert head == ["kind", "student", "state", "epochs", "loss/top-1", "cache", "path"]
-    values = "distill r3d_18 at step 8 2/45 3.2500 0123456789ab"
-    assert stopped == [*values.split(), str(folder / "distill" / "stopped")]
-    assert torn == ["-", "-", "unreadable", "0/0", "-", "-", str(folder / "torn")]
-    assert tuned[4:7] == ["50.0", "%", "0123456789ab"]
+    head, *lines = text.output.splitlines()
+    assert head.replace("per clip", "per_clip").split()[:6] == [
+        "run", "state", "steps", "top-1", "per_clip", "loss",
+    ]  # fmt: skip
+    _, stopped, torn, tuned = (line.split() for line in lines)
+    assert stopped == [
+        str(folder / "distill" / "stopped"),
+        *[
+            "resumable",
+            "8/180",
+            "-",
+            "-",
+            "3.2500",
+            "-",
+            "r3d_18",
+            "-",
+            "-",
+            "0",
+            "-",
+            "distill",
+            "2/45",
+            "0123456789ab",
+        ],
+    ]
+    assert torn[:3] == [str(folder / "torn"), "unreadable", "-"]
+    values = "finished 80/? 50.0 40.0 0.5000 distinit:r vmz_r3d_18 d 2 7 vmz-10 finetune 8/8"
+    assert tuned[1:] == [*values.split(), "0123456789ab"]
     printed = CliRunner().invoke(main, ["runs", str(folder), "--json"]).output
     assert json.loads(printed) == list_runs(folder).model_dump(mode="json")
+
+
+def test_runs_are_filtered_and_sorted(folder: Path) -> None:
+    table = list_runs(folder)
+    assert [run.kind for run in table.only("finetune").runs] == ["finetune"]
+    names = [Path(run.path).name for run in table.sorted_by("loss").runs]
+    assert names == ["tuned", "stopped", "begun", "torn"]
+    assert Path(table.sorted_by("top-1").runs[0].path).name == "tuned"
+    found = CliRunner().invoke(main, ["runs", str(folder), "--kind", "finetune", "--json"])
+    assert [run["top1"] for run in json.loads(found.output)["runs"]] == [50]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_terminal_shows_the_columns_that_fit(folder: Path, width: int) -> None:
+    runs = list_runs(folder).runs
+    short = [run.model_copy(update={"path": Path(run.path).name}) for run in runs]
+    printed = io.StringIO()
+    print_table(RunTable(folder="f", runs=tuple(short)), Console(width=width, file=printed))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    heads = lines[0].split()
+    assert heads[:4] == ["run", "state", "steps", "top-1"]
+    assert ("cache" in heads) == (width == 200)
+    assert any("finished" in line and "50.0" in line for line in lines)
+    assert ("columns that do not fit: " in printed.getvalue()) == (width < 200)
 
 
 def test_a_run_with_a_damaged_result_is_unreadable_and_not_finished(folder: Path) -> None:
@@ -156,7 +227,7 @@ def test_runs_with_any_configuration_are_listed(folder: Path, config: dict[str, 
     path = folder / "distill" / "stopped" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
     stopped = list_runs(folder).runs[1]
-    assert (stopped.state, stopped.epochs_total) == ("at step 8", 0)
+    assert (stopped.state, stopped.epochs_total) == ("resumable", 0)
     shown = list_runs(folder).summary()
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 5
