@@ -323,7 +323,7 @@ def evaluation_options(command: Command) -> Command:
         click.option(
             "--precision",
             "evaluation__precision",
-            metavar="fp32|bf16",
+            metavar="fp32|tf32|bf16",
             help="Arithmetic of the student. Default: fp32.",
         ),
     )

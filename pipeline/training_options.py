@@ -104,7 +104,7 @@ def _schedule_options() -> tuple[Callable[[Command], Command], ...]:
             _TRAINING,
             "--precision",
             "runtime__precision",
-            metavar="fp32|bf16",
+            metavar="fp32|tf32|bf16",
             help="Arithmetic of the student in training. Default: fp32.",
         ),
     )

@@ -100,8 +100,8 @@ class EvaluationConfig(Record):
     )
     precision: Precision = Field(
         "fp32",
-        description="precision of the forward pass: fp32 (VMZ evaluates in fp32), or bf16 with "
-        "autocast; softmax and means are always computed in fp64",
+        description="precision of the forward pass: fp32 (VMZ evaluates in fp32), tf32 or bf16, as "
+        "runtime.precision; softmax and means are always computed in fp64",
     )
 
     @field_validator("protocol")

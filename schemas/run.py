@@ -338,4 +338,4 @@ class EvaluationResult(Record):
     def _how(self) -> str:
         """Settings that differ from the defaults, which are VMZ's."""
         average = {"softmax": "", "logits": ", mean of logits", "max": ", maximum of softmax"}
-        return average[self.average] + (", bf16" if self.precision == "bf16" else "")
+        return average[self.average] + ("" if self.precision == "fp32" else f", {self.precision}")

@@ -29,8 +29,8 @@ FLOW_PIXELS = {"mean": (0.0046635, 0.0046261), "std": (0.972347, 0.755146)}
 DEFAULT_BATCH_SIZE = 32
 """Clips per shard per step (paper: 24-32 per GPU)."""
 
-Precision = Literal["fp32", "bf16"]
-"""Arithmetic of a student's forward pass."""
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Arithmetic of a student; see ``RuntimeConfig.precision``."""
 
 _PLUGIN_NAME = re.compile(rf"{PLUGIN}[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _MAX_CLIP_PIXELS = 1 << 26
@@ -241,7 +241,11 @@ class RuntimeConfig(Record):
         description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",
     )
     device: Annotated[str, NOT_IDENTITY] = Field("auto", description="auto, cpu, cuda, cuda:N")
-    precision: Precision = Field("fp32", description="fp32, or bf16 with autocast")
+    precision: Precision = Field(
+        "fp32",
+        description="fp32: full float32; tf32: float32 whose products have 10 bits of mantissa on "
+        "GPUs that can (Ampere and later), on a CPU the same as fp32; bf16: autocast to bfloat16",
+    )
     compile: Annotated[bool, NOT_IDENTITY] = Field(
         False, description="use torch.compile for the student"
     )

@@ -156,8 +156,10 @@ def test_the_layout_of_vmz_is_that_of_eight_gpus() -> None:
 @pytest.mark.parametrize(
     "name", [name for name in FILES if not name.startswith(("demo", "digits"))]
 )
-def test_configurations_for_gpus_compute_in_bf16(name: str) -> None:
-    assert training(name).runtime.precision == "bf16"
+def test_configurations_for_gpus_compute_in_bf16_with_a_compiled_student(name: str) -> None:
+    runtime = training(name).runtime
+    assert runtime.precision == "bf16"
+    assert runtime.compile == name.startswith("gpus/")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distinit.pipeline.compute.device import resolve_device
+from distinit.pipeline.compute.device import resolve_device, set_arithmetic
 from distinit.pipeline.datasets.scored import ScoredVideo
 from distinit.pipeline.evaluation.clip_batches import (
     ProtocolBatch,
@@ -133,6 +133,7 @@ class Scorer:
         Raises FrameStoreError if frames are damaged, ComputeError if the GPU runs out of memory.
         """
         scoring = self._scoring
+        set_arithmetic(self._device, scoring.precision)
         for batch in clip_batches(
             self._store,
             [video_id for _, video_id in task.videos],

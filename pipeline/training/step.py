@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from distinit.pipeline.compute.device import memory_format
+from distinit.pipeline.compute.device import memory_format, set_arithmetic
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import Collective
 from distinit.pipeline.training.feed import DeviceBatch, Feed
@@ -65,6 +65,8 @@ class Stepper:
 
         Returns scalar metrics, each the mean over the global batch.
         """
+        # Evaluation in between may have chosen other kernels.
+        set_arithmetic(self._device, self._settings.runtime.precision)
         self.student.train()
         reduction = self._reduction
         reduction.begin_step()
