@@ -33,6 +33,7 @@ from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
 from distinit.stages.compare_commands import features, probe
+from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures
 from distinit.stages.run_commands import runs
 from distinit.stages.store_commands import cache, flow, frames
@@ -55,6 +56,7 @@ def main() -> None:
     """Pretrain video models by distilling frozen image models, without video labels."""
 
 
+main.add_command(config)
 main.add_command(features)
 main.add_command(probe)
 main.add_command(cache)

@@ -47,7 +47,7 @@ _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
     "Compare": ("probe", "features", "figures", "reproduce"),
     "Inspect and build data": ("audit", "cache", "frames", "flow", "runs"),
-    "Start here": ("demo", "plan", "doctor"),
+    "Start here": ("demo", "plan", "doctor", "config"),
 }
 
 GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 __all__ = [
     "ADDED_LATER",
+    "DEPENDENT_DEFAULT",
     "MAX_ID_BYTES",
     "NOT_IDENTITY",
     "PLUGIN",
@@ -73,6 +74,17 @@ class AddedLater:
 
 
 ADDED_LATER = AddedLater()
+
+
+@dataclass(frozen=True, slots=True)
+class DependentDefault:
+    """Marks configuration fields whose default depends on other fields, in ``Annotated``.
+
+    `distinit config` writes such a default as a comment, so that it follows those fields.
+    """
+
+
+DEPENDENT_DEFAULT = DependentDefault()
 
 
 def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:

@@ -36,8 +36,8 @@ Average = Literal["softmax", "logits", "max"]
 class ScoresRecord(Record):
     """What ``scores-PROTOCOL.parquet`` holds; stored in its footer, under ``distinit``."""
 
-    format: Literal["distinit-scores"] = "distinit-scores"
-    format_version: int = 1
+    format: Literal["distinit-scores"] = Field("distinit-scores", description="name of the format")
+    format_version: int = Field(1, description="version of the format")
     protocol: str = Field(pattern=f"^({PROTOCOL.pattern})$", description="clips that were scored")
     classes: int = Field(ge=1, description="length of the logits of a clip")
     precision: Precision = Field(description="precision of the forward pass")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import NOT_IDENTITY, Record
+from distinit.schemas.base import DEPENDENT_DEFAULT, NOT_IDENTITY, Record
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, Average, protocol_remedy
 from distinit.schemas.training import (
@@ -156,7 +156,7 @@ class FinetuneConfig(Record):
     clip: ClipConfig = Field(
         default_factory=ClipConfig, description="clip geometry and normalisation"
     )
-    optimizer: OptimizerConfig = Field(
+    optimizer: Annotated[OptimizerConfig, DEPENDENT_DEFAULT] = Field(
         default_factory=lambda: SCRATCH_OPTIMIZER,
         description="the defaults depend on init; scratch: LR .01, 45 epochs, x.1 every 10; "
         "others: LR .002, 32 epochs, x.1 every 8",

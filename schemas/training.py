@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, PLUGIN, Record, Seed
+from distinit.schemas.base import ADDED_LATER, DEPENDENT_DEFAULT, NOT_IDENTITY, PLUGIN, Record, Seed
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -65,13 +65,13 @@ class ClipConfig(Record):
     )
     crop: int = Field(112, ge=16, description="size of the random square crop, pixels (VMZ: 112)")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip (VMZ)")
-    mean: tuple[float, ...] = Field(
+    mean: Annotated[tuple[float, ...], DEPENDENT_DEFAULT] = Field(
         (0.43216, 0.394666, 0.37645),
         max_length=3,
         description="mean per channel, of RGB values in 0..1 (VMZ). For flow, in pixels per frame: "
         "the default is then 0.0046635, 0.0046261 (VMZ)",
     )
-    std: tuple[float, ...] = Field(
+    std: Annotated[tuple[float, ...], DEPENDENT_DEFAULT] = Field(
         (0.22803, 0.22145, 0.216989),
         max_length=3,
         description="standard deviation per channel, in the units of mean; for flow the default is "
@@ -211,7 +211,7 @@ class RuntimeConfig(Record):
     ``jpeg_decoder`` change rounding. Fields marked NOT_IDENTITY change neither.
     """
 
-    batch_size: int = Field(
+    batch_size: Annotated[int, DEPENDENT_DEFAULT] = Field(
         DEFAULT_BATCH_SIZE,
         ge=1,
         description="clips per shard per step (paper: 24-32 per GPU). Lower by default if an epoch "
