@@ -144,3 +144,11 @@ def test_the_citation_file_agrees_with_the_package_and_the_readme() -> None:
     paper = citation["preferred-citation"]
     assert paper["title"] in readme
     assert paper["year"] == 2019
+
+
+def test_the_script_that_types_the_readme_finds_its_commands_and_runs_in_ci() -> None:
+    readme, script = (ROOT / "README.md").read_text(), (ROOT / "tests/newcomer.sh").read_text()
+    marked = re.findall(r"^<!-- newcomer: (.*) -->\n```(?:bash|python)$", readme, re.MULTILINE)
+    assert marked == ["install", "own videos", "next", "python"]
+    assert all(f"block {name}" in script or f'block "{name}"' in script for name in marked)
+    assert (ROOT / ".ci/run").read_text().splitlines()[-1] == "tests/newcomer.sh"
