@@ -130,7 +130,10 @@ def _confidence_parts(confidence: ConfidenceAudit, pictures: TeacherPictures) ->
         ("Mean top probability", f"{confidence.mean_top1_probability:.3f}"),
         ("Predicted classes", f"{confidence.classes_seen:,}"),
     )
-    entropy = "Entropy of single frames: share of frames per bin, and a density estimate"
+    entropy = (
+        "Entropy of single frames: share of frames per bin, and a density estimate. A nat is the "
+        "unit of natural logarithms: 0 is certainty, and the right end is a uniform guess"
+    )
     return [
         facts,
         element("h3", "How confident is the teacher?"),
