@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distinit.pipeline.reports.rendering import figure_png
+from distinit.pipeline.plotting.rendering import figure_png
 from distinit.schemas.wording import one_line
 
 __all__ = ["plot_confusion"]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from distinit.pipeline.demo.digits import DIGIT_MOTIONS, film_digit, labelled_films
-from distinit.pipeline.reports.rendering import figure_png
+from distinit.pipeline.plotting.rendering import figure_png
 from distinit.pipeline.storage import atomic_write_bytes
 from distinit.schemas.demo import Gain
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
-from distinit.pipeline.reports.rendering import figure_png, short_label
+from distinit.pipeline.plotting.rendering import figure_png, short_label
 from distinit.schemas.audit import ClassCount, ConfidenceAudit, EntropyHistogram
 
 __all__ = ["DARK", "LIGHT", "Theme", "plot_classes", "plot_entropy", "plot_kept"]

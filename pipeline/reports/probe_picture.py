@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from distinit.pipeline.plotting.rendering import figure_png
 from distinit.pipeline.reports.plots import LIGHT
-from distinit.pipeline.reports.rendering import figure_png
 from distinit.schemas.probe import Measures, ProbeResult, ProbeRow
 
 __all__ = ["draw_probe"]

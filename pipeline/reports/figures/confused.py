@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from distinit.pipeline.reports.figures.canvas import (
+from distinit.pipeline.plotting.canvas import (
     GAIN,
     GRID,
     LOSS,
@@ -24,7 +24,7 @@ from distinit.pipeline.reports.figures.canvas import (
     plain_text,
     title,
 )
-from distinit.pipeline.reports.rendering import short_label
+from distinit.pipeline.plotting.rendering import short_label
 
 __all__ = ["ConfusedPair", "Confusions", "changed_pairs", "confused_pairs", "draw_confused"]
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from distinit.pipeline.reports.figures.canvas import (
+from distinit.pipeline.plotting.canvas import (
     BODY,
     INK,
     MUTED,
@@ -22,7 +22,7 @@ from distinit.pipeline.reports.figures.canvas import (
     new_figure,
     plain_text,
 )
-from distinit.pipeline.reports.rendering import short_label
+from distinit.pipeline.plotting.rendering import short_label
 
 __all__ = ["FilterPanel", "draw_filters", "share_over_time", "strongest_filters"]
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from distinit.pipeline.reports.figures.canvas import (
+from distinit.pipeline.plotting.canvas import (
     BODY,
     GAIN,
     GRID,
@@ -25,7 +25,7 @@ from distinit.pipeline.reports.figures.canvas import (
     plain_text,
     title,
 )
-from distinit.pipeline.reports.rendering import short_label
+from distinit.pipeline.plotting.rendering import short_label
 from distinit.schemas.wording import counted
 
 __all__ = ["SHOWN_CLASSES", "ClassGains", "draw_all_gains", "draw_gain"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from distinit.pipeline.evaluation.intervals import wilson_interval
-from distinit.pipeline.reports.figures.canvas import (
+from distinit.pipeline.plotting.canvas import (
     BODY,
     GAIN,
     INK,

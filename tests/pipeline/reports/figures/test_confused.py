@@ -6,7 +6,8 @@ import numpy as np
 from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 
-from distinit.pipeline.reports.figures.canvas import MINUS
+from distinit.pipeline.plotting.canvas import MINUS
+from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.figures.confused import (
     ConfusedPair,
     Confusions,
@@ -14,7 +15,6 @@ from distinit.pipeline.reports.figures.confused import (
     confused_pairs,
     draw_confused,
 )
-from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 
 NAMES = ("run", "walk", "jump")
 VIDEOS = np.array([10, 10, 8])

@@ -10,6 +10,7 @@ from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 from matplotlib.colors import to_hex
 
+from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.figures.embedding import (
     EmbeddingPanel,
     draw_embedding,
@@ -17,7 +18,6 @@ from distinit.pipeline.reports.figures.embedding import (
     spread_classes,
     tsne,
 )
-from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 from distinit.schemas.errors import ConfigError
 
 LABELS = np.repeat(np.arange(3), 8)

@@ -8,13 +8,13 @@ from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 from matplotlib.figure import Figure
 
+from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.figures.filters import (
     FilterPanel,
     draw_filters,
     share_over_time,
     strongest_filters,
 )
-from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 
 
 def kernel(outputs: int = 2, channels: int = 3, steps: int = 3, side: int = 2) -> np.ndarray:

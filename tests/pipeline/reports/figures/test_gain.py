@@ -10,9 +10,9 @@ from helpers.drawn import cut_texts
 from helpers.hostile import HOSTILE_NAMES
 from matplotlib.axes import Axes
 
-from distinit.pipeline.reports.figures.canvas import GAIN, LOSS
+from distinit.pipeline.plotting.canvas import GAIN, LOSS
+from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.figures.gain import ClassGains, draw_all_gains, draw_gain
-from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 
 
 def gains_of(

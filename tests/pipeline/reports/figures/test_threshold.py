@@ -10,8 +10,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from distinit.pipeline.evaluation.intervals import wilson_interval
+from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.figures.threshold import ThresholdPoint, draw_threshold
-from distinit.pipeline.reports.rendering import figure_pdf, figure_png
 from distinit.schemas.audit import EntropyHistogram
 
 HISTOGRAM = EntropyHistogram(

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from distinit.pipeline.reports.rendering import figure_pdf, figure_png, short_label
+from distinit.pipeline.plotting.rendering import figure_pdf, figure_png, short_label
 
 
 def drawn() -> Figure:
@@ -26,7 +26,7 @@ def test_the_same_figure_gives_the_same_bytes_in_every_process() -> None:
     code = (
         "import sys, hashlib\n"
         "from matplotlib.figure import Figure\n"
-        "from distinit.pipeline.reports.rendering import figure_pdf, figure_png\n"
+        "from distinit.pipeline.plotting.rendering import figure_pdf, figure_png\n"
         "figure = Figure(figsize=(2, 1), dpi=100)\n"
         "axes = figure.add_subplot()\n"
         "axes.bar([0, 1], [1, 2])\n"
