@@ -16,6 +16,7 @@ from distinit.schemas.training import ClipConfig, Precision, StudentConfig
 from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = [
+    "TOP5_CLASSES",
     "CheckpointRecord",
     "DatasetRecord",
     "DatasetVideo",
@@ -36,6 +37,8 @@ MAX_HEADS = 64
 MAX_LABELS = 10_000
 """Most classes of a labelled dataset: the confusion matrix has the square of this number."""
 MAX_STEPS = 10**12
+TOP5_CLASSES = 5
+"""With so many classes, or fewer, top-5 accuracy is always 100 % and not shown."""
 _FEW = 0.5  # share of clips with a target below which a run warns
 
 
@@ -323,11 +326,15 @@ class EvaluationResult(Record):
     )
 
     def summary(self) -> str:
-        """The metrics, and the number of videos that could not be decoded."""
+        """The metrics, and the number of videos that could not be decoded.
+
+        Top-5 is left out with up to five classes, where it is always 100 %.
+        """
+        top5 = f"   top-5 {self.top5:.1f}" if self.classes > TOP5_CLASSES else ""
         lines = [
             f"{counted(self.videos, 'test video')}, {self.classes} classes, "
             f"{one_line(self.protocol)} ({counted(self.clips, 'clip')}){self._how()}",
-            f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}   top-5 {self.top5:.1f}",
+            f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}{top5}",
         ]
         if self.failed_videos:
             failed = counted(len(self.failed_videos), "test video")

@@ -13,7 +13,7 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import Collective
 from distinit.schemas.evaluation import Average
-from distinit.schemas.run import EvaluationResult
+from distinit.schemas.run import TOP5_CLASSES, EvaluationResult
 
 __all__ = ["EpochEvaluator", "epoch_metrics"]
 
@@ -52,6 +52,7 @@ class EpochEvaluator:
 
 
 def epoch_metrics(result: EvaluationResult) -> dict[str, int | float]:
-    """What a line of ``evaluations.jsonl`` holds of a result."""
-    names = {"videos", "clips", "per_clip", "top1", "top5"}
+    """What a line of ``evaluations.jsonl`` holds of a result; no top-5 with up to five classes."""
+    names = {"videos", "clips", "per_clip", "top1"}
+    names |= {"top5"} if result.classes > TOP5_CLASSES else set()
     return result.model_dump(include=names)

@@ -74,6 +74,8 @@ def _draw_losses(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
 def _draw_accuracies(axes: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
     epoch_N = [line.get("epoch", np.nan) for line in evaluations]
     for name, label in ACCURACIES.items():
+        if not any(name in line for line in evaluations):  # top-5 of a few classes
+            continue
         axes.plot(epoch_N, [line.get(name, np.nan) for line in evaluations], ".-", label=label)
     axes.set_ylim(0, 100)
     axes.set_ylabel("test accuracy (%)")

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distinit.pipeline.evaluation.epochs import epoch_metrics
 from distinit.pipeline.evaluation.metrics import (
     ScoreBoard,
     class_ranks,
@@ -168,3 +169,12 @@ def test_a_diverged_student_is_an_error() -> None:
     board = ScoreBoard([0], classes=2)
     with pytest.raises(ComputeError, match="not a finite number"):
         board.add(np.array([0]), np.array([1]), np.array([[np.nan, 1.0]]))
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(5, False), (6, True)])
+def test_top5_is_only_shown_with_more_than_five_classes(classes: int, shown: bool) -> None:
+    board = ScoreBoard([0], classes=classes)
+    board.add(np.array([0]), np.array([1]), np.eye(classes)[:1])
+    result = board.result("vmz-1", [])
+    assert ("top-5" in result.summary()) == shown
+    assert ("top5" in epoch_metrics(result)) == shown
