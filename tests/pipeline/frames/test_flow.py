@@ -243,4 +243,4 @@ def test_stores_that_do_not_fit_are_refused(rgb: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ConfigError, match="needs OpenCV") as caught:
         build_flow_store(config(rgb), NullProgress())
-    assert caught.value.remedy == "install it: pip install 'distinit[flow]'"
+    assert caught.value.remedy == "install it: pip install opencv-python-headless"

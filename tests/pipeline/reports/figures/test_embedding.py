@@ -52,7 +52,7 @@ def test_a_missing_scikit_learn_is_explained(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ConfigError) as error:
         tsne(clusters(), seed=0)
-    assert "pip install 'distinit[demo]'" in str(error.value)
+    assert "pip install scikit-learn" in str(error.value)
 
 
 def test_agreement_counts_nearest_neighbours_by_cosine() -> None:
