@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 
 from distinit.schemas.errors import ConfigError
+from distinit.schemas.wording import did_you_mean
 
 __all__ = ["find_config", "ready_configs"]
 
@@ -37,12 +37,12 @@ def find_config(file: Path) -> Path:
 
 
 def _unknown(file: Path, name: str, ready: list[str]) -> ConfigError:
-    close = difflib.get_close_matches(name, ready, n=3)
-    close += [each for each in ready if each.rpartition("/")[2] == name]
+    last_part = name.rpartition("/")[2]
+    similar = [each for each in ready if each.rpartition("/")[2] == last_part]
     training = [each for each in ready if any(word in each for word in _TRAINING)]
     return ConfigError(
         f"there is no configuration {file}",
         expected=f"the path of a YAML file, or a name such as {', '.join(training)}",
         found="no such file",
-        remedy=f"did you mean {', '.join(dict.fromkeys(close))}?" if close else None,
+        remedy=f"did you mean {similar[0]}?" if similar else did_you_mean(name, ready),
     )

@@ -40,8 +40,8 @@ def test_a_file_of_the_user_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("demo_distil", "did you mean demo_distill, digits_distill?"),
-        ("distill_4gpu.yaml", "gpus/distill_4gpu"),
+        ("demo_distil", "did you mean demo_distill or digits_distill?"),
+        ("distill_4gpu.yaml", "did you mean gpus/distill_4gpu?"),
         ("nothing/like/it", None),
     ],
 )
