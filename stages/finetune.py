@@ -27,7 +27,7 @@ from distinit.pipeline.finetuning.task import FinetuneTask, TrainVideos
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.reports.confusion import plot_confusion
+from distinit.pipeline.reports.figures.confusion import plot_confusion
 from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import TENSORS_NAME, save_student
@@ -143,7 +143,8 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     student = _train(config, init, dataset, store, run, progress)
     save_student(run.root, student, _student_record(config, init, dataset, student.feature_dim))
     evaluation = _evaluate(config, student, dataset, store, run, progress)
-    plot = plot_confusion(evaluation.confusion, dataset.classes)
+    heading = [run.title, *(line.strip() for line in evaluation.summary().splitlines()[:2])]
+    plot = plot_confusion(evaluation.confusion, dataset.classes, heading)
     atomic_write_bytes(run.root / CONFUSION_NAME, plot)
     run.write_result(evaluation)
     return _result(config, init, run, evaluation)
@@ -305,8 +306,7 @@ def _evaluate(
         scores=(run.root / scores_name(scoring.protocol), record),
         progress=progress,
     )
-    if config.eval_every is not None:
-        log_final_evaluation(run, config.optimizer.epochs, epoch_metrics(result))
+    log_final_evaluation(run, config.optimizer.epochs, epoch_metrics(result))
     return result
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["clip_weights", "mean_over_targets", "soft_losses"]
+__all__ = ["Loss", "clip_weights", "lowest_losses", "mean_over_targets", "soft_losses"]
 
 Loss = Literal["cross_entropy", "kl", "mse", "cosine"]
 
@@ -35,6 +35,17 @@ def soft_losses(kind: Loss, outputs_BC: Tensor, target_BC: Tensor, temperature: 
     if kind == "kl":
         loss_B = loss_B - torch.special.entr(target_BC).sum(dim=1)
     return loss_B
+
+
+def lowest_losses(kind: Loss, target_BC: Tensor) -> Tensor:
+    """The lowest value [B] that ``soft_losses`` can have for these targets.
+
+    For cross_entropy it is their entropy in nats; for the other losses, which are distances, zero.
+    """
+    if kind == "cross_entropy":
+        entropy_B: Tensor = torch.special.entr(target_BC).sum(dim=1)
+        return entropy_B
+    return torch.zeros_like(target_BC[:, 0])
 
 
 def clip_weights(

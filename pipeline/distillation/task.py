@@ -14,7 +14,12 @@ from torch import Tensor
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
 from distinit.pipeline.distillation.drawn_clips import DrawnClips
-from distinit.pipeline.distillation.losses import clip_weights, mean_over_targets, soft_losses
+from distinit.pipeline.distillation.losses import (
+    clip_weights,
+    lowest_losses,
+    mean_over_targets,
+    soft_losses,
+)
 from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
 from distinit.pipeline.distillation.target_coverage import (
     KEPT,
@@ -31,7 +36,7 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
-from distinit.pipeline.training.metrics import MetricLine
+from distinit.pipeline.training.metrics import LOWEST_LOSS, MetricLine
 from distinit.pipeline.training.sampling import ClipChoices
 from distinit.pipeline.training.task import ClipBatch
 from distinit.pipeline.training.workload import clips_of_epoch, with_epoch_length
@@ -208,10 +213,12 @@ class DistillTask:
         """Sum over the heads of their mean loss over the clips with a target.
 
         A clip that the filter drops counts as a loss of zero (paper section 3); a clip without a
-        target does not count. Metrics: ``loss/<head>`` (not weighted), and the shares of all clips
-        that have a target (``with_target/<head>``) and a nonzero weight (``kept/<head>``).
+        target does not count. Metrics: ``loss/<head>`` (not weighted), the shares of all clips
+        that have a target (``with_target/<head>``) and a nonzero weight (``kept/<head>``), and
+        ``lowest_loss``: what the sum would be if every output were equal to its target.
         """
         total = torch.zeros((), device=next(iter(outputs.values())).device)
+        lowest = torch.zeros_like(total)
         metrics: dict[str, Tensor] = {}
         for term in self._loss_terms:
             name = term.head
@@ -221,12 +228,14 @@ class DistillTask:
             )
             mean = mean_over_targets(weight_B * loss_B, present_B)
             total = total + term.weight * mean
+            lowest_B = lowest_losses(term.config.loss, targets[f"target/{name}"])
+            lowest = lowest + term.weight * mean_over_targets(weight_B * lowest_B, present_B)
             metrics |= {
                 f"loss/{name}": mean,
                 f"{WITH_TARGET}{name}": present_B.mean(),
                 f"{KEPT}{name}": weight_B.mean(),
             }
-        return total, metrics
+        return total, metrics | {LOWEST_LOSS: lowest}
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
         """See TrainingTask. Raises ConfigError if every clip so far had weight 0 for some head."""

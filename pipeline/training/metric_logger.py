@@ -128,7 +128,7 @@ def _write_lines(path: Path, lines: Sequence[MetricLine]) -> None:
 
 
 def _draw(run: RunDirectory) -> None:
-    curve = draw_curve(run.read_metrics(), run.read_evaluations())
+    curve = draw_curve(run.read_metrics(), run.read_evaluations(), run.title)
     atomic_write_bytes(run.loss_plot, curve)
 
 

@@ -9,9 +9,12 @@ from distinit.pipeline.records import parse_json
 from distinit.pipeline.storage import open_regular, read_bounded
 from distinit.schemas.errors import StorageError
 
-__all__ = ["MetricLine", "last_line", "read_lines"]
+__all__ = ["LOWEST_LOSS", "MetricLine", "last_line", "read_lines"]
 
 MetricLine = dict[str, int | float]
+
+LOWEST_LOSS = "lowest_loss"
+"""Metric: the lowest value that the loss could have with the targets of the same clips."""
 
 _TAIL_BYTES = 65536  # longer than any metric line
 _MAX_FILE_BYTES = 256 << 20  # about 500 lines per epoch, of about 500 bytes

@@ -1,6 +1,6 @@
 """A run directory belongs to exactly one configuration.
 
-run.json  thresholds.json  metrics.jsonl  evaluations.jsonl (eval_every)  tensorboard/  loss.png
+run.json  thresholds.json  metrics.jsonl  evaluations.jsonl  tensorboard/  loss.png
 checkpoints/
 student.safetensors  student.json  result.json        (when finished)
 """
@@ -44,6 +44,11 @@ class RunDirectory:
     def __init__(self, root: Path, record: RunRecord) -> None:
         self.root = root
         self.record = record
+
+    @property
+    def title(self) -> str:
+        """Names the run in pictures: ``finetune run runs/a``."""
+        return f"{self.record.kind} run {'/'.join(self.root.absolute().parts[-2:])}"
 
     @property
     def metrics(self) -> Path:

@@ -129,7 +129,7 @@ def test_the_mean_has_one_head_that_names_all_teachers(two_teachers: Path, store
     loss, metrics = task.loss({"mean": output}, batch)
     expected = -(batch["target/mean"] * output.log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    assert metrics.keys() == {"loss/mean", "with_target/mean", "kept/mean"}
+    assert metrics.keys() == {"loss/mean", "with_target/mean", "kept/mean", "lowest_loss"}
 
 
 def test_targets_over_different_label_spaces_are_rejected(stored: Path) -> None:

@@ -94,6 +94,10 @@ def test_cached_loss_equals_the_loss_of_running_the_teachers_online(stored: Path
     assert metrics["loss/beta"].item() == pytest.approx(np.mean(beta), abs=1e-5)
     assert loss.item() == pytest.approx(np.mean(alpha) + 0.5 * np.mean(beta), abs=1e-5)
     assert metrics["kept/alpha"].item() == 1
+    same = {n: batch.targets[f"target/{n}"].log() for n in ("alpha", "beta")}
+    lowest, _ = task.loss(same, batch.targets)
+    assert metrics["lowest_loss"].item() == pytest.approx(lowest.item(), abs=1e-5)
+    assert 0 < lowest.item() < loss.item()
 
 
 def test_pixels_are_the_crop_of_the_same_frames_as_the_target(stored: Path) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from distinit.pipeline.distillation.losses import clip_weights, mean_over_targets, soft_losses
+from distinit.pipeline.distillation.losses import (
+    Loss,
+    clip_weights,
+    lowest_losses,
+    mean_over_targets,
+    soft_losses,
+)
 
 TARGET = torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64)
 OUTPUT = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
@@ -54,6 +60,17 @@ def test_the_cosine_loss_is_0_for_equal_and_2_for_opposite_directions() -> None:
 
 A, B = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
 ALL = np.ones(4, bool)
+
+
+@pytest.mark.parametrize("kind", get_args(Loss))
+def test_no_loss_is_below_the_lowest_which_equal_outputs_have(kind: Loss) -> None:
+    lowest = lowest_losses(kind, TARGET)
+    assert lowest.shape == (1,)
+    equal = TARGET.clamp(min=1e-300).log() if kind in ("cross_entropy", "kl") else TARGET
+    assert soft_losses(kind, equal, TARGET, 1.0).tolist() == pytest.approx(
+        lowest.tolist(), abs=1e-12
+    )
+    assert soft_losses(kind, OUTPUT, TARGET, 1.0).item() > lowest.item()
 
 
 @pytest.mark.parametrize(
