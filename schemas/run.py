@@ -108,6 +108,7 @@ class CheckpointRecord(SealedRecord):
     global_step: int = Field(ge=0, le=MAX_STEPS, description="optimiser steps done")
     window: dict[str, float] = Field(description="metrics summed since the last metric line")
     window_steps: int = Field(ge=0, le=MAX_STEPS, description="steps in the window")
+    epoch_loss: float = Field(0.0, description="loss summed over the steps of the epoch so far")
     files: dict[str, FileEntry]
 
 

@@ -256,6 +256,11 @@ class RuntimeConfig(Record):
         "so that the number of workers does not even change rounding. auto: exact on a CPU, "
         "overlapped on GPUs",
     )
+    log_seconds: Annotated[float, NOT_IDENTITY] = Field(
+        1.0,
+        ge=0,
+        description="time between metric lines, seconds; every epoch ends with one; 0: every step",
+    )
     checkpoint_seconds: Annotated[float, NOT_IDENTITY] = Field(
         300.0, ge=0, description="time between checkpoints, seconds"
     )

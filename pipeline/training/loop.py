@@ -36,7 +36,7 @@ class TrainingOutcome:
     student: Student
     """On the CPU, in evaluation mode."""
     loss: float
-    """Mean loss of the last metric line."""
+    """Mean loss of the last epoch."""
     bottleneck: str
     """The largest part of a step's time, in one line."""
     global_steps: int
@@ -126,13 +126,13 @@ def _outcome(
     if line is None:
         raise CheckpointError(
             f"training is finished, but its metric lines are lost: {run.metrics}",
-            expected="a line with the loss of the last steps",
+            expected="a line with the loss of the last epoch",
             remedy=f"delete {found[0]}, then rerun the same command: it repeats the steps since "
             "the previous checkpoint, or all of them",
         )
     return TrainingOutcome(
         student=student.eval(),
-        loss=line.get("loss", math.nan),
+        loss=line.get("epoch_loss", line.get("loss", math.nan)),  # old lines have no epoch_loss
         bottleneck=bottleneck(run.read_metrics(), settings.runtime.loader_workers),
         global_steps=found[1].global_step,
         seconds=seconds,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,12 +25,11 @@ from distinit.pipeline.training.schedule import learning_rate
 from distinit.pipeline.training.step import Stepper
 from distinit.pipeline.training.stopping import TrainingStoppedError
 from distinit.pipeline.training.task import ClipBatch, Evaluator, TrainingSettings, TrainingTask
+from distinit.pipeline.training.window import MetricWindow
 from distinit.schemas.errors import ComputeError, ConfigError
 from distinit.schemas.run import CheckpointRecord
 
 __all__ = ["Trainer", "checkpoints_of", "fit"]
-
-LINES_PER_EPOCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +43,6 @@ class _ShardRequest:
 
 type _Batches = Generator[tuple[tuple[int, ClipBatch | DeviceBatch], float]]
 """((shard, batch), seconds waited for it)."""
-
-
-@dataclass(slots=True)
-class _MetricWindow:
-    """Sums of metrics since the last metric line. They stay on the device until they are read."""
-
-    metrics: dict[str, Tensor] = field(default_factory=dict)
-    steps: int = 0
-    began: float = field(default_factory=lambda: time.monotonic())
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        """Add the metrics of one step."""
-        self.steps += 1
-        for name, value in metrics.items():
-            value = value.double()
-            self.metrics[name] = self.metrics[name] + value if name in self.metrics else value
-
-    def sums(self) -> dict[str, float]:
-        """The sums as Python floats. Raises ComputeError if training has diverged."""
-        sums = {name: float(value) for name, value in self.metrics.items()}
-        if not math.isfinite(sums.get("loss", 0.0)):
-            raise ComputeError(
-                "the training loss is not a finite number",
-                found=sums["loss"],
-                remedy="lower optimizer.learning_rate, add warmup_epochs or clip_gradient_norm",
-            )
-        return sums
 
 
 def checkpoints_of(run: RunDirectory, settings: TrainingSettings) -> CheckpointStore:
@@ -129,8 +100,8 @@ class Trainer:
         self._stop = stop
         self._steps_total: int | None = None
         self._epoch = self._step = self._global_step = 0
-        self._window = _MetricWindow()
-        self._resume(device, progress)
+        self._window = MetricWindow()
+        self._resume(progress)
         self._is_main = collective.rank == 0
         self._logger = (
             MetricLogger(run, progress, self._global_step) if self._is_main else NullMetricLogger()
@@ -150,7 +121,7 @@ class Trainer:
         finally:
             self._logger.close()
 
-    def _resume(self, device: torch.device, progress: Progress) -> None:
+    def _resume(self, progress: Progress) -> None:
         stepper = self._stepper
         found = self._checkpoints.load_latest(stepper.student, stepper.optimizer, progress.message)
         if found is None:
@@ -158,10 +129,7 @@ class Trainer:
         _, record = found
         self._epoch, self._step = record.epoch, record.step
         self._global_step = record.global_step
-        sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in record.window.items()}
-        self._window = _MetricWindow(
-            {n: t.to(device) for n, t in sums.items()}, record.window_steps
-        )
+        self._window.restore(record)
         progress.message(f"resuming after step {self._global_step} (epoch {self._epoch + 1})")
 
     def _run_epochs(self) -> None:
@@ -292,9 +260,8 @@ class Trainer:
             self._stepper.clock.clear()
             return
         self._window.add(metrics)
-        every = max(1, steps // LINES_PER_EPOCH)
         line = None
-        if (step + 1) % every == 0 or step + 1 == steps:
+        if step + 1 == steps or self._window.seconds >= self._settings.runtime.log_seconds:
             line = self._close_window(epoch + (step + 1) / steps, rate, steps)
         self._logger.advance(self._settings.global_batch, line)
         if self._checkpoint_due():
@@ -303,19 +270,23 @@ class Trainer:
     def _close_window(self, epoch: float, rate: float, steps: int) -> MetricLine:
         """The metric line of the steps since the last one; begins a new window."""
         window, batch = self._window, self._settings.global_batch
-        sums = window.sums()
-        seconds = max(1e-9, time.monotonic() - window.began)
-        self._window = _MetricWindow()
-        return {
+        means = {name: total / window.steps for name, total in window.sums().items()}
+        seconds = max(1e-9, window.seconds)
+        if self._step == 0:  # the line of an epoch's last step
+            means["epoch_loss"] = window.epoch_loss / window.epoch_steps
+            window.next_epoch()
+        line = {
             "step": self._global_step,
             "epoch": epoch,
             "clips": self._global_step * batch,
             "clips_total": self._settings.optimizer.epochs * steps * batch,
             "learning_rate": rate,
-            **{name: total / window.steps for name, total in sums.items()},
+            **means,
             "clips_per_second": window.steps * batch / seconds,
             **self._stepper.clock.take(seconds),
         }
+        window.next_line()
+        return line
 
     def _checkpoint_due(self) -> bool:
         runtime = self._settings.runtime
@@ -331,6 +302,7 @@ class Trainer:
             global_step=self._global_step,
             window=self._window.sums(),
             window_steps=self._window.steps,
+            epoch_loss=self._window.epoch_loss,
             files={},
         )
         self._checkpoints.save(record, self._stepper.student, self._stepper.optimizer)

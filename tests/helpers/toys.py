@@ -81,7 +81,9 @@ def make_settings(
         optimizer=OptimizerConfig.model_validate(
             {"learning_rate": 0.1, "epochs": 3, "clips_per_epoch": None, **(optimizer or {})}
         ),
-        runtime=RuntimeConfig.model_validate({"batch_size": 4, "device": "cpu", **(runtime or {})}),
+        runtime=RuntimeConfig.model_validate(
+            {"batch_size": 4, "device": "cpu", "log_seconds": 0, **(runtime or {})}
+        ),
     )
 
 

@@ -47,7 +47,7 @@ def config(extracted: Path, out: Path, **runtime: Any) -> DistillConfig:
         "student": {"name": "tiny_r2plus1d_10"},
         "clip": {"frames": 4, "crop": 32},
         "optimizer": {"clips_per_epoch": 2 * STEPS, "epochs": 2},
-        "runtime": {"batch_size": 2, "shards": 2, "device": "cpu"} | runtime,
+        "runtime": {"batch_size": 2, "shards": 2, "device": "cpu", "log_seconds": 0} | runtime,
     }
     return DistillConfig.model_validate(values)
 
@@ -97,7 +97,8 @@ def check_stopped(out: Path, ended: tuple[int, str], code: ExitCode) -> None:
     )
     lines = (out / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, step + 1))
-    assert list_runs(out).runs[0].state == f"at step {step}"
+    (listed,) = list_runs(out).runs
+    assert (listed.state, listed.checkpoint_step) == ("resumable", step)
     assert not list(out.rglob("*.partial"))
 
 

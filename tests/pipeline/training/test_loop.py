@@ -50,7 +50,9 @@ def test_a_run_writes_its_files_and_learns(run: RunDirectory) -> None:
     first, last = (np.mean([m["loss"] for m in part]) for part in (lines[:8], lines[-8:]))
     assert last < first
     assert 0 <= lines[-1]["accuracy"] <= 1
-    assert outcome.loss == lines[-1]["loss"]
+    assert outcome.loss == lines[-1]["epoch_loss"]
+    assert outcome.loss == sum(line["loss"] for line in lines[-4:]) / 4
+    assert [line["step"] for line in lines if "epoch_loss" in line] == list(range(4, 121, 4))
     assert outcome.global_steps == 120
     assert not outcome.student.training
     assert run.loss_plot.read_bytes()[:4] == b"\x89PNG"
@@ -90,11 +92,8 @@ def test_resumed_curve_and_weights_equal_the_uninterrupted_ones(
         assert torch.equal(found.student.state_dict()[name], tensor), name
 
 
-def test_resuming_in_the_middle_of_a_metric_window(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distinit.pipeline.training.trainer.LINES_PER_EPOCH", 1)
-    settings = toys.make_settings(runtime={"checkpoint_steps": 1})
+def test_resuming_in_the_middle_of_a_metric_window(tmp_path: Path) -> None:
+    settings = toys.make_settings(runtime={"checkpoint_steps": 1, "log_seconds": 1e9})
     whole, cut = (toys.make_run(tmp_path / name) for name in ("whole", "cut"))
     train(toys.ToyTask(), settings, whole, NullProgress())
     with pytest.raises(KilledError):
@@ -102,6 +101,7 @@ def test_resuming_in_the_middle_of_a_metric_window(
     train(toys.ToyTask(), settings, cut, NullProgress())
     assert [step for step, _, _ in curve_of(whole)] == [4, 8, 12]
     assert curve_of(cut) == curve_of(whole)
+    assert cut.read_metrics()[-1]["epoch_loss"] == whole.read_metrics()[-1]["epoch_loss"]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -10,7 +10,7 @@ import torch
 from helpers import toys
 from helpers.progress import RecordingProgress
 
-from distinit.pipeline.training import loader, step_time, trainer
+from distinit.pipeline.training import loader, step_time, trainer, window
 from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.step_time import PARTS, StepClock, bottleneck
@@ -55,7 +55,7 @@ class Clock:
 def fake_time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replaces ``time`` in every module that measures a step."""
     clock = Clock()
-    for module in (step_time, loader, trainer):
+    for module in (step_time, loader, trainer, window):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
