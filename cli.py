@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from distinit.pipeline.command_line import (
+    EXIT_CODES,
     NUMBERS,
     SPEED,
     Command,
@@ -49,7 +50,8 @@ __all__ = ["main"]
         "distinit extract --videos clips/ --teacher resnet50 --cache cache --frames frames",
         "distinit distill --cache cache --frames frames --student r2plus1d_18 --out runs/a",
         "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
-    ),
+    )
+    + f"\n\n{EXIT_CODES}",
 )
 @click.version_option(package_name="distinit")
 def main() -> None:
@@ -200,6 +202,7 @@ def finetune(**options: Any) -> None:
     "distinit evaluate --run runs/b",
     "distinit evaluate --run runs/b --protocol slowfast-10x3 --workers 8 --gpus-per-worker 1",
     "distinit evaluate --run runs/b --from-scores --average logits",
+    "distinit evaluate --run runs/b --dataset hmdb51",
 )
 @click.option("--run", metavar="RUN", help="Run directory of a finetune run.")
 @evaluation_options
@@ -210,6 +213,7 @@ def finetune(**options: Any) -> None:
     help="Compute the metrics from the scores that an earlier evaluation stored in the run.",
 )
 @click.option("--frames", metavar="DIR", help="Folder of the frame or flow store, if it was moved.")
+@dataset_options
 @click.option(
     "--student", metavar="plugin:...", help="Plugin that builds the network, if the run used one."
 )

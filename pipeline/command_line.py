@@ -20,6 +20,7 @@ from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.wording import printable, printable_json
 
 __all__ = [
+    "EXIT_CODES",
     "GPUS_PER_WORKER",
     "NUMBERS",
     "RAY_ADDRESS",
@@ -51,6 +52,7 @@ _SECTIONS = {
     "Start here": ("demo", "plan", "doctor", "config"),
 }
 
+EXIT_CODES = "\b\nExit codes: docs/exit-codes.md (0 complete, 1 failed, 2 usage, 3 incomplete)"
 GPUS_PER_WORKER = "GPUs that each Ray worker reserves. Default: 0."
 RAY_ADDRESS = "Address of a running Ray cluster (auto, HOST:6379). Default: start a local one."
 _RESUME = "rerun the same command to resume"

@@ -214,7 +214,13 @@ class EvaluateConfig(Record):
     frames: str | None = Field(
         None,
         description="the run's frame store (flow store for a student of flow); None: the store "
-        "that the run was trained with, if it is in the run or next to it",
+        "that the run was trained with, if it is in the run or up to two folders above it",
+    )
+    dataset: DatasetConfig | None = Field(
+        None,
+        description="the run's dataset, if its frame store is missing: it is then built from the "
+        "test videos, which must be those of the run, in the same classes; without splits, the "
+        "labels of a CSV or of official lists are those that the run recorded",
     )
     student: str | None = Field(
         None,

@@ -12,7 +12,6 @@ from distinit.pipeline.evaluation.score import LABELS_HEAD, score_student
 from distinit.pipeline.evaluation.scorer import Scoring
 from distinit.pipeline.evaluation.scores_file import scores_name, scores_record
 from distinit.pipeline.evaluation.scores_reader import evaluate_scores
-from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import read_record, write_record
@@ -25,6 +24,7 @@ from distinit.schemas.errors import ConfigError
 from distinit.schemas.evaluation import result_name
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.run import DatasetRecord, EvaluationResult, RunRecord, StudentRecord
+from distinit.stages.evaluated_frames import check_dataset, evaluated_store
 from distinit.stages.finetune import DATASET_NAME
 
 __all__ = ["evaluate"]
@@ -36,14 +36,15 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     Writes ``RUN/scores-PROTOCOL.parquet`` (the logits of every clip) and
     ``RUN/result-PROTOCOL.json``, with ``-AVERAGE`` in its name unless that is softmax. With
     ``from_scores`` the scores are read instead, and neither the network nor frames are needed.
-    Otherwise it needs the run's frame store (or flow store), but not the videos.
+    Otherwise it needs the run's frame store (or flow store), or builds it from the videos of
+    ``config.dataset``, which must have the test videos of the run.
 
     The run may have been received from someone else, so a plugin or a folder elsewhere that only
     its files name is never used: ``config`` must name it as well.
 
     Raises ConfigError if ``run`` is not a finetune run, names a plugin or folder that ``config``
-    does not, or lacks the scores; DatasetError, CheckpointError, FrameStoreError, StorageError,
-    ComputeError.
+    does not, or lacks the scores, or if ``dataset`` differs from the run's; DatasetError,
+    CheckpointError, CorpusError, FrameStoreError, LockedError, StorageError, ComputeError.
     """
     run = Path(config.run)
     record = _read(run / "run.json", RunRecord)
@@ -60,13 +61,14 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     _refuse_other_classes(run, student_record, dataset)
     _refuse_other_records(run, record, run_config, student_record, dataset)
     refuse_links(run)
+    check_dataset(config, run_config, dataset)
     remove_dead_partials(run)
     scoring = _scoring(config, student_record, run_config)
     if student is None:
         result = _from_scores(config, scoring, student_record, dataset)
     else:
-        store = FrameStore.open(_store_of(config, run_config, student_record))
         progress = progress or NullProgress()
+        store = evaluated_store(config, record, run_config, student_record, dataset, progress)
         result = _score(config, student, scoring, student_record, dataset, store, progress)
         progress.message(f"the scores of the clips are in {run / scores_name(scoring.protocol)}")
     write_record(result, run / result_name(scoring.protocol, config.evaluation.average))
@@ -134,44 +136,6 @@ def _config_of(run: Path, record: RunRecord) -> FinetuneConfig:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise _not_a_run(run, f"run.json: config.{field}: {first['msg']}") from error
-
-
-def _store_of(config: EvaluateConfig, run_config: FinetuneConfig, record: StudentRecord) -> Path:
-    """The store that ``config`` names, or else the run's, if it is in the run or next to it.
-
-    If the run's configuration names no store, it is in the run, even if the run was moved. A store
-    that is no longer where it was is looked for near the run: both may have been moved.
-    """
-    if config.frames is not None:
-        return Path(config.frames)
-    is_flow = record.student.in_channels == 2
-    named, default = (run_config.flow, "flow") if is_flow else (run_config.frames, "frames")
-    run = Path(config.run)
-    if named is None:
-        return run / default
-    root, store = run.resolve(), Path(named).resolve()
-    if not store.exists() and (moved := _moved_with(root, store.name)) is not None:
-        return moved
-    if root not in store.parents and store.parent != root.parent:
-        raise ConfigError(
-            f"{run} was trained with a frame store elsewhere, which is only opened if you name it",
-            expected="--frames DIR, or a frame store in the run or next to it",
-            found=f"{named} in run.json",
-            remedy="add --frames with that folder, if you trust it",
-        )
-    return store
-
-
-def _moved_with(root: Path, name: str) -> Path | None:
-    """The store of this name in a run that was moved, or in one of the two folders above it.
-
-    So a whole work folder can be moved. The videos of a store are checked by their digests.
-    """
-    for folder in (root, root.parent, root.parent.parent):
-        store = folder / name
-        if StoreLayout(store).manifest.is_file() and not store.is_symlink():
-            return store
-    return None
 
 
 def _refuse_other_classes(run: Path, record: StudentRecord, dataset: DatasetRecord) -> None:

@@ -31,6 +31,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 def test_the_main_help_lists_every_command_once_in_sections() -> None:
     result = CliRunner().invoke(main, ["--help"])
+    assert "docs/exit-codes.md" in result.output
     lines = [line.split()[0] for line in result.output.splitlines() if line.startswith("  ")]
     for name in main.commands:
         assert lines.count(name) == 1, name

@@ -103,7 +103,7 @@ def _start_ray(config: ComputeConfig) -> None:
             return
         watch_over_children()
         ray.init(address="local", num_cpus=_local_cores(config), include_dashboard=False, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises Exception itself if a node is slow to start
         raise ComputeError(
             "Ray could not be started or reached",
             expected=address or "a local Ray",

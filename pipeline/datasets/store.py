@@ -26,6 +26,7 @@ __all__ = [
     "flow_spec_of",
     "flow_store_of",
     "geometry_of",
+    "is_finished",
     "refuse_other_range",
     "refuse_unusable",
     "with_undecodable",
@@ -105,14 +106,14 @@ def _open_or_build(folder: Path, build: Callable[[], FrameStore], progress: Prog
     built the store in the meantime.
     """
     damage: FrameStoreError | None = None
-    if _is_finished(folder):
+    if is_finished(folder):
         try:
             return FrameStore.open(folder)
         except FrameStoreError as error:
             damage = error
             progress.message(f"{one_line(error.problem)}: building the damaged units again")
     with store_lock(folder).waiting(progress.message):
-        if damage is None and _is_finished(folder):
+        if damage is None and is_finished(folder):
             return FrameStore.open(folder)
         try:
             return build()
@@ -121,7 +122,8 @@ def _open_or_build(folder: Path, build: Callable[[], FrameStore], progress: Prog
             raise (damage or error) from error
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether ``folder`` is a frame store whose writer has finished it. Raises FrameStoreError."""
     return StoreLayout(folder).manifest.is_file() and read_manifest(folder).units is not None
 
 

@@ -71,14 +71,19 @@ class DrawnClips:
         sample = list(self._sampled(reader))
         return lambda: sample
 
-    def _sampled(self, reader: TargetReader) -> Iterator[_Block]:
+    def sample(self) -> Iterator[tuple[Ints, Floats, Bools]]:
+        """A fixed sample of SAMPLED_CLIPS clips, in blocks: (rows, uniforms, flips) for readers."""
         sampler = self.sampler(SAMPLED_CLIPS, _SAMPLE_SEED)
         size = max(1, _BLOCK_ROWS // self.clip.frames)
         for first in range(0, SAMPLED_CLIPS, size):
             samples_N = np.arange(first, min(first + size, SAMPLED_CLIPS))
             choices = sampler.choices(_SAMPLE_EPOCH, samples_N)
             uniform_NT = sampler.target_uniforms(_SAMPLE_EPOCH, samples_N)
-            entropy_N = reader.clip_entropies(self.rows(choices), uniform_NT, choices.flip_N)
+            yield self.rows(choices), uniform_NT, choices.flip_N
+
+    def _sampled(self, reader: TargetReader) -> Iterator[_Block]:
+        for rows_NT, uniform_NT, flip_N in self.sample():
+            entropy_N = reader.clip_entropies(rows_NT, uniform_NT, flip_N)
             yield entropy_N, np.ones(len(entropy_N))
 
     def _single_frames(self, reader: TargetReader) -> Iterator[_Block]:

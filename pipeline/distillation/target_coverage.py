@@ -12,6 +12,7 @@ from distinit.schemas.run import TargetShare
 __all__ = [
     "KEPT",
     "WITH_TARGET",
+    "disjoint_filters",
     "has_enough_clips",
     "refuse_empty_filters",
     "refuse_filters_without_clips",
@@ -93,6 +94,19 @@ def refuse_filters_without_clips(
         expected=f"clips whose target has an entropy of at most {reader.threshold_nats:.4g} nats",
         found=f"{most_confident_nats(reader):.4g} nats for the most confident clip",
         remedy="raise targets.filter.max_entropy_nats above that, or set keep_fraction instead",
+    )
+
+
+def disjoint_filters(kept: Mapping[str, float]) -> ConfigError:
+    """The error if each filter keeps some clips, but no clip passes all of them.
+
+    ``kept``: teacher id -> share of the clips that its filter keeps.
+    """
+    return ConfigError(
+        "no clip passes the filters of all teachers: nothing is learned",
+        expected="clips that every filter keeps (combine_filters: all)",
+        found=", ".join(f"{name} keeps {share:.1%}" for name, share in kept.items()),
+        remedy="raise the thresholds or keep_fractions, or set combine_filters to any",
     )
 
 

@@ -24,6 +24,7 @@ from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
 from distinit.pipeline.distillation.target_coverage import (
     KEPT,
     WITH_TARGET,
+    disjoint_filters,
     has_enough_clips,
     refuse_filters_without_clips,
     refuse_without_targets,
@@ -31,7 +32,11 @@ from distinit.pipeline.distillation.target_coverage import (
 )
 from distinit.pipeline.distillation.target_frames import TargetFrames
 from distinit.pipeline.distillation.targets import ClipTargets, TargetReader
-from distinit.pipeline.distillation.thresholds import find_thresholds, most_confident_nats
+from distinit.pipeline.distillation.thresholds import (
+    find_thresholds,
+    most_confident_nats,
+    some_clip_passes_all,
+)
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
@@ -106,6 +111,9 @@ class DistillTask:
             lambda reader: most_confident_nats(reader, self._drawn),
             self.config.combine_filters,
         )
+        together = self.config.combine_filters == "all" and len(self.readers) > 1 and bool(kept)
+        if together and not some_clip_passes_all(self.readers, self._drawn):
+            raise disjoint_filters(kept)
 
     @property
     def heads(self) -> tuple[HeadRecord, ...]:

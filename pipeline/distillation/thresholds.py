@@ -21,7 +21,13 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import ThresholdRecord, ThresholdsRecord
 
-__all__ = ["find_thresholds", "most_confident_nats", "read_thresholds", "write_thresholds"]
+__all__ = [
+    "find_thresholds",
+    "most_confident_nats",
+    "read_thresholds",
+    "some_clip_passes_all",
+    "write_thresholds",
+]
 
 _FILE = "thresholds.json"
 
@@ -82,6 +88,18 @@ def most_confident_nats(reader: TargetReader, drawn: DrawnClips) -> float:
         usable_M = ~np.isnan(entropy_M) & (weight_M > 0)
         lowest = min(lowest, float(entropy_M[usable_M].min(initial=math.inf)))
     return lowest
+
+
+def some_clip_passes_all(readers: Sequence[TargetReader], drawn: DrawnClips) -> bool:
+    """Whether any clip of a fixed sample of SAMPLED_CLIPS clips passes the filters of all teachers.
+
+    The sample is read up to the first such clip.
+    """
+    for rows_NT, uniform_NT, flip_N in drawn.sample():
+        confident = [reader.confident(rows_NT, uniform_NT, flip_N) for reader in readers]
+        if np.all(confident, axis=0).any():
+            return True
+    return False
 
 
 def read_thresholds(run_root: Path, config: DistillConfig) -> ThresholdsRecord | None:

@@ -138,7 +138,8 @@ def test_evaluate_opens_a_frame_store_elsewhere_only_if_it_is_named(
     received: Path, tmp_path: Path
 ) -> None:
     expected = evaluate(scoring(received))
-    elsewhere = shutil.move(received / "frames", tmp_path / "elsewhere")
+    (tmp_path / "far").mkdir()
+    elsewhere = shutil.move(received / "frames", tmp_path / "far" / "elsewhere")
     config = json.loads((received / "run.json").read_text())["config"]
     edit(received / "run.json", config=config | {"frames": str(elsewhere)})
     with pytest.raises(ConfigError, match="frame store elsewhere") as caught:
@@ -151,6 +152,18 @@ def test_evaluate_opens_a_frame_store_elsewhere_only_if_it_is_named(
     # A link next to the run points elsewhere.
     shutil.move(sibling, elsewhere)
     Path(sibling).symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="frame store elsewhere"):
+        evaluate(scoring(received))
+    # Two folders above the run, as work/frames is above work/runs/b.
+    above = shutil.move(elsewhere, tmp_path / "store")
+    edit(received / "run.json", config=config | {"frames": str(above)})
+    assert evaluate(scoring(received)) == expected
+    # What has the name of the store near the run is another store: not the frames of the run.
+    manifest = json.loads((tmp_path / "store" / "store.json").read_text())
+    geometry = manifest["geometry"] | {"jpeg_quality": 80}
+    edit(received / "run.json", config=config | {"frames": "/elsewhere/store"})
+    assert evaluate(scoring(received)) == expected
+    edit(tmp_path / "store" / "store.json", geometry=geometry)
     with pytest.raises(ConfigError, match="frame store elsewhere"):
         evaluate(scoring(received))
 

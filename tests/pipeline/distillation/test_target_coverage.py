@@ -99,6 +99,25 @@ def test_a_filter_whose_clips_are_all_less_confident_than_some_frame_is_rejected
     assert found.thresholds.teachers["alpha"].kept > 0
 
 
+def test_filters_that_no_clip_passes_together_are_rejected(stored: Path) -> None:
+    def both(keep: float, combine: str) -> DistillTask:
+        targets = [
+            {"teacher": name, "pick": "center", "filter": {"keep_fraction": keep}}
+            for name in ("alpha", "beta")
+        ]
+        return task_of(stored, *targets, combine_filters=combine)
+
+    both(1e-6, "any").refuse_filters_without_clips()
+    both(1e-6, "per_teacher").refuse_filters_without_clips()
+    both(0.9, "all").refuse_filters_without_clips()
+    task = both(1e-6, "all")
+    kept = {name: record.kept for name, record in task.thresholds.teachers.items()}
+    assert all(0 < share < 0.5 for share in kept.values())
+    with pytest.raises(ConfigError, match="no clip passes the filters of all teachers") as caught:
+        task.refuse_filters_without_clips()
+    assert caught.value.found == (f"alpha keeps {kept['alpha']:.1%}, beta keeps {kept['beta']:.1%}")
+
+
 def test_the_teacher_that_contributes_nothing_is_named(stored: Path) -> None:
     readers = task_of(stored, {"teacher": "alpha"}, {"teacher": "beta"} | SOME).readers
     kept = {"beta": 0.0}
