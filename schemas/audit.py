@@ -130,6 +130,9 @@ class TeacherAudit(Record):
     answers: OutputReport | None = Field(
         None, description="None for features, or without any frames"
     )
+    sheet_note: str | None = Field(
+        None, description="why frames are missing from the contact sheets; None if none is missing"
+    )
 
 
 class FailureRow(Record):
@@ -176,6 +179,8 @@ class AuditResult(Record):
             lines += ["", f"teacher {name}: {_summary_of(teacher.confidence)}"]
             if teacher.answers is not None:
                 lines += [f"  warning: {one_line(text)}" for text in teacher.answers.warnings]
+            if teacher.sheet_note is not None:
+                lines.append(f"  note: {one_line(teacher.sheet_note)}")
         return "\n".join([*lines, "", f"report  {one_line(self.report)}"])
 
 

@@ -32,6 +32,7 @@ from distinit.schemas.audit import (
 )
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.teacher import OutputReport, TeacherRecord
+from distinit.schemas.wording import counted
 
 __all__ = ["audit"]
 
@@ -63,6 +64,9 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
         audits.append(teacher)
         if teacher.confidence is not None:
             jpegs = _frame_jpegs(store, teacher.confidence)
+            if store is not None:
+                note = _sheet_note(config, teacher.confidence, jpegs)
+                audits[-1] = teacher.model_copy(update={"sheet_note": note})
             pictures[teacher_id] = _draw(teacher.confidence, jpegs)
             files += _write_pictures(out, teacher_id, teacher.confidence, pictures[teacher_id])
     result = _result(cache, config, audits, files)
@@ -131,6 +135,24 @@ def _frame_jpegs(store: FrameStore | None, confidence: ConfidenceAudit) -> Jpegs
         for sample in samples
         if sample.video_id in store.videos
     }
+
+
+def _sheet_note(config: AuditConfig, confidence: ConfidenceAudit, jpegs: Jpegs) -> str | None:
+    """What the contact sheets lack because the frame store does not contain it."""
+    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
+    frames = {(sample.video_id, sample.frame_index) for sample in samples}
+    missing = len(frames) - len(jpegs)
+    if not missing:
+        return None
+    if not jpegs:
+        return (
+            f"no contact sheets: {config.frames} contains none of the videos they would show; "
+            "pass the frame store of the videos of this cache"
+        )
+    return (
+        f"{missing} of {counted(len(frames), 'frame')} missing from the contact sheets: "
+        f"{config.frames} does not contain their videos"
+    )
 
 
 def _draw(confidence: ConfidenceAudit, jpegs: Jpegs) -> TeacherPictures:

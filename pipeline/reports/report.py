@@ -82,7 +82,7 @@ def _teacher_section(teacher: TeacherAudit, pictures: TeacherPictures | None) ->
         return element("section", *parts, element("p", reason))
     warnings = () if teacher.answers is None else teacher.answers.warnings
     parts += [element("p", element("strong", "Warning: "), text) for text in warnings]
-    return element("section", *parts, *_confidence_parts(teacher.confidence, pictures))
+    return element("section", *parts, *_confidence_parts(teacher, teacher.confidence, pictures))
 
 
 def _identity(teacher: TeacherAudit) -> Markup:
@@ -121,7 +121,9 @@ def _fidelity(teacher: TeacherAudit) -> str:
     )
 
 
-def _confidence_parts(confidence: ConfidenceAudit, pictures: TeacherPictures) -> list[Markup]:
+def _confidence_parts(
+    teacher: TeacherAudit, confidence: ConfidenceAudit, pictures: TeacherPictures
+) -> list[Markup]:
     low, median, high = confidence.quartiles_nats
     facts = _facts(
         ("Mean entropy, nats", f"{confidence.mean_entropy_nats:.3f}"),
@@ -143,6 +145,7 @@ def _confidence_parts(confidence: ConfidenceAudit, pictures: TeacherPictures) ->
         element("div", *_kept_tables(confidence), class_="pair"),
         element("h3", "Which classes does the teacher predict?"),
         _plot(pictures.classes, "Classes that are most often the most probable one"),
+        *([] if teacher.sheet_note is None else [element("p", "Note: ", teacher.sheet_note)]),
         *_sheet("Most confident frames", confidence.most_confident_frames, pictures),
         *_sheet("Least confident frames", confidence.least_confident_frames, pictures),
         element("h3", "Videos"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -109,10 +110,10 @@ def write_cache(root: Path, records: list[TeacherRecord], *, finish: bool = True
             writer.finalise()
 
 
-def write_store(root: Path) -> None:
+def write_store(root: Path, contents: Mapping[str, list[list[float]]] = LOGITS) -> None:
     store = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     with store.open_unit(0) as unit:
-        for path, rows in LOGITS.items():
+        for path, rows in contents.items():
             frames = np.zeros((len(rows), 128, 171, 3), np.uint8)
             frames[..., 0] = 200
             unit.append(id_of(path), digest_of(path), 0, frames, 25.0)
@@ -175,6 +176,7 @@ def test_the_summary_has_the_statistics_and_the_path_of_the_page(
     assert "   90% of frames have at most 1.386 nats" in lines
     assert "teacher pool: no entropy (features, or no frames)" in lines
     assert lines[-1] == f"report  {out / 'report.html'}"
+    assert "note:" not in result.summary()
 
 
 def test_kept_fractions_are_exact(report: tuple[Path, AuditResult]) -> None:
@@ -254,6 +256,47 @@ def test_without_a_frame_store_there_are_only_plots(tmp_path: Path) -> None:
     confidence = result.teachers[0].confidence
     assert confidence is not None
     assert len(confidence.most_confident_frames) == 3  # still listed in audit.json
+
+
+@pytest.mark.parametrize(
+    ("contents", "note", "pictures"),
+    [
+        (
+            {"mixed.mp4": LOGITS["mixed.mp4"]},
+            "{count} of {frames} frames missing from the contact sheets: {store} does not contain "
+            "their videos",
+            5,
+        ),
+        (
+            {"other.mp4": [CERTAIN]},
+            "no contact sheets: {store} contains none of the videos they would show; pass the "
+            "frame store of the videos of this cache",
+            3,
+        ),
+    ],
+)
+def test_frames_of_videos_that_the_store_lacks_are_counted(
+    contents: Mapping[str, list[list[float]]], note: str, pictures: int, tmp_path: Path
+) -> None:
+    write_cache(tmp_path / "cache", [make_record("net", "logits")])
+    write_store(tmp_path / "store", contents)
+    result = audit(
+        AuditConfig(
+            cache=str(tmp_path / "cache"),
+            frames=str(tmp_path / "store"),
+            out=str(tmp_path / "report"),
+        )
+    )
+    confidence = result.teachers[0].confidence
+    assert confidence is not None
+    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
+    shown = {(sample.path, sample.frame_index) for sample in samples}
+    count = sum(path != "mixed.mp4" for path, _ in shown)
+    expected = note.format(count=count, frames=len(shown), store=tmp_path / "store")
+    assert result.teachers[0].sheet_note == expected
+    assert f"  note: {expected}" in result.summary().splitlines()
+    assert f"Note: {expected}" in Page((tmp_path / "report/report.html").read_text()).text
+    assert len(result.pictures) == pictures
 
 
 def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
