@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distinit.stages.runs import COLUMNS, RunTable, cells
+from distinit.stages.runs import COLUMNS, RunSummary, RunTable, cells
 
 __all__ = ["fitting_columns", "print_table"]
 
@@ -19,9 +21,12 @@ _GAP = 2  # one space of padding, and one between columns
 
 
 def print_table(table: RunTable, console: Console | None = None) -> None:
-    """Print the table, with as many columns as fit, and a line that names the others."""
+    """Print the table, with as many columns as fit, and a line that names the others.
+
+    Paths below the folder of the table are shown relative to it.
+    """
     console = console or Console()
-    rows = [cells(run) for run in table.runs]
+    rows = [cells(_relative(run, table.folder)) for run in table.runs]
     shown = fitting_columns(rows, console.width)
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     for index in shown:
@@ -37,6 +42,20 @@ def print_table(table: RunTable, console: Console | None = None) -> None:
     left_out = [name for index, name in enumerate(COLUMNS) if index not in shown]
     if left_out:
         console.print(Text(f"columns that do not fit: {', '.join(left_out)}"))
+
+
+def _relative(run: RunSummary, folder: str) -> RunSummary:
+    """``run`` with its path, and that of the run in its init, relative to ``folder``."""
+    kind, colon, source = (run.init or "").partition(":")
+    init = f"{kind}:{_below(source, folder)}" if colon else run.init
+    return run.model_copy(update={"path": _below(run.path, folder), "init": init})
+
+
+def _below(path: str, folder: str) -> str:
+    """``path`` relative to ``folder`` if it is below it, else unchanged."""
+    root = Path(folder)
+    inside = Path(path).is_relative_to(root) and Path(path) != root
+    return str(Path(path).relative_to(root)) if inside else path
 
 
 def fitting_columns(rows: list[tuple[str, ...]], width: int) -> list[int]:

@@ -174,6 +174,25 @@ def test_a_terminal_shows_the_columns_that_fit(folder: Path, width: int) -> None
     assert ("columns that do not fit: " in printed.getvalue()) == (width < 200)
 
 
+def test_the_printed_table_has_paths_relative_to_its_folder(folder: Path) -> None:
+    runs = [
+        run.model_copy(update={"init": f"distinit:{folder}/distill/begun"}) if run.init else run
+        for run in list_runs(folder).runs
+    ]
+    table = RunTable(folder=str(folder), runs=(*runs, runs[0].model_copy(update={"path": "/r"})))
+    printed = io.StringIO()
+    print_table(table, Console(width=200, file=printed))
+    rows = [line.split() for line in printed.getvalue().splitlines()[2:]]
+    assert [row[0] for row in rows] == [
+        "distill/begun",
+        "distill/stopped",
+        "torn",
+        "tuned",
+        "/r",
+    ]
+    assert "distinit:distill/begun" in rows[3]
+
+
 def test_a_run_with_a_damaged_result_is_unreadable_and_not_finished(folder: Path) -> None:
     (folder / "tuned" / "result.json").write_text("{")
     assert list_runs(folder).runs[-1].state == "unreadable"

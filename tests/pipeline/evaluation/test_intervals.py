@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from distinit.pipeline.evaluation.intervals import difference_interval, wilson_interval
+from distinit.pipeline.evaluation.intervals import (
+    difference_interval,
+    paired_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +48,23 @@ def test_the_interval_holds_the_proportion_and_stays_in_range(counts: tuple[int,
     low, high = wilson_interval(*counts)
     assert 0 <= low <= counts[0] / counts[1] + 1e-12
     assert counts[0] / counts[1] - 1e-12 <= high <= 1
+
+
+@pytest.mark.parametrize(("gained", "lost", "same"), [(30, 10, 60), (0, 3, 17), (1, 1, 0)])
+def test_the_paired_interval_equals_that_of_the_counts_of_changed_videos(
+    gained: int, lost: int, same: int
+) -> None:
+    """Wald's interval for paired counts, with the unbiased variance."""
+    total = gained + lost + same
+    difference_V = np.repeat([1.0, -1.0, 0.0], [gained, lost, same])
+    difference = (gained - lost) / total
+    variance = ((gained + lost) / total - difference**2) / (total - 1)
+    expected = difference + np.array([-1, 1]) * 1.959964 * np.sqrt(variance)
+    assert paired_interval(difference_V) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_the_paired_interval_is_that_of_the_mean_in_scipy() -> None:
+    """Shares of correct runs, as several seeds give them."""
+    difference_V = np.random.default_rng(0).choice([-1, -0.5, 0, 0.5, 1], 200)
+    expected = stats.norm.interval(0.95, difference_V.mean(), stats.sem(difference_V))
+    assert paired_interval(difference_V) == pytest.approx(expected, abs=1e-12)
