@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import batched
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,9 +47,15 @@ _PART_VIDEOS = 64  # videos whose features are stored together, so that a killed
 _PART = "part-{identity}-{number:05}.safetensors"
 
 
-def features(config: FeaturesConfig, *, progress: Progress | None = None) -> FeaturesResult:
-    """Write the features of one student on all videos of a dataset to the folder ``config.out``.
+def features(
+    config: FeaturesConfig,
+    *,
+    subset: Literal["train", "test"] | None = None,
+    progress: Progress | None = None,
+) -> FeaturesResult:
+    """Write the features of one student on the videos of a dataset to the folder ``config.out``.
 
+    ``subset``: only the training videos, or only the test videos; None: all of them.
     A killed export resumes; a finished one is kept. Raises ConfigError, DatasetError,
     CheckpointError, WeightsError and FeaturesError (the folder holds other features) before any
     work; FrameStoreError, StorageError, LockedError and ComputeError.
@@ -63,6 +70,7 @@ def features(config: FeaturesConfig, *, progress: Progress | None = None) -> Fea
     clip = clip_of(init.record, init.student, config.clip)
     check_clip(init.student, clip)
     labelled = open_labelled(config, out, init.student.in_channels, clip, progress)
+    labelled = replace(labelled, subset=subset)
     record = FeatureExport.of(name, init, clip, labelled, config).write(out, progress)
     files = (*record.files, RECORD_NAME)
     return FeaturesResult(

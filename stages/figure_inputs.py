@@ -80,8 +80,8 @@ def read_test_features(
 ) -> dict[str, VideoFeatures]:
     """Features of the test videos for each run, of the same videos for all of them.
 
-    A folder with ``features.json`` is read; for other runs the features of ``videos`` are computed
-    and kept below ``out / "features"``, where a later call finds them.
+    A folder with ``features.json`` is read; for other runs the features of the test videos of
+    ``videos`` are computed and kept below ``out / "features"``, where a later call finds them.
 
     Raises ConfigError if ``videos`` is needed but None, or if the runs have features of other
     videos; FeaturesError, and the errors of ``stages.features``.
@@ -92,7 +92,7 @@ def read_test_features(
             folder = Path(run)
         else:
             config = _features_config(label, run, runs, out, videos)
-            folder = Path(features(config, progress=progress).out)
+            folder = Path(features(config, subset="test", progress=progress).out)
         tables[label] = _read_tests(folder)
     first_label, first = next(iter(tables.items()))
     for label, table in tables.items():
@@ -137,7 +137,7 @@ def _features_config(
             remedy="add --dataset (and --splits, --frames), or run `distinit features` first",
         )
     values = videos.model_dump(exclude_unset=True)
-    values |= {"out": str(out / "features" / sha256_of(str(run))[:12])}
+    values |= {"out": str(out / "features" / f"test-{sha256_of(str(run))[:12]}")}
     values["frames"] = videos.frames or str(out / "frames")
     values["flow"] = videos.flow or str(out / "flow")
     named = videos.student

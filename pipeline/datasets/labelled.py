@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
 from distinit.pipeline.datasets.splits import listed_paths
@@ -36,12 +37,15 @@ class LabelledVideos:
 
     dataset: DatasetRecord
     store: FrameStore
+    subset: Literal["train", "test"] | None = None
+    """Whose features are wanted; None: those of all videos."""
 
     @property
     def decodable(self) -> list[DatasetVideo]:
-        """The videos that are in the store, in the order of the dataset."""
+        """The videos of the subset that are in the store, in the order of the dataset."""
         by_digest = self.store.by_digest
-        return [video for video in self.dataset.videos if video.digest in by_digest]
+        videos = self.dataset.videos if self.subset is None else self.dataset.subset(self.subset)
+        return [video for video in videos if video.digest in by_digest]
 
 
 def open_labelled(

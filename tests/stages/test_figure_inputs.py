@@ -24,7 +24,7 @@ from distinit.pipeline.evaluation.feature_files import (
     read_features_record,
     write_features,
 )
-from distinit.pipeline.records import file_entry, write_record
+from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.reports.figures.threshold import ThresholdPoint
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.training.run_dir import open_run
@@ -140,11 +140,20 @@ def test_the_command_computes_features_of_runs_and_of_untrained_networks(
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["figure"] == "embedding"
     folder = tmp_path / "out" / "features"
-    tuned, record = read_features(folder / sha256_of(result.run)[:12])
-    random, random_record = read_features(folder / sha256_of("scratch")[:12])
+    tuned, record = read_features(folder / f"test-{sha256_of(result.run)[:12]}")
+    random, random_record = read_features(folder / f"test-{sha256_of('scratch')[:12]}")
     assert random_record.inputs.network == record.inputs.network == students.TINY
     assert random_record.inputs.clip == record.inputs.clip  # 4 frames, crop 32: of the first run
     assert tuned.digests == random.digests
+    dataset = read_record(
+        folder / f"test-{sha256_of(result.run)[:12]}" / "dataset.json",
+        DatasetRecord,
+        error=ConfigError,
+        remedy="",
+    )
+    tests = [v.digest for v in dataset.subset("test") if v.path not in record.undecodable]
+    assert list(tuned.digests) == tests
+    assert len(dataset.subset("train")) > 0  # whose features the figure does not need
     assert not torch.equal(tuned.features_ND, random.features_ND)
 
 
