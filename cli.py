@@ -207,6 +207,9 @@ def finetune(**options: Any) -> None:
 @click.option("--run", metavar="RUN", help="Run directory of a finetune run.")
 @evaluation_options
 @click.option(
+    "--subset", metavar="val|test", help="Videos to evaluate on. Default: the test videos."
+)
+@click.option(
     "--from-scores",
     is_flag=True,
     default=None,

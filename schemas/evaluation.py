@@ -15,6 +15,7 @@ __all__ = [
     "PROTOCOL",
     "PROTOCOL_NAMES",
     "Average",
+    "ScoredSubset",
     "ScoresRecord",
     "protocol_remedy",
     "result_name",
@@ -31,6 +32,9 @@ _PROTOCOLS = ("vmz-10", "vmz-1", "dense-s1", "dense-s4", "slowfast-10x3", "slowf
 
 Average = Literal["softmax", "logits", "max"]
 """How the clips of a video are averaged: mean of softmax, mean of logits, maximum of softmax."""
+
+ScoredSubset = Literal["val", "test"]
+"""The subsets of a labelled dataset that a student can be evaluated on."""
 
 
 class ScoresRecord(Record):
@@ -58,7 +62,8 @@ def protocol_remedy(name: str) -> str:
     return did_you_mean(name, _PROTOCOLS) or "write a protocol such as vmz-10"
 
 
-def result_name(protocol: str, average: Average) -> str:
+def result_name(protocol: str, average: Average, subset: ScoredSubset = "test") -> str:
     """Name of the file in a run with the metrics of one evaluation; softmax is the default."""
+    prefix = "" if subset == "test" else f"{subset}-"
     suffix = "" if average == "softmax" else f"-{average}"
-    return f"result-{protocol}{suffix}.json"
+    return f"result-{prefix}{protocol}{suffix}.json"

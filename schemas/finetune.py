@@ -10,7 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import DEPENDENT_DEFAULT, NOT_IDENTITY, Record
 from distinit.schemas.compute import ComputeConfig
-from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, Average, protocol_remedy
+from distinit.schemas.evaluation import (
+    PROTOCOL,
+    PROTOCOL_NAMES,
+    Average,
+    ScoredSubset,
+    protocol_remedy,
+)
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -78,7 +84,7 @@ class DatasetConfig(Record):
     splits: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
         description="folder or file of official split lists (HMDB-51, UCF-101), or a CSV with "
-        "path,label,split; None: train/ and test/ below root",
+        "path,label,split; None: train/, val/ and test/ below root",
     )
     split: int = Field(1, ge=1, le=3, description="number of the official split")
 
@@ -170,7 +176,8 @@ class FinetuneConfig(Record):
     eval_every: Annotated[int | None, NOT_IDENTITY] = Field(
         None,
         ge=1,
-        description="also evaluate after every N epochs of training; None: only at the end",
+        description="also evaluate after every N epochs of training, on the val videos if the "
+        "dataset has some, else on the test videos; None: only at the end",
     )
 
     @model_validator(mode="before")
@@ -229,6 +236,11 @@ class EvaluateConfig(Record):
     )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="which clips to score"
+    )
+    subset: ScoredSubset | None = Field(
+        None,
+        description="videos to score: val or test; None: test, or val if the dataset has no test "
+        "videos",
     )
     from_scores: bool = Field(
         False,

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from distinit.schemas.base import Name, Record, SealedRecord, Sha256, sha256_of
-from distinit.schemas.evaluation import Average
+from distinit.schemas.evaluation import Average, ScoredSubset
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
 from distinit.schemas.training import ClipConfig, Precision, StudentConfig
@@ -27,6 +27,7 @@ __all__ = [
     "LoadReport",
     "RunRecord",
     "StudentRecord",
+    "Subset",
     "TargetShare",
     "ThresholdRecord",
     "ThresholdsRecord",
@@ -252,12 +253,16 @@ class DistillResult(Record):
         return "\n".join(lines)
 
 
+Subset = Literal["train", "val", "test"]
+"""What the videos of a labelled dataset are for."""
+
+
 class DatasetVideo(Record):
     """One labelled video."""
 
     path: str = Field(description="posix, relative to the dataset's root")
     label: int = Field(ge=0, description="index of its class")
-    subset: Literal["train", "test"]
+    subset: Subset
     digest: Sha256 = Field(description="sha256 of the file's bytes")
     size_bytes: int
     mtime_ns: int
@@ -282,9 +287,19 @@ class DatasetRecord(Record):
             raise ValueError("a video has a label without a class name")
         return self
 
-    def subset(self, name: Literal["train", "test"]) -> tuple[DatasetVideo, ...]:
-        """The training videos, or the test videos."""
+    def subset(self, name: Subset) -> tuple[DatasetVideo, ...]:
+        """The training videos, the val videos, or the test videos."""
         return tuple(video for video in self.videos if video.subset == name)
+
+    @property
+    def final_subset(self) -> ScoredSubset:
+        """What the result of a run is measured on: test, or val without test videos."""
+        return "test" if self.subset("test") else "val"
+
+    @property
+    def watched_subset(self) -> ScoredSubset:
+        """What is scored during training: val, or test without val videos."""
+        return "val" if self.subset("val") else "test"
 
     def content_digest(self) -> str:
         """sha256 over classes, labels, subsets and the bytes of the videos."""
@@ -304,6 +319,7 @@ class EvaluationResult(Record):
     """``result.json`` of an evaluation: metrics in percent."""
 
     protocol: str
+    subset: ScoredSubset = Field("test", description="which videos were scored")
     average: Average = Field(
         "softmax", description="how the clips of a video were averaged, see EvaluationConfig"
     )
@@ -320,11 +336,19 @@ class EvaluationResult(Record):
     class_top1: tuple[float | None, ...] = Field(
         (),
         description="top-1 accuracy of the videos of each class, percent; those that could not be "
-        "decoded count as wrong; null for a class without test videos",
+        "decoded count as wrong; null for a class without scored videos",
     )
     failed_videos: tuple[str, ...] = Field(
-        description="test videos that could not be decoded; they count as wrong"
+        description="scored videos that could not be decoded; they count as wrong"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_default_subset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``subset: test`` out, so that versions without val videos can read the file."""
+        values: dict[str, Any] = handler(self)
+        if values.get("subset") == "test":
+            del values["subset"]
+        return values
 
     def summary(self) -> str:
         """The metrics, and the number of videos that could not be decoded.
@@ -333,12 +357,12 @@ class EvaluationResult(Record):
         """
         top5 = f"   top-5 {self.top5:.1f}" if self.classes > TOP5_CLASSES else ""
         lines = [
-            f"{counted(self.videos, 'test video')}, {self.classes} classes, "
+            f"{counted(self.videos, f'{self.subset} video')}, {self.classes} classes, "
             f"{one_line(self.protocol)} ({counted(self.clips, 'clip')}){self._how()}",
             f"  per clip {self.per_clip:.1f}   top-1 {self.top1:.1f}{top5}",
         ]
         if self.failed_videos:
-            failed = counted(len(self.failed_videos), "test video")
+            failed = counted(len(self.failed_videos), f"{self.subset} video")
             share = 100 * len(self.failed_videos) / max(self.videos, 1)
             lines.append(f"  {failed} ({share:.1f} %) could not be decoded: counted as wrong")
         return "\n".join(lines)

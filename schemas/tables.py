@@ -88,7 +88,7 @@ FEATURES_SCHEMA = pa.schema(
         pa.field("digest", pa.string(), nullable=False),  # sha256 of the file's bytes
         pa.field("path", pa.string(), nullable=False),  # relative to the dataset's root
         pa.field("label", pa.string(), nullable=False),  # name of the class
-        pa.field("subset", pa.string(), nullable=False),  # train | test
+        pa.field("subset", pa.string(), nullable=False),  # train | val | test
         pa.field("clip_count", pa.int64(), nullable=False),  # clips that were averaged
         pa.field("feature", pa.list_(pa.float32()), nullable=False),
     ]

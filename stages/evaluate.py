@@ -21,7 +21,7 @@ from distinit.pipeline.students.io import RECORD_NAME, TENSORS_NAME, read_studen
 from distinit.pipeline.students.registry import check_clip
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.evaluation import result_name
+from distinit.schemas.evaluation import ScoredSubset, result_name
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.run import DatasetRecord, EvaluationResult, RunRecord, StudentRecord
 from distinit.stages.evaluated_frames import check_dataset, evaluated_store
@@ -31,10 +31,11 @@ __all__ = ["evaluate"]
 
 
 def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> EvaluationResult:
-    """Score the student of a run on its test videos, or average stored scores again.
+    """Score the student of a run on its test or val videos, or average stored scores again.
 
     Writes ``RUN/scores-PROTOCOL.parquet`` (the logits of every clip) and
-    ``RUN/result-PROTOCOL.json``, with ``-AVERAGE`` in its name unless that is softmax. With
+    ``RUN/result-PROTOCOL.json``, with ``-AVERAGE`` in its name unless that is softmax, and with
+    ``val-PROTOCOL`` for ``config.subset`` val. With
     ``from_scores`` the scores are read instead, and neither the network nor frames are needed.
     Otherwise it needs the run's frame store (or flow store), or builds it from the videos of
     ``config.dataset``, which must have the test videos of the run.
@@ -63,16 +64,32 @@ def evaluate(config: EvaluateConfig, *, progress: Progress | None = None) -> Eva
     refuse_links(run)
     check_dataset(config, run_config, dataset)
     remove_dead_partials(run)
+    subset = _subset(config, dataset)
     scoring = _scoring(config, student_record, run_config)
     if student is None:
-        result = _from_scores(config, scoring, student_record, dataset)
+        result = _from_scores(config, scoring, student_record, dataset, subset)
     else:
         progress = progress or NullProgress()
         store = evaluated_store(config, record, run_config, student_record, dataset, progress)
-        result = _score(config, student, scoring, student_record, dataset, store, progress)
-        progress.message(f"the scores of the clips are in {run / scores_name(scoring.protocol)}")
-    write_record(result, run / result_name(scoring.protocol, config.evaluation.average))
+        result = _score(config, student, scoring, student_record, dataset, subset, store, progress)
+        path = run / scores_name(scoring.protocol, subset)
+        progress.message(f"the scores of the clips are in {path}")
+    result = result.model_copy(update={"subset": subset})
+    write_record(result, run / result_name(scoring.protocol, config.evaluation.average, subset))
     return result
+
+
+def _subset(config: EvaluateConfig, dataset: DatasetRecord) -> ScoredSubset:
+    """The videos to score. Raises ConfigError if the dataset has none of them."""
+    subset = config.subset or dataset.final_subset
+    if not dataset.subset(subset):
+        raise ConfigError(
+            f"the dataset of {config.run} has no {subset} videos",
+            expected="--subset val or test, whichever the dataset has",
+            found=f"--subset {subset}",
+            remedy="leave --subset out",
+        )
+    return subset
 
 
 def _scoring(config: EvaluateConfig, record: StudentRecord, run_config: FinetuneConfig) -> Scoring:
@@ -86,12 +103,16 @@ def _scoring(config: EvaluateConfig, record: StudentRecord, run_config: Finetune
 
 
 def _from_scores(
-    config: EvaluateConfig, scoring: Scoring, record: StudentRecord, dataset: DatasetRecord
+    config: EvaluateConfig,
+    scoring: Scoring,
+    record: StudentRecord,
+    dataset: DatasetRecord,
+    subset: ScoredSubset,
 ) -> EvaluationResult:
     run = Path(config.run)
     expected = scores_record(scoring, dataset, student=_tensors_digest(run, record))
-    path = run / scores_name(scoring.protocol)
-    videos, average = dataset.subset("test"), config.evaluation.average
+    path = run / scores_name(scoring.protocol, subset)
+    videos, average = dataset.subset(subset), config.evaluation.average
     return evaluate_scores(path, videos, dataset.undecodable, average, expected)
 
 
@@ -101,6 +122,7 @@ def _score(
     scoring: Scoring,
     student_record: StudentRecord,
     dataset: DatasetRecord,
+    subset: ScoredSubset,
     store: FrameStore,
     progress: Progress,
 ) -> EvaluationResult:
@@ -114,13 +136,13 @@ def _score(
     return score_student(
         student,
         store,
-        scored_videos(dataset, store),
+        scored_videos(dataset, store, subset),
         scoring,
         classes=len(dataset.classes),
         average=config.evaluation.average,
         device=config.device,
         compute=config.compute,
-        scores=(run / scores_name(scoring.protocol), record),
+        scores=(run / scores_name(scoring.protocol, subset), record),
         progress=progress,
     )
 

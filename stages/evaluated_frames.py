@@ -124,7 +124,8 @@ def _has_pixels_of(record: RunRecord, store: Path) -> bool:
 
 
 def _tests_of(dataset: DatasetRecord) -> DatasetRecord:
-    return dataset.model_copy(update={"videos": dataset.subset("test")})
+    videos = (*dataset.subset("test"), *dataset.subset("val"))
+    return dataset.model_copy(update={"videos": videos})
 
 
 def _refuse_other_geometry(run: Path, record: RunRecord, frames: Path, crop: int) -> None:

@@ -108,11 +108,11 @@ def read_test_features(
 
 def _read_tests(folder: Path) -> VideoFeatures:
     table, record = read_features(folder)
-    is_test_N = table.is_test_N.numpy()
-    digests = [d for d, is_test in zip(table.digests, is_test_N, strict=True) if is_test]
+    is_scored_N = table.scored_rows.numpy()
+    digests = [d for d, is_scored in zip(table.digests, is_scored_N, strict=True) if is_scored]
     return VideoFeatures(
-        table.features_ND.numpy()[is_test_N],
-        table.label_N.numpy()[is_test_N],
+        table.features_ND.numpy()[is_scored_N],
+        table.label_N.numpy()[is_scored_N],
         tuple(digests),
         record.classes,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
-from distinit.pipeline.datasets.scored import scored_videos
+from distinit.pipeline.datasets.scored import scored_videos, scoring_notes
 from distinit.pipeline.datasets.splits import listed_paths
 from distinit.pipeline.datasets.store import (
     dataset_store,
@@ -42,6 +42,7 @@ from distinit.pipeline.training.workload import Workload, with_epoch_length
 from distinit.schemas.base import Record
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import RunMismatchError
+from distinit.schemas.evaluation import ScoredSubset
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.run import (
     DatasetRecord,
@@ -124,6 +125,8 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
         progress.message(f"{config.out} is already finished: nothing to do")
         return _result(config, init, run, stored)
     progress.message(_describe_load(report))
+    for text in scoring_notes(dataset, config.eval_every):
+        progress.message(text)
     _write(run.root / LOAD_REPORT_NAME, report)
     _write(run.root / DATASET_NAME, dataset)
     store = dataset_store(
@@ -189,7 +192,7 @@ def _list_dataset(config: FinetuneConfig, progress: Progress) -> DatasetRecord:
         progress.message(
             "note: the training and test sets of this official split share "
             f"{counted(len(leaks), 'video')}, byte for byte, such as "
-            f"{leaks[0].test} = {leaks[0].train}"
+            f"{leaks[0]}"
         )
     return dataset
 
@@ -243,11 +246,12 @@ def _evaluator(
 ) -> EpochEvaluator | None:
     if config.eval_every is None:
         return None
-    videos = tuple(scored_videos(dataset, store))
+    subset = dataset.watched_subset
     return EpochEvaluator(
         config.eval_every,
+        subset,
         store,
-        videos,
+        tuple(scored_videos(dataset, store, subset)),
         _scoring(config),
         len(dataset.classes),
         config.evaluation.average,
@@ -283,6 +287,24 @@ def _evaluate(
     run: RunDirectory,
     progress: Progress,
 ) -> EvaluationResult:
+    """The result of the run. Also log it, or with ``eval_every`` that of the watched videos."""
+    result = _score(config, student, dataset, dataset.final_subset, store, run, progress)
+    last = result
+    if config.eval_every is not None and dataset.watched_subset != result.subset:
+        last = _score(config, student, dataset, dataset.watched_subset, store, run, progress)
+    log_final_evaluation(run, config.optimizer.epochs, epoch_metrics(last), last.subset)
+    return result
+
+
+def _score(
+    config: FinetuneConfig,
+    student: Student,
+    dataset: DatasetRecord,
+    subset: ScoredSubset,
+    store: FrameStore,
+    run: RunDirectory,
+    progress: Progress,
+) -> EvaluationResult:
     runtime, scoring = config.runtime, _scoring(config)
     record = scores_record(
         scoring,
@@ -293,7 +315,7 @@ def _evaluate(
     result = score_student(
         student,
         store,
-        scored_videos(dataset, store),
+        scored_videos(dataset, store, subset),
         scoring,
         classes=len(dataset.classes),
         average=config.evaluation.average,
@@ -303,11 +325,10 @@ def _evaluate(
             gpus_per_worker=runtime.gpus_per_worker,
             ray_address=runtime.ray_address,
         ),
-        scores=(run.root / scores_name(scoring.protocol), record),
+        scores=(run.root / scores_name(scoring.protocol, subset), record),
         progress=progress,
     )
-    log_final_evaluation(run, config.optimizer.epochs, epoch_metrics(result))
-    return result
+    return result.model_copy(update={"subset": subset})
 
 
 def _student_record(

@@ -54,7 +54,7 @@ def read_finished_run(root: Path) -> FinishedRun:
     if record.inputs.get("dataset") != dataset.content_digest():
         raise _unusable(root, "the records of one run", f"{DATASET_NAME} of another dataset")
     classes = len(dataset.classes)
-    labels = [video.label for video in dataset.subset("test")]
+    labels = [video.label for video in dataset.subset(dataset.final_subset)]
     if not labels:
         raise _unusable(root, "a run with test videos", f"none in {DATASET_NAME}")
     videos_C = np.bincount(np.array(labels, np.int64), minlength=classes)
@@ -83,7 +83,9 @@ def refuse_other_tests(base: FinishedRun, others: Sequence[FinishedRun]) -> None
 
 
 def _tests(run: FinishedRun) -> tuple[object, ...]:
-    videos = sorted((video.digest, video.label) for video in run.dataset.subset("test"))
+    videos = sorted(
+        (video.digest, video.label) for video in run.dataset.subset(run.dataset.final_subset)
+    )
     return run.dataset.classes, tuple(videos)
 
 

@@ -49,6 +49,8 @@ def probe(config: ProbeConfig, *, progress: Progress | None = None) -> ProbeResu
     widest = max((source.clip for source in networks), key=lambda clip: clip.crop)
     channels = networks[0].init.student.in_channels
     labelled = open_labelled(config, out, channels, widest, progress)
+    if not labelled.dataset.subset("test"):
+        progress.message("note: the dataset has no test videos: its val videos are the test set")
     rows = []
     for source in (*students, *teachers):
         if isinstance(source, ProbeRow):
@@ -82,15 +84,18 @@ def _frozen(features: RowFeatures, labelled: LabelledVideos, config: ProbeConfig
     device = resolve_device(config.device)
     videos = labelled.decodable
     label_N = torch.tensor([video.label for video in videos])
-    is_test_N = torch.tensor([video.subset == "test" for video in videos])
-    train_N, test_N = features.exists_N & ~is_test_N, features.exists_N & is_test_N
+    scored = labelled.dataset.final_subset
+    train_N, test_N = (
+        features.exists_N & torch.tensor([video.subset == subset for video in videos])
+        for subset in ("train", scored)
+    )
     return FrozenFeatures(
         train_ND=features.feature_ND[train_N].to(device),
         train_label_N=label_N[train_N].to(device),
         held_out_N=_held_out(videos)[train_N.numpy()],
         test_MD=features.feature_ND[test_N].to(device),
         test_label_M=label_N[test_N].to(device),
-        test_videos=len(labelled.dataset.subset("test")),
+        test_videos=len(labelled.dataset.subset(scored)),
         classes=len(labelled.dataset.classes),
     )
 
@@ -120,7 +125,7 @@ def _result(config: ProbeConfig, labelled: LabelledVideos, rows: Sequence[ProbeR
         protocol=config.evaluation.protocol,
         classes=len(names),
         train_videos=trained.total(),
-        test_videos=len(dataset.subset("test")),
+        test_videos=len(dataset.subset(dataset.final_subset)),
         undecodable=tuple(dataset.undecodable),
         chance=100 / len(names),
         held_out_videos=int(_held_out(videos).sum()),

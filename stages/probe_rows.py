@@ -83,11 +83,11 @@ class ProbedTeacher:
         feature_NC, exists_N = teacher_features(self.cache, self.teacher_id, digests, progress)
         progress.finish()
         subsets = {v.subset for v, there in zip(labelled.decodable, exists_N, strict=True) if there}
-        if len(subsets) < 2:
+        if not {"train", labelled.dataset.final_subset} <= subsets:
             raise CacheError(
                 f"the cache {self.cache.layout.root} lacks most videos of the dataset",
                 expected="training and test videos",
-                found=f"only {subsets.pop()} videos",
+                found=f"only {' and '.join(sorted(subsets))} videos" if subsets else "no videos",
                 remedy="extract all videos of the dataset into one cache",
             )
         identity = self.cache.teachers[self.teacher_id].identity

@@ -167,8 +167,9 @@ def _paired(groups: Sequence[Sequence[FinishedRun]]) -> tuple[float, float] | No
 
 def _correct_by_digest(run: FinishedRun) -> NDArray[np.bool_] | None:
     """Whether each test video is classified correctly: [V], in the order of (digest, label)."""
-    videos = run.dataset.subset("test")
-    path = run.root / scores_name(run.result.protocol)
+    subset = run.dataset.final_subset
+    videos = run.dataset.subset(subset)
+    path = run.root / scores_name(run.result.protocol, subset)
     digest = run.dataset.content_digest()
     try:
         correct_V = correct_videos(

@@ -62,7 +62,7 @@ def open_labelled(
         progress.message(
             "note: the training and test sets of this official split share "
             f"{counted(len(leaks), 'video')}, byte for byte, such as "
-            f"{leaks[0].test} = {leaks[0].train}"
+            f"{leaks[0]}"
         )
     write_record(dataset, out / _RECORD_NAME, indent=1)
     splits = config.dataset.splits

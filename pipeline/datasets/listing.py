@@ -16,20 +16,26 @@ from distinit.pipeline.datasets.splits import (
 from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
-from distinit.schemas.run import DatasetRecord, DatasetVideo
+from distinit.schemas.run import DatasetRecord, DatasetVideo, Subset
 from distinit.schemas.wording import counted, first_names
 
 __all__ = ["known_files", "leaked_videos", "list_dataset"]
 
 _OFFICIAL = ("hmdb51", "ucf101")
+_FOLDERS: dict[str, Subset] = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Paths of a training video and a test video with the same bytes."""
+    """Paths of two videos with the same bytes in different subsets, such as train and test."""
 
-    train: str
-    test: str
+    subsets: tuple[Subset, Subset]
+    first: str
+    second: str
+
+    def __str__(self) -> str:
+        """For messages: the later path and what it equals."""
+        return f"{self.second} = {self.first}"
 
 
 def list_dataset(
@@ -38,8 +44,8 @@ def list_dataset(
     """List and hash the videos of one split of a dataset.
 
     Files that are unchanged since ``known`` are not hashed again (``corpus.listing``). Raises
-    DatasetError if lists or videos are missing, if a class has videos in only one subset, or if a
-    video is in both subsets of a split that is not official (official splits are kept as
+    DatasetError if lists or videos are missing, if a class lacks training or test videos, or if a
+    video is in two subsets of a split that is not official (official splits are kept as
     published: see ``leaked_videos``).
     """
     root = Path(config.root)
@@ -89,31 +95,45 @@ def known_files(record: DatasetRecord) -> dict[str, VideoFile]:
 
 
 def leaked_videos(record: DatasetRecord) -> tuple[Leak, ...]:
-    """Test videos that have the same bytes as a training video."""
-    train = {video.digest: video.path for video in record.subset("train")}
-    return tuple(
-        Leak(train[video.digest], video.path)
-        for video in record.subset("test")
-        if video.digest in train
+    """Videos that have the same bytes as one of another subset: val or test = train, test = val."""
+    pairs: tuple[tuple[Subset, Subset], ...] = (
+        ("train", "val"),
+        ("train", "test"),
+        ("val", "test"),
     )
+    leaks = []
+    for first, second in pairs:
+        paths = {video.digest: video.path for video in record.subset(first)}
+        leaks += [
+            Leak((first, second), paths[video.digest], video.path)
+            for video in record.subset(second)
+            if video.digest in paths
+        ]
+    return tuple(leaks)
 
 
 def _subset_folders(root: Path) -> SplitLists:
-    """``root/train/CLASS/*`` and ``root/test/CLASS/*``, classes in alphabetical order."""
-    videos = []
-    for subset in ("train", "test"):
-        if not (root / subset).is_dir():
+    """``root/train/CLASS/*``, ``root/val`` and ``root/test``, classes in alphabetical order.
+
+    Without ``val`` (or ``validation``), there must be ``test``.
+    """
+    folders = [name for name in _FOLDERS if (root / name).is_dir()]
+    for required, substitutes in (("train", {"train"}), ("test", {"test", "val", "validation"})):
+        if substitutes.isdisjoint(folders):
             raise DatasetError(
-                f"{root} has no folder {subset}",
-                expected="train/CLASS/VIDEO and test/CLASS/VIDEO, or split lists",
+                f"{root} has no folder {required}",
+                expected="train/CLASS/VIDEO and test/CLASS/VIDEO (val/CLASS/VIDEO is optional), or "
+                "split lists",
                 found=first_names(sorted(path.name for path in root.iterdir()))
                 or "an empty folder",
                 remedy="set --splits to a folder of HMDB-51 or UCF-101 lists, or to a CSV file",
             )
-        for path in sorted((root / subset).glob("*/*")):
+    videos = []
+    for name in folders:
+        for path in sorted((root / name).glob("*/*")):
             if path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith("."):
                 relative = path.relative_to(root).as_posix()
-                videos.append(LabelledPath(relative, path.parent.name, subset))
+                videos.append(LabelledPath(relative, path.parent.name, _FOLDERS[name]))
     labels = {video.label for video in videos}
     return SplitLists("folders", tuple(sorted(labels)), tuple(videos))
 
@@ -139,8 +159,11 @@ def _is_file(path: Path) -> bool:
 
 def _refuse_leaks(leaks: tuple[Leak, ...]) -> None:
     if leaks:
+        first, second = leaks[0].subsets
+        sets = f"{'training' if first == 'train' else first} and {second} sets"
+        shared = [str(leak) for leak in leaks if leak.subsets == leaks[0].subsets]
         raise DatasetError(
-            f"the training and test sets share {counted(len(leaks), 'video')}, byte for byte",
-            found=first_names(f"{leak.test} = {leak.train}" for leak in leaks),
+            f"the {sets} share {counted(len(shared), 'video')}, byte for byte",
+            found=first_names(shared),
             remedy="remove one video of each pair: otherwise the accuracy would be overestimated",
         )

@@ -1,4 +1,4 @@
-"""Reads which videos of a labelled dataset are for training and which are for testing.
+"""Reads which videos of a labelled dataset are for training, validation and testing.
 
 The splits are the official lists of HMDB-51 or UCF-101, or a CSV. No video is opened here. Lists
 are untrusted input: their size is limited, they must be UTF-8 text, and their paths must stay
@@ -17,11 +17,10 @@ from typing import Literal
 
 from distinit.pipeline.storage import read_bounded
 from distinit.schemas.errors import DatasetError
+from distinit.schemas.run import Subset
 from distinit.schemas.wording import first_names
 
 __all__ = ["LabelledPath", "SplitLists", "check_classes", "listed_paths", "read_splits"]
-
-Subset = Literal["train", "test"]
 
 _HMDB_NAME = re.compile(r"(?P<label>.+)_test_split(?P<split>[0-9]+)\.txt")
 _UCF_NAME = re.compile(r"(?P<subset>train|test)list(?P<split>[0-9]+)\.txt")
@@ -29,7 +28,13 @@ _HMDB_SUBSETS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
 _MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes about 100 MB
 _MAX_LINE = 8_192  # characters: twice the longest path
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_CSV_SUBSETS: dict[str, Subset | None] = {"train": "train", "test": "test", "unused": None}
+_CSV_SUBSETS: dict[str, Subset | None] = {
+    "train": "train",
+    "val": "val",
+    "validation": "val",
+    "test": "test",
+    "unused": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +186,9 @@ def _ucf101_list(path: Path, subset: Subset, class_of: dict[int, str]) -> Iterat
 
 
 def _read_csv(path: Path) -> SplitLists:
-    """Columns path, label, split (train, test or unused); other columns are ignored.
+    """Columns path, label, split (train, val, test or unused); other columns are ignored.
 
-    The classes are those of the training and test videos.
+    The classes are those of all videos in use.
     """
     reader = csv.DictReader(_text_of(path), strict=True)
     try:
@@ -204,7 +209,7 @@ def _read_csv(path: Path) -> SplitLists:
 def _csv_row(row: Mapping[str, str | None], path: Path, number: int) -> Iterator[LabelledPath]:
     name, label, code = (str(row[key] or "").strip() for key in ("path", "label", "split"))
     if not name or not label or code not in _CSV_SUBSETS:
-        raise _bad_line(path, number, f"{name},{label},{code}", "PATH,LABEL,train|test|unused")
+        raise _bad_line(path, number, f"{name},{label},{code}", "PATH,LABEL,train|val|test|unused")
     subset = _CSV_SUBSETS[code]
     if subset is not None:
         yield LabelledPath(_inside(name, path, number), label, subset)
@@ -252,7 +257,11 @@ def _bad_line(path: Path, number: int, line: str, expected: str) -> DatasetError
 
 
 def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
-    """Return ``lists``. Raises DatasetError if a subset is empty or a path is listed twice."""
+    """Return ``lists``.
+
+    Raises DatasetError if there are no training videos, neither test nor val videos, or if a path
+    is listed twice.
+    """
     duplicates = [p for p, count in Counter(v.path for v in lists.videos).items() if count > 1]
     if duplicates:
         raise DatasetError(
@@ -260,8 +269,8 @@ def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
             found=duplicates[0],
             remedy="keep only one of these lines",
         )
-    counts = {name: sum(v.subset == name for v in lists.videos) for name in ("train", "test")}
-    if not all(counts.values()):
+    counts = Counter(video.subset for video in lists.videos)
+    if not counts["train"] or not counts["test"] + counts["val"]:
         raise DatasetError(
             f"the lists in {source} have no complete split {split}",
             expected="videos for training and for testing",
@@ -272,21 +281,23 @@ def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
 
 
 def check_classes(lists: SplitLists, source: Path) -> None:
-    """Raise DatasetError unless there are at least two classes, each in both subsets.
+    """Raise DatasetError unless there are at least two classes, each in train and in test.
 
-    A class that is never trained or never tested would distort the accuracy.
+    A class that is never trained or never tested would distort the accuracy. Without test videos,
+    the val videos take their place; next to test videos, they may lack classes.
     """
+    subsets = {video.subset for video in lists.videos}
+    final: Subset = "val" if "val" in subsets and "test" not in subsets else "test"
     train, test = (
-        {video.label for video in lists.videos if video.subset == name}
-        for name in ("train", "test")
+        {video.label for video in lists.videos if video.subset == name} for name in ("train", final)
     )
     classes = set(lists.classes)
     if not train == test == classes or not classes:
         raise DatasetError(
-            f"train and test in {source} have different classes",
+            f"train and {final} in {source} have different classes",
             expected="videos of the same classes in both",
             found=f"not in train: {first_names(sorted(classes - train)) or 'none'}; "
-            f"not in test: {first_names(sorted(classes - test)) or 'none'}",
+            f"not in {final}: {first_names(sorted(classes - test)) or 'none'}",
             remedy="add videos of each class to both, or leave the class out",
         )
     if len(classes) == 1:

@@ -192,7 +192,7 @@ def with_undecodable(dataset: DatasetRecord, store: FrameStore) -> DatasetRecord
 
 
 def refuse_unusable(dataset: DatasetRecord) -> None:
-    """Raise DatasetError if no test video, or no training video of some class, could be decoded.
+    """Raise DatasetError if none of a subset, or no training video of some class, can be decoded.
 
     The accuracy of such a run would be meaningless.
     """
@@ -204,8 +204,10 @@ def refuse_unusable(dataset: DatasetRecord) -> None:
     if untrained:
         names = ", ".join(untrained[:_SHOWN]) + (" ..." if len(untrained) > _SHOWN else "")
         raise _undecodable(f"no training video of class {names} could be decoded", dataset)
-    if all(video.subset == "train" for video in usable):
-        raise _undecodable("no test video could be decoded", dataset)
+    subsets = {video.subset for video in usable}
+    for name in dict.fromkeys(("test", *(video.subset for video in dataset.videos))):
+        if name not in subsets and dataset.subset(name):
+            raise _undecodable(f"no {name} video could be decoded", dataset)
 
 
 def _undecodable(problem: str, dataset: DatasetRecord) -> DatasetError:

@@ -12,7 +12,7 @@ from distinit.pipeline.evaluation.scorer import Scorer, Scoring, plan_tasks
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.collective import Collective
-from distinit.schemas.evaluation import Average
+from distinit.schemas.evaluation import Average, ScoredSubset
 from distinit.schemas.run import TOP5_CLASSES, EvaluationResult
 
 __all__ = ["EpochEvaluator", "epoch_metrics"]
@@ -23,6 +23,7 @@ class EpochEvaluator:
     """See Evaluator. The scores of clips are not stored."""
 
     every: int
+    subset: ScoredSubset
     store: FrameStore
     videos: tuple[ScoredVideo, ...]
     scoring: Scoring

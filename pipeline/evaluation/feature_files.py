@@ -1,7 +1,8 @@
 """Reads and writes exported features: Parquet for any tool, safetensors for torch, and a record.
 
 OUT/features.parquet      one row per video: digest, path, label, subset, clip_count, feature
-OUT/features.safetensors  features_ND, label_N, is_test_N, clip_count_N, digest_N32, same order
+OUT/features.safetensors  features_ND, label_N, is_test_N, clip_count_N, digest_N32, same order;
+                          is_val_N, only if there are val videos
 OUT/features.json         what they are of; written last, so that its presence means complete
 """
 
@@ -50,11 +51,18 @@ class FeatureTable:
     label_N: Tensor
     """int64, index of the class in ``FeaturesRecord.classes``."""
     is_test_N: Tensor
-    """bool; the other videos are for training."""
+    """bool"""
     clip_count_N: Tensor
     """int64, how many clips were averaged."""
     digest_N32: Tensor
     """uint8, the 32 bytes of each video's sha256."""
+    is_val_N: Tensor
+    """bool; neither for training nor for testing. Videos that are neither are for training."""
+
+    @property
+    def scored_rows(self) -> Tensor:
+        """bool [N]; the test videos, or the val videos if there are no test videos."""
+        return self.is_test_N if bool(self.is_test_N.any()) else self.is_val_N
 
     @property
     def digests(self) -> list[str]:
@@ -82,6 +90,9 @@ def write_features(
             np.stack([np.frombuffer(bytes.fromhex(v.digest), np.uint8) for v in videos])
         ),
     }
+    is_val_N = torch.tensor([video.subset == "val" for video in videos])
+    if bool(is_val_N.any()):  # otherwise the file is as in earlier versions
+        tensors["is_val_N"] = is_val_N
     with atomic_path(folder / TENSORS_NAME) as partial:
         write_tensors(tensors, partial)
     table = _arrow_table(features_ND, clip_count_N, videos, record.classes)
@@ -133,7 +144,10 @@ def read_features(folder: Path) -> tuple[FeatureTable, FeaturesRecord]:
     try:
         if record.files.get(TENSORS_NAME) != file_entry(path):
             raise ValueError(f"a size or sha256 that differs from {RECORD_NAME}")
-        table = FeatureTable(**read_tensors(path, read_shapes(path)))
+        tensors = read_tensors(path, read_shapes(path))
+        none_N = torch.zeros_like(tensors.get("is_test_N", torch.empty(0)), dtype=torch.bool)
+        tensors.setdefault("is_val_N", none_N)
+        table = FeatureTable(**tensors)
         _check(table, record)
     except (OSError, ValueError, TypeError) as error:
         raise FeaturesError(
@@ -152,6 +166,7 @@ def _check(table: FeatureTable, record: FeaturesRecord) -> None:
         "features_ND": TensorShape(torch.float32, (count, record.feature_dim)),
         "label_N": TensorShape(torch.int64, (count,)),
         "is_test_N": TensorShape(torch.bool, (count,)),
+        "is_val_N": TensorShape(torch.bool, (count,)),
         "clip_count_N": TensorShape(torch.int64, (count,)),
         "digest_N32": TensorShape(torch.uint8, (count, 32)),
     }

@@ -91,8 +91,8 @@ def _new_board(
     failed = sum(video.video_id is None for video in videos)
     if failed == len(videos):
         raise DatasetError(
-            "no test video could be decoded",
-            expected=f"frames of the {len(videos)} test videos in the frame store {store.root}",
+            "none of the videos to score could be decoded",
+            expected=f"frames of the {len(videos)} videos in the frame store {store.root}",
             found="none",
             remedy="replace the videos, and finetune again with another --out",
         )

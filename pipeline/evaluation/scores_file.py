@@ -16,7 +16,7 @@ from distinit.pipeline.datasets.scored import ScoredVideo
 from distinit.pipeline.evaluation.clips import parse_protocol
 from distinit.pipeline.evaluation.scorer import ClipScores, Scoring
 from distinit.pipeline.storage import atomic_path
-from distinit.schemas.evaluation import ScoresRecord
+from distinit.schemas.evaluation import ScoredSubset, ScoresRecord
 from distinit.schemas.run import DatasetRecord
 from distinit.schemas.tables import SCORES_SCHEMA
 
@@ -38,9 +38,10 @@ TEXTS = ("path", "video_id")
 _MAX_GROUP_ROWS, _GROUP_BYTES = 1 << 16, 4 << 20  # bytes of logits
 
 
-def scores_name(protocol: str) -> str:
+def scores_name(protocol: str, subset: ScoredSubset = "test") -> str:
     """Name of the file in a run directory."""
-    return f"scores-{protocol}.parquet"
+    prefix = "" if subset == "test" else f"{subset}-"
+    return f"scores-{prefix}{protocol}.parquet"
 
 
 def scores_record(

@@ -25,6 +25,7 @@ from distinit.pipeline.plotting.canvas import (
 )
 from distinit.pipeline.plotting.rendering import figure_png, short_label
 from distinit.pipeline.training.metrics import LOWEST_LOSS
+from distinit.schemas.evaluation import ScoredSubset
 from distinit.schemas.wording import one_line
 
 __all__ = ["ACCURACIES", "curve_figure", "draw_curve", "loss_names", "moving_mean"]
@@ -52,16 +53,20 @@ def loss_names(lines: Lines) -> list[str]:
     return ["loss", *heads] if len(heads) > 1 else ["loss"]
 
 
-def draw_curve(lines: Lines, evaluations: Lines = (), heading: str = "") -> bytes:
+def draw_curve(
+    lines: Lines, evaluations: Lines = (), heading: str = "", watched: ScoredSubset = "test"
+) -> bytes:
     """PNG bytes of ``curve_figure``."""
-    return figure_png(curve_figure(lines, evaluations, heading))
+    return figure_png(curve_figure(lines, evaluations, heading, watched))
 
 
-def curve_figure(lines: Lines, evaluations: Lines = (), heading: str = "") -> Figure:
+def curve_figure(
+    lines: Lines, evaluations: Lines = (), heading: str = "", watched: ScoredSubset = "test"
+) -> Figure:
     """Each loss against the step, drawn faintly, and its moving mean on top.
 
-    Below it are the accuracies of ``evaluations``, if there are several. ``heading``: the kind and
-    name of the run; the last loss and the last accuracies stand below it.
+    Below it are the accuracies of ``evaluations``, if there are several, on the ``watched`` videos.
+    ``heading``: the kind and name of the run; the last loss and accuracies stand below it.
     """
     lines = [line for line in lines if {"step", "epoch", "learning_rate", "loss"} <= line.keys()]
     evaluations = [line for line in evaluations if "step" in line]
@@ -71,7 +76,7 @@ def curve_figure(lines: Lines, evaluations: Lines = (), heading: str = "") -> Fi
     axes, *below = figure.subplots(rows, sharex=True, squeeze=False)[:, 0]
     _draw_losses(axes, lines)
     for accuracy in below:
-        _draw_accuracies(accuracy, evaluations)
+        _draw_accuracies(accuracy, evaluations, watched)
     _step_axis((below or [axes])[-1], lines)
     title(figure, short_label(heading, _TITLE_LETTERS), _last_values(lines, evaluations))
     return plain_text(figure)
@@ -151,14 +156,14 @@ def _draw_rate(axes: Axes, lines: Lines, step_N: NDArray[np.int64]) -> None:
     )
 
 
-def _draw_accuracies(axes: Axes, evaluations: Lines) -> None:
+def _draw_accuracies(axes: Axes, evaluations: Lines, watched: ScoredSubset) -> None:
     step_N = [line["step"] for line in evaluations]
     for number, (name, label) in enumerate(ACCURACIES.items()):
         accuracy_N = [line.get(name, np.nan) for line in evaluations]
         if not np.isnan(accuracy_N).all():
             axes.plot(step_N, accuracy_N, ".-", color=_COLOURS[number], label=label, clip_on=False)
     axes.set_ylim(0, 100)
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"{watched} accuracy (%)")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     plain_axes(axes)
     axes.legend(frameon=False, fontsize=SMALL)

@@ -16,6 +16,7 @@ from distinit.pipeline.training.curve import ACCURACIES, draw_curve
 from distinit.pipeline.training.metrics import MetricLine, read_lines
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.workload import Forecast
+from distinit.schemas.evaluation import ScoredSubset
 
 __all__ = [
     "MetricLogger",
@@ -50,8 +51,16 @@ class NullMetricLogger:
 class MetricLogger(NullMetricLogger):
     """Records the metric lines of one run, which starts or resumes after ``global_step``."""
 
-    def __init__(self, run: RunDirectory, progress: Progress, global_step: int) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        progress: Progress,
+        global_step: int,
+        watched: ScoredSubset = "test",
+    ) -> None:
+        """``watched``: the videos of evaluations during training."""
         self._run = run
+        self._watched = watched
         self._progress = progress
         self._forecast: Forecast | None = None
         self._drop_lines_after(global_step)
@@ -83,7 +92,7 @@ class MetricLogger(NullMetricLogger):
         _add_evaluation(self._run, line)
         for name, value in line.items():
             if name not in COORDINATES:
-                self._board.add_scalar(f"test/{name}", value, line["step"])
+                self._board.add_scalar(f"{self._watched}/{name}", value, line["step"])
         self._progress.message(evaluation_text(line))
 
     def close(self) -> None:
@@ -91,7 +100,7 @@ class MetricLogger(NullMetricLogger):
         self._progress.finish()
         self._file.close()
         self._board.close()
-        _draw(self._run)
+        _draw(self._run, self._watched)
 
     def _log(self, line: MetricLine) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -109,12 +118,17 @@ class MetricLogger(NullMetricLogger):
                 _write_lines(path, kept)
 
 
-def log_final_evaluation(run: RunDirectory, epochs: int, metrics: Mapping[str, float]) -> None:
+def log_final_evaluation(
+    run: RunDirectory,
+    epochs: int,
+    metrics: Mapping[str, float],
+    watched: ScoredSubset = "test",
+) -> None:
     """Add the evaluation of the finished student to those during training, and to the curve."""
     last = run.last_metric()
     if last is not None:
         _add_evaluation(run, {"step": last["step"], "epoch": epochs, **metrics})
-        _draw(run)
+        _draw(run, watched)
 
 
 def _add_evaluation(run: RunDirectory, line: MetricLine) -> None:
@@ -127,8 +141,8 @@ def _write_lines(path: Path, lines: Sequence[MetricLine]) -> None:
     atomic_write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def _draw(run: RunDirectory) -> None:
-    curve = draw_curve(run.read_metrics(), run.read_evaluations(), run.title)
+def _draw(run: RunDirectory, watched: ScoredSubset) -> None:
+    curve = draw_curve(run.read_metrics(), run.read_evaluations(), run.title, watched)
     atomic_write_bytes(run.loss_plot, curve)
 
 

@@ -15,6 +15,7 @@ from distinit.pipeline.students.heads import Student
 from distinit.pipeline.training.clips import StoredClips
 from distinit.pipeline.training.collective import Collective
 from distinit.pipeline.training.metrics import MetricLine
+from distinit.schemas.evaluation import ScoredSubset
 from distinit.schemas.training import ClipConfig, OptimizerConfig, RuntimeConfig
 
 __all__ = ["ClipBatch", "Evaluator", "TrainingSettings", "TrainingTask"]
@@ -67,6 +68,10 @@ class Evaluator(Protocol):
     @property
     def every(self) -> int:
         """Number of epochs between evaluations."""
+
+    @property
+    def subset(self) -> ScoredSubset:
+        """The videos that are scored."""
 
     def evaluate(
         self, student: Student, collective: Collective, device: torch.device

@@ -103,8 +103,11 @@ class Trainer:
         self._window = MetricWindow()
         self._resume(progress)
         self._is_main = collective.rank == 0
+        watched = "test" if evaluator is None else evaluator.subset
         self._logger = (
-            MetricLogger(run, progress, self._global_step) if self._is_main else NullMetricLogger()
+            MetricLogger(run, progress, self._global_step, watched)
+            if self._is_main
+            else NullMetricLogger()
         )
         self._saved_step = self._global_step
         self._saved_seconds = time.monotonic()

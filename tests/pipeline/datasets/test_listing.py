@@ -77,7 +77,7 @@ def test_a_leak_is_an_error_except_in_an_official_split(tmp_path: Path) -> None:
     (lists / "b_test_split1.txt").write_text("3.avi 1\n4.avi 2\n")
     record = list_dataset(DatasetConfig(root=str(flat), splits=str(lists)))
     (leak,) = leaked_videos(record)
-    assert (leak.train, leak.test) == ("a/1.avi", "a/2.avi")
+    assert (leak.first, leak.second) == ("a/1.avi", "a/2.avi")
 
 
 @pytest.mark.parametrize(
@@ -160,3 +160,54 @@ def test_a_class_without_used_videos_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("\n".join(["path,label,split", *lines]))
     config = DatasetConfig(root=str(tmp_path), splits=str(tmp_path / "mine.csv"))
     assert list_dataset(config).classes == ("a", "b")
+
+
+def test_val_folders_lie_between_train_and_test(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4", "test/b/4.mp4")
+    without = list_dataset(DatasetConfig(root=str(tmp_path)))
+    assert (without.final_subset, without.watched_subset) == ("test", "test")
+    write(tmp_path, "val/b/5.mp4", "validation/b/6.mp4")
+    record = list_dataset(DatasetConfig(root=str(tmp_path)))
+    assert rows(record) == [
+        ("train/a/1.mp4", 0, "train"),
+        ("train/b/2.mp4", 1, "train"),
+        ("val/b/5.mp4", 1, "val"),
+        ("validation/b/6.mp4", 1, "val"),
+        ("test/a/3.mp4", 0, "test"),
+        ("test/b/4.mp4", 1, "test"),
+    ]
+    assert (record.final_subset, record.watched_subset) == ("test", "val")
+    assert record.content_digest() != without.content_digest()
+
+
+def test_the_digest_of_a_dataset_without_val_videos_has_not_changed(tmp_path: Path) -> None:
+    """Runs of earlier versions can be resumed."""
+    write(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4", "test/b/4.mp4")
+    digest = list_dataset(DatasetConfig(root=str(tmp_path))).content_digest()
+    assert digest == "f4516ae7c83877873244ae54d87776c16a8913d1253940d4bd9628d006b3a406"
+
+
+def test_val_videos_take_the_place_of_missing_test_videos(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4")
+    with pytest.raises(DatasetError, match=r"train and val in .* have different classes"):
+        list_dataset(DatasetConfig(root=str(tmp_path)))
+    write(tmp_path, "val/b/4.mp4")
+    record = list_dataset(DatasetConfig(root=str(tmp_path)))
+    assert (record.final_subset, record.watched_subset) == ("val", "val")
+
+
+@pytest.mark.parametrize(
+    ("copy", "of", "message"),
+    [
+        ("val/a/5.mp4", "train/a/1.mp4", "training and val sets share 1 video"),
+        ("val/a/5.mp4", "test/a/3.mp4", "val and test sets share 1 video"),
+    ],
+)
+def test_val_videos_must_differ_from_all_others(
+    tmp_path: Path, copy: str, of: str, message: str
+) -> None:
+    write(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4", "test/b/4.mp4", copy)
+    (tmp_path / copy).write_bytes((tmp_path / of).read_bytes())
+    with pytest.raises(DatasetError, match=message) as raised:
+        list_dataset(DatasetConfig(root=str(tmp_path)))
+    assert copy in str(raised.value)

@@ -27,7 +27,7 @@ def dataset(*digests: str) -> DatasetRecord:
 def test_a_video_that_could_not_be_decoded_is_scored_without_frames(store: FrameStore) -> None:
     record = with_undecodable(dataset("aa", "bb"), store)
     assert record.undecodable == {"bb.mp4": "b.mp4: truncated"}
-    assert scored_videos(record, store) == [
+    assert scored_videos(record, store, "test") == [
         ScoredVideo("aa.mp4", 0, "id-a"),
         ScoredVideo("bb.mp4", 1, None),
     ]
@@ -35,4 +35,4 @@ def test_a_video_that_could_not_be_decoded_is_scored_without_frames(store: Frame
 
 def test_a_test_video_that_is_missing_from_the_store_is_an_error(store: FrameStore) -> None:
     with pytest.raises(FrameStoreError, match=r"test video cc\.mp4 is not in the frame store"):
-        scored_videos(dataset("aa", "cc"), store)
+        scored_videos(dataset("aa", "cc"), store, "test")

@@ -201,3 +201,17 @@ def test_official_lists_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "marked").mkdir()
     plain = read_splits(write(tmp_path / "plain", UCF), 1)
     assert read_splits(write(tmp_path / "marked", marked), 1) == plain
+
+
+def test_a_csv_may_have_val_videos(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("path,label,split\na,x,train\nb,x,val\nc,x,validation\nd,x,unused\n")
+    assert [(video.path, video.subset) for video in read_splits(path, 1).videos] == [
+        ("a", "train"),
+        ("b", "val"),
+        ("c", "val"),
+    ]
+    path.write_text("path,label,split\na,x,train\nb,x,valid\n")
+    with pytest.raises(DatasetError, match="line 3 cannot be read") as raised:
+        read_splits(path, 1)
+    assert "PATH,LABEL,train|val|test|unused" in str(raised.value)

@@ -89,5 +89,5 @@ def test_the_result_does_not_depend_on_the_batch_size(store: FrameStore) -> None
 
 
 def test_a_test_set_without_a_decodable_video_is_an_error(store: FrameStore) -> None:
-    with pytest.raises(DatasetError, match="no test video could be decoded"):
+    with pytest.raises(DatasetError, match="none of the videos to score could be decoded"):
         score(store, {"torn": 0, "also torn": 1}, "vmz-1")

@@ -165,7 +165,7 @@ def test_workers_of_a_training_evaluate_together(
 ) -> None:
     monkeypatch.setattr("distinit.pipeline.evaluation.scorer._BATCHES_PER_TASK", 8)
     student = new_student(TINY, {"labels": CLASSES}, seed=3)
-    evaluator = EpochEvaluator(1, store, tuple(VIDEOS), SCORING, CLASSES)
+    evaluator = EpochEvaluator(1, "test", store, tuple(VIDEOS), SCORING, CLASSES)
     shared: list[torch.Tensor] = []
     found: dict[int, dict[str, int | float]] = {}
 

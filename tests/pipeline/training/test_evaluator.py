@@ -17,13 +17,16 @@ from distinit.pipeline.training.loop import train
 from distinit.pipeline.training.metric_logger import log_final_evaluation
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.schemas.errors import FrameStoreError
+from distinit.schemas.evaluation import ScoredSubset
 
 
 class WeightSum:
     """Its metric is the sum of all weights. It draws random numbers and changes the mode."""
 
-    def __init__(self, every: int, fails_at: int | None = None) -> None:
-        self.every, self.fails_at = every, fails_at
+    def __init__(
+        self, every: int, fails_at: int | None = None, subset: ScoredSubset = "test"
+    ) -> None:
+        self.every, self.fails_at, self.subset = every, fails_at, subset
         self.calls = 0
 
     def evaluate(
