@@ -31,6 +31,7 @@ __all__ = [
     "TargetShare",
     "ThresholdRecord",
     "ThresholdsRecord",
+    "WandbRecord",
 ]
 
 
@@ -94,6 +95,14 @@ class RunRecord(Record):
     cache_digest: Sha256 | Literal[""] | None = Field(
         None, description="content digest of the target cache of a distill run, when it began"
     )
+
+
+class WandbRecord(Record):
+    """``wandb.json``: the run at wandb that the metrics of a run directory go to."""
+
+    format: Literal["distinit-wandb"] = "distinit-wandb"
+    format_version: int = 1
+    run_id: str = Field(pattern="^[0-9a-f]{32}$", description="id of the run at wandb")
 
 
 class CheckpointRecord(SealedRecord):

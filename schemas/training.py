@@ -270,6 +270,12 @@ class RuntimeConfig(Record):
     keep_checkpoints: Annotated[int, NOT_IDENTITY] = Field(
         2, ge=1, description="number of newest checkpoints to keep"
     )
+    loggers: Annotated[tuple[Literal["tensorboard", "wandb"], ...], NOT_IDENTITY] = Field(
+        ("tensorboard",),
+        max_length=2,
+        description="where metrics are shown besides metrics.jsonl: tensorboard, wandb (an extra: "
+        "pip install '.[wandb]')",
+    )
     seed: Seed = Field(0, description="random numbers depend only on seed, epoch and sample")
 
     @field_validator("device")

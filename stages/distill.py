@@ -10,6 +10,7 @@ from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.students.io import save_student
+from distinit.pipeline.training.boards import refuse_missing_loggers
 from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
@@ -36,6 +37,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     progress = progress or NullProgress()
     _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
     refuse_bf16_on_cpu(Path(config.out), config.runtime)
+    refuse_missing_loggers(config.runtime)
     recorded = read_thresholds(Path(config.out), config)
     if recorded is None and any(target.filter != FilterConfig() for target in config.targets):
         progress.message("computing what the filters keep")

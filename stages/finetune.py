@@ -32,6 +32,7 @@ from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import TENSORS_NAME, save_student
 from distinit.pipeline.students.registry import check_clip
+from distinit.pipeline.training.boards import refuse_missing_loggers
 from distinit.pipeline.training.clips import check_pixels
 from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
 from distinit.pipeline.training.metric_logger import log_final_evaluation
@@ -111,6 +112,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     """
     progress = progress or NullProgress()
     refuse_bf16_on_cpu(Path(config.out), config.runtime)
+    refuse_missing_loggers(config.runtime)
     init = resolve_init(config.init, config.student)
     config = _with_flow_pixels_of(init, config)
     _check_student(config, init, progress)

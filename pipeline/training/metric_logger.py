@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import atomic_write_bytes, open_for_writing
+from distinit.pipeline.training.boards import open_boards
 from distinit.pipeline.training.curve import ACCURACIES, draw_curve
 from distinit.pipeline.training.metrics import MetricLine, read_lines
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.workload import Forecast
 from distinit.schemas.evaluation import ScoredSubset
+from distinit.schemas.training import RuntimeConfig
 
 __all__ = [
     "MetricLogger",
@@ -56,18 +56,20 @@ class MetricLogger(NullMetricLogger):
         run: RunDirectory,
         progress: Progress,
         global_step: int,
+        runtime: RuntimeConfig,
         watched: ScoredSubset = "test",
     ) -> None:
-        """``watched``: the videos of evaluations during training."""
+        """``watched``: the videos of evaluations during training.
+
+        Raises ConfigError if wandb is configured and cannot start.
+        """
         self._run = run
         self._watched = watched
         self._progress = progress
         self._forecast: Forecast | None = None
         self._drop_lines_after(global_step)
+        self._boards = open_boards(run, runtime, progress, global_step)
         self._file = os.fdopen(open_for_writing(run.metrics, os.O_APPEND), "a")
-        self._board = SummaryWriter(
-            str(run.tensorboard), purge_step=global_step + 1 if global_step else None
-        )
 
     def start(self, clips_total: int, clips_done: int) -> None:
         """See NullMetricLogger."""
@@ -90,24 +92,26 @@ class MetricLogger(NullMetricLogger):
     def evaluated(self, line: MetricLine) -> None:
         """See NullMetricLogger."""
         _add_evaluation(self._run, line)
-        for name, value in line.items():
-            if name not in COORDINATES:
-                self._board.add_scalar(f"{self._watched}/{name}", value, line["step"])
+        self._add(line, f"{self._watched}/")
         self._progress.message(evaluation_text(line))
 
     def close(self) -> None:
         """See NullMetricLogger."""
         self._progress.finish()
         self._file.close()
-        self._board.close()
+        for board in self._boards:
+            board.close()
         _draw(self._run, self._watched)
 
     def _log(self, line: MetricLine) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in line.items():
-            if name not in COORDINATES:
-                self._board.add_scalar(name, value, line["step"])
+        self._add(line)
+
+    def _add(self, line: MetricLine, prefix: str = "") -> None:
+        values = {prefix + name: line[name] for name in line if name not in COORDINATES}
+        for board in self._boards:
+            board.add(values, int(line["step"]))
 
     def _drop_lines_after(self, global_step: int) -> None:
         """Drop lines that a killed process wrote after its last checkpoint."""

@@ -105,7 +105,7 @@ class Trainer:
         self._is_main = collective.rank == 0
         watched = "test" if evaluator is None else evaluator.subset
         self._logger = (
-            MetricLogger(run, progress, self._global_step, watched)
+            MetricLogger(run, progress, self._global_step, settings.runtime, watched)
             if self._is_main
             else NullMetricLogger()
         )
