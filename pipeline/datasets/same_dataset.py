@@ -51,7 +51,9 @@ def refuse_other_tests_in(
 
 def _refuse_other_bytes(root: Path, dataset: DatasetRecord) -> None:
     """Compare the test videos below ``root`` with their recorded digests."""
-    expected = {video.path: video.digest for video in (*dataset.subset("test"), *dataset.subset("val"))}
+    expected = {
+        video.path: video.digest for video in (*dataset.subset("test"), *dataset.subset("val"))
+    }
     if outside := [path for path in expected if _leads_out(path)]:
         raise DatasetError(
             "the run recorded a video outside of its dataset",
@@ -83,7 +85,10 @@ def _leads_out(path: str) -> bool:
 
 
 def _tests(dataset: DatasetRecord) -> dict[str, tuple[int, str]]:
-    return {video.path: (video.label, video.digest) for video in (*dataset.subset("test"), *dataset.subset("val"))}
+    return {
+        video.path: (video.label, video.digest)
+        for video in (*dataset.subset("test"), *dataset.subset("val"))
+    }
 
 
 def _where_lists_differ(expected: tuple[str, ...], found: tuple[str, ...]) -> tuple[str, str]:
