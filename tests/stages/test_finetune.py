@@ -186,14 +186,15 @@ def test_a_run_killed_between_training_and_evaluation_is_resumed(
     finished: tuple[FinetuneConfig, FinetuneResult], tmp_path: Path
 ) -> None:
     config, result = finished
-    shutil.copytree(config.out, tmp_path / "run")
+    run = tmp_path.joinpath(*Path(config.out).parts[-2:])  # the title of confusion.png has both
+    shutil.copytree(config.out, run)
     for name in ("result.json", "student.safetensors", "student.json", "confusion.png"):
-        (tmp_path / "run" / name).unlink()
-    moved = config.model_copy(update={"out": str(tmp_path / "run")})
+        (run / name).unlink()
+    moved = config.model_copy(update={"out": str(run)})
     again = finetune(moved)
     assert again.evaluation == result.evaluation
     for name in ("student.safetensors", "confusion.png"):
-        assert (tmp_path / "run" / name).read_bytes() == (Path(config.out) / name).read_bytes()
+        assert (run / name).read_bytes() == (Path(config.out) / name).read_bytes()
 
 
 def rejected_inputs(tmp_path: Path) -> Iterable[tuple[dict[str, Any], type[Exception], str]]:

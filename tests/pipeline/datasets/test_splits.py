@@ -136,7 +136,7 @@ def test_malformed_lists_are_rejected(
     [
         ("path,label\na,b\n", "no column split"),
         ("", "no column label, path, split"),
-        ("path,label,split\na,b,val\n", "line 2"),
+        ("path,label,split\na,b,held\n", "line 2"),
         ("path,label,split\n/a,b,test\n", "line 2"),
         ("path,label,split\na,b,train\n", "no complete split"),
     ],
