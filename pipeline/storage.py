@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from distinit.schemas.errors import CacheCorruptError, DistInitError, StorageError
+from distinit.schemas.wording import shell_line
 
 __all__ = [
     "PARTIAL_SUFFIX",
@@ -179,11 +180,12 @@ def open_for_writing(path: Path, flags: int = 0) -> int:
         raise StorageError(f"cannot write {path}", expected=_REGULAR, found="a special file")
     if status.st_nlink > 1 and status.st_size > 0:  # an empty .lock in a copy by `cp -al` may stay
         os.close(descriptor)
+        named, copy = shell_line([str(path)]), shell_line([f"{path}.copy"])
         raise StorageError(
             f"cannot write {path}",
             expected="a file with one name",
             found=f"a hard link: the file has {status.st_nlink} names, and all would change",
-            remedy=f"replace it with a copy: cp {path} {path}.copy && mv {path}.copy {path}",
+            remedy=f"replace it with a copy: cp {named} {copy} && mv {copy} {named}",
         )
     return descriptor
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
@@ -141,7 +142,7 @@ class CacheVerification(Record):
                 "  to do: do not train from this cache. Download it again, or ask its sender for a "
                 "clean copy.",
                 "         If you have its videos: run "
-                f"`distinit cache verify {one_line(self.path)} --repair`, then {again}",
+                f"`{CacheLayout(Path(self.path)).verify_command(repair=True)}`, then {again}",
             ]
         return "\n".join(lines)
 

@@ -27,6 +27,7 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.features import FeaturesConfig, LabelledInput
 from distinit.schemas.run import RunRecord, StudentRecord
+from distinit.schemas.wording import shell_line
 from distinit.stages.features import features
 from distinit.stages.finished_run import FinishedRun, read_finished_run, refuse_other_tests
 
@@ -204,7 +205,7 @@ def _refuse_other_init(distilled: Path, run: FinishedRun) -> None:
     if run.record.inputs.get("init") != f"student {digest}":
         raise ConfigError(
             f"{run.root} was not finetuned from {distilled}",
-            expected=f"a run with --init distinit:{distilled}",
+            expected=f"a run with --init {shell_line([f'distinit:{distilled}'])}",
             found=f"an init of other content ({run.record.config.get('init')})",
             remedy="pair each finetune run with the distill run that it began with",
         )

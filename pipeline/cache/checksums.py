@@ -30,7 +30,7 @@ def check_listed(layout: CacheLayout, paths: Iterable[Path]) -> None:
         raise CacheCorruptError(
             f"cannot read {layout.checksums}",
             found=error.strerror,
-            remedy=f"run `distinit cache verify {layout.root}`",
+            remedy=f"run `{layout.verify_command()}`",
         ) from error
     with os.fdopen(descriptor, "rb") as lines:
         while line := lines.readline(_MAX_LINE_BYTES):
@@ -40,6 +40,6 @@ def check_listed(layout: CacheLayout, paths: Iterable[Path]) -> None:
                     f"{listed[name]} does not match manifest-sha256.txt",
                     expected=f"sha256 {stored}",
                     found="other bytes",
-                    remedy=f"`distinit cache verify {layout.root}` lists all damage; restore the "
+                    remedy=f"`{layout.verify_command()}` lists all damage; restore the "
                     "file from a copy",
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from distinit.pipeline.units import committed_units, unit_name
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.teacher import TEACHER_ID_PATTERN
+from distinit.schemas.wording import shell_line
 
 __all__ = ["CacheLayout"]
 
@@ -92,6 +93,11 @@ class CacheLayout:
     def committed_units(self, teacher_id: str) -> frozenset[int]:
         """Units with a commit record of this teacher."""
         return committed_units(self.teacher(teacher_id) / "commits")
+
+    def verify_command(self, *, repair: bool = False) -> str:
+        """The shell command that checks this cache, or repairs it."""
+        options = ["--repair"] if repair else []
+        return shell_line(["distinit", "cache", "verify", str(self.root), *options])
 
     def relative(self, path: Path) -> str:
         """The path as it is written in records: relative to the root, with forward slashes."""

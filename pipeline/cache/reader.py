@@ -235,7 +235,7 @@ class TargetCache:
                 "the content digest in the manifest is not that of the commit records",
                 expected=f"content_digest {stated}",
                 found=f"content_digest {found}",
-                remedy=f"run `distinit cache verify {self.layout.root}`, then rerun the same "
+                remedy=f"run `{self.layout.verify_command()}`, then rerun the same "
                 "`distinit extract`, or restore the cache from a copy",
             )
         return found

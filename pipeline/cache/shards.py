@@ -61,7 +61,7 @@ class ShardReader:
         self._chunks = capacity // INNER_ROWS
         self._owner = f"{unit_name(unit)} of teacher {teacher_id}"
         self._remedy = (
-            f"run `distinit cache verify {layout.root} --repair`, then rerun the same `distinit "
+            f"run `{layout.verify_command(repair=True)}`, then rerun the same `distinit "
             "extract`; or download the cache again"
         )
         self._descriptor = -1

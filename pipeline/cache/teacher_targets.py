@@ -155,7 +155,7 @@ class TeacherTargets:
                 f"teacher {self.record.id} has targets that are not finite",
                 expected="finite values",
                 found=f"NaN or infinity in row {int(rows_N[wrong_N][0])}",
-                remedy=f"run `distinit cache verify {self.cache.layout.root}`; ask the sender of "
+                remedy=f"run `{self.cache.layout.verify_command()}`; ask the sender of "
                 "the cache for a clean copy",
             )
 

@@ -19,7 +19,7 @@ from distinit.schemas.errors import ConfigError, DatasetError, FrameStoreError
 from distinit.schemas.frames import FlowConfig, FlowSpec, FrameGeometry
 from distinit.schemas.run import DatasetRecord
 from distinit.schemas.video import DecodeConfig
-from distinit.schemas.wording import one_line
+from distinit.schemas.wording import one_line, shell_line
 
 __all__ = [
     "dataset_store",
@@ -94,7 +94,8 @@ def dataset_store(
             f"the frame store {frames} lacks {len(missing)} of {len(dataset.videos)} videos",
             expected="every video of the dataset, identified by its bytes",
             found=f"missing: {', '.join(missing[:_SHOWN])}",
-            remedy=f"build a store of all videos: distinit frames build --videos {root} --out DIR",
+            remedy="build a store of all videos: distinit frames build --videos "
+            f"{shell_line([str(root)])} --out DIR",
         )
     return store
 

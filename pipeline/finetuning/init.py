@@ -21,6 +21,7 @@ from distinit.pipeline.students.registry import require_named_plugin
 from distinit.schemas.errors import CheckpointError, ConfigError
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
+from distinit.schemas.wording import shell_line
 
 __all__ = ["Init", "resolve_init"]
 
@@ -90,7 +91,7 @@ def _from_student(kind: str, path: Path, student: StudentConfig | None) -> Init:
             f"{path} is not a distilled student",
             expected="a run folder of `distinit distill`",
             found="a weights file" if record is None else "a finetuned student",
-            remedy=f"use --init file:{path} to start from these weights",
+            remedy=f"use --init {shell_line([f'file:{path}'])} to start from these weights",
         )
     if record is None:
         if student is None:

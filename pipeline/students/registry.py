@@ -19,7 +19,7 @@ from distinit.pipeline.students.vmz import VMZ_STUDENTS, build_vmz
 from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import ClipConfig, StudentConfig
-from distinit.schemas.wording import did_you_mean
+from distinit.schemas.wording import did_you_mean, shell_line
 
 __all__ = ["STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin"]
 
@@ -57,7 +57,7 @@ def require_named_plugin(found: StudentConfig, named: str | None, source: Path) 
             f"{source} names a plugin as its network, which only runs if you name it too",
             expected="the same plugin on the command line or in your configuration",
             found=found.name,
-            remedy=f"if you know and trust this code, add --student {found.name}",
+            remedy=f"if you know and trust this code, add --student {shell_line([found.name])}",
         )
 
 
