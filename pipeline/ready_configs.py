@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
+from distinit.pipeline.config_mistakes import shorten
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import did_you_mean
 
@@ -27,8 +29,9 @@ def find_config(file: Path) -> Path:
     ``demo_distill``, ``demo_distill.yaml`` and ``configs/demo_distill.yaml`` are the same name.
     Raises ConfigError if there is neither, with the names that are most like ``file``.
     """
-    if file.exists():
-        return file
+    with suppress(OSError):  # such as a name that is too long for a file
+        if file.exists():
+            return file
     ready = ready_configs()
     name = file.as_posix().removesuffix(_SUFFIX).removeprefix("configs/")
     if name not in ready:
@@ -41,7 +44,7 @@ def _unknown(file: Path, name: str, ready: list[str]) -> ConfigError:
     similar = [each for each in ready if each.rpartition("/")[2] == last_part]
     training = [each for each in ready if any(word in each for word in _TRAINING)]
     return ConfigError(
-        f"there is no configuration {file}",
+        f"there is no configuration {shorten(str(file))}",
         expected=f"the path of a YAML file, or a name such as {', '.join(training)}",
         found="no such file",
         remedy=f"did you mean {similar[0]}?" if similar else did_you_mean(name, ready),

@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from distinit.pipeline.plugins import in_words
 from distinit.schemas.errors import ConfigError
 
 __all__ = ["VideoBackbone", "as_backbone", "replace_input_channels"]
@@ -20,23 +21,27 @@ class VideoBackbone(Protocol):
         """Normalised clips [B, C, T, H, W] -> pooled features [B, feature_dim]."""
 
 
-def as_backbone(module: nn.Module, feature_dim: int | None = None) -> VideoBackbone:
+def as_backbone(
+    module: nn.Module, feature_dim: int | None = None, *, name: str = "the student"
+) -> VideoBackbone:
     """Set ``module.feature_dim``; if ``feature_dim`` is None, the module must already have it.
 
-    The module is not wrapped, so its tensors keep their names in files.
+    The module is not wrapped, so its tensors keep their names in files. ``name``: the student's
+    name, for messages.
 
-    Raises ConfigError if ``module`` is not an nn.Module or has no ``feature_dim``.
+    Raises ConfigError if ``module`` is not an nn.Module or has no ``feature_dim`` above 0.
     """
     if isinstance(module, nn.Module) and feature_dim is not None:
         module.feature_dim = feature_dim  # type: ignore[assignment]
-    if not isinstance(module, nn.Module) or not isinstance(
-        getattr(module, "feature_dim", None), int
-    ):
+    width = getattr(module, "feature_dim", None)
+    is_module = isinstance(module, nn.Module)
+    if not is_module or not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        given = "missing" if width is None else width if type(width) is int else in_words(width)
         raise ConfigError(
-            "a student plugin returned something that is not a backbone",
-            expected="a torch.nn.Module with an integer attribute feature_dim",
-            found=type(module).__name__,
-            remedy="return a module whose forward maps [B, C, T, H, W] to [B, feature_dim]",
+            f"{name} did not return a backbone",
+            expected="a network (torch.nn.Module) with feature_dim, a whole number above 0",
+            found=in_words(module) + (f", feature_dim: {given}" if is_module else ""),
+            remedy="return a network that maps clips [B, C, T, H, W] to [B, feature_dim]",
         )
     return cast("VideoBackbone", module)
 

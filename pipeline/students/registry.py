@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import torch
 from torch import nn
 
+from distinit.pipeline.plugins import find_function, in_words, plugin_errors
 from distinit.pipeline.students.base import VideoBackbone, as_backbone
 from distinit.pipeline.students.tiny import TINY_STUDENTS
 from distinit.pipeline.students.torchvision_nets import (
@@ -25,6 +26,8 @@ __all__ = ["STUDENT_NAMES", "build_student", "check_clip", "require_named_plugin
 
 STUDENT_NAMES = (*CLASSIFIERS, *VMZ_STUDENTS, *TINY_STUDENTS)
 
+_SIGNATURE = "function(in_channels) -> a network (torch.nn.Module) with feature_dim"
+
 
 def build_student(config: StudentConfig) -> VideoBackbone:
     """Build a backbone with random weights, drawn from torch's global generator.
@@ -36,7 +39,7 @@ def build_student(config: StudentConfig) -> VideoBackbone:
     else.
     """
     if config.name.startswith(PLUGIN):
-        return as_backbone(_plugin(config.name)(config.in_channels))
+        return _from_plugin(config)
     if config.name in CLASSIFIERS:
         return build_torchvision(config.name, config.in_channels)
     if config.name in VMZ_STUDENTS:
@@ -62,10 +65,12 @@ def require_named_plugin(found: StudentConfig, named: str | None, source: Path) 
 
 
 def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
-    """Raise ConfigError unless the student exists and accepts clips of this shape."""
-    if student.name.startswith(PLUGIN):
-        _plugin(student.name)
-    elif student.name not in STUDENT_NAMES:
+    """Raise ConfigError unless the student exists and accepts clips of this shape.
+
+    The network of a plugin is built, and run on two clips of this shape on the CPU.
+    """
+    is_plugin = student.name.startswith(PLUGIN)
+    if not is_plugin and student.name not in STUDENT_NAMES:
         raise _unknown(student)
     if len(clip.mean) != student.in_channels or len(clip.std) != student.in_channels:
         raise ConfigError(
@@ -82,25 +87,53 @@ def check_clip(student: StudentConfig, clip: ClipConfig) -> None:
             found=f"clip.frames {clip.frames}, clip.crop {clip.crop}",
             remedy="use longer or larger clips, or another student",
         )
+    if is_plugin:
+        _dry_run(student, clip)
 
 
 def _unknown(config: StudentConfig) -> ConfigError:
     return ConfigError(
-        f"unknown student {config.name!r}",
+        f"unknown student {config.name}",
         expected=", ".join(STUDENT_NAMES) + ", or plugin:module:function",
         remedy=did_you_mean(config.name, STUDENT_NAMES) or "choose one of these names",
     )
 
 
-def _plugin(name: str) -> Callable[[int], nn.Module]:
-    module_name, _, function_name = name.removeprefix(PLUGIN).partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+def _from_plugin(config: StudentConfig) -> VideoBackbone:
+    function, _ = find_function(config.name, error=ConfigError, signature=_SIGNATURE)
+    with plugin_errors(ConfigError, f"{config.name} failed", expected=_SIGNATURE):
+        module = function(config.in_channels)
+    return as_backbone(module, name=config.name)
+
+
+def _dry_run(config: StudentConfig, clip: ClipConfig) -> None:
+    """Run a plugin's network on two clips, and raise ConfigError unless its features fit."""
+    shape = (2, config.in_channels, clip.frames, clip.crop, clip.crop)
+    with torch.random.fork_rng(devices=[]):
+        backbone = _from_plugin(config)
+        clip_BCTHW = torch.randn(shape)
+    module = cast("nn.Module", backbone).eval()
+    with (
+        plugin_errors(
+            ConfigError,
+            f"the network of {config.name} failed on two clips",
+            expected=f"a network that takes clips of shape {list(shape)}",
+        ),
+        torch.inference_mode(),
+    ):
+        output = module(clip_BCTHW)
+    wanted = [len(clip_BCTHW), backbone.feature_dim]
+    if not isinstance(output, torch.Tensor) or list(output.shape) != wanted:
         raise ConfigError(
-            f"the student plugin {name!r} cannot be imported",
-            expected="plugin:package.module:function, importable in this environment",
-            found=str(error),
-            remedy="install the package or correct the name",
-        ) from error
-    return function  # type: ignore[no-any-return]
+            f"the output of the network of {config.name} does not fit its feature_dim",
+            expected=f"a tensor of shape {wanted} for two clips (feature_dim is {wanted[1]})",
+            found=in_words(output),
+            remedy="set feature_dim to the width of the output, and return one row per clip",
+        )
+    if not output.isfinite().all():
+        raise ConfigError(
+            f"the network of {config.name} computes values that are not finite",
+            expected="finite features for clips of normally distributed values",
+            found="NaN or infinity",
+            remedy="check how the plugin initialises its weights",
+        )

@@ -30,7 +30,7 @@ def load_timm(request: TeacherRequest) -> Network:
     timm = _import_timm()
     if not timm.is_model(name):
         raise TeacherError(
-            f"timm has no model {name!r}",
+            f"timm has no model {name}",
             expected="a name from timm.list_models()",
             remedy=did_you_mean(name.partition(".")[0], timm.list_models())
             or f"python -c \"import timm; print(timm.list_models('*{name[:6]}*'))\"",

@@ -216,9 +216,60 @@ def test_plugins_are_built_or_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plugged_student", module)
     student = new_student(StudentConfig(name="plugin:plugged_student:build"), {"a": 3}, seed=0)
     assert student(torch.randn(2, 3, 2, 4, 4))["a"].shape == (2, 3)
-    with pytest.raises(ConfigError, match="not a backbone"):
+    with pytest.raises(ConfigError, match="did not return a backbone"):
         build_student(StudentConfig(name="plugin:plugged_student:bad"))
-    with pytest.raises(ConfigError, match="cannot be imported"):
+    with pytest.raises(ConfigError, match="has no function absent"):
         build_student(StudentConfig(name="plugin:plugged_student:absent"))
     with pytest.raises(ConfigError, match="cannot be imported"):
         build_student(StudentConfig(name="plugin:no_such_module:build"))
+
+
+class _NotPooled(_PluginBackbone):
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.project(clip)
+        return features
+
+
+class _Infinite(_PluginBackbone):
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return super().forward(clip) / 0
+
+
+class _Narrow(_PluginBackbone):
+    feature_dim = 7
+
+
+class _WordedWidth(_PluginBackbone):
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        vars(self)["feature_dim"] = "5"
+
+
+def _no_network(in_channels: int) -> nn.Module:
+    raise ValueError(f"no network for {in_channels} channels")
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (_Narrow, ["tensor of shape [2, 7] for two clips", "found:    a tensor of shape [2, 5]"]),
+        (_NotPooled, ["failed on two clips", "[2, 3, 2, 16, 16]", "test_registry.py, line"]),
+        (_Infinite, ["not finite", "NaN or infinity"]),
+        (_WordedWidth, ["found:    a network, feature_dim: a text"]),
+        (_no_network, ["no network for 3 channels", "test_registry.py, line"]),
+        (lambda _: None, ["found:    nothing"]),
+        (lambda _: _PluginBackbone, ["found:    a class instead of an object"]),
+    ],
+)
+def test_a_plugin_is_run_once_before_any_work(
+    build: object, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("plugged_student")
+    vars(module)["build"] = build
+    monkeypatch.setitem(sys.modules, "plugged_student", module)
+    student = StudentConfig(name="plugin:plugged_student:build")
+    before = torch.get_rng_state()
+    with pytest.raises(ConfigError) as caught:
+        check_clip(student, ClipConfig(frames=2, crop=16))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,150 @@
+"""Mistakes on the command line: each gets plain words, and nothing of Python's internals."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from distinit.cli import main
+
+INTERNALS = re.compile(
+    r"Traceback|PosixPath|<class|<function|<module|object at 0x|NoneType|pydantic|\[Errno"
+    r"|validation error|\b(?:Type|Value|Key|Index|Attribute|OS|Import)Error\b"
+)
+PLUGIN = """
+import torch
+from distinit.schemas.teacher import PreprocessSpec
+
+class Net(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.linear, self.scale = torch.nn.Linear(192, 4), scale
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)) / self.scale
+
+def parts(side=8, mean=(0, 0, 0), scale=1, names=()):
+    spec = PreprocessSpec(
+        resize_mode="squash", resize_size=side, crop_size=side, mean=mean, std=(1, 1, 1)
+    )
+    return Net(scale), spec, names, "made"
+
+def crop(weights, device):
+    return parts(side=9)
+
+def spec(weights, device):
+    return parts(mean="grey")
+
+def nan(weights, device):
+    return parts(scale=0)
+
+def names(weights, device):
+    return parts(names=["a"])
+
+def space(weights, device):
+    return (*parts()[:3], 3)
+
+def nothing(weights, device):
+    pass
+
+def fails(weights, device):
+    return {}["weights"]
+
+def reads(weights, device):
+    return open("/no/such/file")
+
+def bare():
+    return parts()
+"""
+TEACHERS = {
+    "messages_plugin": ["does not name a function"],
+    "messages_plugin:": ["does not name a function"],
+    "no_such_plugin:f": ["add its folder to PYTHONPATH"],
+    "messages_broken:f": ["invalid syntax", "messages_broken.py, line 1"],
+    "messages_plugin:corp": ["did you mean crop?"],
+    "messages_plugin:torch": ["a Python module"],
+    "messages_plugin:crop": ["failed on one frame", "[1, 3, 9, 9]", "messages_plugin.py, line 11"],
+    "messages_plugin:spec": ['mean: must be a list (found "grey")'],
+    "messages_plugin:nan": ["NaN or infinity", "4 of 4 values"],
+    "messages_plugin:names": ["4 names", "1 names"],
+    "messages_plugin:space": ["a number", "did not return a teacher"],
+    "messages_plugin:nothing": ["found:    nothing"],
+    "messages_plugin:fails": ["there is no key 'weights'", "messages_plugin.py, line"],
+    "messages_plugin:reads": ["/no/such/file: No such file", "messages_plugin.py, line"],
+    "messages_plugin:bare": ["takes 0 positional arguments"],
+}
+OPTIONS: list[tuple[str, int, str]] = [
+    ("extract --config nowhere.yaml", 2, "no such file"),
+    (f"extract --config {'x' * 5000}", 2, "no such file"),
+    ("extract --config folder", 2, "directory"),
+    ("extract --config binary.yaml", 2, "binary.yaml"),
+    ("extract --config list.yaml", 2, "list.yaml"),
+    ("extract --set device={}", 2, "device"),
+    ("extract --set teachers=5", 2, "teachers: must be a list"),
+    ("extract --set teachers=[{}]", 2, "missing"),
+    ("extract --set out=[1", 2, "out"),
+    ("extract --set ☃=1", 2, "unknown key"),
+    ("extract --fps x", 2, "not a valid float"),
+    ("extract --workers many", 2, "compute.workers"),
+    ("distill --set student=null", 2, "student"),
+    ("distill --set clip=[1,2]", 2, "clip: must be keys with values"),
+    ("distill --epochs -5", 2, "epochs"),
+    ("distill --cache nowhere --frames nowhere --out run", 1, "nowhere"),
+    ("finetune --init ünï☃", 2, "ünï☃"),
+    (
+        "finetune --dataset file.txt --out run --init scratch --student tiny_r2plus1d_10",
+        2,
+        "file.txt",
+    ),
+    ("evaluate --run nowhere", 2, "nowhere"),
+    ("evaluate --run file.txt", 2, "file.txt"),
+    ("cache info file.txt", 1, "file.txt"),
+    ("cache verify folder", 1, "manifest"),
+    ("config nothing", 2, "nothing"),
+    ("reproduce table9", 2, "table9"),
+    ("reproduce table1 --seeds a", 2, "list of numbers"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "messages_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    (tmp_path / "messages_broken.py").write_text("def f(:\n", encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").write_text("x\n", encoding="utf-8")
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "list.yaml").write_text("- 1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("messages_plugin", "messages_broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def output_of(arguments: list[str], code: int) -> str:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    assert INTERNALS.search(result.output) is None, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_wrong_teacher_plugin_is_explained_before_the_cache_exists(
+    name: str, folder: Path
+) -> None:
+    given = ["--videos", "a.mp4", "--cache", "cache", "--quiet", "--teacher", f"plugin:{name}"]
+    output = output_of(["extract", *given], 2)
+    assert all(word in output for word in TEACHERS[name]), output
+    assert not (folder / "cache").exists()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("line", "code", "words"), OPTIONS, ids=[o[0][:50] for o in OPTIONS])
+def test_a_wrong_value_is_explained_in_plain_words(line: str, code: int, words: str) -> None:
+    assert words.lower() in output_of(line.split(), code).lower()
