@@ -36,6 +36,7 @@ from distinit.schemas.exit_codes import ExitCode
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures
+from distinit.stages.list_commands import students, teachers
 from distinit.stages.run_commands import runs
 from distinit.stages.store_commands import cache, flow, frames
 
@@ -66,6 +67,8 @@ main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)
 main.add_command(runs)
+main.add_command(teachers)
+main.add_command(students)
 
 
 def _command(*lines: str) -> Callable[[Command], click.Command]:

@@ -49,6 +49,7 @@ _SECTIONS = {
     "Pipeline": ("extract", "distill", "finetune", "evaluate"),
     "Compare": ("probe", "features", "figures", "reproduce"),
     "Inspect and build data": ("audit", "cache", "frames", "flow", "runs"),
+    "List what can be named": ("teachers", "students"),
     "Start here": ("demo", "plan", "doctor", "config"),
 }
 

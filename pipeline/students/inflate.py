@@ -27,9 +27,9 @@ from distinit.schemas.errors import CheckpointError, ConfigError, WeightsError
 from distinit.schemas.run import LoadReport
 from distinit.schemas.training import StudentConfig
 
-__all__ = ["image_weights", "inflate_backbone", "inflated_source"]
+__all__ = ["INFLATION_SOURCES", "image_weights", "inflate_backbone", "inflated_source"]
 
-_SOURCES = {
+INFLATION_SOURCES = {
     "r3d_18": "resnet18",
     "mc3_18": "resnet18",
     "vmz_r3d_18": "resnet18",
@@ -57,17 +57,17 @@ def inflated_source(config: StudentConfig) -> str:
 
     Raises ConfigError for a student without a 2D counterpart, such as R(2+1)D.
     """
-    if config.name not in _SOURCES:
+    if config.name not in INFLATION_SOURCES:
         raise ConfigError(
             f"{config.name} cannot be inflated from an image network",
-            expected=f"one of {', '.join(_SOURCES)}",
+            expected=f"one of {', '.join(INFLATION_SOURCES)}",
             found="R(2+1)D splits each convolution into a spatial and a temporal one, with other "
             "widths, so no 2D network has the same layers"
             if "2plus1d" in config.name
             else "no known 2D network has the same layers",
             remedy="inflate vmz_r3d_18, or use --init distinit:RUN, which works for any student",
         )
-    return _SOURCES[config.name]
+    return INFLATION_SOURCES[config.name]
 
 
 def image_weights(config: StudentConfig, file: Path | None) -> Path:

@@ -23,10 +23,10 @@ from distinit.pipeline.teachers.weights import (
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 
-__all__ = ["LITE_NAMES", "load_efficientnet_lite"]
+__all__ = ["LITE_CROP_SIZES", "LITE_NAMES", "load_efficientnet_lite"]
 
-_CROP_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
-LITE_NAMES = tuple(_CROP_SIZES)
+LITE_CROP_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+LITE_NAMES = tuple(LITE_CROP_SIZES)
 _RESIZE_MARGIN = 32
 """Pixels: frames are resized to crop + 32, as by the networks' authors (256 for a crop of 224)."""
 
@@ -46,7 +46,7 @@ def load_efficientnet_lite(request: TeacherRequest) -> Network:
         network = networks.EfficientNet.from_name(f"efficientnet-{lite}")
         classes = fit_classes(network, state_dict)
     load_strictly(network, state_dict, source=str(path))
-    crop_size = _CROP_SIZES[request.name]
+    crop_size = LITE_CROP_SIZES[request.name]
     return assemble(
         network,
         request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,13 @@ from distinit.schemas.errors import TeacherError, WeightsError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 from distinit.schemas.wording import closest_names, did_you_mean
 
-__all__ = ["build_classifier", "classifier_names", "load_torchvision"]
+__all__ = [
+    "PublishedWeights",
+    "build_classifier",
+    "classifier_names",
+    "load_torchvision",
+    "published_weights",
+]
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Heads of GoogLeNet and Inception that are only used in training."""
@@ -37,6 +44,39 @@ _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.
 def classifier_names() -> list[str]:
     """All image classifiers of the installed torchvision."""
     return cast("list[str]", torchvision.models.list_models(module=torchvision.models))
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """What torchvision says about one file of weights."""
+
+    tag: str
+    is_default: bool
+    """Whether a name without a tag means these weights."""
+    classes: int
+    input_pixels: int
+    parameters: int
+    licence: str | None
+    path: Path
+    """Where the file is once torchvision has downloaded it."""
+
+
+def published_weights(name: str) -> list[PublishedWeights]:
+    """The weights of one classifier. Raises TeacherError for an unknown name."""
+    choices = _weights_of(name)
+    default = _tagged(name, choices, "")
+    return [
+        PublishedWeights(
+            tag=weights.name,
+            is_default=weights is default,
+            classes=len(weights.meta["categories"]),
+            input_pixels=_preset(weights).crop_size,
+            parameters=weights.meta["num_params"],
+            licence=weights.meta.get("license"),
+            path=checkpoints_dir() / _file_name(weights),
+        )
+        for weights in choices
+    ]
 
 
 def load_torchvision(request: TeacherRequest) -> Network:

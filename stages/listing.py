@@ -1,0 +1,92 @@
+"""Tables of the teachers and students that can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distinit.pipeline.students.listing import StudentEntry, list_students
+from distinit.pipeline.teachers.listing import TeacherEntry, list_teachers
+from distinit.schemas.base import Record
+
+__all__ = ["StudentTable", "TeacherTable", "student_table", "teacher_table"]
+
+_MORE_TEACHERS = (
+    "*: the weights that the name without @TAG stands for.\n"
+    "here: whether the weights are on this machine. Nothing is downloaded: let\n"
+    "torchvision do it, or name a file with --weights. Other teachers:\n"
+    "  places365:ARCHITECTURE  scenes (Places365), with --weights FILE\n"
+    "  timm:NAME               any model of timm, with --weights FILE\n"
+    "  plugin:module:function  your own: docs/plugins.md"
+)
+_MORE_STUDENTS = (
+    "Parameters are without heads. All read RGB or flow. A network of your own:\n"
+    "  plugin:module:function  docs/plugins.md"
+)
+
+
+class TeacherTable(Record):
+    """The teachers whose name contains a text."""
+
+    teachers: tuple[TeacherEntry, ...]
+
+    def summary(self) -> str:
+        """A table of at most 80 columns, and what else can be a teacher."""
+        head = ("teacher", "classes", "pixels", "parameters", "here")
+        rows = [
+            (
+                entry.name + ("*" if entry.is_default and "@" in entry.name else ""),
+                str(entry.classes),
+                "any" if entry.input_pixels is None else str(entry.input_pixels),
+                _millions(entry.parameters),
+                "yes" if entry.is_here else "no",
+            )
+            for entry in self.teachers
+        ]
+        return f"{_table(head, rows)}\n\n{_MORE_TEACHERS}"
+
+
+class StudentTable(Record):
+    """The students whose name contains a text."""
+
+    students: tuple[StudentEntry, ...]
+
+    def summary(self) -> str:
+        """A table of at most 80 columns, and what else can be a student."""
+        head = ("student", "family", "parameters", "features", "inflated from")
+        rows = [
+            (
+                entry.name,
+                entry.family,
+                _millions(entry.parameters),
+                str(entry.feature_dim),
+                entry.inflated_from or "-",
+            )
+            for entry in self.students
+        ]
+        return f"{_table(head, rows)}\n\n{_MORE_STUDENTS}"
+
+
+def _millions(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.2f} M"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def teacher_table(text: str) -> TeacherTable:
+    """The teachers whose name contains ``text``, in any case."""
+    found = (entry for entry in list_teachers() if text.lower() in entry.name.lower())
+    return TeacherTable(teachers=tuple(found))
+
+
+def student_table(text: str) -> StudentTable:
+    """The students whose name contains ``text``, in any case."""
+    found = (entry for entry in list_students() if text.lower() in entry.name.lower())
+    return StudentTable(students=tuple(found))
