@@ -135,7 +135,11 @@ def _draw_rate(axes: Axes, lines: Lines, step_N: NDArray[np.int64]) -> None:
     """The learning rate, on the right axis, and a legend that names all lines."""
     rate = axes.twinx()
     rates = [line["learning_rate"] for line in lines]
-    drawn = rate.plot(step_N, rates, ":", color=MUTED, linewidth=1, label="learning rate (right)")
+    # A line has the rate of the steps before it, so that a step of the schedule stays one.
+    label = "learning rate (right)"
+    drawn = rate.plot(
+        step_N, rates, ":", color=MUTED, linewidth=1, label=label, drawstyle="steps-pre"
+    )
     rate.set_ylim(0, 1.08 * max(rates, default=0) or 1)
     plain_axes(rate)
     rate.spines["right"].set(visible=True, color=MUTED, linewidth=0.6)
