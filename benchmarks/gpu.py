@@ -202,7 +202,7 @@ class PlainLoop:
             outputs = self._forward(self._batch.clip_BCTHW)
         outputs = {name: output.float() for name, output in outputs.items()}
         loss, _ = self._task.loss(outputs, self._batch.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self._optimizer.step()
 
 

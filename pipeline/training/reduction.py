@@ -106,7 +106,7 @@ class ExactReduction:
 
     def backward(self, loss: Tensor) -> None:
         """See Reduction."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         # Zero if there is none: without a gradient weight decay is skipped, on this worker only.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         if self._shards > 1:
@@ -176,7 +176,7 @@ class OverlappedReduction:
         """See Reduction."""
         if self._own_shards > 1:
             loss = loss / self._own_shards
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
 
     def finish(self, metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See Reduction."""
