@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ settings.load_profile("distinit")
 # One thread per process: the suite runs on two cores, and CPU results stay bitwise repeatable.
 # Set before torch is imported, which reads it only then.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell ignores SIGINT for what it starts in the background; tests send it to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The wheel's binary, so that results do not depend on the ffmpeg in PATH.
 os.environ["DISTINIT_FFMPEG"] = imageio_ffmpeg.get_ffmpeg_exe()
 

@@ -27,6 +27,7 @@ from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.stopping import TrainingStoppedError
 from distinit.pipeline.training.task import ClipBatch
 from distinit.schemas.errors import ComputeError, ConfigError
+from distinit.schemas.evaluation import ScoredSubset
 
 STEPS = 12  # 3 epochs of 16 samples in batches of 4
 
@@ -104,6 +105,7 @@ class Evaluator:
     """Sends SIGINT to its own process when it evaluates."""
 
     every = 1
+    subset: ScoredSubset = "test"
 
     def evaluate(self, *_: Any) -> dict[str, int | float]:
         os.kill(os.getpid(), signal.SIGINT)
