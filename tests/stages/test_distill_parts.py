@@ -193,12 +193,12 @@ def test_a_filter_that_can_keep_no_clip_is_an_error_before_training(copy: Path) 
     assert not (copy / "run").exists()
 
 
-def test_a_filter_that_kept_no_clip_is_an_error_after_training(copy: Path) -> None:
-    """The mean of several logits may have a lower entropy than each: only training can tell."""
+def test_a_filter_that_keeps_no_clip_is_refused_before_training(copy: Path) -> None:
+    """The targets are means of several logits, whose entropy may be lower than that of each."""
     target = {"teacher": "one", "pick": "all", "filter": {"max_entropy_nats": 1e-9}}
-    with pytest.raises(ConfigError, match="dropped every clip"):
+    with pytest.raises(ConfigError, match="teacher one keeps no clip"):
         trained(copy, targets=[target])
-    assert not (copy / "run" / "result.json").exists()
+    assert not (copy / "run" / "metrics.jsonl").exists()
 
 
 def test_a_run_directory_inside_its_inputs_is_refused(copy: Path) -> None:
