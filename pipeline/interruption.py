@@ -66,7 +66,7 @@ class StopRequest:
             self._at_once = None
 
     def receive(self, signal_number: int) -> None:
-        """Handle a signal: the first one is a request.
+        """Handle a signal. The first signal asks the work to stop.
 
         Raises Interrupted for the second signal, and in the body of ``at_once``.
         """

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -193,8 +193,5 @@ class TeacherTargets:
             self._open.popitem(last=False)[1].release()
         return self._shards[key]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"cache": self.cache, "record": self.record}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["cache"], state["record"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[TeacherTargets], tuple[OpenCache, TeacherRecord]]:
+        return TeacherTargets, (self.cache, self.record)  # open files belong to one process

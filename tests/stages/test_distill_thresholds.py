@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.progress import RecordingProgress
@@ -14,19 +15,24 @@ from distinit.schemas.errors import ConfigError
 from distinit.stages.distill import distill
 
 
-def test_a_resumed_run_uses_the_threshold_that_it_recorded(tmp_path: Path) -> None:
-    write_cache(tmp_path / "cache", ("alpha",))
-    write_frames(tmp_path / "frames", {n: f for n, f in FRAMES.items() if n != "bad"})
-    values = {
-        "cache": str(tmp_path / "cache"),
-        "frames": str(tmp_path / "frames"),
-        "out": str(tmp_path / "run"),
+def written(root: Path) -> dict[str, Any]:
+    """The values of a configuration for a cache and a frame store that are written here."""
+    write_cache(root / "cache", ("alpha",))
+    write_frames(root / "frames", {n: f for n, f in FRAMES.items() if n != "bad"})
+    return {
+        "cache": str(root / "cache"),
+        "frames": str(root / "frames"),
+        "out": str(root / "run"),
         "student": {"name": "tiny_r2plus1d_10"},
         "clip": {"frames": 4, "crop": 16},
-        "targets": [{"pick": "all", "filter": {"keep_fraction": 0.5}}],
         "optimizer": {"clips_per_epoch": 8, "epochs": 1},
         "runtime": {"batch_size": 4, "device": "cpu"},
     }
+
+
+def test_a_resumed_run_uses_the_threshold_that_it_recorded(tmp_path: Path) -> None:
+    half = {"pick": "all", "filter": {"keep_fraction": 0.5}}
+    values = written(tmp_path) | {"targets": [half]}
     config = DistillConfig.model_validate(values)
     first = RecordingProgress()
     distill(config, progress=first)
@@ -52,17 +58,7 @@ def test_a_resumed_run_uses_the_threshold_that_it_recorded(tmp_path: Path) -> No
 
 
 def test_a_filter_that_keeps_too_little_is_refused_or_warned_of(tmp_path: Path) -> None:
-    write_cache(tmp_path / "cache", ("alpha",))
-    write_frames(tmp_path / "frames", {n: f for n, f in FRAMES.items() if n != "bad"})
-    values = {
-        "cache": str(tmp_path / "cache"),
-        "frames": str(tmp_path / "frames"),
-        "out": str(tmp_path / "run"),
-        "student": {"name": "tiny_r2plus1d_10"},
-        "clip": {"frames": 4, "crop": 16},
-        "optimizer": {"clips_per_epoch": 8, "epochs": 1},
-        "runtime": {"batch_size": 4, "device": "cpu"},
-    }
+    values = written(tmp_path)
     nothing = {"targets": [{"filter": {"max_entropy_nats": 0.0}}]}
     with pytest.raises(ConfigError, match="keeps no clip"):
         distill(DistillConfig.model_validate(values | nothing))

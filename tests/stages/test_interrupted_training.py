@@ -73,10 +73,8 @@ def interrupt(config: DistillConfig, folder: Path, number: int) -> tuple[int, st
     )
     metrics = Path(config.out) / "metrics.jsonl"
     try:
-        deadline = time.monotonic() + 270
         while not metrics.exists() or metrics.read_bytes().count(b"\n") < 5:
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)
         out, err = process.communicate(timeout=270)
@@ -121,9 +119,7 @@ def test_a_signal_to_the_driver_stops_its_ray_workers_with_a_checkpoint(
     out = tmp_path / "run"
     ended = interrupt(config(extracted, out, workers=2), tmp_path, signal.SIGTERM)
     check_stopped(out, ended, ExitCode.TERMINATED)
-    deadline = time.monotonic() + 120
-    while marked_by(MARK, str(tmp_path)):
-        assert time.monotonic() < deadline, marked_by(MARK, str(tmp_path))
+    while marked_by(MARK, str(tmp_path)):  # a process that stays ends the test by its timeout
         time.sleep(0.1)
     distill(config(extracted, out))
     assert (out / "student.safetensors").read_bytes() == whole

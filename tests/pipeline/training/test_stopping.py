@@ -141,7 +141,7 @@ def test_the_notes_of_ray_workers_carry_a_stop_and_an_error(tmp_path: Path) -> N
     assert stopped.value.text.startswith("stopped at step 1,234 of 5,000; checkpoint written; ")
     notes.clear()
     assert list(tmp_path.iterdir()) == []
-    notes.write_ending(ConfigError("bad", found=3, remedy="mend it"))
+    notes.write_ending(ConfigError("bad", found=3, remedy="repair it"))
     with pytest.raises(ConfigError) as refused:
         notes.raise_ending()
     assert (refused.value.problem, refused.value.found) == ("bad", "3")
