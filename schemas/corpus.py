@@ -57,7 +57,7 @@ class SpoolConfig(Record):
 class Names(Record):
     """A number of names, and the first of them."""
 
-    count: int = Field(0, ge=0)
+    count: int = Field(0, ge=0, description="how many names there are")
     names: tuple[str, ...] = Field((), description="the first 20")
 
     @classmethod

@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import Name, Record, Seed, Sha256, sha256_of
+from distinit.schemas.dataset import MAX_LABELS
 from distinit.schemas.finetune import DatasetConfig, EvaluationConfig, check_init
 from distinit.schemas.manifest import FileEntry
-from distinit.schemas.run import MAX_LABELS
 from distinit.schemas.training import ClipConfig, StudentConfig
 from distinit.schemas.wording import counted, first_names, one_line
 
@@ -88,8 +88,12 @@ class FeatureInputs(Record):
 class FeaturesRecord(Record):
     """``features.json``, written last: describes the files next to it."""
 
-    format: Literal["distinit-features"] = "distinit-features"
-    format_version: int = 1
+    format: Literal["distinit-features"] = Field(
+        "distinit-features", description="name of the record's format"
+    )
+    format_version: int = Field(
+        1, description="version of the record's format; a reader refuses others"
+    )
     init: Name = Field(description="what the features are of, as it was requested")
     inputs: FeatureInputs = Field(description="what the features were computed from")
     identity: Sha256 = Field(description="sha256 of ``inputs``")

@@ -81,7 +81,9 @@ class FlowSpec(Record):
     size; 128 means no motion.
     """
 
-    method: Literal["farneback"] = "farneback"
+    method: Literal["farneback"] = Field(
+        "farneback", description="algorithm: Farneback's polynomial expansion"
+    )
     pyr_scale: float = Field(0.5**0.5, description="scale from one pyramid level to the next")
     levels: int = Field(5, description="pyramid levels")
     winsize: int = Field(10, description="size of the averaging window, pixels")
@@ -118,7 +120,7 @@ class VideoRows(Record):
     A video has several of these if it spans units, or was written alternately with other videos.
     """
 
-    video_id: VideoId
+    video_id: VideoId = Field(description="id of the video in the store")
     digest: Sha256 = Field(description="sha256 of the video file's bytes")
     first_frame: int = Field(
         ge=0, le=_MAX_COUNT, description="index in the video of the first of these frames"
@@ -135,15 +137,15 @@ class VideoRows(Record):
 class UndecodableVideo(Record):
     """A video that could not be decoded: none of its frames are kept."""
 
-    video_id: VideoId
+    video_id: VideoId = Field(description="id of the video in the store")
     digest: Sha256 = Field(description="sha256 of the video file's bytes")
-    error: str
+    error: str = Field(description="why it could not be decoded")
 
 
 class DamagedVideo(Record):
     """A video that is stored although it is damaged."""
 
-    video_id: VideoId
+    video_id: VideoId = Field(description="id of the video in the store")
     digest: Sha256 = Field(description="sha256 of the video file's bytes")
     damage: str = Field(description="frames that are missing, or errors within frames")
 
@@ -168,14 +170,18 @@ class BatchLocation(Record):
 class StoreCommit(SealedRecord):
     """``commits/unit-NNNNN.json`` of a frame store; written after the unit's file."""
 
-    unit: int = Field(ge=0, le=_MAX_COUNT)
+    unit: int = Field(ge=0, le=_MAX_COUNT, description="number of the unit, from 0")
     files: dict[str, FileEntry] = Field(description="path relative to the store -> size, sha256")
     videos: tuple[VideoRows, ...] = Field(description="contents of the file, in row order")
     batches: tuple[BatchLocation, ...] = Field(
         (), description="record batches in order, of 512 rows each except the last"
     )
-    failed: tuple[UndecodableVideo, ...] = ()
-    damaged: tuple[DamagedVideo, ...] = ()
+    failed: tuple[UndecodableVideo, ...] = Field(
+        (), description="videos of the unit that could not be decoded"
+    )
+    damaged: tuple[DamagedVideo, ...] = Field(
+        (), description="videos of the unit that are stored although they are damaged"
+    )
 
     @property
     def frame_count(self) -> int:
@@ -186,9 +192,13 @@ class StoreCommit(SealedRecord):
 class FrameStoreManifest(SealedRecord):
     """``store.json``: the geometry of all frames in the store, and its units."""
 
-    format: Literal["distinit-frame-store"] = "distinit-frame-store"
-    format_version: int = STORE_FORMAT_VERSION
-    geometry: FrameGeometry
+    format: Literal["distinit-frame-store"] = Field(
+        "distinit-frame-store", description="name of the record's format"
+    )
+    format_version: int = Field(
+        STORE_FORMAT_VERSION, description="version of the record's format; a reader refuses others"
+    )
+    geometry: FrameGeometry = Field(description="size and JPEG quality of all frames")
     flow: FlowSpec | None = Field(None, description="how flow was computed; None: RGB frames")
     plan_digest: Sha256 = Field(description="digest of the plan that assigns videos to units")
     units: tuple[int, ...] | None = Field(

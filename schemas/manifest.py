@@ -61,7 +61,7 @@ class RowSpace(Record):
     capacity: int = Field(
         ge=64, le=MAX_CAPACITY, multiple_of=64, description="rows per unit; a multiple of 64"
     )
-    units: int = Field(ge=0, le=MAX_UNITS)
+    units: int = Field(ge=0, le=MAX_UNITS, description="number of units")
     rows: int = Field(ge=0, description="rows in use, over all units")
 
     @property
@@ -88,27 +88,33 @@ class PlanSummary(Record):
 class TeacherSummary(Record):
     """A teacher's entry in the manifest."""
 
-    fingerprint: Sha256
+    fingerprint: Sha256 = Field(
+        description="sha256 over all that determines the teacher's output, see TeacherIdentity"
+    )
     record_sha256: Sha256 = Field(
         description="sha256 over the canonical JSON of teacher.json without its fidelity"
     )
-    classes: int = Field(ge=1, le=MAX_CLASSES)
-    label_space: Name
-    target: Literal["logits", "features"]
-    encoding: Encoding
-    units_committed: int = Field(ge=0)
+    classes: int = Field(ge=1, le=MAX_CLASSES, description="number of values per target")
+    label_space: Name = Field(description="name of the set of classes")
+    target: Literal["logits", "features"] = Field(description="class logits, or pooled features")
+    encoding: Encoding = Field(description="how targets are stored: float16 | int8 | topk:K")
+    units_committed: int = Field(ge=0, description="number of units with targets of this teacher")
 
 
 class CacheManifest(Record):
     """``manifest.json``: lets a mismatch be detected without reading any other file."""
 
-    format: Literal["distinit-target-cache"] = "distinit-target-cache"
-    format_version: int = CACHE_FORMAT_VERSION
-    corpus: CorpusSummary
-    sampling: SamplingConfig
-    row_space: RowSpace
-    plan: PlanSummary
-    teachers: dict[str, TeacherSummary] = Field(default_factory=dict)
+    format: Literal["distinit-target-cache"] = Field(
+        "distinit-target-cache", description="name of the record's format"
+    )
+    format_version: int = Field(
+        CACHE_FORMAT_VERSION, description="version of the record's format; a reader refuses others"
+    )
+    corpus: CorpusSummary = Field(description="the videos of the cache")
+    sampling: SamplingConfig = Field(description="which decoded frames are rows")
+    row_space: RowSpace = Field(description="number and size of the units")
+    plan: PlanSummary = Field(description="digests of plan.parquet")
+    teachers: dict[str, TeacherSummary] = Field(default_factory=dict, description="by teacher id")
     complete: bool = Field(description="whether every unit of every teacher is committed")
     content_digest: Sha256 | Literal[""] = Field(
         description="sha256 over the content of the cache: the same for any number of workers, any "
@@ -120,13 +126,13 @@ class FileEntry(Record):
     """Size and sha256 of one committed file."""
 
     size: int = Field(ge=0, description="bytes")
-    sha256: Sha256
+    sha256: Sha256 = Field(description="sha256 of the file's bytes")
 
 
 class VideoOutcome(Record):
     """The outcome of one video in one extraction."""
 
-    video_id: VideoId
+    video_id: VideoId = Field(description="id of the video in the cache")
     status: Literal["ok", "failed", "spilled", "gone"] = Field(
         description="spilled: it has more rows than planned, so they are in a later unit. gone: "
         "it was removed from the corpus before it was decoded"
@@ -134,8 +140,12 @@ class VideoOutcome(Record):
     frame_count: int = Field(ge=0, description="decoded frames; 0 if failed")
     width: int = Field(ge=0, description="pixels, after rotation")
     height: int = Field(ge=0, description="pixels, after rotation")
-    duration_seconds: float = Field(ge=0)
-    error: str | None = None
+    duration_seconds: float = Field(
+        ge=0, description="time that the decoded frames span, seconds; 0 if failed"
+    )
+    error: str | None = Field(
+        None, description="why it failed or is gone; None for the other statuses"
+    )
     rows: int = Field(
         0, ge=0, description="number of its frames that become rows, in a later unit if spilled"
     )
@@ -178,7 +188,7 @@ class _RowSums(Record):
 
     _counts: ClassVar[tuple[str, ...]] = ()
 
-    frames: int = Field(0, ge=0)
+    frames: int = Field(0, ge=0, description="number of the frames that are summed over")
 
     @model_validator(mode="after")
     def _counts_do_not_exceed_frames(self) -> Self:
@@ -194,11 +204,15 @@ class FidelitySums(_RowSums):
     _counts: ClassVar[tuple[str, ...]] = ("top1_agreements", "filter_flips")
 
     kl_nats_sum: float = Field(0.0, ge=0, le=_MAX_NATS_SUM, description="KL(fp32 || stored), nats")
-    kl_nats_max: float = Field(0.0, ge=0, le=_MAX_NATS_SUM)
+    kl_nats_max: float = Field(
+        0.0, ge=0, le=_MAX_NATS_SUM, description="largest KL(fp32 || stored) of a frame, nats"
+    )
     entropy_error_nats_sum: float = Field(
         0.0, ge=0, le=_MAX_NATS_SUM, description="|entropy difference|, nats"
     )
-    top1_agreements: int = Field(0, ge=0)
+    top1_agreements: int = Field(
+        0, ge=0, description="frames whose most probable class is the same in fp32 and as stored"
+    )
     filter_flips: int = Field(
         0,
         ge=0,
@@ -212,7 +226,9 @@ class OutputSums(_RowSums):
 
     _counts: ClassVar[tuple[str, ...]] = ("ties", "flat", "top_class_frames")
 
-    entropy_nats_sum: float = Field(0.0, ge=0, le=_MAX_NATS_SUM)
+    entropy_nats_sum: float = Field(
+        0.0, ge=0, le=_MAX_NATS_SUM, description="sum of the entropies of the frames, nats"
+    )
     ties: int = Field(0, ge=0, description="frames whose two largest logits are equal")
     flat: int = Field(0, ge=0, description="frames whose logits are all equal")
     top_class: int = Field(
@@ -224,8 +240,10 @@ class OutputSums(_RowSums):
 class UnitCommit(Record):
     """``teachers/<id>/commits/unit-NNNNN.json``: written last. A unit exists if its commit does."""
 
-    unit: int = Field(ge=0)
-    teacher_fingerprint: Sha256
+    unit: int = Field(ge=0, description="number of the unit, from 0")
+    teacher_fingerprint: Sha256 = Field(
+        description="fingerprint of the teacher whose targets these are"
+    )
     rows: int = Field(ge=0, description="rows in use in this unit")
     files: dict[str, FileEntry] = Field(description="path relative to the cache -> size, sha256")
     content_sha256: Sha256 = Field(description="sha256 over the values of frames and targets")

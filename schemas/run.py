@@ -1,14 +1,14 @@
-"""The JSON records of a training run: run, checkpoint, student, dataset and result."""
+"""The JSON records of a training run: run, checkpoint, student, thresholds and result."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from distinit.schemas.base import Name, Record, SealedRecord, Sha256, sha256_of
+from distinit.schemas.base import Name, Record, SealedRecord, Sha256
 from distinit.schemas.evaluation import Average, ScoredSubset
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
@@ -18,8 +18,6 @@ from distinit.schemas.wording import counted, one_line, shell_line
 __all__ = [
     "TOP5_CLASSES",
     "CheckpointRecord",
-    "DatasetRecord",
-    "DatasetVideo",
     "DistillResult",
     "EvaluationResult",
     "HeadRecord",
@@ -27,7 +25,6 @@ __all__ = [
     "LoadReport",
     "RunRecord",
     "StudentRecord",
-    "Subset",
     "TargetShare",
     "ThresholdRecord",
     "ThresholdsRecord",
@@ -36,8 +33,6 @@ __all__ = [
 
 
 MAX_HEADS = 64
-MAX_LABELS = 10_000
-"""Most classes of a labelled dataset: the confusion matrix has the square of this number."""
 MAX_STEPS = 10**12
 TOP5_CLASSES = 5
 """With so many classes, or fewer, top-5 accuracy is always 100 % and not shown."""
@@ -47,10 +42,14 @@ _FEW = 0.5  # share of clips with a target below which a run warns
 class HeadRecord(Record):
     """One linear head of a student: ``heads.<name>.weight`` and ``.bias``."""
 
-    name: Name
-    outputs: int = Field(ge=1, le=MAX_CLASSES)
-    label_space: Name
-    teacher_fingerprint: Sha256 | None = None
+    name: Name = Field(description="name of the head: the teacher's id, mean, or labels")
+    outputs: int = Field(ge=1, le=MAX_CLASSES, description="number of logits")
+    label_space: Name = Field(description="name of the set of classes")
+    teacher_fingerprint: Sha256 | None = Field(
+        None,
+        description="fingerprint of the only teacher that the head learns from; None: of a mean "
+        "or labels",
+    )
     mean_of: dict[str, Sha256] = Field(
         default_factory=dict,
         description="of a head that learns the mean of teachers: teacher id -> fingerprint",
@@ -65,13 +64,19 @@ class HeadRecord(Record):
 class StudentRecord(Record):
     """``student.json``: describes the network in ``student.safetensors``, next to it."""
 
-    format: Literal["distinit-student"] = "distinit-student"
-    format_version: int = 1
-    student: StudentConfig
-    clip: ClipConfig
+    format: Literal["distinit-student"] = Field(
+        "distinit-student", description="name of the record's format"
+    )
+    format_version: int = Field(
+        1, description="version of the record's format; a reader refuses others"
+    )
+    student: StudentConfig = Field(description="architecture of the network")
+    clip: ClipConfig = Field(description="clips that it was trained on")
     feature_dim: int = Field(ge=1, description="width of the pooled feature that the heads read")
-    heads: tuple[HeadRecord, ...] = Field(max_length=MAX_HEADS)
-    trained_by: Literal["distill", "finetune"]
+    heads: tuple[HeadRecord, ...] = Field(
+        max_length=MAX_HEADS, description="linear heads, in the order of their training"
+    )
+    trained_by: Literal["distill", "finetune"] = Field(description="stage that trained it")
     cache_digest: Sha256 | Literal[""] | None = Field(
         None, description="content digest of the target cache"
     )
@@ -85,13 +90,20 @@ class StudentRecord(Record):
 class RunRecord(Record):
     """``run.json``: the configuration and inputs that a run directory belongs to."""
 
-    format: Literal["distinit-run"] = "distinit-run"
-    format_version: int = 1
-    kind: Literal["distill", "finetune"]
-    config_digest: str
-    config: dict[str, Any]
+    format: Literal["distinit-run"] = Field(
+        "distinit-run", description="name of the record's format"
+    )
+    format_version: int = Field(
+        1, description="version of the record's format; a reader refuses others"
+    )
+    kind: Literal["distill", "finetune"] = Field(description="stage that trains")
+    config_digest: str = Field(
+        description="sha256 over the kind, and the configuration and inputs that decide what is "
+        "computed"
+    )
+    config: dict[str, Any] = Field(description="the whole configuration of the run")
     inputs: dict[str, str] = Field(description="digests of the data that the run reads")
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(description="package -> its version when the run began")
     cache_digest: Sha256 | Literal[""] | None = Field(
         None, description="content digest of the target cache of a distill run, when it began"
     )
@@ -100,16 +112,24 @@ class RunRecord(Record):
 class WandbRecord(Record):
     """``wandb.json``: the run at wandb that the metrics of a run directory go to."""
 
-    format: Literal["distinit-wandb"] = "distinit-wandb"
-    format_version: int = 1
+    format: Literal["distinit-wandb"] = Field(
+        "distinit-wandb", description="name of the record's format"
+    )
+    format_version: int = Field(
+        1, description="version of the record's format; a reader refuses others"
+    )
     run_id: str = Field(pattern="^[0-9a-f]{32}$", description="id of the run at wandb")
 
 
 class CheckpointRecord(SealedRecord):
     """``checkpoints/step-NNNNNNNNN/checkpoint.json``: the step at which training resumes."""
 
-    format: Literal["distinit-checkpoint"] = "distinit-checkpoint"
-    format_version: int = 1
+    format: Literal["distinit-checkpoint"] = Field(
+        "distinit-checkpoint", description="name of the record's format"
+    )
+    format_version: int = Field(
+        1, description="version of the record's format; a reader refuses others"
+    )
     config_digest: str = Field(
         description="digest of the run's configuration; no other run loads the checkpoint"
     )
@@ -119,7 +139,9 @@ class CheckpointRecord(SealedRecord):
     window: dict[str, float] = Field(description="metrics summed since the last metric line")
     window_steps: int = Field(ge=0, le=MAX_STEPS, description="steps in the window")
     epoch_loss: float = Field(0.0, description="loss summed over the steps of the epoch so far")
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = Field(
+        description="name of each file of the checkpoint -> size and sha256"
+    )
 
 
 class LeftOut(Record):
@@ -205,8 +227,12 @@ class ThresholdRecord(Record):
 class ThresholdsRecord(Record):
     """``thresholds.json`` of a distill run: computed once, for every worker and resumption."""
 
-    format: Literal["distinit-thresholds"] = "distinit-thresholds"
-    format_version: int = 1
+    format: Literal["distinit-thresholds"] = Field(
+        "distinit-thresholds", description="name of the record's format"
+    )
+    format_version: int = Field(
+        1, description="version of the record's format; a reader refuses others"
+    )
     settings_digest: Sha256 = Field(
         description="digest of the settings that the thresholds depend on: targets and clip"
     )
@@ -218,13 +244,15 @@ class ThresholdsRecord(Record):
 class DistillResult(Record):
     """``result.json`` of a distill run, written when the run is finished."""
 
-    out: str
+    out: str = Field(description="run directory")
     student: str = Field(description="path of student.safetensors; student.json is next to it")
-    cache_digest: str
-    videos: int
+    cache_digest: str = Field(
+        description="content digest of the target cache; empty if it was incomplete"
+    )
+    videos: int = Field(description="number of videos trained on")
     loss: float = Field(description="mean training loss of the last metric line")
-    epochs: int
-    steps: int
+    epochs: int = Field(description="number of epochs trained")
+    steps: int = Field(description="number of optimiser steps, over all epochs")
     clips: int = Field(description="clips trained on, over all epochs")
     seconds: float = Field(description="duration of the process that finished the run")
     bottleneck: str = Field("", description="the largest part of a step, and how to reduce it")
@@ -262,64 +290,10 @@ class DistillResult(Record):
         return "\n".join(lines)
 
 
-Subset = Literal["train", "val", "test"]
-"""What the videos of a labelled dataset are for."""
-
-
-class DatasetVideo(Record):
-    """One labelled video."""
-
-    path: str = Field(description="posix, relative to the dataset's root")
-    label: int = Field(ge=0, description="index of its class")
-    subset: Subset
-    digest: Sha256 = Field(description="sha256 of the file's bytes")
-    size_bytes: int
-    mtime_ns: int
-
-
-class DatasetRecord(Record):
-    """``dataset.json``: the labelled videos of a finetune run, identified by content."""
-
-    kind: Literal["hmdb51", "ucf101", "csv", "folders"]
-    classes: tuple[str, ...] = Field(
-        max_length=MAX_LABELS, description="class names, in order of their index"
-    )
-    videos: tuple[DatasetVideo, ...]
-    undecodable: dict[str, str] = Field(
-        default_factory=dict,
-        description="path -> reason, for videos that are missing from the frame store",
-    )
-
-    @model_validator(mode="after")
-    def _labels_have_names(self) -> Self:
-        if any(video.label >= len(self.classes) for video in self.videos):
-            raise ValueError("a video has a label without a class name")
-        return self
-
-    def subset(self, name: Subset) -> tuple[DatasetVideo, ...]:
-        """The training videos, the val videos, or the test videos."""
-        return tuple(video for video in self.videos if video.subset == name)
-
-    @property
-    def final_subset(self) -> ScoredSubset:
-        """What the result of a run is measured on: test, or val without test videos."""
-        return "test" if self.subset("test") else "val"
-
-    @property
-    def watched_subset(self) -> ScoredSubset:
-        """What is scored during training: val, or test without val videos."""
-        return "val" if self.subset("val") else "test"
-
-    def content_digest(self) -> str:
-        """sha256 over classes, labels, subsets and the bytes of the videos."""
-        rows = [[v.path, v.label, v.subset, v.digest] for v in self.videos]
-        return sha256_of([self.classes, rows])
-
-
 class LoadReport(Record):
     """Lists every tensor of a student file and of the model: loaded, reinitialised or unused."""
 
-    loaded: tuple[str, ...]
+    loaded: tuple[str, ...] = Field(description="in both, with the values of the file")
     reinitialised: tuple[str, ...] = Field(description="in the model, not in the file (new head)")
     unused: tuple[str, ...] = Field(description="in the file, not in the model (old heads)")
 
@@ -327,18 +301,20 @@ class LoadReport(Record):
 class EvaluationResult(Record):
     """``result.json`` of an evaluation: metrics in percent."""
 
-    protocol: str
+    protocol: str = Field(description="clips that were scored, see EvaluationConfig")
     subset: ScoredSubset = Field("test", description="which videos were scored")
     average: Average = Field(
         "softmax", description="how the clips of a video were averaged, see EvaluationConfig"
     )
     precision: Precision = Field("fp32", description="precision of the forward pass")
-    videos: int
-    clips: int
+    videos: int = Field(
+        description="number of scored videos, including those that could not be decoded"
+    )
+    clips: int = Field(description="number of scored clips, as often as the protocol counts them")
     per_clip: float = Field(ge=0, le=100, description="top-1 accuracy of single clips, percent")
     top1: float = Field(ge=0, le=100, description="top-1 accuracy of means per video, percent")
     top5: float = Field(ge=0, le=100, description="top-5 accuracy of means per video, percent")
-    classes: int
+    classes: int = Field(description="number of classes")
     confusion: tuple[tuple[int, ...], ...] = Field(
         description="number of videos [true][predicted], without those that could not be decoded"
     )

@@ -130,15 +130,19 @@ class PreprocessSpec(Record):
     )
     resize_size: int = Field(ge=1, description="pixels")
     crop_size: int = Field(ge=1, description="centre crop, pixels")
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    antialias: bool = True
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="how pixels are interpolated when scaling"
+    )
+    antialias: bool = Field(True, description="whether scaling down is antialiased")
     mean: tuple[float, float, float] = Field(
         description="mean of each channel, of values in 0..1, in the order of channel_order"
     )
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         description="standard deviation of each channel, in the same order"
     )
-    channel_order: Literal["rgb", "bgr"] = "rgb"
+    channel_order: Literal["rgb", "bgr"] = Field(
+        "rgb", description="order of the colour channels of the input"
+    )
     resize: Literal["exact", "fast"] = Field("exact", description="as TeacherRequest.resize")
     flip: bool = Field(
         False, description="whether the input is mirrored left to right, as the last step"
@@ -189,8 +193,10 @@ class TeacherIdentity(Record):
     weights_sha256: Sha256 = Field(
         description="sha256 over names, dtypes, shapes and bytes of all tensors"
     )
-    preprocessing: PreprocessSpec
-    target: Literal["logits", "features"] = "logits"
+    preprocessing: PreprocessSpec = Field(description="how a frame becomes the input")
+    target: Literal["logits", "features"] = Field(
+        "logits", description="class logits, or pooled features"
+    )
     classes: int = Field(ge=1, le=MAX_CLASSES, description="number of values per target")
     label_space: Name = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
     label_names: tuple[str, ...] = Field(description="class names in index order; empty: unknown")
@@ -281,7 +287,7 @@ class OutputReport(Record):
     """Statistics that show whether a teacher's outputs differ between frames of the corpus."""
 
     frames: int = Field(ge=1, description="rows of the cache")
-    mean_entropy_nats: float = Field(ge=0)
+    mean_entropy_nats: float = Field(ge=0, description="mean entropy over these frames, nats")
     highest_possible_nats: float = Field(ge=0, description="ln(classes)")
     tied_fraction: float = Field(
         ge=0, le=1, description="fraction of frames whose two largest logits are equal"
@@ -345,10 +351,10 @@ class WeightsRecipe(Record):
 class TeacherRecord(Record):
     """``teachers/<id>/teacher.json``."""
 
-    id: str
-    fingerprint: Sha256
-    identity: TeacherIdentity
-    encoding: Encoding
+    id: str = Field(description="name of the folder under teachers/")
+    fingerprint: Sha256 = Field(description="sha256 over ``identity`` without its probe")
+    identity: TeacherIdentity = Field(description="all that determines the outputs")
+    encoding: Encoding = Field(description="how targets are stored: float16 | int8 | topk:K")
     name: Name = Field("", description="name given with --teacher")
     weights_file: Name | None = Field(
         None, description="name of the file given with --weights, without its folder"
@@ -368,7 +374,10 @@ class TeacherRecord(Record):
         "are the targets bitwise equal for any batch size, number of threads and workers",
     )
     software: dict[str, str] = Field(description="versions of torch, torchvision, ffmpeg, distinit")
-    fidelity: FidelityReport | None = None
+    fidelity: FidelityReport | None = Field(
+        None,
+        description="what the encoding changed; None for features, and until an extraction ends",
+    )
     recipe: WeightsRecipe | None = Field(
         None,
         description="how the weights were trained. None: not known, and the key is left out, as in "

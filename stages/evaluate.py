@@ -20,10 +20,11 @@ from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.io import RECORD_NAME, TENSORS_NAME, read_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.schemas.base import Record
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.evaluation import ScoredSubset, result_name
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
-from distinit.schemas.run import DatasetRecord, EvaluationResult, RunRecord, StudentRecord
+from distinit.schemas.run import EvaluationResult, RunRecord, StudentRecord
 from distinit.stages.evaluated_frames import check_dataset, evaluated_store
 from distinit.stages.finetune import DATASET_NAME
 

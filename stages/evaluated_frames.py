@@ -21,9 +21,10 @@ from distinit.pipeline.frames.commits import read_manifest
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import Progress
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, FrameStoreError
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
-from distinit.schemas.run import DatasetRecord, RunRecord, StudentRecord
+from distinit.schemas.run import RunRecord, StudentRecord
 from distinit.schemas.wording import one_line
 
 __all__ = ["check_dataset", "evaluated_store"]

@@ -42,16 +42,11 @@ from distinit.pipeline.training.task import TrainingSettings
 from distinit.pipeline.training.workload import Workload, with_epoch_length
 from distinit.schemas.base import Record
 from distinit.schemas.compute import ComputeConfig
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.evaluation import ScoredSubset
 from distinit.schemas.finetune import FinetuneConfig
-from distinit.schemas.run import (
-    DatasetRecord,
-    EvaluationResult,
-    HeadRecord,
-    LoadReport,
-    StudentRecord,
-)
+from distinit.schemas.run import EvaluationResult, HeadRecord, LoadReport, StudentRecord
 from distinit.schemas.training import OptimizerConfig
 from distinit.schemas.wording import counted, one_line
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from distinit.pipeline.records import read_record
 from distinit.schemas.base import Record
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import DatasetRecord, EvaluationResult, RunRecord
+from distinit.schemas.run import EvaluationResult, RunRecord
 from distinit.schemas.wording import counted
 from distinit.stages.finetune import DATASET_NAME
 

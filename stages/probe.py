@@ -20,8 +20,8 @@ from distinit.pipeline.records import write_record
 from distinit.pipeline.reports.probe_picture import draw_probe
 from distinit.pipeline.reports.probe_tables import csv_table, markdown_page
 from distinit.pipeline.storage import atomic_write_bytes, refuse_links, remove_dead_partials
+from distinit.schemas.dataset import DatasetVideo
 from distinit.schemas.probe import ProbeConfig, ProbeResult, ProbeRow
-from distinit.schemas.run import DatasetVideo
 from distinit.stages.probe_rows import (
     ProbedStudent,
     RowFeatures,

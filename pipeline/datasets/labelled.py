@@ -20,9 +20,9 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.records import read_record, write_record
 from distinit.schemas.corpus import VideoFile
+from distinit.schemas.dataset import DatasetRecord, DatasetVideo
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.features import LabelledInput
-from distinit.schemas.run import DatasetRecord, DatasetVideo
 from distinit.schemas.training import ClipConfig
 from distinit.schemas.wording import counted, one_line
 

@@ -14,9 +14,9 @@ from distinit.pipeline.datasets.splits import (
     read_splits,
 )
 from distinit.schemas.corpus import VideoFile
+from distinit.schemas.dataset import DatasetRecord, DatasetVideo, Subset
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
-from distinit.schemas.run import DatasetRecord, DatasetVideo, Subset
 from distinit.schemas.wording import counted, first_names
 
 __all__ = ["known_files", "leaked_videos", "list_dataset"]

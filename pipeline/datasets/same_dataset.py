@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from distinit.pipeline.corpus.listing import list_files
 from distinit.pipeline.datasets.listing import list_dataset
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, DatasetError
 from distinit.schemas.finetune import DatasetConfig
-from distinit.schemas.run import DatasetRecord
 from distinit.schemas.wording import counted, first_names
 
 __all__ = ["refuse_other_tests_in"]

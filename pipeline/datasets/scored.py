@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.evaluation import ScoredSubset
-from distinit.schemas.run import DatasetRecord
 from distinit.schemas.wording import counted
 
 __all__ = ["ScoredVideo", "scored_videos", "scoring_notes"]

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from distinit.pipeline.storage import read_bounded
+from distinit.schemas.dataset import Subset
 from distinit.schemas.errors import DatasetError
-from distinit.schemas.run import Subset
 from distinit.schemas.wording import first_names
 
 __all__ = ["LabelledPath", "SplitLists", "check_classes", "listed_paths", "read_splits"]

@@ -15,9 +15,9 @@ from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.progress import Progress
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, DatasetError, FrameStoreError
 from distinit.schemas.frames import FlowConfig, FlowSpec, FrameGeometry
-from distinit.schemas.run import DatasetRecord
 from distinit.schemas.video import DecodeConfig
 from distinit.schemas.wording import one_line, shell_line
 

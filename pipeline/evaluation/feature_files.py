@@ -21,9 +21,9 @@ from torch import Tensor
 from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.storage import atomic_path
 from distinit.pipeline.tensors import TensorShape, read_shapes, read_tensors, write_tensors
+from distinit.schemas.dataset import DatasetVideo
 from distinit.schemas.errors import FeaturesError
 from distinit.schemas.features import FeaturesRecord
-from distinit.schemas.run import DatasetVideo
 from distinit.schemas.tables import FEATURES_SCHEMA
 
 __all__ = [

@@ -16,8 +16,8 @@ from distinit.pipeline.datasets.scored import ScoredVideo
 from distinit.pipeline.evaluation.clips import parse_protocol
 from distinit.pipeline.evaluation.scorer import ClipScores, Scoring
 from distinit.pipeline.storage import atomic_path
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.evaluation import ScoredSubset, ScoresRecord
-from distinit.schemas.run import DatasetRecord
 from distinit.schemas.tables import SCORES_SCHEMA
 
 __all__ = [

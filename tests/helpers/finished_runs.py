@@ -9,8 +9,9 @@ import numpy as np
 
 from distinit.pipeline.records import write_record
 from distinit.pipeline.training.run_dir import open_run
+from distinit.schemas.dataset import DatasetRecord, DatasetVideo
 from distinit.schemas.finetune import FinetuneConfig
-from distinit.schemas.run import DatasetRecord, DatasetVideo, EvaluationResult
+from distinit.schemas.run import EvaluationResult
 
 
 def dataset_of(videos_C: Sequence[int], classes: Sequence[str] | None = None) -> DatasetRecord:

@@ -11,12 +11,9 @@ from pydantic import BaseModel
 
 from distinit.cli import main
 from distinit.pipeline.config import build_config
-from distinit.pipeline.config_keys import record_of
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.evaluation import ScoresRecord
-from distinit.schemas.reproduce import ScaleConfig
 from distinit.stages.config_reference import COMMANDS, NEEDED, config_template, write_reference
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
@@ -83,25 +80,3 @@ def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
     assert stored == fresh, "run `distinit config reference --out docs/reference`"
     assert stored["distill.md"].startswith("<!-- Written by `distinit config reference")
     assert "| `optimizer.gamma` | number, more than 0, at most 1 | `0.1` |" in stored["distill.md"]
-
-
-def test_every_key_of_a_configuration_is_described() -> None:
-    missing = [
-        f"{model.__name__}.{name}"
-        for model in sorted(_configurations(), key=lambda model: model.__name__)
-        for name, field in model.model_fields.items()
-        if not field.description
-    ]
-    assert missing == []
-
-
-def _configurations() -> set[type[BaseModel]]:
-    """The configurations of all commands, and the records inside them."""
-    found: set[type[BaseModel]] = set()
-    todo: list[type[BaseModel]] = [*COMMANDS.values(), ScaleConfig, ScoresRecord]
-    while todo:
-        model = todo.pop()
-        found.add(model)
-        kinds = [record_of(field.annotation) for field in model.model_fields.values()]
-        todo += [kind for kind in kinds if kind is not None and kind not in found]
-    return found

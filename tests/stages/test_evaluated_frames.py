@@ -11,9 +11,9 @@ import pytest
 from helpers.videos import make_video
 
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, DatasetError, DistInitError
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
-from distinit.schemas.run import DatasetRecord
 from distinit.stages.evaluate import evaluate
 from distinit.stages.finetune import finetune
 

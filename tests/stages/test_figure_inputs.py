@@ -29,11 +29,12 @@ from distinit.pipeline.reports.figures.threshold import ThresholdPoint
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.base import sha256_of
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, FeaturesError
 from distinit.schemas.features import FeatureInputs, FeaturesRecord, LabelledInput
 from distinit.schemas.finetune import FinetuneConfig
-from distinit.schemas.run import DatasetRecord, ThresholdRecord, ThresholdsRecord
+from distinit.schemas.run import ThresholdRecord, ThresholdsRecord
 from distinit.schemas.training import ClipConfig
 from distinit.stages import figures
 from distinit.stages.figure_inputs import (

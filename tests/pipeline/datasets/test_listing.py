@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
-from distinit.schemas.run import DatasetRecord
 
 
 def write(root: Path, *names: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from distinit.pipeline.datasets.scored import ScoredVideo, scored_videos
 from distinit.pipeline.datasets.store import with_undecodable
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.run import DatasetRecord
 
 
 def dataset(*digests: str) -> DatasetRecord:
