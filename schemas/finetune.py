@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,6 +33,7 @@ __all__ = [
     "SCRATCH_OPTIMIZER",
     "DatasetConfig",
     "EvaluateConfig",
+    "EvaluatedDatasetConfig",
     "EvaluationConfig",
     "FinetuneConfig",
     "check_init",
@@ -214,6 +215,31 @@ class FinetuneConfig(Record):
         return check_init(value)
 
 
+class EvaluatedDatasetConfig(Record):
+    """The dataset of a finetune run: where its videos are, and which split it should have."""
+
+    root: str | None = Field(None, description="folder of the videos; None: they are not needed")
+    splits: str | None = Field(
+        None,
+        description="split lists or CSV, as for finetune, to compare with the run; needs root",
+    )
+    split: int | None = Field(
+        None,
+        ge=1,
+        le=3,
+        description="number of the official split, which must be that of the run; None: the run's",
+    )
+
+    @model_validator(mode="after")
+    def _lists_have_videos(self) -> Self:
+        if self.splits is not None and self.root is None:
+            raise ValueError(
+                "splits needs root, the folder of the videos (--dataset); without both, the labels "
+                "that the run recorded are used"
+            )
+        return self
+
+
 class EvaluateConfig(Record):
     """Configuration of `distinit evaluate`, which scores a finetuned run again."""
 
@@ -223,7 +249,7 @@ class EvaluateConfig(Record):
         description="the run's frame store (flow store for a student of flow); None: the store "
         "that the run was trained with, if it is in the run or up to two folders above it",
     )
-    dataset: DatasetConfig | None = Field(
+    dataset: EvaluatedDatasetConfig | None = Field(
         None,
         description="the run's dataset, if its frame store is missing: it is then built from the "
         "test videos, which must be those of the run, in the same classes; without splits, the "
@@ -254,3 +280,8 @@ class EvaluateConfig(Record):
     compute: ComputeConfig = Field(
         default_factory=ComputeConfig, description="workers among which the videos are split"
     )
+
+    @property
+    def videos(self) -> str | None:
+        """Folder of the dataset's videos, if it was named."""
+        return None if self.dataset is None else self.dataset.root

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from distinit.pipeline.datasets.same_dataset import refuse_other_tests_in
+from distinit.pipeline.datasets.same_dataset import refuse_other_split, refuse_other_tests_in
 from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_spec_of,
@@ -23,7 +23,7 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.progress import Progress
 from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, FrameStoreError
-from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
+from distinit.schemas.finetune import DatasetConfig, EvaluateConfig, FinetuneConfig
 from distinit.schemas.run import RunRecord, StudentRecord
 from distinit.schemas.wording import one_line
 
@@ -35,10 +35,15 @@ def check_dataset(
 ) -> None:
     """Raise ConfigError or DatasetError unless ``config.dataset`` has the run's test videos.
 
-    Without ``config.dataset`` nothing is checked: the videos are not needed then.
+    Without a folder only the number of the split is checked: the videos are not needed then.
     """
-    if config.dataset is not None:
-        refuse_other_tests_in(config.dataset, dataset, run_config.dataset)
+    if config.dataset is None:
+        return
+    split = config.dataset.split or run_config.dataset.split
+    refuse_other_split(split, run_config.dataset.split, config.run)
+    if config.dataset.root is not None:
+        named = DatasetConfig(root=config.dataset.root, splits=config.dataset.splits, split=split)
+        refuse_other_tests_in(named, dataset)
 
 
 def evaluated_store(
@@ -51,15 +56,15 @@ def evaluated_store(
 ) -> FrameStore:
     """Open the frame store (or flow store) of the test videos.
 
-    With ``config.dataset`` a missing store is built from its test videos. Raises ConfigError if
-    the store is elsewhere and not named, or if a store built here would have other pixels than the
-    run's; FrameStoreError, LockedError, StorageError.
+    With the folder of ``config.dataset`` a missing store is built from its test videos. Raises
+    ConfigError if the store is elsewhere and not named, or if a store built here would have other
+    pixels than the run's; FrameStoreError, LockedError, StorageError.
     """
     run, is_flow = Path(config.run), student.student.in_channels == 2
     store = _folder_of_store(config, record, run_config, is_flow)
-    if config.dataset is None or is_finished(store):
+    if config.videos is None or is_finished(store):
         return FrameStore.open(store)
-    root, tests = Path(config.dataset.root), _tests_of(dataset)
+    root, tests = Path(config.videos), _tests_of(dataset)
     frames = run / "frames" if is_flow else store
     _refuse_other_geometry(run, record, frames, student.clip.crop)
     if not is_flow:
@@ -81,7 +86,7 @@ def _folder_of_store(
     if named is None:
         return run / default
     recorded = _recorded_store(run, Path(named), record)
-    if recorded is None and config.dataset is None:
+    if recorded is None and config.videos is None:
         raise _elsewhere(run, named)
     return recorded or run / default
 

@@ -108,7 +108,8 @@ def _start_ray(config: ComputeConfig) -> None:
             "Ray could not be started or reached",
             expected=address or "a local Ray",
             found=str(error).strip().splitlines()[0] if str(error).strip() else repr(error),
-            remedy="check --ray-address (`ray status`), or use --workers 0 to run without Ray",
+            remedy="run the command again if the machine was busy, check --ray-address "
+            "(`ray status`), or use --workers 0 to run without Ray",
         ) from error
 
 

@@ -12,30 +12,35 @@ from distinit.schemas.errors import ConfigError, DatasetError
 from distinit.schemas.finetune import DatasetConfig
 from distinit.schemas.wording import counted, first_names
 
-__all__ = ["refuse_other_tests_in"]
-
-_OFFICIAL = ("hmdb51", "ucf101")
+__all__ = ["refuse_other_split", "refuse_other_tests_in"]
 
 
-def refuse_other_tests_in(
-    config: DatasetConfig, dataset: DatasetRecord, recorded: DatasetConfig
-) -> None:
+def refuse_other_split(split: int, recorded: int, run: str) -> None:
+    """Raise ConfigError unless ``split`` is the split that ``run`` was trained on."""
+    if split != recorded:
+        raise ConfigError(
+            f"{run} was finetuned on another split, and its training videos may be test videos of "
+            f"split {split}",
+            expected=f"--split {recorded}",
+            found=f"--split {split}",
+            remedy=f"leave --split out, or evaluate a run that was finetuned on split {split}",
+        )
+
+
+def refuse_other_tests_in(config: DatasetConfig, dataset: DatasetRecord) -> None:
     """Raise an error unless the folder of ``config`` has the test videos of ``dataset``.
 
     Class names, their order, and the test videos must be the same: paths, labels and bytes. The
     training videos may differ. Without ``config.splits``, a dataset that was split by lists is
-    compared with its record, and only the videos are read. ``recorded``: the run's configuration.
+    compared with its record, and only the videos are read.
 
     Raises ConfigError if something differs, DatasetError if videos or lists are missing,
     CorpusError if files cannot be read.
     """
-    given_split = config.split if "split" in config.model_fields_set else recorded.split
-    if dataset.kind in _OFFICIAL and given_split != recorded.split:
-        raise _differs("the split", f"--split {recorded.split}", f"--split {given_split}")
     if config.splits is None and dataset.kind != "folders":
         _refuse_other_bytes(Path(config.root), dataset)
         return
-    found = list_dataset(config.model_copy(update={"split": given_split}))
+    found = list_dataset(config)
     if found.kind != dataset.kind:
         raise _differs("the kind of dataset", dataset.kind, found.kind)
     if found.classes != dataset.classes:

@@ -197,10 +197,14 @@ class FrameStore:
     def clip(self, video_id: str, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """uint8 [T, channels, height, width]: frames of one video, in the order of ``indices``.
 
-        Channels are RGB, or the two planes of flow (see FlowSpec). Raises FrameStoreError as
-        ``jpegs`` does, and for a JPEG that cannot be decoded.
+        Without indices T is 0. Channels are RGB, or the two planes of flow (see FlowSpec). Raises
+        FrameStoreError as ``jpegs`` does, and for a JPEG that cannot be decoded.
         """
-        frames = decode_frames(self.jpegs(video_id, indices), self.channels)
+        jpegs = self.jpegs(video_id, indices)
+        if not jpegs:
+            video = self.videos[video_id]
+            return torch.empty((0, self.channels, video.height, video.width), dtype=torch.uint8)
+        frames = decode_frames(jpegs, self.channels)
         # The decoder's memory order is height, width, channels; keeping it makes the copy fast.
         return torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from helpers.videos import make_video
 
+from distinit.cli import main
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, DatasetError, DistInitError
@@ -95,6 +97,33 @@ def test_frames_are_built_from_the_test_videos_of_the_named_dataset(moved: Path)
     assert set(store.by_digest) == tests
     shutil.rmtree(moved / "folders")
     assert evaluate(scoring(run)) == result  # now the store is there
+
+
+def test_the_split_of_the_run_needs_no_dataset_and_another_one_is_refused(
+    trained: Path, tmp_path: Path
+) -> None:
+    lists = tmp_path / "official"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 a\n2 b\n")
+    for split, (train, test) in enumerate((("34", "12"), ("12", "34")), 1):
+        for name, (a, b) in (("trainlist", train), ("testlist", test)):
+            (lists / f"{name}0{split}.txt").write_text(f"a/{a}.mp4\nb/{b}.mp4\n")
+    dataset = {"root": str(trained / "lists"), "splits": str(lists), "split": 2}
+    finetune(configured(tmp_path / "U", **dataset))
+    command = ["evaluate", "--run", str(tmp_path / "U"), "--protocol", "vmz-1", "--device", "cpu"]
+    command += ["--json", "--quiet"]
+    shown = CliRunner().invoke(main, [*command, "--split", "2"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == result_of(tmp_path / "U")
+    for options, parts in (
+        (("--split", "1"), ("another split", "--split 2", "training videos may be test videos")),
+        (("--split", "2", "--subset", "val"), ("has no val videos", "leave --subset out")),
+        (("--splits", str(lists)), ("splits needs root, the folder of the videos (--dataset)",)),
+    ):
+        refused = CliRunner().invoke(main, [*command, *options])
+        assert refused.exit_code == 2
+        for part in parts:
+            assert part in refused.stderr
 
 
 def test_the_labels_of_lists_are_those_that_the_run_recorded(moved: Path) -> None:

@@ -97,7 +97,7 @@ def test_evaluate_scores_the_subset_that_it_is_asked_for(trained: Trained) -> No
     assert stored == val
     assert EvaluationResult.model_validate_json(Path(run, "result-vmz-2.json").read_bytes()) == test
     again = ["evaluate", "--run", run, "--subset", "val", "--protocol", "vmz-2", "--from-scores"]
-    shown = CliRunner().invoke(main, [*again, "--json"])
+    shown = CliRunner().invoke(main, [*again, "--split", "1", "--json"])
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout)["subset"] == "val"
     # The scores of other videos are not taken for these.

@@ -8,7 +8,7 @@ import pytest
 from helpers.videos import make_video
 
 from distinit.pipeline.datasets.listing import list_dataset
-from distinit.pipeline.datasets.same_dataset import refuse_other_tests_in
+from distinit.pipeline.datasets.same_dataset import refuse_other_split, refuse_other_tests_in
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.finetune import DatasetConfig
 
@@ -30,15 +30,15 @@ def dataset(tmp_path: Path) -> DatasetConfig:
     return DatasetConfig(root=str(tmp_path / "ucf"), splits=str(lists), split=2)
 
 
-def test_the_split_is_that_of_the_run_unless_another_one_is_given(dataset: DatasetConfig) -> None:
+def test_another_split_is_refused(dataset: DatasetConfig) -> None:
     record = list_dataset(dataset)
-    assert dataset.splits is not None
-    refuse_other_tests_in(dataset, record, dataset)
-    refuse_other_tests_in(DatasetConfig(root=dataset.root), record, dataset)
-    refuse_other_tests_in(DatasetConfig(root=dataset.root, splits=dataset.splits), record, dataset)
-    other = dataset.model_copy(update={"split": 1})
-    with pytest.raises(ConfigError, match="the split of --dataset and of the run differ") as error:
-        refuse_other_tests_in(other, record, dataset)
+    refuse_other_tests_in(dataset, record)
+    refuse_other_tests_in(DatasetConfig(root=dataset.root), record)  # the labels of the record
+    with pytest.raises(ConfigError, match="the test videos of --dataset and of the run differ"):
+        refuse_other_tests_in(dataset.model_copy(update={"split": 1}), record)
+    refuse_other_split(2, 2, "runs/a")
+    with pytest.raises(ConfigError, match="runs/a was finetuned on another split") as error:
+        refuse_other_split(1, 2, "runs/a")
     assert (error.value.expected, error.value.found) == ("--split 2", "--split 1")
 
 
@@ -46,5 +46,5 @@ def test_another_order_of_the_classes_is_refused(dataset: DatasetConfig) -> None
     record = list_dataset(dataset)
     (Path(dataset.splits or "") / "classInd.txt").write_text("1 apply\n2 brush\n")
     with pytest.raises(ConfigError, match="the classes of --dataset and of the run") as error:
-        refuse_other_tests_in(dataset, record, dataset)
+        refuse_other_tests_in(dataset, record)
     assert (error.value.expected, error.value.found) == ("class 0: brush", "class 0: apply")

@@ -122,6 +122,7 @@ def test_a_flow_store_holds_the_same_videos_with_two_planes(rgb: Path) -> None:
     assert dict(store.videos) == dict(source.videos)
     assert store.failed == source.failed
     assert store.clip("a", [0, 8]).shape == (2, 2, 64, 96)
+    assert store.frames("a", []).shape == (0, 64, 96, 2)
     for video, motion in (("a", (2, 0)), ("b", (0, 2))):
         # Frames 3 and 4 are in two units; the last frame has the flow of the previous frame.
         for frame in range(source.videos[video].frame_count):

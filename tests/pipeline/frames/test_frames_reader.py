@@ -66,6 +66,18 @@ def test_frames_are_the_pixels_of_a_clip_with_channels_last(store_root: Path) ->
         store.frames("zzz")
 
 
+@pytest.mark.parametrize("none", [[], (), np.empty(0, np.int64)])
+def test_no_frames_are_an_empty_array_of_the_frames_shape(
+    store_root: Path, none: list[int] | np.ndarray
+) -> None:
+    store = FrameStore.open(store_root)
+    frames_THWC = store.frames("c", none)
+    assert (frames_THWC.shape, frames_THWC.dtype) == ((0, 20, 30, 3), np.uint8)
+    assert store.jpegs("c", none) == []
+    with pytest.raises(FrameStoreError, match="video zzz is not in the frame store"):
+        store.frames("zzz", none)
+
+
 def test_a_clip_across_two_units_is_close_to_its_source(store_root: Path) -> None:
     store = FrameStore.open(store_root)
     indices = [6, 7, 8, 9, 11, 0]
