@@ -28,13 +28,14 @@ _LATEX = {
     "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+_NOT_SHOWN = "-"
 _MARKDOWN = frozenset("\\`*_[]<>|#~$")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters with which a spreadsheet starts a formula."""
 
 
 def cells_of(row: ReproducedRow) -> tuple[str, ...]:
-    """The columns of HEAD as text; empty where there is nothing."""
+    """The columns of HEAD as text; empty where there is nothing, - for a top-5 without meaning."""
     paper = (row.paper.per_clip, row.paper.top1, row.paper.top5)
     return (
         row.label,
@@ -53,7 +54,8 @@ def _our_texts(ours: OurResult | None) -> tuple[str, str, str]:
     if ours.top1_interval is not None:
         low, high = ours.top1_interval
         top1 += f" ({low:.1f} to {high:.1f})"
-    return metric_text(ours.per_clip), top1, metric_text(ours.top5)
+    top5 = _NOT_SHOWN if ours.top5 is None else metric_text(ours.top5)
+    return metric_text(ours.per_clip), top1, top5
 
 
 def metric_text(metric: Measured) -> str:
@@ -110,7 +112,7 @@ def _ours(row: ReproducedRow) -> Sequence[str | float | None]:
         ours.learning_rate,
         *(ours.per_clip.mean, ours.per_clip.sd),
         *(ours.top1.mean, ours.top1.sd, low, high),
-        *(ours.top5.mean, ours.top5.sd),
+        *((None, None) if ours.top5 is None else (ours.top5.mean, ours.top5.sd)),
         ours.chance,
         row.note,
     )

@@ -9,7 +9,7 @@ from distinit.pipeline.evaluation.intervals import wilson_interval
 from distinit.pipeline.reproduction.expand import CellRun, Reproduction, Row
 from distinit.schemas.reproduce import Cell, DatasetSource
 from distinit.schemas.reproduced import Measured, OurResult, ReproducedRow
-from distinit.schemas.run import EvaluationResult
+from distinit.schemas.run import TOP5_CLASSES, EvaluationResult
 from distinit.schemas.wording import counted
 
 __all__ = ["reproduced_row"]
@@ -88,7 +88,7 @@ def _our_result(
     return OurResult(
         per_clip=_measured(seeds, "per_clip"),
         top1=_measured(seeds, "top1"),
-        top5=_measured(seeds, "top5"),
+        top5=_measured(seeds, "top5") if results[0].classes > TOP5_CLASSES else None,
         top1_interval=_interval(results) if len(seeds) == 1 else None,
         chance=100 / results[0].classes,
         seeds=tuple(seeds),

@@ -51,6 +51,27 @@ def test_markdown_has_our_row_beside_the_papers() -> None:
     assert lines[8] == "| none | HMDB-51, split 1 | 24.6 | 25.4 |  |  |  |  |  | 3 seeds |"
 
 
+def test_top5_of_up_to_five_classes_is_not_shown() -> None:
+    shown = table()
+    ours = shown.rows[0].ours
+    assert ours is not None
+    row = shown.rows[0].model_copy(update={"ours": ours.model_copy(update={"top5": None})})
+    few = shown.model_copy(update={"rows": (row,)})
+    assert markdown_table(few, "Ours.").splitlines()[6] == (
+        "| scratch | HMDB-51, split 1 | 24.6 | 25.4 |  | films, split 1 | 40.0 ± 0.2 | 43.2 ± 0.5 "
+        "| - | 3 seeds |"
+    )
+    assert " & 43.2 $\\pm$ 0.5 & - & 3 seeds \\\\\n" in latex_table(few, "Ours.")
+    line = list(csv.DictReader(io.StringIO(csv_table(few, "smoke"))))[1]
+    assert (line["top1"], line["top5"], line["top5_sd"], line["chance"]) == (
+        "43.21",
+        "",
+        "",
+        "10.0",
+    )
+    assert '<td class="number">-</td>' in reproduction_page("Title", "Ours.", {}, (few,), {})
+
+
 def test_latex_is_a_table_environment() -> None:
     text = latex_table(table(), "Ours: small scale.")
     assert "\\caption{Inits. Ours: small scale.}\n" in text

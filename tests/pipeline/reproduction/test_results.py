@@ -30,10 +30,18 @@ def test_mean_and_deviation_are_over_seeds_of_means_over_splits() -> None:
     assert row.ours.top1.mean == pytest.approx(23.0)
     assert row.ours.top1.sd == pytest.approx(18**0.5)  # of 20 and 26
     assert row.ours.per_clip.mean == pytest.approx(22.0)
+    assert row.ours.top5 is not None
     assert row.ours.top5.mean == pytest.approx(33.0)
     assert (row.ours.seeds, row.ours.splits, row.ours.chance) == ((0, 1), (1, 2, 3), 10.0)
     assert row.ours.top1_interval is None
     assert (row.our_data, row.note) == ("moving digits A, 3 splits", "2 seeds")
+
+
+@pytest.mark.parametrize(("classes", "shown"), [(5, False), (6, True)])
+def test_top5_needs_more_than_five_classes(classes: int, shown: bool) -> None:
+    row = row_of(expanded({}), [evaluation(60.0, classes=classes)])
+    assert row.ours is not None
+    assert (row.ours.top5 is not None) == shown
 
 
 def test_one_seed_has_an_interval_over_its_test_videos_instead() -> None:
