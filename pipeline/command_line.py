@@ -341,8 +341,8 @@ def dataset_options(command: Command) -> Command:
         click.option(
             "--dataset",
             "dataset__root",
-            metavar="DIR",
-            help="Folder of videos, with one subfolder per class.",
+            metavar="DIR|CSV",
+            help="Folder of videos, with one subfolder per class; or a CSV with path,label,split.",
         ),
         click.option(
             "--splits",

@@ -21,7 +21,9 @@ Subset = Literal["train", "val", "test"]
 class DatasetVideo(Record):
     """One labelled video."""
 
-    path: str = Field(description="posix, relative to the dataset's root")
+    path: str = Field(
+        description="posix, relative to the dataset's root; absolute for a file elsewhere"
+    )
     label: int = Field(ge=0, description="index of its class")
     subset: Subset = Field(description="what the video is for")
     digest: Sha256 = Field(description="sha256 of the file's bytes")

@@ -81,11 +81,14 @@ def check_init(value: str) -> str:
 class DatasetConfig(Record):
     """A labelled video dataset."""
 
-    root: Annotated[str, NOT_IDENTITY] = Field(description="folder of class folders with videos")
+    root: Annotated[str, NOT_IDENTITY] = Field(
+        description="folder of class folders with videos, or a CSV with path,label,split, whose "
+        "paths are absolute or relative to its folder"
+    )
     splits: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
         description="folder or file of official split lists (HMDB-51, UCF-101), or a CSV with "
-        "path,label,split; None: train/, val/ and test/ below root",
+        "path,label,split; None: root is such a CSV, or has train/, val/ and test/",
     )
     split: int = Field(1, ge=1, le=3, description="number of the official split")
 
@@ -218,7 +221,10 @@ class FinetuneConfig(Record):
 class EvaluatedDatasetConfig(Record):
     """The dataset of a finetune run: where its videos are, and which split it should have."""
 
-    root: str | None = Field(None, description="folder of the videos; None: they are not needed")
+    root: str | None = Field(
+        None,
+        description="folder of the videos, or a CSV as for finetune; None: they are not needed",
+    )
     splits: str | None = Field(
         None,
         description="split lists or CSV, as for finetune, to compare with the run; needs root",
@@ -283,5 +289,5 @@ class EvaluateConfig(Record):
 
     @property
     def videos(self) -> str | None:
-        """Folder of the dataset's videos, if it was named."""
+        """Folder or CSV of the dataset's videos, if it was named."""
         return None if self.dataset is None else self.dataset.root

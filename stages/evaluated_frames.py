@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distinit.pipeline.datasets.same_dataset import refuse_other_split, refuse_other_tests_in
+from distinit.pipeline.datasets.source import labelled_source
 from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_spec_of,
@@ -64,7 +65,8 @@ def evaluated_store(
     store = _folder_of_store(config, record, run_config, is_flow)
     if config.videos is None or is_finished(store):
         return FrameStore.open(store)
-    root, tests = Path(config.videos), _tests_of(dataset)
+    root = labelled_source(DatasetConfig(root=config.videos)).root
+    tests = _tests_of(dataset)
     frames = run / "frames" if is_flow else store
     _refuse_other_geometry(run, record, frames, student.clip.crop)
     if not is_flow:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
 from distinit.pipeline.datasets.scored import scored_videos, scoring_notes
-from distinit.pipeline.datasets.splits import listed_paths
+from distinit.pipeline.datasets.source import labelled_source
 from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_spec_of,
@@ -126,13 +126,9 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
         progress.message(text)
     _write(run.root / LOAD_REPORT_NAME, report)
     _write(run.root / DATASET_NAME, dataset)
+    source = labelled_source(config.dataset)
     store = dataset_store(
-        frames,
-        Path(config.dataset.root),
-        dataset,
-        config.clip.crop,
-        progress,
-        listed=() if config.dataset.splits is None else listed_paths(Path(config.dataset.splits)),
+        frames, source.root, dataset, config.clip.crop, progress, listed=source.listed
     )
     if init.student.in_channels == 2:
         store = flow_store_of(store, _flow_folder(config), config.clip.flow_range, progress)

@@ -15,7 +15,7 @@ from helpers.videos import make_video
 
 from distinit.cli import main
 from distinit.pipeline.cache import TargetCache
-from distinit.pipeline.datasets.splits import read_splits
+from distinit.pipeline.datasets.splits import read_label_list
 
 DOCS = Path(__file__).parents[1] / "docs"
 SMALL = [
@@ -73,7 +73,7 @@ def test_the_list_writer_of_the_page_writes_a_dataset(tmp_path: Path) -> None:
     entries = {f"{s}.mp4": {"label": "jump", "subset": s} for s in ("train", "test")}
     (tmp_path / "annotations.json").write_text(json.dumps(entries))
     subprocess.run([sys.executable, "write_list.py"], cwd=tmp_path, check=True)
-    lists = read_splits(tmp_path / "labels.csv", 1)
+    lists = read_label_list(tmp_path / "labels.csv")
     assert [(v.path, v.label, v.subset) for v in lists.videos] == [
         ("train.mp4", "jump", "train"),
         ("test.mp4", "jump", "test"),
@@ -84,7 +84,7 @@ def test_the_csv_of_the_labelled_data_page_is_read(tmp_path: Path) -> None:
     text = (DOCS / "labelled-data.md").read_text()
     rows = re.findall(r"^    ((?:path|clips/).*,.*)$", text, re.MULTILINE)
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    lists = read_splits(tmp_path / "labels.csv", 1)
+    lists = read_label_list(tmp_path / "labels.csv")
     assert lists.classes == ("jump", "wave")
     assert [video.subset for video in lists.videos] == ["train", "train", "test", "test"]
 

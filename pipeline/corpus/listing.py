@@ -34,6 +34,7 @@ __all__ = [
     "find_videos",
     "list_corpus",
     "list_files",
+    "path_below",
 ]
 
 _ID_DIGITS = 16
@@ -220,9 +221,9 @@ def _from_entries(
     repeated: list[str] = []
     for entry, times in sorted(Counter(entries).items()):
         if not is_url(entry):
-            paths[_below(root, Path(entry))] += times
+            paths[path_below(root, Path(entry))] += times
         elif entry.startswith("file://"):
-            paths[_below(root, Path(entry.removeprefix("file://")))] += times
+            paths[path_below(root, Path(entry.removeprefix("file://")))] += times
         else:
             name = _unused(public_url(entry), urls)
             urls[name] = entry
@@ -294,7 +295,7 @@ def _unreadable_error(root: Path, problems: Mapping[str, str]) -> CorpusError:
     )
 
 
-def _below(root: Path, path: Path) -> str:
+def path_below(root: Path, path: Path) -> str:
     """``path`` as it is stored: relative to ``root`` if it lies below it."""
     try:
         return path.relative_to(root.absolute()).as_posix()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
-from distinit.pipeline.datasets.splits import listed_paths
+from distinit.pipeline.datasets.source import labelled_source
 from distinit.pipeline.datasets.store import (
     dataset_store,
     flow_store_of,
@@ -65,14 +65,14 @@ def open_labelled(
             f"{leaks[0]}"
         )
     write_record(dataset, out / _RECORD_NAME, indent=1)
-    splits = config.dataset.splits
+    source = labelled_source(config.dataset)
     store = dataset_store(
         Path(config.frames or out / "frames"),
-        Path(config.dataset.root),
+        source.root,
         dataset,
         clip.crop,
         progress,
-        listed=() if splits is None else listed_paths(Path(splits)),
+        listed=source.listed,
     )
     if channels == 2:
         flow = Path(config.flow or out / "flow")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distinit.pipeline.corpus.listing import VIDEO_EXTENSIONS, list_files
+from distinit.pipeline.datasets.source import LabelledSource, labelled_source
 from distinit.pipeline.datasets.splits import (
     LabelledPath,
     SplitLists,
     check_classes,
-    read_splits,
 )
 from distinit.schemas.corpus import VideoFile
 from distinit.schemas.dataset import DatasetRecord, DatasetVideo, Subset
@@ -48,21 +48,11 @@ def list_dataset(
     video is in two subsets of a split that is not official (official splits are kept as
     published: see ``leaked_videos``).
     """
-    root = Path(config.root)
-    if not root.is_dir():
-        raise DatasetError(
-            f"no dataset at {root}",
-            expected="a folder of class folders with videos",
-            found="a file" if root.exists() else "nothing at that path",
-            remedy="check --dataset",
-        )
-    lists = (
-        _subset_folders(root)
-        if config.splits is None
-        else read_splits(Path(config.splits), config.split)
-    )
-    _refuse_missing(root, lists.videos)
-    check_classes(lists, root if config.splits is None else Path(config.splits))
+    source = labelled_source(config)
+    root = source.root
+    lists = source.read(config.split) or _subset_folders(root)
+    _refuse_missing(source, lists.videos)
+    check_classes(lists, source.name)
     corpus = list_files(root, [video.path for video in lists.videos], known)
     file_of = {file.path: file for file in corpus.files}
     index_of = {label: index for index, label in enumerate(lists.classes)}
@@ -126,7 +116,8 @@ def _subset_folders(root: Path) -> SplitLists:
                 "split lists",
                 found=first_names(sorted(path.name for path in root.iterdir()))
                 or "an empty folder",
-                remedy="set --splits to a folder of HMDB-51 or UCF-101 lists, or to a CSV file",
+                remedy="set --splits to a folder of HMDB-51 or UCF-101 lists, or --dataset to a "
+                "CSV with path,label,split",
             )
     videos = []
     for name in folders:
@@ -138,10 +129,18 @@ def _subset_folders(root: Path) -> SplitLists:
     return SplitLists("folders", tuple(sorted(labels)), tuple(videos))
 
 
-def _refuse_missing(root: Path, videos: Iterable[LabelledPath]) -> None:
+def _refuse_missing(source: LabelledSource, videos: Iterable[LabelledPath]) -> None:
+    root = source.root
     listed = [video.path for video in videos]
     missing = [path for path in listed if not _is_file(root / path)]
     if missing:
+        if source.is_list:
+            raise DatasetError(
+                f"{len(missing)} of {len(listed)} videos that {source.name} lists are missing",
+                expected=f"paths of files, absolute or relative to {root}",
+                found=f"missing: {first_names(missing)}",
+                remedy="correct the column path, or write unused into the column split",
+            )
         raise DatasetError(
             f"{len(missing)} of {len(listed)} videos of the dataset are missing from {root}",
             expected="CLASS/VIDEO below the dataset's root, as in the split lists",

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from distinit.pipeline.corpus.listing import list_files
 from distinit.pipeline.datasets.listing import list_dataset
+from distinit.pipeline.datasets.source import labelled_source
 from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, DatasetError
 from distinit.schemas.finetune import DatasetConfig
@@ -31,14 +32,15 @@ def refuse_other_tests_in(config: DatasetConfig, dataset: DatasetRecord) -> None
     """Raise an error unless the folder of ``config`` has the test videos of ``dataset``.
 
     Class names, their order, and the test videos must be the same: paths, labels and bytes. The
-    training videos may differ. Without ``config.splits``, a dataset that was split by lists is
+    training videos may differ. In a folder without lists, a dataset that was split by lists is
     compared with its record, and only the videos are read.
 
     Raises ConfigError if something differs, DatasetError if videos or lists are missing,
     CorpusError if files cannot be read.
     """
-    if config.splits is None and dataset.kind != "folders":
-        _refuse_other_bytes(Path(config.root), dataset)
+    source = labelled_source(config)
+    if source.lists is None and dataset.kind != "folders":
+        _refuse_other_bytes(source.root, dataset)
         return
     found = list_dataset(config)
     if found.kind != dataset.kind:
@@ -64,7 +66,8 @@ def _refuse_other_bytes(root: Path, dataset: DatasetRecord) -> None:
             "the run recorded a video outside of its dataset",
             expected="paths relative to the dataset, without ..",
             found=first_names(map(repr, outside)),
-            remedy="do not use this run; ask its sender for a clean copy",
+            remedy="if you trained it with a CSV as --dataset, name that CSV; otherwise do not use "
+            "this run, and ask its sender for a clean copy",
         )
     missing = [path for path in expected if not (root / path).is_file()]
     if missing:

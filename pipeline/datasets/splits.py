@@ -2,7 +2,8 @@
 
 The splits are the official lists of HMDB-51 or UCF-101, or a CSV. No video is opened here. Lists
 are untrusted input: their size is limited, they must be UTF-8 text, and their paths must stay
-inside the dataset's folder.
+inside the dataset's folder. Only a CSV that is itself the dataset may name files anywhere, as the
+lists of a corpus may: there is no other folder that its paths could stay inside.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from distinit.pipeline.corpus.listing import path_below
+from distinit.pipeline.corpus.remote import is_url
 from distinit.pipeline.storage import read_bounded
 from distinit.schemas.dataset import Subset
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.wording import first_names
 
-__all__ = ["LabelledPath", "SplitLists", "check_classes", "listed_paths", "read_splits"]
+__all__ = [
+    "LabelledPath",
+    "SplitLists",
+    "check_classes",
+    "listed_paths",
+    "read_label_list",
+    "read_splits",
+]
 
 _HMDB_NAME = re.compile(r"(?P<label>.+)_test_split(?P<split>[0-9]+)\.txt")
 _UCF_NAME = re.compile(r"(?P<subset>train|test)list(?P<split>[0-9]+)\.txt")
@@ -41,7 +51,7 @@ _CSV_SUBSETS: dict[str, Subset | None] = {
 class LabelledPath:
     """One line of a split list."""
 
-    path: str  # posix, relative to the dataset's root
+    path: str  # posix, relative to the dataset's root; absolute for files elsewhere
     label: str
     subset: Subset
 
@@ -62,7 +72,7 @@ def read_splits(source: Path, split: int) -> SplitLists:
     one of the official splits. Raises DatasetError if there is no list or a line is malformed.
     """
     if source.is_file() and source.suffix.lower() == ".csv":
-        return _read_csv(source)
+        return _read_csv(source, lambda name, number: _inside(name, source, number))
     folder = source.parent if source.is_file() else source
     reader = _reader_for(folder)
     if reader is None:
@@ -74,6 +84,14 @@ def read_splits(source: Path, split: int) -> SplitLists:
             remedy="set --splits to the folder that holds them",
         )
     return reader(folder, split)
+
+
+def read_label_list(source: Path) -> SplitLists:
+    """Read a CSV that is itself the dataset: its paths are absolute or relative to its folder.
+
+    Raises DatasetError as ``read_splits``.
+    """
+    return _read_csv(source, lambda name, _: path_below(source.parent, Path(name)))
 
 
 def listed_paths(source: Path) -> tuple[str, ...]:
@@ -185,7 +203,11 @@ def _ucf101_list(path: Path, subset: Subset, class_of: dict[int, str]) -> Iterat
         yield LabelledPath(_inside(name, path, number), label, subset)
 
 
-def _read_csv(path: Path) -> SplitLists:
+type _Place = Callable[[str, int], str]
+"""(name of a video in a list, line number) -> its path as it is stored. Raises DatasetError."""
+
+
+def _read_csv(path: Path, place: _Place) -> SplitLists:
     """Columns path, label, split (train, val, test or unused); other columns are ignored.
 
     The classes are those of all videos in use.
@@ -198,21 +220,26 @@ def _read_csv(path: Path) -> SplitLists:
                 f"{path} has no column {', '.join(sorted(missing))}",
                 expected="a header with the columns path,label,split",
                 found=",".join(reader.fieldnames or ())[:200] or "an empty file",
+                remedy="write path,label,split into the first line",
             )
-        videos = [video for row in reader for video in _csv_row(row, path, reader.line_num)]
+        videos = [video for row in reader for video in _csv_row(row, path, reader.line_num, place)]
     except csv.Error as error:
         raise _bad_line(path, reader.line_num, str(error), "PATH,LABEL,SPLIT") from error
     labels = {video.label for video in videos}
     return _checked(SplitLists("csv", tuple(sorted(labels)), tuple(videos)), path, 1)
 
 
-def _csv_row(row: Mapping[str, str | None], path: Path, number: int) -> Iterator[LabelledPath]:
+def _csv_row(
+    row: Mapping[str, str | None], path: Path, number: int, place: _Place
+) -> Iterator[LabelledPath]:
     name, label, code = (str(row[key] or "").strip() for key in ("path", "label", "split"))
     if not name or not label or code not in _CSV_SUBSETS:
         raise _bad_line(path, number, f"{name},{label},{code}", "PATH,LABEL,train|val|test|unused")
+    if is_url(name):
+        raise _bad_line(path, number, name, "the path of a file: download the videos first")
     subset = _CSV_SUBSETS[code]
     if subset is not None:
-        yield LabelledPath(_inside(name, path, number), label, subset)
+        yield LabelledPath(place(name, number), label, subset)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
@@ -233,7 +260,7 @@ def _text_of(path: Path) -> list[str]:
             f"the list {path} cannot be read",
             expected=f"UTF-8 text of at most {_MAX_LIST_BYTES:,} bytes",
             found=getattr(error, "strerror", None) or str(error)[:200],
-            remedy="correct --splits, or save the list as UTF-8",
+            remedy="check the path of the list, or save it as UTF-8",
         ) from error
     lines = [line.strip() for line in text.split("\n")]
     for number, line in enumerate(lines, start=1):
@@ -275,7 +302,9 @@ def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
             f"the lists in {source} have no complete split {split}",
             expected="videos for training and for testing",
             found=f"{counts['train']} for training, {counts['test']} for testing",
-            remedy="choose another --split, or add the missing lists",
+            remedy="write train, val or test into the column split"
+            if lists.kind == "csv"
+            else "choose another --split, or add the missing lists",
         )
     return lists
 
@@ -305,4 +334,5 @@ def check_classes(lists: SplitLists, source: Path) -> None:
             f"the dataset in {source} has only one class",
             expected="at least two classes",
             found=first_names(classes),
+            remedy="add videos of another class",
         )
