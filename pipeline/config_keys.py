@@ -1,4 +1,4 @@
-"""Describes the keys of a configuration: type, default and meaning, from its schema."""
+"""Describes the keys of a configuration: type, default, unit, source and meaning."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class ConfigKey:
     is_list: bool
     least: int
     """Shortest length of a list that is required."""
+    unit: str
+    """Of a number; - if it only names something, as a seed does. Empty for other values."""
+    source: str
+    """Where the default or its value in other work is from; empty if it is from nowhere else."""
     description: str
     keys: tuple[ConfigKey, ...]
 
@@ -69,6 +73,8 @@ def keys_of(model: type[BaseModel], defaults: BaseModel | None = None) -> tuple[
                 least=max(
                     (m.min_length for m in field.metadata if isinstance(m, MinLen)), default=1
                 ),
+                unit=_extra(field, "unit"),
+                source=_extra(field, "source"),
                 description=" ".join((field.description or "").replace("``", "`").split()),
                 keys=inner,
             )
@@ -142,6 +148,12 @@ def _default(field: FieldInfo, model: type[BaseModel]) -> Any:
     if not field.default_factory_takes_validated_data:
         return typing.cast("Any", factory)()
     return getattr(model(), next(n for n, f in model.model_fields.items() if f is field))
+
+
+def _extra(field: FieldInfo, name: Literal["unit", "source"]) -> str:
+    """The unit or source that a field has in ``json_schema_extra``; empty if it has none."""
+    extra = field.json_schema_extra
+    return str(extra.get(name, "")) if isinstance(extra, dict) else ""
 
 
 def _inner(record: type[BaseModel], default: Any, *, is_list: bool) -> tuple[ConfigKey, ...]:

@@ -55,11 +55,15 @@ def _commented(line: str) -> str:
 
 
 def _yaml_of(key: ConfigKey) -> Iterator[str]:
-    kind = f"({key.type_text})" if not key.keys or key.is_list else ""
     note = "Required. " if key.required and not key.keys else ""
-    comment = f"{note}{key.description} {kind}".strip()
+    comment = f"{note}{key.description} {_facts(key)}".strip()
     yield from textwrap.wrap(
-        comment, _WIDTH - 8, initial_indent="# ", subsequent_indent="# ", break_long_words=False
+        comment,
+        _WIDTH - 8,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     if key.keys and key.is_list and (key.default or key.required):
         yield f"{key.name}:"
@@ -83,12 +87,22 @@ def _yaml_of(key: ConfigKey) -> Iterator[str]:
         yield f"{key.name}: {yaml_value(value)}"
 
 
+def _facts(key: ConfigKey) -> str:
+    """``(number, more than 0; unit: seconds; paper: 60)``; empty for a section."""
+    if key.keys and not key.is_list:
+        return ""
+    unit = f"unit: {key.unit}" if key.unit not in ("", "-") else ""
+    return f"({'; '.join(part for part in (key.type_text, unit, key.source) if part)})"
+
+
 def _table(prefix: str, keys: Iterable[ConfigKey]) -> list[str]:
     """The table of these keys, then those of the sections below them."""
     listed = list(keys)
-    lines = ["| key | type | default | meaning, unit and source |", "|---|---|---|---|"]
+    lines = ["| key | type | default | unit | source | meaning |", "|---|---|---|---|---|---|"]
     for key in listed:
-        cells = (f"`{prefix}{key.name}`", key.type_text, _default_text(key), key.description)
+        name = f"`{prefix}{key.name}`"
+        facts = (key.unit or "-", key.source or "-", key.description)
+        cells = (name, key.type_text, _default_text(key), *facts)
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     lines.append("")
     for key in listed:

@@ -33,12 +33,24 @@ class AuditConfig(Record):
     frames: str | None = Field(
         None, description="frame store for contact sheets; None: no contact sheets"
     )
-    sheet_frames: int = Field(24, ge=1, le=400, description="number of frames per contact sheet")
-    top_classes: int = Field(15, ge=1, description="number of classes in the plot of top classes")
+    sheet_frames: int = Field(
+        24,
+        ge=1,
+        le=400,
+        description="number of frames per contact sheet",
+        json_schema_extra={"unit": "frames"},
+    )
+    top_classes: int = Field(
+        15,
+        ge=1,
+        description="number of classes in the plot of top classes",
+        json_schema_extra={"unit": "classes"},
+    )
     table_rows: int = Field(
         20,
         ge=1,
         description="number of videos in each table: most confident, least confident, failed",
+        json_schema_extra={"unit": "videos"},
     )
 
 

@@ -18,21 +18,31 @@ class ComputeConfig(Record):
         0,
         description="number of Ray workers; 0 runs in this process without Ray; "
         "auto: as many as fit into the cluster",
+        json_schema_extra={"unit": "workers"},
     )
     ray_address: str | None = Field(
         None,
         description="address of a running Ray cluster (auto, HOST:6379); None starts a local one",
     )
     gpus_per_worker: float = Field(
-        0.0, ge=0, description="GPUs reserved per worker; workers with a fraction share a GPU"
+        0.0,
+        ge=0,
+        description="reserved per worker; workers with a fraction share a GPU",
+        json_schema_extra={"unit": "GPUs"},
     )
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores reserved per worker")
+    cpus_per_worker: float = Field(
+        1.0, gt=0, description="reserved per worker", json_schema_extra={"unit": "CPU cores"}
+    )
     max_attempts: int = Field(
         2,
         ge=1,
         description="a video is recorded as failed if this many workers died on it; an evaluation "
         "ends if this many died on the same videos",
+        json_schema_extra={"unit": "workers"},
     )
     start_seconds: float = Field(
-        900.0, gt=0, description="end the run after this many seconds without a live worker"
+        900.0,
+        gt=0,
+        description="end the run after this time without a live worker",
+        json_schema_extra={"unit": "seconds"},
     )

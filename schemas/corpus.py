@@ -50,7 +50,10 @@ class SpoolConfig(Record):
         description="folder, shared by all runs of a machine; None: $XDG_CACHE_HOME/distinit/spool",
     )
     limit_gib: float = Field(
-        20.0, gt=0, description="size limit, GiB; also the limit for a single video"
+        20.0,
+        gt=0,
+        description="size limit; also the limit for a single video",
+        json_schema_extra={"unit": "GiB"},
     )
 
 

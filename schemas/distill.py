@@ -23,7 +23,10 @@ class FilterConfig(Record):
     """Confidence filter: keeps clips whose target has a low entropy (paper section 3)."""
 
     max_entropy_nats: float | None = Field(
-        None, ge=0, description="largest entropy of a target that is kept, nats"
+        None,
+        ge=0,
+        description="largest entropy of a target that is kept",
+        json_schema_extra={"unit": "nats", "source": "paper, section 3"},
     )
     keep_fraction: float | None = Field(
         None,
@@ -31,6 +34,7 @@ class FilterConfig(Record):
         le=1,
         description="share of the clips to keep: the threshold is this quantile of the entropies "
         "of their targets, for clips as they are drawn (recorded in thresholds.json)",
+        json_schema_extra={"unit": "share", "source": "paper, Fig. 6"},
     )
 
     @model_validator(mode="after")
@@ -54,22 +58,38 @@ class TargetConfig(Record):
     )
     pick: Literal["center", "random", "uniform", "k_random", "all"] = Field(
         "random",
-        description="frames of the clip that make its target (paper: one random frame)",
+        description="frames of the clip that make its target; random: one random frame",
+        json_schema_extra={"source": "paper: random"},
     )
-    k: int = Field(1, ge=1, description="number of frames for pick uniform and k_random")
+    k: int = Field(
+        1,
+        ge=1,
+        description="number of frames for pick uniform and k_random",
+        json_schema_extra={"unit": "frames"},
+    )
     average: Literal["logits", "probabilities"] = Field(
         "logits",
-        description="average logits before the softmax, or probabilities after it (paper: logits)",
+        description="average logits before the softmax, or probabilities after it",
+        json_schema_extra={"source": "paper: logits"},
     )
     temperature: float = Field(
-        1.0, gt=0, description="softmax temperature of targets and outputs (paper: 1)"
+        1.0,
+        gt=0,
+        description="softmax temperature of targets and outputs",
+        json_schema_extra={"unit": "factor", "source": "paper: 1"},
     )
     loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
         "cross_entropy",
-        description="paper: cross_entropy. mse (half the squared distance of the logits) needs a "
-        "tenth of the learning rate, which is not set automatically",
+        description="mse (half the squared distance of the logits) needs a tenth of the learning "
+        "rate, which is not set automatically",
+        json_schema_extra={"source": "paper: cross_entropy"},
     )
-    weight: float = Field(1.0, ge=0, description="weight of this teacher's loss in the sum")
+    weight: float = Field(
+        1.0,
+        ge=0,
+        description="weight of this teacher's loss in the sum",
+        json_schema_extra={"unit": "factor"},
+    )
     filter: FilterConfig = Field(default_factory=FilterConfig, description="confidence filter")
 
     @model_validator(mode="after")
@@ -96,10 +116,11 @@ class DistillConfig(Record):
     )
     combine: Literal["heads", "mean"] = Field(
         "heads",
-        description="heads: one head per teacher, and the losses are summed (paper). mean: one "
-        "head learns the mean of the teachers' targets, weighted by targets.weight; the teachers "
-        "must share one label space. With average: logits the logits are averaged before the "
-        "softmax, with average: probabilities after it",
+        description="heads: one head per teacher, and the losses are summed. mean: one head learns "
+        "the mean of the teachers' targets, weighted by targets.weight; the teachers "
+        "must share one label space. With average: logits the logits are averaged "
+        "before the softmax, with average: probabilities after it",
+        json_schema_extra={"source": "paper: heads"},
     )
     combine_filters: Literal["any", "all", "per_teacher"] = Field(
         "per_teacher",
@@ -110,7 +131,8 @@ class DistillConfig(Record):
     skip_filtered: bool = Field(
         False,
         description="do not load clips that the filter drops; otherwise they are loaded and have "
-        "weight 0 (paper)",
+        "weight 0",
+        json_schema_extra={"source": "paper: false"},
     )
     clip: ClipConfig = Field(
         default_factory=ClipConfig, description="clip length, crop and normalisation"

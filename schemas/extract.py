@@ -55,6 +55,7 @@ class ExtractConfig(Record):
         "auto",
         description="frames per forward pass of a teacher; auto: 32 on a CPU, on a GPU the size "
         "at which larger batches are no faster. Halved when a GPU runs out of memory",
+        json_schema_extra={"unit": "frames"},
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass; bf16/fp16 use autocast"
@@ -69,11 +70,13 @@ class ExtractConfig(Record):
         le=32768,
         multiple_of=64,
         description="rows per unit; None chooses 1,024 .. 32,768 by the size of the corpus",
+        json_schema_extra={"unit": "rows"},
     )
     max_failed: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         "auto",
         description="share of the videos that may fail; with more, the run ends in an error. auto: "
         "5 %, or 3 videos if that is more, but no more than a third",
+        json_schema_extra={"unit": "share"},
     )
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
     keep_gone: bool = Field(

@@ -40,10 +40,18 @@ class LabelledInput(Record):
         default_factory=EvaluationConfig,
         description="the clips of a video, whose features are averaged",
     )
-    batch_size: int = Field(16, ge=1, description="clips per forward pass")
-    loader_workers: int = Field(0, ge=0, le=1024, description="loader threads")
+    batch_size: int = Field(
+        16, ge=1, description="clips per forward pass", json_schema_extra={"unit": "clips"}
+    )
+    loader_workers: int = Field(
+        0, ge=0, le=1024, description="loader threads", json_schema_extra={"unit": "threads"}
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
-    seed: Seed = Field(0, description="seed of random weights and of random choices")
+    seed: Seed = Field(
+        0,
+        description="seed of random weights and of random choices",
+        json_schema_extra={"unit": "-"},
+    )
 
 
 class FeaturesConfig(LabelledInput):

@@ -62,9 +62,15 @@ class FiltersConfig(_RunsConfig):
 
     student: StudentConfig | None = Field(None, description=_STUDENT)
     filters: int = Field(
-        32, ge=1, le=256, description="largest number of filters to show, those of highest energy"
+        32,
+        ge=1,
+        le=256,
+        description="largest number of filters to show, those of highest energy",
+        json_schema_extra={"unit": "filters"},
     )
-    seed: Seed = Field(0, description="seed of the weights of scratch")
+    seed: Seed = Field(
+        0, description="seed of the weights of scratch", json_schema_extra={"unit": "-"}
+    )
 
 
 class EmbeddingConfig(_RunsConfig):
@@ -90,7 +96,11 @@ class EmbeddingConfig(_RunsConfig):
     marked: tuple[str, ...] = Field(
         (), max_length=12, description="classes to colour; none: up to 12, evenly spaced"
     )
-    seed: Seed = Field(0, description="seed of t-SNE, and of the weights of scratch")
+    seed: Seed = Field(
+        0,
+        description="seed of t-SNE, and of the weights of scratch",
+        json_schema_extra={"unit": "-"},
+    )
 
     def videos(self) -> LabelledInput | None:
         """What `distinit features` reads; None without a dataset."""
@@ -134,7 +144,13 @@ class ConfusedConfig(_RunsConfig):
         max_length=2,
         description="one finetune run, or two: what changed from the first to the second",
     )
-    pairs: int = Field(20, ge=1, le=100, description="number of pairs of classes to show")
+    pairs: int = Field(
+        20,
+        ge=1,
+        le=100,
+        description="number of pairs of classes to show",
+        json_schema_extra={"unit": "pairs"},
+    )
 
 
 class FigureResult(Record):

@@ -90,7 +90,13 @@ class DatasetConfig(Record):
         description="folder or file of official split lists (HMDB-51, UCF-101), or a CSV with "
         "path,label,split; None: root is such a CSV, or has train/, val/ and test/",
     )
-    split: int = Field(1, ge=1, le=3, description="number of the official split")
+    split: int = Field(
+        1,
+        ge=1,
+        le=3,
+        description="number of the official split",
+        json_schema_extra={"unit": "-"},
+    )
 
 
 class EvaluationConfig(Record):
@@ -98,20 +104,22 @@ class EvaluationConfig(Record):
 
     protocol: str = Field(
         "vmz-10",
-        description="vmz-N: N evenly spaced clips (VMZ, paper: 10); dense-sN: a clip at every N-th "
-        "frame; slowfast-TxS: T evenly spaced clips, each with S crops along the longer side "
-        "(PySlowFast: 10x3)",
+        description="vmz-N: N evenly spaced clips; dense-sN: a clip at every N-th frame; slowfast- "
+        "TxS: T evenly spaced clips, each with S crops along the longer side",
+        json_schema_extra={"source": "paper, VMZ: vmz-10; PySlowFast: slowfast-10x3"},
     )
 
     average: Average = Field(
         "softmax",
-        description="scores of a video: softmax, the mean of its clips' softmax (VMZ, PySlowFast); "
-        "logits, the mean of their logits; max, the maximum of their softmax for each class",
+        description="scores of a video: softmax, the mean of its clips' softmax; logits, the mean "
+        "of their logits; max, the maximum of their softmax for each class",
+        json_schema_extra={"source": "VMZ, PySlowFast: softmax"},
     )
     precision: Precision = Field(
         "fp32",
-        description="precision of the forward pass: fp32 (VMZ evaluates in fp32), tf32 or bf16, as "
-        "runtime.precision; softmax and means are always computed in fp64",
+        description="precision of the forward pass: fp32, tf32 or bf16, as runtime.precision; "
+        "softmax and means are always computed in fp64",
+        json_schema_extra={"source": "VMZ: fp32"},
     )
 
     @field_validator("protocol")
@@ -153,15 +161,18 @@ class FinetuneConfig(Record):
         0.0,
         ge=0,
         lt=1,
-        description="share of the target spread evenly over all classes (paper: 0; PySlowFast "
-        "for MViT: .1)",
+        description="share of the target spread evenly over all classes",
+        json_schema_extra={"unit": "share", "source": "paper: 0; PySlowFast for MViT: .1"},
     )
     dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="probability of dropping a feature before the classifier, in training only "
-        "(paper: 0; PySlowFast for MViT and Video-Swin: .5)",
+        description="probability of dropping a feature before the classifier, in training only",
+        json_schema_extra={
+            "unit": "probability",
+            "source": "paper: 0; PySlowFast for MViT and Video-Swin: .5",
+        },
     )
     clip: ClipConfig = Field(
         default_factory=ClipConfig, description="clip geometry and normalisation"
@@ -182,6 +193,7 @@ class FinetuneConfig(Record):
         ge=1,
         description="also evaluate after every N epochs of training, on the val videos if the "
         "dataset has some, else on the test videos; None: only at the end",
+        json_schema_extra={"unit": "epochs"},
     )
 
     @model_validator(mode="before")
@@ -234,6 +246,7 @@ class EvaluatedDatasetConfig(Record):
         ge=1,
         le=3,
         description="number of the official split, which must be that of the run; None: the run's",
+        json_schema_extra={"unit": "-"},
     )
 
     @model_validator(mode="after")
@@ -279,7 +292,9 @@ class EvaluateConfig(Record):
         description="compute the metrics from the scores that an earlier evaluation with this "
         "protocol stored in the run; needs neither network nor frames",
     )
-    batch_size: int = Field(16, ge=1, description="clips per forward pass")
+    batch_size: int = Field(
+        16, ge=1, description="clips per forward pass", json_schema_extra={"unit": "clips"}
+    )
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:N; Ray workers use the GPUs that they reserve"
     )

@@ -38,12 +38,23 @@ class FrameGeometry(Record):
 
     mode: Literal["128x171", "short_edge"] = Field(
         "128x171",
-        description="scale to height 128 and width 171 (VMZ), or keep the aspect ratio",
+        description="scale to height 128 and width 171, or keep the aspect ratio",
+        json_schema_extra={"source": "VMZ: 128x171"},
     )
     short_edge: int = Field(
-        128, ge=16, le=512, description="length of the shorter edge, pixels (mode short_edge)"
+        128,
+        ge=16,
+        le=512,
+        description="length of the shorter edge (mode short_edge)",
+        json_schema_extra={"unit": "pixels"},
     )
-    jpeg_quality: int = Field(90, ge=50, le=100, description="JPEG quality, libjpeg's scale")
+    jpeg_quality: int = Field(
+        90,
+        ge=50,
+        le=100,
+        description="JPEG quality of the stored frames",
+        json_schema_extra={"unit": "libjpeg quality", "source": "decision 7"},
+    )
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) at which a width x height frame is stored; rounds as torchvision does."""
@@ -104,13 +115,23 @@ class FlowConfig(Record):
     frames: str = Field(description="folder of the RGB frame store")
     out: str = Field(description="folder of the flow store, which is created or completed")
     flow_range: float = Field(
-        20.0, gt=0, description="largest motion kept, pixels per frame; larger ones are clipped"
+        20.0,
+        gt=0,
+        description="largest motion kept; larger ones are clipped",
+        json_schema_extra={"unit": "pixels per frame", "source": "decision 15"},
     )
-    jpeg_quality: int = Field(95, ge=50, le=100, description="JPEG quality, libjpeg's scale")
+    jpeg_quality: int = Field(
+        95,
+        ge=50,
+        le=100,
+        description="JPEG quality of the stored planes",
+        json_schema_extra={"unit": "libjpeg quality", "source": "decision 15"},
+    )
     parallel_units: int | None = Field(
         None,
         ge=1,
         description="unit files computed in parallel, one thread per file; None: one per core",
+        json_schema_extra={"unit": "files"},
     )
 
 

@@ -38,7 +38,9 @@ class PlanConfig(Record):
         default_factory=SpoolConfig, description="folder for downloads of videos named by URL"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="frames per forward pass of a teacher, as in extract"
+        "auto",
+        description="frames per forward pass of a teacher, as in extract",
+        json_schema_extra={"unit": "frames"},
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the forward pass, as in extract"
@@ -46,12 +48,23 @@ class PlanConfig(Record):
     compile: bool = Field(False, description="torch.compile the teachers on a GPU, as in extract")
     device: str = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
     sample: int = Field(
-        20, ge=1, description="number of videos to sample; the same ones in each run"
+        20,
+        ge=1,
+        description="number of videos to sample; the same ones in each run",
+        json_schema_extra={"unit": "videos"},
     )
-    seconds: float = Field(5.0, gt=0, description="how long to time decoding, and each teacher")
+    seconds: float = Field(
+        5.0,
+        gt=0,
+        description="how long to time decoding, and each teacher",
+        json_schema_extra={"unit": "seconds"},
+    )
     encodings: tuple[Encoding, ...] = Field(
         ("float16", "int8", "topk:32"), description="encodings to compare by size"
     )
     workers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (1, 2, 4, 8, 16, 32), min_length=1, description="numbers of workers to compare by hours"
+        (1, 2, 4, 8, 16, 32),
+        min_length=1,
+        description="numbers of workers to compare by hours",
+        json_schema_extra={"unit": "workers"},
     )

@@ -32,14 +32,29 @@ class LinearConfig(Record):
     """Training of linear classifiers on standardised features (SGD with a cosine schedule)."""
 
     learning_rates: tuple[float, ...] = Field(
-        (0.001, 0.003, 0.01, 0.03, 0.1), min_length=1, description="of the grid"
+        (0.001, 0.003, 0.01, 0.03, 0.1),
+        min_length=1,
+        description="learning rates of the grid",
+        json_schema_extra={"unit": "factor"},
     )
     weight_decays: tuple[float, ...] = Field(
-        (0.0, 1e-3, 1e-2, 1e-1), min_length=1, description="of the grid; biases are not decayed"
+        (0.0, 1e-3, 1e-2, 1e-1),
+        min_length=1,
+        description="weight decays of the grid; biases are not decayed",
+        json_schema_extra={"unit": "factor"},
     )
-    steps: int = Field(1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(256, ge=1, description="videos per step, or all if there are fewer")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    steps: int = Field(
+        1000, ge=1, description="optimiser steps", json_schema_extra={"unit": "steps"}
+    )
+    batch_size: int = Field(
+        256,
+        ge=1,
+        description="videos per step, or all if there are fewer",
+        json_schema_extra={"unit": "videos"},
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="momentum of SGD", json_schema_extra={"unit": "factor"}
+    )
 
     @field_validator("learning_rates")
     @classmethod
@@ -74,15 +89,27 @@ class ProbeConfig(LabelledInput):
         (), description="ids of teachers in ``cache``; none: all of them"
     )
     out: str = Field(description="folder of the results; features are kept in it and used again")
-    neighbours: tuple[int, ...] = Field((20, 200), min_length=1, description="k of kNN")
+    neighbours: tuple[int, ...] = Field(
+        (20, 200), min_length=1, description="k of kNN", json_schema_extra={"unit": "videos"}
+    )
     temperatures: tuple[float, ...] = Field(
-        (0.07, 0.1), min_length=1, description="T of kNN: a vote has the weight exp(similarity / T)"
+        (0.07, 0.1),
+        min_length=1,
+        description="T of kNN: a vote has the weight exp(similarity / T)",
+        json_schema_extra={"unit": "factor"},
     )
     linear: LinearConfig = Field(default_factory=LinearConfig, description="linear classifiers")
     shots: tuple[int, ...] = Field(
-        (1, 5, 10), description="training videos per class; all of them are always measured too"
+        (1, 5, 10),
+        description="training videos per class; all of them are always measured too",
+        json_schema_extra={"unit": "videos"},
     )
-    draws: int = Field(3, ge=1, description="random draws of the training videos per class")
+    draws: int = Field(
+        3,
+        ge=1,
+        description="random draws of the training videos per class",
+        json_schema_extra={"unit": "draws"},
+    )
 
     @field_validator("inits")
     @classmethod

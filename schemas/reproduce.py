@@ -131,7 +131,10 @@ class CorpusSource(Record):
         "supervised init",
     )
     frames_per_video: int | None = Field(
-        None, ge=1, description="assumed for estimates of bytes before anything is decoded"
+        None,
+        ge=1,
+        description="frames of a video, assumed for estimates of bytes before anything is decoded",
+        json_schema_extra={"unit": "frames"},
     )
 
 
@@ -143,7 +146,9 @@ class DatasetSource(Record):
     splits: str | None = Field(
         None, description="folder of official split lists; None: train/ and test/ below root"
     )
-    all_splits: tuple[int, ...] = Field((1,), min_length=1, description="official splits")
+    all_splits: tuple[int, ...] = Field(
+        (1,), min_length=1, description="official splits", json_schema_extra={"unit": "-"}
+    )
 
 
 class TeacherSource(Record):
@@ -154,7 +159,11 @@ class TeacherSource(Record):
         None, description="file below the data folder; None: the teacher needs no file"
     )
     title: str = Field(description="name for the tables")
-    classes: int = Field(ge=1, description="width of its output, for estimates of bytes")
+    classes: int = Field(
+        ge=1,
+        description="width of its output, for estimates of bytes",
+        json_schema_extra={"unit": "classes"},
+    )
 
 
 class ImageNetwork(Record):
@@ -205,7 +214,10 @@ class ScaleConfig(Record):
     )
     geometry: FrameGeometry = Field(default_factory=FrameGeometry, description="stored frames")
     flow_range: float = Field(
-        20.0, gt=0, description="largest motion in the flow stores, pixels per frame"
+        20.0,
+        gt=0,
+        description="largest motion in the flow stores",
+        json_schema_extra={"unit": "pixels per frame", "source": "decision 15"},
     )
     extract: dict[str, Any] = Field(
         default_factory=dict, description="settings of `distinit extract`"
@@ -228,17 +240,28 @@ class ScaleConfig(Record):
         1,
         description="parts into which the batches of clips of more than 8 frames are divided, to "
         "fit into memory; the global batch and learning rate stay the same",
+        json_schema_extra={"unit": "parts"},
     )
     protocols: Protocols = Field(default_factory=Protocols, description="evaluation")
-    splits: tuple[int, ...] = Field((1,), min_length=1, description="official splits to run")
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of every run")
+    splits: tuple[int, ...] = Field(
+        (1,),
+        min_length=1,
+        description="official splits to run",
+        json_schema_extra={"unit": "-"},
+    )
+    seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, description="seeds of every run", json_schema_extra={"unit": "-"}
+    )
     main_seeds: tuple[Seed, ...] = Field(
-        (), description="seeds of the main cells; empty: the same as the others"
+        (),
+        description="seeds of the main cells; empty: the same as the others",
+        json_schema_extra={"unit": "-"},
     )
     sweep: tuple[float, ...] = Field(
         (),
         description="finetune learning rates that every cell is trained with, whatever its init; "
         "its row has the best. Empty: the rate of the settings",
+        json_schema_extra={"unit": "factor"},
     )
 
     @model_validator(mode="after")
@@ -264,10 +287,16 @@ class ReproduceConfig(Record):
     )
     out: str = Field(description="folder of caches, stores, runs and results")
     splits: tuple[int, ...] | None = Field(
-        None, min_length=1, description="official splits to run; None: those of the scale"
+        None,
+        min_length=1,
+        description="official splits to run; None: those of the scale",
+        json_schema_extra={"unit": "-"},
     )
     seeds: tuple[Seed, ...] | None = Field(
-        None, min_length=1, description="seeds of every run; None: those of the scale"
+        None,
+        min_length=1,
+        description="seeds of every run; None: those of the scale",
+        json_schema_extra={"unit": "-"},
     )
     settings: tuple[str, ...] = Field(
         (), description="changes of the scale: A.B=VALUE, such as distill.optimizer.epochs=1"

@@ -61,27 +61,42 @@ class ClipConfig(Record):
     """How stored frames become a clip tensor [B, C, T, H, W]."""
 
     frames: int = Field(
-        8, ge=1, description="T, consecutive frames at the native frame rate (paper: 8, 32)"
+        8,
+        ge=1,
+        description="T, consecutive frames at the native frame rate",
+        json_schema_extra={"unit": "frames", "source": "paper: 8 and 32"},
     )
-    crop: int = Field(112, ge=16, description="size of the random square crop, pixels (VMZ: 112)")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip (VMZ)")
+    crop: int = Field(
+        112,
+        ge=16,
+        description="size of the random square crop",
+        json_schema_extra={"unit": "pixels", "source": "VMZ: 112"},
+    )
+    flip: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="probability of a horizontal flip",
+        json_schema_extra={"unit": "probability", "source": "VMZ: .5"},
+    )
     mean: Annotated[tuple[float, ...], DEPENDENT_DEFAULT] = Field(
         (0.43216, 0.394666, 0.37645),
         max_length=3,
-        description="mean per channel, of RGB values in 0..1 (VMZ). For flow, in pixels per frame: "
-        "the default is then 0.0046635, 0.0046261 (VMZ)",
+        description="mean per channel. For flow, the default is 0.0046635, 0.0046261",
+        json_schema_extra={"unit": "RGB 0..1; flow: pixels per frame", "source": "VMZ"},
     )
     std: Annotated[tuple[float, ...], DEPENDENT_DEFAULT] = Field(
         (0.22803, 0.22145, 0.216989),
         max_length=3,
-        description="standard deviation per channel, in the units of mean; for flow the default is "
-        "0.972347, 0.755146 (VMZ)",
+        description="standard deviation per channel. For flow, the default is 0.972347, 0.755146",
+        json_schema_extra={"unit": "as mean", "source": "VMZ"},
     )
     flow_range: float = Field(
         20.0,
         gt=0,
-        description="flow only: the largest motion that the flow store can hold, pixels per frame; "
-        "must equal that of the store",
+        description="flow only: the largest motion that the flow store can hold; must equal that "
+        "of the store",
+        json_schema_extra={"unit": "pixels per frame", "source": "decision 15"},
     )
 
     @model_validator(mode="after")
@@ -112,82 +127,120 @@ class OptimizerConfig(Record):
     """The optimiser and its schedule. The defaults are the paper's and VMZ's: SGD, x.1 in steps."""
 
     name: Annotated[Literal["sgd", "adamw"], ADDED_LATER] = Field(
-        "sgd", description="sgd (paper), or adamw (PySlowFast for MViT, Video-Swin for Swin3D)"
+        "sgd",
+        description="algorithm of the optimiser",
+        json_schema_extra={
+            "source": "paper: sgd; PySlowFast for MViT, Video-Swin for Swin3D: adamw"
+        },
     )
     learning_rate: float = Field(
         0.01,
         gt=0,
         allow_inf_nan=False,
-        description="learning rate per shard (paper section 4: .01 per GPU)",
+        description="learning rate per shard",
+        json_schema_extra={"unit": "factor", "source": "paper, section 4: .01 per GPU"},
     )
     scale_by_workers: bool = Field(
         True,
-        description="multiply the learning rate by runtime.shards; the paper has one shard per GPU "
-        "(the name of this setting is kept for old configurations)",
+        description="multiply the learning rate by runtime.shards (the name of this setting is "
+        "kept for old configurations)",
+        json_schema_extra={"source": "paper: one shard per GPU"},
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only; paper: .9")
-    nesterov: bool = Field(True, description="sgd only; VMZ uses Nesterov momentum")
+    momentum: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="sgd only: momentum",
+        json_schema_extra={"unit": "factor", "source": "paper: .9"},
+    )
+    nesterov: bool = Field(
+        True, description="sgd only: Nesterov momentum", json_schema_extra={"source": "VMZ: true"}
+    )
     betas: Annotated[tuple[_Beta, _Beta], ADDED_LATER] = Field(
         (0.9, 0.999),
-        description="adamw only: decay rates of the running means of the gradient and of its "
-        "square (PySlowFast and Video-Swin: .9, .999)",
+        description="adamw only: decay rates of the means of the gradient and of its square",
+        json_schema_extra={"unit": "factor", "source": "PySlowFast, Video-Swin: .9, .999"},
     )
     eps: Annotated[float, ADDED_LATER] = Field(
-        1e-8, gt=0, description="adamw only: added to the denominator (PySlowFast: 1e-8)"
+        1e-8,
+        gt=0,
+        description="adamw only: added to the denominator",
+        json_schema_extra={"unit": "as gradient", "source": "PySlowFast: 1e-8"},
     )
     weight_decay: float = Field(
         1e-4,
         ge=0,
-        description="VMZ: 1e-4; its finetuning 5e-3. adamw: PySlowFast .05, Video-Swin .02",
+        description="weight decay",
+        json_schema_extra={
+            "unit": "factor",
+            "source": "VMZ: 1e-4; finetuning: 5e-3; adamw: PySlowFast .05, Video-Swin .02",
+        },
     )
     decay_biases: bool = Field(
         False,
-        description="apply weight decay to biases too, those of batch norm included. VMZ decays "
-        "weights and batch norm scales only",
+        description="apply weight decay to biases too, those of batch norm included",
+        json_schema_extra={"source": "VMZ: false"},
     )
     decay_norms: Annotated[bool, ADDED_LATER] = Field(
         True,
         description="apply weight decay to the scales of normalisation layers and to the tables of "
-        "relative positions of Swin3D. VMZ: true; PySlowFast and Video-Swin: false",
+        "relative positions of Swin3D",
+        json_schema_extra={"source": "VMZ: true; PySlowFast, Video-Swin: false"},
     )
     schedule: Literal["step", "cosine", "constant"] = Field(
-        "step", description="learning rate schedule"
+        "step", description="learning rate schedule", json_schema_extra={"source": "paper: step"}
     )
-    gamma: float = Field(0.1, gt=0, le=1, description="decay factor (paper: .1)")
-    warmup_epochs: float = Field(0.0, ge=0, description="length of the linear warmup, epochs")
+    gamma: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="schedule step: decay of the learning rate",
+        json_schema_extra={"unit": "factor", "source": "paper: .1"},
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="length of the linear warmup", json_schema_extra={"unit": "epochs"}
+    )
     warmup_start_factor: Annotated[float, ADDED_LATER] = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the learning rate that the warmup starts from (torchvision's video "
-        "recipe: .001; PySlowFast: .01; Video-Swin: .1)",
+        description="share of the learning rate that the warmup starts from",
+        json_schema_extra={
+            "unit": "share",
+            "source": "torchvision's video recipe: .001; PySlowFast: .01; Video-Swin: .1",
+        },
     )
     cosine_end_factor: Annotated[float, ADDED_LATER] = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of the learning rate that the cosine schedule ends at (PySlowFast: "
-        ".01; Video-Swin: 0)",
+        description="share of the learning rate that the cosine schedule ends at",
+        json_schema_extra={"unit": "share", "source": "PySlowFast: .01; Video-Swin: 0"},
     )
     epochs: int = Field(
         45,
         ge=1,
-        description="epochs of training (paper: 45; finetuning: 8). Default for finetuning a "
-        "pretrained student: 32",
+        description="length of the training. Default for finetuning a pretrained student: 32",
+        json_schema_extra={"unit": "epochs", "source": "paper: 45; finetuning: 8"},
     )
     step_epochs: int = Field(
         default_factory=_step_epochs,
         ge=1,
-        description="epochs between decays, counted from the end of the warmup (paper: 10 of 45; "
-        "finetuning: 2 of 8). Default: the same share of epochs as in the paper",
+        description="time between decays, counted from the end of the warmup. Default: the same "
+        "share of epochs as in the paper",
+        json_schema_extra={"unit": "epochs", "source": "paper: 10 of 45; finetuning: 2 of 8"},
     )
     clips_per_epoch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         "auto",
-        description="clips per epoch (paper: 1 M; finetuning: 40 k). auto: one per video, but at "
-        "least 10 steps; the number is recorded in the run. None: one per video",
+        description="length of an epoch. auto: one clip per video, but at least 10 steps; the "
+        "number is recorded in the run. None: one clip per video",
+        json_schema_extra={"unit": "clips", "source": "paper: 1 M; finetuning: 40 k"},
     )
     clip_gradient_norm: float | None = Field(
-        None, gt=0, description="clip gradients to this norm (PySlowFast for MViT: 1)"
+        None,
+        gt=0,
+        description="largest norm of the gradient; a larger gradient is scaled down to it",
+        json_schema_extra={"unit": "L2 norm", "source": "PySlowFast for MViT: 1"},
     )
 
     @model_validator(mode="before")
@@ -214,27 +267,35 @@ class RuntimeConfig(Record):
     batch_size: Annotated[int, DEPENDENT_DEFAULT] = Field(
         DEFAULT_BATCH_SIZE,
         ge=1,
-        description="clips per shard per step (paper: 24-32 per GPU). Lower by default if an epoch "
-        "has fewer clips",
+        description="clips per shard per step. Lower by default if an epoch has fewer clips",
+        json_schema_extra={"unit": "clips", "source": "paper: 24-32 per GPU"},
     )
     shards: int = Field(
         1,
         ge=1,
         description="batches per optimiser step, spread over workers: the global batch is "
         "batch_size x shards for any worker count that divides it",
+        json_schema_extra={"unit": "batches"},
     )
     workers: Annotated[int, NOT_IDENTITY] = Field(
-        0, ge=0, description="Ray Train workers; 0 trains in this process"
+        0,
+        ge=0,
+        description="Ray Train workers; 0 trains in this process",
+        json_schema_extra={"unit": "workers"},
     )
     gpus_per_worker: Annotated[float, NOT_IDENTITY] = Field(
-        0.0, ge=0, description="GPUs that each worker reserves"
+        0.0, ge=0, description="reserved by each worker", json_schema_extra={"unit": "GPUs"}
     )
     ray_address: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
         description="address of a running Ray cluster (auto, HOST:6379); None starts a local one",
     )
     loader_workers: Annotated[int, NOT_IDENTITY] = Field(
-        0, ge=0, le=1024, description="loader threads per worker; 0 loads in the training thread"
+        0,
+        ge=0,
+        le=1024,
+        description="loader threads per worker; 0 loads in the training thread",
+        json_schema_extra={"unit": "threads"},
     )
     jpeg_decoder: Literal["cpu", "gpu"] = Field(
         "cpu",
@@ -259,16 +320,20 @@ class RuntimeConfig(Record):
     log_seconds: Annotated[float, NOT_IDENTITY] = Field(
         1.0,
         ge=0,
-        description="time between metric lines, seconds; every epoch ends with one; 0: every step",
+        description="time between metric lines; every epoch ends with one; 0: every step",
+        json_schema_extra={"unit": "seconds"},
     )
     checkpoint_seconds: Annotated[float, NOT_IDENTITY] = Field(
-        300.0, ge=0, description="time between checkpoints, seconds"
+        300.0, ge=0, description="time between checkpoints", json_schema_extra={"unit": "seconds"}
     )
     checkpoint_steps: Annotated[int | None, NOT_IDENTITY] = Field(
-        None, ge=1, description="steps between checkpoints"
+        None, ge=1, description="steps between checkpoints", json_schema_extra={"unit": "steps"}
     )
     keep_checkpoints: Annotated[int, NOT_IDENTITY] = Field(
-        2, ge=1, description="number of newest checkpoints to keep"
+        2,
+        ge=1,
+        description="number of newest checkpoints to keep",
+        json_schema_extra={"unit": "checkpoints"},
     )
     loggers: Annotated[tuple[Literal["tensorboard", "wandb"], ...], NOT_IDENTITY] = Field(
         ("tensorboard",),
@@ -276,7 +341,11 @@ class RuntimeConfig(Record):
         description="where metrics are shown besides metrics.jsonl: tensorboard, wandb (an extra: "
         "pip install '.[wandb]')",
     )
-    seed: Seed = Field(0, description="random numbers depend only on seed, epoch and sample")
+    seed: Seed = Field(
+        0,
+        description="random numbers depend only on seed, epoch and sample",
+        json_schema_extra={"unit": "-"},
+    )
 
     @field_validator("device")
     @classmethod

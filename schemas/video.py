@@ -19,18 +19,25 @@ class SamplingConfig(Record):
         description="all: all frames; stride: every N-th frame; fps: at most N frames per second "
         "of presentation time; per_video: K frames per video, evenly spaced",
     )
-    stride: int = Field(1, ge=1, description="distance between rows, in frames (mode stride)")
+    stride: int = Field(
+        1,
+        ge=1,
+        description="distance between rows (mode stride)",
+        json_schema_extra={"unit": "frames"},
+    )
     fps: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="rows per second (mode fps): the first frame in each interval of 1/fps "
-        "seconds, counted from the first frame",
+        description="rate of rows (mode fps): the first frame in each interval of 1/fps seconds, "
+        "counted from the first frame",
+        json_schema_extra={"unit": "rows per second"},
     )
     per_video: int | None = Field(
         None,
         ge=1,
         description="rows per video (mode per_video); a shorter video gets one per frame",
+        json_schema_extra={"unit": "rows"},
     )
 
     @model_validator(mode="after")
@@ -59,28 +66,45 @@ class SamplingConfig(Record):
 class DecodeConfig(Record):
     """How ffmpeg decodes, with limits on what a broken or hostile file can cost."""
 
-    threads: int = Field(1, ge=0, description="decoder threads per video; 0: ffmpeg decides")
-    parallel_videos: int = Field(2, ge=1, description="ffmpeg processes per worker")
+    threads: int = Field(
+        1,
+        ge=0,
+        description="decoder threads per video; 0: ffmpeg decides",
+        json_schema_extra={"unit": "threads"},
+    )
+    parallel_videos: int = Field(
+        2, ge=1, description="ffmpeg processes per worker", json_schema_extra={"unit": "processes"}
+    )
     deadline_seconds: float = Field(
         3600.0,
         gt=0,
-        description="longest total wait for the ffmpeg of one video, seconds; time in which ffmpeg "
-        "itself waits for teachers or the disk does not count",
+        description="longest total wait for the ffmpeg of one video; time in which ffmpeg itself "
+        "waits for teachers or the disk does not count",
+        json_schema_extra={"unit": "seconds"},
     )
     stall_seconds: float = Field(
         60.0,
         gt=0,
-        description="longest single wait for data from ffmpeg, seconds; measured like "
-        "deadline_seconds",
+        description="longest single wait for data from ffmpeg; measured like deadline_seconds",
+        json_schema_extra={"unit": "seconds"},
     )
     max_pixels: int = Field(
-        8192 * 4320, ge=1, description="largest accepted width x height, pixels (8K)"
+        8192 * 4320,
+        ge=1,
+        description="largest accepted width x height (8K)",
+        json_schema_extra={"unit": "pixels"},
     )
     max_frames: int = Field(
-        5_000_000, ge=1, description="most frames in one video (46 h at 30 fps)"
+        5_000_000,
+        ge=1,
+        description="most frames in one video (46 h at 30 fps)",
+        json_schema_extra={"unit": "frames"},
     )
     max_memory_mib: int = Field(
-        4096, ge=64, description="largest resident memory of one ffmpeg process, MiB"
+        4096,
+        ge=64,
+        description="largest resident memory of one ffmpeg process",
+        json_schema_extra={"unit": "MiB"},
     )
     damaged: Literal["keep", "fail"] = Field(
         "keep",

@@ -51,6 +51,11 @@ COMMANDS: dict[str, type[BaseModel]] = {
 NEEDED: dict[str, tuple[str, ...]] = {"features": ("run",)}
 """Command -> keys with a default of which it needs one: a run or an init."""
 _SCALE = "scale"
+_COLUMNS = (
+    "Unit: of numbers; shares and probabilities are from 0 to 1, a factor has no unit. Source: "
+    "where the default is from, or what others use; decisions are in "
+    "[docs/decisions](../decisions)."
+)
 _WRITTEN = "Written by `distinit config reference --out docs/reference`. Do not edit."
 
 
@@ -100,12 +105,14 @@ def write_reference(folder: Path) -> Reference:
         about = (
             f"Keys of `distinit {command} --config FILE.yaml`. `--set KEY=VALUE` sets any of them. "
             f"`distinit config {command}` prints a file with all of them.",
+            "",
+            _COLUMNS,
         )
         pages[command] = reference_page(f"distinit {command}", model, (_WRITTEN, *about))
     pages[_SCALE] = reference_page(
         "Scales of distinit reproduce",
         ScaleConfig,
-        (_WRITTEN, "Keys of `distinit reproduce --scale FILE.yaml`."),
+        (_WRITTEN, "Keys of `distinit reproduce --scale FILE.yaml`.", "", _COLUMNS),
     )
     for name, text in pages.items():
         write_text(folder / _file_name(name), text)
