@@ -46,11 +46,15 @@ __all__ = [
 
 PARTIAL_SUFFIX = ".partial"
 
+_AGAIN = "run the same command again"
+_RESUMABLE = {
+    errno.ENOSPC: "free some space or choose another disk",
+    errno.EDQUOT: "your disk quota is used up: free some space",
+    errno.EFBIG: "the file size limit is reached (`ulimit -f`): raise it",
+    errno.EIO: "the disk reports an error: check it (`dmesg`)",
+}
+"""What to do before the same command is run again."""
 _REMEDIES = {
-    errno.ENOSPC: "free some space or choose another disk, then run the same command again",
-    errno.EDQUOT: "your disk quota is used up: free some space, then run the same command again",
-    errno.EFBIG: "the file size limit is reached (`ulimit -f`): raise it, then run it again",
-    errno.EIO: "the disk reports an error: check it (`dmesg`), then run the same command again",
     errno.ENOTDIR: "a part of that path is a file: choose another folder",
     errno.EISDIR: "a folder has that name: choose another path",
     errno.EEXIST: "a file has that name: choose another folder",
@@ -65,17 +69,21 @@ _PARTIAL_NAME = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the disk (full, read-only, no permission) into a StorageError."""
+def storage_errors(path: Path, again: str = _AGAIN) -> Iterator[None]:
+    """Turn an OSError of the disk (full, read-only, no permission) into a StorageError.
+
+    ``again``: what the user does once the disk has room.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _REMEDIES:
+        remedies = _REMEDIES | {n: f"{text}, then {again}" for n, text in _RESUMABLE.items()}
+        if error.errno not in remedies:
             raise
         raise StorageError(
             f"cannot write {path}",
             found=os.strerror(error.errno),  # libraries embellish strerror
-            remedy=_REMEDIES[error.errno],
+            remedy=remedies[error.errno],
         ) from error
 
 

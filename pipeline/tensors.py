@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _TYPES = {
     "BOOL": torch.bool,
 }
 _PROBLEMS_SHOWN = 3
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in the messages of safetensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,19 @@ def read_tensors(path: Path, names: Iterable[str], *, finite: bool = True) -> di
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file with the usual permissions of a new file.
 
-    safetensors itself would make it unreadable for other users. Raises OSError, StorageError.
+    safetensors itself would make it unreadable for other users. Raises OSError, also for a full
+    disk, and StorageError.
     """
     descriptor = open_for_writing(path)
     permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
     os.close(descriptor)
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if (code := _OS_ERROR.search(str(error))) is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
     path.chmod(permissions)
 
 

@@ -23,7 +23,12 @@ from distinit.pipeline.evaluation.features import FeatureReader
 from distinit.pipeline.finetuning.init import Init, resolve_init
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.storage import atomic_path, refuse_links, remove_dead_partials
+from distinit.pipeline.storage import (
+    atomic_path,
+    refuse_links,
+    remove_dead_partials,
+    storage_errors,
+)
 from distinit.pipeline.students.heads import Student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.teachers.fingerprint import software_versions, state_dict_sha256
@@ -64,7 +69,6 @@ def features(
     out = Path(config.out)
     refuse_inside_data(out)
     refuse_links(out)
-    remove_dead_partials(out)
     name = config.init or f"file:{config.run}"
     init = resolve_init(name, config.student)
     clip = clip_of(init.record, init.student, config.clip)
@@ -129,8 +133,10 @@ class FeatureExport:
         Raises FeaturesError if the folder holds other features or damaged ones; FrameStoreError,
         StorageError, ComputeError.
         """
+        remove_dead_partials(folder)
         if (known := _finished(folder, self.inputs)) is not None:
             progress.message(f"{folder} already holds the features of {self.name}")
+            _remove_parts(folder)  # a process that was killed after the record may have left some
             return known
         videos = self.labelled.decodable
         ids = [self.labelled.store.by_digest[video.digest] for video in videos]
@@ -150,8 +156,7 @@ class FeatureExport:
         )
         counts_N = torch.from_numpy(reader.clip_counts(ids))
         record = write_features(folder, features_ND, counts_N, videos, record)
-        for part in folder.glob("part-*.safetensors"):
-            part.unlink()
+        _remove_parts(folder)
         return record
 
     def _reader(self) -> FeatureReader:
@@ -201,6 +206,12 @@ def _computed(
         parts.append(part_ND)
     progress.finish()
     return torch.cat(parts)
+
+
+def _remove_parts(folder: Path) -> None:
+    with storage_errors(folder):
+        for part in folder.glob("part-*.safetensors"):
+            part.unlink()
 
 
 def _stored_part(path: Path, count: int, dim: int) -> Tensor | None:

@@ -59,13 +59,13 @@ def probe(config: ProbeConfig, *, progress: Progress | None = None) -> ProbeResu
         features = source.features(labelled, config, progress)
         rows.append(_measured(features, labelled, config, progress))
     result = _result(config, labelled, rows)
-    write_record(result, out / "probe.json")
     for name, data in (
         ("table", csv_table(result).encode()),
         ("page", markdown_page(result).encode()),
         ("picture", draw_probe(result)),
     ):
         atomic_write_bytes(Path(result.files[name]), data)
+    write_record(result, out / "probe.json")  # last: the files that it names exist
     return result
 
 

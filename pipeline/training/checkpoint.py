@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ __all__ = ["CheckpointStore", "newest_step"]
 MODEL, OPTIMIZER, RECORD = "model.safetensors", "optimizer.safetensors", "checkpoint.json"
 _FOLDER = re.compile(r"step-([0-9]{9,13})")
 _FILES = frozenset({MODEL, OPTIMIZER, RECORD})
+_AGAIN = "rerun the same command to resume"
 _REMEDY = "nothing to do: the run falls back to the previous checkpoint"
 
 
@@ -69,23 +71,46 @@ class CheckpointStore:
         """
         final = self._root / f"step-{record.global_step:09d}"
         partial = final.with_name(final.name + PARTIAL_SUFFIX)
-        with storage_errors(final):
+        with storage_errors(final, _AGAIN):
+            self._remove_partial_ones()
             _remove(partial)
             partial.mkdir(parents=True)
-            write_tensors(_cpu(student.state_dict()), partial / MODEL)
-            write_tensors(_cpu(state_tensors(student, optimizer)), partial / OPTIMIZER)
-            files = {name: file_entry(partial / name) for name in (MODEL, OPTIMIZER)}
-            full = record.model_copy(update={"files": files, "config_digest": self._config_digest})
-            write_record(full.sealed(), partial / RECORD)
-            for name in (MODEL, OPTIMIZER):
-                fsync_file(partial / name)
-            fsync_dir(partial)
+            try:
+                self._write(record, student, optimizer, partial)
+            except BaseException:
+                with suppress(OSError, StorageError):  # what is left of it takes room
+                    _remove(partial)
+                raise
             _remove(final)  # a damaged checkpoint of the same step
             partial.rename(final)
             fsync_dir(self._root)
             for old in [p for p in self._folders() if _is_ours(p)][: -self._keep]:
                 _remove(old)
         return final
+
+    def _write(
+        self,
+        record: CheckpointRecord,
+        student: Student,
+        optimizer: torch.optim.Optimizer,
+        partial: Path,
+    ) -> None:
+        tensors = {MODEL: student.state_dict(), OPTIMIZER: state_tensors(student, optimizer)}
+        for name, values in tensors.items():
+            with storage_errors(partial.with_suffix("") / name, _AGAIN):
+                write_tensors(_cpu(values), partial / name)
+                fsync_file(partial / name)
+        files = {name: file_entry(partial / name) for name in tensors}
+        full = record.model_copy(update={"files": files, "config_digest": self._config_digest})
+        write_record(full.sealed(), partial / RECORD)
+        fsync_dir(partial)
+
+    def _remove_partial_ones(self) -> None:
+        """Remove what killed processes left: they may have written checkpoints of other steps."""
+        for path in list(self._root.glob(f"*{PARTIAL_SUFFIX}")):
+            is_named_so = _FOLDER.fullmatch(path.name.removesuffix(PARTIAL_SUFFIX)) is not None
+            if is_named_so and _is_folder(path) and _are_ours({p.name for p in path.iterdir()}):
+                _remove(path)
 
     def load_latest(
         self,

@@ -1,0 +1,46 @@
+"""Runs the ``distinit`` command in a process that kills itself at a certain file."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+# Every file of a result is written under another name and then renamed, so that each rename is a
+# moment at which the files on the disk change.
+CODE = """
+import os, re, signal, sys
+
+pattern, moment, *arguments = sys.argv[1:]
+replace = os.replace
+
+def replace_and_die(source, target, **options):
+    is_last = re.fullmatch(pattern, os.path.basename(target)) is not None
+    if not (is_last and moment == "before"):
+        replace(source, target, **options)
+    if is_last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = replace_and_die
+from distinit.cli import main
+main(arguments)
+"""
+
+
+def kill_at(
+    pattern: str, moment: Literal["before", "after"], command: list[str], folder: Path
+) -> None:
+    """Run ``distinit COMMAND`` in ``folder`` until SIGKILL ends it.
+
+    That is ``before`` or ``after`` the first file whose name matches ``pattern`` gets that name.
+    """
+    killed = subprocess.run(
+        [sys.executable, "-c", CODE, pattern, moment, *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
