@@ -27,11 +27,14 @@ class ComputeConfig(Record):
     gpus_per_worker: float = Field(
         0.0,
         ge=0,
-        description="reserved per worker; workers with a fraction share a GPU",
+        description="GPUs reserved per worker; workers with a fraction share a GPU",
         json_schema_extra={"unit": "GPUs"},
     )
     cpus_per_worker: float = Field(
-        1.0, gt=0, description="reserved per worker", json_schema_extra={"unit": "CPU cores"}
+        1.0,
+        gt=0,
+        description="CPU cores reserved per worker",
+        json_schema_extra={"unit": "CPU cores"},
     )
     max_attempts: int = Field(
         2,

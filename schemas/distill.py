@@ -80,8 +80,8 @@ class TargetConfig(Record):
     )
     loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
         "cross_entropy",
-        description="mse (half the squared distance of the logits) needs a tenth of the learning "
-        "rate, which is not set automatically",
+        description="loss between output and target. mse (half the squared distance of the logits) "
+        "needs a tenth of the learning rate, which is not set automatically",
         json_schema_extra={"source": "paper: cross_entropy"},
     )
     weight: float = Field(

@@ -74,7 +74,7 @@ class StudentRecord(Record):
     clip: ClipConfig = Field(description="clips that it was trained on")
     feature_dim: int = Field(ge=1, description="width of the pooled feature that the heads read")
     heads: tuple[HeadRecord, ...] = Field(
-        max_length=MAX_HEADS, description="linear heads, in the order of their training"
+        max_length=MAX_HEADS, description="linear heads: one per teacher or mean, or the classifier"
     )
     trained_by: Literal["distill", "finetune"] = Field(description="stage that trained it")
     cache_digest: Sha256 | Literal[""] | None = Field(
@@ -293,7 +293,7 @@ class DistillResult(Record):
 class LoadReport(Record):
     """Lists every tensor of a student file and of the model: loaded, reinitialised or unused."""
 
-    loaded: tuple[str, ...] = Field(description="in both, with the values of the file")
+    loaded: tuple[str, ...] = Field(description="in the model, with values from the file")
     reinitialised: tuple[str, ...] = Field(description="in the model, not in the file (new head)")
     unused: tuple[str, ...] = Field(description="in the file, not in the model (old heads)")
 
@@ -310,7 +310,9 @@ class EvaluationResult(Record):
     videos: int = Field(
         description="number of scored videos, including those that could not be decoded"
     )
-    clips: int = Field(description="number of scored clips, as often as the protocol counts them")
+    clips: int = Field(
+        description="number of scored clips, including those of videos that could not be decoded"
+    )
     per_clip: float = Field(ge=0, le=100, description="top-1 accuracy of single clips, percent")
     top1: float = Field(ge=0, le=100, description="top-1 accuracy of means per video, percent")
     top5: float = Field(ge=0, le=100, description="top-5 accuracy of means per video, percent")

@@ -284,7 +284,7 @@ class RuntimeConfig(Record):
         json_schema_extra={"unit": "workers"},
     )
     gpus_per_worker: Annotated[float, NOT_IDENTITY] = Field(
-        0.0, ge=0, description="reserved by each worker", json_schema_extra={"unit": "GPUs"}
+        0.0, ge=0, description="GPUs that each worker reserves", json_schema_extra={"unit": "GPUs"}
     )
     ray_address: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
