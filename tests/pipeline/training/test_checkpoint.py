@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,54 @@ def test_the_partial_folder_of_a_killed_writer_is_not_a_checkpoint(
     assert store.load_latest(stepper.student, None, pytest.fail) is None
     store.save(record(5), stepper.student, stepper.optimizer)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000000005"]
+
+
+def test_partial_folders_of_other_steps_are_removed(stepper: Stepper, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, "digest", keep=3)
+    store.save(record(5), stepper.student, stepper.optimizer).rename(
+        tmp_path / "step-000000005.partial"
+    )
+    foreign = tmp_path / "step-000000006.partial"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    (tmp_path / "notes.partial").write_text("precious")
+    store.save(record(7), stepper.student, stepper.optimizer)
+    kept = {"step-000000007", "step-000000006.partial", "notes.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@contextmanager
+def file_size_limit(limit_bytes: int) -> Iterator[None]:
+    """No file of this process can grow beyond this size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "file"), [("sgd", "model.safetensors"), ("adamw", "optimizer.safetensors")]
+)
+def test_a_full_disk_keeps_the_previous_checkpoint_and_leaves_no_other(
+    tmp_path: Path, optimizer: str, file: str
+) -> None:
+    stepper = trained(1, name=optimizer)  # the file is the larger one with this optimiser
+    store = CheckpointStore(tmp_path, "digest", keep=1)
+    folder = store.save(record(1), stepper.student, stepper.optimizer)
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    with file_size_limit(sizes[file] - 1), pytest.raises(StorageError) as caught:
+        store.save(record(2), stepper.student, stepper.optimizer)
+    assert caught.value.problem == f"cannot write {tmp_path}/step-000000002/{file}"
+    assert caught.value.found == "File too large"
+    assert (caught.value.remedy or "").endswith("raise it, then rerun the same command to resume")
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+    found = store.load_latest(stepper.student, stepper.optimizer, pytest.fail)
+    assert found is not None
+    assert found[1].global_step == 1
+    store.save(record(2), stepper.student, stepper.optimizer)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"]
 
 
 def test_a_checkpoint_of_another_configuration_is_not_loaded(
