@@ -9,7 +9,7 @@ from distinit.pipeline.distillation.target_coverage import refuse_empty_filters,
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.students.io import save_student
+from distinit.pipeline.students.io import TENSORS_NAME, save_student
 from distinit.pipeline.training.boards import refuse_missing_loggers
 from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
@@ -48,7 +48,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     state = task.cache.read_state()
     cache_digest = task.cache.checked_digest(state)
     run = _open_run(config, task, state, cache_digest)
-    finished = run.read_result(DistillResult)
+    finished = _finished(run)
     if finished is not None:
         progress.message(f"{run.root} is already finished: nothing to do")
         return finished
@@ -85,6 +85,15 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     )
     run.write_result(result)
     return result
+
+
+def _finished(run: RunDirectory) -> DistillResult | None:
+    """The stored result; its paths are those of the run where it is now."""
+    stored = run.read_result(DistillResult)
+    if stored is None:
+        return None
+    here = {"out": str(run.root), "student": str(run.root / TENSORS_NAME)}
+    return stored.model_copy(update=here)
 
 
 def _refuse_inside(out: Path, *inputs: Path) -> None:

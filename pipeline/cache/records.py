@@ -35,9 +35,12 @@ def read_manifest(layout: CacheLayout) -> CacheManifest:
 
     Raises CacheCorruptError if it is missing, damaged or of another format version.
     """
-    missing = "not a target cache, or its manifest is missing"
+    missing, remedy = "not a target cache, or its manifest is missing", _RESTORE
+    if not layout.root.is_dir():
+        missing = "there is no target cache in that folder"
+        remedy = "correct the path of the cache (--cache), or run `distinit extract` first"
     manifest = read_record(
-        layout.manifest, CacheManifest, error=CacheCorruptError, remedy=_RESTORE, missing=missing
+        layout.manifest, CacheManifest, error=CacheCorruptError, remedy=remedy, missing=missing
     )
     for teacher_id in manifest.teachers:
         layout.teacher(teacher_id)  # refuses ids that are not folder names
