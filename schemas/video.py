@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from distinit.schemas.base import Record
 
 __all__ = ["DecodeConfig", "SamplingConfig"]
+
+
+FEWEST_VIDEOS = 2
+"""Decoded at a time, so that one decodes while another starts."""
+MOST_VIDEOS = 16
+"""Decoded at a time by default: each takes memory for its frames."""
 
 
 class SamplingConfig(Record):
@@ -72,8 +78,11 @@ class DecodeConfig(Record):
         description="decoder threads per video; 0: ffmpeg decides",
         json_schema_extra={"unit": "threads"},
     )
-    parallel_videos: int = Field(
-        2, ge=1, description="ffmpeg processes per worker", json_schema_extra={"unit": "processes"}
+    parallel_videos: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="videos that a worker decodes at a time, each with its own ffmpeg; auto: one "
+        "per CPU core of the worker, but at least 2 and at most 16",
+        json_schema_extra={"unit": "videos"},
     )
     deadline_seconds: float = Field(
         3600.0,
@@ -116,3 +125,9 @@ class DecodeConfig(Record):
         description="hardware decoder; if ffmpeg cannot use it, videos are decoded in software, "
         "with a warning",
     )
+
+    def videos_at_once(self, cpus: float | None) -> int:
+        """Videos to decode at a time with ``cpus`` cores; None: their number is unknown."""
+        if self.parallel_videos != "auto":
+            return self.parallel_videos
+        return min(max(int(cpus or 1), FEWEST_VIDEOS), MOST_VIDEOS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,8 @@ from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.failures import too_many_failures
 from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.refill import refill_store
-from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
+from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
+from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
 from distinit.pipeline.output_paths import refuse_inside_data, refuse_nested
 from distinit.pipeline.progress import NullProgress, Progress
@@ -257,7 +259,12 @@ def _worker_spec(config: ExtractConfig, corpus: Corpus, writer: CacheWriter) -> 
         geometry=config.geometry,
         sampling=config.sampling,
         decode=config.decode,
+        parallel_videos=config.decode.videos_at_once(_worker_cpus(config)),
     )
+
+
+def _worker_cpus(config: ExtractConfig) -> float | None:
+    return config.compute.cpus_per_worker if config.compute.workers else os.cpu_count()
 
 
 def _worker_factory(

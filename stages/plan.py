@@ -191,7 +191,7 @@ def _result(
         weights=[sample.frame_count for sample in decoded],
     )
     # Videos were decoded in parallel, as in a worker: its speed is the sum over all of them.
-    parallel = min(config.decode.parallel_videos, len(decoded))
+    parallel = min(config.decode.videos_at_once(os.cpu_count()), len(decoded))
     busy_seconds = sum(sample.decoding_seconds for sample in decoded)
     frames_per_second = (
         sum(sample.decoded_frame_count for sample in decoded) / busy_seconds * parallel

@@ -52,10 +52,11 @@ def write_table(table: pa.Table, path: Path) -> None:
     encodings = {n: "DELTA_BINARY_PACKED" for n, kind in kinds.items() if pa.types.is_int64(kind)}
     encodings |= {n: "BYTE_STREAM_SPLIT" for n, kind in kinds.items() if pa.types.is_floating(kind)}
     repeating = [n for n, k in kinds.items() if pa.types.is_string(k) or pa.types.is_int32(k)]
-    with atomic_path(path) as partial:
+    # pyarrow would leave a file that it has opened itself open after an error.
+    with atomic_path(path) as partial, partial.open("wb") as file:
         pq.write_table(
             table,
-            partial,
+            file,
             compression="zstd",
             compression_level=19,
             use_dictionary=repeating,

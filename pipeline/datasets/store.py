@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +31,6 @@ __all__ = [
     "with_undecodable",
 ]
 
-_MAX_DECODERS = 8  # each is one ffmpeg process
 _SHOWN = 5
 _DEFAULT_HEIGHT = 128
 _CROP_SHARE = 7 / 8  # crop / short edge, as 112 / 128
@@ -83,8 +81,7 @@ def dataset_store(
         others = [path for path in listed if (root / path).is_file()]
         paths = list(dict.fromkeys([*own, *others]))
         corpus = list_files(root, paths, known_files(dataset))
-        decode = DecodeConfig(parallel_videos=min(_MAX_DECODERS, os.cpu_count() or 1))
-        return build_store(corpus, frames, geometry_of(frames, crop), decode, progress)
+        return build_store(corpus, frames, geometry_of(frames, crop), DecodeConfig(), progress)
 
     store = _open_or_build(frames, build, progress)
     known = set(store.by_digest) | {video.digest for video in store.failed.values()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distinit.pipeline.compute.executor import Executor, Progressed
 from distinit.pipeline.extraction.quarantine import requeue
-from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
+from distinit.pipeline.extraction.task import ExtractionTask, Note
+from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.progress import Progress
 
 __all__ = ["RunTotals", "run_tasks"]
@@ -50,7 +51,7 @@ class _Tally:
         before = self._in_progress.get(note.video_id, Note(note.video_id)).frame_count
         starts = note.outcome is None and not note.frame_count
         frame_count = 0 if starts else before + note.frame_count
-        self._in_progress[note.video_id] = Note(note.video_id, frame_count, note.outcome)
+        self._in_progress[note.video_id] = replace(note, frame_count=frame_count)
         self.frame_count += frame_count - before
         if _failed(note):
             self.failed.add(note.video_id)
@@ -99,7 +100,7 @@ def run_tasks(
         show(0)
         for event in executor.run(factory, tasks, requeue(max_attempts)):
             if isinstance(event, Progressed):
-                _report(event.task, event.note, tally, progress)
+                _report(event.note, tally, progress)
                 show(0 if event.note.message else tally.add(event.note))
             else:
                 tally.finish(event.task)
@@ -117,10 +118,10 @@ def _failed(note: Note) -> bool:
     return note.outcome is not None and note.outcome.status == "failed"
 
 
-def _report(task: ExtractionTask, note: Note, tally: _Tally, progress: Progress) -> None:
+def _report(note: Note, tally: _Tally, progress: Progress) -> None:
     """Show each failed video and each message of the workers once."""
     if note.message and note.message not in tally.shown:
         tally.shown.add(note.message)
         progress.message(note.message)
     if note.outcome is not None and _failed(note) and note.video_id not in tally.failed:
-        progress.message(f"failed: {task.path_of(note.video_id)}: {note.outcome.error}")
+        progress.message(f"failed: {note.path}: {note.outcome.error}")

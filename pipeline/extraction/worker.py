@@ -1,98 +1,43 @@
 """One extraction worker: decodes videos, runs the teachers, and writes the units of a task.
 
-Four things run at once: ffmpeg processes decode the current and the next videos, this thread
-collects their frames into batches, the teachers compute the previous batch in their threads or on
-the GPU, and a writing thread encodes JPEGs and logits.
+Several threads decode one video each, store its frames and submit them to the teachers
+(``readers``). The teachers compute in their own threads or on the GPU, where a batch may hold
+frames of several videos. This thread waits for the logits of each batch and passes them to a
+writing thread (``sink``). When the last videos of a task have been started, those of the next
+task follow, so that neither decoders nor teachers wait between tasks.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import replace
 
-from distinit.pipeline.cache.fence import behind_fence
-from distinit.pipeline.cache.group_spec import GroupSpec
-from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.corpus.source import VideoSource
-from distinit.pipeline.extraction.batches import FrameBatch, FrameBatcher
-from distinit.pipeline.extraction.pending import PendingBatches
-from distinit.pipeline.extraction.sink import Sink
-from distinit.pipeline.extraction.streams import Streams
-from distinit.pipeline.frames.fill import store_view
-from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
+from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
+from distinit.pipeline.extraction.in_flight import InFlight, Stopping
+from distinit.pipeline.extraction.readers import (
+    Committed,
+    Decoded,
+    Ended,
+    Event,
+    Overflowed,
+    Restarted,
+    Submitted,
+    VideoReaders,
+)
+from distinit.pipeline.extraction.storable import require_storable
+from distinit.pipeline.extraction.task import ExtractionTask, Note, WorkerSpec
+from distinit.pipeline.extraction.teaching import Teaching
 from distinit.pipeline.teachers.base import Teacher
-from distinit.pipeline.teachers.forward import CPU_BATCH, PendingLogits
-from distinit.pipeline.teachers.views import teacher_views
-from distinit.pipeline.video.decode import VideoStream, open_video, usable_decode
+from distinit.pipeline.video.decode import usable_decode
 from distinit.pipeline.video.retry import KillLimit
 from distinit.schemas.errors import DecodeError, DecodeKilledError, TargetError
-from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit, VideoOutcome, failed_outcome
-from distinit.schemas.video import DecodeConfig, SamplingConfig
 
-__all__ = ["ExtractionTask", "ExtractionWorker", "Note", "WorkerSpec"]
+__all__ = ["ExtractionWorker"]
 
-_STORE_VIEW = "store"
 _NOTE_SECONDS = 0.2  # until the driver has the id of a video that may kill this process
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """Settings of a worker; picklable."""
-
-    source: VideoSource
-    frames_root: Path | None
-    plan_digest: str
-    geometry: FrameGeometry
-    sampling: SamplingConfig
-    decode: DecodeConfig
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractionTask:
-    """A unit group to fill, and those of its videos that are known to kill workers.
-
-    ``quarantined``: video id -> the error to record without opening the video.
-    """
-
-    spec: GroupSpec
-    quarantined: Mapping[str, str] = field(default_factory=dict)
-    deaths: tuple[str, ...] = ()  # ids of the videos in progress when a worker died
-
-    def path_of(self, video_id: str) -> str:
-        """Path, relative to the corpus, of one of the task's videos."""
-        return next(v.path for v in self.spec.group.videos if v.video_id == video_id)
-
-    def frame_count_of(self, video: PlannedRows) -> int:
-        """Frames of one of the task's videos: as decoded for another teacher, else as probed."""
-        known = (
-            o.frame_count for o in self.spec.committed_outcomes if o.video_id == video.video_id
-        )
-        return next(known, video.video.probe.frame_count)
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Progress of a worker: ``frame_count`` more frames of ``video_id`` were decoded.
-
-    ``outcome``: set when the video is finished.
-    ``message``: a text for the user that concerns no video; then ``video_id`` is empty.
-    ``unanswered``: the video failed because a teacher has no usable output for it.
-    """
-
-    video_id: str
-    frame_count: int = 0
-    outcome: VideoOutcome | None = None
-    message: str = ""
-    unanswered: bool = False
 
 
 class ExtractionWorker:
@@ -102,15 +47,16 @@ class ExtractionWorker:
         """``teachers`` by id, on their device."""
         self._spec = spec
         self._decode, self._warning = usable_decode(spec.decode)
-        self._opened_ahead: tuple[ExtractionTask, Streams[PlannedRows]] | None = None
-        self._teachers = teachers
-        self._batch_size = max((t.batch_size for t in teachers.values()), default=CPU_BATCH)
-        self._views, self._view_of = teacher_views(teachers.values())
+        self._teaching = Teaching(teachers)
+        self._kills = KillLimit()
+        self._groups: list[GroupInProgress] = []  # of the current task, and of the next
+        self._events: InFlight[Event]
+        self._readers: VideoReaders | None = None
 
     def run(
         self, task: ExtractionTask, next_task: ExtractionTask | None
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        """Extract and commit every video of ``task``; start to decode the first of ``next_task``.
+        """Extract and commit every video of ``task``; begin with the videos of ``next_task``.
 
         A video that cannot be decoded, or for which a teacher has no usable output, is recorded
         as failed. If its ffmpeg was killed from outside, the task is first restarted.
@@ -122,206 +68,132 @@ class ExtractionWorker:
         if self._warning:
             yield Note("", message=self._warning)
             self._warning = ""
-        limit = KillLimit()
         while True:
-            with suppress(DecodeKilledError):
-                return (yield from self._attempt(task, next_task, limit))
-            self.close()  # streams opened ahead may hold spool space that this task needs again
+            try:
+                with suppress(DecodeKilledError):
+                    return (yield from self._attempt(task, next_task))
+            except BaseException:
+                self.close()
+                raise
+            self.close()  # videos of the next task may hold spool space that this task needs again
 
     def close(self) -> None:
-        """Close streams that were opened for a next task."""
-        if self._opened_ahead is not None:
-            self._opened_ahead[1].close()
-            self._opened_ahead = None
+        """End all work in progress, such as that on a next task."""
+        for group in self._groups:
+            group.stop()
+        if self._readers is not None:
+            self._readers.close()
+            self._readers = None
+        for group in self._groups:
+            group.close()
+        self._groups.clear()
 
     def _attempt(
-        self, task: ExtractionTask, next_task: ExtractionTask | None, limit: KillLimit
+        self, task: ExtractionTask, next_task: ExtractionTask | None
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        with ExitStack() as stack:
-            writer = stack.enter_context(GroupWriter(task.spec))
-            store = self._open_store(task.spec.group.first_unit)
-            if store is not None:
-                stack.callback(store.abort)  # does nothing once committed
-            pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-            sink = Sink(writer, store, pool)
-            streams = stack.enter_context(self._take_streams(task))
-            for position, video in enumerate(task.spec.videos):
-                yield Note(video.video_id)
-                if task.deaths:
-                    time.sleep(_NOTE_SECONDS)
-                stream = streams.take(position)
-                if position == len(task.spec.videos) - 1:
-                    self._open_ahead(task, next_task)
-                yield from self._extract_video(task, video, stream, sink, limit)
-            sink.drain()
-            if store is not None:
-                with behind_fence(CacheLayout(task.spec.root).fence, task.spec.fence):
-                    store.commit()
-            return writer.commit()
+        if not (self._groups and self._groups[0].task == task):
+            self.close()
+            self._begin(task)
+        group = self._groups[0]
+        if task.one_at_a_time:
+            yield from self._run_one_by_one(group)
+        elif next_task is not None and not next_task.one_at_a_time:
+            self._begin(next_task)
+        yield from group.held_notes
+        group.held_notes.clear()
+        if group.has_ended:
+            self._commit(group)
+        while True:
+            event = self._events.take()
+            if isinstance(event, Committed):
+                return self._finish(group, event)
+            yield from self._handle(event)
+            if isinstance(event, Ended) and event.video.group is group and group.has_ended:
+                self._commit(group)
 
-    def _open_store(self, unit: int) -> UnitFrameWriter | None:
-        """The frame file of this task; None without a frame store or if it is already committed."""
-        if self._spec.frames_root is None:
-            return None
-        store = FrameStoreWriter(
-            self._spec.frames_root, self._spec.geometry, self._spec.plan_digest
-        )
-        if unit in store.committed_units():
-            return None
-        return store.open_unit(unit)
+    def _begin(self, task: ExtractionTask) -> None:
+        """Open a group for ``task``, and start its videos after those that were started before."""
+        if self._readers is None:
+            self._events = InFlight(self._teaching.max_frames, self._teaching.max_bytes)
+            self._readers = VideoReaders(self._spec, self._decode, self._teaching, self._events)
+        group = GroupInProgress(task, self._spec)
+        self._groups.append(group)
+        if not task.one_at_a_time:
+            self._readers.start(group.videos)
 
-    def _open_ahead(self, task: ExtractionTask, next_task: ExtractionTask | None) -> None:
-        """Start to decode ``next_task``, so that its first frames are ready when it runs."""
-        if next_task is None or self._opened_ahead is not None:
-            return
-        if self._parallel(task) > 1 and self._parallel(next_task) > 1:
-            streams = self._streams(next_task)
-            streams.begin()
-            self._opened_ahead = next_task, streams
+    def _run_one_by_one(self, group: GroupInProgress) -> Iterator[Note]:
+        """Process the videos one by one; the driver is told which before anything can happen."""
+        for video in group.videos:
+            yield replace(video.note(), alone=True)
+            time.sleep(_NOTE_SECONDS)
+            if self._readers is not None:
+                self._readers.start([video])
+            while group.ended_count <= video.position:
+                for note in self._handle(self._events.take()):
+                    yield replace(note, alone=True)
 
-    def _take_streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
-        """The streams of this task, which may have been opened ahead."""
-        if self._opened_ahead is not None and self._opened_ahead[0] == task:
-            streams = self._opened_ahead[1]
-            self._opened_ahead = None
-            return streams
-        self.close()
-        return self._streams(task)
+    def _commit(self, group: GroupInProgress) -> None:
+        events = self._events
 
-    def _parallel(self, task: ExtractionTask) -> int:
-        """Videos to decode at once: after a death only one, so that its cause can be identified."""
-        return 1 if task.deaths else self._decode.parallel_videos
+        def done(result: tuple[UnitCommit, ...] | BaseException) -> None:
+            with suppress(Stopping):
+                events.put(Committed(group, result))
 
-    def _streams(self, task: ExtractionTask) -> Streams[PlannedRows]:
-        stopping = threading.Event()
+        group.commit_in_background(done)
 
-        def open_one(video: PlannedRows, stack: ExitStack) -> VideoStream | DecodeError:
-            if video.video_id in task.quarantined:
-                return DecodeError(task.quarantined[video.video_id])
-            return self._open(task, video, stack, stopping)
+    def _finish(self, group: GroupInProgress, event: Committed) -> tuple[UnitCommit, ...]:
+        if isinstance(event.result, BaseException):
+            raise event.result
+        self._groups.remove(group)
+        group.close()
+        return event.result
 
-        return Streams(task.spec.videos, open_one, self._parallel(task), stopping)
+    def _handle(self, event: Event) -> Iterator[Note]:
+        match event:
+            case Decoded(video, frame_count):
+                yield video.note(frame_count)
+            case Submitted():
+                self._write_rows(event)
+            case Overflowed(video, rows):
+                video.group.sink.overflow(video.video, rows)
+            case Restarted(video):
+                video.group.sink.restart(video.video)
+            case Ended(video, result):
+                note = self._end(video, result)
+                if video.group is self._groups[0]:
+                    yield note
+                else:
+                    video.group.held_notes.append(note)
 
-    def _open(
-        self,
-        task: ExtractionTask,
-        video: PlannedRows,
-        stack: ExitStack,
-        stopping: threading.Event,
-    ) -> VideoStream | DecodeError:
-        views = {name: self._views[name] for name in self._view_by_teacher(task).values()}
-        if self._spec.frames_root is not None:
-            views[_STORE_VIEW] = store_view(self._spec.geometry)
+    def _write_rows(self, event: Submitted) -> None:
+        """Wait for the logits of a batch and queue its rows, unless its video is abandoned."""
+        video, batch = event.video, event.batch
         try:
-            path = stack.enter_context(self._spec.source.open(video.path, video.digest, stopping))
-            stream = open_video(path, views, self._decode, block_frames=self._batch_size)
-            stack.enter_context(stream).read_ahead()
-            return stream
-        except DecodeError as error:
-            return error
-
-    def _view_by_teacher(self, task: ExtractionTask) -> dict[str, str]:
-        """Teacher -> view, for the teachers of this task; the others already have its units."""
-        return {record.id: self._view_of[record.id] for record in task.spec.teachers}
-
-    def _extract_video(
-        self,
-        task: ExtractionTask,
-        video: PlannedRows,
-        stream: VideoStream | DecodeError,
-        sink: Sink,
-        limit: KillLimit,
-    ) -> Iterator[Note]:
-        unanswered = False
-        try:
-            if isinstance(stream, DecodeError):
-                raise stream
-            frame_count = task.frame_count_of(video)
-            outcome = yield from self._decode_once(task, video, stream, sink, frame_count)
-            if self._spec.sampling.mode == "per_video" and outcome.frame_count != frame_count:
-                outcome = yield from self._decode_again(
-                    task, video, stream.path, sink, outcome.frame_count
-                )
-            sink.finish(video, outcome)
-        except DecodeError as error:
-            limit.check(video.video_id, error)
-            reason = self._spec.source.reason(video.path, video.digest, error)
-            outcome = failed_outcome(video.video_id, reason)
-            sink.fail(video, outcome)
+            if not video.abandoned.is_set():
+                logits_NC = {name: wait() for name, wait in event.pending.items()}
+                for teacher in video.group.task.spec.teachers:
+                    require_storable(logits_NC[teacher.id], teacher, batch.index_N)
+                video.group.sink.add(video.video, batch, event.time_base, logits_NC)
         except TargetError as error:
-            unanswered = True
-            outcome = failed_outcome(video.video_id, error.problem)
-            sink.refuse(video, outcome)
-        yield Note(video.video_id, outcome=outcome, unanswered=unanswered)
+            video.refusal = error.problem
+            video.abandoned.set()
+        self._events.release(len(batch.index_N), event.byte_count)
 
-    def _decode_once(
-        self,
-        task: ExtractionTask,
-        video: PlannedRows,
-        stream: VideoStream,
-        sink: Sink,
-        frame_count: int,
-        *,
-        again: bool = False,
-    ) -> Generator[Note, None, VideoOutcome]:
-        """Decode one stream, pass its frames on and return the outcome.
-
-        ``frame_count``: frames of the video, exact or probed. ``again``: the video's frames
-        have already been counted as progress.
-        """
-        views = self._view_by_teacher(task)
-        batches = FrameBatcher(
-            self._spec.sampling, frame_count, self._batch_size, set(views.values())
-        )
-        submit = partial(self._submit, views=views)
-        pending = PendingBatches(sink, video, task.spec.teachers, submit)
-        for block in stream:
-            if _STORE_VIEW in block.views:
-                sink.store_frames(video, block.first_index, block.views[_STORE_VIEW])
-            for batch in batches.push(block, stream.time_base):
-                pending.push(batch, stream.time_base)
-            yield Note(video.video_id, frame_count=0 if again else len(block.pts_N))
-        for batch in batches.rest():
-            pending.push(batch, stream.time_base)
-        pending.drain()
-        return _outcome_of(video, stream)
-
-    def _decode_again(
-        self, task: ExtractionTask, video: PlannedRows, path: Path, sink: Sink, frame_count: int
-    ) -> Generator[Note, None, VideoOutcome]:
-        """Compute the rows again, spread over the ``frame_count`` that decoding has found.
-
-        The frame store already has the frames.
-        """
-        sink.restart(video)
-        views = {name: self._views[name] for name in self._view_by_teacher(task).values()}
-        with open_video(path, views, self._decode, block_frames=self._batch_size) as stream:
-            outcome = yield from self._decode_once(
-                task, video, stream, sink, frame_count, again=True
-            )
-        if outcome.frame_count != frame_count:
-            raise DecodeError("each decoding of it gives another number of frames")
-        return outcome
-
-    def _submit(self, batch: FrameBatch, views: Mapping[str, str]) -> dict[str, PendingLogits]:
-        return {
-            name: self._teachers[name].submit(batch.views[view]) for name, view in views.items()
-        }
-
-
-def _outcome_of(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
-    summary = stream.summary
-    if summary is None:
-        raise RuntimeError("a stream has no summary until it is exhausted")
-    damage = summary.damage
-    return VideoOutcome(
-        video_id=video.video_id,
-        status="ok",
-        frame_count=summary.frame_count,
-        width=summary.width,
-        height=summary.height,
-        duration_seconds=summary.duration_seconds,
-        decoder_errors=summary.decoder_errors,
-        damage=None if damage is None else damage.text,
-        concealed=damage is not None and damage.concealed,
-    )
+    def _end(self, video: VideoInProgress, result: VideoOutcome | BaseException | None) -> Note:
+        """Record how a video ended. Raises what is not the fault of the video."""
+        group, planned = video.group, video.video
+        if isinstance(result, VideoOutcome) and not video.refusal:
+            outcome = result
+            group.sink.finish(planned, outcome)
+        elif isinstance(result, DecodeError) and not video.refusal:
+            self._kills.check(planned.video_id, result)
+            reason = self._spec.source.reason(planned.path, planned.digest, result)
+            outcome = failed_outcome(planned.video_id, reason)
+            group.sink.fail(planned, outcome)
+        elif isinstance(result, BaseException) and not isinstance(result, DecodeError):
+            raise result
+        else:
+            outcome = failed_outcome(planned.video_id, video.refusal)
+            group.sink.refuse(planned, outcome)
+        group.ended_count += 1
+        return replace(video.note(), outcome=outcome, unanswered=bool(video.refusal))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -53,7 +54,7 @@ def fill_units(
     """
     filler = _Filler(writer, source, decode)
     failed_count = 0
-    with ThreadPoolExecutor(decode.parallel_videos) as pool:
+    with ThreadPoolExecutor(decode.videos_at_once(os.cpu_count())) as pool:
         try:
             jobs = [pool.submit(filler.fill, unit, videos) for unit, videos in units.items()]
             for job in as_completed(jobs):

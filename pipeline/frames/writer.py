@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from distinit.schemas.frames import (
     VideoRows,
 )
 
-__all__ = ["FrameStoreWriter", "UnitFrameWriter", "store_lock"]
+__all__ = ["EncodedFrames", "FrameStoreWriter", "UnitFrameWriter", "store_lock"]
 
 
 def store_lock(root: Path) -> WriterLock:
@@ -180,6 +181,19 @@ class FrameStoreWriter:
         self._write_manifest(expected)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedFrames:
+    """Consecutive frames of one video as JPEGs; ``rows.first_row`` is not yet known."""
+
+    rows: VideoRows
+    jpegs: Sequence[bytes]
+
+    @property
+    def byte_count(self) -> int:
+        """Size of all JPEGs."""
+        return sum(map(len, self.jpegs))
+
+
 class UnitFrameWriter:
     """Streams the frames of one unit to disk; ``commit`` makes all of them visible at once.
 
@@ -216,6 +230,12 @@ class UnitFrameWriter:
         Raises FrameStoreError for arrays of another type or shape, StorageError if the disk
         cannot be written.
         """
+        self.append_encoded(self.encode(video_id, digest, first_frame, frames_NHWC, fps))
+
+    def encode(
+        self, video_id: str, digest: str, first_frame: int, frames_NHWC: np.ndarray, fps: float
+    ) -> EncodedFrames:
+        """The first half of ``append``: only encodes. May be called by several threads."""
         self._check_frames(video_id, frames_NHWC)
         frame_count, height, width, _ = frames_NHWC.shape
         rows = VideoRows(
@@ -223,14 +243,19 @@ class UnitFrameWriter:
             digest=digest,
             first_frame=first_frame,
             frame_count=frame_count,
-            first_row=self._rows.row_count,
+            first_row=0,
             height=height,
             width=width,
             fps=fps,
         )
         jpegs = [self._encode(frame_HWC, self._quality) for frame_HWC in frames_NHWC]
+        return EncodedFrames(rows, jpegs)
+
+    def append_encoded(self, encoded: EncodedFrames) -> None:
+        """The second half of ``append``: writes what ``encode`` returned."""
+        rows = encoded.rows.model_copy(update={"first_row": self._rows.row_count})
         with storage_errors(self._path):
-            self._rows.add(rows, jpegs)
+            self._rows.add(rows, encoded.jpegs)
 
     def _check_frames(self, video_id: str, frames_NHWC: np.ndarray) -> None:
         fits = frames_NHWC.ndim == 4 and frames_NHWC.shape[3] == self._channels

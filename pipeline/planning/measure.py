@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ def measure_videos(
     A video that is unreadable, or cannot be fetched, has no frames. At least one block is decoded,
     however long it takes, if any video is readable.
     """
-    with ThreadPoolExecutor(decode.parallel_videos) as threads:
+    with ThreadPoolExecutor(decode.videos_at_once(os.cpu_count())) as threads:
         samples = list(threads.map(lambda path: _probed(source, path, decode, sampling), paths))
         deadline = time.monotonic() + seconds
 

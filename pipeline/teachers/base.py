@@ -14,11 +14,11 @@ from distinit.pipeline.teachers.forward import (
     BatchSize,
     Forward,
     FrameByFrame,
-    InBatches,
     PendingLogits,
     find_batch_size,
     seconds_of,
 )
+from distinit.pipeline.teachers.in_batches import InBatches
 from distinit.pipeline.teachers.network import Network
 from distinit.pipeline.teachers.preprocess import preprocess, view_for
 from distinit.pipeline.teachers.probe import probe_frame, probe_record
@@ -61,6 +61,16 @@ class Teacher(ABC):
     def batch_size(self) -> int:
         """Frames per call that work best; it may shrink if memory runs out."""
         return CPU_BATCH
+
+    @property
+    def frames_ahead(self) -> int:
+        """Frames to submit before the logits of the first are awaited; more would only wait."""
+        return 2 * self.batch_size
+
+    @property
+    def holds_frames(self) -> bool:
+        """Whether submitted frames stay in host memory until their logits are computed."""
+        return True
 
     @abstractmethod
     def forward(self, frames_NHWC: np.ndarray) -> np.ndarray:
@@ -116,7 +126,17 @@ class NetworkTeacher(Teacher):
         if compiled:
             self._module.compile()
         size = find_batch_size(self._seconds_for) if batch_size == "auto" else batch_size
-        self._forward = InBatches(self._logits, size, device=self._device, name=teacher_id)
+        self._forward = InBatches(
+            self._prepare, self._network, size, device=self._device, name=teacher_id
+        )
+
+    @property
+    def frames_ahead(self) -> int:
+        return self._forward.frames_ahead
+
+    @property
+    def holds_frames(self) -> bool:
+        return self._forward.holds_frames
 
     @property
     def view(self) -> View:
@@ -137,9 +157,14 @@ class NetworkTeacher(Teacher):
             return lambda: np.zeros((0, self.identity.classes), dtype=np.float32)
         return self._forward.submit(frames_NHWC)
 
-    def _logits(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
-        input_NCHW = preprocess(frames_NHWC, self.identity.preprocessing)
+    def _prepare(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        return preprocess(frames_NHWC, self.identity.preprocessing)
+
+    def _network(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         return self._run(input_NCHW, self.precision).float()
+
+    def _logits(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        return self._network(self._prepare(frames_NHWC))
 
     def _run(self, input_NCHW: torch.Tensor, precision: Precision) -> torch.Tensor:
         kind = self._device.type
@@ -166,16 +191,16 @@ class NetworkTeacher(Teacher):
         """
         dtypes = {tensor.dtype for tensor in self._module.state_dict().values()}
 
-        def network(frames_NHWC: torch.Tensor) -> torch.Tensor:
-            output = self._run(preprocess(frames_NHWC, self.identity.preprocessing), "fp32")
+        def network(input_NCHW: torch.Tensor) -> torch.Tensor:
+            output = self._run(input_NCHW, "fp32")
             dtypes.add(output.dtype)
             return output.float()
 
         on_cpu = self._device.type == "cpu"
-        forward = (
-            FrameByFrame(network, 1)
+        forward: Forward = (
+            FrameByFrame(lambda frames_NHWC: network(self._prepare(frames_NHWC)), 1)
             if on_cpu
-            else InBatches(network, 1, device=self._device, name=self.id)
+            else InBatches(self._prepare, network, 1, device=self._device, name=self.id)
         )
         output_NC = forward.submit(probe_frame(self.view)[None])()
         if output_NC.shape != (1, self.identity.classes):

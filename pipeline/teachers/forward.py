@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,17 +13,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-from distinit.schemas.errors import TeacherError
-
 __all__ = [
     "CPU_BATCH",
     "BatchSize",
     "Forward",
     "FrameByFrame",
-    "InBatches",
     "PendingLogits",
     "find_batch_size",
     "seconds_of",
+    "tensor_of",
 ]
 
 type PendingLogits = Callable[[], np.ndarray]
@@ -39,15 +36,23 @@ _SMALLEST_BATCH = 8
 _LARGEST_BATCH = 1024
 _MIN_SPEEDUP = 1.1  # in frames per second; below it, doubling the batch is not worth its memory
 
-_logger = logging.getLogger(__name__)
-
 
 class Forward(ABC):
-    """Runs ``network``: frames uint8 [N, H, W, 3] on the device -> logits float32 [N, classes]."""
+    """Turns frames uint8 [N, H, W, 3] into logits float32 [N, classes].
 
-    def __init__(self, network: Callable[[torch.Tensor], torch.Tensor], batch_size: int) -> None:
-        self._network = network
+    ``batch_size``: frames per call that work best. ``frames_ahead``: frames to submit before the
+    logits of the first are awaited. ``holds_frames``: submitted frames stay in host memory until
+    their logits have been computed.
+    """
+
+    holds_frames = True
+
+    def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+
+    @property
+    def frames_ahead(self) -> int:
+        return 2 * self.batch_size
 
     @abstractmethod
     def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
@@ -61,95 +66,16 @@ class FrameByFrame(Forward):
     the batch. This makes every bit of the logits independent of both.
     """
 
+    def __init__(self, network: Callable[[torch.Tensor], torch.Tensor], batch_size: int) -> None:
+        """``network``: frames uint8 [1, H, W, 3] -> logits float32 [1, classes]."""
+        super().__init__(batch_size)
+        self._network = network
+
     def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
-        frames = torch.split(_tensor(frames_NHWC), 1)
+        frames = torch.split(tensor_of(frames_NHWC), 1)
         workers = _single_threads(torch.get_num_threads())
         pending = [workers.submit(self._network, frame) for frame in frames]
         return lambda: np.concatenate([future.result().numpy() for future in pending])
-
-
-class InBatches(Forward):
-    """Batches of ``batch_size`` frames; each is copied to the GPU while the previous one runs.
-
-    If a batch does not fit into the device's memory, the batch size is halved for it and for all
-    later batches, with a warning. On a GPU, the bits of the logits depend on the batch size.
-    """
-
-    def __init__(
-        self,
-        network: Callable[[torch.Tensor], torch.Tensor],
-        batch_size: int,
-        *,
-        device: torch.device,
-        name: str,
-    ) -> None:
-        super().__init__(network, batch_size)
-        self._device = device
-        self._name = name
-        self._copies: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
-        parts: list[PendingLogits] = []
-        start = 0
-        while start < len(frames_NHWC):
-            part = frames_NHWC[start : start + self.batch_size]
-            pending = self._attempt(part)
-            if pending is None:
-                self._shrink(len(part))
-                continue
-            parts.append(pending)
-            start += len(part)
-        return lambda: np.concatenate([pending() for pending in parts])
-
-    def _attempt(self, frames_NHWC: np.ndarray) -> PendingLogits | None:
-        """None if out of memory: unlike the exception, None does not keep the frames in memory."""
-        try:
-            return self._start(_tensor(frames_NHWC))
-        except torch.OutOfMemoryError:
-            return None
-
-    def _start(self, frames_NHWC: torch.Tensor) -> PendingLogits:
-        if self._copies is None:
-            logits_NC = self._network(frames_NHWC.to(self._device))
-            return lambda: logits_NC.cpu().numpy()
-        # torch reuses the pinned memory only after the copy from it has finished.
-        pinned = frames_NHWC.pin_memory()
-        with torch.cuda.stream(self._copies):
-            on_device = pinned.to(self._device, non_blocking=True)
-        compute = torch.cuda.current_stream(self._device)
-        compute.wait_stream(self._copies)
-        on_device.record_stream(compute)
-        logits_NC = self._network(on_device)
-        host_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
-        host_NC.copy_(logits_NC, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record(compute)
-
-        def wait() -> np.ndarray:
-            done.synchronize()
-            # A copy, because pinned memory is scarce and logits may wait in queues.
-            return host_NC.numpy().copy()
-
-        return wait
-
-    def _shrink(self, frames: int) -> None:
-        if frames == 1:
-            raise TeacherError(
-                f"the teacher {self._name} does not fit into the memory of {self._device}",
-                expected="enough memory for one frame",
-                found="out of memory",
-                remedy="free memory on the device, use another device, or use precision bf16",
-            )
-        self.batch_size = frames // 2
-        _logger.warning(
-            "teacher %s: out of memory on %s with %d frames per batch; continuing with %d",
-            self._name,
-            self._device,
-            frames,
-            self.batch_size,
-        )
 
 
 def find_batch_size(seconds_for: Callable[[int], float]) -> int:
@@ -187,7 +113,8 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _tensor(frames_NHWC: np.ndarray) -> torch.Tensor:
+def tensor_of(frames_NHWC: np.ndarray) -> torch.Tensor:
+    """The same memory as a tensor, where torch allows it."""
     # from_numpy warns about read-only memory, and decoded frames are read-only.
     return torch.from_numpy(frames_NHWC if frames_NHWC.flags.writeable else frames_NHWC.copy())
 

@@ -15,7 +15,7 @@ from distinit.pipeline.video.process import FFmpegProcess
 
 __all__ = ["FrameBlock", "FrameReader"]
 
-_PUT_SECONDS = 0.2
+_QUEUE_SECONDS = 0.2  # after which a thread that waits checks whether it must end
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,13 @@ class FrameReader:
         process.run_thread(self._read, f"ffmpeg-{name}")
 
     def next_block(self) -> NDArray[np.uint8] | None:
-        """The next frames; None at the end."""
-        return self._blocks.get()
+        """The next frames; None at the end, and once the process is being closed."""
+        while not self._process.stopping:
+            try:
+                return self._blocks.get(timeout=_QUEUE_SECONDS)
+            except queue.Empty:
+                continue
+        return None
 
     def _read(self) -> None:
         ended = False
@@ -129,7 +134,7 @@ class FrameReader:
     def _put(self, block: NDArray[np.uint8] | None) -> None:
         while not self._process.stopping:
             try:
-                self._blocks.put(block, timeout=_PUT_SECONDS)
+                self._blocks.put(block, timeout=_QUEUE_SECONDS)
                 return
             except queue.Full:
                 continue

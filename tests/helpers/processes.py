@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -36,3 +37,12 @@ def _has_ended(pid: int) -> bool:
         return " Z " in Path(f"/proc/{pid}/stat").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return True
+
+
+def children() -> set[int]:
+    """Pids of this process's living children."""
+    pids: set[int] = set()
+    for one in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError):  # a thread that has just ended
+            pids |= {int(pid) for pid in one.read_text().split()}
+    return pids

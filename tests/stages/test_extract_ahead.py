@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.processes import children
 
 from distinit.pipeline.compute.executor import Event, Finished, Progressed
 from distinit.pipeline.compute.in_process import InProcessExecutor
@@ -45,12 +45,6 @@ def true_next(tasks: Sequence[Any], position: int) -> Any:
 def wrong_next(tasks: Sequence[Any], position: int) -> Any:
     """The task after the next one."""
     return tasks[(position + 2) % len(tasks)]
-
-
-def children() -> set[int]:
-    """Pids of this process's living children."""
-    lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return {int(pid) for one in lists for pid in one.read_text().split()}
 
 
 @pytest.fixture

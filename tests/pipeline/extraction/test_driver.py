@@ -18,7 +18,8 @@ from distinit.pipeline.cache.group_spec import GroupSpec
 from distinit.pipeline.cache.plan import PlannedRows, UnitGroup
 from distinit.pipeline.compute.executor import Event, Finished, Progressed
 from distinit.pipeline.extraction.driver import run_tasks
-from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, Note
+from distinit.pipeline.extraction.task import ExtractionTask, Note
+from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.progress import JsonProgress, NullProgress
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import VideoOutcome, failed_outcome
@@ -69,7 +70,7 @@ class BeginsAgain:
                 frames = {"a": 5, "bad": 2, "c": last}[video]
                 yield Progressed(task, Note(video, frame_count=frames))
                 if (video, last) != ("c", 3):
-                    yield Progressed(task, Note(video, outcome=outcome(video)))
+                    yield Progressed(task, Note(video, f"{video}.mp4", outcome=outcome(video)))
         yield Finished(task, None)  # type: ignore[arg-type]
 
     def drain(self) -> None: ...

@@ -13,7 +13,8 @@ from helpers.videos import make_video
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.corpus.source import VideoSource
-from distinit.pipeline.extraction.worker import ExtractionTask, ExtractionWorker, WorkerSpec
+from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
+from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.pipeline.teachers.forward import PendingLogits

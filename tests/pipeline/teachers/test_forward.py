@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,108 +12,15 @@ import torch
 from torch import nn
 
 from distinit.pipeline.teachers.base import NetworkTeacher
-from distinit.pipeline.teachers.forward import FrameByFrame, InBatches, find_batch_size, seconds_of
-from distinit.pipeline.teachers.plugin import load_plugin
+from distinit.pipeline.teachers.forward import FrameByFrame, find_batch_size, seconds_of
 from distinit.pipeline.teachers.registry import load_teacher
-from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherRequest
 
 CPU = torch.device("cpu")
-PLUGIN = '''
-import torch
-from distinit.schemas.teacher import PreprocessSpec
-
-class Hungry(torch.nn.Module):
-    """Channel means; out of memory for more than ``most`` frames. ``seen``: all batch sizes."""
-
-    most = 5
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, x):
-        self.seen.append(len(x))
-        if len(x) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return x.mean(dim=(2, 3))
-
-
-def hungry(weights, device):
-    spec = PreprocessSpec(
-        resize_mode="squash", resize_size=8, crop_size=8, mean=(0, 0, 0), std=(1, 1, 1)
-    )
-    return Hungry(), spec, [], "means"
-'''
-
-
-@pytest.fixture(name="hungry")
-def hungry_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NetworkTeacher:
-    (tmp_path / "hungry_plugin.py").write_text(PLUGIN, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "hungry_plugin", raising=False)
-    network = load_plugin(TeacherRequest(name="plugin:hungry_plugin:hungry"), device="cpu")
-    return NetworkTeacher("hungry", network, device="cpu")
-
-
-@pytest.fixture(name="frames_NHWC")
-def made_frames() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
-
-
-def in_batches(teacher: NetworkTeacher, size: int) -> InBatches:
-    """The forward pass of GPUs, run on the CPU."""
-    return InBatches(teacher._logits, size, device=CPU, name=teacher.id)
 
 
 def seen(teacher: NetworkTeacher) -> list[int]:
     return list(teacher._module.seen)  # type: ignore[arg-type]
-
-
-def test_out_of_memory_halves_the_batch_and_is_remembered(
-    hungry: NetworkTeacher, frames_NHWC: np.ndarray, caplog: pytest.LogCaptureFixture
-) -> None:
-    expected_NC = hungry.forward(frames_NHWC)
-    batches = in_batches(hungry, 16)
-    hungry._module.seen = []  # type: ignore[assignment]
-    with caplog.at_level(logging.WARNING):
-        np.testing.assert_allclose(batches.submit(frames_NHWC)(), expected_NC, atol=1e-6)
-    assert seen(hungry) == [16, 8, 4, 4, 4, 4, 4, 3]
-    assert batches.batch_size == 4
-    assert [record.getMessage() for record in caplog.records] == [
-        "teacher hungry: out of memory on cpu with 16 frames per batch; continuing with 8",
-        "teacher hungry: out of memory on cpu with 8 frames per batch; continuing with 4",
-    ]
-    hungry._module.seen = []  # type: ignore[assignment]
-    batches.submit(frames_NHWC[:8])()
-    assert seen(hungry) == [4, 4]  # a size that did not fit is not tried again
-
-
-def test_a_short_batch_that_does_not_fit_is_halved_too(
-    hungry: NetworkTeacher, frames_NHWC: np.ndarray
-) -> None:
-    batches = in_batches(hungry, 64)
-    assert batches.submit(frames_NHWC[:6])().shape == (6, 3)
-    assert batches.batch_size == 3
-
-
-def test_a_device_without_memory_for_one_frame_is_an_error(
-    hungry: NetworkTeacher, frames_NHWC: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(type(hungry._module), "most", 0)
-    with pytest.raises(TeacherError, match="does not fit into the memory of cpu"):
-        in_batches(hungry, 4).submit(frames_NHWC)
-
-
-def test_a_teacher_computes_all_logits_after_running_out_of_memory(
-    hungry: NetworkTeacher, frames_NHWC: np.ndarray, caplog: pytest.LogCaptureFixture
-) -> None:
-    hungry._forward = in_batches(hungry, 32)
-    assert hungry.batch_size == 32
-    with caplog.at_level(logging.ERROR):
-        first, second = hungry.submit(frames_NHWC), hungry.submit(frames_NHWC[::-1].copy())
-    np.testing.assert_array_equal(first(), second()[::-1])
-    assert hungry.batch_size == 5
 
 
 def made_device(

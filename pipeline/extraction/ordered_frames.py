@@ -1,0 +1,127 @@
+"""Lets several videos be decoded at once, and writes their frames one video after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.frames.writer import EncodedFrames, UnitFrameWriter
+
+__all__ = ["MAX_WAITING_BYTES", "OrderedFrames"]
+
+MAX_WAITING_BYTES = 256 << 20
+"""JPEGs that may wait in memory for earlier videos."""
+
+type Decision = Callable[[UnitFrameWriter], None]
+"""What to record about a video whose frames have all been appended."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A video whose turn has not come."""
+
+    frames: list[EncodedFrames] = field(default_factory=list)
+    decision: Decision | None = None
+    dropped: bool = False
+
+
+class OrderedFrames:
+    """Appends the frames of several videos to one unit, as if they were decoded in turn.
+
+    So the file does not depend on which video is decoded faster. The frames of a video that is not
+    yet the first wait as JPEGs; where these exceed ``max_waiting_bytes``, ``append`` waits, except
+    for the first video. All methods may be called by any thread.
+    """
+
+    def __init__(
+        self,
+        unit: UnitFrameWriter,
+        videos: Sequence[PlannedRows],
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+    ) -> None:
+        """``unit`` must not be used by others until every video is finished."""
+        self._unit = unit
+        self._videos = videos
+        self._max_waiting_bytes = max_waiting_bytes
+        self._first = 0  # position of the video whose frames are written as they come
+        self._waiting_bytes = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def append(self, position: int, first_frame: int, frames_NHWC: np.ndarray) -> None:
+        """Add the next frames of the video at ``position``; as UnitFrameWriter.append."""
+        video = self._videos[position]
+        encoded = self._unit.encode(
+            video.video_id, video.digest, first_frame, frames_NHWC, video.video.probe.fps
+        )
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(position))
+            waiting = self._waiting_of(position)
+            if self._stopped or waiting.dropped:
+                return
+            if position == self._first:
+                self._unit.append_encoded(encoded)
+            else:
+                waiting.frames.append(encoded)
+                self._waiting_bytes += encoded.byte_count
+
+    def drop(self, position: int) -> None:
+        """Drop all frames of a video, those appended so far and those appended later."""
+        with self._changed:
+            waiting = self._waiting_of(position)
+            waiting.dropped = True
+            self._forget(waiting)
+            if position == self._first:
+                self._unit.discard_video(self._videos[position].video_id)
+
+    def is_dropped(self, position: int) -> bool:
+        """Whether ``drop`` was called for a video."""
+        with self._changed:
+            return self._waiting_of(position).dropped
+
+    def finish(self, position: int, decision: Decision) -> None:
+        """All frames of a video were appended: call ``decision`` when its turn has come."""
+        with self._changed:
+            self._waiting_of(position).decision = decision
+            while (first := self._waiting.get(self._first)) is not None:
+                self._write(first)
+                if first.decision is None:
+                    break
+                first.decision(self._unit)
+                del self._waiting[self._first]
+                self._first += 1
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let every thread that waits in ``append`` continue; nothing is written any more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _has_room(self, position: int) -> bool:
+        return (
+            self._stopped
+            or position == self._first
+            or self._waiting_bytes < self._max_waiting_bytes
+        )
+
+    def _waiting_of(self, position: int) -> _Waiting:
+        return self._waiting.setdefault(position, _Waiting())
+
+    def _write(self, waiting: _Waiting) -> None:
+        """Write what a video that is now the first has waiting."""
+        if waiting.dropped:
+            self._unit.discard_video(self._videos[self._first].video_id)
+        for encoded in waiting.frames:
+            self._unit.append_encoded(encoded)
+        self._forget(waiting)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        self._waiting_bytes -= sum(encoded.byte_count for encoded in waiting.frames)
+        waiting.frames.clear()
+        self._changed.notify_all()
