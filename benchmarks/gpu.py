@@ -50,7 +50,9 @@ from made_up_cache import made_up_teacher, write_made_up_cache, write_made_up_fr
 from torchvision.models import get_model
 
 from distinit.pipeline.frames.jpeg import has_gpu_decoder
-from distinit.pipeline.teachers.forward import InBatches, PendingLogits
+from distinit.pipeline.teachers.batch_device import batch_device
+from distinit.pipeline.teachers.forward import PendingLogits
+from distinit.pipeline.teachers.in_batches import InBatches
 from distinit.pipeline.teachers.preprocess import preprocess
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError
@@ -123,20 +125,25 @@ class Images:
             mean=NETWORK_MEAN,
             std=NETWORK_STD,
         )
-        self._forward = InBatches(self._network, size.image_batch, device=device, name=name)
+        self._forward = InBatches(
+            self._prepare, self._network, size.image_batch, device=batch_device(device), name=name
+        )
         shape = (size.image_batch, size.image_edge, size.image_edge, 3)
         self._frames_NHWC = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         self._on_device = torch.from_numpy(self._frames_NHWC).to(device)
         self._pending: deque[PendingLogits] = deque()
 
-    def _network(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+    def _prepare(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        return preprocess(frames_NHWC, self._spec)
+
+    def _network(self, input_NCHW: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16):
-            logits: torch.Tensor = self._module(preprocess(frames_NHWC, self._spec))
+            logits: torch.Tensor = self._module(input_NCHW)
         return logits.float()
 
     def resident(self) -> int:
         """Run one batch that is on the device."""
-        self._network(self._on_device)
+        self._network(self._prepare(self._on_device))
         return self._size.image_batch
 
     def pinned(self) -> int:

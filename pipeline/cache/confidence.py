@@ -47,6 +47,9 @@ class Fidelity:
         """Zeros for ``rows`` frames."""
         return cls(np.zeros(rows), np.zeros(rows), np.zeros(rows), np.zeros(rows, bool))
 
+    def __getitem__(self, part: slice) -> Fidelity:
+        return Fidelity(*(getattr(self, field.name)[part] for field in fields(self)))
+
     def put(self, rows: slice, values: Fidelity) -> None:
         """Store the values of some frames at ``rows``."""
         for field in fields(self):

@@ -19,6 +19,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.same_frames import check_same_frames
 from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.cache.target_rows import TargetRows, target_rows
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import file_entry, write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
@@ -76,7 +77,7 @@ class GroupWriter:
         hash_N: np.ndarray,
         logits: Mapping[str, np.ndarray],
     ) -> bool:
-        """Add the next rows of one video.
+        """Encode and add the next rows of one video: ``encode``, then ``add_encoded``.
 
         Args:
             video: One of ``spec.videos``.
@@ -93,20 +94,36 @@ class GroupWriter:
             CacheError: Shapes or order are wrong, or the video does not belong to this group.
             TeacherError: A target is not finite or does not fit its encoding.
         """
-        frames = FrameRows(
-            video.video_id,
-            time_base,
-            np.asarray(frame_index_N, np.int64),
-            np.asarray(pts_N, np.int64),
-            np.asarray(hash_N, np.uint64),
-        )
-        self._check(video, frames, logits)
+        frames = FrameRows.of(video.video_id, time_base, frame_index_N, pts_N, hash_N)
+        return self.add_encoded(video, frames, self.encode(frames, logits))
+
+    def encode(
+        self, frames: FrameRows, logits: Mapping[str, np.ndarray]
+    ) -> Mapping[str, TargetRows]:
+        """The first half of ``add``, which changes nothing: several threads may encode at once."""
+        rows = len(frames)
+        expected = {t.id: ("float32", (rows, t.identity.classes)) for t in self.spec.teachers}
+        found = {name: (values.dtype.name, values.shape) for name, values in logits.items()}
+        lengths = {len(frames.pts), len(frames.perceptual_hash)}
+        if found != expected or lengths != {rows}:
+            raise CacheError(
+                f"the rows of video {frames.video_id} have inconsistent shapes",
+                expected=expected,
+                found=f"{found}, pts and hash of {sorted(lengths)}",
+            )
+        return {t.id: target_rows(logits[t.id], t) for t in self.spec.teachers}
+
+    def add_encoded(
+        self, video: PlannedRows, frames: FrameRows, targets: Mapping[str, TargetRows]
+    ) -> bool:
+        """The second half of ``add``: stores what ``encode`` returned."""
+        self._check_order(frames)
         done = self._rows.get(video.video_id, 0)
         if video.video_id in self._spilled or done + len(frames) > video.reserved_rows:
             self.overflow(video, len(frames))
             return False
         self._sampled[video.video_id] += len(frames)
-        self._place(video.first_row + done, frames, logits)
+        self._place(video.first_row + done, frames, targets)
         self._rows[video.video_id] = done + len(frames)
         if len(frames):
             self._last_index[video.video_id] = int(frames.frame_index[-1])
@@ -207,24 +224,12 @@ class GroupWriter:
         self.abort()
         return commits
 
-    def _check(
-        self, video: PlannedRows, frames: FrameRows, logits: Mapping[str, np.ndarray]
-    ) -> None:
-        self._require_open(video.video_id)
-        rows = len(frames)
-        expected = {t.id: ("float32", (rows, t.identity.classes)) for t in self.spec.teachers}
-        found = {name: (values.dtype.name, values.shape) for name, values in logits.items()}
-        lengths = {len(frames.pts), len(frames.perceptual_hash)}
-        if found != expected or lengths != {rows}:
-            raise CacheError(
-                f"the rows of video {video.video_id} have inconsistent shapes",
-                expected=expected,
-                found=f"{found}, pts and hash of {sorted(lengths)}",
-            )
-        before = self._last_index.get(video.video_id, -1)
+    def _check_order(self, frames: FrameRows) -> None:
+        video_id = self._require_open(frames.video_id)
+        before = self._last_index.get(video_id, -1)
         if (np.diff(frames.frame_index, prepend=before) <= 0).any():
             raise CacheError(
-                f"frames of video {video.video_id} are out of order",
+                f"frames of video {video_id} are out of order",
                 expected=f"ascending frame indices above {before}",
                 found=frames.frame_index[:5].tolist(),
             )
@@ -256,7 +261,7 @@ class GroupWriter:
                     )
                     self._place(int(column(mine, "row")[0]), frames, None)
 
-    def _place(self, row: int, frames: FrameRows, logits: Mapping[str, np.ndarray] | None) -> None:
+    def _place(self, row: int, frames: FrameRows, targets: Mapping[str, TargetRows] | None) -> None:
         """Cut rows where units end; units that are full are staged on disk."""
         capacity, start = self.spec.capacity, 0
         while start < len(frames):
@@ -265,7 +270,7 @@ class GroupWriter:
                 self._stage_buffer()
                 self._buffer = self._new_buffer(unit)
             stop = min(len(frames), start + capacity - inside)
-            part = logits and {name: values[start:stop] for name, values in logits.items()}
+            part = targets and {name: rows[start:stop] for name, rows in targets.items()}
             self._buffer.put(inside, frames[start:stop], part)
             start = stop
 

@@ -10,18 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from distinit.pipeline.cache.arrays import encode_shard
-from distinit.pipeline.cache.confidence import (
-    Confidence,
-    Fidelity,
-    confidence_of,
-    fidelity_of,
-    fidelity_sums,
-)
+from distinit.pipeline.cache.confidence import Confidence, Fidelity, fidelity_sums
 from distinit.pipeline.cache.digest import unit_content_sha256
-from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode, encode
+from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.output_stats import output_sums
 from distinit.pipeline.cache.tables import write_table
+from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.records import file_entry
 from distinit.schemas.manifest import FidelitySums, FileEntry, OutputSums
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
@@ -41,6 +36,24 @@ class FrameRows:
     frame_index: np.ndarray  # int64, ascending
     pts: np.ndarray  # int64, in units of time_base
     perceptual_hash: np.ndarray  # uint64
+
+    @classmethod
+    def of(
+        cls,
+        video_id: str,
+        time_base: str,
+        frame_index_N: np.ndarray,
+        pts_N: np.ndarray,
+        hash_N: np.ndarray,
+    ) -> FrameRows:
+        """Rows of arrays with any integer type."""
+        return cls(
+            video_id,
+            time_base,
+            np.asarray(frame_index_N, np.int64),
+            np.asarray(pts_N, np.int64),
+            np.asarray(hash_N, np.uint64),
+        )
 
     def __len__(self) -> int:
         return len(self.frame_index)
@@ -90,18 +103,13 @@ class _TeacherRows:
             types = [CONFIDENCE_SCHEMA.field(name).type.to_pandas_dtype() for name in names]
             self.confidence = {n: np.zeros(capacity, t) for n, t in zip(names, types, strict=True)}
 
-    def put(self, rows: slice, logits_NC: np.ndarray) -> None:
-        encoding, classes = self.record.encoding, self.record.identity.classes
-        encoded = encode(logits_NC, encoding, self.record.identity.target).arrays
-        for name, values in encoded.items():
+    def put(self, rows: slice, targets: TargetRows) -> None:
+        for name, values in targets.arrays.items():
             self.arrays[name][rows] = values
-        if not self.confidence:
-            return
-        confidence = confidence_of(logits_NC)
         for name, column in self.confidence.items():
-            column[rows] = getattr(confidence, name)
-        stored_NC = decode(encoded, encoding, classes, confidence.log_z)
-        self.fidelity.put(rows, fidelity_of(logits_NC, stored_NC))
+            column[rows] = targets.confidence[name]
+        if targets.fidelity is not None:
+            self.fidelity.put(rows, targets.fidelity)
 
     def put_missing(self, rows: slice) -> None:
         """Store NaN in all floats and class -1: this teacher has no output for these frames."""
@@ -149,18 +157,18 @@ class UnitBuffer:
         self._teachers = {record.id: _TeacherRows(record, capacity) for record in teachers}
 
     def put(
-        self, first_row: int, frames: FrameRows, logits: Mapping[str, np.ndarray] | None
+        self, first_row: int, frames: FrameRows, targets: Mapping[str, TargetRows] | None
     ) -> None:
         """Store consecutive rows, starting at ``first_row`` (0-based within this unit).
 
-        ``logits`` None: the teachers have no outputs for this video.
+        ``targets``: by teacher id. None: the teachers have no outputs for this video.
         """
         rows = slice(first_row, first_row + len(frames))
         for teacher_id, teacher in self._teachers.items():
-            if logits is None:
+            if targets is None:
                 teacher.put_missing(rows)
             else:
-                teacher.put(rows, logits[teacher_id])
+                teacher.put(rows, targets[teacher_id])
         key = (frames.video_id, frames.time_base)
         if key not in self._videos:
             self._videos.append(key)

@@ -28,7 +28,10 @@ class GroupInProgress:
     outcomes of videos, as long as the driver has not yet assigned the task.
     """
 
-    def __init__(self, task: ExtractionTask, spec: WorkerSpec) -> None:
+    def __init__(
+        self, task: ExtractionTask, spec: WorkerSpec, encoders: ThreadPoolExecutor
+    ) -> None:
+        """``encoders``: threads in which logits are encoded."""
         self.task = task
         self.held_notes: list[Note] = []
         self.ended_count = 0
@@ -44,7 +47,7 @@ class GroupInProgress:
         except BaseException:
             self._stack.close()
             raise
-        self.sink = Sink(self._writer, self.frames, self._pool)
+        self.sink = Sink(self._writer, self.frames, self._pool, encoders)
         self.videos = [
             VideoInProgress(self, position, video, task.frame_count_of(video))
             for position, video in enumerate(task.spec.videos)

@@ -12,6 +12,7 @@ import numpy as np
 
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.cache.unit import FrameRows
 from distinit.pipeline.extraction.batches import FrameBatch
 from distinit.pipeline.extraction.ordered_frames import OrderedFrames
 from distinit.pipeline.frames.writer import UnitFrameWriter
@@ -19,22 +20,29 @@ from distinit.schemas.manifest import VideoOutcome
 
 __all__ = ["Sink"]
 
-_WRITES_IN_FLIGHT = 4  # bounds the memory of logits that wait to be written
+_WRITES_IN_FLIGHT = 32  # bounds the memory of logits that wait to be written
 
 
 class Sink:
     """Queues writes to the cache, and what becomes of each video; one thread does them in order.
 
+    Several threads encode the logits before.
+
     Every method waits while the queue is full, and raises what earlier writes raised.
     """
 
     def __init__(
-        self, writer: GroupWriter, frames: OrderedFrames | None, pool: ThreadPoolExecutor
+        self,
+        writer: GroupWriter,
+        frames: OrderedFrames | None,
+        pool: ThreadPoolExecutor,
+        encoders: ThreadPoolExecutor,
     ) -> None:
         """``pool``: of one thread. ``frames``: None without a frame store."""
         self._writer = writer
         self._frames = frames
         self._pool = pool
+        self._encoders = encoders
         self._position = {v.video_id: at for at, v in enumerate(writer.spec.videos)}
         self._pending: deque[Future[None]] = deque()
 
@@ -46,9 +54,9 @@ class Sink:
         logits: Mapping[str, np.ndarray],
     ) -> None:
         """Queue the rows of one batch for the cache; ``logits`` by teacher, [N, C]."""
-        self._submit(
-            self._writer.add, video, batch.index_N, batch.pts_N, time_base, batch.hash_N, logits
-        )
+        rows = FrameRows.of(video.video_id, time_base, batch.index_N, batch.pts_N, batch.hash_N)
+        encoding = self._encoders.submit(self._writer.encode, rows, logits)
+        self._submit(lambda: self._writer.add_encoded(video, rows, encoding.result()))
 
     def overflow(self, video: PlannedRows, rows: int) -> None:
         """Queue that ``rows`` more rows do not fit into those reserved for a video."""

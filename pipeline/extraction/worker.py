@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -52,6 +53,7 @@ class ExtractionWorker:
         self._groups: list[GroupInProgress] = []  # of the current task, and of the next
         self._events: InFlight[Event]
         self._readers: VideoReaders | None = None
+        self._encoders: ThreadPoolExecutor
 
     def run(
         self, task: ExtractionTask, next_task: ExtractionTask | None
@@ -79,14 +81,16 @@ class ExtractionWorker:
 
     def close(self) -> None:
         """End all work in progress, such as that on a next task."""
+        if self._readers is None:
+            return
         for group in self._groups:
             group.stop()
-        if self._readers is not None:
-            self._readers.close()
-            self._readers = None
+        self._readers.close()
+        self._readers = None
         for group in self._groups:
             group.close()
         self._groups.clear()
+        self._encoders.shutdown()
 
     def _attempt(
         self, task: ExtractionTask, next_task: ExtractionTask | None
@@ -114,9 +118,10 @@ class ExtractionWorker:
     def _begin(self, task: ExtractionTask) -> None:
         """Open a group for ``task``, and start its videos after those that were started before."""
         if self._readers is None:
+            self._encoders = ThreadPoolExecutor(self._spec.parallel_videos, "encode")
             self._events = InFlight(self._teaching.max_frames, self._teaching.max_bytes)
             self._readers = VideoReaders(self._spec, self._decode, self._teaching, self._events)
-        group = GroupInProgress(task, self._spec)
+        group = GroupInProgress(task, self._spec, self._encoders)
         self._groups.append(group)
         if not task.one_at_a_time:
             self._readers.start(group.videos)

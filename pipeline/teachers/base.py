@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from distinit.pipeline.teachers.batch_device import batch_device
 from distinit.pipeline.teachers.forward import (
     CPU_BATCH,
     BatchSize,
@@ -127,7 +128,7 @@ class NetworkTeacher(Teacher):
             self._module.compile()
         size = find_batch_size(self._seconds_for) if batch_size == "auto" else batch_size
         self._forward = InBatches(
-            self._prepare, self._network, size, device=self._device, name=teacher_id
+            self._prepare, self._network, size, device=batch_device(self._device), name=teacher_id
         )
 
     @property
@@ -196,12 +197,11 @@ class NetworkTeacher(Teacher):
             dtypes.add(output.dtype)
             return output.float()
 
-        on_cpu = self._device.type == "cpu"
-        forward: Forward = (
-            FrameByFrame(lambda frames_NHWC: network(self._prepare(frames_NHWC)), 1)
-            if on_cpu
-            else InBatches(self._prepare, network, 1, device=self._device, name=self.id)
-        )
+        if self._device.type == "cpu":
+            forward: Forward = FrameByFrame(lambda frames: network(self._prepare(frames)), 1)
+        else:
+            device = batch_device(self._device)
+            forward = InBatches(self._prepare, network, 1, device=device, name=self.id)
         output_NC = forward.submit(probe_frame(self.view)[None])()
         if output_NC.shape != (1, self.identity.classes):
             raise TeacherError(

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from distinit.pipeline.teachers.batch_device import BatchDevice
 from distinit.pipeline.teachers.forward import Forward, PendingLogits, tensor_of
 from distinit.schemas.errors import TeacherError
 
@@ -54,10 +55,10 @@ class InBatches(Forward):
         network: Callable[[torch.Tensor], torch.Tensor],
         batch_size: int,
         *,
-        device: torch.device,
+        device: BatchDevice,
         name: str,
     ) -> None:
-        """Set up the streams of ``device``.
+        """Compute nothing yet.
 
         ``prepare``: frames uint8 [N, H, W, 3] on the device -> the network's input [N, ...].
         ``network``: its input -> logits float32 [N, classes].
@@ -69,9 +70,6 @@ class InBatches(Forward):
         self._name = name
         self._lock = threading.Lock()
         self._parts: deque[_Part] = deque()  # with frames that wait, oldest first
-        self._copies: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @property
     def frames_ahead(self) -> int:
@@ -98,24 +96,12 @@ class InBatches(Forward):
     def _prepared(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         """The network's input; in halves if the device has no memory for all frames at once."""
         try:
-            return self._prepare(self._on_device(frames_NHWC))
+            return self._prepare(self._device.copy(frames_NHWC))
         except torch.OutOfMemoryError:
             half = len(frames_NHWC) // 2
         if half == 0:
             raise self._too_large()
         return torch.cat([self._prepared(frames_NHWC[:half]), self._prepared(frames_NHWC[half:])])
-
-    def _on_device(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
-        if self._copies is None:
-            return frames_NHWC.to(self._device)
-        # torch reuses the pinned memory only after the copy from it has finished.
-        pinned = frames_NHWC.pin_memory()
-        with torch.cuda.stream(self._copies):
-            on_device = pinned.to(self._device, non_blocking=True)
-        compute = torch.cuda.current_stream(self._device)
-        compute.wait_stream(self._copies)
-        on_device.record_stream(compute)
-        return on_device
 
     def _launch(self) -> None:
         """Start one batch of the oldest frames that wait."""
@@ -147,24 +133,9 @@ class InBatches(Forward):
     def _attempt(self, input_NCHW: torch.Tensor) -> PendingLogits | None:
         """None if out of memory: unlike the exception, None does not keep tensors in memory."""
         try:
-            return self._start(input_NCHW)
+            return self._device.start(self._network, input_NCHW)
         except torch.OutOfMemoryError:
             return None
-
-    def _start(self, input_NCHW: torch.Tensor) -> PendingLogits:
-        logits_NC = self._network(input_NCHW)
-        if self._copies is None:
-            return lambda: logits_NC.cpu().numpy()
-        host_NC = torch.empty(logits_NC.shape, dtype=logits_NC.dtype, pin_memory=True)
-        host_NC.copy_(logits_NC, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record(torch.cuda.current_stream(self._device))
-
-        def wait() -> np.ndarray:
-            done.synchronize()
-            return host_NC.numpy()
-
-        return wait
 
     def _hand_out(self, pending: PendingLogits) -> None:
         """Give each part its rows of the batch that was started."""
@@ -183,16 +154,15 @@ class InBatches(Forward):
             raise self._too_large()
         self.batch_size = frames // 2
         _logger.warning(
-            "teacher %s: out of memory on %s with %d frames per batch; continuing with %d",
+            "teacher %s: out of memory with %d frames per batch; continuing with %d",
             self._name,
-            self._device,
             frames,
             self.batch_size,
         )
 
     def _too_large(self) -> TeacherError:
         return TeacherError(
-            f"the teacher {self._name} does not fit into the memory of {self._device}",
+            f"the teacher {self._name} does not fit into the memory of its device",
             expected="enough memory for one frame",
             found="out of memory",
             remedy="free memory on the device, use another device, or use precision bf16",

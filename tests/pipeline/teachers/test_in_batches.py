@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinit.pipeline.teachers.base import NetworkTeacher
+from distinit.pipeline.teachers.batch_device import HostDevice
 from distinit.pipeline.teachers.in_batches import InBatches
 from distinit.schemas.errors import TeacherError
 
-CPU = torch.device("cpu")
+CPU = HostDevice(torch.device("cpu"))
 
 
 def seen(teacher: NetworkTeacher) -> list[int]:
@@ -37,8 +38,8 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(
     assert seen(hungry) == [16, 8, 4, 4, 4, 4, 4, 4]
     assert batches.batch_size == 4
     assert [record.getMessage() for record in caplog.records] == [
-        "teacher hungry: out of memory on cpu with 16 frames per batch; continuing with 8",
-        "teacher hungry: out of memory on cpu with 8 frames per batch; continuing with 4",
+        "teacher hungry: out of memory with 16 frames per batch; continuing with 8",
+        "teacher hungry: out of memory with 8 frames per batch; continuing with 4",
     ]
     hungry._module.seen = []  # type: ignore[assignment]
     batches.submit(frames_NHWC[:8])()
@@ -57,7 +58,7 @@ def test_a_device_without_memory_for_one_frame_is_an_error(
     hungry: NetworkTeacher, frames_NHWC: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(hungry._module), "most", 0)
-    with pytest.raises(TeacherError, match="does not fit into the memory of cpu"):
+    with pytest.raises(TeacherError, match="does not fit into the memory of its device"):
         in_batches(hungry, 4).submit(frames_NHWC)
 
 

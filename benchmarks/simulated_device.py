@@ -1,0 +1,270 @@
+"""Extraction with a teacher on a simulated device, which takes time but no CPU.
+
+    python benchmarks/simulated_device.py [--repeats 3] [--json]
+
+Shows on a machine without a GPU how well decoding and teachers overlap. Copying frames to the
+device and running a batch take a given time, on threads that only sleep. Decoding alone is measured
+first, with as many videos at a time as a worker decodes; then the device is made twice as fast
+(decode-bound), as fast (balanced) and half as fast (device-bound). ``efficiency`` is the rate of
+the whole extraction, from the first frame to the last commit, divided by that of the slower part.
+Goal: at least .95.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from distinit.pipeline.cache.writer import CacheWriter
+from distinit.pipeline.compute.in_process import InProcessExecutor
+from distinit.pipeline.corpus.listing import Corpus, list_corpus
+from distinit.pipeline.demo.footage import make_corpus
+from distinit.pipeline.demo.recipe import demo_clips
+from distinit.pipeline.extraction.driver import run_tasks
+from distinit.pipeline.extraction.probing import Prober, plan_videos
+from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
+from distinit.pipeline.extraction.worker import ExtractionWorker
+from distinit.pipeline.progress import NullProgress
+from distinit.pipeline.teachers.base import Teacher
+from distinit.pipeline.teachers.batch_device import BatchDevice, Network
+from distinit.pipeline.teachers.forward import PendingLogits
+from distinit.pipeline.teachers.in_batches import InBatches
+from distinit.pipeline.teachers.network import named_labels
+from distinit.pipeline.video.binary import find_ffmpeg
+from distinit.pipeline.video.decode import open_video
+from distinit.pipeline.video.views import View
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRecord
+from distinit.schemas.video import DecodeConfig, SamplingConfig
+
+GOAL = 0.95
+CLASSES = 12
+BATCH = 64
+COPY_SHARE = 0.1  # of the time that the device takes for a frame
+SPEEDS = {"decode-bound": 2.0, "balanced": 1.0, "device-bound": 0.5}
+CLIP = "bigbuckbunny_000"
+
+
+class SimulatedDevice:
+    """Takes ``seconds_per_frame`` for each frame of a batch, one batch after another."""
+
+    def __init__(self, seconds_per_frame: float) -> None:
+        self._seconds = seconds_per_frame
+        self._copier = ThreadPoolExecutor(1)
+        self._device = ThreadPoolExecutor(1)
+        self._copied: Future[None] = self._copier.submit(time.sleep, 0)
+
+    def copy(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        """See BatchDevice."""
+        seconds = len(frames_NHWC) * self._seconds * COPY_SHARE
+        self._copied = self._copier.submit(time.sleep, seconds)
+        return frames_NHWC
+
+    def start(self, network: Network, input_NCHW: torch.Tensor) -> PendingLogits:
+        """See BatchDevice."""
+        copied = self._copied
+
+        def run() -> np.ndarray:
+            copied.result()
+            time.sleep(len(input_NCHW) * self._seconds)
+            return network(input_NCHW).numpy()
+
+        return self._device.submit(run).result
+
+
+class SimulatedTeacher(Teacher):
+    """Its logits are the first pixels of each frame."""
+
+    def __init__(self, device: BatchDevice) -> None:
+        labels = named_labels([f"class {number}" for number in range(CLASSES)])
+        identity = TeacherIdentity(
+            architecture="simulated",
+            weights_sha256="0" * 64,
+            preprocessing=PreprocessSpec(
+                resize_mode="squash", resize_size=1, crop_size=1, mean=(0, 0, 0), std=(1, 1, 1)
+            ),
+            classes=CLASSES,
+            label_space=labels.space,
+            label_names=labels.names,
+        )
+        super().__init__("simulated", identity, "cpu")
+        self._forward = InBatches(
+            lambda frames_NHWC: frames_NHWC[:, 0].flatten(1)[:, :CLASSES].float(),
+            lambda input_NC: input_NC,
+            BATCH,
+            device=device,
+            name=self.id,
+        )
+
+    @property
+    def view(self) -> View:
+        return View.source()
+
+    @property
+    def batch_size(self) -> int:
+        return self._forward.batch_size
+
+    @property
+    def frames_ahead(self) -> int:
+        return self._forward.frames_ahead
+
+    @property
+    def holds_frames(self) -> bool:
+        return self._forward.holds_frames
+
+    def forward(self, frames_NHWC: np.ndarray) -> np.ndarray:
+        return self.submit(frames_NHWC)()
+
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
+        return self._forward.submit(frames_NHWC)
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """Videos made of one real clip of the demo."""
+
+    name: str
+    size: str  # width:height
+    videos: int
+    frames: int
+
+    def make(self, folder: Path) -> Corpus:
+        """Write the videos and list them."""
+        clips = tuple(clip for clip in demo_clips() if Path(clip.path).stem == CLIP)
+        (source,) = make_corpus(folder / "source", clips=clips).corpus.glob("*.mp4")
+        target = folder / "videos"
+        target.mkdir()
+        for number in range(self.videos):
+            # Each begins at another frame: videos with the same bytes would count as one.
+            picked = ["-vf", f"trim=start_frame={number},setpts=PTS-STARTPTS,scale={self.size}"]
+            loop = ["-stream_loop", "-1", "-i", str(source)]
+            coded = ["-frames:v", str(self.frames), "-c:v", "libx264", "-preset", "veryfast"]
+            argv = [str(find_ffmpeg().path), "-nostdin", "-v", "error", *loop, *picked, *coded]
+            subprocess.run([*argv, str(target / f"{number:03d}.mp4")], check=True)
+        return list_corpus(str(target))
+
+
+FOOTAGE = (
+    Footage("340x256, 10 s", "340:256", 12, 300),
+    Footage("640x480, one long video", "640:480", 1, 3000),
+)
+
+
+def decode_only(corpus: Corpus, parallel: int) -> int:
+    """Decode as a worker does, and discard the frames. Returns their number."""
+    views = {"view0": View.source()}
+
+    def frames_of(path: Path) -> int:
+        with open_video(path, views, DecodeConfig()) as stream:
+            stream.read_ahead()
+            return sum(len(block) for block in stream)
+
+    with ThreadPoolExecutor(parallel) as pool:
+        return sum(pool.map(frames_of, [corpus.root / file.path for file in corpus.files]))
+
+
+def extract_all(corpus: Corpus, device_rate: float, parallel: int) -> tuple[int, float]:
+    """Run an extraction with a device of that rate; its frames, and their seconds."""
+    teacher = SimulatedTeacher(SimulatedDevice(1 / device_rate))
+    record = TeacherRecord(
+        id=teacher.id,
+        fingerprint=teacher.identity.fingerprint,
+        identity=teacher.identity,
+        encoding="float16",
+        batch_size=BATCH,
+        software={},
+    )
+    prober = Prober(DecodeConfig(), SamplingConfig())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        CacheWriter.create_or_open(
+            Path(folder) / "cache",
+            videos=list(plan_videos(prober, corpus.source, corpus.files)),
+            sampling=SamplingConfig(),
+            teachers={teacher.id: record},
+            unit_rows=1024,
+        ) as writer,
+    ):
+        spec = WorkerSpec(
+            source=corpus.source,
+            frames_root=None,
+            plan_digest=writer.plan.digest,
+            geometry=FrameGeometry(),
+            sampling=SamplingConfig(),
+            decode=DecodeConfig(),
+            parallel_videos=parallel,
+        )
+        tasks = [ExtractionTask(group) for group in writer.pending_groups()]
+        began = time.perf_counter()
+        totals = run_tasks(
+            InProcessExecutor(),
+            lambda: ExtractionWorker(spec, {teacher.id: teacher}),
+            tasks,
+            1,
+            0,
+            NullProgress(),
+        )
+        return totals.frame_count, time.perf_counter() - began
+
+
+def measure(footage: Footage, parallel: int, repeats: int) -> Iterator[dict[str, object]]:
+    """Yield one row per speed of the device; decoding is measured anew before each lap."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = footage.make(Path(folder))
+        for name, speed in SPEEDS.items():
+            laps: list[tuple[float, float, float]] = []
+            for _ in range(repeats):
+                began = time.perf_counter()
+                decode_rate = decode_only(corpus, parallel) / (time.perf_counter() - began)
+                frames, seconds = extract_all(corpus, speed * decode_rate, parallel)
+                whole = frames / seconds
+                laps.append((decode_rate, whole, whole / min(decode_rate, speed * decode_rate)))
+            decode_rate, whole, efficiency = (
+                statistics.median(column) for column in zip(*laps, strict=True)
+            )
+            yield {
+                "footage": footage.name,
+                "setting": name,
+                "decode_only": decode_rate,
+                "device": speed * decode_rate,
+                "end_to_end": whole,
+                "efficiency": efficiency,
+            }
+
+
+@click.command(help=__doc__)
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--parallel", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(repeats: int, parallel: int, as_json: bool) -> None:
+    rows = []
+    for footage in FOOTAGE:
+        for row in measure(footage, parallel, repeats):
+            rows.append(row)
+            if not as_json:
+                met = "met" if float(str(row["efficiency"])) >= GOAL else "missed"
+                click.echo(
+                    f"{row['footage']:<26}{row['setting']:<14}decode {row['decode_only']:7.0f}  "
+                    f"device {row['device']:7.0f}  end-to-end {row['end_to_end']:7.0f} frames/s  "
+                    f"efficiency {row['efficiency']:.2f} ({met})"
+                )
+    if as_json:
+        machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+        footage = [asdict(one) for one in FOOTAGE]
+        click.echo(json.dumps({"machine": machine, "footage": footage, "table": rows}))
+
+
+if __name__ == "__main__":
+    main()
