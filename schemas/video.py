@@ -75,7 +75,8 @@ class DecodeConfig(Record):
     threads: int = Field(
         1,
         ge=0,
-        description="decoder threads per video; 0: ffmpeg decides",
+        description="decoder threads per video; 0: ffmpeg decides. With more than 1, the frames of "
+        "damaged videos differ between runs, and so does the digest of the cache",
         json_schema_extra={"unit": "threads"},
     )
     parallel_videos: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
