@@ -100,7 +100,10 @@ class DistillTask:
     def __reduce__(
         self,
     ) -> tuple[Callable[..., DistillTask], tuple[DistillConfig, ThresholdsRecord]]:
-        return open_distill_task, (self.config, self.thresholds)
+        # The working folder of a Ray worker is another one.
+        inputs = {"cache": self.config.cache, "frames": self.config.frames}
+        absolute = {key: str(Path(path).absolute()) for key, path in inputs.items()}
+        return open_distill_task, (self.config.model_copy(update=absolute), self.thresholds)
 
     def refuse_filters_without_clips(self) -> None:
         """Raise ConfigError if the filters keep none of the clips as they are drawn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,10 @@ class Init:
     def digest(self) -> str:
         """The kind, and the sha256 of ``source`` if there is one."""
         return self.kind if self.source is None else f"{self.kind} {sha256_file(self.source)}"
+
+    def with_absolute_source(self) -> Init:
+        """The same init for a process whose working folder is another one."""
+        return self if self.source is None else replace(self, source=self.source.absolute())
 
     def build(self, classes: int, seed: int, *, head_only: bool) -> tuple[Student, LoadReport]:
         """Build the student with its initial weights and a new head of ``classes`` outputs.

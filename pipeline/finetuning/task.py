@@ -70,7 +70,7 @@ class FinetuneTask:
             label_smoothing=self._label_smoothing,
             dropout=self._dropout,
         )
-        return rebuild, (self._init, self._videos, self._settings)
+        return rebuild, (self._init.with_absolute_source(), self._videos, self._settings)
 
     def build(self) -> Student:
         """See TrainingTask."""

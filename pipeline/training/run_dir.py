@@ -45,6 +45,10 @@ class RunDirectory:
         self.root = root
         self.record = record
 
+    def __reduce__(self) -> tuple[type[RunDirectory], tuple[Path, RunRecord]]:
+        # The working folder of a Ray worker is another one.
+        return RunDirectory, (self.root.absolute(), self.record)
+
     @property
     def title(self) -> str:
         """Names the run in pictures: ``finetune run runs/a``."""

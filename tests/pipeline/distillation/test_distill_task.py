@@ -64,6 +64,20 @@ def test_a_pickled_task_is_rebuilt_and_loads_the_same_batches(stored: Path) -> N
         assert torch.equal(target, same.targets[name]), name
 
 
+def test_a_task_with_relative_paths_is_rebuilt_in_another_working_folder(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(stored)
+    relative = config(stored).model_copy(update={"cache": "one", "frames": "frames"})
+    rebuild, arguments = open_distill_task(relative).__reduce__()
+    monkeypatch.chdir(tmp_path)
+    rebuilt = rebuild(*arguments)
+    assert (rebuilt.config.cache, rebuilt.config.frames) == (
+        str(stored / "one"),
+        str(stored / "frames"),
+    )
+
+
 def test_failed_videos_are_left_out_and_matching_is_by_content(stored: Path) -> None:
     task = open_distill_task(config(stored))
     names = sorted(set(sources.FRAMES) - {"bad"}, key=sources.video_id_of)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import toys
+from helpers.students import save_distilled
 from torch import Tensor, nn
 
 from distinit.pipeline.evaluation.score import LABELS_HEAD
@@ -93,6 +95,21 @@ def test_without_dropout_training_and_evaluation_have_the_same_features(
     clips_BCTHW = torch.zeros(2, 3, 2, 16, 16)
     training, evaluation = student.train()(clips_BCTHW), student.eval()(clips_BCTHW)
     assert torch.equal(training[LABELS_HEAD], evaluation[LABELS_HEAD])
+
+
+def test_a_task_with_a_relative_init_is_rebuilt_in_another_working_folder(
+    videos: TrainVideos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_distilled(tmp_path / "distilled")
+    monkeypatch.chdir(tmp_path)
+    init = resolve_init("distinit:distilled", None)
+    task = FinetuneTask(init, videos, toys.make_settings(), head_only=False)
+    expected = task.build().state_dict()
+    rebuild, arguments = task.__reduce__()
+    monkeypatch.chdir("/")
+    found = rebuild(*arguments).build().state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_copied_task_has_the_same_loss_and_dropout(videos: TrainVideos) -> None:

@@ -28,6 +28,15 @@ def test_the_same_configuration_reopens_the_run(tmp_path: Path) -> None:
     assert first.record.config["optimizer"]["epochs"] == 45
 
 
+def test_a_run_in_a_relative_folder_is_the_same_in_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rebuild, arguments = open_run(Path("run"), "distill", config(), {}).__reduce__()
+    monkeypatch.chdir("/")
+    assert rebuild(*arguments).root == tmp_path / "run"
+
+
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     root = tmp_path / "run"
     open_run(root, "distill", config(), {"cache": "1"})
