@@ -28,24 +28,26 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 class CacheInfo(Record):
     """Summary of a cache; ``teachers`` are the records in ``teacher.json``."""
 
-    path: str
-    format_version: int
+    path: str = Field(description="folder of the cache")
+    format_version: int = Field(description="version of the format on disk")
     content_digest: str = Field(description="empty while the cache is not complete")
-    complete: bool
+    complete: bool = Field(description="every unit is committed")
     missing: tuple[str, ...] = Field(
         description="what an incomplete cache lacks, and the commands that add it"
     )
-    corpus_digest: str
+    corpus_digest: str = Field(description="sha256 over the digests of the owner's videos")
     videos: int = Field(description="videos in the owner's corpus")
-    failed: int
+    failed: int = Field(
+        description="videos without rows, because they could not be decoded or a teacher failed"
+    )
     damaged: int = Field(description="videos in the cache of which frames are or may be missing")
     gone: int = Field(description="additional videos that the owner's corpus no longer has")
     frames: int = Field(description="decoded frames of the videos in the corpus")
     rows: int = Field(description="rows in use, including those of gone videos")
-    units: int
-    capacity: int
-    sampling: SamplingConfig
-    teachers: dict[str, TeacherRecord]
+    units: int = Field(description="planned units")
+    capacity: int = Field(description="rows per unit")
+    sampling: SamplingConfig = Field(description="which frames became rows")
+    teachers: dict[str, TeacherRecord] = Field(description="id -> its record in teacher.json")
 
     def summary(self) -> str:
         """Text for the terminal."""
@@ -82,19 +84,19 @@ class CacheInfo(Record):
 class CacheVerification(Record):
     """All differences between the files and the records of a cache."""
 
-    path: str
+    path: str = Field(description="folder of the cache")
     ok: bool = Field(description="complete, no problems, and the expected digest")
-    complete: bool
-    deep: bool
+    complete: bool = Field(description="every unit is committed")
+    deep: bool = Field(description="whether every byte was read, not only sizes")
     content_digest: str = Field(
         description="recomputed from the records; empty if the cache is not complete"
     )
     expected_digest: str | None = Field(None, description="value of --expect")
-    files: int
-    rows: int
-    bytes: int
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    files: int = Field(description="files that were checked")
+    rows: int = Field(description="rows of the cache")
+    bytes: int = Field(description="size of these files, bytes")
+    problems: tuple[str, ...] = Field(description="what is wrong, one line each")
+    notes: tuple[str, ...] = Field(description="what is unusual, but no damage")
     missing: tuple[str, ...] = Field(
         (), description="what an intact but incomplete cache lacks, and the commands that add it"
     )

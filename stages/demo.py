@@ -44,18 +44,20 @@ _TEACHER = "efficientnet_lite0"
 class DemoResult(Record):
     """The paths of everything that the demo wrote, and the accuracy of both inits."""
 
-    footage: str
-    picture: str | None = None
-    cache: str | None = None
-    frames: str | None = None
-    report: str | None = None
+    footage: str = Field(description="folder of the videos")
+    picture: str | None = Field(None, description="path of the picture of the gain")
+    cache: str | None = Field(None, description="folder of the target cache")
+    frames: str | None = Field(None, description="folder of the frame store")
+    report: str | None = Field(None, description="path of the audit report")
     teacher_accuracy: float | None = Field(
         None, description="accuracy of the digit teacher on held-out stills, percent"
     )
-    student: str | None = None
+    student: str | None = Field(None, description="path of the distilled student")
     runs: dict[str, str] = Field(default_factory=dict, description="init -> run directory")
-    results: dict[str, EvaluationResult] = Field(default_factory=dict)
-    gain: Gain | None = None
+    results: dict[str, EvaluationResult] = Field(
+        default_factory=dict, description="init -> test result"
+    )
+    gain: Gain | None = Field(None, description="gain with all training films")
     low_shot_gain: Gain | None = Field(None, description="gain with fewer training films per class")
     seconds: dict[str, float] = Field(default_factory=dict, description="stage -> wall seconds")
 

@@ -25,18 +25,20 @@ _LOW_DISK_GIB = 5.0
 class Check(Record):
     """One thing looked at."""
 
-    name: str
+    name: str = Field(description="what was looked at")
     status: Literal["ok", "note", "fail"] = Field(
         description="note: works without it; fail: something will not run"
     )
-    found: str
-    remedy: str | None = None
+    found: str = Field(description="what was found")
+    remedy: str | None = Field(None, description="what to do about it; None: nothing")
 
 
 class DoctorReport(Record):
     """All checks, in the order in which they are shown."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...] = Field(
+        description="all checks, in the order in which they are shown"
+    )
 
     @property
     def healthy(self) -> bool:

@@ -16,16 +16,16 @@ __all__ = ["ExtractResult", "FailedVideo"]
 class FailedVideo(Record):
     """A video that is not in the cache, and why."""
 
-    path: str
-    error: str
+    path: str = Field(description="path relative to the corpus, or URL")
+    error: str = Field(description="why it failed")
 
 
 class ExtractResult(Record):
     """The state of the cache after an extraction, and what this run did."""
 
-    cache: str
-    frames_store: str | None
-    content_digest: str
+    cache: str = Field(description="folder of the target cache")
+    frames_store: str | None = Field(description="folder of the frame store, if there is one")
+    content_digest: str = Field(description="digest of the cache; empty until it is complete")
     complete: bool = Field(
         description="every video is in the cache or has failed; `failed` lists the latter"
     )
@@ -37,7 +37,7 @@ class ExtractResult(Record):
     frames: int = Field(description="decoded frames of the videos that have not failed")
     rows: int = Field(description="rows in use, including those of gone videos")
     gone: int = Field(0, description="additional videos in the cache that the corpus no longer has")
-    failed: tuple[FailedVideo, ...]
+    failed: tuple[FailedVideo, ...] = Field(description="videos that are not in the cache")
     unavailable: int = Field(
         description="failed videos whose file cannot be read or whose URL cannot be fetched. "
         "They are not recorded in the cache; rerunning the same command tries them again"
@@ -51,7 +51,7 @@ class ExtractResult(Record):
     decoder_errors: dict[str, int] = Field(
         description="path -> number of decoder errors of a damaged video; 1000 means 1000 or more"
     )
-    teachers: tuple[str, ...]
+    teachers: tuple[str, ...] = Field(description="ids of the teachers of the cache")
     encodings: dict[str, str] = Field(description="teacher -> encoding of its targets")
     encoding_losses: dict[str, FidelityReport] = Field(
         description="teacher -> loss of its encoding, over the whole cache"

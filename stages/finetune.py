@@ -61,19 +61,19 @@ _SHOWN = 5
 class FinetuneResult(Record):
     """The files of a finetune run, how it was trained, and its metrics."""
 
-    run: str
+    run: str = Field(description="run directory")
     student: str = Field(description="path of student.safetensors")
-    network: str
-    init: str
-    train_layers: str
+    network: str = Field(description="name of the student's network")
+    init: str = Field(description="what the training started from")
+    train_layers: str = Field(description="layers that were trained: all or head")
     optimizer: OptimizerConfig = Field(
         description="as configured; the default is the paper's for this init"
     )
     load: LoadReport = Field(description="which tensors the initial weights were loaded into")
-    training_videos: int
+    training_videos: int = Field(description="videos that were trained on")
     left_out: tuple[str, ...] = Field(description="training videos that could not be decoded")
     bottleneck: str = Field("", description="the largest part of a step, and how to reduce it")
-    evaluation: EvaluationResult
+    evaluation: EvaluationResult = Field(description="result on the test videos")
 
     def summary(self) -> str:
         """The training, the metrics, and the path of the student."""

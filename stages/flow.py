@@ -21,11 +21,11 @@ __all__ = ["FlowResult", "build_flow"]
 class FlowResult(Record):
     """Contents of a flow store that was built."""
 
-    flow_store: str
-    videos: int
-    frames: int
+    flow_store: str = Field(description="folder of the flow store")
+    videos: int = Field(description="videos in the store")
+    frames: int = Field(description="frames of flow in the store")
     flow_range: float = Field(description="largest motion kept, pixels per frame")
-    seconds: float
+    seconds: float = Field(description="duration of the build")
 
     def summary(self) -> str:
         """Counts, the path of the store, and the next command."""

@@ -29,16 +29,16 @@ _PROBLEMS_SHOWN = 20
 class FramesResult(Record):
     """Contents of a frame store that was built."""
 
-    frames_store: str
-    videos: int
-    frames: int
+    frames_store: str = Field(description="folder of the frame store")
+    videos: int = Field(description="videos in the store")
+    frames: int = Field(description="frames in the store")
     failed: dict[str, str] = Field(
         description="path -> reason, of videos that are not in the store"
     )
     damaged: dict[str, str] = Field(
         description="path -> what is wrong, of damaged videos that are in the store"
     )
-    seconds: float
+    seconds: float = Field(description="duration of the build")
 
     def summary(self) -> str:
         """Counts, failures with their reasons, and the path of the store."""
@@ -58,14 +58,14 @@ class FramesResult(Record):
 class FramesVerification(Record):
     """Every difference between a frame store and its records."""
 
-    path: str
+    path: str = Field(description="folder of the frame store")
     ok: bool = Field(description="there are no problems, and every unit of the store is committed")
     complete: bool = Field(description="every unit of the store is committed")
-    deep: bool
-    units: int
-    frames: int
-    bytes: int
-    problems: tuple[str, ...]
+    deep: bool = Field(description="whether every byte was read, not only sizes")
+    units: int = Field(description="committed units")
+    frames: int = Field(description="frames in these units")
+    bytes: int = Field(description="size of their files, bytes")
+    problems: tuple[str, ...] = Field(description="what is wrong, one line each")
 
     @property
     def exit_code(self) -> ExitCode:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from distinit.pipeline.students.listing import StudentEntry, list_students
 from distinit.pipeline.teachers.listing import TeacherEntry, list_teachers
 from distinit.schemas.base import Record
@@ -27,7 +29,7 @@ _MORE_STUDENTS = (
 class TeacherTable(Record):
     """The teachers whose name contains a text."""
 
-    teachers: tuple[TeacherEntry, ...]
+    teachers: tuple[TeacherEntry, ...] = Field(description="one entry per teacher")
 
     def summary(self) -> str:
         """A table of at most 80 columns, and what else can be a teacher."""
@@ -48,7 +50,7 @@ class TeacherTable(Record):
 class StudentTable(Record):
     """The students whose name contains a text."""
 
-    students: tuple[StudentEntry, ...]
+    students: tuple[StudentEntry, ...] = Field(description="one entry per student")
 
     def summary(self) -> str:
         """A table of at most 80 columns, and what else can be a student."""

@@ -47,9 +47,9 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 class TotalRecord(Record):
     """An estimate for the whole corpus, with a 95 % confidence interval low .. high."""
 
-    expected: int
-    low: int
-    high: int
+    expected: int = Field(description="estimated total")
+    low: int = Field(description="lower end of the interval")
+    high: int = Field(description="upper end of the interval")
 
     def __str__(self) -> str:
         spread = "" if self.low == self.high else f"  ({self.low:,} .. {self.high:,})"
@@ -59,17 +59,17 @@ class TotalRecord(Record):
 class PlanResult(Record):
     """Estimated output and cost of an extraction. Nothing is written."""
 
-    videos: int
+    videos: int = Field(description="videos in the corpus")
     sampled: int = Field(description="videos in the sample")
     unreadable: int = Field(
         description="videos of the sample that cannot be read; they count as empty"
     )
-    frames: TotalRecord
+    frames: TotalRecord = Field(description="decoded frames")
     rows: TotalRecord = Field(description="frames that the teachers would see")
     logit_bytes: dict[str, int] = Field(
         description="encoding -> bytes of the targets of all teachers"
     )
-    frame_store_bytes: int
+    frame_store_bytes: int = Field(description="size of a frame store of all videos, bytes")
     decoded_frames_per_second: float = Field(description="decoding speed of one worker")
     teacher_rows_per_second: dict[str, float] = Field(
         description="teacher -> rows per second of one worker"
@@ -77,7 +77,7 @@ class PlanResult(Record):
     hours: dict[int, float] = Field(
         description="workers -> hours, if each worker has a machine like this"
     )
-    machine: str
+    machine: str = Field(description="cores and GPU of the machine that was measured")
     left_out: dict[str, int] = Field(
         default_factory=dict,
         description="extension -> number of files that are not videos by their extension",

@@ -24,7 +24,7 @@ __all__ = ["Accuracy", "RunComparison", "RunGroup", "compare_runs"]
 class Accuracy(Record):
     """An accuracy over the runs of a group, percent."""
 
-    mean: float
+    mean: float = Field(description="mean over the runs, percent")
     sd: float | None = Field(description="sample standard deviation; null for a single run")
 
     def text(self) -> str:
@@ -37,16 +37,16 @@ class RunGroup(Record):
 
     name: str = Field(description="the directory or pattern that was given")
     runs: tuple[str, ...] = Field(description="its finished finetune runs")
-    top1: Accuracy
-    per_clip: Accuracy
+    top1: Accuracy = Field(description="accuracy of whole videos, percent")
+    per_clip: Accuracy = Field(description="accuracy of single clips, percent")
 
 
 class RunComparison(Record):
     """Two groups of runs that were evaluated on the same test videos."""
 
-    protocol: str
-    test_videos: int
-    groups: tuple[RunGroup, RunGroup]
+    protocol: str = Field(description="evaluation protocol of all runs")
+    test_videos: int = Field(description="test videos of each run")
+    groups: tuple[RunGroup, RunGroup] = Field(description="the two groups")
     difference_points: float = Field(description="mean top-1 of the second group less the first")
     interval_points: tuple[float, float] = Field(
         description="95 % interval of it over the test videos"

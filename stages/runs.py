@@ -37,14 +37,14 @@ COLUMNS = (
 class RunSummary(Record):
     """One run directory, one line of the table."""
 
-    path: str
+    path: str = Field(description="run directory")
     kind: str = Field(description="distill or finetune; empty if the run cannot be read")
     student: str = Field(description="name of the network; - if it is not known yet")
     init: str | None = Field(None, description="what a finetune run starts from")
     dataset: str | None = Field(None, description="folder of the dataset of a finetune run")
     split: int | None = Field(None, description="official split of a finetune run, if it has one")
     protocol: str | None = Field(None, description="evaluation protocol of a finetune run")
-    seed: int | None = None
+    seed: int | None = Field(None, description="seed of the run; None if it cannot be read")
     state: str = Field(
         description="finished, running (its lock is held on this machine), resumable, not begun, "
         "or unreadable"
@@ -57,7 +57,7 @@ class RunSummary(Record):
     steps_total: int | None = Field(None, description="optimiser steps in all; null: not known")
     checkpoint_step: int | None = Field(None, description="step of the newest checkpoint")
     epochs: float = Field(description="epochs done at that step")
-    epochs_total: int
+    epochs_total: int = Field(description="epochs in all")
     loss: float | None = Field(description="training loss of the last metric line")
     top1: float | None = Field(description="top-1 accuracy of a finished finetune run, percent")
     per_clip: float | None = Field(None, description="accuracy of its single clips, percent")
@@ -69,8 +69,8 @@ class RunSummary(Record):
 class RunTable(Record):
     """The runs below a folder."""
 
-    folder: str
-    runs: tuple[RunSummary, ...]
+    folder: str = Field(description="folder that was searched")
+    runs: tuple[RunSummary, ...] = Field(description="the runs below it")
 
     def only(self, kind: str | None) -> RunTable:
         """The runs of this kind; None: all of them."""

@@ -7,22 +7,23 @@ import pkgutil
 
 from pydantic import BaseModel
 
-from distinit import schemas
+from distinit import schemas, stages
 
 
 def _models() -> list[type[BaseModel]]:
-    """All models of the package ``schemas``, private ones too, in the order of their names."""
+    """All models of ``schemas`` and ``stages``, private ones too, in the order of their names."""
     found: set[type[BaseModel]] = set()
-    for module in pkgutil.iter_modules(schemas.__path__, f"{schemas.__name__}."):
-        values = vars(importlib.import_module(module.name)).values()
-        found |= {v for v in values if isinstance(v, type) and issubclass(v, BaseModel)}
+    for package in (schemas, stages):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            values = vars(importlib.import_module(module.name)).values()
+            found |= {v for v in values if isinstance(v, type) and issubclass(v, BaseModel)}
     found -= {BaseModel}
     return sorted(found, key=lambda model: (model.__module__, model.__name__))
 
 
 def test_every_field_of_every_model_is_described() -> None:
     names = {model.__name__ for model in _models()}
-    assert {"FinetuneConfig", "UnitCommit", "DatasetRecord", "_RowSums"} <= names
+    assert {"FinetuneConfig", "UnitCommit", "DatasetRecord", "_RowSums", "ExtractResult"} <= names
     missing = [
         f"{model.__module__}.{model.__name__}.{name}"
         for model in _models()
