@@ -62,7 +62,7 @@ if not TYPE_CHECKING:  # for a type checker, a misspelt name is then an error
         elif name in _MODULES:
             value = getattr(import_module(_MODULES[name]), name)
         else:
-            raise AttributeError(f"module 'distinit' has no attribute {name!r}")
+            raise AttributeError(f"module 'distinit' has no attribute '{name}'")
         globals()[name] = value  # the next access does not come here
         return value
 

@@ -11,8 +11,6 @@ import click
 
 from distinit.pipeline.command_line import (
     EXIT_CODES,
-    NUMBERS,
-    SPEED,
     Command,
     SectionedGroup,
     damaged_option,
@@ -30,6 +28,7 @@ from distinit.pipeline.command_line import (
     worker_options,
 )
 from distinit.pipeline.config import build_config, teacher_requests
+from distinit.pipeline.option_types import NUMBERS, SPEED
 from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Concatenate, Protocol
 
 import click
+from click.core import ParameterSource
 
 from distinit.pipeline.config import build_config, sampling_choice
+from distinit.pipeline.given_values import path_errors, refuse_unusable_values
 from distinit.pipeline.interruption import Interrupted, sigterm_interrupts
 from distinit.pipeline.progress import NullProgress, choose_progress
 from distinit.pipeline.ready_configs import find_config
@@ -22,10 +24,9 @@ from distinit.schemas.wording import printable, printable_json
 __all__ = [
     "EXIT_CODES",
     "GPUS_PER_WORKER",
-    "NUMBERS",
     "RAY_ADDRESS",
-    "SPEED",
     "Command",
+    "PlainGroup",
     "SectionedCommand",
     "SectionedGroup",
     "SectionedOption",
@@ -72,45 +73,6 @@ _KEPT = {
 }
 _NOTHING_KEPT = "rerun the same command to start again"
 
-
-_MAX_DIGITS = 20
-
-
-class _Numbers(click.ParamType[tuple[int, ...]]):
-    """Numbers from 0, separated by commas."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and len(part) < _MAX_DIGITS for part in parts):
-            self.fail(f"{value!r} is not a list of numbers such as 0,1,2", param, ctx)
-        return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-NUMBERS = _Numbers()
-"""The type of --seeds and --splits."""
-
-
-class _Speed(click.ParamType[float]):
-    """A finite number above 0. click's FloatRange accepts NaN and infinity."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number: float = click.FLOAT.convert(value, param, ctx)
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is not a finite number above 0", param, ctx)
-        return number
-
-
-SPEED = _Speed()
-"""The type of --clips-per-second."""
-
 _FILE = click.Path(path_type=Path, dir_okay=False)
 videos_option = click.option(
     "--videos",
@@ -148,7 +110,25 @@ class SectionedOption(click.Option):
 
 
 class SectionedCommand(click.Command):
-    """A command whose help page has sections; options without one come first."""
+    """A command whose help page has sections; options without one come first.
+
+    Values that no command can use are refused before it runs.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options. Raises UsageError for empty ones: as a path, "" is this folder."""
+        for before, text in pairwise(["", *args]):
+            if not text:
+                raise click.UsageError(f"{before} is empty" if before[:1] == "-" else "empty value")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises ConfigError for values that no command can use."""
+        given = ParameterSource.COMMANDLINE
+        for param in self.params:
+            if param.name and ctx.get_parameter_source(param.name) is given:
+                refuse_unusable_values({_shown_name(param): ctx.params.get(param.name)})
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options by section, in the order of their first options."""
@@ -164,10 +144,19 @@ class SectionedCommand(click.Command):
                     formatter.write_dl(rows)
 
 
-class SectionedGroup(click.Group):
-    """A command group with a help page in sections; prints DistInitErrors without a traceback."""
+def _shown_name(param: click.Parameter) -> str:
+    """``--out``, or the name of an argument in capitals."""
+    return param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+
+
+class PlainGroup(click.Group):
+    """A group of commands inside of ``distinit``."""
 
     command_class = SectionedCommand
+
+
+class SectionedGroup(PlainGroup):
+    """The ``distinit`` command: help in sections, errors without a traceback."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section; commands without a section come last."""
@@ -186,7 +175,7 @@ class SectionedGroup(click.Group):
         SIGINT and SIGTERM end it with a message that says what is kept.
         """
         try:
-            with sigterm_interrupts():
+            with sigterm_interrupts(), path_errors():
                 return super().invoke(ctx)
         except DistInitError as error:
             click.echo(f"error: {error}", err=True)

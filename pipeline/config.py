@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from distinit.pipeline.config_mistakes import explain, shorten, shown
+from distinit.pipeline.config_mistakes import explain
+from distinit.pipeline.given_values import refuse_unusable_values
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.wording import reason_of
+from distinit.schemas.wording import reason_of, shorten, shown
 
 __all__ = [
     "build_config",
@@ -55,6 +56,7 @@ def build_config[ConfigT: Record](
     for name, value in given.items():
         if "*" in name:  # elements that a setting has added
             _merge_option(values, name, value, replace=False)
+    refuse_unusable_values(values)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -172,7 +174,7 @@ def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
 def _list_index(node: list[Any], name: str, dotted: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
         raise ConfigError(
-            f"{dotted}: {name!r} is not an index of the list",
+            f"{dotted}: {shown(name)} is not an index of the list",
             expected=f"a number from 0 to {len(node) - 1}",
         )
     return int(name)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from distinit.schemas.wording import did_you_mean, one_line
+from distinit.schemas.wording import did_you_mean, one_line, shown
 
-__all__ = ["dotted_names", "explain", "names_at", "shorten", "shown"]
+__all__ = ["dotted_names", "explain", "names_at"]
 
-_SHOWN = 300  # characters of a value in a message
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -68,21 +66,6 @@ def names_at(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str
             return ()
         current = nested[0]
     return tuple(current.model_fields)
-
-
-def shown(value: Any) -> str:
-    """A value as it is written in YAML, bounded in length."""
-    if value is None:
-        return "nothing"
-    try:
-        return shorten(json.dumps(value, ensure_ascii=False))
-    except (TypeError, ValueError, RecursionError):  # a date, a key that is no text
-        return shorten(str(value))
-
-
-def shorten(text: str) -> str:
-    """The beginning of a long text."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:

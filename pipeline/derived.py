@@ -29,6 +29,7 @@ from distinit.pipeline.storage import (
     storage_errors,
 )
 from distinit.schemas.errors import StorageError
+from distinit.schemas.wording import reason_of, shown
 
 __all__ = [
     "MARKER",
@@ -53,7 +54,7 @@ def index_folder(key: str) -> Path:
     Raises ValueError for a key that is not the hexadecimal text of a sha256.
     """
     if not _KEY.fullmatch(key):
-        raise ValueError(f"not a sha256: {key!r}")
+        raise ValueError(f"not a sha256: {shown(key)}")
     home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return Path(home) / "distinit" / key
 
@@ -139,7 +140,7 @@ def map_column(folder: Path, name: str) -> np.ndarray:
         raise StorageError(
             f"a derived index cannot be read: {folder / name}.npy",
             expected=f"a column of {folder}",
-            found=str(error).splitlines()[0],
+            found=reason_of(error),
             remedy=f"delete {folder}, then run the same command again",
         ) from error
     # Indexing a plain view is several times faster than indexing np.memmap.

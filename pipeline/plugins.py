@@ -18,10 +18,10 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from distinit.pipeline.config_mistakes import explain, shorten
+from distinit.pipeline.config_mistakes import explain
 from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import DistInitError
-from distinit.schemas.wording import did_you_mean, reason_of
+from distinit.schemas.wording import did_you_mean, reason_of, shorten
 
 __all__ = ["find_function", "in_words", "plugin_errors"]
 

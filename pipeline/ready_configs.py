@@ -6,9 +6,8 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
-from distinit.pipeline.config_mistakes import shorten
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.wording import did_you_mean
+from distinit.schemas.wording import did_you_mean, shorten
 
 __all__ = ["find_config", "ready_configs"]
 

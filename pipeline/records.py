@@ -19,6 +19,7 @@ from distinit.pipeline.storage import atomic_write_bytes, read_bounded, sha256_f
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.manifest import FileEntry
+from distinit.schemas.wording import reason_of, shown
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -56,6 +57,7 @@ def read_record[R: Record](
     error: type[DistInitError],
     remedy: str,
     missing: str = "a record is missing",
+    named_input: bool = False,
     limit_bytes: int = MAX_RECORD_BYTES,
 ) -> R:
     """Read and validate one record.
@@ -67,9 +69,11 @@ def read_record[R: Record](
             a regular file, or if it has another format or format version than ``kind``.
         remedy: What the user can do about it.
         missing: Message for a missing file, without its path.
+        named_input: The user has named the folder of the record: without the record, it is not
+            what it should be, and the error is one of usage.
         limit_bytes: Larger files are refused before they are read.
     """
-    data, raw = _read(path, error, remedy, missing, limit_bytes)
+    data, raw = _read(path, error, remedy, missing, limit_bytes, named_input)
     _check_version(raw, kind, path, error)
     try:
         return kind.model_validate_json(data, strict=True)
@@ -92,22 +96,29 @@ def read_json(
     limit_bytes: int = MAX_RECORD_BYTES,
 ) -> dict[str, Any]:
     """Read one JSON object. Raises ``error`` as ``read_record`` does."""
-    return _read(path, error, remedy, missing, limit_bytes)[1]
+    return _read(path, error, remedy, missing, limit_bytes, named_input=False)[1]
 
 
 def _read(
-    path: Path, error: type[DistInitError], remedy: str, missing: str, limit_bytes: int
+    path: Path,
+    error: type[DistInitError],
+    remedy: str,
+    missing: str,
+    limit_bytes: int,
+    named_input: bool,
 ) -> tuple[bytes, dict[str, Any]]:
     try:
         data = read_bounded(path, limit_bytes)
         value = parse_json(data)
-    except FileNotFoundError as absent:
-        raise error(f"{missing}: {path} does not exist", remedy=remedy) from absent
+    except (FileNotFoundError, NotADirectoryError) as absent:
+        raise error(
+            f"{missing}: {path} does not exist", remedy=remedy, named_input=named_input
+        ) from absent
     except (OSError, ValueError, RecursionError) as unreadable:
         raise error(
             f"cannot read {path}",
             expected=f"a JSON file of at most {limit_bytes:,} bytes",
-            found=getattr(unreadable, "strerror", None) or str(unreadable),
+            found=reason_of(unreadable),
             remedy=remedy,
         ) from unreadable
     if not isinstance(value, dict):
@@ -137,7 +148,7 @@ def parse_json(data: bytes) -> Any:
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
-        raise ValueError(f"the key {_first_duplicate(pairs)!r} occurs twice in one object")
+        raise ValueError(f"the key {shown(_first_duplicate(pairs))} occurs twice in one object")
     return record
 
 
@@ -174,6 +185,6 @@ def _check_version(
             raise error(
                 f"{path} has a {name.replace('_', ' ')} that this program does not read",
                 expected=fields[name].default,
-                found=repr(raw[name])[:80],
+                found=shown(raw[name]),
                 remedy="create it again, or install the version of distinit that wrote it",
             )

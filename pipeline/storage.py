@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from distinit.schemas.errors import CacheCorruptError, DistInitError, StorageError
-from distinit.schemas.wording import shell_line
+from distinit.schemas.wording import shell_line, shown
 
 __all__ = [
     "PARTIAL_SUFFIX",
@@ -313,7 +313,7 @@ def safe_join(root: Path, relative: str) -> Path:
         raise CacheCorruptError(
             "a record names a path outside of its folder",
             expected=f"a relative path below {root}",
-            found=repr(relative),
+            found=shown(relative),
             remedy="do not use this folder; ask its sender for a clean copy",
         )
     joined = root / relative

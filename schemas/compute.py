@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from distinit.schemas.base import Record
+from distinit.schemas.wording import did_you_mean, shown
 
-__all__ = ["ComputeConfig"]
+__all__ = ["ComputeConfig", "Device"]
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,4})?")
+
+
+def _check_device(value: str) -> str:
+    if _DEVICE.fullmatch(value) is None:
+        guess = did_you_mean(value, ("auto", "cpu", "cuda"))
+        raise ValueError(
+            f"device {shown(value)} is not one of auto, cpu, cuda, cuda:N"
+            f"{f'; {guess}' if guess else ''}"
+        )
+    return value
+
+
+Device = Annotated[str, AfterValidator(_check_device)]
+"""``auto`` | ``cpu`` | ``cuda`` | ``cuda:N``."""
 
 
 class ComputeConfig(Record):

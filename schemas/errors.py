@@ -7,7 +7,7 @@ traceback and exits with ``exit_code``.
 from __future__ import annotations
 
 from distinit.schemas.exit_codes import ExitCode
-from distinit.schemas.wording import one_line, printable
+from distinit.schemas.wording import listing, one_line, printable
 
 __all__ = [
     "CacheCorruptError",
@@ -39,7 +39,11 @@ _INDENT = " " * 12  # of further lines of a value, so that they do not look like
 
 
 class DistInitError(Exception):
-    """Base of all errors. ``problem`` is one sentence; the other arguments are optional details."""
+    """Base of all errors. ``problem`` is one sentence; the other arguments are optional details.
+
+    ``named_input``: the problem is an input that the user has named and that is not there, or is
+    something else. The exit code is then USAGE, whatever the kind of the input.
+    """
 
     exit_code = ExitCode.FAILED
 
@@ -50,12 +54,16 @@ class DistInitError(Exception):
         expected: object = None,
         found: object = None,
         remedy: str | None = None,
+        named_input: bool = False,
     ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.expected = expected
         self.found = found
         self.remedy = remedy
+        self.named_input = named_input
+        if named_input:
+            self.exit_code = ExitCode.USAGE
 
     def __str__(self) -> str:
         # Names and values may come from files of others: see wording.one_line.
@@ -66,20 +74,26 @@ class DistInitError(Exception):
             ("to do:", self.remedy),
         ):
             if detail is not None:
-                text = printable(detail).replace("\n", f"\n{_INDENT}")
+                text = printable(listing(detail)).replace("\n", f"\n{_INDENT}")
                 lines.append(f"  {label:9} {text}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
         # BaseException.__reduce__ loses keyword-only arguments, and these errors are pickled
         # between processes (Ray actors, loader workers).
-        return (_rebuild, (type(self), self.problem, self.expected, self.found, self.remedy))
+        details = (self.expected, self.found, self.remedy, self.named_input)
+        return (_rebuild, (type(self), self.problem, *details))
 
 
 def _rebuild(
-    cls: type[DistInitError], problem: str, expected: object, found: object, remedy: str | None
+    cls: type[DistInitError],
+    problem: str,
+    expected: object,
+    found: object,
+    remedy: str | None,
+    named_input: bool,
 ) -> DistInitError:
-    return cls(problem, expected=expected, found=found, remedy=remedy)
+    return cls(problem, expected=expected, found=found, remedy=remedy, named_input=named_input)
 
 
 class ConfigError(DistInitError):

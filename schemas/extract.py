@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
-from distinit.schemas.compute import ComputeConfig
+from distinit.schemas.compute import ComputeConfig, Device
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.teacher import TeacherRequest
@@ -63,7 +63,7 @@ class ExtractConfig(Record):
     compile: bool = Field(
         False, description="torch.compile the teachers on a GPU; no effect on a CPU"
     )
-    device: str = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
+    device: Device = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
     unit_rows: int | None = Field(
         None,
         ge=64,

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import Name, Record, Seed, Sha256, sha256_of
+from distinit.schemas.compute import Device
 from distinit.schemas.dataset import MAX_LABELS
 from distinit.schemas.finetune import DatasetConfig, EvaluationConfig, check_init
 from distinit.schemas.manifest import FileEntry
@@ -46,7 +47,7 @@ class LabelledInput(Record):
     loader_workers: int = Field(
         0, ge=0, le=1024, description="loader threads", json_schema_extra={"unit": "threads"}
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:N")
     seed: Seed = Field(
         0,
         description="seed of random weights and of random choices",

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from distinit.schemas.base import Record, Seed
+from distinit.schemas.compute import Device
 from distinit.schemas.features import LabelledInput
 from distinit.schemas.finetune import DatasetConfig, EvaluationConfig
 from distinit.schemas.training import StudentConfig
@@ -92,7 +93,7 @@ class EmbeddingConfig(_RunsConfig):
         default_factory=EvaluationConfig,
         description="the clips of a video, whose features are averaged",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:N")
     marked: tuple[str, ...] = Field(
         (), max_length=12, description="classes to colour; none: up to 12, evenly spaced"
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import DEPENDENT_DEFAULT, NOT_IDENTITY, Record
-from distinit.schemas.compute import ComputeConfig
+from distinit.schemas.compute import ComputeConfig, Device
 from distinit.schemas.evaluation import (
     PROTOCOL,
     PROTOCOL_NAMES,
@@ -26,7 +26,7 @@ from distinit.schemas.training import (
     with_fitting_batch,
     with_flow_pixels,
 )
-from distinit.schemas.wording import did_you_mean
+from distinit.schemas.wording import did_you_mean, shown
 
 __all__ = [
     "FINETUNE_OPTIMIZER",
@@ -72,8 +72,8 @@ def check_init(value: str) -> str:
         known = ("distinit", "inflated", "file") if colon else ("scratch", "inflated")
         guess = did_you_mean(value, [f"{name}{colon}{path}" for name in known])
         raise ValueError(
-            f"{value!r} is not one of scratch, distinit:RUN, inflated, inflated:FILE, file:STUDENT"
-            f"{f'; {guess}' if guess else ''}"
+            f"{shown(value)} is not one of scratch, distinit:RUN, inflated, inflated:FILE, "
+            f"file:STUDENT{f'; {guess}' if guess else ''}"
         )
     return value
 
@@ -126,7 +126,8 @@ class EvaluationConfig(Record):
     @classmethod
     def _known(cls, value: str) -> str:
         if PROTOCOL.fullmatch(value) is None:
-            raise ValueError(f"{value!r} is not one of {PROTOCOL_NAMES}; {protocol_remedy(value)}")
+            remedy = protocol_remedy(value)
+            raise ValueError(f"{shown(value)} is not one of {PROTOCOL_NAMES}; {remedy}")
         return value
 
 
@@ -295,7 +296,7 @@ class EvaluateConfig(Record):
     batch_size: int = Field(
         16, ge=1, description="clips per forward pass", json_schema_extra={"unit": "clips"}
     )
-    device: str = Field(
+    device: Device = Field(
         "auto", description="auto, cpu, cuda, cuda:N; Ray workers use the GPUs that they reserve"
     )
     compute: ComputeConfig = Field(

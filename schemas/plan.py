@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
+from distinit.schemas.compute import Device
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.teacher import Encoding, TeacherRequest
@@ -46,7 +47,7 @@ class PlanConfig(Record):
         "fp32", description="arithmetic of the forward pass, as in extract"
     )
     compile: bool = Field(False, description="torch.compile the teachers on a GPU, as in extract")
-    device: str = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
+    device: Device = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")
     sample: int = Field(
         20,
         ge=1,

@@ -284,10 +284,13 @@ class DistillResult(Record):
             f"student  {one_line(self.student)}",
             f"curve    {one_line(Path(self.out) / 'loss.png')}",
             "",
-            f"next: distinit finetune --dataset DATASET --init "
-            f"{shell_line([f'distinit:{self.out}'])} --out RUN",
+            f"next: {shell_line(self._next())}",
         ]
         return "\n".join(lines)
+
+    def _next(self) -> list[str]:
+        init = ["--init", f"distinit:{self.out}"]
+        return ["distinit", "finetune", "--dataset", "DATASET", *init, "--out", "RESULT"]
 
 
 class LoadReport(Record):

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from distinit.schemas.base import Name, Record, Sha256, differences, flatten, sha256_of
-from distinit.schemas.wording import did_you_mean, one_line
+from distinit.schemas.wording import did_you_mean, one_line, shown
 
 __all__ = [
     "MAX_CLASSES",
@@ -68,7 +68,7 @@ def parse_encoding(encoding: str) -> tuple[Literal["float16", "int8", "topk"], i
     if match is None:
         guess = did_you_mean(encoding[:40], ("float16", "int8", "topk:32"))
         raise ValueError(
-            f"encoding {encoding[:40]!r} is none of float16, int8, topk:K"
+            f"encoding {shown(encoding)} is none of float16, int8, topk:K"
             f"{f'; {guess}' if guess else ''}"
         )
     return "topk", int(match.group(1))
@@ -254,7 +254,7 @@ def _label_differences(there: tuple[str, ...], now: tuple[str, ...]) -> list[str
     first = differing[0]
     return [
         f"label_names: {len(differing)} of {len(there)} differ, the first at class {first}: "
-        f"{there[first][:80]!r} there, {now[first][:80]!r} now"
+        f"{shown(there[first])} there, {shown(now[first])} now"
     ]
 
 

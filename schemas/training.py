@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from distinit.schemas.base import ADDED_LATER, DEPENDENT_DEFAULT, NOT_IDENTITY, PLUGIN, Record, Seed
+from distinit.schemas.compute import Device
+from distinit.schemas.wording import shown
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -53,7 +55,7 @@ class StudentConfig(Record):
     @classmethod
     def _plugin(cls, value: str) -> str:
         if value.startswith(PLUGIN) and not _PLUGIN_NAME.fullmatch(value):
-            raise ValueError(f"student {value!r} is not of the form plugin:module:function")
+            raise ValueError(f"student {shown(value)} is not of the form plugin:module:function")
         return value
 
 
@@ -301,7 +303,7 @@ class RuntimeConfig(Record):
         "cpu",
         description="cpu: loader threads decode stored frames; gpu: nvJPEG on the student's device",
     )
-    device: Annotated[str, NOT_IDENTITY] = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: Annotated[Device, NOT_IDENTITY] = Field("auto", description="auto, cpu, cuda, cuda:N")
     precision: Precision = Field(
         "fp32",
         description="fp32: full float32; tf32: float32 whose products have 10 bits of mantissa on "
@@ -346,13 +348,6 @@ class RuntimeConfig(Record):
         description="random numbers depend only on seed, epoch and sample",
         json_schema_extra={"unit": "-"},
     )
-
-    @field_validator("device")
-    @classmethod
-    def _device(cls, value: str) -> str:
-        if value not in {"auto", "cpu", "cuda"} and not value.startswith("cuda:"):
-            raise ValueError(f"device {value!r} is not one of auto, cpu, cuda, cuda:N")
-        return value
 
 
 def with_flow_pixels(values: Any) -> Any:

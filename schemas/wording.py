@@ -6,7 +6,7 @@ import difflib
 import json
 import shlex
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 __all__ = [
     "closest_names",
@@ -15,17 +15,21 @@ __all__ = [
     "duration",
     "first_lines",
     "first_names",
+    "listing",
     "one_line",
     "printable",
     "printable_json",
     "reason_of",
     "shell_line",
+    "shorten",
+    "shown",
 ]
 
 # Cc: control characters (escape sequences begin with one). Cf: formatting, including bidirectional
 # overrides. Cs: lone surrogates, which terminals cannot encode. Zl, Zp: other line breaks.
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
+_SHOWN = 300  # characters of a value in a message
 _LONGEST_NAME = 200
 """Characters of a name that are compared: comparing takes quadratic time."""
 
@@ -80,11 +84,35 @@ def first_names(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
+def listing(value: object) -> str:
+    """A value as text: names and numbers separated by commas, or one line for each key."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {shown(part)}" for key, part in value.items())
+    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+        return ", ".join(map(str, value)) or "nothing"
+    return str(value)
+
+
 def first_lines(lines: Sequence[str], limit: int) -> list[str]:
     """The first ``limit`` lines of a result, indented, and a line that counts the others."""
     shown = [f"  {line}" for line in lines[:limit]]
     more = len(lines) - limit
     return [*shown, f"  ... {more} more; --json lists all"] if more > 0 else shown
+
+
+def shown(value: object) -> str:
+    """A value in a message: as it is written in YAML, texts in double quotes, bounded in length."""
+    if value is None:
+        return "nothing"
+    try:
+        return shorten(json.dumps(value, ensure_ascii=False))
+    except (TypeError, ValueError, RecursionError):  # a date, a key that is no text
+        return shorten(str(value))
+
+
+def shorten(text: str) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
 def one_line(value: object) -> str:

@@ -205,6 +205,7 @@ def cache_verify(
             f"{path} is not a target cache",
             expected="a folder with a manifest.json",
             remedy="give the folder that was written with `distinit extract --cache`",
+            named_input=not (path / "teachers").is_dir(),
         )
     progress = progress or NullProgress()
     started = False

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import dataset_options, examples, run_stage, stage_options
+from distinit.pipeline.command_line import (
+    SectionedCommand,
+    dataset_options,
+    examples,
+    run_stage,
+    stage_options,
+)
 
 __all__ = ["features", "probe"]
 
@@ -25,11 +31,12 @@ _protocol_option = click.option(
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=examples(
         "distinit features --run runs/a --dataset clips/ --frames frames --out features/a",
         "distinit features --init scratch --student r2plus1d_18 --dataset hmdb51 \\",
         "    --splits splits --out features/random",
-    )
+    ),
 )
 @click.option("--run", metavar="RUN", help="Run directory of a distill or finetune run.")
 @click.option(
@@ -59,11 +66,12 @@ def features(**options: Any) -> None:
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=examples(
         "distinit probe --dataset clips/ --init distinit:runs/a --out probe",
         "distinit probe --dataset hmdb51 --splits splits --frames frames --init distinit:runs/a \\",
         "    --init distinit:runs/b --cache labelled_cache --out probe",
-    )
+    ),
 )
 @dataset_options
 @click.option(

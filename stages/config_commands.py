@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
-from distinit.pipeline.command_line import examples, show
+from distinit.pipeline.command_line import SectionedCommand, examples, show
 
 __all__ = ["config"]
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=examples(
         "distinit config distill > distill.yaml",
         "distinit config frames build",
         "distinit config reference --out docs/reference",
-    )
+    ),
 )
 @click.argument("command", nargs=-1, required=True)
 @click.option(

@@ -26,7 +26,7 @@ from distinit.schemas.frames import FlowConfig, FramesConfig
 from distinit.schemas.plan import PlanConfig
 from distinit.schemas.probe import ProbeConfig
 from distinit.schemas.reproduce import ScaleConfig
-from distinit.schemas.wording import counted, did_you_mean, one_line
+from distinit.schemas.wording import counted, did_you_mean, one_line, shown
 
 __all__ = ["COMMANDS", "NEEDED", "Reference", "Template", "config_template", "write_reference"]
 
@@ -85,7 +85,7 @@ def config_template(command: str) -> Template:
     """The configuration of ``command``. Raises ConfigError unless it is one of COMMANDS."""
     if command not in COMMANDS:
         raise ConfigError(
-            f"no command {command!r} reads a configuration",
+            f"no command {shown(command)} reads a configuration",
             expected=f"one of {', '.join(COMMANDS)}, or reference",
             remedy=did_you_mean(command, [*COMMANDS, "reference"]),
         )

@@ -99,5 +99,6 @@ class ExtractResult(Record):
         if not self.complete:
             return "\n".join([*lines, *(f"NOT COMPLETE: {line}" for line in self.missing)])
         lines.append(f"digest  {self.content_digest}")
-        audit = ["distinit", "audit", self.cache, "--frames", self.frames_store or "FRAMES"]
-        return "\n".join([*lines, "", f"next: {shell_line([*audit, '--out', 'REPORT'])}"])
+        frames = [] if self.frames_store is None else ["--frames", self.frames_store]
+        audit = ["distinit", "audit", self.cache, *frames, "--out", "REPORT"]
+        return "\n".join([*lines, "", f"next: {shell_line(audit)}"])

@@ -9,11 +9,13 @@ import click
 
 from distinit.pipeline.command_line import (
     Command,
+    PlainGroup,
     dataset_options,
     examples,
     run_stage,
     stage_options,
 )
+from distinit.schemas.wording import shown
 
 __all__ = ["figures"]
 
@@ -28,7 +30,7 @@ _student_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=PlainGroup)
 def figures() -> None:
     """Draw the figures of the paper from your runs: PNG and PDF."""
 
@@ -44,7 +46,7 @@ def _runs_option(
         runs = [dict(zip(keys, value.split("=", 1), strict=False)) for value in values]
         for value, run in zip(values, runs, strict=True):
             if len(run) < 2 or not all(run.values()):
-                raise click.BadParameter(f"{value!r} is not of the form {metavar}")
+                raise click.BadParameter(f"{shown(value)} is not of the form {metavar}")
         return runs or None  # None keeps the runs of --config
 
     return click.option("--run", "runs", multiple=True, metavar=metavar, callback=parse, help=text)

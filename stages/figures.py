@@ -45,7 +45,7 @@ from distinit.schemas.figures import (
     ThresholdConfig,
 )
 from distinit.schemas.training import StudentConfig
-from distinit.schemas.wording import first_names
+from distinit.schemas.wording import did_you_mean, first_names
 from distinit.stages.figure_inputs import (
     entropy_histogram,
     first_student,
@@ -237,7 +237,7 @@ def _classes_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
             raise ConfigError(
                 f"no class is called {name}",
                 expected=first_names(classes, 20),
-                remedy="correct the name",
+                remedy=did_you_mean(name, classes) or "correct the name",
             )
     return [classes.index(name) for name in names]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from distinit.pipeline.frames.build_flow import build_flow_store
+from distinit.pipeline.frames.commits import read_manifest
 from distinit.pipeline.frames.writer import store_lock
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
@@ -36,10 +37,14 @@ class FlowResult(Record):
                 f"up to {self.flow_range:g} pixels per frame",
                 f"flow    {one_line(self.flow_store)}",
                 "",
-                f"next: distinit distill --cache CACHE --frames {shell_line([self.flow_store])} "
-                "--student r2plus1d_18 --set student.in_channels=2 --out RUN",
+                f"next: {shell_line(self._next())}",
             ]
         )
+
+    def _next(self) -> list[str]:
+        student = ["--student", "r2plus1d_18", "--set", "student.in_channels=2"]
+        inputs = ["--cache", "CACHE", "--frames", self.flow_store]
+        return ["distinit", "distill", *inputs, *student, "--out", "RUN"]
 
 
 def build_flow(config: FlowConfig, *, progress: Progress | None = None) -> FlowResult:
@@ -50,6 +55,7 @@ def build_flow(config: FlowConfig, *, progress: Progress | None = None) -> FlowR
     """
     began = time.monotonic()
     refuse_inside_data(Path(config.out).parent)
+    read_manifest(Path(config.frames))  # nothing is created for frames that do not exist
     with store_lock(Path(config.out)):
         store = build_flow_store(config, progress or NullProgress())
     return FlowResult(

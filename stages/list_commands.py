@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from distinit.pipeline.command_line import examples, show
+from distinit.pipeline.command_line import SectionedCommand, examples, show
 
 __all__ = ["students", "teachers"]
 
 
 @click.command(
-    epilog=examples("distinit teachers", "distinit teachers resnet", "distinit teachers --json")
+    cls=SectionedCommand,
+    epilog=examples("distinit teachers", "distinit teachers resnet", "distinit teachers --json"),
 )
 @click.argument("text", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -22,7 +23,8 @@ def teachers(text: str, as_json: bool) -> None:
 
 
 @click.command(
-    epilog=examples("distinit students", "distinit students vmz", "distinit students --json")
+    cls=SectionedCommand,
+    epilog=examples("distinit students", "distinit students vmz", "distinit students --json"),
 )
 @click.argument("text", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

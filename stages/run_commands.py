@@ -7,18 +7,19 @@ from pathlib import Path
 
 import click
 
-from distinit.pipeline.command_line import examples, show
+from distinit.pipeline.command_line import SectionedCommand, examples, show
 
 __all__ = ["runs"]
 
 
 @click.command(
+    cls=SectionedCommand,
     epilog=examples(
         "distinit runs",
         "distinit runs work --kind finetune --sort top-1",
         "distinit runs work --json",
         "distinit runs --compare 'runs/scratch-*' 'runs/distinit-*'",
-    )
+    ),
 )
 @click.argument("folder", default=".", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(["distill", "finetune"]), help="List only these runs.")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from distinit.pipeline.command_line import (
+    PlainGroup,
     damaged_option,
     examples,
     run_stage,
@@ -21,7 +22,7 @@ from distinit.pipeline.progress import choose_progress
 __all__ = ["cache", "flow", "frames"]
 
 
-@click.group()
+@click.group(cls=PlainGroup)
 def cache() -> None:
     """Inspect and verify a target cache."""
 
@@ -74,7 +75,7 @@ def cache_verify(
     sys.exit(result.exit_code)
 
 
-@click.group()
+@click.group(cls=PlainGroup)
 def frames() -> None:
     """Build and verify a frame store: the frames that students train on."""
 
@@ -108,7 +109,7 @@ def frames_verify(folder: Path, quick: bool, as_json: bool) -> None:
     sys.exit(result.exit_code)
 
 
-@click.group()
+@click.group(cls=PlainGroup)
 def flow() -> None:
     """Build a flow store, for students that are trained on optical flow."""
 

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
+from helpers.command_line import command_of, commands
 from helpers.videos import make_video
 
 from distinit.cli import main
 
 
-def commands(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    for name, command in group.commands.items():
-        path = (*prefix, name)
-        found += commands(command, path) if isinstance(command, click.Group) else [path]
-    return found
-
-
-@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(main, [*path, "--help"])
     assert result.exit_code == 0
     assert "Examples:" in result.output
     assert f"distinit {' '.join(path)}" in result.output
+
+
+def examples_of(path: tuple[str, ...]) -> list[list[str]]:
+    """The words of each example on the help page of a command."""
+    epilog = command_of(path).epilog or ""
+    joined = re.sub(r" *\\\n *", " ", epilog.partition("Examples:\n")[2])
+    return [shlex.split(line) for line in joined.splitlines() if line.startswith("  distinit ")]
+
+
+@pytest.mark.parametrize("path", [(), *commands()], ids=" ".join)
+def test_the_examples_of_every_help_page_parse(path: tuple[str, ...]) -> None:
+    found = examples_of(path)
+    assert found
+    for program, *words in found:
+        assert program == "distinit"
+        named = next(p for p in commands() if tuple(words[: len(p)]) == p)
+        assert named[: len(path)] == path
+        words = words[len(named) : words.index(">") if ">" in words else None]
+        command_of(named).make_context(" ".join(named), words)
 
 
 def test_the_main_help_lists_every_command_once_in_sections() -> None:
@@ -68,7 +81,7 @@ MISTAKES = {
     ),
     "missing weights": (
         ["--videos", "videos", "--teacher", "resnet18", "--weights", "none.pth"],
-        1,
+        2,
         "none.pth",
     ),
     "unknown key": (
@@ -102,7 +115,7 @@ def test_a_mistake_gives_one_message_and_no_traceback(
 def test_cache_commands_refuse_a_folder_that_is_not_a_cache(tmp_path: Path) -> None:
     for command in ("info", "verify"):
         result = CliRunner().invoke(main, ["cache", command, str(tmp_path)])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "manifest" in result.output
 
 

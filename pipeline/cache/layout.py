@@ -8,7 +8,7 @@ from pathlib import Path
 from distinit.pipeline.units import committed_units, unit_name
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.teacher import TEACHER_ID_PATTERN
-from distinit.schemas.wording import shell_line
+from distinit.schemas.wording import shell_line, shown
 
 __all__ = ["CacheLayout"]
 
@@ -66,7 +66,7 @@ class CacheLayout:
             raise CacheCorruptError(
                 "a teacher id is not a plain folder name",
                 expected="letters, digits and . _ @ + - only",
-                found=repr(teacher_id),
+                found=shown(teacher_id),
                 remedy="do not use this cache; ask its sender for a clean copy",
             )
         return self.root / "teachers" / teacher_id

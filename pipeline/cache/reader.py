@@ -30,7 +30,7 @@ from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
-from distinit.schemas.wording import first_names
+from distinit.schemas.wording import did_you_mean, first_names, shown
 
 if TYPE_CHECKING:
     import zarr
@@ -263,10 +263,10 @@ class TargetCache:
             )
         if teacher_id not in self.teachers:
             raise CacheError(
-                f"the cache has no teacher {teacher_id!r}",
-                expected=f"one of {sorted(self.teachers)}",
-                found=repr(teacher_id),
-                remedy="`distinit cache info` lists them",
+                f"the cache has no teacher {shown(teacher_id)}",
+                expected=f"one of {', '.join(sorted(self.teachers))}",
+                remedy=did_you_mean(teacher_id, self.teachers) or "see `distinit cache info`",
+                named_input=True,
             )
         return self.teachers[teacher_id]
 

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 _RESTORE = "restore the file from a copy of the cache; `distinit cache verify` lists all damage"
+_NAME_A_CACHE = "correct the path of the cache (--cache), or run `distinit extract` first"
 _RESTORE_TEACHER = (
     "rerun the same `distinit extract`, which writes the file again, or restore it from a copy of "
     "the cache"
@@ -35,12 +36,17 @@ def read_manifest(layout: CacheLayout) -> CacheManifest:
 
     Raises CacheCorruptError if it is missing, damaged or of another format version.
     """
-    missing, remedy = "not a target cache, or its manifest is missing", _RESTORE
-    if not layout.root.is_dir():
-        missing = "there is no target cache in that folder"
-        remedy = "correct the path of the cache (--cache), or run `distinit extract` first"
+    is_cache = (layout.root / "teachers").is_dir()
+    missing = "there is no target cache in that folder"
+    if layout.root.is_dir():
+        missing = "not a target cache, or its manifest is missing"
     manifest = read_record(
-        layout.manifest, CacheManifest, error=CacheCorruptError, remedy=remedy, missing=missing
+        layout.manifest,
+        CacheManifest,
+        error=CacheCorruptError,
+        remedy=_RESTORE if is_cache else _NAME_A_CACHE,
+        missing=missing,
+        named_input=not is_cache,
     )
     for teacher_id in manifest.teachers:
         layout.teacher(teacher_id)  # refuses ids that are not folder names

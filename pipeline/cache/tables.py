@@ -21,6 +21,7 @@ from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import MAX_CAPACITY, MAX_UNITS, VideoOutcome
 from distinit.schemas.tables import PLAN_SCHEMA, VIDEOS_SCHEMA
+from distinit.schemas.wording import shown
 
 __all__ = [
     "column",
@@ -52,7 +53,8 @@ def write_table(table: pa.Table, path: Path) -> None:
     encodings = {n: "DELTA_BINARY_PACKED" for n, kind in kinds.items() if pa.types.is_int64(kind)}
     encodings |= {n: "BYTE_STREAM_SPLIT" for n, kind in kinds.items() if pa.types.is_floating(kind)}
     repeating = [n for n, k in kinds.items() if pa.types.is_string(k) or pa.types.is_int32(k)]
-    # pyarrow would leave a file that it has opened itself open after an error.
+    # pyarrow takes paths such as ~a and a:b for others, and leaves a file that it has opened itself
+    # open after an error.
     with atomic_path(path) as partial, partial.open("wb") as file:
         pq.write_table(
             table,
@@ -240,7 +242,7 @@ def _plan_sizes(schema: pa.Schema, path: Path) -> tuple[int, int]:
     raise CacheCorruptError(
         f"the plan {path} has no valid unit size",
         expected="capacity (a multiple of 64) and base_videos in its schema metadata",
-        found=repr(b", ".join(sizes)[:80]),
+        found=shown(b", ".join(sizes).decode("ascii", "replace")),
         remedy=_RESTORE,
     )
 

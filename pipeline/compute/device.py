@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 
 from distinit.schemas.errors import ConfigError
+from distinit.schemas.wording import did_you_mean, shown
 
 __all__ = ["memory_format", "resolve_device", "set_arithmetic"]
+
+_TYPES = ("cpu", "cuda")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -18,19 +21,27 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"unknown device {name!r}", expected="auto, cpu, cuda or cuda:N"
-        ) from error
+    except RuntimeError:
+        raise _unknown(name) from None
+    if device.type not in _TYPES:
+        raise _unknown(name)
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise ConfigError(
-                f"device {name!r} does not exist",
+                f"device {shown(name)} does not exist",
                 found=f"{count} CUDA devices",
                 remedy="use --device cpu, or run `distinit doctor` to see why CUDA is missing",
             )
     return device
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(
+        f"unknown device {shown(name)}",
+        expected="auto, cpu, cuda or cuda:N",
+        remedy=did_you_mean(name, ("auto", *_TYPES)),
+    )
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

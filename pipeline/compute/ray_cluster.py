@@ -13,6 +13,7 @@ from typing import Any
 from distinit.pipeline.compute.orphans import watch_over_children
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, ConfigError
+from distinit.schemas.wording import reason_of
 
 __all__ = ["ensure_ray", "worker_count"]
 
@@ -107,7 +108,7 @@ def _start_ray(config: ComputeConfig) -> None:
         raise ComputeError(
             "Ray could not be started or reached",
             expected=address or "a local Ray",
-            found=str(error).strip().splitlines()[0] if str(error).strip() else repr(error),
+            found=reason_of(error),
             remedy="run the command again if the machine was busy, check --ray-address "
             "(`ray status`), or use --workers 0 to run without Ray",
         ) from error

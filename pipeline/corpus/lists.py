@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distinit.schemas.errors import CorpusError
+from distinit.schemas.wording import reason_of
 
 __all__ = ["LIST_FORMATS", "read_list"]
 
@@ -31,7 +33,7 @@ def read_list(source: Path) -> list[str]:
         raise CorpusError(
             f"cannot read the list {source}",
             expected="a readable text or CSV file in UTF-8, or a Parquet file",
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=reason_of(error),
             remedy="check its permissions and encoding",
         ) from error
     entries = [entry for entry in entries if entry]
@@ -76,14 +78,19 @@ def _cell(source: Path, rows: list[list[str]], number: int, name: str) -> str:
 
 
 def _read_parquet(source: Path) -> list[str]:
-    schema = pq.read_schema(source)
+    with source.open("rb") as file:  # pyarrow takes paths such as ~a and a:b for others
+        return _read_column(file, source)
+
+
+def _read_column(file: BinaryIO, source: Path) -> list[str]:
+    schema = pq.read_schema(file)
     name = _column(schema.names) or (schema.names[0] if len(schema) == 1 else None)
     if name is None:
         raise _no_column(source, "columns " + ", ".join(schema.names))
     kind = schema.field(name).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise _no_column(source, f"column {name} of type {kind}")
-    column = pq.read_table(source, columns=[name]).column(name)
+    column = pq.read_table(file, columns=[name]).column(name)
     return [entry or "" for entry in column.to_pylist()]
 
 

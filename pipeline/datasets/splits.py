@@ -21,7 +21,7 @@ from distinit.pipeline.corpus.remote import is_url
 from distinit.pipeline.storage import read_bounded
 from distinit.schemas.dataset import Subset
 from distinit.schemas.errors import DatasetError
-from distinit.schemas.wording import first_names
+from distinit.schemas.wording import first_names, shown
 
 __all__ = [
     "LabelledPath",
@@ -279,7 +279,7 @@ def _inside(name: str, path: Path, number: int) -> str:
 
 def _bad_line(path: Path, number: int, line: str, expected: str) -> DatasetError:
     return DatasetError(
-        f"{path.name}, line {number} cannot be read", expected=expected, found=repr(line[:200])
+        f"{path.name}, line {number} cannot be read", expected=expected, found=shown(line)
     )
 
 

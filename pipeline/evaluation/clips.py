@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.evaluation import PROTOCOL, PROTOCOL_NAMES, protocol_remedy
+from distinit.schemas.wording import shown
 
 __all__ = [
     "ClipProtocol",
@@ -45,7 +46,7 @@ def parse_protocol(name: str) -> ClipProtocol:
     match = PROTOCOL.fullmatch(name)
     if match is None:
         raise ConfigError(
-            f"unknown evaluation protocol {name!r}",
+            f"unknown evaluation protocol {shown(name)}",
             expected=f"{PROTOCOL_NAMES}, such as vmz-10",
             remedy=protocol_remedy(name),
         )

@@ -25,6 +25,7 @@ from distinit.schemas.dataset import DatasetVideo
 from distinit.schemas.errors import FeaturesError
 from distinit.schemas.features import FeaturesRecord
 from distinit.schemas.tables import FEATURES_SCHEMA
+from distinit.schemas.wording import reason_of
 
 __all__ = [
     "PARQUET_NAME",
@@ -96,8 +97,9 @@ def write_features(
     with atomic_path(folder / TENSORS_NAME) as partial:
         write_tensors(tensors, partial)
     table = _arrow_table(features_ND, clip_count_N, videos, record.classes)
-    with atomic_path(folder / PARQUET_NAME) as partial:
-        pq.write_table(table, partial, compression="zstd")
+    # A file, not its path: pyarrow takes paths such as ~a and a:b for something else.
+    with atomic_path(folder / PARQUET_NAME) as partial, partial.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
     files = {name: file_entry(folder / name) for name in (PARQUET_NAME, TENSORS_NAME)}
     record = record.model_copy(update={"files": files})
     write_record(record, folder / RECORD_NAME)
@@ -131,6 +133,7 @@ def read_features_record(folder: Path) -> FeaturesRecord:
         error=FeaturesError,
         remedy=_REMEDY,
         missing=f"{folder} holds no features",
+        named_input=True,
     )
 
 
@@ -153,7 +156,7 @@ def read_features(folder: Path) -> tuple[FeatureTable, FeaturesRecord]:
         raise FeaturesError(
             f"the features in {folder} are damaged",
             expected=f"{TENSORS_NAME} as `distinit features` wrote it",
-            found=str(error),
+            found=reason_of(error),
             remedy=_REMEDY,
         ) from error
     return table, record

@@ -27,6 +27,7 @@ from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.students.heads import Student
 from distinit.schemas.errors import ComputeError
 from distinit.schemas.training import ClipConfig, Precision
+from distinit.schemas.wording import reason_of
 
 __all__ = [
     "LABELS_HEAD",
@@ -150,7 +151,7 @@ class Scorer:
         except torch.OutOfMemoryError as error:
             raise ComputeError(
                 "the GPU ran out of memory",
-                found=str(error).splitlines()[0],
+                found=reason_of(error),
                 remedy="lower the batch size (evaluate: --set batch_size=N)",
             ) from error
         return ClipScores(

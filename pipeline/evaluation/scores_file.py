@@ -87,8 +87,9 @@ class ScoresWriter:
         flat = [name for name in SCORES_SCHEMA.names if name != LOGITS]
         with (
             atomic_path(path) as partial,
+            partial.open("wb") as opened,  # pyarrow takes paths such as ~a and a:b for others
             pq.ParquetWriter(
-                partial,
+                opened,
                 SCORES_SCHEMA,
                 # Logits do not compress. Uncompressed, their size in memory is that in the file.
                 compression=dict.fromkeys(flat, "zstd") | {f"{LOGITS}.list.element": "none"},

@@ -96,6 +96,7 @@ def _from_student(kind: str, path: Path, student: StudentConfig | None) -> Init:
             expected="a run folder of `distinit distill`",
             found="a weights file" if record is None else "a finetuned student",
             remedy=f"use --init {shell_line([f'file:{path}'])} to start from these weights",
+            named_input=True,
         )
     if record is None:
         if student is None:

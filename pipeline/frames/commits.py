@@ -41,6 +41,7 @@ def read_manifest(root: Path) -> FrameStoreManifest:
             expected=str(path),
             found="no such file",
             remedy="build one with `distinit frames build`, or name another folder",
+            named_input=True,
         )
     remedy = "build the store again in another folder, or fetch it again"
     manifest = read_record(path, FrameStoreManifest, error=FrameStoreError, remedy=remedy)

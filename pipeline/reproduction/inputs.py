@@ -21,7 +21,7 @@ from distinit.schemas.reproduce import (
     DatasetSource,
     ScaleConfig,
 )
-from distinit.schemas.wording import first_names
+from distinit.schemas.wording import first_names, shown
 
 __all__ = ["CorpusListing", "Found", "find_input", "find_inputs", "read_corpus_listing"]
 
@@ -87,7 +87,7 @@ def read_corpus_listing(file: Path, root: Path) -> CorpusListing:
     for number, row in enumerate(_rows(file), start=2):
         path = Path(row["path"])
         if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise _malformed(file, f"line {number}: {row['path']!r}", "paths below its folder")
+            raise _malformed(file, f"line {number}: {shown(row['path'])}", "paths below its folder")
         if row["split"] != "train":
             continue
         if (root / path).is_file():

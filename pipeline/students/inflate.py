@@ -84,6 +84,7 @@ def image_weights(config: StudentConfig, file: Path | None) -> Path:
             remedy=f"distil one: --student {source} --set clip.frames=1, then use --init "
             "inflated:RUN/student.safetensors",
         )
+    is_named = file is not None
     if file is None:
         file = checkpoints_dir() / str(_URLS[source]).rsplit("/", 1)[-1]
     if not file.is_file():
@@ -92,6 +93,7 @@ def image_weights(config: StudentConfig, file: Path | None) -> Path:
             expected=str(file),
             found="no such file; distinit never downloads weights",
             remedy=f"put {file.name} there, or name another file: --init inflated:FILE",
+            named_input=is_named,
         )
     require_hash_prefix(file)
     return file

@@ -31,6 +31,7 @@ from distinit.pipeline.tensors import (
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
+from distinit.schemas.wording import reason_of
 
 __all__ = [
     "RECORD_NAME",
@@ -134,17 +135,22 @@ def student_path(source: Path) -> Path:
             f"no student at {source}",
             expected=f"a run folder with {TENSORS_NAME}, or a weights file",
             remedy="finish the distill or finetune run first, or correct the path",
+            named_input=True,
         )
     return path
 
 
 def _read_record(path: Path) -> StudentRecord:
+    is_student = path.name == TENSORS_NAME
     return read_record(
         path.with_name(RECORD_NAME),
         StudentRecord,
         error=CheckpointError,
-        remedy="copy both files from the run folder again",
-        missing=f"the record that belongs to {TENSORS_NAME} is missing",
+        remedy="copy both files from the run folder again" if is_student else "name a run folder",
+        missing=f"the record that belongs to {TENSORS_NAME} is missing"
+        if is_student
+        else f"{path} is not the student of a run",
+        named_input=not is_student,
     )
 
 
@@ -156,7 +162,7 @@ def _reading[T](path: Path, read: Callable[[Path], T]) -> T:
         raise CheckpointError(
             f"{path} cannot be read as weights",
             expected="an intact .safetensors file, or a .pt/.pth with tensors only",
-            found=str(error),
+            found=reason_of(error),
             remedy="copy the file again, or retrain",
         ) from error
 

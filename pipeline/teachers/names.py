@@ -7,7 +7,7 @@ from distinit.pipeline.teachers.null import NULL_NAME
 from distinit.pipeline.teachers.torchvision_models import classifier_names
 from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import TeacherError
-from distinit.schemas.wording import closest_names, did_you_mean
+from distinit.schemas.wording import closest_names, did_you_mean, shown
 
 __all__ = ["PLACES", "TIMM", "is_plain_name", "plain_names", "unknown_teacher"]
 
@@ -35,7 +35,7 @@ def unknown_teacher(name: str) -> TeacherError:
     else:
         guess = did_you_mean(name.partition("@")[0], plain_names())
     return TeacherError(
-        f"there is no teacher {name!r}",
+        f"there is no teacher {shown(name)}",
         expected="a name that `distinit teachers` lists, or plugin:package.module:function",
         remedy=guess or "list the names with `distinit teachers`",
     )

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from distinit.pipeline.storage import read_bounded
 from distinit.pipeline.teachers.network import Labels, Network, assemble
-from distinit.pipeline.teachers.torchvision_models import build_classifier
+from distinit.pipeline.teachers.torchvision_models import build_classifier, require_classifier
 from distinit.pipeline.teachers.weights import read_state_dict, require_weights_file
 from distinit.schemas.errors import TeacherError, WeightsError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
+from distinit.schemas.wording import shown
 
 __all__ = ["CATEGORIES_FILE", "PLACES_PREPROCESSING", "load_places365", "read_categories"]
 
@@ -34,6 +35,7 @@ def load_places365(request: TeacherRequest) -> Network:
     weights do not fit the architecture or do not have 365 classes.
     """
     architecture = request.name.partition(":")[2]
+    require_classifier(architecture)
     if request.weights is None:
         raise TeacherError(
             f"the teacher {request.name} needs a weights file",
@@ -78,7 +80,7 @@ def read_categories(path: Path) -> tuple[str, ...]:
         raise _unusable(path, f"{len(lines)} lines")
     for index, line in enumerate(lines):
         if line[-1:] != [str(index)]:
-            raise _unusable(path, f"{' '.join(line)[:80]!r} as line {index + 1}")
+            raise _unusable(path, f"{shown(' '.join(line))} as line {index + 1}")
     return tuple(line[0].split("/", 2)[-1] for line in lines)
 
 

@@ -14,7 +14,7 @@ from distinit.pipeline.teachers.recipes import timm_recipe
 from distinit.pipeline.teachers.weights import load_strictly, read_state_dict
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
-from distinit.schemas.wording import did_you_mean
+from distinit.schemas.wording import did_you_mean, shell_line
 
 __all__ = ["load_timm"]
 
@@ -33,7 +33,7 @@ def load_timm(request: TeacherRequest) -> Network:
             f"timm has no model {name}",
             expected="a name from timm.list_models()",
             remedy=did_you_mean(name.partition(".")[0], timm.list_models())
-            or f"python -c \"import timm; print(timm.list_models('*{name[:6]}*'))\"",
+            or shell_line(["python", "-c", "import timm; print(timm.list_models())"]),
         )
     if request.weights is None:
         raise TeacherError(

@@ -25,7 +25,7 @@ from distinit.pipeline.teachers.weights import (
 )
 from distinit.schemas.errors import TeacherError, WeightsError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
-from distinit.schemas.wording import closest_names, did_you_mean
+from distinit.schemas.wording import closest_names, did_you_mean, shown
 
 __all__ = [
     "PublishedWeights",
@@ -33,6 +33,7 @@ __all__ = [
     "classifier_names",
     "load_torchvision",
     "published_weights",
+    "require_classifier",
 ]
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -120,7 +121,7 @@ def build_classifier(
     ``weights`` only determines the input size of a vision transformer. Raises TeacherError for an
     unknown name, WeightsError for a state dict of another network.
     """
-    _require_classifier(name)
+    require_classifier(name)
     state_dict = {
         _OLD_DENSENET.sub(r"\1\2", key): tensor
         for key, tensor in state_dict.items()
@@ -143,17 +144,18 @@ def _options(name: str, weights: WeightsEnum | None) -> dict[str, Any]:
     return {}
 
 
-def _require_classifier(name: str) -> None:
+def require_classifier(name: str) -> None:
+    """Raise TeacherError, with the closest names, unless torchvision has this classifier."""
     if name not in classifier_names():
         raise TeacherError(
-            f"torchvision has no classifier {name!r}",
+            f"torchvision has no classifier {shown(name)}",
             expected="a name that `distinit teachers` lists",
             remedy=did_you_mean(name, classifier_names()) or "choose one of these names",
         )
 
 
 def _weights_of(name: str) -> list[WeightsEnum]:
-    _require_classifier(name)
+    require_classifier(name)
     choices = list(torchvision.models.get_model_weights(name))
     return [w for w in choices if w.meta.get("categories")]  # some are backbones only
 
@@ -168,7 +170,7 @@ def _tagged(name: str, choices: list[WeightsEnum], tag: str) -> WeightsEnum:
         return by_tag.get(default.name, choices[0])
     if tag not in by_tag:
         raise TeacherError(
-            f"torchvision has no weights {tag!r} for {name}",
+            f"torchvision has no weights {shown(tag)} for {name}",
             expected=" or ".join(by_tag),
             remedy=f"write {name}@{next(iter(closest_names(tag, by_tag) or by_tag))}",
         )

@@ -52,6 +52,7 @@ def require_weights_file(path: Path) -> Path:
             expected="a .pth, .pt, .pth.tar or .safetensors file",
             found="a folder" if path.is_dir() else found,
             remedy="check the path given with --weights",
+            named_input=True,
         )
     return path
 

@@ -28,6 +28,7 @@ from distinit.pipeline.training.task import ClipBatch, Evaluator, TrainingSettin
 from distinit.pipeline.training.window import MetricWindow
 from distinit.schemas.errors import ComputeError, ConfigError
 from distinit.schemas.run import CheckpointRecord
+from distinit.schemas.wording import reason_of
 
 __all__ = ["Trainer", "checkpoints_of", "fit"]
 
@@ -71,7 +72,7 @@ def fit(
     except torch.OutOfMemoryError as error:
         raise ComputeError(
             "the GPU ran out of memory",
-            found=str(error).splitlines()[0],
+            found=reason_of(error),
             remedy="halve runtime.batch_size and double runtime.shards: the same global batch",
         ) from error
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from distinit.pipeline.video.pipes import Pipe
 from distinit.pipeline.video.process import FFmpegProcess
+from distinit.schemas.wording import shown
 
 __all__ = ["FrameBlock", "FrameReader"]
 
@@ -45,8 +46,8 @@ class FrameBlock:
         for name, view in self.views.items():
             if view.ndim != 4 or view.shape[0] != frame_count or view.shape[3] != 3:
                 raise ValueError(
-                    f"view {name!r} of a block must have shape ({frame_count}, height, width, 3), "
-                    f"one frame per timestamp, not {view.shape}"
+                    f"view {shown(name)} of a block must have shape ({frame_count}, height, width, "
+                    f"3), one frame per timestamp, not {view.shape}"
                 )
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distinit.schemas.errors import ConfigError
+from distinit.schemas.wording import shown
 
 __all__ = ["View"]
 
@@ -30,7 +31,7 @@ class View:
     def __post_init__(self) -> None:
         if not _FLAGS.fullmatch(self.flags):
             raise ConfigError(
-                "not a scaler", expected="swscale flags such as bilinear", found=repr(self.flags)
+                "not a scaler", expected="swscale flags such as bilinear", found=shown(self.flags)
             )
         if self.mode != "source" and min(self.height, self.width) < 1:
             raise ConfigError(

@@ -67,12 +67,12 @@ def test_the_command_prints_the_file_and_suggests_names() -> None:
     assert (printed.exit_code, printed.stdout) == (0, config_template("frames build").yaml)
     wrong = runner.invoke(main, ["config", "distil"])
     assert wrong.exit_code == 2
-    assert "no command 'distil' reads a configuration" in wrong.stderr
+    assert 'no command "distil" reads a configuration' in wrong.stderr
     assert "did you mean distill?" in wrong.stderr
 
 
 def test_an_unknown_command_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no command 'x y'"):
+    with pytest.raises(ConfigError, match='no command "x y"'):
         config_template("x y")
 
 

@@ -141,7 +141,7 @@ def test_a_second_probe_uses_the_stored_features(probed: ProbeResult, config: Pr
     ("values", "error", "message"),
     [
         ({"inits": ()}, ConfigError, "does not know which network"),
-        ({"teachers": ("other",)}, CacheError, "no teacher 'other'"),
+        ({"teachers": ("other",)}, CacheError, 'no teacher "other"'),
         ({"inits": ("distinit:nowhere",)}, DistInitError, "no student at nowhere"),
     ],
 )

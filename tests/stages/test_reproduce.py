@@ -191,7 +191,7 @@ def test_rows_without_their_inputs_are_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "runs").exists()
 
 
-@pytest.mark.parametrize("value", ["", "a", "1,,2", "-1", "9" * 5_000])
+@pytest.mark.parametrize("value", ["a", "1,,2", "-1", "9" * 5_000])
 def test_lists_of_numbers_are_checked(value: str) -> None:
     result = CliRunner().invoke(main, ["reproduce", "all", "--plan", "--seeds", value])
     assert result.exit_code == 2

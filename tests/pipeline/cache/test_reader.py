@@ -165,7 +165,7 @@ def test_a_missing_shard_is_an_error_on_both_ways(cache: TargetCache, corpus: An
 
 
 def test_an_unknown_teacher_is_refused(cache: TargetCache) -> None:
-    with pytest.raises(CacheError, match="no teacher 'gamma'") as caught:
+    with pytest.raises(CacheError, match='no teacher "gamma"') as caught:
         cache.targets("gamma")
     assert "alpha" in str(caught.value)
 

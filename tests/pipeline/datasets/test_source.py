@@ -107,7 +107,7 @@ def test_unknown_splits_are_named_with_their_line(folder: Path) -> None:
     error = refused(folder, "a.mp4,run,train", "b.mp4,run,training")
     assert error.problem == "labels.csv, line 3 cannot be read"
     assert error.expected == "PATH,LABEL,train|val|test|unused"
-    assert error.found == "'b.mp4,run,training'"
+    assert error.found == '"b.mp4,run,training"'
 
 
 def test_missing_files_are_counted_and_named(folder: Path) -> None:

@@ -215,7 +215,7 @@ def test_features_need_a_regression_loss_and_no_filter(stored: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets": [{"teacher": "gamma"}]}, "no teacher 'gamma'"),
+        ({"targets": [{"teacher": "gamma"}]}, 'no teacher "gamma"'),
         ({"cache": "two"}, "several teachers"),
         ({"cache": "two", "targets": [{"teacher": "beta"}] * 2}, "the same teacher"),
         ({"targets": [{"pick": "k_random", "k": 5}]}, "more frames than a clip"),

@@ -75,7 +75,7 @@ def test_the_command_has_exit_codes(store_root: Path, tmp_path: Path) -> None:
     assert run(main, ["frames", "verify", str(store_root)]).exit_code == 1
     (tmp_path / "nothing").mkdir()
     missing = run(main, ["frames", "verify", str(tmp_path / "nothing")])
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "is not a frame store" in missing.output
     with pytest.raises(FrameStoreError, match="is not a frame store"):
         verify_frames(tmp_path / "nothing", deep=True)

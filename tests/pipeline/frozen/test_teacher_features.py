@@ -46,5 +46,5 @@ def test_a_cache_of_other_videos_is_an_error(stored: Path) -> None:
     cache = TargetCache.open(stored / "one")
     with pytest.raises(CacheError, match="no target of teacher alpha for these videos"):
         teacher_features(cache, "alpha", ["0" * 64], RecordingProgress())
-    with pytest.raises(CacheError, match="no teacher 'beta'"):
+    with pytest.raises(CacheError, match='no teacher "beta"'):
         teacher_features(cache, "beta", [digest_of("a")], RecordingProgress())

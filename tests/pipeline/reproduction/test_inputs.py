@@ -96,8 +96,8 @@ def test_without_a_list_the_corpus_is_what_the_folder_holds(tmp_path: Path) -> N
     ("text", "found"),
     [
         ("path,label\na.mp4,run\n", "no column split"),
-        ("path,label,split\n../a.mp4,run,train\n", "line 2: '../a.mp4'"),
-        ("path,label,split\n/a.mp4,run,train\n", "line 2: '/a.mp4'"),
+        ("path,label,split\n../a.mp4,run,train\n", 'line 2: "../a.mp4"'),
+        ("path,label,split\n/a.mp4,run,train\n", 'line 2: "/a.mp4"'),
         ('path,label,split\n"a.mp4,run,train\n', "unexpected end of data"),
     ],
 )

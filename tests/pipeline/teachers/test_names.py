@@ -30,6 +30,6 @@ def test_the_closest_teacher_is_suggested(name: str, remedy: str) -> None:
 
 
 def test_the_closest_weights_are_suggested() -> None:
-    with pytest.raises(TeacherError, match="torchvision has no weights 'IMAGENET1K-V2'") as raised:
+    with pytest.raises(TeacherError, match='torchvision has no weights "IMAGENET1K-V2"') as raised:
         load_network(TeacherRequest(name="resnet50@IMAGENET1K-V2"))
     assert raised.value.remedy == "write resnet50@IMAGENET1K_V2"

@@ -74,7 +74,7 @@ def test_an_unknown_architecture_is_refused(checkpoint: Path) -> None:
     ("content", "found"),
     [
         (b"\xff\xfe/a/place 0\n" * 365, "not UTF-8 text"),
-        (b"/a/place 0\n" * 365, "'/a/place 0' as line 2"),
+        (b"/a/place 0\n" * 365, '"/a/place 0" as line 2'),
         (b"x" * (1 << 20) + b"\n", "more than 1,048,576 bytes"),
         (b"\n\n", "0 lines"),
     ],

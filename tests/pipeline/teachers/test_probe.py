@@ -180,7 +180,7 @@ def test_differences_name_fields_and_labels() -> None:
     assert identity_differences(there, there) == []
     assert identity_differences(there, now) == [
         "preprocessing.mean: [0.5, 0.5, 0.5] there, [0.4, 0.4, 0.4] now",
-        "label_names: 2 of 7 differ, the first at class 2: 'c' there, 'x' now",
+        'label_names: 2 of 7 differ, the first at class 2: "c" there, "x" now',
     ]
     assert identity_differences(there, identity_of(label_names=())) == [
         "label_names: 7 there, 0 now"

@@ -29,8 +29,8 @@ def test_the_null_teacher_is_built_for_any_device() -> None:
         ("places365:resnet18", "needs a weights file"),
         ("timm:", "timm"),
         ("plugin:nothing", "does not name a function"),
-        ("huggingface:resnet", "there is no teacher 'huggingface:resnet'"),
-        ("", "there is no teacher ''"),
+        ("huggingface:resnet", 'there is no teacher "huggingface:resnet"'),
+        ("", 'there is no teacher ""'),
     ],
 )
 def test_names_are_dispatched_by_their_prefix(name: str, message: str) -> None:
@@ -49,5 +49,5 @@ def test_a_missing_gpu_is_refused(squeezenet_file: Path, monkeypatch: pytest.Mon
 
 def test_an_unknown_device_is_refused(squeezenet_file: Path) -> None:
     request = TeacherRequest(name="squeezenet1_1", weights=str(squeezenet_file))
-    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+    with pytest.raises(ConfigError, match='unknown device "gpu"'):
         load_teacher(request, device="gpu")

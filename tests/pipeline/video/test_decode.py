@@ -263,7 +263,8 @@ def test_blocks_check_their_shapes() -> None:
     pts_N, hash_N = np.zeros(2, np.int64), np.zeros(2, np.uint64)
     for shape in ((3, 4, 4, 3), (2, 4, 4), (2, 4, 4, 1)):
         message = (
-            rf"view 'a' .* must have shape \(2, height, width, 3\).* not {re.escape(f'{shape}')}"
+            r'view "a" .* must have shape \(2, height, width, 3\).* not '
+            f"{re.escape(f'{shape}')}"
         )
         with pytest.raises(ValueError, match=message):
             FrameBlock(0, pts_N, hash_N, {"a": np.zeros(shape, np.uint8)})
