@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ from distinit.schemas.wording import shorten
 __all__ = ["path_errors", "refuse_unusable_values"]
 
 _MAX_INTEGER = 2**63 - 1  # of arrays and records
+_MAX_FLOAT = 3.4e38  # of float32, in which networks compute
 
 
 def refuse_unusable_values(values: Mapping[str, Any]) -> None:
     """Raise ConfigError for values that no key can have, in a mapping of any depth.
 
     These are empty texts (an empty path would be the current folder), texts that cannot be a path
-    or part of a record, which is UTF-8, and whole numbers beyond 64 bits.
+    or part of a record, which is UTF-8, whole numbers beyond 64 bits, and finite ones
+    beyond float32.
     """
     for name, value in _leaves("", values):
         problem, remedy = _problem(value)
@@ -32,6 +35,8 @@ def _problem(value: object) -> tuple[str, str]:
     """What is wrong with one value, and what to do; ("", "") if nothing is."""
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         return f"is a number of {len(str(abs(value)))} digits", "give a smaller number"
+    if isinstance(value, float) and _MAX_FLOAT < abs(value) < math.inf:
+        return "is beyond 32-bit floating point", "give a smaller number"
     if not isinstance(value, str | os.PathLike):
         return "", ""
     text = str(value)

@@ -17,6 +17,7 @@ UNUSABLE = {
     "out: its value contains a NUL character": {"out": "a\0b"},
     r"out: its value is not UTF-8 text: a\udcff": {"out": "a\udcff"},
     "--folder: its value is not UTF-8 text: \\udcff": {"--folder": Path("\udcff")},
+    "lr: its value is beyond 32-bit floating point": {"lr": -1e39},
     "seed: its value is a number of 31 digits": {"seed": -(10**30)},
 }
 
@@ -30,7 +31,7 @@ def test_a_value_that_no_key_can_have_is_refused_with_its_name(message: str) -> 
 
 def test_other_values_are_accepted() -> None:
     refuse_unusable_values(
-        {"a": "ünï☃ 'x'", "b": [0, -1.5, None, True, 2**63 - 1], "c": {"d": Path("e")}, "f": 1e308}
+        {"a": "ünï☃ 'x'", "b": [0, -1.5, None, True, 2**63 - 1], "c": {"d": Path("e")}, "f": 1e38}
     )
 
 
