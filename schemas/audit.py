@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from distinit.schemas.base import Record
-from distinit.schemas.teacher import OutputReport, TeacherRecord
+from distinit.schemas.output_reports import OutputReport
+from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.wording import counted, one_line
 
 __all__ = [

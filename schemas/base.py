@@ -28,6 +28,7 @@ __all__ = [
     "fields_outside_identity",
     "flatten",
     "sha256_of",
+    "without_none",
 ]
 
 MAX_ID_BYTES = 64
@@ -141,6 +142,11 @@ class SealedRecord(Record):
 
     def _digest(self) -> str:
         return sha256_of(self.model_dump(mode="json", exclude={"seal"}))
+
+
+def without_none(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """``fields`` without those of ``names`` that are None: keys that older files do not have."""
+    return {k: value for k, value in fields.items() if value is not None or k not in names}
 
 
 def canonical_json(value: Any) -> str:

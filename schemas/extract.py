@@ -57,8 +57,11 @@ class ExtractConfig(Record):
         "at which larger batches are no faster. Halved when a GPU runs out of memory",
         json_schema_extra={"unit": "frames"},
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="arithmetic of the forward pass; bf16/fp16 use autocast"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="arithmetic of the forward pass; bf16 and fp16 use autocast. auto: that of the "
+        "teachers in the cache, else bf16 on GPUs that have it, and fp32 elsewhere. teacher.json "
+        "records what it changes (precision_loss)",
     )
     compile: bool = Field(
         False, description="torch.compile the teachers on a GPU; no effect on a CPU"

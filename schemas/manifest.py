@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from distinit.schemas.base import Name, Record, Sha256, VideoId
+from distinit.schemas.base import Name, Record, Sha256, VideoId, without_none
 from distinit.schemas.teacher import MAX_CLASSES, Encoding
 from distinit.schemas.video import SamplingConfig
 
@@ -266,10 +266,19 @@ class UnitCommit(Record):
     answers: OutputSums | None = Field(
         None, description="statistics of the teacher's outputs; None for feature teachers"
     )
+    precision_loss: FidelitySums | None = Field(
+        None,
+        description="what the arithmetic changed, against fp32, over the first frames of a unit "
+        "group: in the commit of its first unit. None: not measured, and the key is left out",
+    )
     record_sha256: Sha256 = Field(
         description="sha256 over the other fields of this record. It detects damage while the "
         "cache has no list of checksums yet"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "precision_loss")
 
     @classmethod
     def sealed(cls, **fields: Any) -> Self:

@@ -43,8 +43,9 @@ class PlanConfig(Record):
         description="frames per forward pass of a teacher, as in extract",
         json_schema_extra={"unit": "frames"},
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="arithmetic of the forward pass, as in extract"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="arithmetic of the forward pass; auto: as extract into a new cache",
     )
     compile: bool = Field(False, description="torch.compile the teachers on a GPU, as in extract")
     device: Device = Field("auto", description="auto (GPU if available), cpu, cuda, cuda:N")

@@ -14,7 +14,16 @@ from pydantic import (
     model_serializer,
 )
 
-from distinit.schemas.base import Name, Record, Sha256, differences, flatten, sha256_of
+from distinit.schemas.base import (
+    Name,
+    Record,
+    Sha256,
+    differences,
+    flatten,
+    sha256_of,
+    without_none,
+)
+from distinit.schemas.output_reports import FidelityReport
 from distinit.schemas.wording import did_you_mean, one_line, shown
 
 __all__ = [
@@ -22,8 +31,6 @@ __all__ = [
     "PROBE_SUMS",
     "TEACHER_ID_PATTERN",
     "Encoding",
-    "FidelityReport",
-    "OutputReport",
     "PreprocessSpec",
     "ProbeOutput",
     "TeacherIdentity",
@@ -46,11 +53,6 @@ Larger than the differences between machines, smaller than those caused by edite
 value is for networks that compute in 16 bits themselves. Measurements:
 docs/decisions/021-teachers-are-probed-and-videos-shared.md
 """
-
-_UNINFORMATIVE = 0.99
-"""Warn above this fraction of the highest possible entropy, or of frames with one top class."""
-_WARN_FRACTION = 0.01  # of frames with tied logits
-_MANY_FRAMES = 100
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """Valid names of folders under ``teachers/``."""
@@ -258,74 +260,6 @@ def _label_differences(there: tuple[str, ...], now: tuple[str, ...]) -> list[str
     ]
 
 
-class FidelityReport(Record):
-    """How much the stored targets differ from the fp32 logits, measured while writing."""
-
-    frames: int = Field(ge=0, description="frames measured")
-    mean_kl_nats: float = Field(ge=0, description="mean KL(fp32 || stored), nats")
-    max_kl_nats: float = Field(ge=0, description="largest KL(fp32 || stored), nats")
-    mean_entropy_error_nats: float = Field(ge=0, description="mean |entropy difference|, nats")
-    top1_agreement: float = Field(
-        ge=0, le=1, description="fraction of frames with the same top class"
-    )
-    filter_flips: float = Field(
-        ge=0,
-        le=1,
-        description="fraction of frames that an entropy filter at a quartile would keep by one of "
-        "the two entropies (of the stored target, of the fp32 logits) and drop by the other",
-    )
-
-    def __str__(self) -> str:
-        return (
-            f"KL mean {self.mean_kl_nats:.2g}, max {self.max_kl_nats:.2g} nats; entropy of the "
-            f"stored targets {self.mean_entropy_error_nats:.2g} nats off; top-1 kept "
-            f"{self.top1_agreement:.2%}; filter flips {self.filter_flips:.2%}"
-        )
-
-
-class OutputReport(Record):
-    """Statistics that show whether a teacher's outputs differ between frames of the corpus."""
-
-    frames: int = Field(ge=1, description="rows of the cache")
-    mean_entropy_nats: float = Field(ge=0, description="mean entropy over these frames, nats")
-    highest_possible_nats: float = Field(ge=0, description="ln(classes)")
-    tied_fraction: float = Field(
-        ge=0, le=1, description="fraction of frames whose two largest logits are equal"
-    )
-    flat_fraction: float = Field(
-        ge=0, le=1, description="fraction of frames whose logits are all equal"
-    )
-    top_class: int = Field(ge=0, description="the class that is most often the most probable one")
-    top_class_name: str = Field("", description="name of that class; empty: unknown")
-    top_class_fraction: float = Field(
-        ge=0, le=1, description="fraction of frames with that top class, or a lower bound of it"
-    )
-
-    @property
-    def warnings(self) -> list[str]:
-        """Reasons why the targets may be uninformative, one phrase per reason."""
-        found = []
-        if self.mean_entropy_nats >= _UNINFORMATIVE * self.highest_possible_nats:
-            found.append(
-                f"mean entropy {self.mean_entropy_nats:.3f} of at most "
-                f"{self.highest_possible_nats:.3f} nats: its targets are almost uniform"
-            )
-        if self.flat_fraction >= _WARN_FRACTION:
-            found.append(f"all logits are equal for {self.flat_fraction:.1%} of the frames")
-        elif self.tied_fraction >= _WARN_FRACTION:
-            found.append(
-                f"the two largest logits are equal for {self.tied_fraction:.1%} of the frames: "
-                "the class with the lower number is taken"
-            )
-        if self.top_class_fraction >= _UNINFORMATIVE and self.frames >= _MANY_FRAMES:
-            label = f" ({one_line(self.top_class_name)})" if self.top_class_name else ""
-            found.append(
-                f"class {self.top_class}{label} is the most probable one for "
-                f"{self.top_class_fraction:.1%} of the frames"
-            )
-        return found
-
-
 class WeightsRecipe(Record):
     """How the weights were trained, as far as it changes how confident the outputs are."""
 
@@ -363,7 +297,7 @@ class TeacherRecord(Record):
         "fp32", description="arithmetic of the forward pass"
     )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        description="frames per forward pass, all of one video; auto: the size measured as best"
+        description="frames per forward pass; auto: the size measured as best"
     )
     compiled: bool = Field(
         False, description="whether torch.compile was used, which only has an effect on a GPU"
@@ -383,10 +317,12 @@ class TeacherRecord(Record):
         description="how the weights were trained. None: not known, and the key is left out, as in "
         "caches that are older than it",
     )
+    precision_loss: FidelityReport | None = Field(
+        None,
+        description="what the arithmetic changed, against fp32, over the first frames of each unit "
+        "group. None: the precision is fp32, or these are features, and the key is left out",
+    )
 
     @model_serializer(mode="wrap")
-    def _without_unknown_recipe(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        if self.recipe is None:
-            fields.pop("recipe", None)
-        return fields
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "recipe", "precision_loss")

@@ -31,7 +31,8 @@ from distinit.schemas.audit import (
     TeacherAudit,
 )
 from distinit.schemas.errors import FrameStoreError
-from distinit.schemas.teacher import OutputReport, TeacherRecord
+from distinit.schemas.output_reports import OutputReport
+from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.wording import counted
 
 __all__ = ["audit"]

@@ -78,6 +78,8 @@ class CacheInfo(Record):
                 lines.append(f"          {record.recipe}")
             if record.fidelity is not None:
                 lines.append(f"          encoding lost: {record.fidelity}")
+            if record.precision_loss is not None:
+                lines.append(f"          {record.precision} lost: {record.precision_loss}")
         return "\n".join(lines)
 
 

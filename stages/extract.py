@@ -32,14 +32,13 @@ from distinit.pipeline.teachers.fingerprint import software_versions
 from distinit.pipeline.teachers.registry import load_teachers
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import (
-    ConfigError,
     TeacherError,
     TooManyFailuresError,
 )
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
+from distinit.schemas.output_reports import OutputReport
 from distinit.schemas.teacher import (
-    OutputReport,
     TeacherIdentity,
     TeacherRecord,
     TeacherRequest,
@@ -47,6 +46,7 @@ from distinit.schemas.teacher import (
 )
 from distinit.schemas.wording import counted, one_line
 from distinit.stages.extract_corpus import CurrentCorpus, list_current_corpus
+from distinit.stages.extract_precision import resolve_precision
 from distinit.stages.extract_result import ExtractResult, FailedVideo
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
@@ -64,8 +64,9 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     began = time.monotonic()
     progress = progress or NullProgress()
     given, config = config, _with_absolute_paths(config)
-    _check_precision(config)
     _check_output_paths(config)
+    precision = resolve_precision(config)
+    config = config.model_copy(update={"precision": precision})
     prober = Prober(config.decode, config.sampling)
     current = list_current_corpus(config, Spool.of(config.spool), prober, progress)
     corpus = current.corpus
@@ -109,13 +110,6 @@ def _check_output_paths(config: ExtractConfig) -> None:
         refuse_inside_data(Path(config.frames).parent)
 
 
-def _check_precision(config: ExtractConfig) -> None:
-    if config.precision == "fp16" and config.device == "cpu":
-        raise ConfigError(
-            "fp16 arithmetic needs a GPU", expected="fp32 or bf16 on a CPU", found="fp16"
-        )
-
-
 def _load_teachers(config: ExtractConfig, device: str) -> dict[str, Teacher]:
     return load_teachers(
         config.teachers,
@@ -134,7 +128,7 @@ def _teacher_record(
         fingerprint=teacher.identity.fingerprint,
         identity=teacher.identity,
         encoding=request.encoding,
-        precision=config.precision,
+        precision=teacher.precision,
         batch_size=config.batch_size,
         compiled=config.compile,
         device=config.device if config.compute.workers else teacher.device,

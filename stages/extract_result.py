@@ -7,7 +7,7 @@ from pydantic import Field
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.schemas.base import Record
 from distinit.schemas.corpus import CorpusReport
-from distinit.schemas.teacher import FidelityReport, OutputReport
+from distinit.schemas.output_reports import FidelityReport, OutputReport
 from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["ExtractResult", "FailedVideo"]

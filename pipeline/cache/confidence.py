@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from distinit.schemas.manifest import FidelitySums
-from distinit.schemas.teacher import FidelityReport
+from distinit.schemas.output_reports import FidelityReport
 
 __all__ = [
     "Confidence",
@@ -19,6 +19,7 @@ __all__ = [
     "fidelity_sums",
     "filter_flips",
     "log_softmax",
+    "precision_loss_sums",
 ]
 
 
@@ -135,6 +136,13 @@ def fidelity_sums(
             filter_flips(fidelity.entropy_nats[rows], stored_entropy_nats[rows]).sum()
         ),
     )
+
+
+def precision_loss_sums(exact_NC: np.ndarray, logits_NC: np.ndarray) -> FidelitySums:
+    """Sums over frames whose logits were computed in fp32 (``exact_NC``) and as they are stored."""
+    fidelity = fidelity_of(exact_NC, logits_NC)
+    entropy_nats = confidence_of(logits_NC).entropy_nats
+    return fidelity_sums(fidelity, entropy_nats, np.arange(len(logits_NC)))
 
 
 def fidelity_report(sums: Iterable[FidelitySums]) -> FidelityReport | None:

@@ -25,7 +25,7 @@ from distinit.pipeline.records import file_entry, write_record
 from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheError
-from distinit.schemas.manifest import UnitCommit, VideoOutcome, failed_outcome
+from distinit.schemas.manifest import FidelitySums, UnitCommit, VideoOutcome, failed_outcome
 from distinit.schemas.tables import FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
@@ -53,6 +53,7 @@ class GroupWriter:
         self._spilled: set[str] = set()
         self._outcomes: dict[str, VideoOutcome] = {}  # of the videos to decode
         self._refused: dict[str, str] = {}  # reason
+        self._precision_loss: dict[str, dict[str, FidelitySums]] = {}  # by video, then teacher
         self._staged: dict[int, StagedUnit] = {}
         self._buffer: UnitBuffer | None = None
 
@@ -140,6 +141,10 @@ class GroupWriter:
         if video.video_id not in self._spilled:
             self._drop_rows(video)
             self._spilled.add(video.video_id)
+
+    def note_precision_loss(self, video: PlannedRows, sums: Mapping[str, FidelitySums]) -> None:
+        """Record, by teacher, what its arithmetic changed in some frames of a video."""
+        self._precision_loss[video.video_id] = dict(sums)
 
     def restart_video(self, video: PlannedRows) -> None:
         """Drop the rows of a video that is not finished; all of them are added once more."""
@@ -281,6 +286,7 @@ class GroupWriter:
             rows = self._rows.get(video.video_id, 0)
             self._buffer.clear(video.first_row - self._buffer.unit * self.spec.capacity, rows)
         self._rows.pop(video.video_id, None)
+        self._precision_loss.pop(video.video_id, None)
 
     def _stage_buffer(self) -> None:
         if self._buffer is None:
@@ -331,10 +337,17 @@ class GroupWriter:
                     unanswered=tuple(video.video_id for video in self.spec.unanswered),
                     refused=self._refused,
                     answers=teacher.answers,
+                    precision_loss=self._precision_loss_of(record.id, unit),
                 )
                 write_record(commit, self._layout.commit(record.id, unit))
                 commits.append(commit)
         return tuple(commits)
+
+    def _precision_loss_of(self, teacher_id: str, unit: int) -> FidelitySums | None:
+        """That of the group, for its first unit."""
+        if unit != self.spec.group.first_unit:
+            return None
+        return next((sums.get(teacher_id) for sums in self._precision_loss.values()), None)
 
     def _ends_in(self, video: PlannedRows, unit: int) -> bool:
         return video.last_row // self.spec.capacity == unit

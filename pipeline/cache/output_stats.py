@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from distinit.schemas.manifest import OutputSums
-from distinit.schemas.teacher import OutputReport, TeacherIdentity
+from distinit.schemas.output_reports import OutputReport
+from distinit.schemas.teacher import TeacherIdentity
 
 __all__ = ["output_report", "output_sums"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+from distinit.pipeline.cache.confidence import fidelity_report
 from distinit.pipeline.cache.digest import content_digest, corpus_digest
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import UnitPlan
@@ -24,6 +25,7 @@ from distinit.schemas.manifest import (
     VideoOutcome,
     failed_outcome,
 )
+from distinit.schemas.output_reports import FidelityReport
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
@@ -32,10 +34,13 @@ __all__ = [
     "CommitReader",
     "check_rows",
     "committed_units",
+    "losses_of",
     "manifest_of",
     "read_state",
     "summary_of",
 ]
+
+_NOT_MEASURED = {"fidelity": None, "precision_loss": None}
 
 
 @dataclass(frozen=True)
@@ -221,13 +226,22 @@ def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
     """The manifest entry of a teacher."""
     return TeacherSummary(
         fingerprint=record.fingerprint,
-        record_sha256=record.model_copy(update={"fidelity": None}).record_digest(),
+        record_sha256=record.model_copy(update=_NOT_MEASURED).record_digest(),
         classes=record.identity.classes,
         label_space=record.identity.label_space,
         target=record.identity.target,
         encoding=record.encoding,
         units_committed=units_committed,
     )
+
+
+def losses_of(commits: Mapping[int, UnitCommit]) -> dict[str, FidelityReport | None]:
+    """The fields of a teacher's record that are merged from its commits, by unit."""
+    ordered = [commit for _, commit in sorted(commits.items())]
+    return {
+        "fidelity": fidelity_report(c.fidelity for c in ordered if c.fidelity),
+        "precision_loss": fidelity_report(c.precision_loss for c in ordered if c.precision_loss),
+    }
 
 
 def manifest_of(

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from distinit.pipeline.cache.cards import croissant_text, readme_text
-from distinit.pipeline.cache.confidence import fidelity_report
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.state import CacheState, manifest_of
+from distinit.pipeline.cache.state import CacheState, losses_of, manifest_of
 from distinit.pipeline.cache.tables import read_table, videos_table
 from distinit.pipeline.storage import read_bounded
 from distinit.pipeline.units import unit_name
@@ -60,11 +59,11 @@ def _outcome_problems(state: CacheState) -> list[str]:
 def _fidelity_problems(state: CacheState) -> list[str]:
     problems = []
     for name, record in state.records.items():
-        sums = (c.fidelity for _, c in sorted(state.commits[name].items()) if c.fidelity)
-        if record.fidelity != fidelity_report(sums):
-            problems.append(
-                f"teachers/{name}/teacher.json: its fidelity is not that of the commits"
-            )
+        problems += [
+            f"teachers/{name}/teacher.json: its {key} is not that of the commits"
+            for key, report in losses_of(state.commits[name]).items()
+            if getattr(record, key) != report
+        ]
     return problems
 
 

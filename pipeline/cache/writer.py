@@ -10,7 +10,6 @@ from typing import Any
 
 from distinit.pipeline.cache.arrays import write_array_metadata
 from distinit.pipeline.cache.cards import write_cards
-from distinit.pipeline.cache.confidence import fidelity_report
 from distinit.pipeline.cache.damage import find_damage, remove_commits, summaries_without
 from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
@@ -35,7 +34,13 @@ from distinit.pipeline.cache.plan import (
     extend_plan,
 )
 from distinit.pipeline.cache.records import read_manifest
-from distinit.pipeline.cache.state import CacheState, CommitReader, manifest_of, read_state
+from distinit.pipeline.cache.state import (
+    CacheState,
+    CommitReader,
+    losses_of,
+    manifest_of,
+    read_state,
+)
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import write_record
@@ -281,8 +286,7 @@ class CacheWriter:
         outcomes = state.outcomes
         write_table(videos_table(self.plan, outcomes), self.layout.videos)
         for name, record in self.records.items():
-            sums = (c.fidelity for _, c in sorted(state.commits[name].items()) if c.fidelity)
-            measured = record.model_copy(update={"fidelity": fidelity_report(sums)})
+            measured = record.model_copy(update=losses_of(state.commits[name]))
             write_record(measured, self.layout.teacher_record(name))
             self.records[name] = measured
         self._state = state = replace(state, records=dict(self.records))

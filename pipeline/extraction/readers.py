@@ -46,12 +46,17 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The teachers compute a batch, which holds ``byte_count`` bytes of pixels until then."""
+    """The teachers compute a batch, which holds ``byte_count`` bytes of pixels until then.
+
+    ``exact``: the same logits in fp32, for the first batch of a group, from teachers that compute
+    in another precision.
+    """
 
     video: VideoInProgress
     batch: FrameBatch
     time_base: str
     pending: Mapping[str, PendingLogits]
+    exact: Mapping[str, PendingLogits]
     byte_count: int
 
 
@@ -225,8 +230,11 @@ class VideoReaders:
         byte_count = max((view.nbytes for view in batch.views.values()), default=0)
 
         def submit() -> Submitted:
-            pending = self._teaching.submit(batch, video.group.task)
-            return Submitted(video, batch.without_views(), time_base, pending, byte_count)
+            task = video.group.task
+            pending = self._teaching.submit(batch, task)
+            is_first = video.position == 0 and rows.is_first(len(batch.index_N))
+            exact = self._teaching.submit_exact(batch, task) if is_first else {}
+            return Submitted(video, batch.without_views(), time_base, pending, exact, byte_count)
 
         self._events.submit(len(batch.index_N), byte_count, submit)
 
@@ -238,6 +246,10 @@ class _RowCount:
         self._video = video
         self._events = events
         self._rows = 0
+
+    def is_first(self, rows: int) -> bool:
+        """Whether the ``rows`` that were counted last are the first of the video."""
+        return self._rows == rows
 
     def has_room(self, rows: int) -> bool:
         """Whether the next ``rows`` rows still fit; if not, they are only counted."""

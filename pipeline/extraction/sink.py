@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from distinit.pipeline.cache.confidence import precision_loss_sums
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.unit import FrameRows
@@ -57,6 +58,21 @@ class Sink:
         rows = FrameRows.of(video.video_id, time_base, batch.index_N, batch.pts_N, batch.hash_N)
         encoding = self._encoders.submit(self._writer.encode, rows, logits)
         self._submit(lambda: self._writer.add_encoded(video, rows, encoding.result()))
+
+    def note_precision_loss(
+        self,
+        video: PlannedRows,
+        exact: Mapping[str, np.ndarray],
+        logits: Mapping[str, np.ndarray],
+    ) -> None:
+        """Queue what the arithmetic of the teachers changed; ``exact``: some logits in fp32."""
+        if exact:
+            sums = {
+                name: precision_loss_sums(values, logits[name])
+                for name, values in exact.items()
+                if np.isfinite(values).all()
+            }
+            self._submit(self._writer.note_precision_loss, video, sums)
 
     def overflow(self, video: PlannedRows, rows: int) -> None:
         """Queue that ``rows`` more rows do not fit into those reserved for a video."""

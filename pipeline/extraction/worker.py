@@ -179,6 +179,8 @@ class ExtractionWorker:
                 for teacher in video.group.task.spec.teachers:
                     require_storable(logits_NC[teacher.id], teacher, batch.index_N)
                 video.group.sink.add(video.video, batch, event.time_base, logits_NC)
+                exact_NC = {name: wait() for name, wait in event.exact.items()}
+                video.group.sink.note_precision_loss(video.video, exact_NC, logits_NC)
         except TargetError as error:
             video.refusal = error.problem
             video.abandoned.set()

@@ -14,6 +14,7 @@ from distinit.schemas.audit import (
     TeacherAudit,
     VideoEntropy,
 )
+from distinit.schemas.output_reports import FidelityReport
 
 __all__ = ["TeacherPictures", "ThemedPlot", "render_report"]
 
@@ -104,20 +105,20 @@ def _identity(teacher: TeacherAudit) -> Markup:
         ),
         ("Precision", record.precision),
         ("Encoding", record.encoding),
-        ("Encoding loss", _fidelity(teacher)),
+        ("Precision loss", _loss(record.precision_loss, "none: fp32")),
+        ("Encoding loss", _loss(record.fidelity, "not measured")),
         ("Software", ", ".join(f"{name} {version}" for name, version in record.software.items())),
     ]
     return table("Identity", (), rows)
 
 
-def _fidelity(teacher: TeacherAudit) -> str:
-    fidelity = teacher.record.fidelity
-    if fidelity is None:
-        return "not measured"
+def _loss(report: FidelityReport | None, none: str) -> str:
+    if report is None:
+        return none
     return (
-        f"KL to fp32 {fidelity.mean_kl_nats:.2g} nats on average, {fidelity.max_kl_nats:.2g} at "
-        f"most; same top class for {100 * fidelity.top1_agreement:.2f} % of "
-        f"{fidelity.frames:,} frames"
+        f"KL to fp32 {report.mean_kl_nats:.2g} nats on average, {report.max_kl_nats:.2g} at "
+        f"most; same top class for {100 * report.top1_agreement:.2f} % of "
+        f"{report.frames:,} frames"
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -27,9 +29,11 @@ from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherIdentity, WeightsRecipe
 
-__all__ = ["NetworkTeacher", "Precision", "Teacher", "frames_or_error"]
+__all__ = ["NetworkTeacher", "Precision", "Teacher", "default_precision", "frames_or_error"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_FIRST_WITH_BF16 = 8  # CUDA compute capability of an A100
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,8 +42,11 @@ class Teacher(ABC):
     """A frozen image model that computes logits or features per frame.
 
     ``id`` is the name of its folder in a cache; ``identity`` holds everything that determines its
-    output. ``recipe``: how its weights were trained, if that is known.
+    output. ``recipe``: how its weights were trained, if that is known. ``precision``: in which its
+    logits are computed.
     """
+
+    precision: Precision = "fp32"
 
     def __init__(
         self,
@@ -90,6 +97,10 @@ class Teacher(ABC):
         logits_NC = self.forward(frames_NHWC)
         return lambda: logits_NC
 
+    def submit_exact(self, frames_NHWC: np.ndarray) -> PendingLogits | None:
+        """As ``submit``, in fp32; None if that is what ``submit`` computes anyway."""
+        return None
+
 
 class NetworkTeacher(Teacher):
     """A teacher that is a torch module.
@@ -105,7 +116,7 @@ class NetworkTeacher(Teacher):
         network: Network,
         *,
         device: str,
-        precision: Precision = "fp32",
+        precision: Precision | Literal["auto"] = "fp32",
         batch_size: BatchSize = "auto",
         compiled: bool = False,
     ) -> None:
@@ -115,8 +126,8 @@ class NetworkTeacher(Teacher):
         not have the expected shape.
         """
         super().__init__(teacher_id, network.identity, device, network.recipe)
-        self.precision = precision
         self._device = torch.device(device)
+        self.precision = default_precision(self._device) if precision == "auto" else precision
         module = network.module.eval().requires_grad_(False)
         self._module = module.to(self._device).to(memory_format=torch.channels_last)
         self.identity = self._probed()
@@ -158,6 +169,22 @@ class NetworkTeacher(Teacher):
             return lambda: np.zeros((0, self.identity.classes), dtype=np.float32)
         return self._forward.submit(frames_NHWC)
 
+    def submit_exact(self, frames_NHWC: np.ndarray) -> PendingLogits | None:
+        if self.precision == "fp32":
+            return None
+        return self._exact.submit(frames_NHWC)
+
+    @cached_property
+    def _exact(self) -> Forward:
+        return self._in_fp32(lambda input_NCHW: self._run(input_NCHW, "fp32").float(), CPU_BATCH)
+
+    def _in_fp32(self, network: Callable[[torch.Tensor], torch.Tensor], batch_size: int) -> Forward:
+        """A forward pass for few frames, next to the one of this teacher's precision."""
+        if self._device.type == "cpu":
+            return FrameByFrame(lambda frames: network(self._prepare(frames)), batch_size)
+        device = batch_device(self._device)
+        return InBatches(self._prepare, network, batch_size, device=device, name=self.id)
+
     def _prepare(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         return preprocess(frames_NHWC, self.identity.preprocessing)
 
@@ -197,11 +224,7 @@ class NetworkTeacher(Teacher):
             dtypes.add(output.dtype)
             return output.float()
 
-        if self._device.type == "cpu":
-            forward: Forward = FrameByFrame(lambda frames: network(self._prepare(frames)), 1)
-        else:
-            device = batch_device(self._device)
-            forward = InBatches(self._prepare, network, 1, device=device, name=self.id)
+        forward = self._in_fp32(network, 1)
         output_NC = forward.submit(probe_frame(self.view)[None])()
         if output_NC.shape != (1, self.identity.classes):
             raise TeacherError(
@@ -245,3 +268,16 @@ def _repeatable_kernels(device_type: str) -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
+
+
+def default_precision(device: torch.device) -> Precision:
+    """bf16 on GPUs that compute in it, else fp32.
+
+    A GPU that is not in this machine is assumed to have bf16, as all since 2020.
+    """
+    if device.type != "cuda":
+        return "fp32"
+    if not torch.cuda.is_available():
+        return "bf16"
+    major, _ = torch.cuda.get_device_capability(device)
+    return "bf16" if major >= _FIRST_WITH_BF16 else "fp32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.teachers.base import NetworkTeacher, Precision, Teacher
@@ -26,7 +27,7 @@ def load_teacher(
     request: TeacherRequest,
     *,
     device: str = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     batch_size: BatchSize = "auto",
     compiled: bool = False,
 ) -> Teacher:
@@ -55,7 +56,7 @@ def load_teachers(
     requests: Iterable[TeacherRequest],
     *,
     device: str = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     batch_size: BatchSize = "auto",
     compiled: bool = False,
 ) -> dict[str, Teacher]:

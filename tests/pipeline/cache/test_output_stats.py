@@ -11,7 +11,8 @@ from helpers import caches
 from distinit.pipeline.cache.confidence import confidence_of
 from distinit.pipeline.cache.output_stats import output_report, output_sums
 from distinit.schemas.manifest import OutputSums
-from distinit.schemas.teacher import OutputReport, TeacherIdentity
+from distinit.schemas.output_reports import OutputReport
+from distinit.schemas.teacher import TeacherIdentity
 
 
 def sums_of(logits_NC: np.ndarray, rows: np.ndarray | None = None) -> OutputSums:

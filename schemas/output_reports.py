@@ -1,0 +1,83 @@
+"""What was measured of a teacher's outputs while they were written."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from distinit.schemas.base import Record
+from distinit.schemas.wording import one_line
+
+__all__ = ["FidelityReport", "OutputReport"]
+
+_UNINFORMATIVE = 0.99
+"""Warn above this fraction of the highest possible entropy, or of frames with one top class."""
+_WARN_FRACTION = 0.01  # of frames with tied logits
+_MANY_FRAMES = 100
+
+
+class FidelityReport(Record):
+    """How much the stored targets differ from the fp32 logits, measured while writing."""
+
+    frames: int = Field(ge=0, description="frames measured")
+    mean_kl_nats: float = Field(ge=0, description="mean KL(fp32 || stored), nats")
+    max_kl_nats: float = Field(ge=0, description="largest KL(fp32 || stored), nats")
+    mean_entropy_error_nats: float = Field(ge=0, description="mean |entropy difference|, nats")
+    top1_agreement: float = Field(
+        ge=0, le=1, description="fraction of frames with the same top class"
+    )
+    filter_flips: float = Field(
+        ge=0,
+        le=1,
+        description="fraction of frames that an entropy filter at a quartile would keep by one of "
+        "the two entropies (of the stored target, of the fp32 logits) and drop by the other",
+    )
+
+    def __str__(self) -> str:
+        return (
+            f"KL mean {self.mean_kl_nats:.2g}, max {self.max_kl_nats:.2g} nats; entropy of the "
+            f"stored targets {self.mean_entropy_error_nats:.2g} nats off; top-1 kept "
+            f"{self.top1_agreement:.2%}; filter flips {self.filter_flips:.2%}"
+        )
+
+
+class OutputReport(Record):
+    """Statistics that show whether a teacher's outputs differ between frames of the corpus."""
+
+    frames: int = Field(ge=1, description="rows of the cache")
+    mean_entropy_nats: float = Field(ge=0, description="mean entropy over these frames, nats")
+    highest_possible_nats: float = Field(ge=0, description="ln(classes)")
+    tied_fraction: float = Field(
+        ge=0, le=1, description="fraction of frames whose two largest logits are equal"
+    )
+    flat_fraction: float = Field(
+        ge=0, le=1, description="fraction of frames whose logits are all equal"
+    )
+    top_class: int = Field(ge=0, description="the class that is most often the most probable one")
+    top_class_name: str = Field("", description="name of that class; empty: unknown")
+    top_class_fraction: float = Field(
+        ge=0, le=1, description="fraction of frames with that top class, or a lower bound of it"
+    )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons why the targets may be uninformative, one phrase per reason."""
+        found = []
+        if self.mean_entropy_nats >= _UNINFORMATIVE * self.highest_possible_nats:
+            found.append(
+                f"mean entropy {self.mean_entropy_nats:.3f} of at most "
+                f"{self.highest_possible_nats:.3f} nats: its targets are almost uniform"
+            )
+        if self.flat_fraction >= _WARN_FRACTION:
+            found.append(f"all logits are equal for {self.flat_fraction:.1%} of the frames")
+        elif self.tied_fraction >= _WARN_FRACTION:
+            found.append(
+                f"the two largest logits are equal for {self.tied_fraction:.1%} of the frames: "
+                "the class with the lower number is taken"
+            )
+        if self.top_class_fraction >= _UNINFORMATIVE and self.frames >= _MANY_FRAMES:
+            label = f" ({one_line(self.top_class_name)})" if self.top_class_name else ""
+            found.append(
+                f"class {self.top_class}{label} is the most probable one for "
+                f"{self.top_class_fraction:.1%} of the frames"
+            )
+        return found
