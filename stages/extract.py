@@ -67,11 +67,12 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     _check_output_paths(config)
     precision = resolve_precision(config)
     config = config.model_copy(update={"precision": precision})
+    # With Ray workers, the driver may have no GPU: it only needs the identity of the teachers.
+    # They are loaded before the videos are read: hashing a large corpus takes long.
+    teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     prober = Prober(config.decode, config.sampling)
     current = list_current_corpus(config, Spool.of(config.spool), prober, progress)
     corpus = current.corpus
-    # With Ray workers, the driver may have no GPU: it only needs the identity of the teachers.
-    teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     records = {
         name: _teacher_record(config, teacher, request)
         for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.opening import read_cache_plan
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.records import read_manifest
-from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
+from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.corpus.changes import absent_videos, corpus_report, with_current_files
 from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.corpus.spool import Spool

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +18,7 @@ import pyarrow.compute as pc
 from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedVideo, UnitPlan, choose_capacity, plan_units
-from distinit.pipeline.cache.records import read_teacher
+from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.state import summary_of
 from distinit.pipeline.cache.tables import plan_of, plan_table, read_table, write_table
 from distinit.pipeline.cache.tree import list_tree
@@ -36,6 +38,7 @@ __all__ = [
     "check_teachers",
     "create_cache",
     "open_plan",
+    "read_cache_plan",
     "read_teachers",
     "read_valid_plan",
     "remove_leftovers",
@@ -227,6 +230,19 @@ def open_plan(
             f"later; otherwise {_COPY}",
         )
     return plan, found, problem
+
+
+def read_cache_plan(root: Path) -> UnitPlan | None:
+    """The stored plan of a cache; None if the cache does not exist, or if its plan is damaged.
+
+    Then all videos must be probed: ``CacheWriter.create_or_open`` rebuilds the plan from them.
+    """
+    layout = CacheLayout(root)
+    if not layout.manifest.exists():
+        return None
+    with suppress(CacheCorruptError):
+        return read_valid_plan(layout, read_manifest(layout))[0]
+    return None
 
 
 def read_teachers(

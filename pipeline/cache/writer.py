@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from distinit.pipeline.cache.opening import (
     create_cache,
     open_plan,
     read_teachers,
-    read_valid_plan,
     remove_leftovers,
 )
 from distinit.pipeline.cache.plan import (
@@ -45,27 +43,14 @@ from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
-from distinit.schemas.errors import CacheCorruptError, CacheError
+from distinit.schemas.errors import CacheError
 from distinit.schemas.manifest import CacheManifest, PlanSummary, VideoOutcome
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["CacheWriter", "read_cache_plan"]
+__all__ = ["CacheWriter"]
 
 _SPILLS_ALLOWED = 2
-
-
-def read_cache_plan(root: Path) -> UnitPlan | None:
-    """The stored plan of a cache; None if the cache does not exist, or if its plan is damaged.
-
-    Then all videos must be probed: ``CacheWriter.create_or_open`` rebuilds the plan from them.
-    """
-    layout = CacheLayout(root)
-    if not layout.manifest.exists():
-        return None
-    with suppress(CacheCorruptError):
-        return read_valid_plan(layout, read_manifest(layout))[0]
-    return None
 
 
 class CacheWriter:

@@ -256,3 +256,10 @@ def test_a_video_without_a_usable_output_of_a_later_teacher_fails_for_all_teache
     third = TeacherRequest(name="null", id="third")
     assert extract(config_of(footage, root, third)).complete
     assert verify_cache(root).problems == ()
+
+
+def test_a_wrong_teacher_is_reported_before_the_videos_are_read(tmp_path: Path) -> None:
+    """There is no such folder of videos either."""
+    config = config_of(tmp_path / "nowhere", tmp_path / "cache", TeacherRequest(name="resnet5"))
+    with pytest.raises(TeacherError, match="resnet5"):
+        extract(config)

@@ -13,8 +13,8 @@ import pytest
 from helpers import caches
 
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.opening import read_cache_plan
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.pipeline.cache.writer import read_cache_plan
 from distinit.schemas.errors import CacheCorruptError, CacheMismatchError
 from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import PLAN_SCHEMA

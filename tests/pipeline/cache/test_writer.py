@@ -16,7 +16,8 @@ import pytest
 from helpers import caches
 
 from distinit.pipeline.cache.group_writer import GroupWriter
-from distinit.pipeline.cache.writer import CacheWriter, read_cache_plan
+from distinit.pipeline.cache.opening import read_cache_plan
+from distinit.pipeline.cache.writer import CacheWriter
 from distinit.schemas.errors import (
     CacheCorruptError,
     CacheError,
