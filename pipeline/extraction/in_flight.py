@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["InFlight", "Stopping"]
+__all__ = ["InFlight", "StoppedError"]
 
 
-class Stopping(Exception):  # noqa: N818 (not an error)
+class StoppedError(Exception):
     """The extraction is being stopped: reading threads end."""
 
 
@@ -31,11 +31,11 @@ class InFlight[Item]:
         self._stopped = False
 
     def submit(self, frame_count: int, byte_count: int, submit: Callable[[], Item]) -> None:
-        """Wait for room, call ``submit``, and put what it returns. Raises Stopping."""
+        """Wait for room, call ``submit``, and put what it returns. Raises StoppedError."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._has_room(frame_count, byte_count))
             if self._stopped:
-                raise Stopping
+                raise StoppedError
             self._frame_count += frame_count
             self._byte_count += byte_count
         with self._submitting:
@@ -48,19 +48,19 @@ class InFlight[Item]:
         )
 
     def put(self, item: Item) -> None:
-        """Add an item that needs no room. Raises Stopping."""
+        """Add an item that needs no room. Raises StoppedError."""
         with self._changed:
             if self._stopped:
-                raise Stopping
+                raise StoppedError
             self._items.append(item)
             self._changed.notify_all()
 
     def take(self) -> Item:
-        """The oldest item; waits for it. Raises Stopping."""
+        """The oldest item; waits for it. Raises StoppedError."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._items)
             if self._stopped:
-                raise Stopping
+                raise StoppedError
             return self._items.popleft()
 
     def release(self, frame_count: int, byte_count: int) -> None:
@@ -71,7 +71,7 @@ class InFlight[Item]:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Drop all items; every thread that waits, and every later call, gets Stopping."""
+        """Drop all items; every thread that waits, and every later call, gets StoppedError."""
         with self._changed:
             self._stopped = True
             self._items.clear()

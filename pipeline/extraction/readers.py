@@ -12,7 +12,7 @@ from pathlib import Path
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.extraction.batches import FrameBatch, FrameBatcher
 from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
-from distinit.pipeline.extraction.in_flight import InFlight, Stopping
+from distinit.pipeline.extraction.in_flight import InFlight, StoppedError
 from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
 from distinit.pipeline.extraction.teaching import Teaching
 from distinit.pipeline.frames.fill import store_view
@@ -134,7 +134,7 @@ class VideoReaders:
 
     def _read(self, video: VideoInProgress) -> None:
         ended = Ended(video, self._result_or_error(video))
-        with suppress(Stopping):
+        with suppress(StoppedError):
             self._events.put(ended)
 
     def _result_or_error(self, video: VideoInProgress) -> VideoOutcome | BaseException | None:
@@ -206,7 +206,7 @@ class VideoReaders:
         with open_video(path, views, self._decode, block_frames=frames) as stream:
             with self._lock:
                 if self._stopping.is_set():
-                    raise Stopping
+                    raise StoppedError
                 self._streams.add(stream)
             try:
                 stream.read_ahead()

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
-from distinit.pipeline.extraction.in_flight import InFlight, Stopping
+from distinit.pipeline.extraction.in_flight import InFlight, StoppedError
 from distinit.pipeline.extraction.readers import (
     Committed,
     Decoded,
@@ -141,7 +141,7 @@ class ExtractionWorker:
         events = self._events
 
         def done(result: tuple[UnitCommit, ...] | BaseException) -> None:
-            with suppress(Stopping):
+            with suppress(StoppedError):
                 events.put(Committed(group, result))
 
         group.commit_in_background(done)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from distinit.pipeline.extraction.in_flight import InFlight, Stopping
+from distinit.pipeline.extraction.in_flight import InFlight, StoppedError
 
 NO_LIMIT = 1 << 40
 
@@ -22,7 +22,7 @@ def submit_in_thread(
     def submit() -> None:
         try:
             queue.submit(frames, size, lambda: name)
-        except Stopping:
+        except StoppedError:
             return
         done.set()
 
@@ -71,8 +71,8 @@ def test_stopping_ends_every_wait_and_drops_what_is_queued() -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.submit, 1, 0, lambda: "never")
         queue.stop()
-        with pytest.raises(Stopping):
+        with pytest.raises(StoppedError):
             waiting.result(60)
     for call in (queue.take, lambda: queue.put("late")):
-        with pytest.raises(Stopping):
+        with pytest.raises(StoppedError):
             call()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +33,18 @@ COUNTS = {"a.mp4": 40, "b.mp4": 50, "c.mp4": 60}
 SECONDS = 60
 
 
-@dataclass
-class Teacher:
-    """The null teacher, and an event that is set when it gets frames of one width."""
+class Watching(NullTeacher):
+    """The null teacher; sets ``seen`` when it gets frames of one width."""
 
-    width: int
-    seen: threading.Event = field(default_factory=threading.Event)
-    teacher: NullTeacher = field(
-        default_factory=lambda: NullTeacher(TeacherRequest(name="null")), init=False
-    )
+    def __init__(self, width: int) -> None:
+        super().__init__(TeacherRequest(name="null"))
+        self.width = width
+        self.seen = threading.Event()
 
-    def __post_init__(self) -> None:
-        submit = self.teacher.submit
-
-        def note(frames_NHWC: np.ndarray) -> PendingLogits:
-            if frames_NHWC.shape[2] == self.width:
-                self.seen.set()
-            return submit(frames_NHWC)
-
-        self.teacher.submit = note  # type: ignore[method-assign]
+    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
+        if frames_NHWC.shape[2] == self.width:
+            self.seen.set()
+        return super().submit(frames_NHWC)
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,7 @@ def writer(tmp_path: Path) -> Iterator[CacheWriter]:
         yield writer
 
 
-def worker_of(source: VideoSource, teacher: Teacher, parallel: int = 2) -> ExtractionWorker:
+def worker_of(source: VideoSource, teacher: Watching, parallel: int = 2) -> ExtractionWorker:
     spec = WorkerSpec(
         source=source,
         frames_root=None,
@@ -113,7 +106,7 @@ def worker_of(source: VideoSource, teacher: Teacher, parallel: int = 2) -> Extra
         decode=DecodeConfig(),
         parallel_videos=parallel,
     )
-    return ExtractionWorker(spec, {"null": teacher.teacher})
+    return ExtractionWorker(spec, {"null": teacher})
 
 
 def tasks_of(writer: CacheWriter) -> list[ExtractionTask]:
@@ -147,7 +140,7 @@ def test_a_video_whose_decoding_waits_holds_up_no_video_of_the_next_task(
     tasks = tasks_of(writer)
     assert len(tasks) == len(COUNTS)
     first, second = (path_in(task.spec) for task in tasks[:2])
-    teacher = Teacher(width=32 + 16 * list(COUNTS).index(second))
+    teacher = Watching(width=32 + 16 * list(COUNTS).index(second))
     wait_inside(monkeypatch, first, teacher.seen, after=16)
     worker = worker_of(VideoSource(corpus), teacher)
     notes = list(worker.run(tasks[0], tasks[1]))
@@ -158,7 +151,7 @@ def test_a_video_whose_decoding_waits_holds_up_no_video_of_the_next_task(
 
 def test_after_a_death_a_video_is_alone(corpus: Path, writer: CacheWriter) -> None:
     task, next_task = tasks_of(writer)[:2]
-    worker = worker_of(VideoSource(corpus), Teacher(width=0))
+    worker = worker_of(VideoSource(corpus), Watching(width=0))
     notes = list(worker.run(replace(task, deaths=("*",)), next_task))
     worker.close()
     assert {note.path for note in notes} == {path_in(task.spec)}
@@ -169,7 +162,7 @@ def test_outcomes_of_the_next_task_are_told_when_it_is_the_current_one(
     corpus: Path, writer: CacheWriter
 ) -> None:
     tasks = tasks_of(writer)
-    worker = worker_of(VideoSource(corpus), Teacher(width=0))
+    worker = worker_of(VideoSource(corpus), Watching(width=0))
     told: list[list[Note]] = [
         [note for note in worker.run(task, following) if note.outcome]
         for task, following in zip(tasks, [*tasks[1:], None], strict=True)
@@ -188,7 +181,7 @@ def test_an_error_that_is_not_of_the_video_ends_the_run_and_all_threads(
     tasks = tasks_of(writer)
     before = threading.active_count()
     source = Broken(corpus, broken=path_in(tasks[2].spec))
-    worker = worker_of(source, Teacher(width=0), parallel=3)
+    worker = worker_of(source, Watching(width=0), parallel=3)
     list(worker.run(tasks[0], tasks[1]))
     with pytest.raises(StorageError, match="made up"):
         list(worker.run(tasks[1], tasks[2]))
@@ -200,7 +193,7 @@ def test_closing_in_the_middle_ends_every_ffmpeg_and_every_thread(
     corpus: Path, writer: CacheWriter, tmp_path: Path
 ) -> None:
     before, ffmpegs = threading.active_count(), children()
-    worker = worker_of(VideoSource(corpus), Teacher(width=0), parallel=3)
+    worker = worker_of(VideoSource(corpus), Watching(width=0), parallel=3)
     tasks = tasks_of(writer)
     notes = worker.run(tasks[0], tasks[1])
     next(notes)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from helpers.teachers import batch_sizes
 from torch import nn
 
 from distinit.pipeline.teachers.base import NetworkTeacher
@@ -17,10 +18,6 @@ from distinit.pipeline.teachers.registry import load_teacher
 from distinit.schemas.teacher import TeacherRequest
 
 CPU = torch.device("cpu")
-
-
-def seen(teacher: NetworkTeacher) -> list[int]:
-    return list(teacher._module.seen)  # type: ignore[arg-type]
 
 
 def made_device(
@@ -54,9 +51,9 @@ def test_the_batch_size_grows_until_it_is_no_longer_faster(
 
 
 def test_the_search_for_a_batch_size_runs_the_network(hungry: NetworkTeacher) -> None:
-    hungry._module.seen = []  # type: ignore[assignment]
+    batch_sizes(hungry).clear()
     assert find_batch_size(hungry._seconds_for) == 8
-    assert seen(hungry) == [8]  # out of memory in the first batch
+    assert batch_sizes(hungry) == [8]  # out of memory in the first batch
     assert seconds_of(lambda: time.sleep(0.01), CPU) >= 0.01
 
 

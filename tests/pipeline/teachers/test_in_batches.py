@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from helpers.teachers import batch_sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +17,6 @@ from distinit.pipeline.teachers.in_batches import InBatches
 from distinit.schemas.errors import TeacherError
 
 CPU = HostDevice(torch.device("cpu"))
-
-
-def seen(teacher: NetworkTeacher) -> list[int]:
-    return list(teacher._module.seen)  # type: ignore[arg-type]
 
 
 def in_batches(teacher: NetworkTeacher, size: int) -> InBatches:
@@ -32,18 +29,18 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(
 ) -> None:
     expected_NC = hungry.forward(frames_NHWC)
     batches = in_batches(hungry, 16)
-    hungry._module.seen = []  # type: ignore[assignment]
+    batch_sizes(hungry).clear()
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(batches.submit(frames_NHWC)(), expected_NC, atol=1e-6)
-    assert seen(hungry) == [16, 8, 4, 4, 4, 4, 4, 4]
+    assert batch_sizes(hungry) == [16, 8, 4, 4, 4, 4, 4, 4]
     assert batches.batch_size == 4
     assert [record.getMessage() for record in caplog.records] == [
         "teacher hungry: out of memory with 16 frames per batch; continuing with 8",
         "teacher hungry: out of memory with 8 frames per batch; continuing with 4",
     ]
-    hungry._module.seen = []  # type: ignore[assignment]
+    batch_sizes(hungry).clear()
     batches.submit(frames_NHWC[:8])()
-    assert seen(hungry) == [4, 4]  # a size that did not fit is not tried again
+    assert batch_sizes(hungry) == [4, 4]  # a size that did not fit is not tried again
 
 
 def test_a_short_batch_that_does_not_fit_is_halved_too(
