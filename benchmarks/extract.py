@@ -5,8 +5,7 @@
 The three take turns, so that a machine which slows down affects all of them. The results are
 medians.
 
-- *decode-only*: the streams that a worker opens, as many at a time, are read to the end and
-  discarded.
+- *decode-only*: the videos are decoded as a worker does, as many at a time, and discarded.
 - *teacher-only*: the teachers run, one after another, on decoded frames in memory, with all cores.
 - *end-to-end*: ``extract`` itself into an empty folder, from listing the videos to the digest.
 
@@ -16,6 +15,8 @@ they cannot overlap, and no program is faster than 1 / (1/decode + 1/teacher). `
 end-to-end rate divided by that bound; it shows how much time is spent on anything except decoding
 and teacher forwards. ``extra CPU`` shows the same in CPU time, which depends less on other work on
 the machine.
+
+``simulated_device.py`` measures the same overlap with a teacher that takes time, but no CPU.
 
 If ``--teacher`` is repeated, all teachers run in one pass; the bound is then one decode and all
 forwards.
@@ -32,8 +33,8 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,18 +48,18 @@ from torchvision.models import get_model, list_models
 from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.demo.footage import make_corpus
 from distinit.pipeline.demo.recipe import demo_clips
-from distinit.pipeline.extraction.streams import Streams
 from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.pipeline.teachers.registry import load_teacher
 from distinit.pipeline.teachers.views import teacher_views
 from distinit.pipeline.video.binary import find_ffmpeg
-from distinit.pipeline.video.decode import VideoStream, open_video
-from distinit.schemas.corpus import VideoFile
-from distinit.schemas.errors import DecodeError, DistInitError
+from distinit.pipeline.video.decode import open_video
+from distinit.pipeline.video.views import View
+from distinit.schemas.errors import DistInitError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.teacher import TeacherRequest
+from distinit.schemas.video import DecodeConfig
 from distinit.stages.extract import extract
 
 EFFICIENCY_GOAL = 0.95
@@ -128,21 +129,10 @@ class Footage:
         if config.frames is not None:
             self._views["store"] = store_view(config.geometry)
 
-    def _open(self, file: VideoFile, stack: ExitStack) -> VideoStream | DecodeError:
-        path = self._corpus.root / file.path
-        stream = stack.enter_context(open_video(path, self._views, self._config.decode))
-        stream.read_ahead()
-        return stream
-
-    def streams(self) -> Streams[VideoFile]:
-        return Streams(self._corpus.files, self._open, self._config.decode.parallel_videos)
-
     def decode(self) -> int:
         """Decode everything and discard it. Returns the number of frames."""
-        with self.streams() as streams:
-            return sum(
-                len(block) for at in range(len(self._corpus.files)) for block in opened(streams, at)
-            )
+        paths = [self._corpus.root / file.path for file in self._corpus.files]
+        return decode_all(paths, self._views, self._config.decode)
 
     def in_memory(self) -> list[dict[str, np.ndarray]]:
         """Return the first block of each video, up to ``MEMORY_BYTES`` in total."""
@@ -160,11 +150,16 @@ class Footage:
         return blocks
 
 
-def opened(streams: Streams[VideoFile], at: int) -> VideoStream:
-    stream = streams.take(at)
-    if isinstance(stream, DecodeError):
-        raise stream
-    return stream
+def decode_all(paths: Sequence[Path], views: Mapping[str, View], config: DecodeConfig) -> int:
+    """Decode videos, as many at a time as a worker does. Returns the number of frames."""
+
+    def frames_of(path: Path) -> int:
+        with open_video(path, views, config) as stream:
+            stream.read_ahead()
+            return sum(len(block) for block in stream)
+
+    with ThreadPoolExecutor(config.videos_at_once(os.cpu_count())) as pool:
+        return sum(pool.map(frames_of, paths))
 
 
 def forward_all(

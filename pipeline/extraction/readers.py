@@ -14,7 +14,7 @@ from distinit.pipeline.extraction.batches import FrameBatch, FrameBatcher
 from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
 from distinit.pipeline.extraction.in_flight import InFlight, StoppedError
 from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
-from distinit.pipeline.extraction.teaching import Teaching
+from distinit.pipeline.extraction.worker_teachers import WorkerTeachers
 from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.pipeline.video.decode import FrameBlock, VideoStream, open_video
@@ -102,12 +102,16 @@ class VideoReaders:
     """
 
     def __init__(
-        self, spec: WorkerSpec, decode: DecodeConfig, teaching: Teaching, events: InFlight[Event]
+        self,
+        spec: WorkerSpec,
+        decode: DecodeConfig,
+        teachers: WorkerTeachers,
+        events: InFlight[Event],
     ) -> None:
         """``decode``: that of ``spec``, or what this machine can do instead."""
         self._spec = spec
         self._decode = decode
-        self._teaching = teaching
+        self._teachers = teachers
         self._events = events
         self._stopping = threading.Event()
         self._readers = ThreadPoolExecutor(spec.parallel_videos, "read-video")
@@ -180,8 +184,8 @@ class VideoReaders:
         ``again``: its frames are stored and counted already; only its rows are needed.
         """
         task = video.group.task
-        names = set(self._teaching.view_of(task).values())
-        batcher = FrameBatcher(self._spec.sampling, frame_count, self._teaching.block_frames, names)
+        names = set(self._teachers.view_of(task).values())
+        batcher = FrameBatcher(self._spec.sampling, frame_count, self._teachers.block_frames, names)
         rows = _RowCount(video, self._events)
         with self._open_stream(path, task, stored=not again) as stream:
             for block in stream:
@@ -199,10 +203,10 @@ class VideoReaders:
     def _open_stream(
         self, path: Path, task: ExtractionTask, *, stored: bool
     ) -> Iterator[VideoStream]:
-        views = self._teaching.views(task)
+        views = self._teachers.views(task)
         if stored and self._spec.frames_root is not None:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
-        frames = self._teaching.block_frames
+        frames = self._teachers.block_frames
         with open_video(path, views, self._decode, block_frames=frames) as stream:
             with self._lock:
                 if self._stopping.is_set():
@@ -231,9 +235,9 @@ class VideoReaders:
 
         def submit() -> Submitted:
             task = video.group.task
-            pending = self._teaching.submit(batch, task)
+            pending = self._teachers.submit(batch, task)
             is_first = video.position == 0 and rows.is_first(len(batch.index_N))
-            exact = self._teaching.submit_exact(batch, task) if is_first else {}
+            exact = self._teachers.submit_exact(batch, task) if is_first else {}
             return Submitted(video, batch.without_views(), time_base, pending, exact, byte_count)
 
         self._events.submit(len(batch.index_N), byte_count, submit)

@@ -29,7 +29,7 @@ from distinit.pipeline.extraction.readers import (
 )
 from distinit.pipeline.extraction.storable import require_storable
 from distinit.pipeline.extraction.task import ExtractionTask, Note, WorkerSpec
-from distinit.pipeline.extraction.teaching import Teaching
+from distinit.pipeline.extraction.worker_teachers import WorkerTeachers
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.video.decode import usable_decode
 from distinit.pipeline.video.retry import KillLimit
@@ -48,7 +48,7 @@ class ExtractionWorker:
         """``teachers`` by id, on their device."""
         self._spec = spec
         self._decode, self._warning = usable_decode(spec.decode)
-        self._teaching = Teaching(teachers)
+        self._teachers = WorkerTeachers(teachers)
         self._kills = KillLimit()
         self._groups: list[GroupInProgress] = []  # of the current task, and of the next
         self._events: InFlight[Event]
@@ -119,8 +119,8 @@ class ExtractionWorker:
         """Open a group for ``task``, and start its videos after those that were started before."""
         if self._readers is None:
             self._encoders = ThreadPoolExecutor(self._spec.parallel_videos, "encode")
-            self._events = InFlight(self._teaching.max_frames, self._teaching.max_bytes)
-            self._readers = VideoReaders(self._spec, self._decode, self._teaching, self._events)
+            self._events = InFlight(self._teachers.max_frames, self._teachers.max_bytes)
+            self._readers = VideoReaders(self._spec, self._decode, self._teachers, self._events)
         group = GroupInProgress(task, self._spec, self._encoders)
         self._groups.append(group)
         if not task.one_at_a_time:

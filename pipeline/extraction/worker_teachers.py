@@ -11,13 +11,13 @@ from distinit.pipeline.teachers.forward import CPU_BATCH, PendingLogits
 from distinit.pipeline.teachers.views import teacher_views
 from distinit.pipeline.video.views import View
 
-__all__ = ["Teaching"]
+__all__ = ["WorkerTeachers"]
 
 _BATCHES_IN_FLIGHT = 2
 _NO_LIMIT = 1 << 62
 
 
-class Teaching:
+class WorkerTeachers:
     """``teachers`` by id. Frames reach them in blocks of at most ``block_frames``.
 
     Teachers on a GPU join the blocks of all videos into batches of their own size.
