@@ -11,11 +11,13 @@ from typing import Any, Concatenate, Protocol
 import click
 from click.core import ParameterSource
 
+from distinit.pipeline.compute.torchrun import launched, refuse_several_processes
 from distinit.pipeline.config import build_config, sampling_choice
 from distinit.pipeline.given_values import path_errors, refuse_unusable_values
 from distinit.pipeline.interruption import Interrupted, sigterm_interrupts
 from distinit.pipeline.progress import NullProgress, choose_progress
 from distinit.pipeline.ready_configs import find_config
+from distinit.pipeline.torchrun_command import run_or_help
 from distinit.schemas.base import Record
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.exit_codes import ExitCode
@@ -169,13 +171,25 @@ class SectionedGroup(PlainGroup):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line. Under torchrun only rank 0 does, and the other ranks help it."""
+        return run_or_help(lambda: super(SectionedGroup, self).main(*args, **kwargs))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command. Raises ConfigError if it does not train, and torchrun started several."""
+        name, command, rest = super().resolve_command(ctx, args)
+        refuse_several_processes(name or "")
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; for a DistInitError, print its message and exit with its code.
 
         SIGINT and SIGTERM end it with a message that says what is kept.
         """
         try:
-            with sigterm_interrupts(), path_errors():
+            with sigterm_interrupts(once=launched() is not None), path_errors():
                 return super().invoke(ctx)
         except DistInitError as error:
             click.echo(f"error: {error}", err=True)

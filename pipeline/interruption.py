@@ -77,13 +77,18 @@ class StopRequest:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """While the body runs, SIGTERM raises Interrupted, as SIGINT raises KeyboardInterrupt."""
+def sigterm_interrupts(*, once: bool = False) -> Iterator[None]:
+    """While the body runs, SIGTERM raises Interrupted, as SIGINT raises KeyboardInterrupt.
+
+    ``once``: the first SIGTERM is the last: later signals are ignored until the process ends.
+    """
     received = False
 
     def interrupt(signal_number: int, _: FrameType | None) -> None:
         nonlocal received
         received = True
+        if once:
+            _ignore_signals()
         raise Interrupted(signal_number)
 
     with _handling(interrupt, (signal.SIGTERM,)):
@@ -97,14 +102,20 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signals(message: Callable[[str], None], text: str) -> Iterator[StopRequest]:
+def stop_on_signals(
+    message: Callable[[str], None], text: str, *, once: bool = False
+) -> Iterator[StopRequest]:
     """Yield a StopRequest that the first SIGINT or SIGTERM sets; the second raises Interrupted.
 
-    ``message`` is called with ``text`` when the request is set.
+    ``message`` is called with ``text`` when the request is set. ``once``: later signals are ignored
+    until the process ends; for launchers that may pass a signal on to a process that already has
+    it, and that kill what does not end.
     """
     stop = StopRequest()
 
     def receive(signal_number: int, _: FrameType | None) -> None:
+        if once:
+            _ignore_signals()
         stop.receive(signal_number)
         # In a thread: this one may be in the middle of printing, and hold the lock of the stream.
         threading.Thread(target=message, args=(text,), daemon=True).start()
@@ -113,9 +124,17 @@ def stop_on_signals(message: Callable[[str], None], text: str) -> Iterator[StopR
         yield stop
 
 
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _handling(handler: _Handler, signals: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Use ``handler`` for these signals, unless they are ignored (``nohup``)."""
+    """Use ``handler`` for these signals, unless they are ignored (``nohup``).
+
+    Afterwards the earlier handlers are restored, unless ``handler`` has let signals be ignored.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():
         found = {number: signal.getsignal(number) for number in signals}
@@ -126,4 +145,5 @@ def _handling(handler: _Handler, signals: tuple[signal.Signals, ...]) -> Iterato
         yield
     finally:
         for number, old in before.items():
-            signal.signal(number, old)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, old)

@@ -14,6 +14,7 @@ from distinit.pipeline.training.boards import refuse_missing_loggers
 from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
+from distinit.pipeline.training.torchrun_train import launched_runtime
 from distinit.pipeline.training.workload import Workload
 from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.errors import ConfigError
@@ -35,6 +36,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     StorageError, LockedError, ComputeError.
     """
     progress = progress or NullProgress()
+    config = config.model_copy(update={"runtime": launched_runtime(config.runtime)})
     _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
     refuse_bf16_on_cpu(Path(config.out), config.runtime)
     refuse_missing_loggers(config.runtime)

@@ -39,6 +39,7 @@ from distinit.pipeline.training.metric_logger import log_final_evaluation
 from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.task import TrainingSettings
+from distinit.pipeline.training.torchrun_train import launched_runtime
 from distinit.pipeline.training.workload import Workload, with_epoch_length
 from distinit.schemas.base import Record
 from distinit.schemas.compute import ComputeConfig
@@ -106,6 +107,7 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     LockedError and ComputeError.
     """
     progress = progress or NullProgress()
+    config = config.model_copy(update={"runtime": launched_runtime(config.runtime)})
     refuse_bf16_on_cpu(Path(config.out), config.runtime)
     refuse_missing_loggers(config.runtime)
     init = resolve_init(config.init, config.student)

@@ -89,10 +89,10 @@ def test_the_csv_of_the_labelled_data_page_is_read(tmp_path: Path) -> None:
     assert [video.subset for video in lists.videos] == ["train", "train", "test", "test"]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_the_slurm_scripts_are_valid_bash(number: int) -> None:
     scripts = code_blocks("slurm.md", "bash")
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     done = subprocess.run(["bash", "-n"], input=scripts[number], text=True, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -124,6 +124,33 @@ def test_the_slurm_script_starts_ray_on_every_node(tmp_path: Path) -> None:
     (command,) = (line for line in calls.read_text().splitlines() if " distinit " in line)
     assert "--overlap --nodes=1 --ntasks=1 --nodelist=n1 distinit extract" in command
     assert "--ray-address n1:6379 --workers auto" in command
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "requeued"),
+    [
+        ("exit 0", 0, False),
+        ("exit 1", 1, False),
+        # Slurm signals the script, which is the parent of srun.
+        ("trap 'exit 1' TERM; kill -USR1 $PPID; while :; do /bin/sleep 0.05; done", 1, True),
+        ("trap 'exit 0' TERM; kill -USR1 $PPID; while :; do /bin/sleep 0.05; done", 0, False),
+    ],
+)
+def test_the_torchrun_script_requeues_a_job_that_it_has_stopped(
+    tmp_path: Path, body: str, code: int, requeued: bool
+) -> None:
+    calls = stand_ins(tmp_path, srun=body, scontrol="printf 'n1\\nn2\\n'")
+    script = code_blocks("slurm.md", "bash")[2]
+    variables = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "17"}
+    done = run_script(script, tmp_path, **variables)
+    assert done.returncode == code, done.stderr
+    lines = calls.read_text().splitlines()
+    assert lines[0] == "scontrol show hostnames n[1-2]"
+    assert lines[1].startswith(
+        "srun torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint n1:29500 "
+        "--rdzv-id 17 -m distinit.cli distill --config configs/gpus/distill_8gpu.yaml"
+    )
+    assert lines[2:] == (["scontrol requeue 17"] if requeued else [])
 
 
 def stand_ins(folder: Path, **bodies: str) -> Path:

@@ -1,4 +1,4 @@
-"""Runs a training to its end, in this process or on Ray Train workers."""
+"""Runs a training to its end: in this process, in those of torchrun, or on Ray Train workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distinit.pipeline.compute.device import resolve_device
+from distinit.pipeline.compute.torchrun import Launch, launched
 from distinit.pipeline.interruption import Interrupted, stop_on_signals
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import Progress
@@ -19,13 +20,15 @@ from distinit.pipeline.training.run_dir import RunDirectory, is_finished
 from distinit.pipeline.training.step_time import bottleneck
 from distinit.pipeline.training.stopping import TrainingStoppedError
 from distinit.pipeline.training.task import Evaluator, TrainingSettings, TrainingTask
+from distinit.pipeline.training.torchrun_train import fit_with_peers
 from distinit.pipeline.training.trainer import checkpoints_of, fit
 from distinit.schemas.errors import CheckpointError, ConfigError
 from distinit.schemas.training import RuntimeConfig
 
 __all__ = ["TrainingOutcome", "refuse_bf16_on_cpu", "train"]
 
-_STOPPING = "stopping after this step, with a checkpoint; Ctrl-C again stops at once"
+_STOPPING = "stopping after this step, with a checkpoint"
+_AT_ONCE = "; Ctrl-C again stops at once"
 _ALL_STEPS_DONE = "stopped after the last training step; rerun the same command to resume"
 
 
@@ -76,28 +79,27 @@ def train(
 
     ``evaluator``: what evaluates the student after some of the epochs, but not after the last.
 
-    With ``runtime.workers`` 0 everything happens in this process; otherwise ``task`` is pickled
-    and rebuilt on every Ray Train worker. Both compute the same result.
+    With ``runtime.workers`` 0 everything happens in this process, or in those that torchrun has
+    started, of which this is rank 0; otherwise ``task`` is pickled and rebuilt on every Ray Train
+    worker. All compute the same result.
 
     In the main thread, SIGINT and SIGTERM end training after the current step, with a checkpoint:
-    Interrupted is raised. A second signal raises it at once.
+    Interrupted is raised. A second signal raises it at once; under torchrun it is ignored.
 
     Raises ConfigError, CheckpointError, StorageError, ComputeError, LockedError (another process
     trains in this run directory), and what the task raises.
     """
     began = time.monotonic()
-    runtime = settings.runtime
-    if runtime.workers and runtime.shards % runtime.workers:
-        raise ConfigError(
-            "the shards cannot be spread evenly over the workers",
-            expected="runtime.shards divisible by runtime.workers",
-            found=f"{runtime.shards} shards, {runtime.workers} workers",
-            remedy=f"set shards to {runtime.workers} (global batch = batch_size x shards)",
-        )
-    with WriterLock(run.root / ".lock"), stop_on_signals(progress.message, _STOPPING) as stop:
+    runtime, launch = settings.runtime, launched()
+    _refuse_uneven(runtime, launch)
+    text = _STOPPING if launch else _STOPPING + _AT_ONCE
+    signals = stop_on_signals(progress.message, text, once=launch is not None)
+    with WriterLock(run.root / ".lock"), signals as stop:
         try:
             if runtime.workers:
                 fit_on_ray(task, settings, run, progress, stop, evaluator)
+            elif launch is not None and launch.world_size > 1:
+                fit_with_peers(task, settings, run, progress, stop, evaluator, launch)
             else:
                 device = resolve_device(runtime.device)
                 fit(task, settings, run, SingleProcess(), device, progress, stop, evaluator)
@@ -106,6 +108,19 @@ def train(
         if stop.signal_number is not None:  # too late for the trainer to see it
             raise Interrupted(stop.signal_number, _ALL_STEPS_DONE)
     return _outcome(task, settings, run, progress, time.monotonic() - began)
+
+
+def _refuse_uneven(runtime: RuntimeConfig, launch: Launch | None) -> None:
+    """Raise ConfigError unless all workers have equally many shards."""
+    workers = runtime.workers or (1 if launch is None else launch.world_size)
+    if runtime.shards % workers:
+        raise ConfigError(
+            "the shards cannot be spread evenly over the workers",
+            expected="runtime.shards divisible by "
+            + ("runtime.workers" if runtime.workers else "the number of processes"),
+            found=f"{runtime.shards} shards, {workers} workers",
+            remedy=f"set shards to {workers} (global batch = batch_size x shards)",
+        )
 
 
 def _outcome(

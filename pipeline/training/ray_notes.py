@@ -14,8 +14,8 @@ from pathlib import Path
 from distinit.pipeline.interruption import StopRequest
 from distinit.pipeline.records import read_json, write_json
 from distinit.pipeline.storage import storage_errors
+from distinit.pipeline.training.error_records import error_from, error_record
 from distinit.pipeline.training.stopping import TrainingStoppedError
-from distinit.schemas import errors
 from distinit.schemas.errors import ComputeError, DistInitError
 
 __all__ = ["Notes"]
@@ -76,35 +76,15 @@ class Notes:
         if isinstance(error, TrainingStoppedError):
             write_json({"step": error.step, "steps_total": error.steps_total}, self._stopped)
             return
-        record = {
-            "class": type(error).__name__,
-            "problem": error.problem,
-            "expected": None if error.expected is None else str(error.expected),
-            "found": None if error.found is None else str(error.found),
-            "remedy": error.remedy,
-        }
-        write_json(record, self._refusal)
+        write_json(error_record(error), self._refusal)
 
     def raise_ending(self) -> None:
         """Raise what a worker has recorded, if anything."""
         if self._refusal.exists():
-            self._raise_refusal()
+            raise error_from(read_json(self._refusal, error=ComputeError, remedy=_REMEDY))
         if self._stopped.exists():
             record = read_json(self._stopped, error=ComputeError, remedy=_REMEDY)
             step, total = record.get("step"), record.get("steps_total")
             raise TrainingStoppedError(
                 step if isinstance(step, int) else 0, total if isinstance(total, int) else None
             )
-
-    def _raise_refusal(self) -> None:
-        record = read_json(self._refusal, error=ComputeError, remedy=_REMEDY)
-        found = getattr(errors, str(record.get("class")), None)
-        kind: type[DistInitError] = ComputeError
-        if isinstance(found, type) and issubclass(found, DistInitError):
-            kind = found
-        raise kind(
-            str(record.get("problem")),
-            expected=record.get("expected"),
-            found=record.get("found"),
-            remedy=record.get("remedy"),
-        )

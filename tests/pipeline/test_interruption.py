@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -103,3 +104,37 @@ def test_another_thread_can_ask_but_gets_no_signals() -> None:
     assert found[0].is_set()
     assert found[0].signal_number is None
     assert handlers() == before
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in HANDLERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("number", HANDLERS)
+def test_after_the_first_signal_of_a_launcher_all_others_are_ignored(number: int) -> None:
+    with stop_on_signals(lambda _: None, "", once=True) as stop:
+        send(number)
+        assert stop.signal_number == number
+        send(number)
+    assert handlers() == [signal.SIG_IGN, signal.SIG_IGN]
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_second_sigterm_of_a_launcher_does_not_disturb_the_clean_up() -> None:
+    cleaned = []
+
+    def work() -> None:
+        try:
+            send(signal.SIGTERM)
+        finally:
+            send(signal.SIGTERM)
+            cleaned.append(True)
+
+    with pytest.raises(Interrupted), sigterm_interrupts(once=True):
+        work()
+    assert cleaned == [True]
