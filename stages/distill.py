@@ -60,15 +60,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     videos = len(task.videos.cache_ids)
     Workload.of(settings, videos, may_skip=config.skip_filtered).report(progress)
     outcome = train(task, settings, run, progress)
-    record = StudentRecord(
-        student=config.student,
-        clip=config.clip,
-        feature_dim=outcome.student.feature_dim,
-        heads=task.heads,
-        trained_by="distill",
-        cache_digest=cache_digest,
-        config=config.model_dump(mode="json"),
-    )
+    record = _student_record(config, task, cache_digest, outcome.student.feature_dim)
     result = DistillResult(
         out=str(run.root),
         student=str(save_student(run.root, outcome.student, record)),
@@ -96,6 +88,20 @@ def _finished(run: RunDirectory) -> DistillResult | None:
         return None
     here = {"out": str(run.root), "student": str(run.root / TENSORS_NAME)}
     return stored.model_copy(update=here)
+
+
+def _student_record(
+    config: DistillConfig, task: DistillTask, cache_digest: str, feature_dim: int
+) -> StudentRecord:
+    return StudentRecord(
+        student=config.student,
+        clip=config.clip,
+        feature_dim=feature_dim,
+        heads=task.heads,
+        trained_by="distill",
+        cache_digest=cache_digest,
+        config=config.model_dump(mode="json"),
+    )
 
 
 def _refuse_inside(out: Path, *inputs: Path) -> None:
