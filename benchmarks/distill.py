@@ -72,7 +72,7 @@ class Bench:
         self._stepper = Stepper(self.task.build(), self.task, settings, SingleProcess(), device)
         self._resident = Stepper(self.task.build(), self.task, settings, SingleProcess(), device)
         feed = self._resident.feed
-        self._samples = self.task.samples(0)
+        self._samples = self.task.order(0)
         self.device_batch = feed.to_device(feed.prepare(self.task.load(0, self._batch(0))))
         self._teacher = resnet50(weights=None).eval().to(device)
         self._frames_BCHW = torch.rand(self.size, 3, 224, 224, device=device)

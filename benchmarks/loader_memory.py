@@ -168,7 +168,7 @@ def load_batches(root: Path) -> dict[str, float]:
     with PeakWatch() as opening:
         task = open_distill_task(config)
     opened, seconds = private_bytes(), time.monotonic() - began
-    samples = task.samples(0)
+    samples = task.order(0)
     feed = Feed(config.clip, config.runtime, torch.device("cpu"), torch.float32)
     with PeakWatch() as loading:
         for first in range(0, BATCH * BATCHES, BATCH):

@@ -181,7 +181,7 @@ def _warn_of_few_clips(task: DistillTask, name: str, kept: float, progress: Prog
     """Warn if the filter keeps fewer clips of an epoch than one step has."""
     runtime = task.config.runtime
     batch = runtime.batch_size * runtime.shards
-    expected = kept * len(task.samples(0))
+    expected = kept * len(task.order(0))
     if expected < batch:
         progress.message(
             f"warning: teacher {name}: the filter keeps about {counted(round(expected), 'clip')} "

@@ -52,8 +52,6 @@ from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["DistillTask", "open_distill_task"]
 
-FILTER_BLOCK = 8192  # samples filtered at once if filtered clips are skipped
-
 
 @dataclass(frozen=True, slots=True)
 class LossTerm:
@@ -159,21 +157,17 @@ class DistillTask:
         heads = {head.name: head.outputs for head in self.heads}
         return new_student(self.config.student, heads, self.config.runtime.seed)
 
-    def samples(self, epoch: int) -> NDArray[np.int64]:
-        """See TrainingTask.
+    @property
+    def skips(self) -> bool:
+        """See TrainingTask."""
+        return self.config.skip_filtered
 
-        With ``skip_filtered`` the epoch omits clips whose weight is zero for every teacher.
-        """
-        order = self._sampler.order(epoch)
-        if not self.config.skip_filtered:
-            return order
-        blocks = np.array_split(np.arange(len(order)), -(-len(order) // FILTER_BLOCK))
-        kept = np.concatenate([self._has_weight(epoch, block) for block in blocks])
-        kept_order: NDArray[np.int64] = order[kept[order]]
-        return kept_order
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """See TrainingTask."""
+        return self._sampler.order(epoch)
 
-    def _has_weight(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each sample has a nonzero weight for any teacher: bool [N]."""
+    def keeps(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See TrainingTask: those with a nonzero weight for any teacher."""
         choices = self._sampler.choices(epoch, samples_N)
         rows_NT = self._drawn.rows(choices)
         uniform_NT = self._sampler.target_uniforms(epoch, samples_N)

@@ -79,9 +79,18 @@ class FinetuneTask:
         student.dropout = self._dropout
         return student
 
-    def samples(self, epoch: int) -> NDArray[np.int64]:
+    @property
+    def skips(self) -> bool:
+        """See TrainingTask."""
+        return False
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
         """See TrainingTask."""
         return self._sampler.order(epoch)
+
+    def keeps(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See TrainingTask."""
+        return np.ones(len(samples_N), np.bool_)
 
     def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
         """See TrainingTask."""

@@ -44,8 +44,15 @@ class TrainingTask(Protocol):
     def build(self) -> Student:
         """Build a student with its initial weights; every call returns the same weights."""
 
-    def samples(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's samples in training order; every call returns the same."""
+    @property
+    def skips(self) -> bool:
+        """Whether some samples may be left out, as ``keeps`` says."""
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """All samples of the epoch in training order; every call returns the same."""
+
+    def keeps(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether these samples are trained on: bool [N]. Called from a thread."""
 
     def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
         """Read these samples. Called from several threads at once."""

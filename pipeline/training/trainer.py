@@ -16,6 +16,7 @@ from distinit.pipeline.interruption import StopRequest
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.training.checkpoint import CheckpointStore
 from distinit.pipeline.training.collective import Collective
+from distinit.pipeline.training.epoch_samples import EpochSamples
 from distinit.pipeline.training.feed import DeviceBatch
 from distinit.pipeline.training.loader import prefetch
 from distinit.pipeline.training.metric_logger import MetricLogger, NullMetricLogger
@@ -96,6 +97,7 @@ class Trainer:
     ) -> None:
         self._task, self._settings, self._collective = task, settings, collective
         self._run, self._evaluator, self._device = run, evaluator, device
+        self._samples = EpochSamples(task, collective, device)
         self._stepper = Stepper(task.build(), task, settings, collective, device)
         self._checkpoints = checkpoints_of(run, settings)
         self._stop = stop
@@ -123,6 +125,7 @@ class Trainer:
         try:
             self._run_epochs()
         finally:
+            self._samples.close()
             self._logger.close()
 
     def _resume(self, progress: Progress) -> None:
@@ -202,7 +205,9 @@ class Trainer:
             self._window.began = time.monotonic()
 
     def _run_epoch(self, epoch: int) -> None:
-        samples = self._task.samples(epoch)
+        samples = self._samples.of(epoch)
+        if epoch + 1 < self._settings.optimizer.epochs:
+            self._samples.prepare(epoch + 1)
         batch = self._settings.global_batch
         steps = len(samples) // batch
         if steps == 0:

@@ -48,6 +48,15 @@ def test_skipping_half_of_the_clips_halves_the_steps(extracted: Path) -> None:
     assert found["skipped"]["steps"] * 8 == found["skipped"]["clips"]
 
 
+def test_judging_made_up_clips_keeps_the_share_of_the_filter() -> None:
+    found = json_of(skip_filter.main, "--judge", "20000", "--keep", "0.25")
+    assert found["clips"] == 20000
+    assert 4000 < found["kept"] < 6000
+    assert found["first_seconds"] > 0
+    refused = CliRunner().invoke(skip_filter.main, ["--cache", "cache"])
+    assert refused.exit_code == 2
+
+
 def test_the_flow_study_measures_smaller_errors_for_larger_files(extracted: Path) -> None:
     found = json_of(flow_study.main, "--frames", str(extracted / "frames"))
     assert found["frames"] == 18

@@ -43,14 +43,23 @@ class ToyTask:
     dropout: float = 0.0
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    skipped: int = 0
+    """Number of samples that each epoch leaves out, others in each epoch."""
 
     def build(self) -> Student:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return Student(as_backbone(Net(self.norm, self.dropout)), {"toy": 3}).to(self.dtype)
 
-    def samples(self, epoch: int) -> NDArray[np.int64]:
+    @property
+    def skips(self) -> bool:
+        return self.skipped > 0
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng(epoch).permutation(self.count)
+
+    def keeps(self, epoch: int, samples_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (samples_N + epoch) % self.count >= self.skipped
 
     def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
         pixels = [

@@ -26,6 +26,7 @@ from distinit.stages.extract import extract
 from distinit.stages.finetune import finetune
 
 STEPS = 80
+SKIPPED = {"targets": [{"filter": {"keep_fraction": 0.5}}], "skip_filtered": True}
 PLUGIN = """
 import os
 
@@ -70,6 +71,11 @@ def whole(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     out = tmp_path_factory.mktemp("whole") / "run"
     assert distill(config(extracted, out)).steps == STEPS
     return student(out)
+
+
+def without_workers(config: DistillConfig) -> DistillConfig:
+    runtime = config.runtime.model_copy(update={"workers": 0})
+    return config.model_copy(update={"runtime": runtime})
 
 
 def student(out: Path) -> bytes:
@@ -126,17 +132,26 @@ def wait_for_steps(process: subprocess.Popen[str], out: Path, steps: int = 5) ->
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("skip", [False, True])
 def test_two_processes_train_the_student_of_one(
-    extracted: Path, whole: bytes, tmp_path: Path
+    skip: bool, extracted: Path, whole: bytes, tmp_path: Path
 ) -> None:
-    arguments = written(config(extracted, tmp_path / "run", workers=2), tmp_path)
+    values = config(extracted, tmp_path / "run", workers=2)
+    steps = STEPS
+    if skip:
+        filtered = DistillConfig.model_validate(values.model_dump() | SKIPPED)
+        alone = filtered.model_copy(update={"out": str(tmp_path / "alone")})
+        steps = distill(without_workers(alone)).steps
+        assert steps < STEPS
+        values, whole = filtered, student(tmp_path / "alone")
+    arguments = written(values, tmp_path)
     with launched(tmp_path, "distill", *arguments, "--json") as process:
         code, output = ended(process)
     assert code == 0, (output, lines_of(tmp_path, 0))
     assert student(tmp_path / "run") == whole
-    assert json.loads("\n".join(lines_of(tmp_path, 0, "stdout")))["steps"] == STEPS
+    assert json.loads("\n".join(lines_of(tmp_path, 0, "stdout")))["steps"] == steps
     assert (lines_of(tmp_path, 1), lines_of(tmp_path, 1, "stdout")) == ([], [])
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == STEPS
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == steps
 
 
 def test_a_killed_launch_resumes_to_the_same_student(

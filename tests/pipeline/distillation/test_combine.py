@@ -14,6 +14,7 @@ from scipy.special import softmax
 
 from distinit.pipeline.distillation.combine import label_space_digest
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
+from distinit.pipeline.training.epoch_samples import samples_of
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 
@@ -114,7 +115,7 @@ def test_a_teacher_above_its_threshold_is_left_out_of_the_mean(
     skipped = task_of(
         two_teachers, stored, targets=targets, combine_filters=combine, skip_filtered=True
     )
-    assert set(skipped.samples(0).tolist()) == set(np.flatnonzero(kept).tolist())
+    assert set(samples_of(skipped, 0).tolist()) == set(np.flatnonzero(kept).tolist())
 
 
 def test_the_mean_has_one_head_that_names_all_teachers(two_teachers: Path, stored: Path) -> None:

@@ -13,6 +13,7 @@ from helpers import sources
 from scipy.special import log_softmax, softmax
 
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
+from distinit.pipeline.training.epoch_samples import samples_of
 from distinit.pipeline.training.sampling import ClipSampler, Purpose, uniforms
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import CacheError, ConfigError, FrameStoreError
@@ -167,7 +168,7 @@ def test_the_filter_gives_weight_zero_above_the_threshold(stored: Path) -> None:
 def test_skipping_keeps_exactly_the_clips_with_a_nonzero_weight(
     stored: Path, combine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distinit.pipeline.distillation.task.FILTER_BLOCK", 7)
+    monkeypatch.setattr("distinit.pipeline.training.epoch_samples.JUDGE_BLOCK", 7)
     targets = [
         {"teacher": "alpha", "filter": {"keep_fraction": 0.5}},
         {"teacher": "beta", "pick": "k_random", "k": 2, "filter": {"max_entropy_nats": 0.7}},
@@ -175,10 +176,10 @@ def test_skipping_keeps_exactly_the_clips_with_a_nonzero_weight(
     changes = {"targets": targets, "combine_filters": combine}
     weighted = open_distill_task(config(stored, "two", **changes))
     skipped = open_distill_task(config(stored, "two", **changes, skip_filtered=True))
-    order = weighted.samples(1)
+    order = weighted.order(1)
     batch = weighted.load(1, order).targets
     has_weight = (batch["weight/alpha"] + batch["weight/beta"]).numpy() > 0
-    assert skipped.samples(1).tolist() == order[has_weight].tolist()
+    assert samples_of(skipped, 1).tolist() == order[has_weight].tolist()
     assert 0 < has_weight.sum() < 60
 
 
