@@ -282,7 +282,8 @@ class RuntimeConfig(Record):
     workers: Annotated[int, NOT_IDENTITY] = Field(
         0,
         ge=0,
-        description="Ray Train workers; 0 trains in this process",
+        description="Ray Train workers; 0 trains in this process, or in those that torchrun has "
+        "started",
         json_schema_extra={"unit": "workers"},
     )
     gpus_per_worker: Annotated[float, NOT_IDENTITY] = Field(

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -83,7 +84,8 @@ class Peers:
 
     def end(self, code: int) -> None:
         """Let the other processes exit with ``code``."""
-        self.tell("ended", int(code))
+        with suppress(RuntimeError):  # without torchrun they end by themselves
+            self.tell("ended", int(code))
 
     def end_code(self) -> int | None:
         """The exit code of rank 0, once its command has ended."""

@@ -23,7 +23,7 @@ from torch.distributed import DistError
 
 from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.compute.torchrun import POLL_SECONDS, Launch, Peers, launched, peers
-from distinit.pipeline.interruption import StopRequest, stop_on_signals
+from distinit.pipeline.interruption import Interrupted, StopRequest, stop_on_signals
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.training.collective import ProcessGroup
 from distinit.pipeline.training.error_records import error_from, error_record
@@ -95,25 +95,29 @@ def fit_with_peers(
     device = device_of(launch, settings.runtime)
     others = peers()
     others.tell("train", settings.runtime.model_dump(mode="json"))
-    _wait_until_ready(others, launch)
+    _wait_until_ready(others, launch, stop)
+    done = False
     try:
         group = _join(others, launch, device)
         _exchange((task, evaluator, settings, run))
         fit(task, settings, run, group, device, progress, stop, evaluator)
+        done = True
     except RuntimeError as error:
         reason = _reason(others, error)
         if reason is None:
             raise
         raise reason from error
     finally:
-        _leave(device)
+        _leave(device, done=done)
 
 
-def _wait_until_ready(others: Peers, launch: Launch) -> None:
-    """Wait for all ranks. Raises what one of them says that it cannot go on for."""
+def _wait_until_ready(others: Peers, launch: Launch, stop: StopRequest) -> None:
+    """Wait for all ranks. Raises the error of one that cannot go on, and Interrupted."""
     waited_for = [f"ready/{rank}" for rank in range(1, launch.world_size)]
     while waited_for:
         _raise_refusal(others)
+        if stop.signal_number is not None:
+            raise Interrupted(stop.signal_number)
         if others.told(waited_for[0]) is None:
             time.sleep(POLL_SECONDS)
         else:
@@ -173,9 +177,12 @@ def _exchange(work: _Work | None) -> _Work:
     return received
 
 
-def _leave(device: torch.device) -> None:
-    """Close the connections, so that ranks that wait for this one get an error."""
-    if torch.distributed.is_initialized() and device.type == "cpu":
+def _leave(device: torch.device, *, done: bool) -> None:
+    """Close the connections, so that ranks that wait for this one get an error.
+
+    ``done``: no rank waits for another. Otherwise NCCL could wait for the others to close theirs.
+    """
+    if torch.distributed.is_initialized() and (done or device.type == "cpu"):
         torch.distributed.destroy_process_group()
         gc.collect()
 
@@ -215,13 +222,14 @@ def _end_code(others: Peers, stop: StopRequest) -> int | None:
 
 def _train(others: Peers, launch: Launch, runtime: RuntimeConfig) -> DistInitError | None:
     """Train until the end, or until rank 0 leaves. Returns an error that is of this rank alone."""
-    device = torch.device("cpu")
+    device, done = torch.device("cpu"), False
     try:
         device = device_of(launch, runtime)
         others.tell(f"ready/{launch.rank}", True)
         group = _join(others, launch, device)
         task, evaluator, settings, run = _exchange(None)
         fit(task, settings, run, group, device, NullProgress(), StopRequest(), evaluator)
+        done = True
     except DistInitError as error:
         # A copy: the frames of its traceback, and those of its cause, hold the process group.
         return error_from(error_record(error))
@@ -229,7 +237,7 @@ def _train(others: Peers, launch: Launch, runtime: RuntimeConfig) -> DistInitErr
         if not _is_lost(error):
             raise
     finally:
-        _leave(device)
+        _leave(device, done=done)
     return None
 
 
@@ -244,7 +252,7 @@ def _refuse(others: Peers, error: DistInitError) -> int:
 
 @contextmanager
 def _leaving_with_rank_0(others: Peers) -> Iterator[None]:
-    """End this process if the body does not end soon after rank 0 or torchrun has ended.
+    """End this process with torchrun, or if the body does not end soon after rank 0 has ended.
 
     The body may wait for rank 0 in an operation of its GPU that never returns. Nothing is lost:
     only rank 0 writes files.
@@ -252,13 +260,14 @@ def _leaving_with_rank_0(others: Peers) -> Iterator[None]:
     done = threading.Event()
 
     def watch() -> None:
-        code: int | None = None
-        with suppress(DistError):
+        try:
             while (code := others.end_code()) is None:
                 if done.wait(POLL_SECONDS):
                     return
+        except DistError:
+            os._exit(ExitCode.FAILED)
         if not done.wait(_LEAVE_SECONDS):
-            os._exit(ExitCode.FAILED if code is None else code)
+            os._exit(code)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

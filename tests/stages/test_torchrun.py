@@ -177,6 +177,9 @@ def test_the_processes_end_if_only_torchrun_is_killed(extracted: Path, tmp_path:
         process.kill()
         while marked_by(MARK, str(tmp_path)):  # a process that stays ends the test by its timeout
             time.sleep(0.1)
+    lines = lines_of(tmp_path, 0)
+    assert "error: a process of this training has ended" in lines
+    assert "Traceback" not in "\n".join(lines)
 
 
 def test_the_death_of_one_process_is_one_message(extracted: Path, tmp_path: Path) -> None:
