@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from distinit.pipeline.cache.reader import TargetCache
     from distinit.pipeline.cache.teacher_targets import TeacherTargets
     from distinit.pipeline.cache.video_targets import VideoTargets
+    from distinit.pipeline.evaluation.feature_files import FeatureTable, read_features
     from distinit.pipeline.frames.reader import FrameStore
     from distinit.pipeline.inference.features import VideoFeatures, extract_features
     from distinit.pipeline.inference.student import TrainedStudent, load_student
     from distinit.pipeline.teachers.plugin import TeacherParts
     from distinit.schemas.errors import DistInitError
+    from distinit.schemas.features import FeaturesRecord
     from distinit.schemas.teacher import PreprocessSpec
 
     __version__: str
 
 __all__ = [
     "DistInitError",
+    "FeatureTable",
+    "FeaturesRecord",
     "FrameStore",
     "PreprocessSpec",
     "TargetCache",
@@ -35,10 +39,13 @@ __all__ = [
     "__version__",
     "extract_features",
     "load_student",
+    "read_features",
 ]
 
 _MODULES = {
     "DistInitError": "distinit.schemas.errors",
+    "FeatureTable": "distinit.pipeline.evaluation.feature_files",
+    "FeaturesRecord": "distinit.schemas.features",
     "FrameStore": "distinit.pipeline.frames.reader",
     "PreprocessSpec": "distinit.schemas.teacher",
     "TargetCache": "distinit.pipeline.cache.reader",
@@ -49,6 +56,7 @@ _MODULES = {
     "VideoTargets": "distinit.pipeline.cache.video_targets",
     "extract_features": "distinit.pipeline.inference.features",
     "load_student": "distinit.pipeline.inference.student",
+    "read_features": "distinit.pipeline.evaluation.feature_files",
 }
 
 if not TYPE_CHECKING:  # for a type checker, a misspelt name is then an error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.pages import marked_block
 from helpers.videos import make_video
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ reveal_type(distinit.__version__)
 distinit.TargetCache.open(3)
 distinit.TargetCach
 """
-"""A consumer's code: two types to see, and two mistakes."""
+"""A consumer's code: two types to see, and two mistakes. That of the README has none."""
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +98,16 @@ def test_the_command_finds_its_configurations(python: Path, tmp_path: Path) -> N
 
 def test_a_consumer_s_type_checker_sees_the_types(python: Path, tmp_path: Path) -> None:
     (tmp_path / "consumer.py").write_text(CONSUMER)
+    (tmp_path / "readme.py").write_text(marked_block(ROOT / "README.md", "python"))
     (tmp_path / "mypy.ini").write_text(
         "[mypy]\nstrict = true\n[mypy-numpy.*,rich.*,torch.*,zarr.*]\nfollow_imports = skip\n"
     )
     arguments = ("--python-executable", str(python), "--no-error-summary", "consumer.py")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *arguments], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "mypy", *arguments, "readme.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     found = re.findall(r'Revealed type is "(.*)"|error: .*\[(.*)\]$', done.stdout, re.MULTILINE)
     seen = [revealed or f"error {code}" for revealed, code in found]

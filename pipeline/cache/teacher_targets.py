@@ -15,7 +15,7 @@ from distinit.pipeline.cache.frame_times import FrameTimes
 from distinit.pipeline.cache.index import TargetIndex
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.shards import ShardReader
-from distinit.pipeline.cache.video_targets import VideoTargets
+from distinit.pipeline.cache.video_targets import VideoTargets, no_entropy
 from distinit.pipeline.open_files import files_at_once
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
@@ -97,12 +97,7 @@ class TeacherTargets:
         Raises CacheError for a teacher that stores features, which have no entropy.
         """
         if self.record.identity.target == "features":
-            raise CacheError(
-                f"teacher {self.record.id} stores features, which have no entropy",
-                expected="a teacher whose target is logits",
-                found="target features",
-                remedy="choose another teacher for filtering",
-            )
+            raise no_entropy(self.record.id)
         return self.cache.index.teacher_column(self.record.id, "entropy_nats")
 
     @cached_property

@@ -137,11 +137,12 @@ def read_features_record(folder: Path) -> FeaturesRecord:
     )
 
 
-def read_features(folder: Path) -> tuple[FeatureTable, FeaturesRecord]:
+def read_features(folder: Path | str) -> tuple[FeatureTable, FeaturesRecord]:
     """Read the features in ``folder``.
 
     Raises FeaturesError if they are missing or incomplete, or differ from their record.
     """
+    folder = Path(folder)
     record = read_features_record(folder)
     path = folder / TENSORS_NAME
     try:

@@ -204,7 +204,12 @@ def _sheet(
             figures.append(_frame(sample, jpeg))
     if not figures:
         return ()
-    return element("h3", title), element("div", *figures, class_="sheet")
+    extreme = title.split()[0].lower()
+    caption = (
+        f"One frame per video: the {extreme} confident one. At most half of the videos "
+        "(rounded up) are shown."
+    )
+    return element("h3", title), element("p", caption), element("div", *figures, class_="sheet")
 
 
 def _frame(sample: FrameSample, jpeg: bytes) -> Markup:

@@ -127,10 +127,12 @@ class ConfidenceScan:
     def extremes(self, count: int, *, most_confident: bool) -> list[ExtremeFrame]:
         """The most (or least) confident frame of each video; the first ``count`` of these.
 
+        Of few videos it is those of half of them (rounded up), so that the two lists differ.
         Sorted by entropy, ascending (or descending), then by the position of the video.
         """
         best = self._most_confident if most_confident else self._least_confident
         (videos,) = np.nonzero(self.video_frames)
+        count = min(count, (len(videos) + 1) // 2)
         entropy = best["entropy"][videos]
         chosen = videos[np.lexsort((videos, entropy if most_confident else -entropy))[:count]]
         return [_extreme(int(video), best[video]) for video in chosen]

@@ -33,6 +33,7 @@ __all__ = ["ACCURACIES", "curve_figure", "draw_curve", "loss_names", "moving_mea
 ACCURACIES = {"per_clip": "per clip", "top1": "top-1", "top5": "top-5"}
 """Names of accuracies in lines of evaluations, and for people."""
 
+_MARKED_LINES = 12  # with at most so many metric lines, each is marked
 _WINDOWS = 40  # a smoothed point averages over one fortieth of the run
 _TITLE_LETTERS = 90
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
@@ -54,19 +55,28 @@ def loss_names(lines: Lines) -> list[str]:
 
 
 def draw_curve(
-    lines: Lines, evaluations: Lines = (), heading: str = "", watched: ScoredSubset = "test"
+    lines: Lines,
+    evaluations: Lines = (),
+    heading: str = "",
+    watched: ScoredSubset = "test",
+    unit: str = "",
 ) -> bytes:
     """PNG bytes of ``curve_figure``."""
-    return figure_png(curve_figure(lines, evaluations, heading, watched))
+    return figure_png(curve_figure(lines, evaluations, heading, watched, unit))
 
 
 def curve_figure(
-    lines: Lines, evaluations: Lines = (), heading: str = "", watched: ScoredSubset = "test"
+    lines: Lines,
+    evaluations: Lines = (),
+    heading: str = "",
+    watched: ScoredSubset = "test",
+    unit: str = "",
 ) -> Figure:
     """Each loss against the step, drawn faintly, and its moving mean on top.
 
     Below it are the accuracies of ``evaluations``, if there are several, on the ``watched`` videos.
     ``heading``: the kind and name of the run; the last loss and accuracies stand below it.
+    ``unit``: that of the losses, if all have one.
     """
     lines = [line for line in lines if {"step", "epoch", "learning_rate", "loss"} <= line.keys()]
     evaluations = [line for line in evaluations if "step" in line]
@@ -74,7 +84,7 @@ def curve_figure(
     figure = new_figure(PAGE_INCHES, 5.6 if with_accuracies else 3.6)
     rows = 2 if with_accuracies else 1
     axes, *below = figure.subplots(rows, sharex=True, squeeze=False)[:, 0]
-    _draw_losses(axes, lines)
+    _draw_losses(axes, lines, unit)
     for accuracy in below:
         _draw_accuracies(accuracy, evaluations, watched)
     _step_axis((below or [axes])[-1], lines)
@@ -102,7 +112,7 @@ def _step_axis(axes: Axes, lines: Lines) -> None:
     axes.set_xlim(0, max(1, lines[-1]["step"]) if lines else 1)
 
 
-def _draw_losses(axes: Axes, lines: Lines) -> None:
+def _draw_losses(axes: Axes, lines: Lines, unit: str) -> None:
     step_N = np.array([line["step"] for line in lines])
     width = max(1, len(lines) // _WINDOWS)
     names = loss_names(lines)
@@ -113,14 +123,20 @@ def _draw_losses(axes: Axes, lines: Lines) -> None:
         if width > 1:
             axes.plot(step_N, loss_N, color=colour, alpha=0.25, linewidth=0.8)
             label += f", mean of {width} lines" if len(names) == 1 else ""
-        axes.plot(
+        (drawn,) = axes.plot(
             step_N, moving_mean(loss_N, width), color=colour, linewidth=1.5, label=label, zorder=3
         )
+        drawn.set(marker=_marker(lines), markersize=4, clip_on=False)
     _draw_bound(axes, lines, step_N, width)
     _draw_rate(axes, lines, step_N)
-    axes.set_ylabel("training loss")
+    axes.set_ylabel(f"training loss, {unit}" if unit else "training loss")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     plain_axes(axes)
+
+
+def _marker(lines: Lines) -> str:
+    """Few points are marked: a line through one point is not visible."""
+    return "o" if len(lines) <= _MARKED_LINES else ""
 
 
 def _draw_bound(axes: Axes, lines: Lines, step_N: NDArray[np.int64], width: int) -> None:
@@ -128,7 +144,9 @@ def _draw_bound(axes: Axes, lines: Lines, step_N: NDArray[np.int64], width: int)
         return
     bound_N = np.array([line.get(LOWEST_LOSS, np.nan) for line in lines], np.float64)
     label = "lowest possible loss"
-    axes.plot(step_N, moving_mean(bound_N, width), "--", color=INK, linewidth=1, label=label)
+    bound_N = moving_mean(bound_N, width)
+    (drawn,) = axes.plot(step_N, bound_N, "--", color=INK, linewidth=1, label=label)
+    drawn.set(marker=_marker(lines), markersize=4, clip_on=False)
 
 
 def _draw_rate(axes: Axes, lines: Lines, step_N: NDArray[np.int64]) -> None:
@@ -140,6 +158,7 @@ def _draw_rate(axes: Axes, lines: Lines, step_N: NDArray[np.int64]) -> None:
     drawn = rate.plot(
         step_N, rates, ":", color=MUTED, linewidth=1, label=label, drawstyle="steps-pre"
     )
+    drawn[0].set(marker=_marker(lines), markersize=4, clip_on=False)
     rate.set_ylim(0, 1.08 * max(rates, default=0) or 1)
     plain_axes(rate)
     rate.spines["right"].set(visible=True, color=MUTED, linewidth=0.6)

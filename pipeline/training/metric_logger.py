@@ -146,7 +146,9 @@ def _write_lines(path: Path, lines: Sequence[MetricLine]) -> None:
 
 
 def _draw(run: RunDirectory, watched: ScoredSubset) -> None:
-    curve = draw_curve(run.read_metrics(), run.read_evaluations(), run.title, watched)
+    curve = draw_curve(
+        run.read_metrics(), run.read_evaluations(), run.title, watched, run.loss_unit
+    )
     atomic_write_bytes(run.loss_plot, curve)
 
 

@@ -55,6 +55,13 @@ class RunDirectory:
         return f"{self.record.kind} run {'/'.join(self.root.absolute().parts[-2:])}"
 
     @property
+    def loss_unit(self) -> str:
+        """Unit of the training loss; empty if a target's loss is a distance, which has none."""
+        targets = self.record.config.get("targets", ())  # a finetuning run has cross entropy only
+        losses = {target["loss"] for target in targets}
+        return "nats" if losses <= {"cross_entropy", "kl"} else ""
+
+    @property
     def metrics(self) -> Path:
         """Metric lines: one JSON object per line."""
         return self.root / "metrics.jsonl"

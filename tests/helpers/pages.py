@@ -34,6 +34,17 @@ def run_page(page: Path) -> int:
     return count
 
 
+def marked_block(page: Path, marker: str) -> str:
+    """The code block that follows ``<!-- newcomer: marker -->`` on the page."""
+    found = re.search(
+        rf"^<!-- newcomer: {marker} -->\n```\w+\n(.*?)^```$",
+        page.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found is not None, f"{page} has no block <!-- newcomer: {marker} -->"
+    return found[1]
+
+
 def _run_session(code: str, names: dict[str, Any], page: str) -> int:
     test = doctest.DocTestParser().get_doctest(code, names, page, page, 0)
     report: list[str] = []

@@ -203,7 +203,7 @@ def test_classes_and_videos_are_named_and_ordered(report: tuple[Path, AuditResul
     # Means: mixed (ln 2 + ln 4) / 4 = .52, half ln 2 = .69, unsure ln 4.
     assert (first, last) == ([("mixed.mp4", 4), ("half <b>&amp;.mp4", 2)], [("unsure.mp4", 70)])
     best = confidence.most_confident_frames
-    assert [row.path for row in best] == ["mixed.mp4", "half <b>&amp;.mp4", "unsure.mp4"]
+    assert [row.path for row in best] == ["mixed.mp4", "half <b>&amp;.mp4"]  # half of three
     assert (best[0].frame_index, best[0].top1_name) == (0, LABELS[0])
     assert best[1].top1_probability == pytest.approx(0.5)
 
@@ -221,7 +221,7 @@ def test_pictures_are_written(report: tuple[Path, AuditResult]) -> None:
     names = ("entropy", "kept", "classes", "most-confident", "least-confident")
     assert result.pictures == tuple(f"net-{name}.png" for name in names)
     sheet = Image.open(out / "net-most-confident.png").convert("RGB")
-    assert sheet.size == (10 + 3 * 194, 10 + 180)  # three videos, one frame each
+    assert sheet.size == (10 + 2 * 194, 10 + 180)  # half of three videos, one frame each
     assert np.abs(np.array(sheet.getpixel((60, 60))) - (200, 0, 0)).max() <= 3
     left_over = {path.name for path in out.iterdir()} - {*result.pictures}
     assert left_over == {"report.html", "audit.json"}
@@ -230,7 +230,8 @@ def test_pictures_are_written(report: tuple[Path, AuditResult]) -> None:
 def test_the_page_refers_to_no_other_file(report: tuple[Path, AuditResult]) -> None:
     document = (report[0] / "report.html").read_text()
     page = Page(document)
-    assert page.images == 3 + 2 * 3  # plots, then two sheets of three frames
+    assert page.images == 3 + 2 * 2  # plots, then two sheets of two frames
+    assert "One frame per video: the least confident one" in document
     assert len(page.links) == 3 + page.images  # each plot has a dark version
     assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", x) for x in page.links)
     assert "http:" not in document
@@ -255,7 +256,7 @@ def test_without_a_frame_store_there_are_only_plots(tmp_path: Path) -> None:
     assert Page((tmp_path / "report/report.html").read_text()).images == 3
     confidence = result.teachers[0].confidence
     assert confidence is not None
-    assert len(confidence.most_confident_frames) == 3  # still listed in audit.json
+    assert len(confidence.most_confident_frames) == 2  # still listed in audit.json
 
 
 @pytest.mark.parametrize(

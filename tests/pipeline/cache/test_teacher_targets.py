@@ -32,8 +32,7 @@ def test_all_targets_of_each_video(cache: TargetCache, corpus: Any, teachers: li
         assert found.frame_N.tolist() == index_N.tolist()
         assert found.logits_NC.dtype == np.float32
         assert np.array_equal(found.logits_NC, said_NC.astype(np.float16).astype(np.float32))
-        assert found.entropy_nats_N is not None
-        assert np.array_equal(found.entropy_nats_N, confidence_of(said_NC).entropy_nats)
+        assert np.array_equal(found.entropy_nats, confidence_of(said_NC).entropy_nats)
         assert found.pts_seconds_N == pytest.approx(index_N * 512 / 12_800)
 
 
@@ -84,6 +83,8 @@ def test_features_have_no_entropy(tmp_path: Path, corpus: Any) -> None:
     record = caches.make_teacher("f", target="features")
     caches.run_all(tmp_path / "c", corpus, [record])
     found = TargetCache.open(tmp_path / "c").targets("f").of(corpus.id_of("d"))
+    with pytest.raises(CacheError, match="teacher f stores features, which have no entropy"):
+        _ = found.entropy_nats
     assert found.entropy_nats_N is None
     assert found.logits_NC.shape == (5, 7)
 

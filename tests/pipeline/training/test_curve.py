@@ -93,6 +93,18 @@ def test_the_lowest_possible_loss_is_drawn_where_it_is_known() -> None:
         assert list(drawn(curve_figure(of_a_distance).axes[0])) == ["loss"]
 
 
+def test_few_lines_are_marked_so_that_a_single_one_is_visible() -> None:
+    for count, marker in ((1, "o"), (12, "o"), (13, "")):
+        figure = curve_figure(lines(0.1, count))
+        shown = [line.get_marker() for axes in figure.axes for line in axes.get_lines()]
+        assert shown == [marker] * 2
+
+
+def test_the_loss_has_its_unit_if_it_has_one() -> None:
+    assert curve_figure(lines(), unit="nats").axes[0].get_ylabel() == "training loss, nats"
+    assert curve_figure(lines()).axes[0].get_ylabel() == "training loss"
+
+
 def test_a_run_without_metric_lines_has_a_plot() -> None:
     assert heading(curve_figure([], (), "distill run a"))[1] == "no metric lines yet"
     assert draw_curve([]).startswith(b"\x89PNG")

@@ -37,6 +37,16 @@ def test_a_run_in_a_relative_folder_is_the_same_in_another_working_folder(
     assert rebuild(*arguments).root == tmp_path / "run"
 
 
+@pytest.mark.parametrize(
+    ("losses", "unit"), [(["cross_entropy"], "nats"), (["kl"], "nats"), (["kl", "mse"], "")]
+)
+def test_a_loss_that_is_a_distance_has_no_unit(
+    losses: list[str], unit: str, tmp_path: Path
+) -> None:
+    targets = [{"teacher": loss, "loss": loss, "average": "logits"} for loss in losses]
+    assert open_run(tmp_path / "run", "distill", config(targets=targets), {}).loss_unit == unit
+
+
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     root = tmp_path / "run"
     open_run(root, "distill", config(), {"cache": "1"})
