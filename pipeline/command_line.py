@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -173,7 +174,12 @@ class SectionedGroup(PlainGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line. Under torchrun only rank 0 does, and the other ranks help it."""
-        return run_or_help(lambda: super(SectionedGroup, self).main(*args, **kwargs))
+        try:
+            with path_errors():  # even --help may be written to a full disk
+                return run_or_help(lambda: super(SectionedGroup, self).main(*args, **kwargs))
+        except DistInitError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

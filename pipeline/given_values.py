@@ -63,15 +63,17 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, object]]:
 
 @contextmanager
 def path_errors() -> Iterator[None]:
-    """Turn an OSError that names a path into a DistInitError. Others pass.
+    """Turn an OSError into a DistInitError, for what the code that raised it has not checked.
 
-    For paths that the code which uses them has not checked, such as names that are too long.
+    Such as names that are too long. A closed pipe passes: click ends quietly then.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is None:
+        if error.errno is None or error.errno == errno.EPIPE:
             raise
+        if error.filename is None:
+            raise _system_error(error.errno) from error
         too_long = error.errno == errno.ENAMETOOLONG
         raise DistInitError(
             f"cannot use {shorten(os.fsdecode(error.filename))}",
@@ -79,3 +81,18 @@ def path_errors() -> Iterator[None]:
             remedy="use a shorter path" if too_long else "check the path, or choose another one",
             named_input=too_long,
         ) from error
+
+
+def _system_error(number: int) -> DistInitError:
+    """The error for a refusal of the system that names no path."""
+    if number == errno.ENOENT:  # only the current folder has no name
+        return DistInitError(
+            "the current folder no longer exists", remedy="change to a folder that exists"
+        )
+    remedies = {
+        errno.EMFILE: "allow more open files: ulimit -n 4096",
+        errno.ENOSPC: "make room where the output, or temporary files, are written",
+    }
+    return DistInitError(
+        "the system refused an operation", found=os.strerror(number), remedy=remedies.get(number)
+    )

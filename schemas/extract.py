@@ -82,6 +82,15 @@ class ExtractConfig(Record):
         json_schema_extra={"unit": "share"},
     )
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
+    max_gone: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the videos of an existing cache that may be missing from ``videos``; "
+        "with more, nothing is changed: ``videos`` or ``cache`` is probably the wrong folder. Not "
+        "checked with keep_gone",
+        json_schema_extra={"unit": "share"},
+    )
     keep_gone: bool = Field(
         False,
         description="keep videos in training that are in the cache but no longer in ``videos``",

@@ -187,7 +187,7 @@ def _run_tasks(
     video_count = sum(entry.in_corpus for entry in planned) + len(corpus.unavailable)
     allowed = config.allowed_failures(video_count) - failed
     try:
-        while tasks := [ExtractionTask(spec) for spec in writer.pending_groups()]:
+        while tasks := _pending_tasks(writer):
             spec = _worker_spec(config, corpus, writer)
             if executor is None:
                 _report_removed(tasks, progress)
@@ -211,11 +211,21 @@ def _run_tasks(
                 )
             if ran.stopped_early:
                 break
-            writer.replan_spilled()
         return frames_done
     finally:
         if executor is not None:
             executor.close()
+
+
+def _pending_tasks(writer: CacheWriter) -> list[ExtractionTask]:
+    """All pending tasks; after the last of them, those of videos that must be planned again.
+
+    An earlier run may have ended before it planned them again.
+    """
+    groups = writer.pending_groups()
+    if not groups and writer.replan_spilled():
+        groups = writer.pending_groups()
+    return [ExtractionTask(spec) for spec in groups]
 
 
 def _report_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None:

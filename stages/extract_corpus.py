@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,12 @@ from distinit.pipeline.cache.opening import read_cache_plan
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.writer import CacheWriter
-from distinit.pipeline.corpus.changes import absent_videos, corpus_report, with_current_files
+from distinit.pipeline.corpus.changes import (
+    absent_videos,
+    corpus_report,
+    newly_gone,
+    with_current_files,
+)
 from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.extraction.probing import Prober
@@ -18,9 +24,11 @@ from distinit.pipeline.progress import Progress
 from distinit.schemas.corpus import CorpusReport, VideoFile
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, one_line
 
 __all__ = ["CurrentCorpus", "list_current_corpus"]
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,8 @@ def list_current_corpus(
     """List the corpus, compare it with the cache and report what has changed.
 
     Raises:
-        CorpusError: As ``list_corpus``, and if no video of an unfinished cache is in the corpus.
+        CorpusError: As ``list_corpus``; and if no video of an unfinished cache is in the corpus, or
+            more of the videos of a cache are gone than ``max_gone`` allows.
         CacheError: The cache cannot be read.
     """
     root = Path(config.cache)
@@ -85,6 +94,8 @@ def list_current_corpus(
         progress.message(line)
     if planned and len(absent_videos(corpus, planned)) == len(planned):
         _report_unrelated(config, corpus, len(planned), progress)
+    if not config.keep_gone:
+        _refuse_too_many_gone(config, corpus, planned)
     for path, reason in corpus.unavailable.items():
         progress.message(f"failed: {path}: {reason}")
     return CurrentCorpus(corpus, planned, report)
@@ -107,4 +118,22 @@ def _report_unrelated(
         f"{planned} of the cache {config.cache}; they are added to it"
         + ("" if config.keep_gone else ", and its own are left out of training")
         + ". Check that --cache is the folder you intended"
+    )
+
+
+def _refuse_too_many_gone(
+    config: ExtractConfig, corpus: Corpus, planned: Mapping[str, PlannedRows]
+) -> None:
+    """Most videos are gone at once if --videos or --cache is the wrong folder."""
+    trained_on = [entry for entry in planned.values() if entry.in_corpus]
+    gone = sorted(one_line(path) for path in newly_gone(corpus, planned))
+    if len(gone) <= config.max_gone * len(trained_on):
+        return
+    raise CorpusError(
+        f"{len(gone)} of the {counted(len(trained_on), 'video')} of the cache {config.cache} are "
+        f"not in {config.videos}; nothing was changed",
+        expected=f"at most {config.max_gone:.0%} of them gone",
+        found=f"gone: {', '.join(gone[:_SHOWN])}{', ...' if len(gone) > _SHOWN else ''}",
+        remedy="give the videos that the cache was made from, or use another cache; to leave the "
+        "others out of training, add --set max_gone=1; to keep them in training, add --keep-gone",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -226,3 +228,18 @@ def test_plan_prints_a_table_or_json(tmp_path: Path) -> None:
     assert estimate["frames"] == {"expected": 24, "low": 24, "high": 24}
     assert list(estimate["hours"]) == ["1", "64"]
     assert {"float16", "int8", "topk:32"} >= estimate["logit_bytes"].keys()
+
+
+@pytest.mark.parametrize("command", [["--help"], ["students"]])
+def test_output_to_a_full_disk_is_one_message(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "distinit", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: the system refused an operation\n")
+    assert "Traceback" not in ended.stderr

@@ -9,7 +9,7 @@ from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.corpus.listing import Corpus
 from distinit.schemas.corpus import CorpusReport, Names
 
-__all__ = ["absent_videos", "corpus_report", "with_current_files"]
+__all__ = ["absent_videos", "corpus_report", "newly_gone", "with_current_files"]
 
 
 def corpus_report(
@@ -54,6 +54,13 @@ def corpus_report(
 def absent_videos(corpus: Corpus, latest: Mapping[str, PlannedRows]) -> frozenset[str]:
     """Ids of the planned videos that are no longer in the corpus."""
     return frozenset(latest.keys() - {file.video_id for file in corpus.files})
+
+
+def newly_gone(corpus: Corpus, latest: Mapping[str, PlannedRows]) -> list[str]:
+    """Paths of the videos that were in the corpus before and that no file has replaced."""
+    read_paths = _read_paths(corpus) | corpus.unavailable.keys()
+    absent = (latest[video_id] for video_id in absent_videos(corpus, latest))
+    return [entry.path for entry in absent if entry.in_corpus and entry.path not in read_paths]
 
 
 def with_current_files(

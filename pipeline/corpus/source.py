@@ -13,6 +13,7 @@ from pathlib import Path
 from distinit.pipeline.corpus.remote import NetworkError, remote_stat
 from distinit.pipeline.corpus.spool import Spool, spooled_name
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.video.checks import decode_error, read_errors
 from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
@@ -47,6 +48,20 @@ class VideoSource:
             raise RuntimeError("remote videos need a spool")
         with self.spool.fetch(self.urls[path], digest, stopping) as spooled:
             yield spooled.path
+
+    def check_unchanged(self, file: VideoFile) -> None:
+        """Raise DecodeError if a local video was replaced or removed since it was hashed.
+
+        What was decoded in the meantime may be of other bytes than those of its digest. Downloads
+        are checked as they arrive.
+        """
+        if file.path in self.urls:
+            return
+        path = self.root / file.path
+        with read_errors(path):
+            found = path.stat()
+        if (found.st_size, found.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
+            raise decode_error(path, "changed while it was read")
 
     def reason(self, path: str, digest: str, error: DecodeError) -> str:
         """The message of ``error`` without the local path of the video."""

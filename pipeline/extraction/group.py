@@ -29,9 +29,13 @@ class GroupInProgress:
     """
 
     def __init__(
-        self, task: ExtractionTask, spec: WorkerSpec, encoders: ThreadPoolExecutor
+        self,
+        task: ExtractionTask,
+        spec: WorkerSpec,
+        encoders: ThreadPoolExecutor,
+        on_error: Callable[[BaseException], None],
     ) -> None:
-        """``encoders``: threads in which logits are encoded."""
+        """``encoders``: threads in which logits are encoded. ``on_error``: as for Sink."""
         self.task = task
         self.held_notes: list[Note] = []
         self.ended_count = 0
@@ -47,7 +51,7 @@ class GroupInProgress:
         except BaseException:
             self._stack.close()
             raise
-        self.sink = Sink(self._writer, self.frames, self._pool, encoders)
+        self.sink = Sink(self._writer, self.frames, self._pool, encoders, on_error)
         self.videos = [
             VideoInProgress(self, position, video, task.frame_count_of(video))
             for position, video in enumerate(task.spec.videos)

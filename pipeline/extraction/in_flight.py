@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["InFlight", "StoppedError"]
 
@@ -54,6 +55,11 @@ class InFlight[Item]:
                 raise StoppedError
             self._items.append(item)
             self._changed.notify_all()
+
+    def put_unless_stopped(self, item: Item) -> None:
+        """As ``put``; does nothing once stopped."""
+        with suppress(StoppedError):
+            self.put(item)
 
     def take(self) -> Item:
         """The oldest item; waits for it. Raises StoppedError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ __all__ = [
     "Restarted",
     "Submitted",
     "VideoReaders",
+    "WriteFailed",
 ]
 
 _STORE_VIEW = "store"
@@ -91,7 +92,14 @@ class Committed:
     result: tuple[UnitCommit, ...] | BaseException
 
 
-type Event = Decoded | Submitted | Overflowed | Restarted | Ended | Committed
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """The cache or the frame store cannot be written."""
+
+    error: BaseException
+
+
+type Event = Decoded | Submitted | Overflowed | Restarted | Ended | Committed | WriteFailed
 
 
 class VideoReaders:
@@ -137,9 +145,7 @@ class VideoReaders:
         self._opener.shutdown(cancel_futures=True)
 
     def _read(self, video: VideoInProgress) -> None:
-        ended = Ended(video, self._result_or_error(video))
-        with suppress(StoppedError):
-            self._events.put(ended)
+        self._events.put_unless_stopped(Ended(video, self._result_or_error(video)))
 
     def _result_or_error(self, video: VideoInProgress) -> VideoOutcome | BaseException | None:
         try:
@@ -154,13 +160,19 @@ class VideoReaders:
             raise DecodeError(task.quarantined[planned.video_id])
         with ExitStack() as stack:
             path = self._open(planned, stack).result()
-            outcome = self._read_once(video, path, video.frame_count)
-            if outcome is None or self._spec.sampling.mode != "per_video":
-                return outcome
-            if outcome.frame_count != video.frame_count:
-                self._events.put(Restarted(video))
-                return self._read_again(video, path, outcome.frame_count)
+            try:
+                return self._read_all(video, path)
+            finally:  # after an error too: a change explains it
+                self._spec.source.check_unchanged(planned.video.file)
+
+    def _read_all(self, video: VideoInProgress, path: Path) -> VideoOutcome | None:
+        outcome = self._read_once(video, path, video.frame_count)
+        if outcome is None or self._spec.sampling.mode != "per_video":
             return outcome
+        if outcome.frame_count != video.frame_count:
+            self._events.put(Restarted(video))
+            return self._read_again(video, path, outcome.frame_count)
+        return outcome
 
     def _open(self, planned: PlannedRows, stack: ExitStack) -> Future[Path]:
         """Make a local file of a video, which may have to be downloaded."""

@@ -38,12 +38,18 @@ class Sink:
         frames: OrderedFrames | None,
         pool: ThreadPoolExecutor,
         encoders: ThreadPoolExecutor,
+        on_error: Callable[[BaseException], None],
     ) -> None:
-        """``pool``: of one thread. ``frames``: None without a frame store."""
+        """Write nothing yet.
+
+        ``pool``: of one thread. ``frames``: None without a frame store. ``on_error`` is called, in
+        another thread, as soon as a write has failed: whoever waits must not wait any longer.
+        """
         self._writer = writer
         self._frames = frames
         self._pool = pool
         self._encoders = encoders
+        self._on_error = on_error
         self._position = {v.video_id: at for at, v in enumerate(writer.spec.videos)}
         self._pending: deque[Future[None]] = deque()
 
@@ -116,7 +122,13 @@ class Sink:
     def _submit(self, call: Any, *args: Any) -> None:
         while len(self._pending) >= _WRITES_IN_FLIGHT:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(call, *args))
+        write = self._pool.submit(call, *args)
+        write.add_done_callback(self._report_error)
+        self._pending.append(write)
+
+    def _report_error(self, write: Future[None]) -> None:
+        if not write.cancelled() and (error := write.exception()) is not None:
+            self._on_error(error)
 
 
 def _record(video: PlannedRows, outcome: VideoOutcome, store: UnitFrameWriter) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
-from distinit.pipeline.extraction.in_flight import InFlight, StoppedError
+from distinit.pipeline.extraction.in_flight import InFlight
 from distinit.pipeline.extraction.readers import (
     Committed,
     Decoded,
@@ -26,6 +26,7 @@ from distinit.pipeline.extraction.readers import (
     Restarted,
     Submitted,
     VideoReaders,
+    WriteFailed,
 )
 from distinit.pipeline.extraction.storable import require_storable
 from distinit.pipeline.extraction.task import ExtractionTask, Note, WorkerSpec
@@ -121,7 +122,12 @@ class ExtractionWorker:
             self._encoders = ThreadPoolExecutor(self._spec.parallel_videos, "encode")
             self._events = InFlight(self._teachers.max_frames, self._teachers.max_bytes)
             self._readers = VideoReaders(self._spec, self._decode, self._teachers, self._events)
-        group = GroupInProgress(task, self._spec, self._encoders)
+        events = self._events
+
+        def on_error(error: BaseException) -> None:
+            events.put_unless_stopped(WriteFailed(error))
+
+        group = GroupInProgress(task, self._spec, self._encoders, on_error)
         self._groups.append(group)
         if not task.one_at_a_time:
             self._readers.start(group.videos)
@@ -139,12 +145,9 @@ class ExtractionWorker:
 
     def _commit(self, group: GroupInProgress) -> None:
         events = self._events
-
-        def done(result: tuple[UnitCommit, ...] | BaseException) -> None:
-            with suppress(StoppedError):
-                events.put(Committed(group, result))
-
-        group.commit_in_background(done)
+        group.commit_in_background(
+            lambda result: events.put_unless_stopped(Committed(group, result))
+        )
 
     def _finish(self, group: GroupInProgress, event: Committed) -> tuple[UnitCommit, ...]:
         if isinstance(event.result, BaseException):
@@ -163,6 +166,8 @@ class ExtractionWorker:
                 video.group.sink.overflow(video.video, rows)
             case Restarted(video):
                 video.group.sink.restart(video.video)
+            case WriteFailed(error):
+                raise error
             case Ended(video, result):
                 note = self._end(video, result)
                 if video.group is self._groups[0]:

@@ -113,6 +113,7 @@ class _Filler:
                 if self._stopping.is_set():
                     return
             summary = stream.summary
+        self._source.check_unchanged(file)
         if summary is None:
             raise RuntimeError("a stream that is exhausted must have a summary")
         writer.set_fps(file.video_id, summary.fps if fps is None else fps)

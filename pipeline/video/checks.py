@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distinit.pipeline.video.index import PacketTable
@@ -18,6 +20,7 @@ __all__ = [
     "check_size",
     "damaged_error",
     "decode_error",
+    "read_errors",
     "too_many_frames",
 ]
 
@@ -33,6 +36,15 @@ def decode_error(path: Path, reason: str, remedy: str | None = None) -> DecodeEr
 def damaged_error(path: Path, text: str) -> DecodeError:
     """The error for a damaged video that must not be kept."""
     return decode_error(path, f"damaged: {text}", remedy=_PARTIAL_REMEDY)
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into the DecodeError of one video, which may be removed at any time."""
+    try:
+        yield
+    except OSError as error:
+        raise decode_error(path, f"cannot be read: {error.strerror}") from error
 
 
 def check_file(path: Path) -> None:

@@ -19,6 +19,7 @@ from distinit.pipeline.video.checks import (
     check_size,
     damaged_error,
     decode_error,
+    read_errors,
 )
 from distinit.pipeline.video.container import avi_ticks
 from distinit.pipeline.video.decode_process import (
@@ -71,7 +72,7 @@ def open_video(
     """Start to decode ``path``. The caller must close the stream, best with a ``with`` block.
 
     A block has ``block_frames`` frames: fewer at the end, and where a block of one view would
-    exceed 64 MiB.
+    exceed 16 MiB.
 
     Raises:
         DecodeError: The file cannot be opened.
@@ -256,7 +257,8 @@ class VideoStream:
         packets = decoding.packets.tables.get(number, PacketTable())
         broken = broken_file(request.ffmpeg, self.path, request.config, log, packets)
         # The header of an AVI is read for its first video stream.
-        ticks = avi_ticks(self.path) if number == 0 else None
+        with read_errors(self.path):
+            ticks = avi_ticks(self.path) if number == 0 else None
         decoded = decoding.frame_table.count
         return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
 

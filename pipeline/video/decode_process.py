@@ -21,8 +21,9 @@ from distinit.schemas.video import DecodeConfig
 
 __all__ = ["MAX_BLOCK_BYTES", "THUMBNAILS", "DecodeProcess", "DecodeRequest", "view_output"]
 
-# A block of 32 8K frames would take 3 GiB, and three blocks of a view can exist at a time.
-MAX_BLOCK_BYTES = 64 << 20
+# A block of 32 8K frames would take 3 GiB. Several blocks of each view exist at a time, for each of
+# the videos that a worker decodes at once.
+MAX_BLOCK_BYTES = 16 << 20
 THUMBNAILS = "thumbnails"
 """Name of the output with the thumbnails that are hashed."""
 

@@ -15,6 +15,7 @@ from distinit.pipeline.video.checks import (
     check_size,
     damaged_error,
     decode_error,
+    read_errors,
     too_many_frames,
 )
 from distinit.pipeline.video.command import demux_all_command, demux_command
@@ -101,11 +102,16 @@ def _demux(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> tuple[StreamTabl
 def broken_file(
     ffmpeg: FFmpeg, path: Path, config: DecodeConfig, log: FFmpegLog, packets: PacketTable
 ) -> str | None:
-    """Why the file is truncated or has holes (point 5 of ``verdict``), or None."""
-    if reason := early_end(log) or truncation_reason(path):
-        return f"truncated: {reason}"
-    if reason := asf_holes(path):
-        return reason
+    """Why the file is truncated or has holes (point 5 of ``verdict``), or None.
+
+    Raises DecodeError if the file can no longer be read.
+    """
+    with read_errors(path):
+        truncated, holes = early_end(log) or truncation_reason(path), asf_holes(path)
+    if truncated:
+        return f"truncated: {truncated}"
+    if holes:
+        return holes
     if duration_gap(log.declared_seconds, packets.reach_seconds, packets.count) is None:
         return None
     # A longer audio track also explains it, so measure all streams.

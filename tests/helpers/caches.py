@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,13 @@ def planned_video(digest: str, path: str, rows: int, *, frames: int | None = Non
     """A video whose probe found ``frames`` (default: one per row)."""
     file = VideoFile(digest[:16], path, digest, size_bytes=1000, mtime_ns=1)
     return PlannedVideo(file, ProbeSummary(rows if frames is None else frames, 25.0), rows)
+
+
+def with_file(video: PlannedVideo, root: Path) -> PlannedVideo:
+    """The video with the size and time of its file below ``root``."""
+    found = (root / video.file.path).stat()
+    file = replace(video.file, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+    return replace(video, file=file)
 
 
 def make_planned(name: str, rows: int) -> PlannedVideo:

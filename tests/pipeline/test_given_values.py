@@ -52,3 +52,19 @@ def test_other_errors_of_the_system_pass(error: OSError) -> None:
     with pytest.raises(type(error)) as raised, path_errors():
         raise error
     assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("number", "problem", "remedy"),
+    [
+        (errno.EMFILE, "the system refused an operation", "allow more open files: ulimit -n 4096"),
+        (errno.ENOENT, "the current folder no longer exists", "change to a folder that exists"),
+    ],
+)
+def test_an_error_of_the_system_without_a_path_becomes_a_message(
+    number: int, problem: str, remedy: str
+) -> None:
+    with pytest.raises(DistInitError) as raised, path_errors():
+        raise OSError(number, "embellished")
+    assert (raised.value.problem, raised.value.remedy) == (problem, remedy)
+    assert "mbellished" not in str(raised.value)

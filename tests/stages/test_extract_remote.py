@@ -202,7 +202,7 @@ def test_a_corpus_without_any_video_of_the_cache_gives_a_warning(
     progress = RecordingProgress()
     for names in (["a.mp4"], ["a.mp4", "e.mp4"], ["b/c.mp4", "b/d [1].mp4"]):
         (tmp_path / "list.txt").write_text("\n".join(str(corpus / name) for name in names))
-        run(tmp_path / "list.txt", tmp_path / "cache", progress=progress)
+        run(tmp_path / "list.txt", tmp_path / "cache", progress=progress, max_gone=1.0)
     assert [text for text in progress.messages if text.startswith("warning")] == [
         "warning: none of the 2 given videos is among the 2 of the cache "
         f"{tmp_path / 'cache'}; they are added to it, and its own are left out of training. "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.caches import planned_video
+from helpers.caches import planned_video, with_file
 from helpers.processes import children
 from helpers.videos import make_video
 
@@ -72,7 +72,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[CacheWriter]:
+def writer(tmp_path: Path, corpus: Path) -> Iterator[CacheWriter]:
     teacher = NullTeacher(TeacherRequest(name="null"))
     record = TeacherRecord(
         id=teacher.id,
@@ -83,7 +83,7 @@ def writer(tmp_path: Path) -> Iterator[CacheWriter]:
         software={},
     )
     videos = [
-        planned_video(str(number) * 64, name, frames)
+        with_file(planned_video(str(number) * 64, name, frames), corpus)
         for number, (name, frames) in enumerate(COUNTS.items())
     ]
     with CacheWriter.create_or_open(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.caches import planned_video
+from helpers.caches import planned_video, with_file
 from helpers.videos import make_video
 
 from distinit.pipeline.cache.reader import TargetCache
@@ -65,7 +65,7 @@ def test_teachers_stop_when_a_video_has_more_rows_than_planned(
     """Batches of 16 are computed as long as they fit; then the frames are only counted."""
     make_video(tmp_path / "videos" / "a.mp4", frames=FRAMES)
     geometry, teacher = FrameGeometry(), CountingTeacher(TeacherRequest(name="null"))
-    video = planned_video("a" * 64, "a.mp4", reserved)
+    video = with_file(planned_video("a" * 64, "a.mp4", reserved), tmp_path / "videos")
     with CacheWriter.create_or_open(
         tmp_path / "cache",
         videos=[replace(video, probe=replace(video.probe, frame_count=reserved))],

@@ -282,3 +282,12 @@ def test_reading_ahead_decodes_before_blocks_are_requested(tmp_path: Path) -> No
         assert not Path(f"/proc/{stream.pid}").exists()  # ffmpeg has finished
         assert sum(len(block) for block in stream) == 40
     assert stream.summary is not None
+
+
+def test_a_video_that_is_removed_while_it_is_decoded_fails(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", frames=8)
+    with open_video(path, {}, DecodeConfig(), block_frames=4) as stream:
+        next(stream)
+        path.unlink()
+        with pytest.raises(DecodeError, match="cannot be read: No such file"):
+            list(stream)
