@@ -4,8 +4,9 @@
 
 Uses ffmpeg to create a video of ten minutes in 1080p, one of an hour, a short one of each kind for
 comparison, and one in 4K; ``--folder`` keeps them for the next run. Each is extracted in a separate
-process with the null teacher, with a stride and with a frame store, one video at a time. The
-results are the kernel's high-water marks of resident memory (VmHWM). For the worker, they include
+process with the null teacher, with a stride and with a frame store, one video at a time
+(``--at-once`` decodes several copies of each). The results are the kernel's high-water marks of
+resident memory (VmHWM). For ffmpeg, that of the largest process counts. For the worker, it includes
 the memory that Python and torch use before any work is done.
 """
 
@@ -83,6 +84,15 @@ def make_video(video: VideoSpec, folder: Path) -> Path:
     return path
 
 
+def copies_of(video: Path, count: int, folder: Path) -> Path:
+    """Write ``count`` copies of a video to ``folder``, as different videos; return the first."""
+    folder.mkdir()
+    for number in range(count):
+        box = b"\0\0\0\x10free" + number.to_bytes(8, "big")  # ignored by decoders
+        (folder / f"{number:02d}.mp4").write_bytes(video.read_bytes() + box)
+    return folder / "00.mp4"
+
+
 def _ffmpeg(*arguments: str) -> None:
     argv = [str(find_ffmpeg().path), "-nostdin", "-v", "error", "-y", *arguments]
     subprocess.run(argv, check=True)
@@ -141,8 +151,8 @@ def _children(parent: str) -> Iterator[str]:
             yield status.parent.name
 
 
-def config_for(video: Path, stride: int, folder: Path) -> ExtractConfig:
-    """Configure an extraction with the null teacher."""
+def config_for(video: Path, stride: int, folder: Path, at_once: int) -> ExtractConfig:
+    """Configure an extraction of all videos next to ``video`` with the null teacher."""
     sampling = {"mode": "stride", "stride": stride} if stride > 1 else {}
     return ExtractConfig.model_validate(
         {
@@ -151,6 +161,7 @@ def config_for(video: Path, stride: int, folder: Path) -> ExtractConfig:
             "cache": str(folder / "cache"),
             "frames": str(folder / "frames"),
             "sampling": sampling,
+            "decode": {"parallel_videos": at_once},
         }
     )
 
@@ -172,8 +183,17 @@ def config_for(video: Path, stride: int, folder: Path) -> ExtractConfig:
     type=click.IntRange(min=1),
     help="Run the teacher on every N-th frame.",
 )
+@click.option(
+    "--at-once",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Copies of each video that are decoded at a time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def main(folder: Path | None, only: tuple[str, ...], stride: int, as_json: bool) -> None:
+def main(
+    folder: Path | None, only: tuple[str, ...], stride: int, at_once: int, as_json: bool
+) -> None:
     table = {}
     with tempfile.TemporaryDirectory() as temporary:
         for video in VIDEOS:
@@ -181,7 +201,9 @@ def main(folder: Path | None, only: tuple[str, ...], stride: int, as_json: bool)
                 continue
             path = make_video(video, folder or Path(temporary))
             with tempfile.TemporaryDirectory() as outputs:
-                (peak,) = peaks_of(config_for(path, stride, Path(outputs)))
+                if at_once > 1:
+                    path = copies_of(path, at_once, Path(outputs) / "videos")
+                (peak,) = peaks_of(config_for(path, stride, Path(outputs), at_once))
             table[video.name] = asdict(peak)
             if not as_json:
                 click.echo(

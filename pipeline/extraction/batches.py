@@ -14,7 +14,7 @@ from distinit.schemas.video import SamplingConfig
 
 __all__ = ["MAX_BATCH_BYTES", "FrameBatch", "FrameBatcher"]
 
-MAX_BATCH_BYTES = 64 << 20
+MAX_BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class FrameBatch:
 class FrameBatcher:
     """Sampled frames in batches of exactly ``size`` (the last one may be shorter).
 
-    Batches are smaller where ``size`` frames of a view would exceed 64 MiB: the memory of a worker
+    Batches are smaller where ``size`` frames of a view would exceed 16 MiB: the memory of a worker
     must not grow with the size of the frames. No batch holds frames of two videos, so a frame's
     logits never depend on the other videos of its unit.
     """

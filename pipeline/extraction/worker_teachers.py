@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distinit.pipeline.extraction.batches import MAX_BATCH_BYTES, FrameBatch
+from distinit.pipeline.extraction.batches import FrameBatch
 from distinit.pipeline.extraction.task import ExtractionTask
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.forward import CPU_BATCH, PendingLogits
@@ -14,6 +14,7 @@ from distinit.pipeline.video.views import View
 __all__ = ["WorkerTeachers"]
 
 _BATCHES_IN_FLIGHT = 2
+_BYTES_IN_FLIGHT = 128 << 20
 _NO_LIMIT = 1 << 62
 
 
@@ -31,7 +32,7 @@ class WorkerTeachers:
         ahead = max((t.frames_ahead for t in teachers.values()), default=0)
         self.max_frames = max(ahead, _BATCHES_IN_FLIGHT * self.block_frames)
         holds_frames = any(t.holds_frames for t in teachers.values())
-        self.max_bytes = _BATCHES_IN_FLIGHT * MAX_BATCH_BYTES if holds_frames else _NO_LIMIT
+        self.max_bytes = _BYTES_IN_FLIGHT if holds_frames else _NO_LIMIT
 
     def view_of(self, task: ExtractionTask) -> dict[str, str]:
         """Teacher -> view, for the teachers of ``task``; the others already have its units."""

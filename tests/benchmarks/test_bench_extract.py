@@ -65,8 +65,8 @@ def test_peak_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) ->
     long.parent.mkdir()
     memory._ffmpeg("-stream_loop", "31", "-i", str(short), "-c", "copy", str(long))
     peaks = memory.peaks_of(
-        memory.config_for(short, 1, tmp_path / "out-short"),
-        memory.config_for(long, 1, tmp_path / "out-long"),
+        memory.config_for(short, 1, tmp_path / "out-short", 1),
+        memory.config_for(long, 1, tmp_path / "out-long", 1),
     )
     assert [peak.frames for peak in peaks] == [64, 2048]
     assert all(peak.worker_mib >= peak.idle_mib > 0 for peak in peaks)
