@@ -13,9 +13,9 @@ class ExitCode(IntEnum):
     OK = 0
     """The work is complete."""
     FAILED = 1
-    """It could not be completed, or data is damaged."""
+    """It could not be completed, data is damaged, or what was named does not fit together."""
     USAGE = 2
-    """The command line, the configuration or an input that they name cannot be used."""
+    """The command line or the configuration is wrong, or names an input that is not there."""
     INCOMPLETE = 3
     """Nothing is damaged, but something is missing: rerun the command that was named."""
     INTERRUPTED = 130

@@ -19,9 +19,9 @@ from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
 from distinit.schemas.wording import counted, first_names
 
-__all__ = ["known_files", "leaked_videos", "list_dataset"]
+__all__ = ["OFFICIAL", "known_files", "leaked_videos", "list_dataset"]
 
-_OFFICIAL = ("hmdb51", "ucf101")
+OFFICIAL = ("hmdb51", "ucf101")
 _FOLDERS: dict[str, Subset] = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
@@ -44,13 +44,15 @@ def list_dataset(
     """List and hash the videos of one split of a dataset.
 
     Files that are unchanged since ``known`` are not hashed again (``corpus.listing``). Raises
-    DatasetError if lists or videos are missing, if a class lacks training or test videos, or if a
-    video is in two subsets of a split that is not official (official splits are kept as
-    published: see ``leaked_videos``).
+    DatasetError if lists or videos are missing, if a class lacks training or test videos, if
+    another split than 1 is asked for without official lists, or if a video is in two subsets of a
+    split that is not official (official splits are kept as published: see ``leaked_videos``).
     """
     source = labelled_source(config)
     root = source.root
     lists = source.read(config.split) or _subset_folders(root)
+    if config.split != 1 and lists.kind not in OFFICIAL:
+        raise _unused_split(source, config.split)
     _refuse_missing(source, lists.videos)
     check_classes(lists, source.name)
     corpus = list_files(root, [video.path for video in lists.videos], known)
@@ -71,7 +73,7 @@ def list_dataset(
             for video in lists.videos
         ),
     )
-    if lists.kind not in _OFFICIAL:
+    if lists.kind not in OFFICIAL:
         _refuse_leaks(leaked_videos(record))
     return record
 
@@ -127,6 +129,17 @@ def _subset_folders(root: Path) -> SplitLists:
                 videos.append(LabelledPath(relative, path.parent.name, _FOLDERS[name]))
     labels = {video.label for video in videos}
     return SplitLists("folders", tuple(sorted(labels)), tuple(videos))
+
+
+def _unused_split(source: LabelledSource, split: int) -> DatasetError:
+    return DatasetError(
+        f"--split {split} needs --splits with official lists",
+        expected="--splits with the lists of HMDB-51 or UCF-101, which have the splits 1, 2 and 3",
+        found="a CSV, whose column split names the videos of each subset"
+        if source.lists is not None
+        else f"the folders train and test (or val) in {source.root}",
+        remedy="leave --split out, or set --splits to a folder of official lists",
+    )
 
 
 def _refuse_missing(source: LabelledSource, videos: Iterable[LabelledPath]) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from distinit.pipeline.corpus.listing import list_files
-from distinit.pipeline.datasets.listing import list_dataset
+from distinit.pipeline.datasets.listing import OFFICIAL, list_dataset
 from distinit.pipeline.datasets.source import labelled_source
 from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import ConfigError, DatasetError
@@ -42,6 +42,8 @@ def refuse_other_tests_in(config: DatasetConfig, dataset: DatasetRecord) -> None
     if source.lists is None and dataset.kind != "folders":
         _refuse_other_bytes(source.root, dataset)
         return
+    if dataset.kind not in OFFICIAL:  # earlier versions recorded a split without using it
+        config = config.model_copy(update={"split": 1})
     found = list_dataset(config)
     if found.kind != dataset.kind:
         raise _differs("the kind of dataset", dataset.kind, found.kind)

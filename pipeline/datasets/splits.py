@@ -234,7 +234,16 @@ def _csv_row(
 ) -> Iterator[LabelledPath]:
     name, label, code = (str(row[key] or "").strip() for key in ("path", "label", "split"))
     if not name or not label or code not in _CSV_SUBSETS:
-        raise _bad_line(path, number, f"{name},{label},{code}", "PATH,LABEL,train|val|test|unused")
+        wrong = f"write train, val, test or unused into the column split instead of {shown(code)}"
+        raise _bad_line(
+            path,
+            number,
+            f"{name},{label},{code}",
+            "PATH,LABEL,train|val|test|unused",
+            remedy=wrong
+            if name and label
+            else "fill in the path and the label, or remove the line",
+        )
     if is_url(name):
         raise _bad_line(path, number, name, "the path of a file: download the videos first")
     subset = _CSV_SUBSETS[code]
@@ -277,9 +286,14 @@ def _inside(name: str, path: Path, number: int) -> str:
     return pure.as_posix()
 
 
-def _bad_line(path: Path, number: int, line: str, expected: str) -> DatasetError:
+def _bad_line(
+    path: Path, number: int, line: str, expected: str, remedy: str = "correct this line"
+) -> DatasetError:
     return DatasetError(
-        f"{path.name}, line {number} cannot be read", expected=expected, found=shown(line)
+        f"{path.name}, line {number} cannot be read",
+        expected=expected,
+        found=shown(line),
+        remedy=remedy,
     )
 
 
@@ -298,8 +312,11 @@ def _checked(lists: SplitLists, source: Path, split: int) -> SplitLists:
         )
     counts = Counter(video.subset for video in lists.videos)
     if not counts["train"] or not counts["test"] + counts["val"]:
+        lacking = "testing" if counts["train"] else "training"
         raise DatasetError(
-            f"the lists in {source} have no complete split {split}",
+            f"{source} has no videos for {lacking}"
+            if lists.kind == "csv"
+            else f"the lists in {source} have no complete split {split}",
             expected="videos for training and for testing",
             found=f"{counts['train']} for training, {counts['test']} for testing",
             remedy="write train, val or test into the column split"

@@ -16,6 +16,7 @@ from distinit.pipeline.cache.quantile import WeightedBlocks, weighted_quantile
 from distinit.pipeline.distillation.drawn_clips import SAMPLED_CLIPS, DrawnClips
 from distinit.pipeline.distillation.targets import TargetReader
 from distinit.pipeline.records import read_record, write_record
+from distinit.pipeline.training.run_dir import has_begun
 from distinit.schemas.base import sha256_of
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
@@ -105,11 +106,13 @@ def some_clip_passes_all(readers: Sequence[TargetReader], drawn: DrawnClips) -> 
 def read_thresholds(run_root: Path, config: DistillConfig) -> ThresholdsRecord | None:
     """The thresholds that an earlier process of the same run has recorded; None if there are none.
 
-    Those of other settings, and those of a folder without ``run.json``, are not read: opening the
-    run refuses such a folder. Raises RunMismatchError if the record is unreadable.
+    Those of other settings, of a folder without ``run.json``, and of a run that has not begun are
+    not read: opening the run refuses or replaces such a folder. Raises RunMismatchError if the
+    record is unreadable.
     """
     path = run_root / _FILE
-    if not (run_root / "run.json").is_file() or not path.is_file():
+    is_run = (run_root / "run.json").is_file() and has_begun(run_root)
+    if not is_run or not path.is_file():
         return None
     record = read_record(
         path,

@@ -95,6 +95,7 @@ def train(
     text = _STOPPING if launch else _STOPPING + _AT_ONCE
     signals = stop_on_signals(progress.message, text, once=launch is not None)
     with WriterLock(run.root / ".lock"), signals as stop:
+        run.refuse_replaced()
         try:
             if runtime.workers:
                 fit_on_ray(task, settings, run, progress, stop, evaluator)

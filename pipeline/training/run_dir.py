@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.records import read_record, write_record
 from distinit.pipeline.storage import refuse_links, remove_dead_partials, storage_errors
@@ -29,12 +30,13 @@ from distinit.schemas.base import (
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
 
-__all__ = ["RunDirectory", "is_finished", "open_run"]
+__all__ = ["RunDirectory", "has_begun", "is_finished", "open_run"]
 
-_REMEDY = "choose another out directory, or restore the file from a copy"
+_REMEDY = "choose another --out, or restore the file from a copy"
 
 
 _RESULT = "result.json"
+_OF_TRAINING = ("metrics.jsonl", "evaluations.jsonl", "student.safetensors", _RESULT)
 _SHOWN, _SHOWN_CHARACTERS = 20, 250  # differing settings in a message, and characters of each
 
 
@@ -113,10 +115,31 @@ class RunDirectory:
         """Mark the run as finished."""
         write_record(result, self.result)
 
+    def refuse_replaced(self) -> None:
+        """Raise RunMismatchError if another process has replaced the run before it began."""
+        stored = read_record(
+            self.root / "run.json", RunRecord, error=RunMismatchError, remedy=_REMEDY
+        )
+        if stored.config_digest != self.record.config_digest:
+            raise RunMismatchError(
+                f"another command has begun another run in {self.root}",
+                expected="the run.json that this command has found or written",
+                found="the run.json of another configuration",
+                remedy="choose another --out",
+            )
+
 
 def is_finished(root: Path) -> bool:
     """Whether ``root`` is the directory of a finished run."""
     return (root / _RESULT).is_file()
+
+
+def has_begun(root: Path) -> bool:
+    """Whether the run in ``root`` has trained: it has metric lines, a checkpoint or a student."""
+    checkpoints = root / "checkpoints"
+    return any(
+        (root / name).is_file() and (root / name).stat().st_size for name in _OF_TRAINING
+    ) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 
 def open_run(
@@ -129,12 +152,15 @@ def open_run(
 ) -> RunDirectory:
     """Create the run directory, or open one that belongs to the same configuration.
 
+    A run of another configuration that has not begun is replaced: nothing is lost, and a command
+    that failed can be corrected and repeated.
+
     ``inputs``: digests of the data that the run reads. ``cache_digest`` is only recorded: a cache
     may grow while the targets that the run reads stay the same. Fields of ``config`` that are
     marked with NOT_IDENTITY may differ from those of the existing run.
-    Raises RunMismatchError, naming each setting that differs, and StorageError, also for a folder
-    that holds links: nothing is written or removed through them. ConfigError for a folder inside a
-    cache or a frame store.
+    Raises RunMismatchError, naming each setting that differs, LockedError, and StorageError, also
+    for a folder that holds links: nothing is written or removed through them. ConfigError for a
+    folder inside a cache or a frame store.
     """
     dumped = config.model_dump(mode="json")
     identity = partial(
@@ -155,12 +181,23 @@ def open_run(
     if path.exists():
         stored = read_record(path, RunRecord, error=RunMismatchError, remedy=_REMEDY)
         if stored.config_digest != record.config_digest:
-            raise _mismatch(root, stored, record, identity)
+            _replace(root, record, _mismatch(root, stored, record, identity))
+            return RunDirectory(root, record)
         return RunDirectory(root, stored)
     with storage_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     write_record(record, path)
     return RunDirectory(root, record)
+
+
+def _replace(root: Path, record: RunRecord, mismatch: RunMismatchError) -> None:
+    """Write ``record`` over that of a run that has not begun. Raises ``mismatch`` if it has."""
+    if has_begun(root):
+        raise mismatch
+    with WriterLock(root / ".lock"):
+        if has_begun(root):
+            raise mismatch
+        write_record(record, root / "run.json")
 
 
 def _identity(
@@ -191,5 +228,5 @@ def _mismatch(
         f"{root} belongs to another configuration",
         expected="the configuration in its run.json",
         found="; ".join(found[:_SHOWN]) + (" ..." if found[_SHOWN:] else ""),
-        remedy="choose another out directory, or restore these settings",
+        remedy="choose another --out, or restore these settings",
     )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+from helpers.command_line import run_command
+from helpers.videos import make_video
 
 from distinit.schemas import errors
 from distinit.schemas.exit_codes import ExitCode
@@ -35,3 +40,28 @@ def test_every_error_has_the_code_of_the_page() -> None:
     kinds = subclasses(errors.DistInitError)
     assert documented == {kind.__name__: str(int(kind.exit_code)) for kind in kinds}
     assert {kind.exit_code for kind in kinds} == {ExitCode.FAILED, ExitCode.USAGE}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        (("finetune", "--init", "inflated"), 1, "are not on this machine"),
+        (("finetune", "--init", "inflated:gone.pth"), 2, "are not on this machine"),
+        (("finetune", "--init", "distinit:gone"), 2, "no student at gone"),
+        (("extract", "--teacher", "resnet50"), 1, "are not on this machine"),
+        (("extract", "--teacher", "resnet50", "--weights", "gone.pth"), 2, "gone.pth"),
+    ],
+)
+def test_an_input_that_the_command_names_gives_2_and_one_that_it_does_not_name_gives_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[str], code: int, problem: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    make_video(tmp_path / "videos" / "a.mp4")
+    rest = {
+        "finetune": ("--dataset", "videos", "--student", "r3d_18", "--out", "out"),
+        "extract": ("--videos", "videos", "--cache", "cache"),
+    }
+    found, output = run_command([*words, *rest[words[0]]])
+    assert (found, problem in output) == (code, True), output

@@ -191,6 +191,21 @@ def test_an_invalid_configuration_leaves_no_run_directory(extracted: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_a_command_that_failed_before_training_can_be_corrected(
+    extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "run"
+    wrong = config(extracted, out, runtime={"device": "cuda"}, optimizer={"epochs": 1})
+    with pytest.raises(ConfigError, match="CUDA"):
+        distill(wrong)
+    assert (out / "run.json").is_file()
+    result = distill(config(extracted, out, optimizer={"epochs": 2}))
+    assert result.epochs == 2
+    recorded = json.loads((out / "run.json").read_text())["config"]
+    assert (recorded["optimizer"]["epochs"], recorded["runtime"]["device"]) == (2, "cpu")
+
+
 def test_a_student_of_flow_learns_the_targets_of_rgb_frames(
     extracted: Path, tmp_path: Path
 ) -> None:

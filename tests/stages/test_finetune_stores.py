@@ -42,6 +42,9 @@ def test_a_store_without_the_videos_of_the_dataset_is_rejected(
         make_video(tmp_path / "other" / folder / "x.mp4", seed=seed)
     with pytest.raises(FrameStoreError, match="lacks 4 of 4 videos"):
         finetune(configure(tmp_path / "run", dataset={"root": str(tmp_path / "other")}))
+    assert (tmp_path / "run" / "run.json").is_file()
+    corrected = configure(tmp_path / "run", optimizer={"epochs": 1})
+    assert finetune(corrected).optimizer.epochs == 1
 
 
 class CallingProgress(RecordingProgress):

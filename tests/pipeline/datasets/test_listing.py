@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distinit.pipeline.datasets.listing import known_files, leaked_videos, list_dataset
+from distinit.pipeline.datasets.same_dataset import refuse_other_tests_in
 from distinit.schemas.dataset import DatasetRecord
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.finetune import DatasetConfig
@@ -35,6 +36,28 @@ def test_train_and_test_folders_are_listed(tmp_path: Path) -> None:
         ("test/b/3.mp4", 1, "test"),
     ]
     assert len({video.digest for video in record.videos}) == 4
+
+
+def test_another_split_needs_official_lists(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "test/a/3.mp4", "test/b/4.mp4")
+    (tmp_path / "mine.csv").write_text(
+        "path,label,split\ntrain/a/1.mp4,a,train\ntrain/b/2.mp4,b,train\n"
+        "test/a/3.mp4,a,test\ntest/b/4.mp4,b,test\n"
+    )
+    for root, splits, found in (
+        (tmp_path, None, f"the folders train and test (or val) in {tmp_path}"),
+        (tmp_path / "mine.csv", None, "a CSV, whose column split names the videos of each subset"),
+        (tmp_path, str(tmp_path / "mine.csv"), "a CSV, whose column split names the videos of "),
+    ):
+        given = DatasetConfig(root=str(root), splits=splits, split=2)
+        with pytest.raises(DatasetError) as caught:
+            list_dataset(given)
+        assert caught.value.problem == "--split 2 needs --splits with official lists"
+        assert str(caught.value.found).startswith(found)
+        assert str(caught.value.remedy).startswith("leave --split out")
+        record = list_dataset(given.model_copy(update={"split": 1}))
+        # A run of an earlier version, which recorded the split, can be evaluated again.
+        refuse_other_tests_in(given, record)
 
 
 def test_official_lists_select_from_class_folders(tmp_path: Path) -> None:

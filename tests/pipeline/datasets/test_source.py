@@ -108,6 +108,9 @@ def test_unknown_splits_are_named_with_their_line(folder: Path) -> None:
     assert error.problem == "labels.csv, line 3 cannot be read"
     assert error.expected == "PATH,LABEL,train|val|test|unused"
     assert error.found == '"b.mp4,run,training"'
+    assert error.remedy == (
+        'write train, val, test or unused into the column split instead of "training"'
+    )
 
 
 def test_missing_files_are_counted_and_named(folder: Path) -> None:
@@ -130,6 +133,6 @@ def test_one_class_and_one_subset_are_not_enough(folder: Path) -> None:
     assert error.problem == f"the dataset in {folder}/labels.csv has only one class"
     assert (error.found, error.remedy) == ("run", "add videos of another class")
     error = refused(folder, "a.mp4,run,train", "b.mp4,walk,train")
-    assert error.problem == f"the lists in {folder}/labels.csv have no complete split 1"
+    assert error.problem == f"{folder}/labels.csv has no videos for testing"
     assert error.found == "2 for training, 0 for testing"
     assert error.remedy == "write train, val or test into the column split"

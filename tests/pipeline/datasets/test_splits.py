@@ -138,7 +138,7 @@ def test_malformed_lists_are_rejected(
         ("", "no column label, path, split"),
         ("path,label,split\na,b,held\n", "line 2"),
         ("path,label,split\n/a,b,test\n", "line 2"),
-        ("path,label,split\na,b,train\n", "no complete split"),
+        ("path,label,split\na,b,train\n", "mine.csv has no videos for testing"),
     ],
 )
 def test_a_malformed_csv_is_rejected(tmp_path: Path, text: str, message: str) -> None:

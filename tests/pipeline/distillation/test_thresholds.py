@@ -196,6 +196,8 @@ def test_workers_and_later_processes_use_the_recorded_threshold(
     write_thresholds(tmp_path, task.thresholds)
     assert read_thresholds(tmp_path, cfg) is None, "without run.json it belongs to no run"
     (tmp_path / "run.json").write_text("{}")
+    assert read_thresholds(tmp_path, cfg) is None, "a run that has not begun may be replaced"
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     recorded = read_thresholds(tmp_path, cfg)
     assert recorded == task.thresholds
     changed = config(stored / "one", stored / "frames", 5, **target)

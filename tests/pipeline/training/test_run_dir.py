@@ -9,16 +9,58 @@ from typing import Any
 
 import pytest
 
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.training.run_dir import open_run
 from distinit.schemas.base import fields_added_later, fields_outside_identity
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.errors import ConfigError, RunMismatchError, StorageError
+from distinit.schemas.errors import ConfigError, LockedError, RunMismatchError, StorageError
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.training import StudentConfig
 
 
 def config(**extra: Any) -> DistillConfig:
     return DistillConfig.model_validate({"cache": "c", "frames": "f", "out": "o", **extra})
+
+
+def begin(root: Path) -> None:
+    """Make the run in ``root`` one that has trained a step."""
+    (root / "metrics.jsonl").write_text('{"step": 1}\n')
+
+
+@pytest.mark.parametrize("leftover", ["thresholds.json", "metrics.jsonl", "checkpoints"])
+def test_a_run_that_has_not_begun_is_replaced_by_another_configuration(
+    tmp_path: Path, leftover: str
+) -> None:
+    first = open_run(tmp_path, "distill", config(), {"cache": "1"})
+    path = tmp_path / leftover
+    if leftover == "checkpoints":
+        path.mkdir()
+    else:
+        path.touch()
+    other = config(optimizer={"epochs": 3})
+    second = open_run(tmp_path, "distill", other, {"cache": "2"})
+    assert open_run(tmp_path, "distill", other, {"cache": "2"}).record == second.record
+    assert second.record.config["optimizer"]["epochs"] == 3
+    second.refuse_replaced()
+    with pytest.raises(RunMismatchError, match="another command has begun another run"):
+        first.refuse_replaced()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/step-000000001/x", "result.json"])
+def test_a_run_that_has_begun_is_not_replaced(tmp_path: Path, name: str) -> None:
+    first = open_run(tmp_path, "distill", config(), {})
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(RunMismatchError, match="belongs to another configuration") as caught:
+        open_run(tmp_path, "distill", config(optimizer={"epochs": 3}), {})
+    assert caught.value.remedy == "choose another --out, or restore these settings"
+    first.refuse_replaced()
+
+
+def test_a_run_that_another_process_holds_is_not_replaced(tmp_path: Path) -> None:
+    open_run(tmp_path, "distill", config(), {})
+    with WriterLock(tmp_path / ".lock"), pytest.raises(LockedError):
+        open_run(tmp_path, "distill", config(optimizer={"epochs": 3}), {})
 
 
 def test_the_same_configuration_reopens_the_run(tmp_path: Path) -> None:
@@ -98,6 +140,7 @@ def test_a_run_of_a_version_without_a_setting_is_reopened_only_with_its_default(
     assert fields_added_later(DistillConfig) == ADDED_LATER
     assert fields_added_later(FinetuneConfig) == ADDED_LATER
     run = open_run(tmp_path / "run", "distill", config(), {})
+    begin(run.root)
     path = run.root / "run.json"
     earlier = json.loads(path.read_text())
     for name in ADDED_LATER:
@@ -155,6 +198,7 @@ def test_the_error_for_another_configuration_names_the_differences(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
     open_run(tmp_path, "distill", config(), {"cache": "1"})
+    begin(tmp_path)
     with pytest.raises(RunMismatchError) as caught:
         open_run(tmp_path, "distill", config(**change), {"cache": "1"})
     assert named in str(caught.value)
@@ -162,6 +206,7 @@ def test_the_error_for_another_configuration_names_the_differences(
 
 def test_other_inputs_or_another_kind_are_rejected(tmp_path: Path) -> None:
     open_run(tmp_path, "distill", config(), {"cache": "1"})
+    begin(tmp_path)
     with pytest.raises(RunMismatchError, match=r"inputs.cache: 1 there, 2 now"):
         open_run(tmp_path, "distill", config(), {"cache": "2"})
     with pytest.raises(RunMismatchError, match="kind: distill there, finetune now"):
@@ -274,6 +319,7 @@ def test_a_run_of_another_version_is_rejected(
 def test_the_message_about_many_differences_is_short(tmp_path: Path) -> None:
     inputs = {f"n{i}": "x" * 1000 for i in range(1000)}
     open_run(tmp_path, "distill", config(), inputs)
+    begin(tmp_path)
     with pytest.raises(RunMismatchError) as caught:
         open_run(tmp_path, "distill", config(), {})
     assert len(str(caught.value)) < 6000
