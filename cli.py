@@ -28,6 +28,7 @@ from distinit.pipeline.command_line import (
     worker_options,
 )
 from distinit.pipeline.config import build_config, teacher_requests
+from distinit.pipeline.option_names import required
 from distinit.pipeline.option_types import NUMBERS, SPEED
 from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
@@ -81,6 +82,7 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
     "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
     "distinit extract --videos s3://bucket/clips/ --teacher resnet50 --cache cache --fps 2",
 )
+@required("--videos", "--teacher", "--cache")
 @videos_option
 @teacher_option
 @weights_option
@@ -126,13 +128,13 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
 @sampling_options
 @stage_options
 def extract(
-    names: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any
+    teachers: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any
 ) -> None:
     """Run frozen teachers over videos, and write a target cache."""
     from distinit.schemas.extract import ExtractConfig
     from distinit.stages.extract import extract as run
 
-    options["teachers"] = teacher_requests(names, weights, encoding)
+    options["teachers"] = teacher_requests(teachers, weights, encoding)
     result = run_stage(ExtractConfig, run, options)
     sys.exit(ExitCode.OK if result.complete else ExitCode.INCOMPLETE)
 
@@ -142,6 +144,7 @@ def extract(
     "distinit distill --cache cache --frames frames --epochs 20 --keep-fraction 0.5 --out runs/b",
     "distinit distill --config configs/paper/distill.yaml --cache cache --frames frames --out r",
 )
+@required("--cache", "--frames", "--out")
 @click.option("--cache", metavar="DIR", help="Folder of the target cache.")
 @click.option("--frames", metavar="DIR", help="Folder of the frame store (RGB or flow).")
 @click.option(
@@ -166,6 +169,7 @@ def distill(**options: Any) -> None:
     "distinit finetune --dataset hmdb51 --splits splits --init distinit:runs/a --out runs/b",
     "distinit finetune --dataset clips/ --init scratch --student r3d_18 --epochs 30 --out runs/s",
 )
+@required("--dataset", "--out")
 @dataset_options
 @click.option(
     "--init",
@@ -206,6 +210,7 @@ def finetune(**options: Any) -> None:
     "distinit evaluate --run runs/b --from-scores --average logits",
     "distinit evaluate --run runs/b --dataset hmdb51",
 )
+@required("--run")
 @click.option("--run", metavar="RUN", help="Run directory of a finetune run.")
 @evaluation_options
 @click.option(
@@ -255,6 +260,7 @@ def audit(**options: Any) -> None:
     "distinit plan --videos clips/ --teacher resnet50",
     "distinit plan --videos list.csv --teacher resnet50 --fps 2 --set workers=[8,64]",
 )
+@required("--videos")
 @videos_option
 @teacher_option
 @weights_option
@@ -262,12 +268,12 @@ def audit(**options: Any) -> None:
 @click.option("--sample", type=int, metavar="K", help="Number of videos to measure.")
 @sampling_options
 @stage_options
-def plan(names: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> None:
+def plan(teachers: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> None:
     """Estimate the frames, bytes and hours of an extraction. Writes nothing."""
     from distinit.schemas.plan import PlanConfig
     from distinit.stages.plan import plan as run
 
-    options["teachers"] = teacher_requests(names, weights, None)
+    options["teachers"] = teacher_requests(teachers, weights, None)
     run_stage(PlanConfig, run, options)
 
 

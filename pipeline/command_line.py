@@ -16,6 +16,7 @@ from distinit.pipeline.compute.torchrun import launched, refuse_several_processe
 from distinit.pipeline.config import build_config, sampling_choice
 from distinit.pipeline.given_values import path_errors, refuse_unusable_values
 from distinit.pipeline.interruption import Interrupted, sigterm_interrupts
+from distinit.pipeline.option_names import key_of, option_names
 from distinit.pipeline.progress import NullProgress, choose_progress
 from distinit.pipeline.ready_configs import find_config
 from distinit.pipeline.torchrun_command import run_or_help
@@ -85,7 +86,7 @@ videos_option = click.option(
 )
 teacher_option = click.option(
     "--teacher",
-    "names",
+    "teachers",
     multiple=True,
     metavar="NAME",
     help="Teacher to run. Repeat the option for several.",
@@ -270,22 +271,32 @@ def sampling_options(command: Command) -> Command:
     """Add the options that choose the frames for the teachers: --stride, --fps, --per-video."""
     options = (
         click.option(
-            "--stride", type=int, metavar="N", help="Run the teachers on every N-th frame."
+            "--stride",
+            "sampling__stride",
+            type=int,
+            metavar="N",
+            help="Run the teachers on every N-th frame.",
         ),
         click.option(
             "--fps",
+            "sampling__fps",
             type=float,
             metavar="F",
             help="Run the teachers on at most F frames per second of video.",
         ),
         click.option(
-            "--per-video", type=int, metavar="K", help="Run the teachers on K frames of each video."
+            "--per-video",
+            "sampling__per_video",
+            type=int,
+            metavar="K",
+            help="Run the teachers on K frames of each video.",
         ),
     )
 
     @functools.wraps(command)
     def with_sampling(**given: Any) -> None:
-        sampling = {name: given.pop(name) for name in ("stride", "fps", "per_video")}
+        modes = ("stride", "fps", "per_video")
+        sampling = {mode: given.pop(f"sampling__{mode}") for mode in modes}
         command(sampling=sampling_choice(sampling), **given)
 
     return with_options(with_sampling, options)
@@ -374,10 +385,11 @@ def run_stage[ConfigT: Record, ResultT: Summarised](
     """
     file, settings = options.pop("config_file"), options.pop("settings")
     as_json, quiet = options.pop("as_json"), options.pop("quiet")
-    dotted = {
-        name.replace("__each__", ".*.").replace("__", "."): value for name, value in options.items()
-    }
-    config = build_config(model, find_config(file) if file else None, settings, dotted)
+    dotted = {key_of(name): value for name, value in options.items()}
+    path = find_config(file) if file else None
+    config = build_config(
+        model, path, settings, dotted, option_names(click.get_current_context().command)
+    )
     progress = NullProgress() if quiet else choose_progress(json_events=as_json)
     result = stage(config, progress=progress)
     show(result, as_json)

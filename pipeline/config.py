@@ -34,12 +34,14 @@ def build_config[ConfigT: Record](
     file: Path | None,
     settings: Iterable[str],
     options: Mapping[str, Any],
+    names: Mapping[str, str] | None = None,
 ) -> ConfigT:
     """Build a configuration from ``file``, ``options`` and ``settings``; later sources win.
 
     ``options`` maps dotted names to values; None means "not given". ``a.*.b`` is the key ``b`` of
     every element of the list ``a``, which has one element by default. ``settings`` are strings
-    ``a.b=value`` whose values are YAML. Raises ConfigError.
+    ``a.b=value`` whose values are YAML. ``names``: the option of each key that has one, for
+    messages (see ``explain``). Raises ConfigError.
     """
     values: dict[str, Any] = read_yaml(file) if file is not None else {}
     given = {name: value for name, value in options.items() if value is not None}
@@ -61,7 +63,7 @@ def build_config[ConfigT: Record](
         return model.model_validate(values)
     except ValidationError as error:
         name = model.__name__.removesuffix("Config").lower()
-        found = explain(model, error)
+        found = explain(model, error, names)
         raise ConfigError(f"the {name} configuration is invalid", found=found) from None
 
 

@@ -34,12 +34,17 @@ _LIMITS = {
     "string_too_long": ("max_length", "a text of at most this many characters:"),
 }
 """pydantic error type -> the key of its limit, and the words before the limit."""
+_COUNTS = {"too_short": ("min_length", "at least"), "too_long": ("max_length", "at most")}
+"""The same for an option that is repeated: each of its values is one of the list."""
 
 
-def explain(model: type[BaseModel], error: ValidationError) -> str:
+def explain(
+    model: type[BaseModel], error: ValidationError, options: Mapping[str, str] | None = None
+) -> str:
     """One line per mistake: the key, what it should be, and what was found.
 
-    For an unknown key: the known ones, the closest first.
+    For an unknown key: the known ones, the closest first. ``options``: the option of each key that
+    has one, such as ``optimizer.epochs`` -> ``--epochs N``.
     """
     by_place: dict[tuple[int | str, ...], list[Mapping[str, Any]]] = {}
     for item in error.errors(include_url=False):
@@ -48,7 +53,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
         by_place.setdefault(_place(model, item["loc"]), []).append(dict(item))
     inner = {place[:length] for place in by_place for length in range(len(place))}
     return "\n".join(
-        _line(model, place, items)
+        _line(model, place, items, options or {})
         for place, items in by_place.items()
         if place not in inner or not place  # a list counts as too short if its values are wrong
     )
@@ -79,23 +84,39 @@ def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int
 
 
 def _line(
-    model: type[BaseModel], place: tuple[int | str, ...], items: list[Mapping[str, Any]]
+    model: type[BaseModel],
+    place: tuple[int | str, ...],
+    items: list[Mapping[str, Any]],
+    options: Mapping[str, str],
 ) -> str:
     where = one_line(".".join(map(str, place)) or "the whole")
     first = items[0]
+    option = options.get(".".join("*" if isinstance(p, int) else p for p in place))
     if first["type"] == "extra_forbidden":
         name, known = str(place[-1]), names_at(model, place[:-1])
         guess = did_you_mean(name, known) or _elsewhere(model, name)
         listed = f"known here: {', '.join(sorted(known))}"
         return f"{where}: unknown key; {f'{guess} ({listed})' if guess else listed}"
     if first["type"] == "missing":
-        return f"{where}: missing; give it in --config, by option or with --set"
+        option = option or _first_below(where, options)
+        way = f"as {option}, in --config" if option else "in --config, by option"
+        return f"{where}: missing; give it {way} or with --set"
+    if option:
+        where = f"{option.split()[0]} ({where})"
     if first["type"] == "value_error":
         return f"{where}: {first.get('ctx', {}).get('error', first['msg'])}"
+    if option and first["type"] in _COUNTS:
+        key, words = _COUNTS[first["type"]]
+        return f"{where}: give it {words} {first['ctx'][key]} times (found: {len(first['input'])})"
     wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
     line = f"{where}: must be {wanted} (found {shown(first['input'])})"
     guess = did_you_mean(str(first["input"]), [n for item in items for n in _choices(item)])
     return f"{line}; {guess}" if guess and isinstance(first["input"], str) else line
+
+
+def _first_below(key: str, options: Mapping[str, str]) -> str | None:
+    """The first option that sets a key inside of ``key``: ``--dataset`` for ``dataset``."""
+    return next((text for name, text in options.items() if name.startswith(f"{key}.")), None)
 
 
 def _elsewhere(model: type[BaseModel], name: str) -> str | None:

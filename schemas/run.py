@@ -250,10 +250,13 @@ class DistillResult(Record):
         description="content digest of the target cache; empty if it was incomplete"
     )
     videos: int = Field(description="number of videos trained on")
-    loss: float = Field(description="mean training loss of the last metric line")
+    loss: float = Field(description="mean training loss of the last epoch")
     epochs: int = Field(description="number of epochs trained")
     steps: int = Field(description="number of optimiser steps, over all epochs")
     clips: int = Field(description="clips trained on, over all epochs")
+    resumed_clips: int = Field(
+        0, ge=0, description="those of ``clips`` that earlier processes had trained on"
+    )
     seconds: float = Field(description="duration of the process that finished the run")
     bottleneck: str = Field("", description="the largest part of a step, and how to reduce it")
     targets: dict[str, TargetShare] = Field(
@@ -272,11 +275,10 @@ class DistillResult(Record):
 
     def summary(self) -> str:
         """What was trained, where it was written, and the next command."""
-        rate = f" in {self.seconds:.1f} s" if self.seconds else ""
         lines = [
             f"{counted(self.epochs, 'epoch')}, {counted(self.steps, 'step')}, "
-            f"{counted(self.clips, 'clip')} of {counted(self.videos, 'video')}{rate}; "
-            f"loss {self.loss:.4f}",
+            f"{counted(self.clips, 'clip')} of {counted(self.videos, 'video')}{self._duration()}",
+            f"mean loss of the last epoch: {self.loss:.4f}",
             *([self.bottleneck] if self.bottleneck else []),
             *(line for head, share in self.targets.items() for line in share.lines(head)),
             *self.left_out.lines(),
@@ -287,6 +289,13 @@ class DistillResult(Record):
             f"next: {shell_line(self._next())}",
         ]
         return "\n".join(lines)
+
+    def _duration(self) -> str:
+        """How long this process took, and for how many of the clips if it has resumed the run."""
+        if not self.seconds:
+            return ""
+        own = f"; {self.clips - self.resumed_clips:,} of them" if self.resumed_clips else ""
+        return f"{own} in {self.seconds:.1f} s{' after resuming' if own else ''}"
 
     def _next(self) -> list[str]:
         init = ["--init", f"distinit:{self.out}"]

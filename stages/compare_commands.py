@@ -13,6 +13,7 @@ from distinit.pipeline.command_line import (
     run_stage,
     stage_options,
 )
+from distinit.pipeline.option_names import required
 
 __all__ = ["features", "probe"]
 
@@ -38,6 +39,7 @@ _protocol_option = click.option(
         "    --splits splits --out features/random",
     ),
 )
+@required("--dataset", "--out")
 @click.option("--run", metavar="RUN", help="Run directory of a distill or finetune run.")
 @click.option(
     "--init",
@@ -73,6 +75,7 @@ def features(**options: Any) -> None:
         "    --init distinit:runs/b --cache labelled_cache --out probe",
     ),
 )
+@required("--dataset", "--out")
 @dataset_options
 @click.option(
     "--init",

@@ -70,6 +70,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         epochs=config.optimizer.epochs,
         steps=outcome.global_steps,
         clips=outcome.global_steps * settings.global_batch,
+        resumed_clips=outcome.resumed_step * settings.global_batch,
         seconds=outcome.seconds,
         bottleneck=outcome.bottleneck,
         targets=target_shares(run.read_metrics(), [head.name for head in task.heads]),

@@ -69,8 +69,8 @@ def features(
     out = Path(config.out)
     refuse_inside_data(out)
     refuse_links(out)
-    name = config.init or f"file:{config.run}"
-    init = resolve_init(name, config.student)
+    name = config.init or str(config.run)
+    init = resolve_init(config.init or f"file:{config.run}", config.student)
     clip = clip_of(init.record, init.student, config.clip)
     check_clip(init.student, clip)
     labelled = open_labelled(config, out, init.student.in_channels, clip, progress)

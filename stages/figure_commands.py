@@ -15,6 +15,7 @@ from distinit.pipeline.command_line import (
     run_stage,
     stage_options,
 )
+from distinit.pipeline.option_names import required
 from distinit.schemas.wording import shown
 
 __all__ = ["figures"]
@@ -57,7 +58,8 @@ def _figure(name: str, *lines: str) -> Callable[[Command], click.Command]:
     epilog = examples(*(f"distinit figures {line}" for line in lines))
 
     def add(command: Command) -> click.Command:
-        return figures.command(name, epilog=epilog)(command)
+        marked = required("--cache", "--run", "--out")(command)
+        return figures.command(name, epilog=epilog)(marked)
 
     return add
 

@@ -83,9 +83,8 @@ class FinetuneResult(Record):
             f"{one_line(self.network)} from {one_line(self.init)} "
             f"({one_line(self.train_layers)} layers), "
             f"{counted(self.training_videos, 'training video')}",
-            f"  LR {o.learning_rate:g}, {o.schedule}, x{o.gamma:g} every {o.step_epochs} epochs, "
+            f"  LR {o.learning_rate:g}, {o.schedule}, x{o.gamma:g} every {_epochs(o.step_epochs)}, "
             f"{counted(o.epochs, 'epoch')}, weight decay {o.weight_decay:g}",
-            f"  {_describe_load(self.load)}",
         ]
         if self.bottleneck:
             lines.append(f"  {self.bottleneck}")
@@ -366,6 +365,10 @@ def _result(
         bottleneck=bottleneck(run.read_metrics(), config.runtime.loader_workers),
         evaluation=evaluation,
     )
+
+
+def _epochs(count: int) -> str:
+    return "epoch" if count == 1 else f"{count} epochs"
 
 
 def _describe_load(report: LoadReport) -> str:

@@ -17,6 +17,7 @@ from distinit.pipeline.command_line import (
     stage_options,
     videos_option,
 )
+from distinit.pipeline.option_names import required
 from distinit.pipeline.progress import choose_progress
 
 __all__ = ["cache", "flow", "frames"]
@@ -81,6 +82,7 @@ def frames() -> None:
 
 
 @frames.command("build", epilog=examples("distinit frames build --videos clips/ --out frames"))
+@required("--videos", "--out")
 @videos_option
 @click.option("--out", metavar="DIR", help="Folder of the frame store, created or resumed.")
 @damaged_option
@@ -115,6 +117,7 @@ def flow() -> None:
 
 
 @flow.command("build", epilog=examples("distinit flow build --frames frames --out flow"))
+@required("--frames", "--out")
 @click.option("--frames", metavar="DIR", help="Folder of the RGB frame store to compute flow from.")
 @click.option("--out", metavar="DIR", help="Folder of the flow store, created or resumed.")
 @stage_options

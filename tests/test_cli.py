@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
-from helpers.command_line import command_of, commands
+from helpers.command_line import command_of, commands, run_command
 from helpers.videos import make_video
 
 from distinit.cli import main
@@ -72,6 +73,26 @@ def test_the_options_of_training_are_listed_in_sections() -> None:
         ]
 
 
+def options_of(path: tuple[str, ...]) -> list[click.Option]:
+    return [param for param in command_of(path).params if isinstance(param, click.Option)]
+
+
+CONFIGURED = [path for path in commands() if any(o.name == "config_file" for o in options_of(path))]
+
+
+@pytest.mark.parametrize("path", CONFIGURED, ids=" ".join)
+def test_the_options_without_which_a_command_fails_are_marked_as_required(
+    path: tuple[str, ...],
+) -> None:
+    code, output = run_command(path)
+    assert code == 2
+    by_click = [option for option in options_of(path) if option.required]
+    marked = {option.opts[0] for option in options_of(path) if "[required]" in (option.help or "")}
+    assert bool(marked) != bool(by_click)
+    if not by_click:
+        assert set(re.findall(r"missing; give it as (--\S+)", output)) == marked
+
+
 MISTAKES = {
     "missing folder": (["--videos", "nowhere", "--teacher", "null"], 2, "nowhere"),
     "no videos": (["--videos", "empty", "--teacher", "null"], 2, "no videos"),
@@ -91,7 +112,12 @@ MISTAKES = {
         2,
         "batchsize: unknown key",
     ),
-    "no teacher": (["--videos", "videos"], 2, "teachers: missing"),
+    "no teacher": (["--videos", "videos"], 2, "teachers: missing; give it as --teacher NAME, "),
+    "no frames": (
+        ["--videos", "videos", "--teacher", "null", "--stride", "0"],
+        2,
+        "--stride (sampling.stride): must be at least 1 (found 0)",
+    ),
 }
 
 

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from distinit.cli import main
+from distinit.pipeline.config_mistakes import dotted_names
 from distinit.pipeline.evaluation.clips import parse_protocol, protocol_clip_starts
+from distinit.stages.config_reference import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -98,6 +100,21 @@ def test_the_commands_in_code_blocks_and_their_options_exist(name: str) -> None:
         if found := unknown_options(words):
             unknown[" ".join(words)] = found
     assert unknown == {}
+
+
+SECTIONS = "clip|compute|dataset|decode|evaluation|optimizer|runtime|sampling"
+KEY = re.compile(rf"(?<![\w./-])(?:{SECTIONS})\.(?!(?:py|md|json)\b)[a-z_]+\b(?![(/])")
+
+
+@pytest.mark.parametrize("name", documents())
+def test_the_keys_that_are_named_exist(name: str) -> None:
+    known = {key for model in COMMANDS.values() for key in dotted_names(model)}
+    assert {key for key in KEY.findall((ROOT / name).read_text()) if key not in known} == set()
+
+
+def test_keys_are_told_from_files_and_attributes() -> None:
+    text = "`runtime.log_steps`, --set clip.crop=9, optimizer.py, student.clip.frames, a/clip.json"
+    assert KEY.findall(text) == ["runtime.log_steps", "clip.crop"]
 
 
 def test_unknown_commands_and_options_are_found() -> None:

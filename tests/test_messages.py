@@ -79,7 +79,7 @@ OPTIONS: list[tuple[str, int, str]] = [
     ("extract --config binary.yaml", 2, "binary.yaml"),
     ("extract --config list.yaml", 2, "list.yaml"),
     ("extract --set device={}", 2, "device"),
-    ("extract --set teachers=5", 2, "teachers: must be a list"),
+    ("extract --set teachers=5", 2, "(teachers): must be a list"),
     ("extract --set teachers=[{}]", 2, "missing"),
     ("extract --set out=[1", 2, "out"),
     ("extract --set ☃=1", 2, "unknown key"),

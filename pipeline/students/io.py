@@ -206,7 +206,7 @@ def _refuse_other_architecture(path: Path, found: StudentConfig, expected: Stude
             f"{path} holds another network",
             expected=f"{expected.name}, {expected.in_channels} input channels",
             found=f"{found.name}, {found.in_channels} input channels",
-            remedy="leave student unset to use the network of the distilled run",
+            remedy="leave --student out to use the network of the distilled run",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distinit.pipeline.compute.device import resolve_device
@@ -14,6 +14,7 @@ from distinit.pipeline.interruption import Interrupted, stop_on_signals
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student
+from distinit.pipeline.training.checkpoint import newest_step
 from distinit.pipeline.training.collective import SingleProcess
 from distinit.pipeline.training.ray_train import fit_on_ray
 from distinit.pipeline.training.run_dir import RunDirectory, is_finished
@@ -45,6 +46,8 @@ class TrainingOutcome:
     global_steps: int
     seconds: float
     """Duration in this process; a resumed run counts from where it resumed."""
+    resumed_step: int = 0
+    """Steps that earlier processes had done; this one did the others."""
 
 
 def refuse_bf16_on_cpu(out: Path, runtime: RuntimeConfig) -> None:
@@ -96,6 +99,7 @@ def train(
     signals = stop_on_signals(progress.message, text, once=launch is not None)
     with WriterLock(run.root / ".lock"), signals as stop:
         run.refuse_replaced()
+        resumed_step = newest_step(run.checkpoints) or 0
         try:
             if runtime.workers:
                 fit_on_ray(task, settings, run, progress, stop, evaluator)
@@ -108,7 +112,8 @@ def train(
             raise Interrupted(stop.signal_number or signal.SIGINT, stopped.text) from None
         if stop.signal_number is not None:  # too late for the trainer to see it
             raise Interrupted(stop.signal_number, _ALL_STEPS_DONE)
-    return _outcome(task, settings, run, progress, time.monotonic() - began)
+    outcome = _outcome(task, settings, run, progress, time.monotonic() - began)
+    return replace(outcome, resumed_step=resumed_step)
 
 
 def _refuse_uneven(runtime: RuntimeConfig, launch: Launch | None) -> None:
@@ -120,7 +125,7 @@ def _refuse_uneven(runtime: RuntimeConfig, launch: Launch | None) -> None:
             expected="runtime.shards divisible by "
             + ("runtime.workers" if runtime.workers else "the number of processes"),
             found=f"{runtime.shards} shards, {workers} workers",
-            remedy=f"set shards to {workers} (global batch = batch_size x shards)",
+            remedy=f"--set runtime.shards={workers} (global batch = batch_size x shards)",
         )
 
 

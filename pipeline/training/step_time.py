@@ -12,6 +12,7 @@ import torch
 __all__ = ["PARTS", "StepClock", "bottleneck"]
 
 PARTS = ("data_wait", "transfer", "forward", "backward", "optimizer")
+LONG_WAIT_PERCENT = 15.0  # of a step; docs/watching.md says the same
 OTHER = "other"  # the rest: checkpoints, metric lines
 REMEDIES = {
     "data_wait": "raise runtime.loader_workers (now {loader_workers})",
@@ -77,6 +78,8 @@ class StepClock:
 def bottleneck(lines: Sequence[Mapping[str, Any]], loader_workers: int) -> str:
     """One line about the largest part of a step, from metric lines; empty without any.
 
+    It also says how to reduce a data wait that is not the largest part, but long.
+
     Skips the first metric line if there are others, because it includes the warm-up.
     """
     required = {"clips_per_second", *(f"{part}_percent" for part in PARTS)}
@@ -88,9 +91,16 @@ def bottleneck(lines: Sequence[Mapping[str, Any]], loader_workers: int) -> str:
     percent[OTHER] = max(0.0, 100 - sum(percent.values()))
     largest = max(percent, key=percent.__getitem__)
     text = f"bottleneck: {largest.replace('_', ' ')} {percent[largest]:.0f} % of the step"
-    if largest != "data_wait":
-        text += f"; data wait {percent['data_wait']:.0f} %"
-    return f"{text} ({REMEDIES[largest].format(loader_workers=loader_workers)})"
+    text += f" ({_remedy(largest, loader_workers)})"
+    if largest == "data_wait":
+        return text
+    text += f"; data wait {percent['data_wait']:.0f} %"
+    long = percent["data_wait"] > LONG_WAIT_PERCENT
+    return f"{text} ({_remedy('data_wait', loader_workers)})" if long else text
+
+
+def _remedy(part: str, loader_workers: int) -> str:
+    return REMEDIES[part].format(loader_workers=loader_workers)
 
 
 def _event() -> torch.cuda.Event:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.progress import RecordingProgress
 from helpers.sources import FRAMES, write_cache, write_frames
 
@@ -55,6 +56,23 @@ def test_a_resumed_run_uses_the_threshold_that_it_recorded(tmp_path: Path) -> No
     distill(config, progress=resumed)
     assert any("entropy at most 1.234 nats" in message for message in resumed.messages)
     assert json.loads(path.read_text()) == record
+
+
+def test_a_command_that_failed_before_training_can_be_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    values = written(tmp_path)
+    half = {"targets": [{"pick": "all", "filter": {"keep_fraction": 0.5}}]}
+    wrong = values | half | {"runtime": {**values["runtime"], "device": "cuda"}}
+    with pytest.raises(ConfigError, match="CUDA"):
+        distill(DistillConfig.model_validate(wrong))
+    assert (tmp_path / "run" / "thresholds.json").is_file()
+    distill(DistillConfig.model_validate(values))
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert recorded["targets"][0]["filter"]["keep_fraction"] is None
+    assert recorded["runtime"]["device"] == "cpu"
+    assert json.loads((tmp_path / "run" / "thresholds.json").read_text())["teachers"] == {}
 
 
 def test_a_filter_that_keeps_too_little_is_refused_or_warned_of(tmp_path: Path) -> None:

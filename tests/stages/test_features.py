@@ -54,6 +54,7 @@ def test_features_are_the_student_s_on_each_video(
     """The last video, computed step by step without the code that exports features."""
     assert config.run is not None
     assert config.frames is not None
+    assert exported.record.init == config.run, "as it was named"
     student, record = read_student(Path(config.run))
     assert exported.record.inputs.clip == record.clip  # 4 frames, crop 32: not the defaults
     row = pq.read_table(Path(exported.out) / "features.parquet").to_pylist()[-1]

@@ -189,10 +189,13 @@ def test_the_command_writes_the_figures_and_lists_them(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gain", "--run", "a=b", "--out", "o"], "runs: must be a list of at least"),
+        (
+            ["gain", "--run", "a=b", "--out", "o"],
+            "--run (runs): give it at least 2 times",
+        ),
         (["gain", "--run", "a", "--out", "o"], "is not of the form LABEL=RUN"),
         (["filters", "--run", "a=x", "--run", "a=y", "--out", "o"], "two runs have the same label"),
-        (["confused", "--run", "a=missing"], "out: missing"),
+        (["confused", "--run", "a=missing"], "out: missing; give it as --out FOLDER, in --config"),
         (["confused", "--run", "a=missing", "--out", "o"], "missing is not a finetune run"),
     ],
 )

@@ -82,8 +82,8 @@ def test_waiting_while_the_device_is_busy_is_not_data_wait() -> None:
         ([{"clips_per_second": 1.0}], ""),
         (
             [line(backward=61, forward=30, data_wait=2)],
-            "bottleneck: backward 61 % of the step; data wait 2 % (limited by the network: try "
-            "runtime.precision bf16, runtime.compile, more workers)",
+            "bottleneck: backward 61 % of the step (limited by the network: try runtime.precision "
+            "bf16, runtime.compile, more workers); data wait 2 %",
         ),
         (
             [line(forward=90), line(data_wait=70, forward=20)],
@@ -91,12 +91,21 @@ def test_waiting_while_the_device_is_busy_is_not_data_wait() -> None:
         ),
         (
             [line(), line(backward=50), line(rate=0.5, backward=80)],
-            "bottleneck: backward 70 % of the step; data wait 0 % (limited by the network: try "
-            "runtime.precision bf16, runtime.compile, more workers)",
+            "bottleneck: backward 70 % of the step (limited by the network: try runtime.precision "
+            "bf16, runtime.compile, more workers); data wait 0 %",
         ),
         (
             [line(forward=20)],
-            "bottleneck: other 80 % of the step; data wait 0 % (raise runtime.checkpoint_seconds)",
+            "bottleneck: other 80 % of the step (raise runtime.checkpoint_seconds); data wait 0 %",
+        ),
+        (
+            [line(transfer=60, data_wait=15)],
+            "bottleneck: transfer 60 % of the step (raise runtime.batch_size); data wait 15 %",
+        ),
+        (
+            [line(transfer=60, data_wait=23)],
+            "bottleneck: transfer 60 % of the step (raise runtime.batch_size); data wait 23 % "
+            "(raise runtime.loader_workers (now 3))",
         ),
     ],
 )
