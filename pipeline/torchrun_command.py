@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.compute.torchrun import Launch, launched, peers
+from distinit.pipeline.compute.torchrun import Launch, helped_by_others, launched, peers
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.exit_codes import ExitCode
 
@@ -24,7 +24,8 @@ def run_or_help(run: Callable[[], Any]) -> Any:
         sys.exit(_help_rank_0(launch))
     code: int = ExitCode.FAILED
     try:
-        returned = run()
+        with helped_by_others():
+            returned = run()
         code = ExitCode.OK
         return returned
     except SystemExit as ended:

@@ -46,11 +46,19 @@ def raise_fence(path: Path) -> str:
 
 @contextlib.contextmanager
 def behind_fence(path: Path, token: str) -> Iterator[None]:
-    """A context in which no other run can take over the cache. Raises LockedError if one has."""
+    """A context in which no other run can take over the cache.
+
+    Raises LockedError if one has, or if the cache was removed.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        raise _taken_over(path) from None
+        raise LockedError(
+            f"the cache {path.parent} was removed during the run",
+            expected="that it stays in its place until the run ends",
+            found=f"no {path.name}" if path.parent.is_dir() else "no such folder",
+            remedy="run the same command again",
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if os.pread(descriptor, 64, 0) != token.encode():

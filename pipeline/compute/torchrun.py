@@ -9,19 +9,29 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from distinit.schemas.errors import ConfigError
 
-__all__ = ["Launch", "Peers", "launched", "peers", "refuse_several_processes"]
+__all__ = [
+    "Launch",
+    "Peers",
+    "helped_by_others",
+    "launched",
+    "peers",
+    "refuse_python_calls",
+    "refuse_several_processes",
+]
 
 POLL_SECONDS = 0.1
 _MARK = "TORCHELASTIC_RUN_ID"  # only torchrun sets it; other launchers set RANK and WORLD_SIZE too
 _TRAINING_COMMANDS = ("distill", "finetune")
+_HELPED: ContextVar[bool] = ContextVar("helped", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,27 @@ def refuse_several_processes(command: str) -> None:
         found=f"{launch.world_size} processes",
         remedy=f"run `distinit {command}` without torchrun",
     )
+
+
+@contextmanager
+def helped_by_others() -> Iterator[None]:
+    """The context of a command of rank 0, which the other ranks help."""
+    token = _HELPED.set(True)
+    try:
+        yield
+    finally:
+        _HELPED.reset(token)
+
+
+def refuse_python_calls(launch: Launch) -> None:
+    """Raise ConfigError if no command of rank 0 runs, so that the other ranks would not help it."""
+    if launch.world_size > 1 and not _HELPED.get():
+        raise ConfigError(
+            "torchrun has started several processes of a program that calls DistInit",
+            expected="torchrun with the command `distinit distill` or `distinit finetune`",
+            found=f"a call from Python in {launch.world_size} processes",
+            remedy="start the command with torchrun (docs/slurm.md), or the program without it",
+        )
 
 
 class Peers:

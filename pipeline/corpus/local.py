@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,8 @@ def _digest(path: Path, found: os.stat_result, known: VideoFile | None) -> str:
     same = (found.st_size, found.st_mtime_ns)
     if known is not None and (known.size_bytes, known.mtime_ns) == same:
         return known.digest
+    if found.st_size == 0:  # not read: files of the kernel such as /proc/kmsg would block
+        return hashlib.sha256().hexdigest()
     return sha256_file(path)
 
 

@@ -44,9 +44,11 @@ def list_dataset(
     """List and hash the videos of one split of a dataset.
 
     Files that are unchanged since ``known`` are not hashed again (``corpus.listing``). Raises
-    DatasetError if lists or videos are missing, if a class lacks training or test videos, if
-    another split than 1 is asked for without official lists, or if a video is in two subsets of a
-    split that is not official (official splits are kept as published: see ``leaked_videos``).
+    DatasetError if lists or videos are missing, if a class lacks training or test videos, or if
+    another split than 1 is asked for without official lists. Official splits are kept as published
+    (see ``leaked_videos``). In others it is also raised if a video is in two subsets, has two
+    labels, or is listed twice. Files with the same bytes may have the same label in the same
+    subset. Raises CorpusError for files that cannot be read.
     """
     source = labelled_source(config)
     root = source.root
@@ -75,6 +77,7 @@ def list_dataset(
     )
     if lists.kind not in OFFICIAL:
         _refuse_leaks(leaked_videos(record))
+        _refuse_repeated(source, record)
     return record
 
 
@@ -145,7 +148,7 @@ def _unused_split(source: LabelledSource, split: int) -> DatasetError:
 def _refuse_missing(source: LabelledSource, videos: Iterable[LabelledPath]) -> None:
     root = source.root
     listed = [video.path for video in videos]
-    missing = [path for path in listed if not _is_file(root / path)]
+    missing = [path for path in listed if not _exists(root / path)]
     if missing:
         if source.is_list:
             raise DatasetError(
@@ -162,9 +165,9 @@ def _refuse_missing(source: LabelledSource, videos: Iterable[LabelledPath]) -> N
         )
 
 
-def _is_file(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists()
     except OSError:  # for example, the name is too long
         return False
 
@@ -178,4 +181,36 @@ def _refuse_leaks(leaks: tuple[Leak, ...]) -> None:
             f"the {sets} share {counted(len(shared), 'video')}, byte for byte",
             found=first_names(shared),
             remedy="remove one video of each pair: otherwise the accuracy would be overestimated",
+        )
+
+
+def _refuse_repeated(source: LabelledSource, record: DatasetRecord) -> None:
+    """Raise DatasetError if the same bytes have two labels, or if two paths lead to one file."""
+    same_bytes: dict[str, list[DatasetVideo]] = {}
+    for video in record.videos:
+        if video.size_bytes:  # empty files are no videos
+            same_bytes.setdefault(video.digest, []).append(video)
+    contradictory, repeated = [], []
+    for first, *others in same_bytes.values():
+        seen = {(source.root / first.path).resolve(): first} if others else {}
+        for other in others:
+            labels = (record.classes[first.label], record.classes[other.label])
+            if labels[0] != labels[1]:
+                contradictory.append(f"{first.path} ({labels[0]}) = {other.path} ({labels[1]})")
+            same = seen.setdefault((source.root / other.path).resolve(), other)
+            if same is not other:
+                repeated.append(f"{same.path} = {other.path}")
+    if contradictory:
+        raise DatasetError(
+            f"{source.name} gives two labels to {counted(len(contradictory), 'video')}",
+            expected="one label for the same file or the same bytes",
+            found=first_names(contradictory),
+            remedy="keep only the right one of each pair",
+        )
+    if repeated:
+        raise DatasetError(
+            f"{source.name} lists {counted(len(repeated), 'video')} twice, under other paths",
+            expected="each file once",
+            found=first_names(repeated),
+            remedy="keep only one of each pair",
         )

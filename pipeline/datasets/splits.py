@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -38,6 +39,9 @@ _HMDB_SUBSETS: dict[str, Subset | None] = {"0": None, "1": "train", "2": "test"}
 _MAX_LIST_BYTES = 256 << 20  # a list of a million videos takes about 100 MB
 _MAX_LINE = 8_192  # characters: twice the longest path
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_SEPARATORS = {";": ";", "\t": "tabs", "|": "|"}
+"""What some programs write in place of commas, and its name in messages."""
+_CONTROL = frozenset({"Cc", "Zl", "Zp"})  # Unicode: control characters and line breaks
 _CSV_SUBSETS: dict[str, Subset | None] = {
     "train": "train",
     "val": "val",
@@ -212,27 +216,50 @@ def _read_csv(path: Path, place: _Place) -> SplitLists:
 
     The classes are those of all videos in use.
     """
-    reader = csv.DictReader(_text_of(path), strict=True)
-    try:
-        missing = {"path", "label", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise DatasetError(
-                f"{path} has no column {', '.join(sorted(missing))}",
-                expected="a header with the columns path,label,split",
-                found=",".join(reader.fieldnames or ())[:200] or "an empty file",
-                remedy="write path,label,split into the first line",
-            )
-        videos = [video for row in reader for video in _csv_row(row, path, reader.line_num, place)]
-    except csv.Error as error:
-        raise _bad_line(path, reader.line_num, str(error), "PATH,LABEL,SPLIT") from error
+    rows = _csv_rows(path)
+    names = [name.strip() for name in next(rows, (1, []))[1]]
+    missing = {"path", "label", "split"} - set(names)
+    if missing:
+        raise _no_column(path, missing, names)
+    videos = [
+        video
+        for number, row in rows
+        for video in _csv_row(dict(zip(names, row, strict=False)), path, number, place)
+    ]
     labels = {video.label for video in videos}
     return _checked(SplitLists("csv", tuple(sorted(labels)), tuple(videos)), path, 1)
 
 
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) of each row that is not blank. Raises DatasetError."""
+    reader = csv.reader((f"{line}\n" for line in _text_of(path)), strict=True)
+    number = 1
+    try:
+        for row in reader:
+            if row:
+                yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise _bad_line(path, number, str(error), "PATH,LABEL,SPLIT") from error
+
+
+def _no_column(path: Path, missing: Iterable[str], names: Sequence[str]) -> DatasetError:
+    header = ",".join(names)
+    other = next((name for mark, name in _SEPARATORS.items() if mark in header), None)
+    return DatasetError(
+        f"{path} has no column {', '.join(sorted(missing))}",
+        expected="a header with the columns path,label,split",
+        found=header[:200] or "an empty file",
+        remedy="write path,label,split into the first line"
+        if other is None
+        else f"columns are separated by {other} here: use commas",
+    )
+
+
 def _csv_row(
-    row: Mapping[str, str | None], path: Path, number: int, place: _Place
+    row: Mapping[str, str], path: Path, number: int, place: _Place
 ) -> Iterator[LabelledPath]:
-    name, label, code = (str(row[key] or "").strip() for key in ("path", "label", "split"))
+    name, label, code = (row.get(key, "").strip() for key in ("path", "label", "split"))
     if not name or not label or code not in _CSV_SUBSETS:
         wrong = f"write train, val, test or unused into the column split instead of {shown(code)}"
         raise _bad_line(
@@ -244,6 +271,10 @@ def _csv_row(
             if name and label
             else "fill in the path and the label, or remove the line",
         )
+    for text in (name, label):
+        if any(unicodedata.category(character) in _CONTROL for character in text):
+            expected = "paths and labels without line breaks and control characters"
+            raise _bad_line(path, number, text, expected)
     if is_url(name):
         raise _bad_line(path, number, name, "the path of a file: download the videos first")
     subset = _CSV_SUBSETS[code]
@@ -257,7 +288,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _text_of(path: Path) -> list[str]:
-    """The lines of a list, without byte order mark, CRLF and surrounding spaces.
+    """The lines of a list, without byte order mark, line ends and surrounding spaces.
 
     Raises DatasetError if the file is too large, is not a regular file, is not UTF-8, or has too
     long a line.
@@ -271,6 +302,7 @@ def _text_of(path: Path) -> list[str]:
             found=getattr(error, "strerror", None) or str(error)[:200],
             remedy="check the path of the list, or save it as UTF-8",
         ) from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [line.strip() for line in text.split("\n")]
     for number, line in enumerate(lines, start=1):
         if len(line) > _MAX_LINE or "\0" in line:

@@ -121,13 +121,16 @@ class CheckpointStore:
         """Load the newest intact checkpoint: weights, and the state of ``optimizer`` if given.
 
         Returns its folder and record, or None if no checkpoint can be loaded. Calls ``message``
-        with the reason for each damaged checkpoint that it skips.
+        with the reason for each damaged checkpoint that it skips. If ``optimizer`` is given,
+        training goes on, so StorageError is raised for one that ``save`` could not replace.
         """
         for folder in reversed(self._folders()):
             try:
                 record = self._read(folder)
                 self.restore(folder, student, optimizer)
             except CheckpointError as error:
+                if optimizer is not None:
+                    _removable_names(folder)
                 message(f"skipping a damaged checkpoint: {error.problem} ({error.found})")
             else:
                 return folder, record
@@ -227,16 +230,25 @@ def _remove(folder: Path) -> None:
     """
     if not folder.is_symlink() and not folder.exists():
         return
-    names = {path.name for path in folder.iterdir()} if _is_folder(folder) else None
-    if names is None or not _are_ours(names):
+    for name in _removable_names(folder):
+        (folder / name).unlink()
+    folder.rmdir()
+
+
+def _removable_names(folder: Path) -> set[str]:
+    """The names of the files of a checkpoint.
+
+    Raises StorageError unless ``folder`` is a folder that holds nothing else.
+    """
+    paths = list(folder.iterdir()) if _is_folder(folder) else None
+    names = {path.name for path in paths or ()}
+    if paths is None or not _are_ours(names) or any(map(_is_folder, paths)):
         raise StorageError(
             f"{folder} is in the way: it is not a checkpoint, so it is not removed",
             expected=f"no such folder, or one with only {RECORD} and its tensors",
             remedy="move it away, then rerun the same command",
         )
-    for name in names:
-        (folder / name).unlink()
-    folder.rmdir()
+    return names
 
 
 def _damaged(folder: Path, found: str) -> CheckpointError:

@@ -22,7 +22,14 @@ import torch.distributed
 from torch.distributed import DistError
 
 from distinit.pipeline.compute.device import resolve_device
-from distinit.pipeline.compute.torchrun import POLL_SECONDS, Launch, Peers, launched, peers
+from distinit.pipeline.compute.torchrun import (
+    POLL_SECONDS,
+    Launch,
+    Peers,
+    launched,
+    peers,
+    refuse_python_calls,
+)
 from distinit.pipeline.interruption import Interrupted, StopRequest, stop_on_signals
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.training.collective import ProcessGroup
@@ -46,11 +53,13 @@ def launched_runtime(runtime: RuntimeConfig) -> RuntimeConfig:
     """``runtime`` as it is meant under torchrun, whose processes take the place of Ray's workers.
 
     Without torchrun it is returned unchanged. Raises ConfigError if it names another number of
-    workers than torchrun has started, or one GPU for all of them.
+    workers than torchrun has started, or one GPU for all of them, or if several processes call
+    from Python.
     """
     launch = launched()
     if launch is None:
         return runtime
+    refuse_python_calls(launch)
     if runtime.workers not in (0, launch.world_size):
         raise ConfigError(
             "torchrun has started another number of processes than runtime.workers",

@@ -52,9 +52,21 @@ def test_after_the_end_of_a_run_its_workers_are_shut_out(tmp_path: Path) -> None
     token = raise_fence(path)
     lower_fence(path)
     assert not path.exists()
-    with pytest.raises(LockedError, match="taken over"), behind_fence(path, token):
+    with pytest.raises(LockedError), behind_fence(path, token):
         pass
     lower_fence(path)
+
+
+def test_a_removed_cache_is_not_taken_for_one_of_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / ".fence"
+    path.parent.mkdir()
+    token = raise_fence(path)
+    for remove, found in ((path.unlink, "no .fence"), (path.parent.rmdir, "no such folder")):
+        remove()
+        with pytest.raises(LockedError) as caught, behind_fence(path, token):
+            pass
+        assert caught.value.problem == f"the cache {path.parent} was removed during the run"
+        assert caught.value.found == found
 
 
 def test_taking_over_waits_for_the_publication_under_way(tmp_path: Path) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from distinit.pipeline.compute.torchrun import Launch, launched, refuse_several_processes
+from distinit.pipeline.compute.torchrun import (
+    Launch,
+    helped_by_others,
+    launched,
+    refuse_python_calls,
+    refuse_several_processes,
+)
 from distinit.schemas.errors import ConfigError
 
 
@@ -37,3 +43,12 @@ def test_only_training_may_have_several_processes(monkeypatch: pytest.MonkeyPatc
     assert caught.value.remedy == "run `distinit extract` without torchrun"
     set_launch(monkeypatch, 0, 1)
     refuse_several_processes("extract")
+
+
+def test_calls_from_python_are_refused_in_several_processes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        refuse_python_calls(Launch(rank=1, local_rank=1, world_size=2))
+    assert caught.value.found == "a call from Python in 2 processes"
+    refuse_python_calls(Launch(rank=0, local_rank=0, world_size=1))
+    with helped_by_others():
+        refuse_python_calls(Launch(rank=0, local_rank=0, world_size=2))

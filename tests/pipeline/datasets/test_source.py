@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from distinit.pipeline.datasets.listing import list_dataset
 from distinit.pipeline.datasets.source import LabelledSource, labelled_source
 from distinit.schemas.dataset import DatasetRecord
-from distinit.schemas.errors import DatasetError
+from distinit.schemas.errors import CorpusError, DatasetError
 from distinit.schemas.finetune import DatasetConfig
 
 
@@ -103,6 +104,13 @@ def test_missing_columns_are_named(folder: Path) -> None:
     assert error.remedy == "write path,label,split into the first line"
 
 
+@pytest.mark.parametrize(("mark", "name"), [(";", ";"), ("\t", "tabs"), ("|", "|")])
+def test_another_separator_is_named(folder: Path, mark: str, name: str) -> None:
+    error = refused(folder, head=mark.join(("path", "label", "split")))
+    assert error.problem == f"{folder}/labels.csv has no column label, path, split"
+    assert error.remedy == f"columns are separated by {name} here: use commas"
+
+
 def test_unknown_splits_are_named_with_their_line(folder: Path) -> None:
     error = refused(folder, "a.mp4,run,train", "b.mp4,run,training")
     assert error.problem == "labels.csv, line 3 cannot be read"
@@ -136,3 +144,40 @@ def test_one_class_and_one_subset_are_not_enough(folder: Path) -> None:
     assert error.problem == f"{folder}/labels.csv has no videos for testing"
     assert error.found == "2 for training, 0 for testing"
     assert error.remedy == "write train, val or test into the column split"
+
+
+def test_contradictory_labels_are_refused_by_file_and_by_bytes(folder: Path) -> None:
+    (folder / "link.mp4").symlink_to("a.mp4")
+    (folder / "copy.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    rows = ("a.mp4,run,train", "b.mp4,walk,train", "c.mp4,run,test", "d.mp4,walk,test")
+    for name in ("../in/a.mp4", "link.mp4", "copy.mp4"):
+        error = refused(folder, *rows, f"{name},walk,train")
+        assert error.problem == f"{folder}/labels.csv gives two labels to 1 video"
+        assert error.found == f"a.mp4 (run) = {name} (walk)"
+        assert error.remedy == "keep only the right one of each pair"
+
+
+def test_one_file_may_not_be_listed_twice_but_copies_may(folder: Path) -> None:
+    (folder / "link.mp4").symlink_to("a.mp4")
+    (folder / "copy.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    rows = ("a.mp4,run,train", "b.mp4,walk,train", "c.mp4,run,test", "d.mp4,walk,test")
+    for name in ("../in/a.mp4", "link.mp4"):
+        error = refused(folder, *rows, f"{name},run,train")
+        assert error.problem == f"{folder}/labels.csv lists 1 video twice, under other paths"
+        assert error.found == f"a.mp4 = {name}"
+    assert len(listed(folder, *rows, "copy.mp4,run,train").videos) == 5
+
+
+def test_empty_files_are_no_videos_with_two_labels(folder: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).write_bytes(b"")
+    rows = ("a.mp4,run,train", "b.mp4,walk,train", "c.mp4,run,test", "d.mp4,walk,test")
+    assert [video.size_bytes for video in listed(folder, *rows).videos] == [0, 0, 8, 8]
+
+
+def test_files_that_are_not_regular_are_refused_and_not_read(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.mp4")
+    rows = ("pipe.mp4,run,train", "/dev/zero,walk,train", "c.mp4,run,test", "d.mp4,walk,test")
+    with pytest.raises(CorpusError) as caught:
+        listed(folder, *rows)
+    assert caught.value.found == "pipe.mp4 (not a regular file), /dev/zero (not a regular file)"

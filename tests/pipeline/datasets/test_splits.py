@@ -175,6 +175,13 @@ def test_hostile_lists_are_rejected(tmp_path: Path, files: dict[str, str], messa
         (b"path,label,split\n.,b,train\n", "line 2"),
         (b'path,label,split\n\n"a,b,train\n', "unexpected end of data"),
         (b"path,label,split\n" + b"x" * 200_000 + b",b,train\n", "line 2"),
+        (b'path,label,split\na,b,train\n\n"c,d\ne,f,test\n', "line 4 cannot be read"),
+        (b'path,label,split\na,"x\ny",train\n', "line 2 cannot be read"),
+        (b'path,label,split\na,x,train\n"b\r\nc",x,test\n', "line 3 cannot be read"),
+        (b"path,label,split\na,x\x1b[0m,train\n", "line 2 cannot be read"),
+        ("path,label,split\na,x\u2028y,train\n".encode(), "line 2 cannot be read"),
+        (b"path,label,split\ra,x,train\rb,x,held\r", "line 3 cannot be read"),
+        (b'path,label,split,note\na,x,train,"1\n2"\nb,x,held\n', "line 4 cannot be read"),
         (b"a,b,train\n" * 100_000, "no column"),
         (b"path,label,split\n" + b"a,b,train\n" * 100_000, "list a video twice"),
     ],
@@ -183,6 +190,15 @@ def test_a_hostile_csv_is_rejected(tmp_path: Path, data: bytes, message: str) ->
     (tmp_path / "mine.csv").write_bytes(data)
     with pytest.raises(DatasetError, match=message):
         read_splits(tmp_path / "mine.csv", 1)
+
+
+def test_line_ends_and_line_breaks_in_other_columns_change_nothing(tmp_path: Path) -> None:
+    rows = ["path,label,split,note", "a,x,train,1", " b , x,test,1 ", ""]
+    found = []
+    for end, note in (("\n", "1"), ("\r", "1"), ("\r\n", "1"), ("\n", '"1\n\n2"')):
+        (tmp_path / "mine.csv").write_bytes(end.join(rows).replace("1", note).encode())
+        found.append(read_splits(tmp_path / "mine.csv", 1).videos)
+    assert found == [(LabelledPath("a", "x", "train"), LabelledPath("b", "x", "test"))] * 4
 
 
 def test_a_list_that_is_too_large_is_rejected(

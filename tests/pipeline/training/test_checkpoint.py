@@ -351,3 +351,20 @@ def test_only_checkpoints_are_removed(stepper: Stepper, tmp_path: Path) -> None:
         store.save(record(6), stepper.student, stepper.optimizer)
     assert (mine / "thesis.txt").read_text() == (near / "thesis.txt").read_text() == "precious"
     assert [path.name for path in outside.iterdir()] == ["checkpoint.json"]
+
+
+def test_a_checkpoint_that_cannot_be_replaced_ends_a_run_before_it_trains(
+    tmp_path: Path, stepper: Stepper
+) -> None:
+    store = CheckpointStore(tmp_path, "digest", keep=2)
+    folder = store.save(record(1), stepper.student, stepper.optimizer)
+    (folder / "checkpoint.json").unlink()
+    (folder / "checkpoint.json").mkdir()
+    skipped: list[str] = []
+    assert store.load_latest(stepper.student, None, skipped.append) is None
+    assert len(skipped) == 1
+    with pytest.raises(StorageError) as caught:
+        store.load_latest(stepper.student, stepper.optimizer, pytest.fail)
+    assert caught.value.problem == (
+        f"{folder} is in the way: it is not a checkpoint, so it is not removed"
+    )

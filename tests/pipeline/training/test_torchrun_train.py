@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
-from distinit.pipeline.compute.torchrun import Launch
+from distinit.pipeline.compute.torchrun import Launch, helped_by_others
 from distinit.pipeline.training.torchrun_train import device_of, launched_runtime
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.training import RuntimeConfig
 
 
 @pytest.fixture
-def _four_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _four_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command in the first of four processes of torchrun."""
     values = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+    with helped_by_others():
+        yield
 
 
 def test_without_torchrun_nothing_changes() -> None:
