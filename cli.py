@@ -306,7 +306,10 @@ def doctor(folder: Path, as_json: bool) -> None:
 @click.option("--workers", type=int, default=0, show_default=True, help="Number of Ray workers.")
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON.")
 def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
-    """Run the whole method on data from packages, and show its gain: minutes on two cores."""
+    """Run the whole method on data from packages, and show its gain.
+
+    It takes minutes on two cores.
+    """
     from distinit.stages.demo import demo as run
 
     progress = choose_progress(json_events=as_json)
@@ -356,7 +359,10 @@ def demo(out: Path, only: str | None, workers: int, as_json: bool) -> None:
 def reproduce(
     only_plan: bool, clips_per_second: float | None, as_json: bool, **options: Any
 ) -> None:
-    """Run a table or figure of the paper: table1 .. table6, fig3 .. fig7, or all."""
+    """Run a table or figure of the paper, or all of them.
+
+    NAME is table1 .. table6, fig3 .. fig7 or all.
+    """
     from distinit.schemas.reproduce import ReproduceConfig
     from distinit.stages.reproduce import open_reproduction
     from distinit.stages.reproduce import reproduce as run

@@ -152,15 +152,20 @@ def _has(node: Any, dotted: str) -> bool:
 def merge_setting(values: dict[str, Any], dotted: str, value: Any) -> None:
     """Set ``values["a"]["b"] = value`` for ``a.b``; a number steps into a list. In place.
 
+    In ``a.0.b`` a list ``a`` that is missing or empty gets its first element.
+
     Raises ConfigError if a part of the path is neither a mapping nor a list.
     """
     *path, last = dotted.split(".")
     node: Any = values
-    for name in path:
+    for position, name in enumerate(path):
         if isinstance(node, list):
+            if name == "0" and not node:
+                node.append({})
             node = node[_list_index(node, name, dotted)]
         elif isinstance(node, dict):
-            node = node.setdefault(name, {})
+            has_index = path[position + 1 : position + 2] == ["0"]
+            node = node.setdefault(name, [{}] if has_index else {})
             if node is None:
                 raise ConfigError(f"{dotted}: {name} is empty and has no keys")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -75,11 +76,16 @@ def keys_of(model: type[BaseModel], defaults: BaseModel | None = None) -> tuple[
                 ),
                 unit=_extra(field, "unit"),
                 source=_extra(field, "source"),
-                description=" ".join((field.description or "").replace("``", "`").split()),
+                description=_yaml_words(field.description or ""),
                 keys=inner,
             )
         )
     return tuple(keys)
+
+
+def _yaml_words(description: str) -> str:
+    """The description on one line, with YAML's name for None."""
+    return re.sub(r"\bNone\b", "null", " ".join(description.split()))
 
 
 def record_of(annotation: Any) -> type[BaseModel] | None:

@@ -91,7 +91,7 @@ def _facts(key: ConfigKey) -> str:
     """``(number, more than 0; unit: seconds; paper: 60)``; empty for a section."""
     if key.keys and not key.is_list:
         return ""
-    unit = f"unit: {key.unit}" if key.unit not in ("", "-") else ""
+    unit = f"unit: {key.unit}" if key.unit not in ("", "-", "none") else ""
     return f"({'; '.join(part for part in (key.type_text, unit, key.source) if part)})"
 
 

@@ -1,4 +1,4 @@
-"""Checks where results are written: never inside a cache or a frame store."""
+"""Recognises caches and frame stores. Results are never written inside of one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from pathlib import Path
 
 from distinit.schemas.errors import ConfigError
 
-__all__ = ["refuse_inside_data", "refuse_nested"]
+__all__ = ["kind_of_data", "refuse_inside_data", "refuse_nested"]
 
 _MARKS = {"target cache": ("manifest.json", "plan.parquet"), "frame store": ("store.json",)}
+
+
+def kind_of_data(folder: Path) -> str | None:
+    """``target cache`` or ``frame store``, by the files in the folder; None for other folders."""
+    for kind, names in _MARKS.items():
+        if all((folder / name).is_file() for name in names):
+            return kind
+    return None
 
 
 def refuse_inside_data(out: Path) -> None:
@@ -18,9 +26,8 @@ def refuse_inside_data(out: Path) -> None:
     """
     place = out.resolve()
     for folder in (place, *place.parents):
-        for kind, names in _MARKS.items():
-            if all((folder / name).is_file() for name in names):
-                raise _nested(out, folder, f"a {kind}")
+        if (kind := kind_of_data(folder)) is not None:
+            raise _nested(out, folder, f"a {kind}")
 
 
 def refuse_nested(cache: Path, frames: Path) -> None:

@@ -76,7 +76,7 @@ class TargetConfig(Record):
         1.0,
         gt=0,
         description="softmax temperature of targets and outputs",
-        json_schema_extra={"unit": "factor", "source": "paper: 1"},
+        json_schema_extra={"unit": "none", "source": "paper: 1"},
     )
     loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
         "cross_entropy",
@@ -88,7 +88,7 @@ class TargetConfig(Record):
         1.0,
         ge=0,
         description="weight of this teacher's loss in the sum",
-        json_schema_extra={"unit": "factor"},
+        json_schema_extra={"unit": "none"},
     )
     filter: FilterConfig = Field(default_factory=FilterConfig, description="confidence filter")
 

@@ -59,6 +59,12 @@ class ScoresRecord(Record):
 
 def protocol_remedy(name: str) -> str:
     """What to write instead of ``name``, which is not a protocol."""
+    form = re.sub("[0-9]+", "N", name)
+    if form in {"vmz-N", "dense-sN"}:
+        return f"N must be a number from 1 to 999999: {form.replace('N', '1')}, for example"
+    if form == "slowfast-NxN":
+        first = name.partition("x")[0]
+        return f"write T, from 1 to 999999, and 1 or 3: {first}x1 or {first}x3"
     return did_you_mean(name, _PROTOCOLS) or "write a protocol such as vmz-10"
 
 

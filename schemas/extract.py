@@ -93,7 +93,7 @@ class ExtractConfig(Record):
     )
     keep_gone: bool = Field(
         False,
-        description="keep videos in training that are in the cache but no longer in ``videos``",
+        description="keep videos in training that are in the cache but no longer in `videos`",
     )
 
     def allowed_failures(self, videos: int) -> int:

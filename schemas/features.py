@@ -26,7 +26,7 @@ class LabelledInput(Record):
     )
     flow: str | None = Field(
         None,
-        description="for students of flow: flow store of the dataset, computed from ``frames`` if "
+        description="for students of flow: flow store of the dataset, computed from `frames` if "
         "it is missing; None: OUT/flow",
     )
     student: StudentConfig | None = Field(
@@ -60,7 +60,7 @@ class FeaturesConfig(LabelledInput):
 
     run: str | None = Field(None, description="a distill or finetune run directory")
     init: str | None = Field(
-        None, description="instead of ``run``: any init, as for `distinit finetune`"
+        None, description="instead of `run`: any init, as for `distinit finetune`"
     )
     out: str = Field(description="folder to write to; it belongs to one student and dataset")
 
@@ -105,7 +105,7 @@ class FeaturesRecord(Record):
     )
     init: Name = Field(description="what the features are of, as it was requested")
     inputs: FeatureInputs = Field(description="what the features were computed from")
-    identity: Sha256 = Field(description="sha256 of ``inputs``")
+    identity: Sha256 = Field(description="sha256 of `inputs`")
     feature_dim: int = Field(ge=1, description="length of a feature")
     videos: int = Field(ge=1, description="rows of the files")
     classes: tuple[str, ...] = Field(max_length=MAX_LABELS, description="label names by index")
@@ -122,7 +122,7 @@ class FeaturesResult(Record):
 
     out: str = Field(description="folder of the files")
     files: tuple[str, ...] = Field(description="paths of the files")
-    record: FeaturesRecord = Field(description="content of ``features.json``")
+    record: FeaturesRecord = Field(description="content of `features.json`")
 
     def summary(self) -> str:
         """What was exported, and where to."""

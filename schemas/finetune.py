@@ -149,7 +149,7 @@ class FinetuneConfig(Record):
     )
     flow: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
-        description="for students of flow: flow store of the dataset, computed from ``frames`` if "
+        description="for students of flow: flow store of the dataset, computed from `frames` if "
         "it is missing; None: OUT/flow",
     )
     student: StudentConfig | None = Field(

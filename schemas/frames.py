@@ -178,13 +178,13 @@ class BatchLocation(Record):
     """
 
     offsets: int = Field(
-        ge=0, le=_MAX_COUNT, description="offsets of ``jpeg``: int32, one more than there are rows"
+        ge=0, le=_MAX_COUNT, description="offsets of `jpeg`: int32, one more than there are rows"
     )
     jpegs: int = Field(
-        ge=0, le=_MAX_COUNT, description="data of ``jpeg``, which the offsets refer to"
+        ge=0, le=_MAX_COUNT, description="data of `jpeg`, which the offsets refer to"
     )
     checksums: int = Field(
-        ge=0, le=_MAX_COUNT, description="values of ``crc32c``: uint32, one per row"
+        ge=0, le=_MAX_COUNT, description="values of `crc32c`: uint32, one per row"
     )
 
 

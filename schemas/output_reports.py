@@ -34,10 +34,17 @@ class FidelityReport(Record):
 
     def __str__(self) -> str:
         return (
-            f"KL mean {self.mean_kl_nats:.2g}, max {self.max_kl_nats:.2g} nats; entropy of the "
-            f"stored targets {self.mean_entropy_error_nats:.2g} nats off; top-1 kept "
-            f"{self.top1_agreement:.2%}; filter flips {self.filter_flips:.2%}"
+            f"changes the targets by {self.mean_kl_nats:.2g} nats on average (KL divergence; at "
+            f"most {self.max_kl_nats:.2g}) and their entropy by "
+            f"{self.mean_entropy_error_nats:.2g} nats; "
+            f"same top class for {_percent(self.top1_agreement)} of the frames, same decision of "
+            f"an entropy filter for {_percent(1 - self.filter_flips)}"
         )
+
+
+def _percent(share: float) -> str:
+    """Only all frames are 100 %."""
+    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.2f} %"
 
 
 class OutputReport(Record):

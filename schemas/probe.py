@@ -35,13 +35,13 @@ class LinearConfig(Record):
         (0.001, 0.003, 0.01, 0.03, 0.1),
         min_length=1,
         description="learning rates of the grid",
-        json_schema_extra={"unit": "factor"},
+        json_schema_extra={"unit": "none"},
     )
     weight_decays: tuple[float, ...] = Field(
         (0.0, 1e-3, 1e-2, 1e-1),
         min_length=1,
         description="weight decays of the grid; biases are not decayed",
-        json_schema_extra={"unit": "factor"},
+        json_schema_extra={"unit": "none"},
     )
     steps: int = Field(
         1000, ge=1, description="optimiser steps", json_schema_extra={"unit": "steps"}
@@ -53,7 +53,7 @@ class LinearConfig(Record):
         json_schema_extra={"unit": "videos"},
     )
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="momentum of SGD", json_schema_extra={"unit": "factor"}
+        0.9, ge=0, lt=1, description="momentum of SGD", json_schema_extra={"unit": "none"}
     )
 
     @field_validator("learning_rates")
@@ -86,7 +86,7 @@ class ProbeConfig(LabelledInput):
         None, description="target cache of the labelled videos, for rows of the teachers themselves"
     )
     teachers: tuple[str, ...] = Field(
-        (), description="ids of teachers in ``cache``; none: all of them"
+        (), description="ids of teachers in `cache`; none: all of them"
     )
     out: str = Field(description="folder of the results; features are kept in it and used again")
     neighbours: tuple[int, ...] = Field(
@@ -96,7 +96,7 @@ class ProbeConfig(LabelledInput):
         (0.07, 0.1),
         min_length=1,
         description="T of kNN: a vote has the weight exp(similarity / T)",
-        json_schema_extra={"unit": "factor"},
+        json_schema_extra={"unit": "none"},
     )
     linear: LinearConfig = Field(default_factory=LinearConfig, description="linear classifiers")
     shots: tuple[int, ...] = Field(
@@ -212,7 +212,7 @@ class ProbeRow(Record):
         0, description="videos without features of this row; for testing they count as wrong"
     )
     missing: str = Field("", description="why there are no measures")
-    measures: Measures | None = Field(None, description="None: see ``missing``")
+    measures: Measures | None = Field(None, description="None: see `missing`")
 
     @property
     def short_name(self) -> str:

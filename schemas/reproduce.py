@@ -261,7 +261,7 @@ class ScaleConfig(Record):
         (),
         description="finetune learning rates that every cell is trained with, whatever its init; "
         "its row has the best. Empty: the rate of the settings",
-        json_schema_extra={"unit": "factor"},
+        json_schema_extra={"unit": "none"},
     )
 
     @model_validator(mode="after")

@@ -48,7 +48,7 @@ class ReproducedRow(Record):
     paper_data: str = Field(description="dataset and splits of the paper")
     paper: PaperResult = Field(description="what the paper prints")
     our_data: str = Field(description="dataset and splits of our runs; empty without them")
-    ours: OurResult | None = Field(description="None: see ``note``")
+    ours: OurResult | None = Field(description="None: see `note`")
     note: str = Field(description="why there is no result, or what is special about it")
     shown: str | None = Field(None, description="name of the run that figures show")
 

@@ -286,7 +286,7 @@ class TeacherRecord(Record):
     """``teachers/<id>/teacher.json``."""
 
     id: str = Field(description="name of the folder under teachers/")
-    fingerprint: Sha256 = Field(description="sha256 over ``identity`` without its probe")
+    fingerprint: Sha256 = Field(description="sha256 over `identity` without its probe")
     identity: TeacherIdentity = Field(description="all that determines the outputs")
     encoding: Encoding = Field(description="how targets are stored: float16 | int8 | topk:K")
     name: Name = Field("", description="name given with --teacher")

@@ -140,7 +140,7 @@ class OptimizerConfig(Record):
         gt=0,
         allow_inf_nan=False,
         description="learning rate per shard",
-        json_schema_extra={"unit": "factor", "source": "paper, section 4: .01 per GPU"},
+        json_schema_extra={"unit": "none", "source": "paper, section 4: .01 per GPU"},
     )
     scale_by_workers: bool = Field(
         True,
@@ -153,7 +153,7 @@ class OptimizerConfig(Record):
         ge=0,
         lt=1,
         description="sgd only: momentum",
-        json_schema_extra={"unit": "factor", "source": "paper: .9"},
+        json_schema_extra={"unit": "none", "source": "paper: .9"},
     )
     nesterov: bool = Field(
         True, description="sgd only: Nesterov momentum", json_schema_extra={"source": "VMZ: true"}
@@ -161,7 +161,7 @@ class OptimizerConfig(Record):
     betas: Annotated[tuple[_Beta, _Beta], ADDED_LATER] = Field(
         (0.9, 0.999),
         description="adamw only: decay rates of the means of the gradient and of its square",
-        json_schema_extra={"unit": "factor", "source": "PySlowFast, Video-Swin: .9, .999"},
+        json_schema_extra={"unit": "none", "source": "PySlowFast, Video-Swin: .9, .999"},
     )
     eps: Annotated[float, ADDED_LATER] = Field(
         1e-8,
@@ -174,7 +174,7 @@ class OptimizerConfig(Record):
         ge=0,
         description="weight decay",
         json_schema_extra={
-            "unit": "factor",
+            "unit": "none",
             "source": "VMZ: 1e-4; finetuning: 5e-3; adamw: PySlowFast .05, Video-Swin .02",
         },
     )
@@ -197,7 +197,7 @@ class OptimizerConfig(Record):
         gt=0,
         le=1,
         description="schedule step: decay of the learning rate",
-        json_schema_extra={"unit": "factor", "source": "paper: .1"},
+        json_schema_extra={"unit": "none", "source": "paper: .1"},
     )
     warmup_epochs: float = Field(
         0.0, ge=0, description="length of the linear warmup", json_schema_extra={"unit": "epochs"}

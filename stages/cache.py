@@ -61,7 +61,7 @@ class CacheInfo(Record):
             f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged{gone}",
             f"frames    {self.frames} decoded, {counted(self.rows, 'row')}{included} "
             f"({self.sampling})",
-            f"units     {self.units} of {self.capacity} rows",
+            f"units     {counted(self.units, 'unit')} of {self.capacity:,} rows each",
         ]
         for name, record in self.teachers.items():
             identity = record.identity
@@ -77,9 +77,9 @@ class CacheInfo(Record):
             if record.recipe is not None:
                 lines.append(f"          {record.recipe}")
             if record.fidelity is not None:
-                lines.append(f"          encoding lost: {record.fidelity}")
+                lines.append(f"          storing as {record.encoding} {record.fidelity}")
             if record.precision_loss is not None:
-                lines.append(f"          {record.precision} lost: {record.precision_loss}")
+                lines.append(f"          computing in {record.precision} {record.precision_loss}")
         return "\n".join(lines)
 
 

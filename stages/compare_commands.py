@@ -109,7 +109,10 @@ def features(**options: Any) -> None:
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for students and classifiers.")
 @stage_options
 def probe(inits: tuple[str, ...], teachers: tuple[str, ...], **options: Any) -> None:
-    """Measure inits on frozen features, before finetuning: kNN, linear, low-shot."""
+    """Measure inits on frozen features, before finetuning.
+
+    The measures are kNN, linear and low-shot accuracy.
+    """
     from distinit.schemas.probe import ProbeConfig
     from distinit.stages.probe import probe as run
 

@@ -28,7 +28,9 @@ __all__ = ["config"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def config(command: tuple[str, ...], out: Path, as_json: bool) -> None:
-    """Print the configuration of COMMAND with all keys and defaults, as YAML with comments.
+    """Print the configuration of COMMAND with all keys and defaults.
+
+    It is YAML with comments.
 
     `distinit config reference` writes one page per command instead.
     """

@@ -52,9 +52,9 @@ NEEDED: dict[str, tuple[str, ...]] = {"features": ("run",)}
 """Command -> keys with a default of which it needs one: a run or an init."""
 _SCALE = "scale"
 _COLUMNS = (
-    "Unit: of numbers; shares and probabilities are from 0 to 1, a factor has no unit. Source: "
-    "where the default is from, or what others use; decisions are in "
-    "[docs/decisions](../decisions)."
+    "The column *unit* is for numbers: `none` means that the number has no unit, and a share lies "
+    "between 0 and 1. The column *source* says where the default comes from, or what others use; "
+    "the decisions are in [docs/decisions](../decisions)."
 )
 _WRITTEN = "Written by `distinit config reference --out docs/reference`. Do not edit."
 
@@ -92,7 +92,8 @@ def config_template(command: str) -> Template:
     head = (
         f"All keys of `distinit {command}`, with their defaults.",
         f"Save it, change it, and run: distinit {command} --config FILE.yaml",
-        "Values in capitals are required. Lines that are comments depend on other keys.",
+        "Values in capitals are required. The default of a key in a comment depends on other keys:",
+        "remove its # only to set another value.",
     )
     text = yaml_template(COMMANDS[command], head, NEEDED.get(command, ()))
     return Template(command=command, yaml=text)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from pydantic import Field
 
 from distinit.pipeline.config import build_config
@@ -110,12 +111,13 @@ class DemoResult(Record):
 
     @staticmethod
     def _next() -> list[str]:
+        student = "r2plus1d_18" if torch.cuda.is_available() else "tiny_r2plus1d_10"
         return [
             "For your own videos:",
             "",
             "  distinit extract --videos VIDEOS --teacher efficientnet_lite0 --cache C --frames F",
             "  distinit audit C --frames F --out REPORT",
-            "  distinit distill --cache C --frames F --student r2plus1d_18 --out RUN",
+            f"  distinit distill --cache C --frames F --student {student} --out RUN",
             "  distinit finetune --dataset LABELLED --init distinit:RUN --out RESULT",
         ]
 

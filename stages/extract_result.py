@@ -76,7 +76,7 @@ class ExtractResult(Record):
             *self.corpus.lines()[1:],
         ]
         lines += [
-            f"{one_line(name)} stored as {self.encodings[name]} lost: {loss}"
+            f"{one_line(name)}: storing as {self.encodings[name]} {loss}"
             for name, loss in self.encoding_losses.items()
         ]
         lines += [

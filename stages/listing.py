@@ -9,6 +9,8 @@ from pydantic import Field
 from distinit.pipeline.students.listing import StudentEntry, list_students
 from distinit.pipeline.teachers.listing import TeacherEntry, list_teachers
 from distinit.schemas.base import Record
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.wording import did_you_mean
 
 __all__ = ["StudentTable", "TeacherTable", "student_table", "teacher_table"]
 
@@ -83,12 +85,26 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def teacher_table(text: str) -> TeacherTable:
-    """The teachers whose name contains ``text``, in any case."""
-    found = (entry for entry in list_teachers() if text.lower() in entry.name.lower())
+    """The teachers whose name contains ``text``, in any case. Raises ConfigError if none does."""
+    known = list_teachers()
+    found = [entry for entry in known if text.lower() in entry.name.lower()]
+    if not found:
+        names = [name for entry in known for name in (entry.name.partition("@")[0], entry.name)]
+        raise _no_name("teacher", text, names)
     return TeacherTable(teachers=tuple(found))
 
 
 def student_table(text: str) -> StudentTable:
-    """The students whose name contains ``text``, in any case."""
-    found = (entry for entry in list_students() if text.lower() in entry.name.lower())
+    """The students whose name contains ``text``, in any case. Raises ConfigError if none does."""
+    known = list_students()
+    found = [entry for entry in known if text.lower() in entry.name.lower()]
+    if not found:
+        raise _no_name("student", text, [entry.name for entry in known])
     return StudentTable(students=tuple(found))
+
+
+def _no_name(kind: str, text: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"no {kind}'s name contains {text}",
+        remedy=did_you_mean(text, known) or f"list all names with `distinit {kind}s`",
+    )

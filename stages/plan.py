@@ -35,7 +35,7 @@ from distinit.schemas.base import Record, sha256_of
 from distinit.schemas.corpus import left_out_lines
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.plan import PlanConfig
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted, duration, one_line
 
 __all__ = ["PlanResult", "TotalRecord", "plan"]
 
@@ -52,7 +52,9 @@ class TotalRecord(Record):
     high: int = Field(description="upper end of the interval")
 
     def __str__(self) -> str:
-        spread = "" if self.low == self.high else f"  ({self.low:,} .. {self.high:,})"
+        spread = (
+            "" if self.low == self.high else f"  (95 % interval: {self.low:,} to {self.high:,})"
+        )
         return f"{self.expected:,}{spread}"
 
 
@@ -231,4 +233,4 @@ def _size(count: float) -> str:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours * 3600:.0f} s" if hours < 1 / 60 else f"{hours:,.2f} h"
+    return "less than 1 s" if hours * 3600 < 1 else duration(hours * 3600)

@@ -41,7 +41,7 @@ __all__ = ["runs"]
 def runs(
     folder: Path, kind: str | None, sort: str, compare: tuple[str, str] | None, as_json: bool
 ) -> None:
-    """List the training runs below FOLDER: state, progress, loss and top-1.
+    """List the training runs below FOLDER: state, progress, loss, top-1.
 
     A run is finished, running (on this machine), resumable (from the step shown, that of its
     newest checkpoint), not begun, or unreadable. The steps are optimiser steps done / in all. On

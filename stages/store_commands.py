@@ -88,7 +88,10 @@ def frames() -> None:
 @damaged_option
 @stage_options
 def frames_build(**options: Any) -> None:
-    """Build a frame store from videos, to train with a cache that came without one."""
+    """Build a frame store from videos.
+
+    It is for training with a cache that came without one.
+    """
     from distinit.schemas.frames import FramesConfig
     from distinit.stages.frames import build_frames as run
 
@@ -122,7 +125,10 @@ def flow() -> None:
 @click.option("--out", metavar="DIR", help="Folder of the flow store, created or resumed.")
 @stage_options
 def flow_build(**options: Any) -> None:
-    """Compute the optical flow (Farneback) between the frames of a frame store."""
+    """Build a flow store from a frame store.
+
+    It holds the optical flow (Farneback) between the frames.
+    """
     from distinit.schemas.frames import FlowConfig
     from distinit.stages.flow import build_flow as run
 

@@ -105,11 +105,20 @@ OPTIONS: list[tuple[str, int, str]] = [
     (f"reproduce table1 --plan --data {'x' * 5000}", 2, "use a shorter path"),
     (f"cache info {'x' * 5000}", 2, "file name too long"),
     ("cache info nowhere", 2, "there is no target cache"),
+    ("cache info nowhere", 2, "name the folder that `distinit extract` wrote"),
+    ("cache info store", 2, "this is a frame store"),
     ("frames verify nowhere", 2, "nowhere is not a frame store"),
+    ("frames verify targets", 2, "this is a target cache"),
     ("figures filters --run a=file.txt --out out", 2, "file.txt is not the student of a run"),
     ("extract --videos a.mp4 --teacher null --cache out --stride 1" + 20 * "0", 2, "21 digits"),
     ("runs --compare a=", 2, "--compare"),
 ]
+NUMBERS: dict[str, str] = {
+    "evaluate --run folder --protocol dense-s0": "N must be a number from 1 to 999999",
+    "evaluate --run folder --protocol slowfast-10x2": "10x1 or slowfast-10x3",
+    "reproduce table9": "the tables are 1 to 6, and the figures 3 to 7",
+}
+"""Command line with a name that only has a wrong number -> the numbers that exist."""
 DID_YOU_MEAN = {
     "extract --videos a.mp4 --cache out --teacher resnet51": "resnet50, ",
     "extract --videos a.mp4 --cache out --teacher efficientnet-lite": "efficientnet_lite",
@@ -146,6 +155,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "messages_plugin.py").write_text(PLUGIN, encoding="utf-8")
     (tmp_path / "messages_broken.py").write_text("def f(:\n", encoding="utf-8")
     (tmp_path / "folder").mkdir()
+    for path in ("store/store.json", "targets/manifest.json", "targets/plan.parquet"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("{}")
     (tmp_path / "file.txt").write_text("x\n", encoding="utf-8")
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
@@ -184,6 +196,46 @@ def test_a_wrong_value_is_explained_in_plain_words(line: str, code: int, words: 
 def test_a_misspelt_name_is_recognised(line: str) -> None:
     output = output_of(line.split(), 2)
     assert f"did you mean {DID_YOU_MEAN[line]}" in output, output
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("line", NUMBERS)
+def test_a_wrong_number_in_a_name_is_not_a_misspelling(line: str) -> None:
+    output = output_of(line.split(), 2)
+    assert NUMBERS[line] in output
+    assert "did you mean" not in output
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        ("teachers resnt50", "did you mean resnet50, "),
+        ("teachers foo", "list all names with `distinit teachers`"),
+        ("students tiny_r3d9", "did you mean tiny_r3d_9"),
+        ("students zzz", "list all names with `distinit students`"),
+    ],
+)
+def test_a_text_that_no_name_contains_is_an_error(command: str, remedy: str) -> None:
+    kind, text = command.split()
+    output = output_of([kind, text], 2)
+    assert f"no {kind[:-1]}'s name contains {text}" in output
+    assert remedy in output
+
+
+@pytest.mark.parametrize("group", [None, "cache", "frames", "flow", "figures"])
+def test_the_summary_of_each_command_is_a_whole_sentence(group: str | None) -> None:
+    output = output_of([*([group] if group else []), "--help"], 0)
+    assert "..." not in output.partition("\n")[2]  # the first line has [ARGS]...
+
+
+@pytest.mark.parametrize("path", package_files(), ids=str)
+def test_only_docstrings_have_double_backquotes(path: Path) -> None:
+    """People read messages and descriptions as they are."""
+    tree = ast.parse((ROOT / path).read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in docstrings:
+            assert "``" not in str(node.value), f"{path}, line {node.lineno}: {node.value}"
 
 
 @pytest.mark.parametrize("path", package_files(), ids=str)

@@ -64,10 +64,10 @@ class TargetCache:
         listed in ``absent_teachers``.
 
         Raises:
-            CacheCorruptError: The folder is not a cache, has another format version, or its
-                records contradict each other.
-            CacheError: The cache is not complete (unless ``allow_incomplete``), or the folders of
-                all its teachers are missing.
+            CacheCorruptError: The cache has another format version, or its records are damaged or
+                contradict each other.
+            CacheError: The folder is not a cache, the cache is not complete (unless
+                ``allow_incomplete``), or the folders of all its teachers are missing.
         """
         layout = CacheLayout(Path(path).resolve())
         manifest = read_manifest(layout)
@@ -301,5 +301,5 @@ def _no_targets_for(video_id: str, missing: list[int], has_N: np.ndarray) -> Cac
     return CacheError(
         f"video {video_id} has no target for {frames} {first_names(map(str, missing))}",
         expected=first if len(has_N) < 4 else f"{first} .. {has_N[-1]} ({len(has_N)} frames)",
-        remedy="leave out ``frames`` to read all targets of the video",
+        remedy="leave out `frames` to read all targets of the video",
     )

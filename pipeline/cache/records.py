@@ -6,9 +6,10 @@ from pathlib import Path
 
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.output_paths import kind_of_data
 from distinit.pipeline.records import read_record
 from distinit.pipeline.storage import safe_join
-from distinit.schemas.errors import CacheCorruptError, ConfigError
+from distinit.schemas.errors import CacheCorruptError, CacheError, ConfigError
 from distinit.schemas.manifest import CacheManifest, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 _RESTORE = "restore the file from a copy of the cache; `distinit cache verify` lists all damage"
-_NAME_A_CACHE = "correct the path of the cache (--cache), or run `distinit extract` first"
+_NAME_A_CACHE = "name the folder that `distinit extract` wrote with --cache"
 _RESTORE_TEACHER = (
     "rerun the same `distinit extract`, which writes the file again, or restore it from a copy of "
     "the cache"
@@ -34,16 +35,19 @@ _RESTORE_COMMIT = (
 def read_manifest(layout: CacheLayout) -> CacheManifest:
     """The manifest of a cache.
 
-    Raises CacheCorruptError if it is missing, damaged or of another format version.
+    Raises CacheCorruptError if it is missing, damaged or of another format version; CacheError if
+    the folder does not exist or is not a cache.
     """
     is_cache = (layout.root / "teachers").is_dir()
     missing = "there is no target cache in that folder"
-    if layout.root.is_dir():
+    if kind_of_data(layout.root) == "frame store":
+        missing = "this is a frame store, not a target cache"
+    elif layout.root.is_dir():
         missing = "not a target cache, or its manifest is missing"
     manifest = read_record(
         layout.manifest,
         CacheManifest,
-        error=CacheCorruptError,
+        error=CacheCorruptError if is_cache or layout.manifest.exists() else CacheError,
         remedy=_RESTORE if is_cache else _NAME_A_CACHE,
         missing=missing,
         named_input=not is_cache,

@@ -39,6 +39,10 @@ __all__ = [
 
 _ID_DIGITS = 16
 _SOURCES = "a folder of videos, a video, a list of paths (.txt, .csv, .parquet), or a URL"
+_VIDEO_FILES = (
+    f"a file with one of {len(VIDEO_EXTENSIONS)} extensions, such as .mp4 .mkv .avi .mov .webm "
+    "(docs/video-files.md has all)"
+)
 _NOT_TEXT = "its name is not UTF-8 text: rename it"
 
 
@@ -181,7 +185,7 @@ def find_videos(source: str) -> FoundVideos:
         return _one_file(path)
     raise CorpusError(
         f"{source} is neither a video nor a list of videos",
-        expected=f"{_SOURCES}; extensions of videos: {' '.join(sorted(VIDEO_EXTENSIONS))}",
+        expected=f"{_SOURCES}; a video is {_VIDEO_FILES}",
         found=f"a file with the extension {path.suffix}" if path.suffix else "no extension",
         remedy="if it is a video, write its path into a .txt file: a list may name any file",
     )
@@ -280,7 +284,7 @@ def _no_videos_error(source: str, left_out: LeftOut) -> CorpusError:
     others = ", ".join(f"{kind} {number}" for kind, number in left_out.others.items())
     return CorpusError(
         f"no videos in {source}",
-        expected="files with one of the extensions " + " ".join(sorted(VIDEO_EXTENSIONS)),
+        expected=_VIDEO_FILES,
         found=f"files with other extensions: {others}" if others else None,
         remedy="check the folder, or name files of other extensions in a .txt list",
     )

@@ -34,8 +34,8 @@ def _listed(problems: Mapping[str, str], kind: str) -> list[str]:
     return [f"{counted(len(problems), 'video')} {kind}:", *first_lines(lines, _SHOWN)]
 
 
-def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines for (path, error) pairs, the most frequent reason first, and what to do about them.
+def failure_lines(failed: Iterable[tuple[str, str]], *, remedy: bool = True) -> list[str]:
+    """Lines for (path, error) pairs, the most frequent reason first; ``remedy``: and what to do.
 
     The reason is the text of an error up to its first colon or semicolon.
     """
@@ -55,7 +55,7 @@ def failure_lines(failed: Iterable[tuple[str, str]]) -> list[str]:
             "ran out of memory; leave more to each worker (fewer --workers, a smaller batch_size, "
             "--set decode.parallel_videos=1)"
         )
-    if lines:
+    if lines and remedy:
         lines.append("  repair or remove failed videos; --retry-failed tries them again")
     return lines
 
@@ -74,15 +74,21 @@ def too_many_failures(
     videos are left that were not tried.
     """
     share = len(failed) / videos
-    limit = " (5 %, or a few of a small corpus)" if is_default else ""
+    # Of a small corpus, auto is not 5 %: see ExtractConfig.max_failed.
+    limit = " (--max-failed is auto)" if is_default else ""
+    most = f"at most {allowed}" if allowed else "none"
     left = "; the run was stopped before it tried the others" if stopped_early else ""
     enough = min(1.0, math.ceil(100 * share) / 100)
     return TooManyFailuresError(
         "more videos failed than --max-failed allows; all good ones are committed",
-        expected=f"at most {allowed} of {counted(videos, 'video')}{limit}",
+        expected=f"{most} of {counted(videos, 'video')}{limit}",
         found="\n".join(
-            [f"{len(failed)} failed, which is {share:.1%}{left}", *failure_lines(failed)]
+            [
+                f"{len(failed)} failed, which is {share:.1%}{left}",
+                *failure_lines(failed, remedy=False),
+            ]
         ),
-        remedy="repair or remove the failed videos, or allow them: rerun the same command with "
+        remedy="repair or remove the failed videos (--retry-failed tries them again), or allow "
+        "them: rerun the same command with "
         f"--max-failed {1 if stopped_early else enough:g} to resume",
     )

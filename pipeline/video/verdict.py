@@ -107,8 +107,10 @@ class FFmpegLog:
     @property
     def summary(self) -> str:
         """The first few different errors on one line, those of the demuxer first."""
-        shown = list(dict.fromkeys(self.demuxer_errors + self.errors))[:3]
-        return "; ".join(shown) or "nothing"
+        different = list(dict.fromkeys(self.demuxer_errors + self.errors))
+        # These only repeat the error before them.
+        shown = [line for line in different if not line.startswith("Error opening input file")]
+        return "; ".join((shown or different)[:3]) or "nothing"
 
 
 @dataclass(frozen=True, slots=True)

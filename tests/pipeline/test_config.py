@@ -34,6 +34,17 @@ def test_a_setting_can_index_a_list() -> None:
     assert values["targets"] == [{"pick": "random"}, {"pick": "center"}]
 
 
+def test_a_setting_creates_the_first_element_of_a_list() -> None:
+    for values in ({}, {"targets": []}):
+        merge_setting(values, "targets.0.temperature", 2)
+        merge_setting(values, "targets.0.filter.keep_fraction", 0.5)
+        assert values == {"targets": [{"temperature": 2, "filter": {"keep_fraction": 0.5}}]}
+        with pytest.raises(ConfigError, match='"1" is not an index of the list'):
+            merge_setting(values, "targets.1.pick", "center")
+    config = build_config(DistillConfig, None, ["targets.0.temperature=2"], {**BASE, **STARS})
+    assert [(t.temperature, t.pick) for t in config.targets] == [(2, "center")]
+
+
 STARS = {"targets.*.pick": "center", "targets.*.filter.keep_fraction": 0.5}
 
 

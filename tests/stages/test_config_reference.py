@@ -52,7 +52,7 @@ def test_every_key_has_a_comment_and_dependent_defaults_are_comments() -> None:
     text = config_template("distill").yaml
     assert "\ncache: CACHE\n" in text
     assert "  # loader threads per worker; 0 loads in the training thread" in text
-    facts = "number, at least 0, less than 1; unit: factor; paper: .9"
+    facts = "number, at least 0, less than 1; paper: .9"
     assert f"\n  # sgd only: momentum ({facts})\n  momentum: 0.9\n" in text
     assert "\n  # step_epochs: 10\n" in text
     assert "\n  eps: 1.0e-08\n" in text
@@ -87,7 +87,7 @@ def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
     lines = stored["distill.md"].splitlines()
     assert "| key | type | default | unit | source | meaning |" in lines
     assert (
-        "| `optimizer.gamma` | number, more than 0, at most 1 | `0.1` | factor | paper: .1 | "
+        "| `optimizer.gamma` | number, more than 0, at most 1 | `0.1` | none | paper: .1 | "
         "schedule step: decay of the learning rate |"
     ) in lines
     assert "| `cache` | text | required | - | - | folder of the target cache |" in lines

@@ -241,7 +241,7 @@ def test_a_corrupt_manifest_is_refused(cache_root: Path, content: bytes) -> None
 
 
 def test_a_missing_cache_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CacheCorruptError, match=r"manifest\.json does not exist"):
+    with pytest.raises(CacheError, match=r"manifest\.json does not exist"):
         TargetCache.open(tmp_path / "none")
 
 
