@@ -216,7 +216,7 @@ def test_one_file_is_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         ("notes.docx", "found:    a file with the extension .docx"),
         ("notes", "found:    no extension"),
-        ("text.mp4", "at most 0 of 1 video"),  # extracted, and then a failed video
+        ("text.mp4", "none of 1 video"),  # extracted, and then a failed video
     ],
 )
 def test_a_file_that_is_no_video_is_refused(name: str, expected: str, tmp_path: Path) -> None:
