@@ -86,8 +86,8 @@ class ExtractConfig(Record):
         0.5,
         ge=0,
         le=1,
-        description="share of the videos of an existing cache that may be missing from ``videos``; "
-        "with more, nothing is changed: ``videos`` or ``cache`` is probably the wrong folder. Not "
+        description="share of the videos of an existing cache that may be missing from `videos`; "
+        "with more, nothing is changed: `videos` or `cache` is probably the wrong folder. Not "
         "checked with keep_gone",
         json_schema_extra={"unit": "share"},
     )

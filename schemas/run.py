@@ -255,7 +255,7 @@ class DistillResult(Record):
     steps: int = Field(description="number of optimiser steps, over all epochs")
     clips: int = Field(description="clips trained on, over all epochs")
     resumed_clips: int = Field(
-        0, ge=0, description="those of ``clips`` that earlier processes had trained on"
+        0, ge=0, description="those of `clips` that earlier processes had trained on"
     )
     seconds: float = Field(description="duration of the process that finished the run")
     bottleneck: str = Field("", description="the largest part of a step, and how to reduce it")
