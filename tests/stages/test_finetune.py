@@ -54,6 +54,17 @@ def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResu
     assert result.load.loaded == ()
 
 
+def test_the_summary_has_the_schedule_and_not_what_was_said_at_the_start(
+    finished: tuple[FinetuneConfig, FinetuneResult],
+) -> None:
+    result = finished[1]
+    for epochs, words in ((1, "x0.1 every epoch,"), (2, "x0.1 every 2 epochs,")):
+        optimizer = result.optimizer.model_copy(update={"step_epochs": epochs, "gamma": 0.1})
+        summary = result.model_copy(update={"optimizer": optimizer}).summary()
+        assert words in summary
+        assert "randomly initialised" not in summary
+
+
 def test_the_run_directory_is_complete(finished: tuple[FinetuneConfig, FinetuneResult]) -> None:
     config, result = finished
     out = Path(config.out)
