@@ -14,14 +14,12 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.records import read_record, write_record
-from distinit.pipeline.training.run_dir import RunDirectory
+from distinit.pipeline.training.run_dir import WANDB_NAME, RunDirectory
 from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import WandbRecord
 from distinit.schemas.training import RuntimeConfig
 
 __all__ = ["Board", "TensorBoard", "WandbBoard", "open_boards", "refuse_missing_loggers"]
-
-WANDB_NAME = "wandb.json"
 
 
 def refuse_missing_loggers(runtime: RuntimeConfig) -> None:

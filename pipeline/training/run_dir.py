@@ -30,7 +30,10 @@ from distinit.schemas.base import (
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.run import RunRecord
 
-__all__ = ["RunDirectory", "has_begun", "is_finished", "open_run"]
+__all__ = ["WANDB_NAME", "RunDirectory", "has_begun", "is_finished", "open_run"]
+
+WANDB_NAME = "wandb.json"
+"""Which run of wandb belongs to a run directory."""
 
 _REMEDY = "choose another --out, or restore the file from a copy"
 
@@ -197,6 +200,7 @@ def _replace(root: Path, record: RunRecord, mismatch: RunMismatchError) -> None:
     with WriterLock(root / ".lock"):
         if has_begun(root):
             raise mismatch
+        (root / WANDB_NAME).unlink(missing_ok=True)  # a run of its own there too
         write_record(record, root / "run.json")
 
 

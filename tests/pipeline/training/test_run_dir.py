@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distinit.pipeline.lock import WriterLock
-from distinit.pipeline.training.run_dir import open_run
+from distinit.pipeline.training.run_dir import WANDB_NAME, open_run
 from distinit.schemas.base import fields_added_later, fields_outside_identity
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, LockedError, RunMismatchError, StorageError
@@ -37,10 +37,12 @@ def test_a_run_that_has_not_begun_is_replaced_by_another_configuration(
         path.mkdir()
     else:
         path.touch()
+    (tmp_path / WANDB_NAME).touch()
     other = config(optimizer={"epochs": 3})
     second = open_run(tmp_path, "distill", other, {"cache": "2"})
     assert open_run(tmp_path, "distill", other, {"cache": "2"}).record == second.record
     assert second.record.config["optimizer"]["epochs"] == 3
+    assert not (tmp_path / WANDB_NAME).exists()  # its run there is another one too
     second.refuse_replaced()
     with pytest.raises(RunMismatchError, match="another command has begun another run"):
         first.refuse_replaced()
