@@ -55,7 +55,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (Exception(f"{TIMED_OUT}\nmore lines"), TIMED_OUT),  # Ray raises Exception itself
         (ConnectionError("ray.init() could not connect"), "ray.init() could not connect"),
-        (RuntimeError(), "RuntimeError()"),
+        (RuntimeError(), "no reason given"),
     ],
 )
 @pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])

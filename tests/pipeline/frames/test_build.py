@@ -45,7 +45,7 @@ def test_every_frame_is_stored_and_a_truncated_video_is_not(videos: Path, tmp_pa
         id_of["wide/b [1].mp4"]: (9, 128, 171, pytest.approx(10, rel=0.15)),
     }
     assert list(store.failed) == [id_of["c.mp4"]]
-    assert "c.mp4" in store.failed[id_of["c.mp4"]].error
+    assert "moov atom not found" in store.failed[id_of["c.mp4"]].error
     with open_video(videos / "a.mp4", {"x": View.squash(128, 171)}, DecodeConfig()) as stream:
         source_NHWC = np.concatenate([block.views["x"] for block in stream])
     stored_NHWC = store.clip(id_of["a.mp4"], range(40)).permute(0, 2, 3, 1).numpy()
