@@ -24,8 +24,8 @@ __all__ = ["GroupInProgress", "VideoInProgress"]
 class GroupInProgress:
     """Opens the cache and the frame store for one task; ``close`` drops what is not committed.
 
-    ``videos``: those to decode, in the order in which they are started. ``held_notes``: the
-    outcomes of videos, as long as the driver has not yet assigned the task.
+    ``videos``: those to decode, in the order in which they are started. ``held_notes``: its
+    progress, as long as the driver has not yet assigned the task.
     """
 
     def __init__(

@@ -159,7 +159,7 @@ class ExtractionWorker:
     def _handle(self, event: Event) -> Iterator[Note]:
         match event:
             case Decoded(video, frame_count):
-                yield video.note(frame_count)
+                yield from self._told(video, video.note(frame_count))
             case Submitted():
                 self._write_rows(event)
             case Overflowed(video, rows):
@@ -169,11 +169,17 @@ class ExtractionWorker:
             case WriteFailed(error):
                 raise error
             case Ended(video, result):
-                note = self._end(video, result)
-                if video.group is self._groups[0]:
-                    yield note
-                else:
-                    video.group.held_notes.append(note)
+                yield from self._told(video, self._end(video, result))
+
+    def _told(self, video: VideoInProgress, note: Note) -> Iterator[Note]:
+        """The note, if its task is the current one; else it is held until it is.
+
+        Another worker may get the next task: what both told of a video would count twice.
+        """
+        if video.group is self._groups[0]:
+            yield note
+        else:
+            video.group.held_notes.append(note)
 
     def _write_rows(self, event: Submitted) -> None:
         """Wait for the logits of a batch and queue its rows, unless its video is abandoned."""
