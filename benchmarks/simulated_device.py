@@ -214,7 +214,7 @@ def extract_all(corpus: Corpus, device_rate: float, decode: DecodeConfig) -> tup
 
 
 def measure(footage: Footage, decode: DecodeConfig, repeats: int) -> Iterator[dict[str, object]]:
-    """Yield one row per speed of the device; decoding is measured anew before each lap."""
+    """Yield one row per speed of the device; decoding is measured before each lap."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = footage.make(Path(folder))
         extract_all(corpus, FASTEST, decode)  # imports what is imported on first use

@@ -104,7 +104,7 @@ OPTIONS: list[tuple[str, int, str]] = [
     ("reproduce table1 --seeds a", 2, "list of numbers"),
     (f"reproduce table1 --plan --data {'x' * 5000}", 2, "use a shorter path"),
     (f"cache info {'x' * 5000}", 2, "file name too long"),
-    ("cache info nowhere", 2, "there is no target cache"),
+    ("cache info nowhere", 2, "that folder does not exist"),
     ("cache info nowhere", 2, "name the folder that `distinit extract` wrote"),
     ("cache info store", 2, "this is a frame store"),
     ("frames verify nowhere", 2, "nowhere is not a frame store"),

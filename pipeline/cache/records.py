@@ -39,7 +39,7 @@ def read_manifest(layout: CacheLayout) -> CacheManifest:
     the folder does not exist or is not a cache.
     """
     is_cache = (layout.root / "teachers").is_dir()
-    missing = "there is no target cache in that folder"
+    missing = "that folder does not exist"
     if kind_of_data(layout.root) == "frame store":
         missing = "this is a frame store, not a target cache"
     elif layout.root.is_dir():

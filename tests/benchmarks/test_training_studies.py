@@ -52,7 +52,6 @@ def test_judging_made_up_clips_keeps_the_share_of_the_filter() -> None:
     found = json_of(skip_filter.main, "--judge", "20000", "--keep", "0.25")
     assert found["clips"] == 20000
     assert 4000 < found["kept"] < 6000
-    assert found["first_seconds"] > 0
     refused = CliRunner().invoke(skip_filter.main, ["--cache", "cache"])
     assert refused.exit_code == 2
 

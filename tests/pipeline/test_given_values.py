@@ -30,9 +30,11 @@ def test_a_value_that_no_key_can_have_is_refused_with_its_name(message: str) -> 
 
 
 def test_other_values_are_accepted() -> None:
-    refuse_unusable_values(
-        {"a": "ünï☃ 'x'", "b": [0, -1.5, None, True, 2**63 - 1], "c": {"d": Path("e")}, "f": 1e38}
-    )
+    """The only value that is refused is the one that is added to them."""
+    usable = {"a": "ünï☃ 'x'", "b": [0, -1.5, None, True, 2**63 - 1], "c": {"d": Path("e")}}
+    refuse_unusable_values(usable | {"f": 1e38})
+    with pytest.raises(ConfigError, match="^f: its value is beyond 32-bit floating point"):
+        refuse_unusable_values(usable | {"f": 1e39})
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_the_old_place_is_an_error_that_says_what_to_correct(moved: Moved, tmp_p
         ),
         (
             ["distill", "--cache", f"{old}/cache", "--frames", moved.path("frames"), *start[-2:]],
-            ("there is no target cache in that folder", "name the folder that"),
+            ("that folder does not exist", "name the folder that"),
         ),
         (["evaluate", "--run", f"{old}/runs/a"], ("is not a finetune run", "correct --run")),
         (
