@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 from helpers.processes import marked_by
+from helpers.short_distills import extract_null, short_distill
 
 from distinit.pipeline.training.checkpoint import newest_step
 from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.stages.distill import distill
-from distinit.stages.extract import extract
 from distinit.stages.finetune import finetune
 
 STEPS = 80
@@ -41,28 +40,11 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def extracted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("extracted")
-    values = {
-        "videos": str(corpus),
-        "teachers": [{"name": "null"}],
-        "cache": str(root / "cache"),
-        "frames": str(root / "frames"),
-    }
-    extract(ExtractConfig.model_validate(values))
-    return root
+    return extract_null(corpus, tmp_path_factory.mktemp("extracted"))
 
 
 def config(extracted: Path, out: Path, **runtime: Any) -> DistillConfig:
-    values = {
-        "cache": str(extracted / "cache"),
-        "frames": str(extracted / "frames"),
-        "out": str(out),
-        "student": {"name": "tiny_r2plus1d_10"},
-        "clip": {"frames": 4, "crop": 32},
-        "optimizer": {"clips_per_epoch": 2 * STEPS, "epochs": 2},
-        "runtime": {"batch_size": 2, "shards": 2, "device": "cpu", "log_seconds": 0} | runtime,
-    }
-    return DistillConfig.model_validate(values)
+    return short_distill(extracted, out, STEPS, **runtime)
 
 
 @pytest.fixture(scope="module")
