@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,11 +38,11 @@ from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
 from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.progress import NullProgress
-from distinit.pipeline.teachers.base import Teacher
-from distinit.pipeline.teachers.batch_device import BatchDevice, Network
+from distinit.pipeline.teachers.base import NetworkTeacher
+from distinit.pipeline.teachers.batch_device import BatchDevice
 from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.pipeline.teachers.in_batches import InBatches
-from distinit.pipeline.teachers.network import named_labels
+from distinit.pipeline.teachers.network import Network, named_labels
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.pipeline.video.views import View
 from distinit.schemas.frames import FrameGeometry
@@ -73,7 +73,9 @@ class SimulatedDevice:
         self._copied = self._copier.submit(time.sleep, seconds)
         return frames_NHWC
 
-    def start(self, network: Network, input_NCHW: torch.Tensor) -> PendingLogits:
+    def start(
+        self, network: Callable[[torch.Tensor], torch.Tensor], input_NCHW: torch.Tensor
+    ) -> PendingLogits:
         """See BatchDevice."""
         copied = self._copied
 
@@ -85,8 +87,8 @@ class SimulatedDevice:
         return self._device.submit(run).result
 
 
-class SimulatedTeacher(Teacher):
-    """Its logits are the first pixels of each frame."""
+class SimulatedTeacher(NetworkTeacher):
+    """Its logits are the first pixels of each frame; the time that it takes is the device's."""
 
     def __init__(self, device: BatchDevice) -> None:
         labels = named_labels([f"class {number}" for number in range(CLASSES)])
@@ -94,13 +96,14 @@ class SimulatedTeacher(Teacher):
             architecture="simulated",
             weights_sha256="0" * 64,
             preprocessing=PreprocessSpec(
-                resize_mode="squash", resize_size=1, crop_size=1, mean=(0, 0, 0), std=(1, 1, 1)
+                resize_mode="squash", resize_size=2, crop_size=2, mean=(0, 0, 0), std=(1, 1, 1)
             ),
             classes=CLASSES,
             label_space=labels.space,
             label_names=labels.names,
         )
-        super().__init__("simulated", identity, "cpu")
+        network = Network(torch.nn.Flatten(), identity, "simulated")
+        super().__init__("simulated", network, device="cpu")
         self._forward = InBatches(
             lambda frames_NHWC: frames_NHWC[:, 0].flatten(1)[:, :CLASSES].float(),
             lambda input_NC: input_NC,
@@ -108,28 +111,6 @@ class SimulatedTeacher(Teacher):
             device=device,
             name=self.id,
         )
-
-    @property
-    def view(self) -> View:
-        return View.source()
-
-    @property
-    def batch_size(self) -> int:
-        return self._forward.batch_size
-
-    @property
-    def frames_ahead(self) -> int:
-        return self._forward.frames_ahead
-
-    @property
-    def holds_frames(self) -> bool:
-        return self._forward.holds_frames
-
-    def forward(self, frames_NHWC: np.ndarray) -> np.ndarray:
-        return self.submit(frames_NHWC)()
-
-    def submit(self, frames_NHWC: np.ndarray) -> PendingLogits:
-        return self._forward.submit(frames_NHWC)
 
 
 @dataclass(frozen=True, slots=True)
