@@ -20,6 +20,7 @@ from distinit.pipeline.video.decode import open_video
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig
+from distinit.schemas.wording import counted
 
 FLIPS = (0, 5, 10, 15)
 
@@ -61,7 +62,7 @@ def main(videos: tuple[Path, ...], threads: int, seed: int) -> None:
                 one, first, second = (frames_digest(copy, count) for count in (1, threads, threads))
                 unlike_one[bits] += first != one
                 unlike_again[bits] += second != first
-    click.echo(f"{len(videos)} videos, {threads} threads")
+    click.echo(f"{counted(len(videos), 'video')}, {threads} threads")
     for bits in FLIPS:
         click.echo(
             f"{bits:3d} bits flipped: {unlike_one[bits]} differ from one thread, "
