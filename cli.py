@@ -33,12 +33,13 @@ from distinit.pipeline.option_types import NUMBERS, SPEED
 from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
+from distinit.stages.cache_commands import cache
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures
 from distinit.stages.list_commands import students, teachers
 from distinit.stages.run_commands import runs
-from distinit.stages.store_commands import cache, flow, frames
+from distinit.stages.store_commands import flow, frames
 
 __all__ = ["main"]
 

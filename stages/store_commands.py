@@ -1,4 +1,4 @@
-"""The commands ``distinit cache``, ``frames`` and ``flow``: they build and verify stores."""
+"""The commands ``distinit frames`` and ``flow``: they build and verify stores."""
 
 from __future__ import annotations
 
@@ -20,60 +20,7 @@ from distinit.pipeline.command_line import (
 from distinit.pipeline.option_names import required
 from distinit.pipeline.progress import choose_progress
 
-__all__ = ["cache", "flow", "frames"]
-
-
-@click.group(cls=PlainGroup)
-def cache() -> None:
-    """Inspect and verify a target cache."""
-
-
-@cache.command("info", epilog=examples("distinit cache info cache --json"))
-@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def cache_info(folder: Path, as_json: bool) -> None:
-    """Print the digest, the counts and the teachers of CACHE."""
-    from distinit.stages.cache import cache_info as run
-
-    show(run(folder), as_json)
-
-
-@cache.command(
-    "verify",
-    epilog=examples(
-        "distinit cache verify cache",
-        "distinit cache verify cache --expect DIGEST",
-        "distinit cache verify cache --repair",
-    ),
-)
-@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Check only names and sizes of files.")
-@click.option(
-    "--expect",
-    metavar="DIGEST",
-    help="Content digest that the cache must have, as its sender published it.",
-)
-@click.option(
-    "--repair",
-    is_flag=True,
-    help="Remove the records of damaged units, so that the next extract makes them again.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def cache_verify(
-    folder: Path, quick: bool, expect: str | None, repair: bool, as_json: bool
-) -> None:
-    """Check every byte of CACHE against its records.
-
-    Exit code 0: no problems. 1: damaged, or not the expected cache. 3: not complete.
-    """
-    from distinit.stages.cache import cache_verify as run
-
-    if quick and repair:
-        raise click.UsageError("--repair reads every byte: leave --quick out")
-    progress = choose_progress(json_events=as_json)
-    result = run(folder, deep=not quick, expect=expect, repair=repair, progress=progress)
-    show(result, as_json)
-    sys.exit(result.exit_code)
+__all__ = ["flow", "frames"]
 
 
 @click.group(cls=PlainGroup)
