@@ -20,6 +20,9 @@ the machine.
 
 If ``--teacher`` is repeated, all teachers run in one pass; the bound is then one decode and all
 forwards.
+
+The goal, .95 (null teacher: .90), is one for ``efficiency`` where a GPU runs the teachers, and one
+for ``of the sum`` where both parts share the same cores.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model, list_models
 
+from distinit.pipeline.compute.device import resolve_device
 from distinit.pipeline.corpus.listing import Corpus, list_corpus
 from distinit.pipeline.demo.footage import make_corpus
 from distinit.pipeline.demo.recipe import demo_clips
@@ -62,8 +66,8 @@ from distinit.schemas.teacher import TeacherRequest
 from distinit.schemas.video import DecodeConfig
 from distinit.stages.extract import extract
 
-EFFICIENCY_GOAL = 0.95
-EFFICIENCY_GOALS = {"null": 0.90}  # limited by decoding
+GOAL = 0.95
+GOALS = {"null": 0.90}  # limited by decoding
 TWO_TEACHERS_GOAL = 1.1  # times the duration of one decode and all forwards
 MEMORY_BYTES = 512 << 20  # frames kept in memory for teacher-only
 
@@ -211,6 +215,7 @@ def measure(config: ExtractConfig, repeats: int, teacher_seconds: float) -> dict
         laps[name].append(lap(parts[name]))
     rates = {name: Rates.of(found) for name, found in laps.items()}
     verdict = Verdict.of(rates["decode_only"], rates["teacher_only"], rates["end_to_end"])
+    on_gpu = resolve_device(config.device).type == "cuda"
     return {
         "teachers": [teacher.id for teacher in teachers],
         "videos": len(corpus.files),
@@ -218,6 +223,7 @@ def measure(config: ExtractConfig, repeats: int, teacher_seconds: float) -> dict
         "repeats": repeats,
         **{name: asdict(rate) for name, rate in rates.items()},
         **asdict(verdict),
+        "goal_for": "efficiency" if on_gpu else "of_the_sum",
     }
 
 
@@ -230,17 +236,21 @@ def describe(line: dict[str, Any], goal: float) -> str:
             f"  {name.replace('_', '-'):<13}{rate['frames_per_second']:9.1f} frames/s"
             f"{rate['cpu_ms']:9.2f} ms of CPU per frame"
         )
-    met = "met" if line["efficiency"] >= goal else "missed"
-    rows.append(f"  efficiency   {line['efficiency']:9.3f} (goal {goal:.2f}: {met})")
-    rows.append(f"  of the sum   {line['of_the_sum']:9.3f} (if both parts share the same cores)")
+    goals = {line["goal_for"]: f" (goal {goal:.2f}: {_met(line[line['goal_for']] >= goal)})"}
+    for name in ("efficiency", "of_the_sum"):
+        rows.append(f"  {name.replace('_', ' '):<13}{line[name]:9.3f}{goals.get(name, '')}")
     rows.append(f"  extra CPU    {line['extra_cpu']:9.1%}")
     if len(line["teachers"]) > 1:
         times = 1 / line["of_the_sum"]
-        met = "met" if times <= TWO_TEACHERS_GOAL else "missed"
+        met = _met(times <= TWO_TEACHERS_GOAL)
         rows.append(
             f"  time         {times:9.3f} times one decode and all forwards (goal 1.1: {met})"
         )
     return "\n".join(rows)
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "missed"
 
 
 def machine() -> str:
@@ -354,7 +364,7 @@ def main(
             except DistInitError as error:
                 raise click.ClickException(str(error)) from error
         if not as_json:
-            click.echo(describe(found[-1], EFFICIENCY_GOALS.get(case.teachers[0], EFFICIENCY_GOAL)))
+            click.echo(describe(found[-1], GOALS.get(case.teachers[0], GOAL)))
     if as_json:
         click.echo(json.dumps({"machine": machine(), "table": found}))
     else:
