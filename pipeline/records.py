@@ -11,12 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import ValidationError
 
 from distinit.pipeline.storage import atomic_write_bytes, read_bounded, sha256_file
-from distinit.schemas.base import Record
+from distinit.schemas.base import ExtensibleRecord, Record
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.wording import reason_of, shown
@@ -60,7 +60,7 @@ def read_record[R: Record](
     named_input: bool = False,
     limit_bytes: int = MAX_RECORD_BYTES,
 ) -> R:
-    """Read and validate one record.
+    """Read and validate one record. Unknown keys of a newer minor version are ignored.
 
     Args:
         path: The file.
@@ -76,7 +76,8 @@ def read_record[R: Record](
     data, raw = _read(path, error, remedy, missing, limit_bytes, named_input)
     _check_version(raw, kind, path, error)
     try:
-        return kind.model_validate_json(data, strict=True)
+        extra: Literal["ignore"] | None = "ignore" if _is_newer(raw, kind) else None
+        return kind.model_validate_json(data, strict=True, extra=extra)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False)[0]
         raise error(
@@ -173,6 +174,12 @@ def _finite(digits: str) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _is_newer(raw: dict[str, Any], kind: type[Record]) -> bool:
+    """Whether the record states a newer minor version than this program knows."""
+    minor = raw.get("format_minor")
+    return issubclass(kind, ExtensibleRecord) and type(minor) is int and minor > kind.newest_minor
 
 
 def _check_version(

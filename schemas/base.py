@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_ID_BYTES",
     "NOT_IDENTITY",
     "PLUGIN",
+    "ExtensibleRecord",
     "Name",
     "Record",
     "SealedRecord",
@@ -29,6 +30,7 @@ __all__ = [
     "flatten",
     "sha256_of",
     "without_none",
+    "without_zero_minor",
 ]
 
 MAX_ID_BYTES = 64
@@ -124,6 +126,29 @@ class Record(BaseModel):
         return sha256_of(self.model_dump(mode="json"))
 
 
+class ExtensibleRecord(Record):
+    """A record to which newer minor versions of its format may add keys.
+
+    Unknown keys are ignored if ``format_minor`` is above ``newest_minor``; otherwise they are
+    errors. A subclass leaves the key out of its JSON while it is 0 (``without_zero_minor``).
+    """
+
+    newest_minor: ClassVar[int] = 0
+    """The newest minor version all of whose keys this program knows."""
+
+    format_minor: int = Field(
+        0,
+        ge=0,
+        description="minor version of the format: newer ones add keys and files, and change "
+        "nothing else. 0: the key is left out",
+    )
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether the record may have keys that this program does not know, and has ignored."""
+        return self.format_minor > self.newest_minor
+
+
 class SealedRecord(Record):
     """A record that contains its own digest, so that damage in any field is detected."""
 
@@ -147,6 +172,11 @@ class SealedRecord(Record):
 def without_none(fields: dict[str, Any], *names: str) -> dict[str, Any]:
     """``fields`` without those of ``names`` that are None: keys that older files do not have."""
     return {k: value for k, value in fields.items() if value is not None or k not in names}
+
+
+def without_zero_minor(fields: dict[str, Any]) -> dict[str, Any]:
+    """``fields`` without ``format_minor`` if it is 0: files of the first minor version lack it."""
+    return {k: value for k, value in fields.items() if k != "format_minor" or value}
 
 
 def canonical_json(value: Any) -> str:

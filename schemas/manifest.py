@@ -7,11 +7,21 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from distinit.schemas.base import Name, Record, Sha256, VideoId, without_none
+from distinit.schemas.base import (
+    ExtensibleRecord,
+    Name,
+    Record,
+    Sha256,
+    VideoId,
+    without_none,
+    without_zero_minor,
+)
+from distinit.schemas.cache_format import CACHE_FORMAT_MINOR, CACHE_FORMAT_VERSION
 from distinit.schemas.teacher import MAX_CLASSES, Encoding
 from distinit.schemas.video import SamplingConfig
 
 __all__ = [
+    "CACHE_FORMAT_MINOR",
     "CACHE_FORMAT_VERSION",
     "MAX_CAPACITY",
     "MAX_UNITS",
@@ -27,8 +37,6 @@ __all__ = [
     "VideoOutcome",
     "failed_outcome",
 ]
-
-CACHE_FORMAT_VERSION = 2
 
 MAX_CAPACITY = 1 << 20
 """Most rows per unit that a reader accepts; a plan has at most 32,768."""
@@ -101,8 +109,10 @@ class TeacherSummary(Record):
     units_committed: int = Field(ge=0, description="number of units with targets of this teacher")
 
 
-class CacheManifest(Record):
+class CacheManifest(ExtensibleRecord):
     """``manifest.json``: lets a mismatch be detected without reading any other file."""
+
+    newest_minor: ClassVar[int] = CACHE_FORMAT_MINOR
 
     format: Literal["distinit-target-cache"] = Field(
         "distinit-target-cache", description="name of the record's format"
@@ -120,6 +130,10 @@ class CacheManifest(Record):
         description="sha256 over the content of the cache: the same for any number of workers, any "
         "order of work and any interruption; empty while the cache is incomplete"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_zero_minor(dump(self))
 
 
 class FileEntry(Record):
@@ -237,8 +251,10 @@ class OutputSums(_RowSums):
     top_class_frames: int = Field(0, ge=0, description="number of frames with that top class")
 
 
-class UnitCommit(Record):
+class UnitCommit(ExtensibleRecord):
     """``teachers/<id>/commits/unit-NNNNN.json``: written last. A unit exists if its commit does."""
+
+    newest_minor: ClassVar[int] = CACHE_FORMAT_MINOR
 
     unit: int = Field(ge=0, description="number of the unit, from 0")
     teacher_fingerprint: Sha256 = Field(
@@ -272,13 +288,13 @@ class UnitCommit(Record):
         "group: in the commit of its first unit. None: not measured, and the key is left out",
     )
     record_sha256: Sha256 = Field(
-        description="sha256 over the other fields of this record. It detects damage while the "
-        "cache has no list of checksums yet"
+        description="sha256 over the other fields of this record, without format_minor. It "
+        "detects damage while the cache has no list of checksums yet"
     )
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(dump(self), "precision_loss")
+        return without_none(without_zero_minor(dump(self)), "precision_loss")
 
     @classmethod
     def sealed(cls, **fields: Any) -> Self:
@@ -290,6 +306,6 @@ class UnitCommit(Record):
         return self.model_copy(update={"record_sha256": self.seal()})
 
     def seal(self) -> str:
-        """Hex sha256 over the other fields."""
-        text = self.model_dump_json(exclude={"record_sha256"})
+        """Hex sha256 over the other fields, without those of newer minor versions."""
+        text = self.model_dump_json(exclude={"record_sha256", "format_minor"})
         return hashlib.sha256(text.encode()).hexdigest()

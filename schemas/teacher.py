@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from distinit.schemas.base import (
+    ExtensibleRecord,
     Name,
     Record,
     Sha256,
@@ -22,7 +23,9 @@ from distinit.schemas.base import (
     flatten,
     sha256_of,
     without_none,
+    without_zero_minor,
 )
+from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
 from distinit.schemas.output_reports import FidelityReport
 from distinit.schemas.wording import did_you_mean, one_line, shown
 
@@ -282,8 +285,10 @@ class WeightsRecipe(Record):
         return f"{name}, trained with {techniques}: its entropies are higher"
 
 
-class TeacherRecord(Record):
+class TeacherRecord(ExtensibleRecord):
     """``teachers/<id>/teacher.json``."""
+
+    newest_minor: ClassVar[int] = CACHE_FORMAT_MINOR
 
     id: str = Field(description="name of the folder under teachers/")
     fingerprint: Sha256 = Field(description="sha256 over `identity` without its probe")
@@ -325,4 +330,4 @@ class TeacherRecord(Record):
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(dump(self), "recipe", "precision_loss")
+        return without_none(without_zero_minor(dump(self)), "recipe", "precision_loss")

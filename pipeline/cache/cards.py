@@ -1,7 +1,7 @@
 """README.md, croissant.json and the checksums: what a receiving team reads first.
 
 Their texts depend on the records alone, and verification compares them byte by byte. Changing a
-text therefore requires a new format version.
+text therefore requires a new minor version of the format.
 """
 
 from __future__ import annotations
@@ -78,15 +78,16 @@ def readme_text(manifest: CacheManifest, state: CacheState) -> str:
     """README.md: the card for human readers."""
     corpus, space = manifest.corpus, manifest.row_space
     teachers = "\n".join(_teacher_line(record) for record in state.records.values())
-    return f"""# Target cache
+    return f"""{_metadata(manifest, state)}
+# Target cache
 
-What frozen image models said of single video frames: a stand-in for labels when training video
-models. It holds no pixels and executes nothing when opened.
+Outputs of frozen image models for single video frames, with which video networks are pretrained
+without labels. The cache contains no pixels, and reading it executes no code.
 
 | | |
 |---|---|
 | content digest | `{manifest.content_digest}` |
-| format version | {manifest.format_version} |
+| format version | {_version(manifest)} |
 | videos | {corpus.videos}, of which {corpus.failed} failed, {corpus.damaged} damaged |
 | frames decoded | {corpus.frames} |
 | rows | {space.rows} in {counted(space.units, "unit")} of {space.capacity} |
@@ -99,33 +100,76 @@ models. It holds no pixels and executes nothing when opened.
 
 ## Files
 
-- `videos.parquet`: every video with its sha256, size, decoded frame count and status, and what is
-  missing of damaged ones
-- `frames/unit-*.parquet`: which frame of which video each row is, with pts and a perceptual hash
-- `teachers/<id>/logits`: Zarr v3 array, one row a frame; unused rows are zero or absent, so take
-  the rows that `frames/` lists and no others
+- `videos.parquet`: every video with its sha256, size, number of decoded frames and status, and
+  what is missing if it is damaged
+- `frames/unit-*.parquet`: the frame and the video of each row, with pts and a perceptual hash
+- `teachers/<id>/logits`: Zarr v3 array, one row per frame; unused rows are zero or absent, so use
+  only the rows that `frames/` lists
 - `teachers/<id>/confidence/unit-*.parquet`: entropy, top class and margin of each row
 - `teachers/<id>/teacher.json`: weights digest, preprocessing, label names, fidelity
 - `teachers/<id>/commits/unit-*.json`: size and sha256 of the files of each unit
-- `plan.parquet`: which rows each video was given
+- `plan.parquet`: the rows that are reserved for each video
 
 ## Check and use
 
     sha256sum -c manifest-sha256.txt
     distinit cache verify . --expect {manifest.content_digest}
 
-The content digest is what to publish beside a cache, and what to compare: everything else in this
-folder, the checksums included, could have been replaced together. Take it from where the cache was
-announced, not from this file.
+Compare the content digest with the one that was published where the cache was announced, not with
+the one in this file: whoever replaces files can replace this file and the checksums as well.
 
     from distinit import TargetCache
     targets = TargetCache.open(".").targets("{next(iter(state.records), "<id>")}")
     for video_id in targets.video_ids:
         logits_NC = targets.of(video_id).logits_NC
 
-The corpus itself is not part of this folder. Its videos are known by their sha256; the
-perceptual hashes tell whether frames decoded elsewhere are the frames the teachers saw.
+The videos are not part of this folder. They are identified by their sha256, and the perceptual
+hashes show whether frames that are decoded elsewhere are those that the teachers saw.
 """
+
+
+def _version(manifest: CacheManifest) -> str:
+    return f"{manifest.format_version}.{manifest.format_minor}"
+
+
+def _metadata(manifest: CacheManifest, state: CacheState) -> str:
+    """The YAML block of a Hugging Face dataset card: its viewer then shows the tables.
+
+    The owner of a cache decides about its license: the block states none.
+    """
+    tables = {"videos": "videos.parquet", "frames": "frames/*.parquet"}
+    tables |= {
+        f"confidence-{name}": f"teachers/{name}/confidence/*.parquet"
+        for name, record in state.records.items()
+        if record.identity.target == "logits"
+    }
+    configs = "".join(
+        f'- config_name: "{name}"\n  data_files:\n  - split: train\n    path: "{path}"\n'
+        for name, path in tables.items()
+    )
+    return f"""---
+pretty_name: Target cache
+size_categories:
+- {_size_category(manifest.row_space.rows)}
+task_categories:
+- video-classification
+tags:
+- distinit
+- knowledge-distillation
+configs:
+{configs}---
+"""
+
+
+def _size_category(rows: int) -> str:
+    """The category that Hugging Face lists for this number of rows."""
+    bounds = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
+    names = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+    above = [name for bound, name in zip(bounds, names, strict=True) if rows >= bound]
+    if not above:
+        return "n<1K"
+    below = names[len(above) : len(above) + 1]
+    return f"{above[-1]}<n<{below[0]}" if below else f"n>{above[-1]}"
 
 
 def _teacher_line(record: TeacherRecord) -> str:
@@ -158,7 +202,7 @@ def croissant_text(layout: CacheLayout, manifest: CacheManifest, state: CacheSta
         "name": "distinit-target-cache",
         "description": "Outputs of frozen image models on single video frames, without pixels.",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "version": f"{manifest.format_version}.0.0",
+        "version": f"{_version(manifest)}.0",
         "identifier": f"sha256:{manifest.content_digest}",
         "distribution": distribution,
         "recordSet": records,
@@ -209,21 +253,26 @@ def _data_type(kind: pa.DataType) -> str:
     return "sc:Float" if pa.types.is_floating(kind) else "sc:Integer"
 
 
-# As the Croissant 1.0 specification recommends it, cut to the terms used here.
+_JSON_VALUE = {"@type": "@json"}
+# The context that the Croissant 1.0 specification gives. Validators warn about any other.
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
     "sc": "https://schema.org/",
     "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "dct": "http://purl.org/dc/terms/",
     "conformsTo": "dct:conformsTo",
-    "column": "cr:column",
+    "data": {"@id": "cr:data"} | _JSON_VALUE,
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "includes": "cr:includes",
-    "recordSet": "cr:recordSet",
-    "source": "cr:source",
-}
+    "examples": {"@id": "cr:examples"} | _JSON_VALUE,
+    **{
+        term: f"cr:{term}"
+        for term in (
+            "citeAs", "column", "equivalentProperty", "extract", "field", "fileObject",
+            "fileProperty", "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key",
+            "md5", "parentField", "path", "recordSet", "references", "regex", "repeated",
+            "replace", "samplingRate", "separator", "source", "subField", "transform",
+        )
+    },
+}  # fmt: skip

@@ -26,7 +26,14 @@ from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import PARTIAL_SUFFIX
 from distinit.schemas.base import differences
 from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
-from distinit.schemas.manifest import CacheManifest, CorpusSummary, PlanSummary, RowSpace
+from distinit.schemas.manifest import (
+    CACHE_FORMAT_MINOR,
+    CACHE_FORMAT_VERSION,
+    CacheManifest,
+    CorpusSummary,
+    PlanSummary,
+    RowSpace,
+)
 from distinit.schemas.tables import PLAN_SCHEMA
 from distinit.schemas.teacher import TeacherRecord, identity_differences
 from distinit.schemas.video import SamplingConfig
@@ -36,6 +43,7 @@ __all__ = [
     "check_same_settings",
     "check_same_teacher",
     "check_teachers",
+    "check_writable",
     "create_cache",
     "open_plan",
     "read_cache_plan",
@@ -79,6 +87,7 @@ def create_cache(
     table = plan_table(plan)
     write_table(table, layout.plan)
     manifest = CacheManifest(
+        format_minor=CACHE_FORMAT_MINOR,
         corpus=CorpusSummary(
             digest=corpus_digest(v.file.digest for v in videos),
             videos=len(videos),
@@ -116,6 +125,17 @@ def check_teachers(teachers: Mapping[str, TeacherRecord]) -> None:
                 expected=(name, record.identity.fingerprint),
                 found=(record.id, record.fingerprint),
             )
+
+
+def check_writable(layout: CacheLayout, manifest: CacheManifest) -> None:
+    """Raise CacheError for a cache of a newer minor version: its unknown keys would be lost."""
+    if manifest.is_newer:
+        raise CacheError(
+            f"{layout.root} is read, but not changed: it has a newer format",
+            expected=f"format version at most {CACHE_FORMAT_VERSION}.{CACHE_FORMAT_MINOR}",
+            found=f"{manifest.format_version}.{manifest.format_minor}",
+            remedy="use the version of distinit that wrote it, or a new cache folder",
+        )
 
 
 def check_same_settings(

@@ -9,6 +9,7 @@ from pathlib import Path
 from distinit.pipeline.cache.damage import remove_commits, summaries_without
 from distinit.pipeline.cache.fence import lower_fence, raise_fence
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.opening import check_writable
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.lock import WriterLock
@@ -27,7 +28,7 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
 
     Raises:
         LockedError: Another process writes the cache.
-        CacheError: The folder holds links.
+        CacheError: The folder holds links, or a damaged cache of a newer minor version.
         StorageError: It cannot be written to.
     """
     layout = CacheLayout(root.resolve())
@@ -38,6 +39,7 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
             report = verify_cache(root, on_unit=on_unit)
             if report.damaged_units:
                 manifest = read_manifest(layout)
+                check_writable(layout, manifest)
                 teachers = summaries_without(manifest, report.damaged_units)
                 unfinished = {"complete": False, "content_digest": "", "teachers": teachers}
                 write_record(manifest.model_copy(update=unfinished), layout.manifest)

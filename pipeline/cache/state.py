@@ -16,6 +16,7 @@ from distinit.pipeline.cache.tables import videos_table
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import (
+    CACHE_FORMAT_MINOR,
     CacheManifest,
     CorpusSummary,
     PlanSummary,
@@ -40,7 +41,7 @@ __all__ = [
     "summary_of",
 ]
 
-_NOT_MEASURED = {"fidelity": None, "precision_loss": None}
+_NOT_HASHED = {"fidelity": None, "precision_loss": None, "format_minor": 0}
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
     """The manifest entry of a teacher."""
     return TeacherSummary(
         fingerprint=record.fingerprint,
-        record_sha256=record.model_copy(update=_NOT_MEASURED).record_digest(),
+        record_sha256=record.model_copy(update=_NOT_HASHED).record_digest(),
         classes=record.identity.classes,
         label_space=record.identity.label_space,
         target=record.identity.target,
@@ -252,6 +253,7 @@ def manifest_of(
     videos = state.plan.latest.values()
     present = sum(video.in_corpus for video in videos)
     return CacheManifest(
+        format_minor=CACHE_FORMAT_MINOR,
         corpus=CorpusSummary(
             digest=corpus_digest(video.digest for video in videos),
             videos=present,

@@ -29,7 +29,13 @@ from distinit.pipeline.cache.records import (
 from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
 from distinit.pipeline.cache.tree import Tree, list_tree
 from distinit.pipeline.cache.unit_check import UnitChecker
-from distinit.pipeline.cache.whole_check import checksum_problems, record_problems, row_problems
+from distinit.pipeline.cache.whole_check import (
+    checksum_problems,
+    listed_names,
+    record_problems,
+    row_problems,
+    version_notes,
+)
 from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import read_bounded, sha256_file
 from distinit.schemas.errors import DistInitError
@@ -91,6 +97,7 @@ class _Verification:
     hashed: dict[str, str] = field(default_factory=dict)  # path -> sha256 of the file on disk
     damaged: set[str] = field(default_factory=set)  # files that differ from their commit
     damaged_units: set[tuple[str, int]] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)  # listed files of a newer minor version
     all_read: bool = True  # every record could be read
 
     def run(self) -> VerifyReport:
@@ -163,7 +170,8 @@ class _Verification:
             return ""
         if not self.all_read:  # sums over all records are not known
             return ""
-        names = published_names(self.layout, state)
+        names = tuple(sorted({*published_names(self.layout, state), *self.unknown}))
+        self.notes += version_notes(manifest, self.unknown)
         with self._collect():
             self.problems += checksum_problems(
                 self.layout, names, self._hash_listed if self.deep else None, self.damaged
@@ -220,8 +228,12 @@ class _Verification:
         self.damaged |= expected - present
         self.problems += [f"{name}: missing" for name in sorted(expected - present)]
         if complete:
+            listed = listed_names(self.layout) if manifest.is_newer else frozenset[str]()
+            self.unknown = (present - expected) & listed
             extra = [
-                name for name in sorted(present - expected) if not self._may_belong(name, state)
+                name
+                for name in sorted(present - expected - self.unknown)
+                if not self._may_belong(name, state)
             ]
             self.problems += [f"{name}: not part of the cache, remove it" for name in extra]
         for name, record in state.records.items():

@@ -13,11 +13,19 @@ from distinit.pipeline.cache.tables import read_table, videos_table
 from distinit.pipeline.storage import read_bounded
 from distinit.pipeline.units import unit_name
 from distinit.schemas.base import flatten
+from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import CacheManifest, PlanSummary
 from distinit.schemas.tables import VIDEOS_SCHEMA
+from distinit.schemas.wording import first_names
 
-__all__ = ["checksum_problems", "record_problems", "row_problems"]
+__all__ = [
+    "checksum_problems",
+    "listed_names",
+    "record_problems",
+    "row_problems",
+    "version_notes",
+]
 
 _MAX_CHECKSUM_BYTES = 1 << 30  # 130 bytes per file
 _LINE = re.compile(rb"[0-9a-f]{64}  [^\r\n]+")
@@ -28,6 +36,7 @@ def record_problems(
 ) -> tuple[str, list[str]]:
     """The recomputed content digest, and contradictions between manifest and commit records."""
     recomputed = manifest_of(state, manifest.sampling, plan, complete=True)
+    recomputed = recomputed.model_copy(update={"format_minor": manifest.format_minor})
     stated, found = (flatten(m.model_dump(mode="json")) for m in (manifest, recomputed))
     problems = [
         f"manifest.json: {key} {stated.get(key)}, recomputed {found.get(key)}"
@@ -68,7 +77,10 @@ def _fidelity_problems(state: CacheState) -> list[str]:
 
 
 def _derived_problems(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> list[str]:
-    """Compare videos.parquet and the cards with what the records give."""
+    """Compare videos.parquet and the cards with what the records give.
+
+    The texts of the cards are known for one minor version only.
+    """
     problems = []
     try:
         stored = read_table(layout.videos, VIDEOS_SCHEMA)
@@ -76,6 +88,8 @@ def _derived_problems(layout: CacheLayout, manifest: CacheManifest, state: Cache
         return [f"videos.parquet: {error.problem}"]
     if not stored.equals(videos_table(state.plan, state.outcomes)):
         problems.append("videos.parquet: contradicts the commit records")
+    if manifest.format_minor != CACHE_FORMAT_MINOR:
+        return problems
     for path, text in (
         (layout.readme, readme_text(manifest, state)),
         (layout.croissant, croissant_text(layout, manifest, state)),
@@ -121,6 +135,31 @@ def checksum_problems(
         for line, name in zip(lines, names, strict=True)
         if name not in known and sha256_of(name).encode() != line[:64]
     ]
+
+
+def listed_names(layout: CacheLayout) -> frozenset[str]:
+    """The files that manifest-sha256.txt lists, whatever they are; empty if it cannot be read."""
+    try:
+        lines = read_bounded(layout.checksums, _MAX_CHECKSUM_BYTES).splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(
+        line[66:].decode("utf-8", "replace") for line in lines if _LINE.fullmatch(line)
+    )
+
+
+def version_notes(manifest: CacheManifest, unknown: Collection[str]) -> list[str]:
+    """What cannot be checked in a cache of another minor version than this program writes."""
+    if manifest.format_minor == CACHE_FORMAT_MINOR:
+        return []
+    version = f"{manifest.format_version}.{manifest.format_minor}"
+    notes = [f"README.md, croissant.json: of format version {version}: their text is not checked"]
+    if manifest.is_newer:
+        notes.append(f"keys of records that this program does not know are not checked ({version})")
+    if unknown:
+        files = first_names(sorted(unknown), 3)
+        notes.append(f"{files}: not known to this program, only the sha256 is checked")
+    return notes
 
 
 def row_problems(state: CacheState, rows_of_video: dict[str, int]) -> list[str]:

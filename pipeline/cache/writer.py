@@ -20,6 +20,7 @@ from distinit.pipeline.cache.opening import (
     check_same_settings,
     check_same_teacher,
     check_teachers,
+    check_writable,
     create_cache,
     open_plan,
     read_teachers,
@@ -121,8 +122,9 @@ class CacheWriter:
             fence = raise_fence(layout.fence)
             if not layout.manifest.exists():
                 create_cache(layout, videos, sampling, unit_rows)
-            remove_leftovers(layout)
             manifest = read_manifest(layout)
+            check_writable(layout, manifest)
+            remove_leftovers(layout)
             check_same_settings(manifest, sampling, unit_rows)
             records, repairs = read_teachers(layout, manifest, teachers)
             for name in records.keys() & teachers.keys():
