@@ -11,7 +11,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
-from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.progress import Progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.exit_codes import ExitCode
@@ -181,6 +181,7 @@ def cache_verify(
     deep: bool,
     expect: str | None = None,
     repair: bool = False,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> CacheVerification:
     """Check a cache; damage is reported, not raised.
@@ -190,7 +191,8 @@ def cache_verify(
         deep: Read every byte.
         expect: The content digest that the sender of the cache published.
         repair: Mark damaged units to be extracted again; implies ``deep``.
-        progress: Shows the number of checked units.
+        workers: Threads; None: one per CPU core.
+        progress: Shows the bytes that were read.
 
     Raises:
         CacheError: The folder is not a cache, or ``repair`` is set and it contains links.
@@ -209,21 +211,10 @@ def cache_verify(
             remedy="give the folder that was written with `distinit extract --cache`",
             named_input=not (path / "teachers").is_dir(),
         )
-    progress = progress or NullProgress()
-    started = False
-
-    def on_unit(_done: int, total: int) -> None:
-        nonlocal started
-        if not started:
-            progress.start("verify", total, "units")
-            started = True
-        progress.advance()
-
     if repair:
-        report = repair_cache(path, on_unit=on_unit)
+        report = repair_cache(path, workers=workers, progress=progress)
     else:
-        report = verify_cache(path, deep=deep, on_unit=on_unit)
-    progress.finish()
+        report = verify_cache(path, deep=deep, workers=workers, progress=progress)
     return _verification(path, report, expect, repair)
 
 

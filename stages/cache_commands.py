@@ -51,9 +51,20 @@ def cache_info(folder: Path, as_json: bool) -> None:
     is_flag=True,
     help="Remove the records of damaged units, so that the next extract makes them again.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Number of threads. Default: one per CPU core.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def cache_verify(
-    folder: Path, quick: bool, expect: str | None, repair: bool, as_json: bool
+    folder: Path,
+    quick: bool,
+    expect: str | None,
+    repair: bool,
+    workers: int | None,
+    as_json: bool,
 ) -> None:
     """Check every byte of CACHE against its records.
 
@@ -64,6 +75,13 @@ def cache_verify(
     if quick and repair:
         raise click.UsageError("--repair reads every byte: leave --quick out")
     progress = choose_progress(json_events=as_json)
-    result = run(folder, deep=not quick, expect=expect, repair=repair, progress=progress)
+    result = run(
+        folder,
+        deep=not quick,
+        expect=expect,
+        repair=repair,
+        workers=workers,
+        progress=progress,
+    )
     show(result, as_json)
     sys.exit(result.exit_code)

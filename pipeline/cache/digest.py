@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distinit.pipeline.cache.tables import column
 from distinit.schemas.base import sha256_of
 from distinit.schemas.manifest import CACHE_FORMAT_VERSION, PlanSummary
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["content_digest", "corpus_digest", "plan_summary", "unit_content_sha256"]
+__all__ = ["StoredRows", "content_digest", "corpus_digest", "plan_summary", "unit_content_sha256"]
 
-_BLOCK_ROWS = 4_096  # bounds the copies made while hashing
+_BLOCK_BYTES = 1 << 20  # of the copies made while hashing; they stay in the cache of a core
 _LOCATION_COLUMNS = ("path", "size_bytes", "mtime_ns", "in_corpus")  # they do not affect rows
+
+
+class StoredRows(Protocol):
+    """Encoded targets, [rows, width]: an array, or the rows of a shard."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
 
 def corpus_digest(digests: Iterable[str]) -> str:
@@ -46,7 +59,7 @@ def _plan_digest(table: pa.Table, names: Sequence[str]) -> str:
 def unit_content_sha256(
     frames: pa.Table,
     confidence: pa.Table,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, StoredRows],
     used_rows: np.ndarray,
 ) -> str:
     """sha256 over the logical values of one unit: the columns of both tables, then the used rows.
@@ -65,17 +78,22 @@ def unit_content_sha256(
     for name in sorted(arrays):
         values = arrays[name]
         sha.update(f"{name}:{values.dtype.str}:{len(used_rows)}x{values.shape[1]}:".encode())
-        for start in range(0, len(used_rows), _BLOCK_ROWS):
-            sha.update(np.ascontiguousarray(values[used_rows[start : start + _BLOCK_ROWS]]))
+        step = max(_BLOCK_BYTES // (values.shape[1] * values.dtype.itemsize), 1)
+        for start in range(0, len(used_rows), step):
+            sha.update(np.ascontiguousarray(values[used_rows[start : start + step]]))
     return sha.hexdigest()
 
 
 def _add_column(sha: hashlib._Hash, table: pa.Table, name: str) -> None:
     if pa.types.is_string(table.schema.field(name).type):
+        texts = table.column(name).combine_chunks()
+        lengths_N = pc.binary_length(texts).to_numpy(zero_copy_only=False)
         # Lengths first: ("ab", "c") and ("a", "bc") must differ.
-        texts = [text.encode() for text in table.column(name).to_pylist()]
-        sha.update(np.asarray([len(text) for text in texts], "<i8"))
-        sha.update(b"".join(texts))
+        sha.update(lengths_N.astype("<i8"))
+        if len(texts):
+            _, ends, data = texts.buffers()
+            end_N = np.frombuffer(ends, "<i4", len(texts) + 1, 4 * texts.offset)
+            sha.update(memoryview(data or b"")[int(end_N[0]) : int(end_N[-1])])
         return
     values = column(table, name)
     sha.update(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False)))

@@ -35,6 +35,9 @@ _WIDE_NATS = 12.0  # rows of a smaller range lose less than _FINE_KL_NATS in int
 _FINE_KL_NATS = 1e-4
 # Fractions of the range of a wide row that int8 may keep.
 _KEPT_FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
+_FLOAT16_EXPONENT = np.int16(0x7C00)
+_FLOAT32_KEPT = np.int32(-0x70002000)  # the sign, and the bits that come from a float16
+_EXPONENT_SHIFT = np.float32(2.0**112)  # the exponents are biased by 127 instead of 15
 _CHUNK_ROWS = 256  # bounds the memory of fp64 temporaries
 
 
@@ -150,7 +153,7 @@ def decode(
     """
     kind, _ = parse_encoding(encoding)
     if kind == "float16":
-        return arrays["logits"].astype(np.float32)
+        return _from_float16(arrays["logits"])
     if kind == "int8":
         out_NC = arrays["logits"].astype(np.float32)
         out_NC *= arrays["logits_affine"][:, :1]
@@ -211,6 +214,19 @@ def _encode_topk(logits_NC: np.ndarray, k: int) -> EncodedRows:
     return EncodedRows({"logits": top_NK.astype("<f2"), "logits_ids": ids_NK.astype(dtype)})
 
 
+def _from_float16(values: np.ndarray) -> np.ndarray:
+    """``values.astype(np.float32)``, several times as fast: numpy converts them one by one."""
+    codes = np.ascontiguousarray(values).view("<i2")
+    if (codes & _FLOAT16_EXPONENT).max(initial=0) == _FLOAT16_EXPONENT:  # NaN or infinity
+        return values.astype(np.float32)
+    bits = codes.astype(np.int32)
+    bits <<= 13  # the mantissa of an fp32 has 13 bits more
+    bits &= _FLOAT32_KEPT
+    out = bits.view(np.float32)
+    out *= _EXPONENT_SHIFT
+    return out
+
+
 def _decode_topk(
     top_NK: np.ndarray, ids_NK: np.ndarray, classes: int, log_z_N: np.ndarray
 ) -> np.ndarray:
@@ -221,7 +237,7 @@ def _decode_topk(
             found=int(ids_NK.max()),
             remedy="run `distinit cache verify` on this cache",
         )
-    top_NK = top_NK.astype(np.float32)
+    top_NK = _from_float16(top_NK)
     z_N = log_z_N.astype(np.float64)
     kept_N = np.exp(top_NK.astype(np.float64) - z_N[:, None]).sum(axis=1)
     # fp16 rounding may leave zero or less: then the other classes get a negligible probability.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from distinit.pipeline.cache.opening import check_writable
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.lock import WriterLock
+from distinit.pipeline.progress import Progress
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
 from distinit.schemas.errors import CacheError
@@ -20,7 +20,9 @@ from distinit.schemas.errors import CacheError
 __all__ = ["repair_cache"]
 
 
-def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = None) -> VerifyReport:
+def repair_cache(
+    root: Path, *, workers: int | None = None, progress: Progress | None = None
+) -> VerifyReport:
     """Verify all bytes, and remove the commit records of damaged units.
 
     Rerunning the same extraction writes these units, and all files derived from the commit
@@ -36,7 +38,7 @@ def repair_cache(root: Path, *, on_unit: Callable[[int, int], None] | None = Non
     with WriterLock(layout.lock):
         raise_fence(layout.fence)
         try:
-            report = verify_cache(root, on_unit=on_unit)
+            report = verify_cache(root, workers=workers, progress=progress)
             if report.damaged_units:
                 manifest = read_manifest(layout)
                 check_writable(layout, manifest)

@@ -10,25 +10,17 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-import google_crc32c
 import numpy as np
 
 from distinit.pipeline.cache.arrays import INNER_ROWS
 from distinit.pipeline.cache.encoding import ArraySpec
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.shard_rows import CRC_BYTES, ShardError, chunk_offsets, crc32c
 from distinit.pipeline.storage import open_inside
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheCorruptError
 
-__all__ = ["CRC_BYTES", "ShardReader", "crc32c"]
-
-CRC_BYTES = 4
-_ABSENT = np.uint64(2**64 - 1)
-
-
-def crc32c(data: bytes | memoryview | np.ndarray) -> int:
-    """CRC-32C (Castagnoli), as in Zarr's crc32c codec."""
-    return int(google_crc32c.value(bytes(data)))
+__all__ = ["ShardReader"]
 
 
 class _Identity(NamedTuple):
@@ -112,25 +104,12 @@ class ShardReader:
         """Byte offset of each inner chunk, [chunks]; -1 for absent ones."""
         index_bytes = self._chunks * 16 + CRC_BYTES
         raw = self._pread(index_bytes, max(size - index_bytes, 0))
-        if len(raw) != index_bytes:
-            raise self._damaged("file", f"at least {index_bytes} bytes", f"{size} bytes")
-        stored = int.from_bytes(raw[-CRC_BYTES:], "little")
-        if crc32c(raw[:-CRC_BYTES]) != stored:
-            raise self._damaged("index", f"crc32c {stored:08x}", "a different checksum")
-        pairs = np.frombuffer(raw, "<u8", self._chunks * 2).reshape(self._chunks, 2)
-        absent = (pairs == _ABSENT).all(axis=1)
-        offsets = np.where(absent, 0, pairs[:, 0])
-        chunk_bytes = INNER_ROWS * self._spec.row_bytes + CRC_BYTES
-        limit = size - index_bytes - chunk_bytes
-        sound = (pairs[:, 1] == chunk_bytes) & (offsets <= max(limit, -1) if limit >= 0 else False)
-        if not (absent | sound).all():
-            raise self._damaged(
-                "index",
-                f"chunks of {chunk_bytes} bytes inside the file",
-                "invalid offsets or sizes",
-            )
+        try:
+            offsets = chunk_offsets(raw, size, self._chunks, self._spec)
+        except ShardError as error:
+            raise self._damaged(error.part, error.expected, error.found) from error
         narrow = np.int32 if size < 1 << 31 else np.int64  # kept in memory for every unit
-        return np.where(absent, -1, offsets.astype(np.int64)).astype(narrow)
+        return offsets.astype(narrow)
 
     def _pread(self, size: int, offset: int) -> bytes:
         try:

@@ -1,118 +1,274 @@
-"""Deep check of one unit: its tables against its targets, and both against the commit record."""
+"""Deep check of one unit: its files against the commits, its tables against its targets.
+
+Each file is read once: what is checked are the bytes that were hashed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distinit.pipeline.cache.arrays import INNER_ROWS
-from distinit.pipeline.cache.confidence import confidence_of
-from distinit.pipeline.cache.digest import unit_content_sha256
-from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
+from distinit.pipeline.cache.digest import StoredRows, unit_content_sha256
+from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.cache.shards import ShardReader
+from distinit.pipeline.cache.plausible import first_implausible
+from distinit.pipeline.cache.shard_rows import ShardError, ShardRows
 from distinit.pipeline.cache.state import CacheState
-from distinit.pipeline.cache.tables import column, read_table
+from distinit.pipeline.cache.tables import column, parse_table
+from distinit.pipeline.storage import open_regular, read_bounded
 from distinit.pipeline.units import unit_name
-from distinit.schemas.manifest import UnitCommit
+from distinit.schemas.errors import CacheCorruptError, DistInitError
+from distinit.schemas.manifest import FileEntry, UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
-from distinit.schemas.teacher import TeacherRecord, parse_encoding
+from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["UnitChecker"]
+__all__ = ["UnitFindings", "VideoRows", "check_unit", "in_one_line"]
 
 _BLOCK_ROWS = 2_048
-_FLOAT16_STEP = 2.0**-11  # half a unit in the last place, relative
-_FLOAT16_TINY = 2.0**-25  # absolute, below the normal range
-_SLACK = 1e-4  # fp32 rounding of the stored columns
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRows:
+    """The rows of one video in one unit. ``in_place``: in order, and where the plan puts them."""
+
+    video_id: str
+    count: int
+    first_frame: int
+    last_frame: int
+    in_place: bool
 
 
 @dataclass
-class UnitChecker:
-    """Checks units one after the other; ``rows_of_video`` counts rows over all of them."""
+class UnitFindings:
+    """What was found in one unit.
 
-    layout: CacheLayout
-    state: CacheState
-    rows_of_video: dict[str, int] = field(default_factory=dict)
-    _counted: set[int] = field(default_factory=set)
-    _last_index: dict[str, int] = field(default_factory=dict)
+    Attributes:
+        unit: Its number.
+        problems: One line each.
+        damaged_files: Paths of files that differ from their commit.
+        damaged_teachers: Teachers whose targets of the unit cannot be used.
+        hashed: Path of a file that was read -> sha256.
+        videos: The rows of its frames table, by video.
+    """
 
-    def __post_init__(self) -> None:
-        self._latest = self.state.plan.latest
+    unit: int
+    problems: list[str] = field(default_factory=list)
+    damaged_files: set[str] = field(default_factory=set)
+    damaged_teachers: set[str] = field(default_factory=set)
+    hashed: dict[str, str] = field(default_factory=dict)
+    videos: list[VideoRows] = field(default_factory=list)
 
-    def check(self, teacher_id: str, unit: int) -> list[str]:
-        """Problems of one unit of one teacher.
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Record an error as a problem."""
+        try:
+            yield
+        except DistInitError as error:
+            self.problems.append(in_one_line(error))
+        except OSError as error:
+            self.problems.append(f"{error.filename}: {error.strerror}")
 
-        Raises CacheCorruptError for a file that cannot be read at all.
-        """
-        record, commit = self.state.records[teacher_id], self.state.commits[teacher_id][unit]
-        where = f"{unit_name(unit)} of {teacher_id}"
-        frames = read_table(self.layout.frames(unit), FRAMES_SCHEMA)
+
+def in_one_line(error: DistInitError) -> str:
+    """The problem, and what was expected and found."""
+    details = [("expected", error.expected), ("found", error.found)]
+    return "; ".join(
+        [error.problem, *(f"{label} {text}" for label, text in details if text is not None)]
+    )
+
+
+def check_unit(
+    layout: CacheLayout, state: CacheState, unit: int, absent: Collection[str]
+) -> UnitFindings:
+    """Read every file of a unit once, and check it for all teachers that have committed it.
+
+    ``absent``: files that are known to be missing.
+    """
+    return _UnitCheck(layout, state, unit, absent).run()
+
+
+class _UnitCheck:
+    def __init__(
+        self, layout: CacheLayout, state: CacheState, unit: int, absent: Collection[str]
+    ) -> None:
+        self._layout = layout
+        self._state = state
+        self._unit = unit
+        self._absent = absent
+        self._found = UnitFindings(unit)
+
+    def run(self) -> UnitFindings:
+        commits = {
+            name: of_teacher[self._unit]
+            for name, of_teacher in self._state.commits.items()
+            if self._unit in of_teacher
+        }
+        if not commits:
+            return self._found
+        frames = self._frames(next(iter(commits.values())))
+        for name, commit in commits.items():
+            before = len(self._found.problems)
+            with self._found.collect():
+                self._check_teacher(self._state.records[name], commit, frames)
+            damaged = self._found.damaged_files & commit.files.keys()
+            if len(self._found.problems) > before or frames is None or damaged:
+                self._found.damaged_teachers.add(name)
+        return self._found
+
+    def _frames(self, commit: UnitCommit) -> pa.Table | None:
+        """The frames table, which all teachers share; None if it cannot be used."""
+        name = self._layout.relative(self._layout.frames(self._unit))
+        with self._found.collect():
+            frames = self._table(name, commit.files[name], FRAMES_SCHEMA)
+            if frames is None:
+                return None
+            row_N = column(frames, "row")
+            if (row_N // self._state.plan.capacity == self._unit).all() and (
+                np.diff(row_N) > 0
+            ).all():
+                self._found.videos = list(_videos_of(frames, self._state.plan.latest))
+                return frames
+            self._found.problems.append(
+                f"{unit_name(self._unit)}: its rows belong to another unit, or are out of order"
+            )
+        return None
+
+    def _table(self, name: str, entry: FileEntry, schema: pa.Schema) -> pa.Table | None:
+        """A table whose bytes are those of the commit; None, and a problem, if they are not."""
+        path = self._layout.root / name
+        if name in self._absent or not self._has_size(name, entry, MAX_TABLE_BYTES):
+            return None
+        data = read_bounded(path, entry.size)
+        if not self._has_digest(name, entry, data):
+            return None
+        return parse_table(data, schema, path)
+
+    def _has_size(self, name: str, entry: FileEntry, limit_bytes: int | None = None) -> bool:
+        size = (self._layout.root / name).lstat().st_size
+        if size == entry.size and (limit_bytes is None or size <= limit_bytes):
+            return True
+        # Not hashed: a sparse file may be huge.
+        self._damaged(name, f"{size} bytes, committed with {entry.size}")
+        return False
+
+    def _has_digest(self, name: str, entry: FileEntry, data: bytes | mmap.mmap) -> bool:
+        found = hashlib.sha256(data).hexdigest()
+        self._found.hashed[name] = found
+        if found == entry.sha256:
+            return True
+        self._damaged(name, f"sha256 {found}, committed with {entry.sha256}")
+        return False
+
+    def _damaged(self, name: str, problem: str) -> None:
+        self._found.damaged_files.add(name)
+        self._found.problems.append(f"{name}: {problem}")
+
+    def _check_teacher(
+        self, record: TeacherRecord, commit: UnitCommit, frames: pa.Table | None
+    ) -> None:
         is_features = record.identity.target == "features"
         schema = FEATURE_ROWS_SCHEMA if is_features else CONFIDENCE_SCHEMA
-        confidence = read_table(self.layout.confidence(teacher_id, unit), schema)
-        row_N, capacity = column(frames, "row"), self.state.plan.capacity
-        if (row_N // capacity != unit).any() or (np.diff(row_N) <= 0).any():
-            return [f"{where}: its rows belong to another unit, or are out of order"]
+        name = self._layout.relative(self._layout.confidence(record.id, self._unit))
+        confidence = self._table(name, commit.files[name], schema)
+        arrays = self._arrays(record, commit)
+        if frames is not None and confidence is not None and arrays is not None:
+            self._check_rows(record, commit, frames, confidence, arrays)
+
+    def _arrays(self, record: TeacherRecord, commit: UnitCommit) -> dict[str, StoredRows] | None:
+        """The arrays of a teacher, memory-mapped; None if one of them cannot be used."""
+        specs = array_specs(record.encoding, record.identity.classes)
+        if not commit.rows:
+            return {spec.name: np.zeros((0, spec.width), spec.dtype) for spec in specs}
+        arrays: dict[str, StoredRows] = {}
+        for spec in specs:
+            with self._found.collect():
+                rows = self._shard(record.id, spec, commit)
+                if rows is not None:
+                    arrays[spec.name] = rows
+        return arrays if len(arrays) == len(specs) else None
+
+    def _shard(self, teacher_id: str, spec: ArraySpec, commit: UnitCommit) -> ShardRows | None:
+        path = self._layout.shard(teacher_id, spec.name, self._unit)
+        name = self._layout.relative(path)
+        entry = commit.files[name]
+        if name in self._absent or not self._has_size(name, entry):
+            return None
+        data = _mapped(path, entry.size)
+        if not self._has_digest(name, entry, data):
+            return None
+        try:
+            rows = ShardRows(memoryview(data), spec, self._state.plan.capacity)
+            rows.check()
+        except ShardError as error:
+            raise CacheCorruptError(
+                f"the {error.part} of shard {name} is damaged",
+                expected=error.expected,
+                found=error.found,
+            ) from error
+        return rows
+
+    def _check_rows(
+        self,
+        record: TeacherRecord,
+        commit: UnitCommit,
+        frames: pa.Table,
+        confidence: pa.Table,
+        arrays: Mapping[str, StoredRows],
+    ) -> None:
+        """Compare the tables, the values with their digest, and the tables with the values."""
+        where, problems = f"{unit_name(self._unit)} of {record.id}", self._found.problems
+        row_N, capacity = column(frames, "row"), self._state.plan.capacity
         if not np.array_equal(row_N, column(confidence, "row")) or len(row_N) != commit.rows:
-            return [f"{where}: tables and commit record disagree on the rows"]
-        used_N = row_N - unit * capacity
-        arrays = self._read_arrays(record, unit) if len(row_N) else self._empty_arrays(record)
-        problems = self._check_frames(frames, unit)
+            problems.append(f"{where}: tables and commit record disagree on the rows")
+            return
+        used_N = row_N - self._unit * capacity
         if unit_content_sha256(frames, confidence, arrays, used_N) != commit.content_sha256:
             problems.append(f"{where}: content digest differs from the commit record")
         problems += _check_unused(arrays, used_N, where)
-        if not is_features:
+        if record.identity.target == "logits":
+            columns = {name: column(confidence, name) for name in confidence.schema.names}
             unanswered_N = _unanswered(frames, confidence, commit)
-            problems += _check_confidence(record, confidence, arrays, used_N, unanswered_N, where)
-        return problems
-
-    def _empty_arrays(self, record: TeacherRecord) -> dict[str, np.ndarray]:
-        specs = array_specs(record.encoding, record.identity.classes)
-        return {spec.name: np.zeros((0, spec.width), spec.dtype) for spec in specs}
-
-    def _read_arrays(self, record: TeacherRecord, unit: int) -> dict[str, np.ndarray]:
-        specs = array_specs(record.encoding, record.identity.classes)
-        return {spec.name: self._read_shard(record.id, spec, unit) for spec in specs}
-
-    def _read_shard(self, teacher_id: str, spec: ArraySpec, unit: int) -> np.ndarray:
-        """All rows of a shard, every chunk's crc32c checked; absent chunks are zero."""
-        capacity = self.state.plan.capacity
-        reader = ShardReader(self.layout, teacher_id, spec, unit, capacity)
-        rows_RW = np.zeros((capacity, spec.width), spec.dtype)
-        try:
-            for chunk in range(capacity // INNER_ROWS):
-                values = reader.read_chunk(chunk)
-                if values is not None:
-                    rows_RW[chunk * INNER_ROWS : (chunk + 1) * INNER_ROWS] = values
-        finally:
-            reader.release()
-        return rows_RW
-
-    def _check_frames(self, frames: pa.Table, unit: int) -> list[str]:
-        """Each row must be where the plan puts its video, and each frame must occur once."""
-        if unit in self._counted:  # checked with an earlier teacher
-            return []
-        self._counted.add(unit)
-        problems = []
-        row_N, index_N = column(frames, "row"), column(frames, "frame_index")
-        coded = frames.column("video_id").combine_chunks().dictionary_encode()
-        number_N = coded.indices.to_numpy(zero_copy_only=False)
-        for number, video_id in enumerate(coded.dictionary.to_pylist()):
-            mine = number_N == number
-            self.rows_of_video[video_id] = self.rows_of_video.get(video_id, 0) + int(mine.sum())
-            entry = self._latest.get(video_id)
-            before = self._last_index.get(video_id, -1)  # of the previous unit, for long videos
-            ascending = (np.diff(index_N[mine], prepend=before) > 0).all()
-            self._last_index[video_id] = int(index_N[mine][-1])
-            if not (ascending and _rows_planned(entry, row_N[mine])):
+            wrong = first_implausible(record, arrays, used_N, columns, unanswered_N)
+            if wrong is not None:
                 problems.append(
-                    f"{unit_name(unit)}: rows of video {video_id} are not where the plan says"
+                    f"{where}: confidence of row {row_N[wrong]} does not follow from its targets"
                 )
-        return problems
+
+
+def _mapped(path: Path, size_bytes: int) -> mmap.mmap | bytes:
+    """The bytes of a regular file, without reading them into memory."""
+    if not size_bytes:
+        return b""
+    descriptor = open_regular(path)
+    try:
+        return mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+
+
+def _videos_of(frames: pa.Table, latest: Mapping[str, PlannedRows]) -> Iterator[VideoRows]:
+    """Each row must be where the plan puts its video, and each frame must occur once."""
+    row_N, index_N = column(frames, "row"), column(frames, "frame_index")
+    coded = frames.column("video_id").combine_chunks().dictionary_encode()
+    number_N = coded.indices.to_numpy(zero_copy_only=False)
+    for number, video_id in enumerate(coded.dictionary.to_pylist()):
+        mine_N = number_N == number
+        index_M = index_N[mine_N]
+        in_place = bool((np.diff(index_M) > 0).all()) and _rows_planned(
+            latest.get(video_id), row_N[mine_N]
+        )
+        yield VideoRows(video_id, len(index_M), int(index_M[0]), int(index_M[-1]), in_place)
 
 
 def _rows_planned(entry: PlannedRows | None, row_N: np.ndarray) -> bool:
@@ -122,12 +278,14 @@ def _rows_planned(entry: PlannedRows | None, row_N: np.ndarray) -> bool:
     return bool(inside and row_N.max() < entry.first_row + entry.reserved_rows)
 
 
-def _check_unused(arrays: dict[str, np.ndarray], used_N: np.ndarray, where: str) -> list[str]:
-    for name, rows_RW in arrays.items():
-        unused = np.ones(len(rows_RW), bool)
-        unused[used_N] = False
-        if rows_RW[unused].any():
-            return [f"{where}: {name} has values in unused rows"]
+def _check_unused(arrays: Mapping[str, StoredRows], used_N: np.ndarray, where: str) -> list[str]:
+    for name, rows in arrays.items():
+        unused_R = np.ones(rows.shape[0], bool)
+        unused_R[used_N] = False
+        unused_N = np.flatnonzero(unused_R)
+        for start in range(0, len(unused_N), _BLOCK_ROWS):
+            if rows[unused_N[start : start + _BLOCK_ROWS]].any():
+                return [f"{where}: {name} has values in unused rows"]
     return []
 
 
@@ -137,77 +295,3 @@ def _unanswered(frames: pa.Table, confidence: pa.Table, commit: UnitCommit) -> n
     named_N = pc.is_in(frames.column("video_id"), named).to_numpy()
     unanswered_N: np.ndarray = named_N & np.isnan(column(confidence, "log_z"))
     return unanswered_N
-
-
-def _check_confidence(
-    record: TeacherRecord,
-    confidence: pa.Table,
-    arrays: dict[str, np.ndarray],
-    used_N: np.ndarray,
-    unanswered_N: np.ndarray,
-    where: str,
-) -> list[str]:
-    columns = {name: column(confidence, name) for name in confidence.schema.names}
-    for start in range(0, len(used_N), _BLOCK_ROWS):
-        part = slice(start, start + _BLOCK_ROWS)
-        stored = {name: values[used_N[part]] for name, values in arrays.items()}
-        block = {name: values[part] for name, values in columns.items()}
-        wrong = _implausible(record, stored, block) & ~unanswered_N[part]
-        if wrong.any():
-            row = int(block["row"][wrong][0])
-            return [f"{where}: confidence of row {row} does not follow from its targets"]
-    return []
-
-
-def _implausible(
-    record: TeacherRecord, stored: dict[str, np.ndarray], columns: dict[str, np.ndarray]
-) -> np.ndarray:
-    """bool [N]: rows whose confidence cannot come from targets that encode to ``stored``.
-
-    If every logit is off by at most d, log_z is off by at most d, and log probabilities by 2d.
-    """
-    kind, _ = parse_encoding(record.encoding)
-    slack_N = _SLACK + 1e-6 * np.abs(columns["log_z"].astype(np.float64))
-    # NaN must count as implausible, so the test is "not within" and not "beyond".
-    with np.errstate(all="ignore"):
-        logp_N = np.log(columns["top1_probability"].astype(np.float64))
-        if kind == "topk":
-            d_N = _rounding_float16(stored["logits"][:, 0])
-            expected_N = stored["logits"][:, 0].astype(np.float64) - columns["log_z"]
-            right_N: np.ndarray = stored["logits_ids"][:, 0] == columns["top1_class"]
-            right_N &= np.abs(logp_N - expected_N) <= d_N + slack_N
-            return ~right_N
-        logits_NC = decode(stored, record.encoding, record.identity.classes)
-        largest_N = np.abs(logits_NC).max(axis=1)
-        if kind == "int8":
-            d_N = stored["logits_affine"][:, 0].astype(np.float64) / 2 + largest_N * 1e-6
-        else:
-            d_N = _rounding_float16(largest_N)
-        return ~_within(logits_NC, columns, logp_N, d_N, slack_N)
-
-
-def _within(
-    logits_NC: np.ndarray,
-    columns: dict[str, np.ndarray],
-    logp_N: np.ndarray,
-    d_N: np.ndarray,
-    slack_N: np.ndarray,
-) -> np.ndarray:
-    """bool [N]: every column agrees with stored logits that are off by at most ``d_N``."""
-    recomputed = confidence_of(logits_NC)
-    class_N1 = columns["top1_class"][:, None].clip(0, logits_NC.shape[1] - 1)
-    top_N = np.take_along_axis(logits_NC, class_N1, axis=1)[:, 0]
-    # First order: |dH| <= d * sum p |log p + H| <= 2 d H; doubled for the higher orders.
-    entropy_d_N = 4 * d_N * (recomputed.entropy_nats + 1) * np.exp(2 * d_N) + 1e-3 + slack_N
-    right_N: np.ndarray = np.abs(recomputed.log_z - columns["log_z"]) <= d_N + slack_N
-    right_N &= np.abs(logp_N - np.log(recomputed.top1_probability)) <= 2 * d_N + slack_N
-    right_N &= class_N1[:, 0] == columns["top1_class"]
-    right_N &= top_N >= logits_NC.max(axis=1) - 2 * d_N - slack_N
-    right_N &= np.abs(recomputed.entropy_nats - columns["entropy_nats"]) <= entropy_d_N
-    right_N &= np.abs(recomputed.margin - columns["margin"]) <= 4 * d_N * np.exp(2 * d_N) + slack_N
-    return right_N
-
-
-def _rounding_float16(values: np.ndarray) -> np.ndarray:
-    bound: np.ndarray = np.abs(values.astype(np.float64)) * _FLOAT16_STEP + _FLOAT16_TINY
-    return bound

@@ -7,7 +7,9 @@ the content digest is recomputed from the values.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +30,7 @@ from distinit.pipeline.cache.records import (
 )
 from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
 from distinit.pipeline.cache.tree import Tree, list_tree
-from distinit.pipeline.cache.unit_check import UnitChecker
+from distinit.pipeline.cache.unit_check import UnitFindings, check_unit, in_one_line
 from distinit.pipeline.cache.whole_check import (
     checksum_problems,
     listed_names,
@@ -36,8 +38,10 @@ from distinit.pipeline.cache.whole_check import (
     row_problems,
     version_notes,
 )
+from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import read_bounded, sha256_file
+from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.manifest import CacheManifest, FileEntry, PlanSummary, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
@@ -75,23 +79,32 @@ class VerifyReport:
 
 
 def verify_cache(
-    root: Path, *, deep: bool = True, on_unit: Callable[[int, int], None] | None = None
+    root: Path,
+    *,
+    deep: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> VerifyReport:
     """Check a complete or incomplete cache; damage is reported, never raised.
 
     Args:
         root: Folder of the cache.
         deep: Read every byte; otherwise check only sizes and records.
-        on_unit: Called with (number of units checked, number of units) during a deep check.
+        workers: Threads of a deep check, each of which checks one unit at a time; None: one per
+            CPU core that this process may use.
+        progress: Shows the bytes that a deep check has read.
     """
-    return _Verification(CacheLayout(Path(root).resolve()), deep, on_unit).run()
+    workers = workers or len(os.sched_getaffinity(0))
+    layout = CacheLayout(Path(root).resolve())
+    return _Verification(layout, deep, workers, progress or NullProgress()).run()
 
 
 @dataclass
 class _Verification:
     layout: CacheLayout
     deep: bool
-    on_unit: Callable[[int, int], None] | None
+    workers: int
+    progress: Progress
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     hashed: dict[str, str] = field(default_factory=dict)  # path -> sha256 of the file on disk
@@ -130,7 +143,7 @@ class _Verification:
         try:
             yield
         except DistInitError as error:
-            self.problems.append(_in_one_line(error))
+            self.problems.append(in_one_line(error))
         except OSError as error:
             self.problems.append(f"{error.filename}: {error.strerror}")
 
@@ -245,10 +258,14 @@ class _Verification:
                 for name, entry in commit.files.items():
                     if committed.setdefault(name, entry) != entry:
                         self.problems.append(f"{name}: two commit records disagree on it")
-        for name, entry in committed.items():
-            if name not in self.damaged:
+        if not self.deep:
+            for name in sorted(committed.keys() - self.damaged):
                 with self._collect():
-                    self._check_entry(name, entry)
+                    self._check_size(name, committed[name])
+        self._note_damaged_units(state)
+
+    def _note_damaged_units(self, state: CacheState) -> None:
+        """Every unit of which a file is damaged."""
         self.damaged_units |= {
             (teacher, unit)
             for teacher, commits in state.commits.items()
@@ -280,15 +297,11 @@ class _Verification:
             if read_bounded(path, _MAX_METADATA_BYTES) != metadata_bytes(spec, rows, plan.capacity):
                 self.problems.append(f"{name}: describes another array than the manifest")
 
-    def _check_entry(self, name: str, entry: FileEntry) -> None:
-        size, problem = (self.layout.root / name).lstat().st_size, ""
-        if size != entry.size:  # not hashed: a sparse file may be huge
-            problem = f"{size} bytes, committed with {entry.size}"
-        elif self.deep and (found := self._hash(name)) != entry.sha256:
-            problem = f"sha256 {found}, committed with {entry.sha256}"
-        if problem:
+    def _check_size(self, name: str, entry: FileEntry) -> None:
+        size = (self.layout.root / name).lstat().st_size
+        if size != entry.size:
             self.damaged.add(name)
-            self.problems.append(f"{name}: {problem}")
+            self.problems.append(f"{name}: {size} bytes, committed with {entry.size}")
 
     def _hash(self, name: str) -> str:
         if name not in self.hashed:
@@ -303,24 +316,59 @@ class _Verification:
         return self._hash(name)
 
     def _check_units(self, state: CacheState) -> None:
-        checker = UnitChecker(self.layout, state)
-        for unit in range(state.plan.units):
-            for name, commits in state.commits.items():
-                # Files with a wrong sha256 are reported already.
-                if unit in commits and (name, unit) not in self.damaged_units:
-                    before = len(self.problems)
-                    with self._collect():
-                        self.problems += checker.check(name, unit)
-                    if len(self.problems) > before:
-                        self.damaged_units.add((name, unit))
-            if self.on_unit is not None:
-                self.on_unit(unit + 1, state.plan.units)
+        """Read all units, several at a time; what is reported does not depend on their order."""
+        size_of = _unit_bytes(state)
+        check = partial(check_unit, self.layout, state, absent=frozenset(self.damaged))
+        rows_of_video: dict[str, int] = {}
+        last_frame: dict[str, int] = {}
+        self.progress.start("verify", round(sum(size_of.values()) / 1e6, 1), "MB")
+        pool = ThreadPoolExecutor(self.workers, "verify")
+        try:
+            for found in pool.map(check, size_of):
+                self._take(found)
+                self._count_rows(found, state, rows_of_video, last_frame)
+                self.progress.advance(size_of[found.unit] / 1e6)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        self.progress.finish()
+        self._note_damaged_units(state)
         if not self.damaged_units:
-            self.problems += row_problems(state, checker.rows_of_video)
+            self.problems += row_problems(state, rows_of_video)
+
+    def _take(self, found: UnitFindings) -> None:
+        self.problems += found.problems
+        self.hashed |= found.hashed
+        self.damaged |= found.damaged_files
+        self.damaged_units |= {(name, found.unit) for name in found.damaged_teachers}
+
+    def _count_rows(
+        self,
+        found: UnitFindings,
+        state: CacheState,
+        rows_of_video: dict[str, int],
+        last_frame: dict[str, int],
+    ) -> None:
+        """Add up the rows of each video, which go on in ascending order in its next unit."""
+        for video in found.videos:
+            before = last_frame.get(video.video_id, -1)
+            last_frame[video.video_id] = video.last_frame
+            rows_of_video[video.video_id] = rows_of_video.get(video.video_id, 0) + video.count
+            if not video.in_place or video.first_frame <= before:
+                self.problems.append(
+                    f"{unit_name(found.unit)}: rows of video {video.video_id} are not where the "
+                    "plan says"
+                )
+                self.damaged_units |= {
+                    (name, found.unit)
+                    for name, commits in state.commits.items()
+                    if found.unit in commits
+                }
 
 
-def _in_one_line(error: DistInitError) -> str:
-    details = [("expected", error.expected), ("found", error.found)]
-    return "; ".join(
-        [error.problem, *(f"{label} {text}" for label, text in details if text is not None)]
-    )
+def _unit_bytes(state: CacheState) -> dict[int, int]:
+    """Unit -> bytes of its committed files."""
+    sizes: dict[int, dict[str, int]] = {unit: {} for unit in range(state.plan.units)}
+    for commits in state.commits.values():
+        for unit, commit in commits.items():
+            sizes[unit] |= {name: entry.size for name, entry in commit.files.items()}
+    return {unit: sum(files.values()) for unit, files in sizes.items()}

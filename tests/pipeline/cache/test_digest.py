@@ -98,3 +98,32 @@ def test_unit_digest_does_not_depend_on_how_a_table_is_chunked() -> None:
     assert unit_content_sha256(frames, rows, arrays, used) == unit_content_sha256(
         frames, whole, arrays, used
     )
+
+
+def test_a_slice_of_strings_has_the_digest_of_its_values() -> None:
+    """The bytes are taken from the buffers of Arrow, which a slice shares with the whole table."""
+    rows = [
+        {
+            "row": row,
+            "video_id": text,
+            "frame_index": row,
+            "pts": row,
+            "time_base": "1/25",
+            "perceptual_hash": row,
+        }
+        for row, text in enumerate(["", "aé", "b", "", "ccc"])
+    ]
+    features = [{"row": row} for row in range(5)]
+
+    def tables(start: int, stop: int) -> tuple[pa.Table, pa.Table]:
+        return (
+            pa.Table.from_pylist(rows[start:stop], schema=FRAMES_SCHEMA),
+            pa.Table.from_pylist(features[start:stop], schema=FEATURE_ROWS_SCHEMA),
+        )
+
+    whole = tables(0, 5)
+    for start, stop in ((0, 5), (1, 3), (2, 2), (3, 5)):
+        sliced = [table.slice(start, stop - start) for table in whole]
+        used_N = np.arange(stop - start)
+        expected = unit_content_sha256(*tables(start, stop), {}, used_N)
+        assert unit_content_sha256(sliced[0], sliced[1], {}, used_N) == expected

@@ -23,6 +23,7 @@ from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.progress import NullProgress, ProgressValue
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -31,8 +32,7 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_sound_cache_has_no_problems(cache_root: Path, deep: bool) -> None:
-    units: list[tuple[int, int]] = []
-    report = verify_cache(cache_root, deep=deep, on_unit=lambda a, b: units.append((a, b)))
+    report = verify_cache(cache_root, deep=deep)
     assert report.problems == ()
     assert report.ok
     assert report.complete
@@ -42,7 +42,51 @@ def test_a_sound_cache_has_no_problems(cache_root: Path, deep: bool) -> None:
     assert report.rows == 279
     files = [p for p in cache_root.rglob("*") if p.is_file()]
     assert report.files == len(files) - 2  # without .lock and manifest-sha256.txt
-    assert units == ([(i + 1, 7) for i in range(7)] if deep else [])
+
+
+class Phase(NullProgress):
+    """Keeps what was started and how far it went."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, float | None, str]] = []
+        self.done = 0.0
+
+    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
+        self.started.append((description, total, unit))
+
+    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
+        self.done += amount
+
+
+def test_progress_counts_the_bytes_of_all_units(cache_root: Path) -> None:
+    phase = Phase()
+    verify_cache(cache_root, progress=phase)
+    layout = CacheLayout(cache_root)
+    committed = {
+        name: entry["size"]
+        for path in cache_root.glob("teachers/*/commits/*.json")
+        for name, entry in json.loads(path.read_text())["files"].items()
+    }
+    assert layout.relative(layout.frames(0)) in committed
+    total_mb = sum(committed.values()) / 1e6
+    assert phase.started == [("verify", round(total_mb, 1), "MB")]
+    assert phase.done == pytest.approx(total_mb)
+
+
+def test_the_report_does_not_depend_on_the_number_of_threads(cache_root: Path) -> None:
+    for name in ("teachers/alpha/logits/c/3/0", "frames/unit-00001.parquet"):
+        data = bytearray((cache_root / name).read_bytes())
+        data[40] ^= 1
+        (cache_root / name).write_bytes(data)
+    (cache_root / "teachers/beta/logits_affine/c/5/0").unlink()
+    alone = verify_cache(cache_root, workers=1)
+    assert alone.damaged_units == (("alpha", 1), ("alpha", 3), ("beta", 1), ("beta", 5))
+    assert [problem.split(": ")[0] for problem in alone.problems] == [
+        "teachers/beta/logits_affine/c/5/0",
+        "frames/unit-00001.parquet",
+        "teachers/alpha/logits/c/3/0",
+    ]
+    assert all(verify_cache(cache_root, workers=n) == alone for n in (2, 7))
 
 
 def test_every_encoding_verifies(tmp_path: Path, corpus: Any) -> None:

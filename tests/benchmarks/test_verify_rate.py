@@ -1,0 +1,21 @@
+"""The benchmark of ``cache verify`` checks a sound cache of the requested size."""
+
+from __future__ import annotations
+
+import json
+
+import verify
+from click.testing import CliRunner
+
+
+def test_the_rates_of_a_small_cache() -> None:
+    options = ["--megabytes", "5", "--workers", "1,2", "--repeats", "1", "--json"]
+    ended = CliRunner().invoke(verify.main, options)
+    assert ended.exit_code == 0, ended.output
+    measured = json.loads(ended.output)
+    assert 0.004 < measured["gigabytes"] < 0.006
+    assert list(measured["gigabytes_per_second"]) == [
+        "sha256, 1 thread",
+        "whole check, 1 thread",
+        "whole check, 2 threads",
+    ]
