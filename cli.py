@@ -34,6 +34,7 @@ from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
 from distinit.stages.cache_commands import cache
+from distinit.stages.cache_format_commands import cache_schemas
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures
@@ -64,6 +65,7 @@ main.add_command(config)
 main.add_command(features)
 main.add_command(probe)
 main.add_command(cache)
+cache.add_command(cache_schemas)
 main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)

@@ -118,7 +118,9 @@ class CacheManifest(ExtensibleRecord):
         "distinit-target-cache", description="name of the record's format"
     )
     format_version: int = Field(
-        CACHE_FORMAT_VERSION, description="version of the record's format; a reader refuses others"
+        CACHE_FORMAT_VERSION,
+        description="version of the record's format; a reader refuses others",
+        json_schema_extra={"const": CACHE_FORMAT_VERSION},
     )
     corpus: CorpusSummary = Field(description="the videos of the cache")
     sampling: SamplingConfig = Field(description="which decoded frames are rows")

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
     model_serializer,
 )
@@ -84,7 +85,9 @@ def _known_encoding(encoding: str) -> str:
     return encoding
 
 
-Encoding = Annotated[str, AfterValidator(_known_encoding)]
+_ENCODING_SCHEMA = {"type": "string", "pattern": "^(float16|int8|topk:[1-9][0-9]{0,6})$"}
+
+Encoding = Annotated[str, AfterValidator(_known_encoding), WithJsonSchema(_ENCODING_SCHEMA)]
 """``float16`` | ``int8`` | ``topk:K``."""
 
 

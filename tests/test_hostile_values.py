@@ -17,6 +17,7 @@ OTHERS = {
     "config": "distill",
     "cache info": "nowhere",
     "cache verify": "nowhere",
+    "cache schemas": "",
     "frames verify": "nowhere",
     "frames build": "--videos nowhere --out out",
     "flow build": "--frames nowhere --out out",
@@ -40,7 +41,16 @@ OTHERS = {
     "demo": "--only footage --out file.txt/below",
     "reproduce": "table1 --plan --out out",
 }
-NO_INPUTS = {"config", "runs", "teachers", "students", "doctor", "demo", "reproduce"}
+NO_INPUTS = {
+    "config",
+    "cache schemas",
+    "runs",
+    "teachers",
+    "students",
+    "doctor",
+    "demo",
+    "reproduce",
+}
 """Commands that need no input, or create theirs."""
 VALUES = (
     "",

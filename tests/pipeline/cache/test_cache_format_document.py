@@ -1,12 +1,10 @@
-"""docs/cache-format.md: its example reads a real cache, its recipes give the digests of one.
+"""docs/cache-format.md: its examples read real caches without distinit; it names every key.
 
-Both without distinit: what is computed here follows the document's text alone.
+test_independent_reader.py tests that the rest of the document suffices to write a reader.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import struct
 import subprocess
@@ -17,37 +15,92 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import zarr
+import pytest
 from helpers import caches
+from helpers.golden import CORPUS, FIRST, GOLDEN
+from helpers.plain_reader import canonical, unit_digest
 
-from distinit.schemas.manifest import CACHE_FORMAT_VERSION
+from distinit.schemas.base import Record
+from distinit.schemas.manifest import (
+    CACHE_FORMAT_VERSION,
+    CacheManifest,
+    CorpusSummary,
+    PlanSummary,
+    RowSpace,
+    UnitCommit,
+)
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA, PLAN_SCHEMA, VIDEOS_SCHEMA
+from distinit.schemas.teacher import TeacherRecord
 
 DOCUMENT = Path(__file__).parents[3] / "docs/cache-format.md"
 SAVE = """
 import sys
 import numpy
-numpy.savez(sys.argv[1], row=confident["row"], video=confident["video_id"].to_pylist(),
-            frame=confident["frame_index"], entropy=confident["entropy_nats"], targets=targets)
+found = confident if "confident" in globals() else frames
+names = {"row": "row", "video": "video_id", "frame": "frame_index", "entropy": "entropy_nats"}
+columns = {key: numpy.asarray(found[name]) for key, name in names.items()}
+columns["video"] = columns["video"].astype(str)
+numpy.savez(sys.argv[1], targets=targets, **columns)
 assert not [name for name in sys.modules if name.startswith("distinit")]
 """
 
 
-def test_the_example_reads_what_was_written(built_cache: Path, tmp_path: Path) -> None:
-    example = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert example is not None
-    script = tmp_path / "example.py"
-    script.write_text(example[1] + SAVE)
-    command = [sys.executable, str(script), str(tmp_path / "read.npz")]
-    subprocess.run(command, cwd=built_cache, check=True)
-    read = np.load(tmp_path / "read.npz")
-    assert 0 < len(read["row"]) < 279  # some of the rows, not all
-    assert (read["entropy"] <= 1.0).all()
-    alpha = caches.make_teacher("alpha")
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
+def read_with(example: str, root: Path, out: Path) -> dict[str, Any]:
+    """What the lines of an example read from the cache in ``root``, in a process of its own."""
+    script = out / "example.py"
+    script.write_text(example + SAVE)
+    command = [sys.executable, str(script), str(out / "read.npz")]
+    subprocess.run(command, cwd=root, check=True)
+    return dict(np.load(out / "read.npz"))
+
+
+def check(read: dict[str, Any], teacher: TeacherRecord) -> None:
+    """Every target that was read is the one that was written for its video and frame."""
     for video, frame, targets in zip(read["video"], read["frame"], read["targets"], strict=True):
-        expected = caches.logits_of(video, alpha, np.array([frame]))[0]
+        expected = caches.logits_of(video, teacher, np.array([frame]))[0]
         np.testing.assert_array_equal(targets, expected.astype(np.float16))
+
+
+@pytest.mark.parametrize("kind", ["golden", "fresh"])
+@pytest.mark.parametrize("library", ["pyarrow", "duckdb"])
+def test_five_lines_read_a_cache(
+    library: str, kind: str, built_cache: Path, tmp_path: Path
+) -> None:
+    (example,) = [text for text in examples()[:2] if f"import {library}" in text]
+    assert len([line for line in example.splitlines() if line]) == 5
+    root, teacher, rows = GOLDEN, FIRST, 75
+    if kind == "fresh":
+        root, teacher, rows = built_cache, caches.make_teacher("alpha"), 279
+        example = example.replace("half", "alpha")
+    read = read_with(example, root, tmp_path)
+    check(read, teacher)
+    assert len(set(read["row"])) == len(read["row"])
+    if library == "pyarrow":
+        assert len(read["row"]) == rows
+    else:
+        assert 0 < len(read["row"]) < rows  # some of the rows, not all
+        assert (read["entropy"] <= 1.0).all()
+
+
+def test_the_example_that_checks_the_manifest_reads_a_cache(
+    built_cache: Path, tmp_path: Path
+) -> None:
+    read = read_with(examples()[2], built_cache, tmp_path)
+    check(read, caches.make_teacher("alpha"))
+    assert 0 < len(read["row"]) < 279
+    assert (read["entropy"] <= 1.0).all()
+
+
+def test_the_example_that_checks_the_manifest_leaves_lost_videos_out(tmp_path: Path) -> None:
+    example = examples()[2].replace('sorted(manifest["teachers"])[0]', '"half"')
+    read = read_with(example.replace("<= 1.0", "<= 9.0"), GOLDEN, tmp_path)
+    check(read, FIRST)
+    assert set(read["video"]) == {CORPUS.id_of("short"), CORPUS.id_of("long")}
+    assert len(read["row"]) == 73
 
 
 def test_the_document_names_every_column() -> None:
@@ -57,32 +110,16 @@ def test_the_document_names_every_column() -> None:
     assert missing == []
 
 
-def column_bytes(values: Sequence[Any], kind: str) -> bytes:
-    """As the document says; ``kind`` is struct's letter, or "text"."""
-    if kind == "text":
-        texts = [text.encode() for text in values]
-        return struct.pack(f"<{len(texts)}q", *map(len, texts)) + b"".join(texts)
-    return struct.pack(f"<{len(values)}{kind}", *values)
+@pytest.mark.parametrize("record", [CacheManifest, CorpusSummary, RowSpace, PlanSummary])
+def test_the_document_names_every_key_of_the_manifest(record: type[Record]) -> None:
+    text = DOCUMENT.read_text()
+    assert [name for name in record.model_fields if f"`{name}`" not in text] == []
 
 
-def canonical(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def unit_digest(
-    frames: dict[str, tuple[str, Sequence[Any]]],
-    confidence: dict[str, tuple[str, Sequence[Any]]],
-    arrays: dict[str, tuple[str, int, bytes]],
-    rows: int,
-) -> str:
-    sha = hashlib.sha256()
-    for label, table in (("frames", frames), ("confidence", confidence)):
-        for name, (kind, values) in table.items():
-            sha.update(f"{label}.{name}:{rows}:".encode() + column_bytes(values, kind))
-    for name, (dtype, width, data) in sorted(arrays.items()):
-        sha.update(f"{name}:{dtype}:{rows}x{width}:".encode() + data)
-    return sha.hexdigest()
+@pytest.mark.parametrize("record", [UnitCommit, TeacherRecord])
+def test_the_document_names_every_key_of_the_other_records(record: type[Record]) -> None:
+    text = DOCUMENT.read_text()
+    assert [name for name in record.model_fields if f"`{name}`" not in text] == []
 
 
 def stated(name: str) -> str:
@@ -122,64 +159,3 @@ def test_the_worked_example_is_what_the_recipe_gives() -> None:
     assert stated("content_sha256") == unit
     assert stated("corpus.digest") == canonical(["a" * 64])
     assert stated("content_digest") == canonical(content)
-
-
-KINDS = {pa.int64(): "q", pa.int32(): "i", pa.uint64(): "Q", pa.float32(): "f", pa.float64(): "d"}
-KINDS |= {pa.bool_(): "?", pa.string(): "text"}
-
-
-def columns_of(table: pa.Table) -> dict[str, tuple[str, Sequence[Any]]]:
-    return {
-        field.name: (KINDS[field.type], table.column(field.name).to_pylist())
-        for field in table.schema
-    }
-
-
-def test_the_recipes_give_every_digest_of_a_real_cache(built_cache: Path) -> None:
-    manifest = json.loads((built_cache / "manifest.json").read_text())
-    plan = pq.read_table(built_cache / "plan.parquet")
-    sizes = [plan.schema.metadata[key].decode() for key in (b"capacity", b"base_videos")]
-    sha = hashlib.sha256(f"distinit plan {' '.join(sizes)}".encode())
-    for name, (kind, values) in columns_of(plan).items():
-        sha.update(f"{name}:{plan.num_rows}:".encode() + column_bytes(values, kind))
-    assert manifest["plan"]["digest"] == sha.hexdigest()
-    videos = pq.read_table(built_cache / "videos.parquet").to_pylist()
-    assert manifest["corpus"]["digest"] == canonical(sorted(v["digest"] for v in videos))
-    teachers: dict[str, Any] = {}
-    for name, summary in manifest["teachers"].items():
-        record = json.loads((built_cache / f"teachers/{name}/teacher.json").read_text())
-        assert summary["record_sha256"] == canonical(record | {"fidelity": None})
-        identity = {key: value for key, value in record["identity"].items() if key != "probe"}
-        assert identity["preprocessing"].pop("flip") is False
-        assert summary["fingerprint"] == canonical(identity)
-        units = {
-            str(unit): real_unit_digest(built_cache, name, unit, manifest["row_space"]["capacity"])
-            for unit in range(manifest["row_space"]["units"])
-        }
-        for unit, digest in units.items():
-            commit = built_cache / f"teachers/{name}/commits/unit-{int(unit):05}.json"
-            assert json.loads(commit.read_text())["content_sha256"] == digest
-        fields = {key: summary[key] for key in ("fingerprint", "encoding")}
-        teachers[name] = fields | {"units": units}
-    kept = ("video_id", "digest", "status", "frame_count", "width", "height", "in_corpus")
-    content = {
-        "format_version": manifest["format_version"],
-        "sampling": manifest["sampling"],
-        "capacity": manifest["row_space"]["capacity"],
-        "videos": [{key: video[key] for key in kept} for video in videos],
-        "teachers": teachers,
-    }
-    assert manifest["content_digest"] == canonical(content)
-
-
-def real_unit_digest(root: Path, teacher: str, unit: int, capacity: int) -> str:
-    frames = pq.read_table(root / f"frames/unit-{unit:05}.parquet")
-    confidence = pq.read_table(root / f"teachers/{teacher}/confidence/unit-{unit:05}.parquet")
-    rows = frames.column("row").to_pylist()
-    arrays = {}
-    for folder in sorted(root.glob(f"teachers/{teacher}/*/zarr.json")):
-        array = zarr.open_array(folder.parent, mode="r")
-        values = np.asarray(array[unit * capacity : (unit + 1) * capacity])
-        used = values[np.array(rows, np.int64) - unit * capacity]
-        arrays[folder.parent.name] = (values.dtype.str, values.shape[1], used.tobytes())
-    return unit_digest(columns_of(frames), columns_of(confidence), arrays, len(rows))
