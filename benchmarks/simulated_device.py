@@ -190,6 +190,7 @@ def extract_all(corpus: Corpus, device_rate: float, decode: DecodeConfig) -> tup
             1,
             0,
             NullProgress(),
+            parallel_videos=spec.parallel_videos,
         )
         return totals.frame_count, time.perf_counter() - began
 

@@ -199,6 +199,7 @@ def _run_tasks(
                 config.compute.max_attempts,
                 allowed,
                 progress,
+                parallel_videos=spec.parallel_videos,
             )
             frames_done += ran.frame_count
             allowed -= ran.failed_count

@@ -6,31 +6,41 @@ a stream of notes that ends with the result. Executors differ only in where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Closable", "Executor", "Finished", "OnDeath", "Progressed", "Worker", "WorkerFactory"]
+__all__ = [
+    "Ahead",
+    "Closable",
+    "Executor",
+    "Finished",
+    "OnDeath",
+    "Progressed",
+    "Worker",
+    "WorkerFactory",
+    "none_ahead",
+]
 
 
 class Worker[TaskT, ResultT](Protocol):
     """Built once per process by a factory; runs tasks one after another."""
 
-    def run(self, task: TaskT, next_task: TaskT | None) -> Generator[Any, None, ResultT]:
+    def run(self, task: TaskT, upcoming: Sequence[TaskT]) -> Generator[Any, None, ResultT]:
         """Yield progress notes (small, picklable); return the result.
 
-        ``next_task`` is probably what this worker runs next. The worker may prepare for it, as
-        long as it can abandon that. Any exception ends the whole run: the failure of a single
-        video must be part of the result instead.
+        ``upcoming``: what this worker probably runs next, in this order. The worker may prepare
+        for these tasks, as long as it can abandon that: another worker may get them. Any exception
+        ends the whole run: the failure of a single video must be part of the result instead.
         """
 
 
 @runtime_checkable
 class Closable(Protocol):
-    """A worker that may hold resources for a next task."""
+    """A worker that may hold resources for upcoming tasks."""
 
     def close(self) -> None:
-        """Free these resources; the next task may never come."""
+        """Free these resources; these tasks may never come."""
 
 
 type WorkerFactory[TaskT, ResultT] = Callable[[], Worker[TaskT, ResultT]]
@@ -55,6 +65,18 @@ class Finished[TaskT, ResultT]:
 type Event[TaskT, ResultT] = Progressed[TaskT] | Finished[TaskT, ResultT]
 
 
+class Ahead[TaskT](Protocol):
+    """Decides how many tasks a worker is told of in advance."""
+
+    def __call__(self, waiting: Iterable[TaskT]) -> Iterable[TaskT]:
+        """The first few of the tasks that wait."""
+
+
+def none_ahead(waiting: Iterable[object]) -> Iterable[Any]:
+    """Workers are told of no task in advance."""
+    return ()
+
+
 class OnDeath[TaskT](Protocol):
     """Decides how to continue with a task whose worker process died."""
 
@@ -73,6 +95,7 @@ class Executor(Protocol):
         factory: WorkerFactory[TaskT, ResultT],
         tasks: Sequence[TaskT],
         on_death: OnDeath[TaskT],
+        ahead: Ahead[TaskT] = none_ahead,
     ) -> Iterator[Event[TaskT, ResultT]]:
         """Yield events until every task has finished. An exception of a worker is raised here."""
 

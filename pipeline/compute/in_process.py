@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import islice
 
 from distinit.pipeline.compute.executor import (
+    Ahead,
     Closable,
     Event,
     Finished,
@@ -13,6 +14,7 @@ from distinit.pipeline.compute.executor import (
     Progressed,
     Worker,
     WorkerFactory,
+    none_ahead,
 )
 
 __all__ = ["InProcessExecutor"]
@@ -29,25 +31,26 @@ class InProcessExecutor:
         factory: WorkerFactory[TaskT, ResultT],
         tasks: Sequence[TaskT],
         on_death: OnDeath[TaskT],
+        ahead: Ahead[TaskT] = none_ahead,
     ) -> Iterator[Event[TaskT, ResultT]]:
         """See Executor. The worker is built only if there is a task."""
         if not tasks:
             return
         worker = factory()
         try:
-            yield from self._run(worker, tasks)
+            yield from self._run(worker, tasks, ahead)
         finally:
             if isinstance(worker, Closable):
                 worker.close()
 
     def _run[TaskT, ResultT](
-        self, worker: Worker[TaskT, ResultT], tasks: Sequence[TaskT]
+        self, worker: Worker[TaskT, ResultT], tasks: Sequence[TaskT], ahead: Ahead[TaskT]
     ) -> Iterator[Event[TaskT, ResultT]]:
         self._draining = False
-        for task, next_task in zip_longest(tasks, tasks[1:]):
+        for position, task in enumerate(tasks):
             if self._draining:
                 return
-            notes = worker.run(task, next_task)
+            notes = worker.run(task, tuple(ahead(islice(tasks, position + 1, None))))
             try:
                 while True:
                     try:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from distinit.pipeline.compute.executor import (
+    Ahead,
     Closable,
     Event,
     Finished,
     OnDeath,
     Progressed,
     WorkerFactory,
+    none_ahead,
 )
 from distinit.pipeline.compute.ray_cluster import ensure_ray, worker_count
+from distinit.pipeline.compute.waiting import WaitingTasks
 from distinit.schemas.compute import ComputeConfig
 from distinit.schemas.errors import ComputeError, DistInitError
 
@@ -40,7 +42,7 @@ class _Running[TaskT]:
 
     task: TaskT
     actor: Any
-    next_task: TaskT | None  # announced to the actor, but still in the queue
+    upcoming: Sequence[TaskT]  # announced to the actor, but still in the queue
     last_note: Any = None
 
 
@@ -49,45 +51,31 @@ class _Idle[TaskT]:
     """An actor that is ready for a task."""
 
     actor: Any
-    next_task: TaskT | None = None  # announced to it when it got its last task
+    upcoming: Sequence[TaskT] = ()  # announced to it when it got its last task
 
 
 @dataclass(slots=True)
 class _Pool[TaskT, ResultT]:
-    """Waiting tasks, and actors in each state: starting, idle, busy.
-
-    A busy actor is told which task will probably be its next. That task stays in the queue, where
-    an actor that is idle first may take it: so no task is lost with an actor, and no actor idles
-    while tasks are waiting.
-    """
+    """Waiting tasks, and actors in each state: starting, idle, busy."""
 
     factory: WorkerFactory[TaskT, ResultT]
     on_death: OnDeath[TaskT]
-    waiting: deque[TaskT]
+    waiting: WaitingTasks[TaskT]
     starting: dict[Any, Any] = field(default_factory=dict)
     idle: list[_Idle[TaskT]] = field(default_factory=list)
     running: dict[Any, _Running[TaskT]] = field(default_factory=dict)
     failed_starts: int = 0
     no_worker_since: float | None = None
 
-    def take(self, announced: TaskT | None) -> TaskT:
-        """The next task for an actor: the one ``announced`` to it, if that is still waiting."""
-        position = next((i for i, task in enumerate(self.waiting) if task is announced), None)
-        if position is None:
-            position = self._first_unannounced() or 0
-        task = self.waiting[position]
-        del self.waiting[position]
-        return task
-
-    def next_unannounced(self) -> TaskT | None:
-        """The first waiting task that was not announced to any busy actor, if any."""
-        position = self._first_unannounced()
-        return None if position is None else self.waiting[position]
-
-    def _first_unannounced(self) -> int | None:
-        announced = [running.next_task for running in self.running.values()]
-        found = (i for i, task in enumerate(self.waiting) if not any(task is a for a in announced))
-        return next(found, None)
+    def assign(self) -> _Running[TaskT]:
+        """Pick a task for one of the idle actors, and what to announce to it."""
+        idle = self.idle.pop()
+        others = [running.upcoming for running in self.running.values()]
+        others += [other.upcoming for other in self.idle]
+        task = self.waiting.take(idle.upcoming, others)
+        actors = 1 + len(others) + len(self.starting)
+        upcoming = self.waiting.announce(idle.upcoming, others, actors)
+        return _Running(task, idle.actor, upcoming)
 
 
 class RayExecutor:
@@ -110,11 +98,12 @@ class RayExecutor:
         factory: WorkerFactory[TaskT, ResultT],
         tasks: Sequence[TaskT],
         on_death: OnDeath[TaskT],
+        ahead: Ahead[TaskT] = none_ahead,
     ) -> Iterator[Event[TaskT, ResultT]]:
         """See Executor. Raises ComputeError if no worker can be started or kept alive."""
         import ray
 
-        pool = _Pool(factory, on_death, deque(tasks))
+        pool = _Pool(factory, on_death, WaitingTasks(tasks, ahead))
         self._draining = False
         try:
             for _ in range(min(self._workers, len(tasks))):
@@ -138,11 +127,9 @@ class RayExecutor:
 
     def _assign(self, pool: _Pool[Any, Any]) -> None:
         while pool.waiting and pool.idle and not self._draining:
-            idle = pool.idle.pop()
-            task = pool.take(idle.next_task)
-            next_task = pool.next_unannounced()
-            stream = idle.actor.run.options(num_returns="streaming").remote(task, next_task)
-            pool.running[stream] = _Running(task, idle.actor, next_task)
+            new = pool.assign()
+            run = new.actor.run.options(num_returns="streaming")
+            pool.running[run.remote(new.task, new.upcoming)] = new
 
     def _step[TaskT, ResultT](
         self, pool: _Pool[TaskT, ResultT], stream: Any
@@ -162,7 +149,8 @@ class RayExecutor:
             task = running.task
             if not _node_was_lost(death):  # a lost node is never the fault of the task
                 task = pool.on_death(task, running.last_note, _reason(death))
-            pool.waiting.appendleft(task)
+                pool.waiting.suspect(running.upcoming)
+            pool.waiting.put_back(task)
             self._start_actor(pool)
             return
         if kind == "note":
@@ -170,7 +158,7 @@ class RayExecutor:
             pool.running[stream] = running  # moves to the end, so that every stream gets its turn
             yield Progressed(running.task, value)
             return
-        pool.idle.append(_Idle(running.actor, running.next_task))
+        pool.idle.append(_Idle(running.actor, running.upcoming))
         if not pool.waiting:
             running.actor.release.remote()
         yield Finished(running.task, value)
@@ -263,9 +251,9 @@ class DistInitWorker:
         torch.set_num_threads(threads)
         self._worker = factory()
 
-    def run(self, task: Any, next_task: Any) -> Iterator[tuple[str, Any]]:
+    def run(self, task: Any, upcoming: Any) -> Iterator[tuple[str, Any]]:
         """Yield ("note", note) any number of times, then ("result", result)."""
-        notes = self._worker.run(task, next_task)
+        notes = self._worker.run(task, upcoming)
         while True:
             try:
                 note = next(notes)
@@ -275,7 +263,7 @@ class DistInitWorker:
             yield "note", note
 
     def release(self) -> None:
-        """Free what was prepared for a next task, since none is left."""
+        """Free what was prepared for upcoming tasks, since none is left."""
         if isinstance(self._worker, Closable):
             self._worker.close()
 

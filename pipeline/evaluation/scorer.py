@@ -179,7 +179,7 @@ class ScoringWorker:
         self._scorer = scorer
 
     def run(
-        self, task: ScoringTask, next_task: ScoringTask | None
+        self, task: ScoringTask, upcoming: Sequence[ScoringTask]
     ) -> Generator[int, None, ClipScores]:
         """See Worker. Raises as ``Scorer.score``."""
         parts = []

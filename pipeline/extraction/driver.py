@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from distinit.pipeline.compute.executor import Executor, Progressed
 from distinit.pipeline.extraction.quarantine import requeue
@@ -11,7 +12,7 @@ from distinit.pipeline.extraction.task import ExtractionTask, Note
 from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.progress import Progress
 
-__all__ = ["RunTotals", "run_tasks"]
+__all__ = ["RunTotals", "run_tasks", "tasks_ahead"]
 
 _MANY_UNANSWERED = 10  # videos; with fewer, the teacher is not assumed to be broken
 
@@ -81,8 +82,12 @@ def run_tasks(
     max_attempts: int,
     failures_allowed: int,
     progress: Progress,
+    *,
+    parallel_videos: int = 1,
 ) -> RunTotals:
-    """Run all ``tasks``. Raises what a worker raises.
+    """Run all ``tasks``, whose workers decode ``parallel_videos`` at a time.
+
+    Raises what a worker raises.
 
     Once more than ``failures_allowed`` videos have failed, or most videos are without a usable
     output, no more tasks are started; those in progress are finished and committed.
@@ -91,6 +96,7 @@ def run_tasks(
     units = sum(task.spec.group.units for task in tasks)
     progress.start("extract", sum(video.video.probe.frame_count for video in videos), "frames")
     tally = _Tally()
+    ahead = partial(tasks_ahead, parallel_videos)
 
     def show(new_frames: int) -> None:
         counts = {"videos": (tally.video_count, len(videos)), "units": (tally.unit_count, units)}
@@ -98,7 +104,7 @@ def run_tasks(
 
     try:
         show(0)
-        for event in executor.run(factory, tasks, requeue(max_attempts)):
+        for event in executor.run(factory, tasks, requeue(max_attempts), ahead):
             if isinstance(event, Progressed):
                 _report(event.note, tally, progress)
                 show(0 if event.note.message else tally.add(event.note))
@@ -112,6 +118,18 @@ def run_tasks(
     broken = tally.broken_teacher
     stopped_early = len(tally.failed) > failures_allowed or bool(broken)
     return RunTotals(tally.frame_count, len(tally.failed), stopped_early, broken)
+
+
+def tasks_ahead(
+    parallel_videos: int, waiting: Iterable[ExtractionTask]
+) -> Iterator[ExtractionTask]:
+    """The first tasks that together have ``parallel_videos`` videos: a worker begins no more."""
+    video_count = 0
+    for task in waiting:
+        yield task
+        video_count += len(task.spec.videos)
+        if video_count >= parallel_videos:
+            return
 
 
 def _failed(note: Note) -> bool:

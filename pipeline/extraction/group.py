@@ -12,7 +12,7 @@ from distinit.pipeline.cache.fence import behind_fence
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.extraction.ordered_frames import OrderedFrames
+from distinit.pipeline.extraction.ordered_frames import OrderedFrames, WaitingRoom
 from distinit.pipeline.extraction.sink import Sink
 from distinit.pipeline.extraction.task import ExtractionTask, Note, WorkerSpec
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
@@ -33,6 +33,7 @@ class GroupInProgress:
         task: ExtractionTask,
         spec: WorkerSpec,
         encoders: ThreadPoolExecutor,
+        room: WaitingRoom,
         on_error: Callable[[BaseException], None],
     ) -> None:
         """``encoders``: threads in which logits are encoded. ``on_error``: as for Sink."""
@@ -46,7 +47,7 @@ class GroupInProgress:
             self.frames: OrderedFrames | None = None
             if self._store is not None:
                 self._stack.callback(self._store.abort)  # does nothing once committed
-                self.frames = OrderedFrames(self._store, task.spec.videos)
+                self.frames = OrderedFrames(self._store, task.spec.videos, room)
             self._pool = self._stack.enter_context(ThreadPoolExecutor(1, "write"))
         except BaseException:
             self._stack.close()
@@ -60,7 +61,12 @@ class GroupInProgress:
     @property
     def has_ended(self) -> bool:
         """Whether every video is finished or failed."""
-        return self.ended_count == len(self.videos)
+        return self.unended_count == 0
+
+    @property
+    def unended_count(self) -> int:
+        """Number of videos that are neither finished nor failed."""
+        return len(self.videos) - self.ended_count
 
     def commit_in_background(
         self, done: Callable[[tuple[UnitCommit, ...] | BaseException], None]
@@ -90,6 +96,13 @@ class GroupInProgress:
         """Let the threads that decode the videos of this group end."""
         if self.frames is not None:
             self.frames.stop()
+
+    def abandon(self) -> None:
+        """Let its videos end soon: another worker has got the task. Not once it is committed."""
+        for video in self.videos:
+            video.abandoned.set()
+        if self.frames is not None:
+            self.frames.abandon()
 
     def close(self) -> None:
         """Drop what is not committed. The threads that decode its videos must have ended."""

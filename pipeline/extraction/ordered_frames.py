@@ -11,10 +11,9 @@ import numpy as np
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.frames.writer import EncodedFrames, UnitFrameWriter
 
-__all__ = ["MAX_WAITING_BYTES", "OrderedFrames"]
+__all__ = ["OrderedFrames", "WaitingRoom"]
 
-MAX_WAITING_BYTES = 256 << 20
-"""JPEGs that may wait in memory for earlier videos."""
+_MAX_WAITING_BYTES = 256 << 20  # of one worker
 
 type Decision = Callable[[UnitFrameWriter], None]
 """What to record about a video whose frames have all been appended."""
@@ -29,28 +28,44 @@ class _Waiting:
     dropped: bool = False
 
 
+class WaitingRoom:
+    """JPEGs of one worker that wait in memory for earlier videos of their unit.
+
+    ``changed`` is the lock of all units of the worker: it is notified when there is more room.
+    """
+
+    def __init__(self, max_bytes: int = _MAX_WAITING_BYTES) -> None:
+        self.changed = threading.Condition()
+        self.byte_count = 0
+        self._max_bytes = max_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may wait."""
+        return self.byte_count >= self._max_bytes
+
+
 class OrderedFrames:
     """Appends the frames of several videos to one unit, as if they were decoded in turn.
 
     So the file does not depend on which video is decoded faster. The frames of a video that is not
-    yet the first wait as JPEGs; where these exceed ``max_waiting_bytes``, ``append`` waits, except
-    for the first video. All methods may be called by any thread.
+    yet the first wait as JPEGs; while ``room`` is full, ``append`` waits, except for the first
+    video. All methods may be called by any thread.
     """
 
     def __init__(
         self,
         unit: UnitFrameWriter,
         videos: Sequence[PlannedRows],
-        max_waiting_bytes: int = MAX_WAITING_BYTES,
+        room: WaitingRoom,
     ) -> None:
         """``unit`` must not be used by others until every video is finished."""
         self._unit = unit
         self._videos = videos
-        self._max_waiting_bytes = max_waiting_bytes
+        self._room = room
+        self._changed = room.changed
         self._first = 0  # position of the video whose frames are written as they come
-        self._waiting_bytes = 0
         self._waiting: dict[int, _Waiting] = {}
-        self._changed = threading.Condition()
         self._stopped = False
 
     def append(self, position: int, first_frame: int, frames_NHWC: np.ndarray) -> None:
@@ -68,7 +83,7 @@ class OrderedFrames:
                 self._unit.append_encoded(encoded)
             else:
                 waiting.frames.append(encoded)
-                self._waiting_bytes += encoded.byte_count
+                self._room.byte_count += encoded.byte_count
 
     def drop(self, position: int) -> None:
         """Drop all frames of a video, those appended so far and those appended later."""
@@ -98,17 +113,20 @@ class OrderedFrames:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Let every thread that waits in ``append`` continue; nothing is written any more."""
+        """Let every thread that waits in ``append`` continue; no more frames are taken."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """As ``stop``, and drop the frames that wait: this unit is not committed."""
+        with self._changed:
+            self.stop()
+            for waiting in self._waiting.values():
+                self._forget(waiting)
+
     def _has_room(self, position: int) -> bool:
-        return (
-            self._stopped
-            or position == self._first
-            or self._waiting_bytes < self._max_waiting_bytes
-        )
+        return self._stopped or position == self._first or not self._room.is_full
 
     def _waiting_of(self, position: int) -> _Waiting:
         return self._waiting.setdefault(position, _Waiting())
@@ -122,6 +140,6 @@ class OrderedFrames:
         self._forget(waiting)
 
     def _forget(self, waiting: _Waiting) -> None:
-        self._waiting_bytes -= sum(encoded.byte_count for encoded in waiting.frames)
+        self._room.byte_count -= sum(encoded.byte_count for encoded in waiting.frames)
         waiting.frames.clear()
         self._changed.notify_all()

@@ -148,6 +148,8 @@ class VideoReaders:
         self._events.put_unless_stopped(Ended(video, self._result_or_error(video)))
 
     def _result_or_error(self, video: VideoInProgress) -> VideoOutcome | BaseException | None:
+        if video.abandoned.is_set():
+            return None
         try:
             self._events.put(Decoded(video, 0))
             return self._read_video(video)

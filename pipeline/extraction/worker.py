@@ -3,20 +3,22 @@
 Several threads decode one video each, store its frames and submit them to the teachers
 (``readers``). The teachers compute in their own threads or on the GPU, where a batch may hold
 frames of several videos. This thread waits for the logits of each batch and passes them to a
-writing thread (``sink``). When the last videos of a task have been started, those of the next
-task follow, so that neither decoders nor teachers wait between tasks.
+writing thread (``sink``). When the last videos of a task have been started, those of upcoming
+tasks follow, so that neither decoders nor teachers wait: not between tasks, and not where each task
+is one long video.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
 from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
 from distinit.pipeline.extraction.in_flight import InFlight
+from distinit.pipeline.extraction.ordered_frames import WaitingRoom
 from distinit.pipeline.extraction.readers import (
     Committed,
     Decoded,
@@ -51,15 +53,20 @@ class ExtractionWorker:
         self._decode, self._warning = usable_decode(spec.decode)
         self._teachers = WorkerTeachers(teachers)
         self._kills = KillLimit()
-        self._groups: list[GroupInProgress] = []  # of the current task, and of the next
+        self._groups: list[GroupInProgress] = []  # of the current task, and of upcoming ones
+        self._abandoned: list[GroupInProgress] = []  # some of their videos have not yet ended
         self._events: InFlight[Event]
         self._readers: VideoReaders | None = None
         self._encoders: ThreadPoolExecutor
+        self._room: WaitingRoom
 
     def run(
-        self, task: ExtractionTask, next_task: ExtractionTask | None
+        self, task: ExtractionTask, upcoming: Sequence[ExtractionTask]
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        """Extract and commit every video of ``task``; begin with the videos of ``next_task``.
+        """Extract and commit every video of ``task``.
+
+        Once too few of its videos are left to decode ``parallel_videos`` at a time, begin with
+        those of ``upcoming``. At most ``parallel_videos`` of these tasks are open at a time.
 
         A video that cannot be decoded, or for which a teacher has no usable output, is recorded
         as failed. If its ffmpeg was killed from outside, the task is first restarted.
@@ -74,36 +81,36 @@ class ExtractionWorker:
         while True:
             try:
                 with suppress(DecodeKilledError):
-                    return (yield from self._attempt(task, next_task))
+                    return (yield from self._attempt(task, upcoming))
             except BaseException:
                 self.close()
                 raise
-            self.close()  # videos of the next task may hold spool space that this task needs again
+            self.close()  # videos of upcoming tasks may hold spool space that this task needs again
 
     def close(self) -> None:
-        """End all work in progress, such as that on a next task."""
+        """End all work in progress, such as that on upcoming tasks."""
         if self._readers is None:
             return
-        for group in self._groups:
+        groups = [*self._groups, *self._abandoned]
+        for group in groups:
             group.stop()
         self._readers.close()
         self._readers = None
-        for group in self._groups:
+        for group in groups:
             group.close()
         self._groups.clear()
+        self._abandoned.clear()
         self._encoders.shutdown()
 
     def _attempt(
-        self, task: ExtractionTask, next_task: ExtractionTask | None
+        self, task: ExtractionTask, upcoming: Sequence[ExtractionTask]
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
-        if not (self._groups and self._groups[0].task == task):
-            self.close()
-            self._begin(task)
-        group = self._groups[0]
+        group = self._current_group(task)
+        self._abandon_all_but(task, upcoming)
         if task.one_at_a_time:
             yield from self._run_one_by_one(group)
-        elif next_task is not None and not next_task.one_at_a_time:
-            self._begin(next_task)
+            upcoming = ()
+        self._begin_ahead(upcoming)
         yield from group.held_notes
         group.held_notes.clear()
         if group.has_ended:
@@ -113,21 +120,61 @@ class ExtractionWorker:
             if isinstance(event, Committed):
                 return self._finish(group, event)
             yield from self._handle(event)
-            if isinstance(event, Ended) and event.video.group is group and group.has_ended:
-                self._commit(group)
+            if isinstance(event, Ended):
+                if event.video.group is group and group.has_ended:
+                    self._commit(group)
+                self._begin_ahead(upcoming)
+
+    def _current_group(self, task: ExtractionTask) -> GroupInProgress:
+        """The group of ``task``, now the first: begun ahead, or new, without any other."""
+        group = self._find(task)
+        if group is None:
+            self.close()
+            self._begin(task)
+            (group,) = self._groups
+        self._groups.remove(group)
+        self._groups.insert(0, group)
+        return group
+
+    def _find(self, task: ExtractionTask) -> GroupInProgress | None:
+        return next((group for group in self._groups if group.task == task), None)
+
+    def _abandon_all_but(self, task: ExtractionTask, upcoming: Sequence[ExtractionTask]) -> None:
+        """End the groups that were begun ahead, but whose tasks another worker has got."""
+        for group in [group for group in self._groups if group.task not in (task, *upcoming)]:
+            self._groups.remove(group)
+            self._abandoned.append(group)
+            group.abandon()
+        self._close_abandoned()
+
+    def _close_abandoned(self) -> None:
+        for group in [group for group in self._abandoned if group.has_ended]:
+            self._abandoned.remove(group)
+            group.close()
+
+    def _begin_ahead(self, upcoming: Sequence[ExtractionTask]) -> None:
+        """Begin upcoming tasks if a thread that decodes would soon have no video without them."""
+        most = self._spec.parallel_videos
+        for task in upcoming:
+            left = sum(group.unended_count for group in self._groups)
+            if task.one_at_a_time or left > most or len(self._groups) > most:
+                return
+            if self._find(task) is None:
+                self._begin(task)
 
     def _begin(self, task: ExtractionTask) -> None:
         """Open a group for ``task``, and start its videos after those that were started before."""
         if self._readers is None:
             self._encoders = ThreadPoolExecutor(self._spec.parallel_videos, "encode")
             self._events = InFlight(self._teachers.max_frames, self._teachers.max_bytes)
+            self._room = WaitingRoom()
             self._readers = VideoReaders(self._spec, self._decode, self._teachers, self._events)
         events = self._events
 
         def on_error(error: BaseException) -> None:
             events.put_unless_stopped(WriteFailed(error))
 
-        group = GroupInProgress(task, self._spec, self._encoders, on_error)
+        group = GroupInProgress(task, self._spec, self._encoders, self._room, on_error)
         self._groups.append(group)
         if not task.one_at_a_time:
             self._readers.start(group.videos)
@@ -168,6 +215,9 @@ class ExtractionWorker:
                 video.group.sink.restart(video.video)
             case WriteFailed(error):
                 raise error
+            case Ended(video) if video.group in self._abandoned:
+                video.group.ended_count += 1
+                self._close_abandoned()
             case Ended(video, result):
                 yield from self._told(video, self._end(video, result))
 

@@ -60,6 +60,7 @@ def run(name: str, progress: Any = None, **changes: Any) -> ExtractResult:
         "unit_rows": 64,
         "batch_size": 16,
         "compute": {"workers": "auto"},
+        "decode": {"parallel_videos": 4},
         "max_failed": 0.5,
     }
     return extract(ExtractConfig.model_validate(values | changes), progress=progress)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +22,40 @@ from distinit.schemas.errors import ComputeError, StorageError
 class Squares:
     """Yields the notes 0..task-1; the result is task squared."""
 
-    def run(self, task: int, next_task: int | None) -> Generator[int, None, int]:
+    def run(self, task: int, upcoming: Sequence[int]) -> Generator[int, None, int]:
         yield from range(task)
         return task * task
 
 
-class YieldsNextTask:
-    """Its only note is the next task, as announced by the executor."""
+class YieldsUpcoming:
+    """Its only note are the upcoming tasks, as announced by the executor."""
 
-    def run(self, task: str, next_task: str | None) -> Generator[str | None, None, str]:
-        yield next_task
+    def run(self, task: str, upcoming: Sequence[str]) -> Generator[str, None, str]:
+        yield "".join(upcoming)
         return task
 
 
 class WaitsForClose:
-    """Task "first" ends when another worker is closed; results are the announced next tasks."""
+    """Task "first" ends when another worker is closed; results are the announced tasks."""
 
     def __init__(self, flag: Path) -> None:
         self.flag = flag
 
-    def run(self, task: str, next_task: str | None) -> Generator[None, None, str | None]:
+    def run(self, task: str, upcoming: Sequence[str]) -> Generator[None, None, Sequence[str]]:
         yield
         deadline = time.monotonic() + 240
         while task == "first" and not self.flag.exists():
             if time.monotonic() > deadline:
                 raise StorageError("no other worker was closed")
             time.sleep(0.05)
-        return next_task
+        return upcoming
 
     def close(self) -> None:
         self.flag.touch()
 
 
 class DiskFull:
-    def run(self, task: int, next_task: int | None) -> Generator[int, None, int]:
+    def run(self, task: int, upcoming: Sequence[int]) -> Generator[int, None, int]:
         yield 0
         raise StorageError("cannot write x", found="No space left on device", remedy="free some")
 
@@ -65,7 +66,7 @@ class DiesOnce:
     def __init__(self, flag: Path) -> None:
         self.flag = flag
 
-    def run(self, task: int, next_task: int | None) -> Generator[str, None, int]:
+    def run(self, task: int, upcoming: Sequence[int]) -> Generator[str, None, int]:
         yield f"at {task}"
         if task == 3 and not self.flag.exists():
             self.flag.touch()
@@ -74,7 +75,7 @@ class DiesOnce:
 
 
 class AlwaysDies:
-    def run(self, task: int, next_task: int | None) -> Generator[str, None, int]:
+    def run(self, task: int, upcoming: Sequence[int]) -> Generator[str, None, int]:
         yield "started"
         os.kill(os.getpid(), signal.SIGKILL)
         return task
@@ -119,7 +120,7 @@ def test_in_process_closes_the_worker_if_the_caller_stops_early() -> None:
     closed = []
 
     class Watched:
-        def run(self, task: int, next_task: int | None) -> Generator[int, None, int]:
+        def run(self, task: int, upcoming: Sequence[int]) -> Generator[int, None, int]:
             try:
                 yield 1
                 yield 2
@@ -140,33 +141,37 @@ def test_in_process_builds_no_worker_without_tasks() -> None:
     assert list(InProcessExecutor().run(never, [], refuse)) == []
 
 
-def announced(executor: Executor) -> dict[str, Any]:
-    """The next task that was announced with each task."""
-    events = executor.run(YieldsNextTask, ["a", "b", "c", "d"], refuse)
+def next_two(waiting: Iterable[str]) -> Iterable[str]:
+    return islice(waiting, 2)
+
+
+def announced(executor: Executor) -> dict[str, str]:
+    """The upcoming tasks that were announced with each task."""
+    events = executor.run(YieldsUpcoming, ["a", "b", "c", "d"], refuse, next_two)
     return {event.task: event.note for event in events if isinstance(event, Progressed)}
 
 
-def test_in_process_a_worker_gets_its_next_task_in_advance() -> None:
-    assert announced(InProcessExecutor()) == {"a": "b", "b": "c", "c": "d", "d": None}
+def test_in_process_a_worker_gets_upcoming_tasks_in_advance() -> None:
+    assert announced(InProcessExecutor()) == {"a": "bc", "b": "cd", "c": "d", "d": ""}
 
 
 @pytest.mark.ray
-def test_an_actor_gets_its_next_task_in_advance(ray_session: None) -> None:
+def test_an_actor_gets_upcoming_tasks_in_advance(ray_session: None) -> None:
     executor = RayExecutor(ComputeConfig(workers=1))
-    assert announced(executor) == {"a": "b", "b": "c", "c": "d", "d": None}
+    assert announced(executor) == {"a": "bc", "b": "cd", "c": "d", "d": ""}
     executor.close()
 
 
 @pytest.mark.ray
-def test_an_idle_actor_takes_the_next_task_of_a_busy_one_and_is_then_closed(
+def test_an_idle_actor_takes_an_announced_task_of_a_busy_one_and_is_then_closed(
     ray_session: None, tmp_path: Path
 ) -> None:
     executor = RayExecutor(ComputeConfig(workers=2))
     tasks = ["first", "second", "third"]
-    events = list(executor.run(lambda: WaitsForClose(tmp_path / "closed"), tasks, refuse))
+    events = list(executor.run(lambda: WaitsForClose(tmp_path / "closed"), tasks, refuse, next_two))
     executor.close()
     results = {event.task: event.result for event in events if isinstance(event, Finished)}
-    assert results == {"first": "second", "third": None, "second": None}
+    assert results == {"first": ("second",), "third": (), "second": ()}
 
 
 @pytest.mark.ray

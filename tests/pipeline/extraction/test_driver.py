@@ -61,7 +61,7 @@ class BeginsAgain:
     """A worker that gets through one video, fails one, and dies in the third: all begin again."""
 
     def run[TaskT, ResultT](
-        self, factory: Any, tasks: Sequence[TaskT], on_death: Any
+        self, factory: Any, tasks: Sequence[TaskT], on_death: Any, ahead: Any
     ) -> Iterator[Event[TaskT, ResultT]]:
         (task,) = tasks
         for last in (3, 10):
@@ -110,7 +110,7 @@ class FindsNoAnswers(BeginsAgain):
         self.drained = 0
 
     def run[TaskT, ResultT](
-        self, factory: Any, tasks: Sequence[TaskT], on_death: Any
+        self, factory: Any, tasks: Sequence[TaskT], on_death: Any, ahead: Any
     ) -> Iterator[Event[TaskT, ResultT]]:
         (task,) = tasks
         for number, video in enumerate(self.videos):

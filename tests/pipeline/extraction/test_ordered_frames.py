@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distinit.pipeline.cache.plan import PlannedRows
-from distinit.pipeline.extraction.ordered_frames import OrderedFrames
+from distinit.pipeline.extraction.ordered_frames import OrderedFrames, WaitingRoom
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.writer import FrameStoreWriter, UnitFrameWriter
 from distinit.schemas.frames import FrameGeometry
@@ -69,7 +69,7 @@ def test_the_unit_is_the_same_in_whatever_order_frames_come(turns: list[int]) ->
     with tempfile.TemporaryDirectory() as folder:
         expected = in_turn(Path(folder) / "in turn")
         unit = open_unit(Path(folder) / "mixed")
-        frames = OrderedFrames(unit, VIDEOS)
+        frames = OrderedFrames(unit, VIDEOS, WaitingRoom())
         seen = [0] * len(COUNTS)
         for position in turns:
             number = seen[position]
@@ -85,7 +85,7 @@ def test_dropped_frames_are_not_stored_whether_the_turn_of_their_video_has_come_
     tmp_path: Path,
 ) -> None:
     unit = open_unit(tmp_path)
-    frames = OrderedFrames(unit, VIDEOS[:3])
+    frames = OrderedFrames(unit, VIDEOS[:3], WaitingRoom())
     for position in (0, 1, 2):
         frames.append(position, 0, frame(position, 0))
     frames.drop(0)
@@ -101,7 +101,7 @@ def test_dropped_frames_are_not_stored_whether_the_turn_of_their_video_has_come_
 
 def test_a_later_video_waits_when_memory_is_full_and_the_first_never_does(tmp_path: Path) -> None:
     unit = open_unit(tmp_path)
-    frames = OrderedFrames(unit, VIDEOS[:2], max_waiting_bytes=1)
+    frames = OrderedFrames(unit, VIDEOS[:2], WaitingRoom(max_bytes=1))
     frames.append(1, 0, frame(1, 0))
     stored = threading.Event()
 
@@ -123,7 +123,7 @@ def test_a_later_video_waits_when_memory_is_full_and_the_first_never_does(tmp_pa
 
 def test_stopping_ends_the_wait(tmp_path: Path) -> None:
     with open_unit(tmp_path) as unit:
-        frames = OrderedFrames(unit, VIDEOS[:2], max_waiting_bytes=1)
+        frames = OrderedFrames(unit, VIDEOS[:2], WaitingRoom(max_bytes=1))
         frames.append(1, 0, frame(1, 0))
         thread = threading.Thread(target=frames.append, args=(1, 1, frame(1, 1)), daemon=True)
         thread.start()

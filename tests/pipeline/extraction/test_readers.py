@@ -143,7 +143,7 @@ def test_a_video_whose_decoding_waits_holds_up_no_video_of_the_next_task(
     teacher = Watching(width=32 + 16 * list(COUNTS).index(second))
     wait_inside(monkeypatch, first, teacher.seen, after=16)
     worker = worker_of(VideoSource(corpus), teacher)
-    notes = list(worker.run(tasks[0], tasks[1]))
+    notes = list(worker.run(tasks[0], tasks[1:2]))
     assert [note.path for note in notes if note.outcome] == [first]
     assert teacher.seen.is_set()
     worker.close()
@@ -152,7 +152,7 @@ def test_a_video_whose_decoding_waits_holds_up_no_video_of_the_next_task(
 def test_after_a_death_a_video_is_alone(corpus: Path, writer: CacheWriter) -> None:
     task, next_task = tasks_of(writer)[:2]
     worker = worker_of(VideoSource(corpus), Watching(width=0))
-    notes = list(worker.run(replace(task, deaths=("*",)), next_task))
+    notes = list(worker.run(replace(task, deaths=("*",)), [next_task]))
     worker.close()
     assert {note.path for note in notes} == {path_in(task.spec)}
     assert all(note.alone for note in notes)
@@ -164,8 +164,7 @@ def test_progress_of_the_next_task_is_told_when_it_is_the_current_one(
     tasks = tasks_of(writer)
     worker = worker_of(VideoSource(corpus), Watching(width=0))
     told: list[list[Note]] = [
-        list(worker.run(task, following))
-        for task, following in zip(tasks, [*tasks[1:], None], strict=True)
+        list(worker.run(task, tasks[position + 1 :])) for position, task in enumerate(tasks)
     ]
     worker.close()
     paths = [path_in(task.spec) for task in tasks]
@@ -182,9 +181,9 @@ def test_an_error_that_is_not_of_the_video_ends_the_run_and_all_threads(
     before = threading.active_count()
     source = Broken(corpus, broken=path_in(tasks[2].spec))
     worker = worker_of(source, Watching(width=0), parallel=3)
-    list(worker.run(tasks[0], tasks[1]))
+    list(worker.run(tasks[0], tasks[1:2]))
     with pytest.raises(StorageError, match="made up"):
-        list(worker.run(tasks[1], tasks[2]))
+        list(worker.run(tasks[1], tasks[2:]))
     assert threading.active_count() == before
     assert not any((tmp_path / "cache" / ".staging").glob("*"))
 
@@ -195,7 +194,7 @@ def test_closing_in_the_middle_ends_every_ffmpeg_and_every_thread(
     before, ffmpegs = threading.active_count(), children()
     worker = worker_of(VideoSource(corpus), Watching(width=0), parallel=3)
     tasks = tasks_of(writer)
-    notes = worker.run(tasks[0], tasks[1])
+    notes = worker.run(tasks[0], tasks[1:2])
     next(notes)
     notes.close()
     worker.close()

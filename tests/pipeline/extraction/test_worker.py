@@ -53,7 +53,7 @@ def record_of(teacher: CountingTeacher) -> TeacherRecord:
 
 def run_pending(worker: ExtractionWorker, writer: CacheWriter) -> None:
     for spec in writer.pending_groups():
-        for _ in worker.run(ExtractionTask(spec), None):
+        for _ in worker.run(ExtractionTask(spec), ()):
             pass
     worker.close()
 
