@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.corpus.source import VideoSource
-from distinit.pipeline.video.probe import VideoProbe, probe_video
+from distinit.pipeline.video.probe import VideoProbe, probe_short_videos, probe_video
 from distinit.pipeline.video.retry import KillLimit, retry_killed
 from distinit.pipeline.video.sampling import count_rows
 from distinit.schemas.corpus import ProbeSummary, VideoFile
@@ -21,6 +22,8 @@ from distinit.schemas.video import DecodeConfig, SamplingConfig
 __all__ = ["Prober", "plan_videos", "probe_rows"]
 
 _UNPROBED = ProbeSummary(0, 0.0), 0
+_SHORT_BYTES = 4 << 20  # demuxing them takes less time than starting ffmpeg
+_MOST_AT_ONCE = 16
 
 
 class Prober:
@@ -45,16 +48,61 @@ class Prober:
         except DecodeError:
             return PlannedVideo(file, *_UNPROBED)
 
+    def probe_all(self, source: VideoSource, files: Sequence[VideoFile]) -> list[PlannedVideo]:
+        """As ``probe`` for each; with one ffmpeg for all if that is possible.
+
+        If ffmpeg fails because of one of them, each half is tried, until that one is alone.
+        """
+        if len(files) < 2:
+            return [self.probe(source, file) for file in files]
+        with ExitStack() as stack:
+            paths = [stack.enter_context(source.open(f.path, f.digest)) for f in files]
+            probes = probe_short_videos(paths, self._decode)
+        if probes is None:
+            middle = len(files) // 2
+            return self.probe_all(source, files[:middle]) + self.probe_all(source, files[middle:])
+        return [
+            self.probe(source, file)
+            if probe is None
+            else PlannedVideo(file, *_summary_and_rows(probe, self._sampling))
+            for file, probe in zip(files, probes, strict=True)
+        ]
+
+    def share_ffmpeg(self, source: VideoSource, file: VideoFile) -> bool:
+        """Whether a file may be probed together with others."""
+        is_local = file.path not in source.urls
+        return is_local and self._decode.damaged == "keep" and 0 < file.size_bytes <= _SHORT_BYTES
+
 
 def plan_videos(
-    prober: Prober, source: VideoSource, files: Iterable[VideoFile]
+    prober: Prober, source: VideoSource, files: Sequence[VideoFile]
 ) -> Iterator[PlannedVideo]:
     """Probe ``files``, several at once; yields them in order with the number of rows to plan.
 
     A file that cannot be probed gets no rows.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        yield from pool.map(partial(prober.probe, source), files)
+    threads = os.cpu_count() or 1
+    most = min(_MOST_AT_ONCE, math.ceil(len(files) / threads))
+    runs = _runs(files, partial(prober.share_ffmpeg, source), most)
+    with ThreadPoolExecutor(threads) as pool:
+        for planned in pool.map(partial(prober.probe_all, source), runs):
+            yield from planned
+
+
+def _runs[T](items: Iterable[T], may_share: Callable[[T], bool], most: int) -> Iterator[list[T]]:
+    """All items in order: up to ``most`` consecutive ones that may share, the others alone."""
+    run: list[T] = []
+    for item in items:
+        shares = may_share(item)
+        if run and (not shares or len(run) == most):
+            yield run
+            run = []
+        if shares:
+            run.append(item)
+        else:
+            yield [item]
+    if run:
+        yield run
 
 
 def probe_rows(
@@ -73,8 +121,10 @@ def probe_rows(
             return None
 
     probe = retry_killed(attempt)
-    if probe is None:
-        return _UNPROBED
+    return _UNPROBED if probe is None else _summary_and_rows(probe, sampling)
+
+
+def _summary_and_rows(probe: VideoProbe, sampling: SamplingConfig) -> tuple[ProbeSummary, int]:
     rows = count_rows(sampling, probe.pts_N, probe.time_base)
     return ProbeSummary(probe.packet_count, _mean_rate(probe)), rows
 

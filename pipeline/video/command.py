@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +78,13 @@ def decode_command(
     return _compile(ffmpeg, targets)
 
 
-def demux_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:
-    """List the packets of every video stream; decode nothing."""
-    return _compile(ffmpeg, [_packet_list(_open(path, {})[_VIDEO_STREAMS], output)])
+def demux_command(ffmpeg: FFmpeg, paths: Sequence[Path], outputs: Sequence[str]) -> list[str]:
+    """List the packets of every video stream of each file, in its output; decode nothing."""
+    targets = [
+        _packet_list(_open(path, {})[_VIDEO_STREAMS], output)
+        for path, output in zip(paths, outputs, strict=True)
+    ]
+    return _compile(ffmpeg, targets)
 
 
 def demux_all_command(ffmpeg: FFmpeg, path: Path, output: str) -> list[str]:

@@ -8,12 +8,13 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-__all__ = ["Pipe", "PipeState"]
+__all__ = ["Pipe", "PipeState", "read_all"]
 
 _PIPE_BYTES = 1 << 20
 _POLL_MS = 200
+_READ_BYTES = 1 << 16
 
 
 class PipeState:
@@ -75,12 +76,17 @@ class Pipe:
         """Yield the lines of the output as they arrive, without line breaks."""
         rest = b""
         while self._wait_for_bytes():
-            data = os.read(self._read_fd, 1 << 16)
+            data = os.read(self._read_fd, _READ_BYTES)
             if not data:
                 break
             self._state.last_bytes = time.monotonic()
             *whole, rest = (rest + data).split(b"\n")
             yield from whole
+
+    @property
+    def read_fd(self) -> int:
+        """The descriptor of our end."""
+        return self._read_fd
 
     def _wait_for_bytes(self) -> bool:
         """Return False when the output has ended or the readers must stop."""
@@ -94,3 +100,31 @@ class Pipe:
             if exited:
                 return False
         return False
+
+
+def read_all(
+    pipes: Mapping[str, Pipe], state: PipeState, max_bytes: int
+) -> dict[str, bytearray] | None:
+    """Read ``pipes``, all at the same time, to their ends; None for over ``max_bytes`` in total."""
+    outputs = {name: bytearray() for name in pipes}
+    by_fd = {pipe.read_fd: outputs[name] for name, pipe in pipes.items()}
+    poll = select.poll()
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
+    left, open_count = max_bytes, len(by_fd)
+    while open_count and not state.stopping.is_set():
+        exited = state.exited.is_set()  # before polling, as above
+        ready = poll.poll(_POLL_MS)
+        if exited and not ready:
+            break
+        for fd, _ in ready:
+            data = os.read(fd, _READ_BYTES)
+            if not data:
+                poll.unregister(fd)
+                open_count -= 1
+            by_fd[fd] += data
+            left -= len(data)
+            if left < 0:
+                return None
+        state.last_bytes = time.monotonic()
+    return outputs

@@ -1,7 +1,8 @@
-"""Demuxes a video to count its packets and find their times. Nothing is decoded."""
+"""Demuxes videos to count their packets and find their times. Nothing is decoded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,11 +30,13 @@ from distinit.pipeline.video.verdict import (
     no_frames_reason,
     read_log,
 )
+from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["VideoProbe", "broken_file", "find_main_stream", "probe_video"]
+__all__ = ["VideoProbe", "broken_file", "find_main_stream", "probe_short_videos", "probe_video"]
 
 _PACKETS = "packets"  # name of the output that lists packets
+_MAX_LISTED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,47 @@ def probe_video(path: Path, config: DecodeConfig) -> VideoProbe:
     check_size(path, table, config)
     if config.damaged == "fail" and (why := broken_file(ffmpeg, path, config, log, table)):
         raise damaged_error(path, why)
+    return _probe_of(table)
+
+
+def probe_short_videos(
+    paths: Sequence[Path], config: DecodeConfig
+) -> list[VideoProbe | None] | None:
+    """Probe several small files with one ffmpeg, since starting it takes longer than its work.
+
+    Each result is that of ``probe_video``, or None if that must tell what is wrong with the file.
+    Returns None if nothing is known of any file: one of them makes ffmpeg fail. ``config.damaged``
+    must be "keep". Raises FFmpegNotFoundError.
+    """
+    names = [f"{_PACKETS} {number}" for number in range(len(paths))]
+    ffmpeg = find_ffmpeg()
+    with (
+        FFmpegProcess(
+            config, names, lambda urls: demux_command(ffmpeg, paths, [urls[n] for n in names])
+        ) as process,
+        process.awaited(),
+    ):
+        listed = process.read_all(_MAX_LISTED_BYTES)
+        if listed is None or process.wait() != 0:
+            return None
+        if read_log(process.log_text()).stop_signal is not None:
+            return None
+    return [_listed_probe(path, listed[n], config) for path, n in zip(paths, names, strict=True)]
+
+
+def _listed_probe(path: Path, listed: bytearray, config: DecodeConfig) -> VideoProbe | None:
+    streams = StreamTables()
+    if not streams.feed(bytes(listed).split(b"\n"), config.max_frames):
+        return None
+    table = streams.tables.get(streams.main_stream, PacketTable())
+    try:
+        check_size(path, table, config)
+    except DecodeError:
+        return None
+    return _probe_of(table) if table.count else None
+
+
+def _probe_of(table: PacketTable) -> VideoProbe:
     return VideoProbe(
         packet_count=table.count,
         width=table.width,
@@ -88,7 +132,7 @@ def find_main_stream(path: Path, config: DecodeConfig) -> int:
 def _demux(ffmpeg: FFmpeg, path: Path, config: DecodeConfig) -> tuple[StreamTables, FFmpegLog]:
     streams = StreamTables()
     with FFmpegProcess(
-        config, [_PACKETS], lambda urls: demux_command(ffmpeg, path, urls[_PACKETS])
+        config, [_PACKETS], lambda urls: demux_command(ffmpeg, [path], [urls[_PACKETS]])
     ) as process:
         with process.awaited():
             if not streams.feed(process.pipes[_PACKETS].lines(), config.max_frames):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from distinit.pipeline.video.pipes import Pipe, PipeState
+from distinit.pipeline.video.pipes import Pipe, PipeState, read_all
 from distinit.pipeline.video.spawn import spawn
 from distinit.schemas.video import DecodeConfig
 
@@ -111,6 +111,10 @@ class FFmpegProcess:
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
+
+    def read_all(self, max_bytes: int) -> dict[str, bytearray] | None:
+        """All that ffmpeg writes, by output; None if it is more than ``max_bytes`` in total."""
+        return read_all(self.pipes, self._state, max_bytes)
 
     def wait(self) -> int:
         """Wait until the process ends; its exit status, negative for a signal."""

@@ -1,10 +1,12 @@
-"""The simulated device and the study of decoder threads, on tiny videos."""
+"""The simulated device, short files and the study of decoder threads, on tiny videos."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import decoder_threads
+import short_files
 import simulated_device
 from click.testing import CliRunner
 from helpers.videos import make_video
@@ -39,3 +41,17 @@ def test_a_whole_video_has_the_same_frames_with_any_number_of_threads(tmp_path: 
         "  0 bits flipped: 0 differ from one thread, 0 between two runs",
     ]
     assert [line.split()[0] for line in lines[1:]] == ["0", "5", "10", "15"]
+
+
+def test_the_cost_of_short_files_is_split_between_probing_and_the_rest() -> None:
+    result = CliRunner().invoke(short_files.main, ["--files", "3", "--repeats", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert (found["files"], found["frames"]) == (3, 24)
+    for part in ("probe", "whole"):
+        assert found[part].keys() == {"wall_ms", "python_ms", "ffmpeg_ms"}
+        assert all(value >= 0 for value in found[part].values())
+    assert found["whole"]["ffmpeg_ms"] > 0
+    assert short_files.describe(found).splitlines()[0] == (
+        "3 files of 24 frames, milliseconds per file"
+    )
