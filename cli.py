@@ -33,6 +33,7 @@ from distinit.pipeline.option_types import NUMBERS, SPEED
 from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
+from distinit.stages import cache_sign_commands
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
 from distinit.stages.compare_commands import features, probe
@@ -43,6 +44,9 @@ from distinit.stages.run_commands import runs
 from distinit.stages.store_commands import flow, frames
 
 __all__ = ["main"]
+
+_MORE_CACHE_COMMANDS = (cache_sign_commands,)
+"""These modules add their commands to ``cache`` when they are imported."""
 
 
 @click.group(

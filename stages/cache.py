@@ -18,8 +18,15 @@ from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 from distinit.schemas.wording import counted, first_lines, one_line
+from distinit.stages.cache_signature import SignatureOutcome, check_public_key, signature_outcome
 
-__all__ = ["CacheInfo", "CacheVerification", "cache_info", "cache_verify"]
+__all__ = [
+    "CacheInfo",
+    "CacheVerification",
+    "cache_info",
+    "cache_verify",
+    "refuse_no_cache",
+]
 
 _PROBLEMS_SHOWN = 20
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -105,6 +112,9 @@ class CacheVerification(Record):
     returned_units: tuple[str, ...] = Field(
         (), description="units that --repair marked to be extracted again"
     )
+    signature: SignatureOutcome | None = Field(
+        None, description="whether --signed-by fits; None without that option"
+    )
 
     @property
     def exit_code(self) -> ExitCode:
@@ -112,6 +122,8 @@ class CacheVerification(Record):
         if self.ok:
             return ExitCode.OK
         unfinished = not self.complete and not self.problems
+        if self.signature is not None and not self.signature.ok:
+            return ExitCode.FAILED
         if unfinished or self.returned_units:
             return ExitCode.INCOMPLETE
         return ExitCode.FAILED
@@ -130,13 +142,16 @@ class CacheVerification(Record):
             lines = [f"INCOMPLETE: {checked}: {agrees}, but units are missing"]
             lines += [f"  {line}" for line in self.missing]
             lines.append(f"  to do: {again}, or run the command above")
-        elif not self.ok:
+        elif self.expected_digest not in (None, self.content_digest):
             lines = [f"ANOTHER CACHE: {checked}: {agrees}, but the digest is not the expected one"]
+        elif not self.ok:
+            lines = [f"NOT AS SIGNED: {checked}: {agrees}, but not the signature"]
         else:
             lines = [f"ok: {checked}: {agrees}"]
         lines += [f"  digest    {self.content_digest}"] if self.content_digest else []
         if self.expected_digest not in (None, self.content_digest):
             lines.append(f"  expected  {self.expected_digest}")
+        lines += [] if self.signature is None else self.signature.lines()
         lines += [f"  note: {note}" for note in self.notes]
         if self.returned_units:
             lines += [f"repair: {again} to extract these units again:"]
@@ -181,6 +196,7 @@ def cache_verify(
     deep: bool,
     expect: str | None = None,
     repair: bool = False,
+    signed_by: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CacheVerification:
@@ -191,12 +207,13 @@ def cache_verify(
         deep: Read every byte.
         expect: The content digest that the sender of the cache published.
         repair: Mark damaged units to be extracted again; implies ``deep``.
+        signed_by: The public key (PEM) of the sender, whose signature the files must have.
         workers: Threads; None: one per CPU core.
         progress: Shows the bytes that were read.
 
     Raises:
         CacheError: The folder is not a cache, or ``repair`` is set and it contains links.
-        ConfigError: ``expect`` is not a digest.
+        ConfigError: ``expect`` is not a digest, or ``signed_by`` is not a public key.
     """
     if expect is not None and not _DIGEST.fullmatch(expect):
         raise ConfigError(
@@ -204,6 +221,19 @@ def cache_verify(
             expected="64 hexadecimal digits, as `distinit cache info` shows them",
             found=expect[:80],
         )
+    refuse_no_cache(path)
+    if signed_by is not None:
+        check_public_key(signed_by)
+    if repair:
+        report = repair_cache(path, workers=workers, progress=progress)
+    else:
+        report = verify_cache(path, deep=deep, workers=workers, progress=progress)
+    signature = None if signed_by is None else signature_outcome(path, signed_by, report.sha256)
+    return _verification(path, report, expect, repair, signature)
+
+
+def refuse_no_cache(path: Path) -> None:
+    """Raise CacheError unless ``path`` is the folder of a cache."""
     if not (path / "manifest.json").is_file():
         raise CacheError(
             f"{path} is not a target cache",
@@ -211,17 +241,17 @@ def cache_verify(
             remedy="give the folder that was written with `distinit extract --cache`",
             named_input=not (path / "teachers").is_dir(),
         )
-    if repair:
-        report = repair_cache(path, workers=workers, progress=progress)
-    else:
-        report = verify_cache(path, deep=deep, workers=workers, progress=progress)
-    return _verification(path, report, expect, repair)
 
 
 def _verification(
-    path: Path, report: VerifyReport, expect: str | None, repair: bool
+    path: Path,
+    report: VerifyReport,
+    expect: str | None,
+    repair: bool,
+    signature: SignatureOutcome | None,
 ) -> CacheVerification:
     as_expected = expect in (None, report.content_digest)
+    as_expected &= signature is None or signature.ok
     returned = report.damaged_units if repair else ()
     unfinished = not report.complete and not report.problems
     return CacheVerification(
@@ -238,4 +268,5 @@ def _verification(
         notes=report.notes,
         missing=TargetCache.open(path, allow_incomplete=True).missing if unfinished else (),
         returned_units=tuple(f"unit {unit} of teacher {name}" for name, unit in returned),
+        signature=signature,
     )

@@ -36,6 +36,7 @@ def cache_info(folder: Path, as_json: bool) -> None:
     epilog=examples(
         "distinit cache verify cache",
         "distinit cache verify cache --expect DIGEST",
+        "distinit cache verify cache --signed-by team.pub",
         "distinit cache verify cache --repair",
     ),
 )
@@ -45,6 +46,12 @@ def cache_info(folder: Path, as_json: bool) -> None:
     "--expect",
     metavar="DIGEST",
     help="Content digest that the cache must have, as its sender published it.",
+)
+@click.option(
+    "--signed-by",
+    metavar="KEY.pub",
+    type=click.Path(path_type=Path),
+    help="Public key of the sender, who must have signed exactly these files.",
 )
 @click.option(
     "--repair",
@@ -62,24 +69,31 @@ def cache_verify(
     folder: Path,
     quick: bool,
     expect: str | None,
+    signed_by: Path | None,
     repair: bool,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Check every byte of CACHE against its records.
 
-    Exit code 0: no problems. 1: damaged, or not the expected cache. 3: not complete.
+    Exit code 0: no problems. 1: damaged, not the expected cache, or not signed by that key.
+    3: not complete.
     """
     from distinit.stages.cache import cache_verify as run
 
     if quick and repair:
         raise click.UsageError("--repair reads every byte: leave --quick out")
+    if quick and signed_by is not None:
+        raise click.UsageError("--signed-by reads every byte: leave --quick out")
+    if repair and signed_by is not None:
+        raise click.UsageError("--repair changes what was signed: leave --signed-by out")
     progress = choose_progress(json_events=as_json)
     result = run(
         folder,
         deep=not quick,
         expect=expect,
         repair=repair,
+        signed_by=signed_by,
         workers=workers,
         progress=progress,
     )

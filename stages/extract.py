@@ -88,6 +88,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         manifest = writer.finalise()
         if store is not None and manifest.complete:
             store.finalise(group.first_unit for group in writer.plan.groups)
+        _report_signature(writer, progress)
         result = _result(given, current, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
     return result
@@ -170,6 +171,14 @@ def _report_repairs(repairs: Sequence[str], progress: Progress) -> None:
         progress.message(f"repair: {line}")
     if len(repairs) > _SHOWN:
         progress.message(f"repair: ... {len(repairs) - _SHOWN} more")
+
+
+def _report_signature(writer: CacheWriter, progress: Progress) -> None:
+    if writer.outdated_signature:
+        name, sign = writer.layout.signature.name, "distinit cache sign"
+        progress.message(
+            f"warning: {name} signs this cache as it was before: sign it again with `{sign}`"
+        )
 
 
 def _run_tasks(

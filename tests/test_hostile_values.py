@@ -18,6 +18,8 @@ OTHERS = {
     "cache info": "nowhere",
     "cache verify": "nowhere",
     "cache schemas": "",
+    "cache keygen": "--out file.txt/below",
+    "cache sign": "nowhere --key nowhere",
     "frames verify": "nowhere",
     "frames build": "--videos nowhere --out out",
     "flow build": "--frames nowhere --out out",
@@ -44,6 +46,7 @@ OTHERS = {
 NO_INPUTS = {
     "config",
     "cache schemas",
+    "cache keygen",
     "runs",
     "teachers",
     "students",

@@ -36,6 +36,11 @@ class CacheLayout:
         return self.root / "manifest-sha256.txt"
 
     @property
+    def signature(self) -> Path:
+        """Signs the names and digests of all other published files; see ``signature``."""
+        return self.root / "cache.sig"
+
+    @property
     def plan(self) -> Path:
         return self.root / "plan.parquet"
 

@@ -16,7 +16,7 @@ class Tree:
     """Paths relative to the root, with forward slashes, sorted.
 
     Attributes:
-        files: Regular files, except the private ones and the list of checksums.
+        files: Regular files, except the private ones, the list of checksums and the signature.
         private: Files of writers: ``.lock``, ``.fence``, and everything in ``.staging``.
         special: Links, pipes, devices and sockets, wherever they are. They must not be opened.
     """
@@ -28,6 +28,7 @@ class Tree:
 
 def list_tree(layout: CacheLayout) -> Tree:
     """List the folder without following links or opening files."""
+    unlisted = {layout.checksums.name, layout.signature.name}
     private_names = {layout.lock.name, layout.fence.name, layout.staging.name}
     files, private, special = [], [], []
     folders = [layout.root] if layout.root.is_dir() else []
@@ -41,6 +42,6 @@ def list_tree(layout: CacheLayout) -> Tree:
                     special.append(name)
                 elif name.split("/", 1)[0] in private_names:
                     private.append(name)
-                elif name != layout.checksums.name:
+                elif name not in unlisted:
                     files.append(name)
     return Tree(*(tuple(sorted(names)) for names in (files, private, special)))

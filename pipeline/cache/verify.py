@@ -8,7 +8,7 @@ the content digest is recomputed from the values.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +61,7 @@ class VerifyReport:
         notes: Observations that are not damage.
         damaged_units: Pairs (teacher, unit) that ``repair_cache`` can mark for extraction.
         content_digest: As recomputed from the records; "" if the cache is not complete.
+        sha256: Digests of the files that were hashed, by name.
     """
 
     problems: tuple[str, ...]
@@ -72,6 +73,7 @@ class VerifyReport:
     deep: bool
     complete: bool
     content_digest: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -135,6 +137,7 @@ class _Verification:
             deep=self.deep,
             complete=manifest is not None and manifest.complete,
             content_digest=digest,
+            sha256=self.hashed,
         )
 
     @contextmanager

@@ -61,6 +61,7 @@ class CacheWriter:
 
     Attributes:
         repairs: What was damaged and has been rewritten or will be extracted again, one line each.
+        outdated_signature: Whether the cache has a signature and was changed since it was opened.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class CacheWriter:
         self.manifest = manifest
         self.records = dict(records)
         self.repairs: tuple[str, ...] = ()
+        self.outdated_signature = False
         self._read = CommitReader(layout)
         self._state: CacheState | None = None
         self._plan_summary = pinned
@@ -369,6 +371,7 @@ class CacheWriter:
         self.manifest = self.manifest.model_copy(update=fields | unfinished)
         write_record(self.manifest, self.layout.manifest)
         self.layout.checksums.unlink(missing_ok=True)
+        self.outdated_signature = self.layout.signature.is_file()
 
     def _resize_arrays(self) -> None:
         rows, capacity = self.plan.units * self.plan.capacity, self.plan.capacity
