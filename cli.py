@@ -36,6 +36,7 @@ from distinit.schemas.exit_codes import ExitCode
 from distinit.stages import cache_sign_commands
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
+from distinit.stages.cache_transfer_commands import cache_pull, cache_push
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures
@@ -70,6 +71,8 @@ main.add_command(features)
 main.add_command(probe)
 main.add_command(cache)
 cache.add_command(cache_schemas)
+cache.add_command(cache_push)
+cache.add_command(cache_pull)
 main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "file_entry",
     "parse_json",
+    "parse_record",
     "read_json",
     "read_record",
     "write_json",
@@ -74,6 +75,24 @@ def read_record[R: Record](
         limit_bytes: Larger files are refused before they are read.
     """
     data, raw = _read(path, error, remedy, missing, limit_bytes, named_input)
+    return _validated(data, raw, kind, path, error, remedy)
+
+
+def parse_record[R: Record](
+    data: bytes, kind: type[R], path: Path | str, *, error: type[DistInitError], remedy: str
+) -> R:
+    """As ``read_record``, from the bytes of the file; ``path`` is for messages."""
+    return _validated(data, _object(data, path, error, remedy), kind, path, error, remedy)
+
+
+def _validated[R: Record](
+    data: bytes,
+    raw: dict[str, Any],
+    kind: type[R],
+    path: Path | str,
+    error: type[DistInitError],
+    remedy: str,
+) -> R:
     _check_version(raw, kind, path, error)
     try:
         extra: Literal["ignore"] | None = "ignore" if _is_newer(raw, kind) else None
@@ -110,22 +129,45 @@ def _read(
 ) -> tuple[bytes, dict[str, Any]]:
     try:
         data = read_bounded(path, limit_bytes)
-        value = parse_json(data)
     except (FileNotFoundError, NotADirectoryError) as absent:
         raise error(
             f"{missing}: {path} does not exist", remedy=remedy, named_input=named_input
         ) from absent
-    except (OSError, ValueError, RecursionError) as unreadable:
-        raise error(
-            f"cannot read {path}",
-            expected=f"a JSON file of at most {limit_bytes:,} bytes",
-            found=reason_of(unreadable),
-            remedy=remedy,
-        ) from unreadable
+    except OSError as unreadable:
+        raise _unreadable(path, error, remedy, limit_bytes, unreadable) from unreadable
+    return data, _object(data, path, error, remedy, limit_bytes)
+
+
+def _object(
+    data: bytes,
+    path: Path | str,
+    error: type[DistInitError],
+    remedy: str,
+    limit_bytes: int = MAX_RECORD_BYTES,
+) -> dict[str, Any]:
+    try:
+        value = parse_json(data)
+    except (ValueError, RecursionError) as unreadable:
+        raise _unreadable(path, error, remedy, limit_bytes, unreadable) from unreadable
     if not isinstance(value, dict):
         found = type(value).__name__
         raise error(f"cannot read {path}", expected="a JSON object", found=found, remedy=remedy)
-    return data, value
+    return value
+
+
+def _unreadable(
+    path: Path | str,
+    error: type[DistInitError],
+    remedy: str,
+    limit_bytes: int,
+    cause: Exception,
+) -> DistInitError:
+    return error(
+        f"cannot read {path}",
+        expected=f"a JSON file of at most {limit_bytes:,} bytes",
+        found=reason_of(cause),
+        remedy=remedy,
+    )
 
 
 def parse_json(data: bytes) -> Any:
@@ -183,7 +225,7 @@ def _is_newer(raw: dict[str, Any], kind: type[Record]) -> bool:
 
 
 def _check_version(
-    raw: dict[str, Any], kind: type[Record], path: Path, error: type[DistInitError]
+    raw: dict[str, Any], kind: type[Record], path: Path | str, error: type[DistInitError]
 ) -> None:
     """Report a file of another version as such, and not as damaged: the remedy differs."""
     fields = kind.model_fields

@@ -30,6 +30,7 @@ __all__ = [
     "TargetError",
     "TeacherError",
     "TooManyFailuresError",
+    "TransferError",
     "UnreachableError",
     "WeightsError",
 ]
@@ -160,6 +161,10 @@ class CacheCorruptError(CacheError):
 
 class LockedError(DistInitError):
     """Another process is writing to the same folder."""
+
+
+class TransferError(DistInitError):
+    """Files cannot be sent to, or received from, another place as requested."""
 
 
 class FrameStoreError(DistInitError):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.copies import describe_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
+from distinit.pipeline.cache.verify_copy import verify_copy
 from distinit.pipeline.progress import Progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError, ConfigError
@@ -25,6 +27,7 @@ __all__ = [
     "CacheVerification",
     "cache_info",
     "cache_verify",
+    "check_expected",
     "refuse_no_cache",
 ]
 
@@ -39,6 +42,9 @@ class CacheInfo(Record):
     format_version: int = Field(description="version of the format on disk")
     content_digest: str = Field(description="empty while the cache is not complete")
     complete: bool = Field(description="every unit is committed")
+    partial: str | None = Field(
+        None, description="what a partial copy of a cache has; None: all of it"
+    )
     missing: tuple[str, ...] = Field(
         description="what an incomplete cache lacks, and the commands that add it"
     )
@@ -63,6 +69,7 @@ class CacheInfo(Record):
         included = " (including gone videos)" if self.gone else ""
         lines = [
             f"cache     {one_line(self.path)} ({state})",
+            *([f"copy      {self.partial}"] if self.partial else []),
             *(f"NOT COMPLETE: {line}" for line in self.missing),
             f"digest    {self.content_digest or '-'}",
             f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged{gone}",
@@ -175,6 +182,7 @@ def cache_info(path: Path) -> CacheInfo:
         format_version=manifest.format_version,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
+        partial=None if cache.copy is None else describe_copy(cache.copy, manifest),
         missing=cache.missing,
         corpus_digest=manifest.corpus.digest,
         videos=manifest.corpus.videos,
@@ -188,6 +196,16 @@ def cache_info(path: Path) -> CacheInfo:
         sampling=manifest.sampling,
         teachers=dict(cache.teachers),
     )
+
+
+def check_expected(digest: str | None) -> None:
+    """Raise ConfigError if the value of --expect is not a content digest."""
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise ConfigError(
+            "--expect is not a content digest",
+            expected="64 hexadecimal digits, as `distinit cache info` shows them",
+            found=digest[:80],
+        )
 
 
 def cache_verify(
@@ -215,16 +233,18 @@ def cache_verify(
         CacheError: The folder is not a cache, or ``repair`` is set and it contains links.
         ConfigError: ``expect`` is not a digest, or ``signed_by`` is not a public key.
     """
-    if expect is not None and not _DIGEST.fullmatch(expect):
-        raise ConfigError(
-            "--expect is not a content digest",
-            expected="64 hexadecimal digits, as `distinit cache info` shows them",
-            found=expect[:80],
-        )
+    check_expected(expect)
     refuse_no_cache(path)
     if signed_by is not None:
         check_public_key(signed_by)
-    if repair:
+    if CacheLayout(path).copy.exists():
+        if repair:
+            raise ConfigError(
+                f"{path} is a partial copy of a cache, which cannot be repaired",
+                remedy="remove it, and run the same `distinit cache pull` again",
+            )
+        report = verify_copy(path, deep=deep, progress=progress)
+    elif repair:
         report = repair_cache(path, workers=workers, progress=progress)
     else:
         report = verify_cache(path, deep=deep, workers=workers, progress=progress)

@@ -20,6 +20,8 @@ OTHERS = {
     "cache schemas": "",
     "cache keygen": "--out file.txt/below",
     "cache sign": "nowhere --key nowhere",
+    "cache push": "nowhere out",
+    "cache pull": "nowhere out",
     "frames verify": "nowhere",
     "frames build": "--videos nowhere --out out",
     "flow build": "--frames nowhere --out out",

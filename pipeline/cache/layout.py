@@ -41,6 +41,11 @@ class CacheLayout:
         return self.root / "cache.sig"
 
     @property
+    def copy(self) -> Path:
+        """What a partial copy of a cache holds; whole caches do not have it. See ``copies``."""
+        return self.root / "copy.json"
+
+    @property
     def plan(self) -> Path:
         return self.root / "plan.parquet"
 

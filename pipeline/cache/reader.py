@@ -13,6 +13,7 @@ import pyarrow as pa
 from distinit.pipeline.cache.arrays import check_array, open_array
 from distinit.pipeline.cache.checksums import check_listed
 from distinit.pipeline.cache.completion import ExtractCommand, missing_lines, missing_units
+from distinit.pipeline.cache.copies import check_copy, read_copy
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
@@ -26,6 +27,7 @@ from distinit.pipeline.cache.tables import (
 )
 from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.derived import index_folder
+from distinit.schemas.copies import CopyRecord
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
@@ -47,11 +49,14 @@ class TargetCache:
         manifest: CacheManifest,
         key: str = "",
         absent_teachers: tuple[str, ...] = (),
+        copy: CopyRecord | None = None,
     ) -> None:
         self.layout = layout
         self.manifest = manifest
         self.absent_teachers = absent_teachers
         """Teachers of the manifest whose folder is missing from this copy of the cache."""
+        self.copy = copy
+        """Which part of the cache a partial copy has; None: all."""
         self._key = key
 
     @classmethod
@@ -61,7 +66,7 @@ class TargetCache:
         """Open the cache in folder ``path``. Reads a few small files only.
 
         ``allow_absent``: accept a cache without the folders of some of its teachers; those are
-        listed in ``absent_teachers``.
+        listed in ``absent_teachers``. A partial copy that states what it lacks is always accepted.
 
         Raises:
             CacheCorruptError: The cache has another format version, or its records are damaged or
@@ -73,8 +78,13 @@ class TargetCache:
         manifest = read_manifest(layout)
         if not manifest.complete and not allow_incomplete:
             raise _not_complete(cls(layout, manifest))
-        absent = [n for n in manifest.teachers if allow_absent and not layout.teacher(n).is_dir()]
-        cache = cls(layout, manifest, absent_teachers=tuple(absent))
+        copy = read_copy(layout, manifest)
+        if copy is None:
+            names = manifest.teachers if allow_absent else ()
+            absent = [name for name in names if not layout.teacher(name).is_dir()]
+        else:
+            absent = [name for name in manifest.teachers if name not in copy.teachers]
+        cache = cls(layout, manifest, absent_teachers=tuple(absent), copy=copy)
         if absent and not cache.teachers:
             raise CacheError(
                 f"{layout.root} contains none of its teachers",
@@ -96,10 +106,11 @@ class TargetCache:
             )
         space = self.manifest.row_space
         committed = len(self.layout.committed_units(name))
-        if self.manifest.complete and committed < space.units:
+        planned = space.units if self.copy is None else len(self.copy.units)
+        if self.manifest.complete and committed < planned:
             raise CacheCorruptError(
                 f"commit records of teacher {name} are missing",
-                expected=f"{space.units} commit records: the manifest says that it is complete",
+                expected=f"{planned} commit records: the manifest says that it is complete",
                 found=f"{committed} commit records",
                 remedy="rerun the same `distinit extract`, or restore the cache from a copy",
             )
@@ -165,7 +176,7 @@ class TargetCache:
         number = index.number_of(video_id)
         first, count = int(index.first_row[number]), int(index.row_count[number])
         if not count:
-            raise _no_targets(video_id, self._why_failed(video_id))
+            raise _no_targets(video_id, self._why_absent(video_id))
         if frames is None:
             return np.arange(first, first + count)
         row_N = index.rows_of(video_id, frames)
@@ -174,11 +185,17 @@ class TargetCache:
             raise _no_targets_for(video_id, missing, index.frame_index[first : first + count])
         return row_N
 
-    def _why_failed(self, video_id: str) -> str | None:
+    def _why_absent(self, video_id: str) -> str | None:
+        if self.copy is not None:
+            plan = read_plan(self.layout.plan)
+            unit = plan.latest[video_id].first_row // plan.capacity
+            if unit not in self.copy.units:
+                return f"its unit {unit} is not in this partial copy of the cache"
         if not self.layout.videos.exists():  # it is written at the end of an extraction
             return None
         columns = (self.videos.column(name).to_pylist() for name in ("video_id", "error"))
-        return dict(zip(*columns, strict=True)).get(video_id)
+        error = dict(zip(*columns, strict=True)).get(video_id)
+        return error and f"it failed: {error}"
 
     @cached_property
     def index(self) -> TargetIndex:
@@ -227,8 +244,12 @@ class TargetCache:
         """``content_digest`` computed from the commit records, not taken from the manifest.
 
         Raises CacheCorruptError if the manifest has another digest. If teachers are absent, it is
-        the digest of the teachers that are present, and there is nothing to compare it with.
+        the digest of the teachers that are present, and there is nothing to compare it with. A
+        partial copy is compared as a whole, and gives the digest of what it has.
         """
+        if self.copy is not None:
+            check_copy(self.layout, self.manifest, self.copy, state)
+            return self.digest_of(self.teachers, state)
         found, stated = self.digest_of(self.teachers, state), self.manifest.content_digest
         if stated and not self.absent_teachers and found != stated:
             raise CacheCorruptError(
@@ -272,7 +293,7 @@ class TargetCache:
 
     def __getstate__(self) -> dict[str, Any]:
         _ = self.index  # built and checked once here, not in every process
-        kept = ("layout", "manifest", "absent_teachers", "_key")
+        kept = ("layout", "manifest", "absent_teachers", "copy", "_key")
         return {name: getattr(self, name) for name in kept}
 
 
@@ -290,7 +311,7 @@ def _no_targets(video_id: str, why: str | None) -> CacheError:
     return CacheError(
         f"the cache has no targets for video {video_id}",
         expected="one of TargetCache.video_ids",
-        found=f"it failed: {why}" if why else "no rows",
+        found=why or "no rows",
         remedy="leave the video out, or replace its file and extract again",
     )
 

@@ -18,10 +18,10 @@ from distinit.pipeline.corpus.folder import (
 )
 from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
 from distinit.pipeline.corpus.local import hash_local
-from distinit.pipeline.corpus.remote import find_remote, is_url, public_url
 from distinit.pipeline.corpus.source import VideoSource, hash_remote
 from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.transport.remote import find_remote, is_url, public_url
 from distinit.schemas.corpus import SpoolConfig, VideoFile
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.wording import first_names

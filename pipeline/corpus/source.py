@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distinit.pipeline.corpus.remote import NetworkError, remote_stat
 from distinit.pipeline.corpus.spool import Spool, spooled_name
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.transport.remote import NetworkError, remote_stat
 from distinit.pipeline.video.checks import decode_error, read_errors
 from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError

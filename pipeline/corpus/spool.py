@@ -20,14 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from distinit.pipeline.corpus.remote import (
+from distinit.pipeline.storage import PARTIAL_SUFFIX, storage_errors
+from distinit.pipeline.transport.remote import (
     NetworkError,
     RemoteStat,
     open_remote,
     public_url,
     remote_stat,
 )
-from distinit.pipeline.storage import PARTIAL_SUFFIX, storage_errors
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.errors import DecodeError, UnreachableError
 

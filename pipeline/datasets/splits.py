@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from distinit.pipeline.corpus.listing import path_below
-from distinit.pipeline.corpus.remote import is_url
 from distinit.pipeline.storage import read_bounded
+from distinit.pipeline.transport.remote import is_url
 from distinit.schemas.dataset import Subset
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.wording import first_names, shown

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from helpers.objects import s3_bucket
 
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.extract import ExtractConfig
@@ -108,24 +109,14 @@ def test_https_trusts_only_the_authorities_in_ssl_cert_file(
     assert result["content_digest"] == quiet_digest(corpus, names, tmp_path / "quiet")
 
 
-def test_an_s3_prefix_gives_the_digest_of_the_files(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_s3_prefix_gives_the_digest_of_the_files(corpus: Path, tmp_path: Path) -> None:
     import fsspec
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    system = fsspec.filesystem("s3", skip_instance_cache=True)
-    system.mkdir("a-corpus")  # moto keeps buckets of other tests
     names = ("a.mp4", "b/c.mp4", "e.mp4")
-    for name in names:
-        system.put_file(str(corpus / name), f"a-corpus/in/{name}")
-    try:
+    with s3_bucket("a-corpus"):
+        system = fsspec.filesystem("s3")
+        for name in names:
+            system.put_file(str(corpus / name), f"a-corpus/in/{name}")
         values = config_of("s3://a-corpus/in/", tmp_path)
         result = extract(ExtractConfig.model_validate(values))
         assert (result.videos, result.frames, result.failed) == (3, 94, ())
@@ -136,6 +127,3 @@ def test_an_s3_prefix_gives_the_digest_of_the_files(
         system.put_file(str(corpus / "long.mp4"), "a-corpus/in/a.mp4")
         again = extract(ExtractConfig.model_validate(values))
         assert (again.frames_done, again.videos) == (150, 3)
-    finally:
-        fsspec.filesystem("s3").clear_instance_cache()
-        server.stop()

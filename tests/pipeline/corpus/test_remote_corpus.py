@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from helpers.objects import s3_bucket
 from helpers.progress import RecordingProgress
 
 from distinit.pipeline.corpus import list_corpus
 from distinit.pipeline.corpus import spool as spool_module
 from distinit.pipeline.corpus.listing import Duplicate, find_videos
-from distinit.pipeline.corpus.remote import is_url, public_url
 from distinit.pipeline.corpus.spool import Spool
+from distinit.pipeline.transport.remote import is_url, public_url
 from distinit.schemas.errors import CorpusError, DecodeError, UnreachableError
 
 
@@ -198,29 +199,15 @@ def test_a_url_is_a_corpus_of_one_video_and_web_folders_are_refused(web, tmp_pat
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+def bucket() -> Iterator[dict[str, bytes]]:
     """An S3 server on the loopback interface with a bucket ``videos``; returns its files."""
     import fsspec
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    system = fsspec.filesystem("s3", skip_instance_cache=True)
     files = {"a.mp4": b"a" * 10, "deep/b c [1].MKV": b"b" * 20, "notes.txt": b"", ".h/x.mp4": b"x"}
-    system.mkdir("videos")
-    for name, data in files.items():
-        system.pipe_file(f"videos/{name}", data)
-    yield files
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
+    with s3_bucket("videos"):
+        for name, data in files.items():
+            fsspec.filesystem("s3").pipe_file(f"videos/{name}", data)
+        yield files
 
 
 def test_s3_folders_and_s3_urls_in_lists_are_listed(

@@ -1,4 +1,4 @@
-"""Lists and reads videos at URLs, through fsspec.
+"""Lists and reads files at URLs, through fsspec.
 
 URLs may contain credentials (``user:password@``, signed queries). Only the ``public_url`` is ever
 stored or shown, and never a message of a network library, since it could contain the URL.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -23,9 +23,12 @@ __all__ = [
     "RemoteStat",
     "find_remote",
     "is_url",
+    "network_errors",
     "open_remote",
     "public_url",
+    "read_range",
     "remote_stat",
+    "remote_system",
 ]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -33,6 +36,7 @@ _WEB = ("http", "https")
 _S3 = ("s3", "s3a")
 _CONNECT_SECONDS, _SILENCE_SECONDS = 30, 60
 _BLOCK_BYTES = 8 << 20
+_PLAIN = {"Accept-Encoding": "identity"}
 _VERSION_KEYS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "mtime")
 # Class names of aiohttp and botocore, which are imported only if they are needed.
 _UNREACHABLE = (
@@ -56,12 +60,21 @@ class NetworkError(Exception):
     """Something could not be read from another machine.
 
     ``final``: trying again will not help. ``unreachable``: the server itself does not respond.
+    ``missing``: there is no such file.
     """
 
-    def __init__(self, reason: str, *, final: bool = False, unreachable: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        final: bool = False,
+        unreachable: bool = False,
+        missing: bool = False,
+    ) -> None:
         super().__init__(reason)
-        self.final = final
+        self.final = final or missing
         self.unreachable = unreachable
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +108,8 @@ def public_url(url: str) -> str:
 
 def remote_stat(url: str) -> RemoteStat:
     """Request size and version. Raises NetworkError, and CorpusError for an unusable URL."""
-    system, path = _system(url)
-    with _network_errors():
+    system, path = remote_system(url)
+    with network_errors():
         info = system.info(path)
     tags = [f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key)]
     digest = hashlib.sha256("|".join(tags).encode()).digest()
@@ -104,22 +117,61 @@ def remote_stat(url: str) -> RemoteStat:
 
 
 @contextmanager
-def open_remote(url: str, offset: int = 0) -> Iterator[tuple[int, Iterator[bytes]]]:
+def open_remote(
+    url: str, offset: int = 0, headers: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, Iterator[bytes]]]:
     """The bytes at ``url`` in blocks, from ``offset``, or from 0 if the server refuses offsets.
 
-    Yields the offset of the first block, and the blocks. Raises as ``remote_stat``.
+    Yields the offset of the first block, and the blocks. ``headers``: more headers of the request
+    to a web server. Raises as ``remote_stat``.
     """
-    system, path = _system(url)
-    with _network_errors():
-        start, file = (_open_web if _scheme(url) in _WEB else _open_store)(system, path, offset)
+    system, path = remote_system(url)
+    with network_errors():
+        if _scheme(url) in _WEB:
+            start, file = _open_web(system, path, offset, headers or {})
+        else:
+            start, file = _open_store(system, path, offset)
     try:
         yield start, _blocks(file)
     finally:
         file.close()
 
 
-def _open_web(system: Any, path: str, offset: int) -> tuple[int, BinaryIO]:
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+def read_range(
+    url: str, offset: int, size_bytes: int, headers: Mapping[str, str] | None = None
+) -> bytes:
+    """``size_bytes`` bytes at ``offset``, or fewer if the file ends there.
+
+    Raises NetworkError, also if a web server does not send the range that it was asked for, and
+    CorpusError for an unusable URL.
+    """
+    system, path = remote_system(url)
+    end = offset + size_bytes
+    if _scheme(url) not in _WEB:
+        with network_errors():
+            data: bytes = system.cat_file(path, start=offset, end=end)
+        return data
+    asked = {**(headers or {}), "Range": f"bytes={offset}-{end - 1}"}
+    with network_errors():
+        file = system.open(path, "rb", block_size=0, size=1, headers=_PLAIN | asked)
+        try:
+            found = file.r.headers.get("Content-Range", "")
+            if file.r.status != 206 or not found.startswith(f"bytes {offset}-"):
+                raise NetworkError("the server does not send parts of files", final=True)
+            parts, missing = [], size_bytes
+            while missing and (part := file.read(missing)):
+                parts.append(part)
+                missing -= len(part)
+        finally:
+            file.close()
+    return b"".join(parts)[:size_bytes]
+
+
+def _open_web(
+    system: Any, path: str, offset: int, headers: Mapping[str, str]
+) -> tuple[int, BinaryIO]:
+    asked = {"Range": f"bytes={offset}-"} if offset else {}
+    headers = {**_PLAIN, **headers, **asked}
     # Block size 0: one plain response. One range request per block would be slow, and not every
     # server supports them. The size is not used, but without it fsspec would send a request for it.
     file = system.open(path, "rb", block_size=0, size=1, headers=headers)
@@ -146,9 +198,9 @@ def find_remote(folder: str) -> list[str]:
             expected="the URL of a video, or of a folder in an object store (s3://)",
             remedy="write the URLs of the videos into a .txt, .csv or .parquet list",
         )
-    system, path = _system(folder)
+    system, path = remote_system(folder)
     try:
-        with _network_errors():
+        with network_errors():
             found = [system.unstrip_protocol(key) for key in system.find(path)]
     except NetworkError as error:
         raise CorpusError(
@@ -159,7 +211,7 @@ def find_remote(folder: str) -> list[str]:
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
     while True:
-        with _network_errors():
+        with network_errors():
             block = file.read(_BLOCK_BYTES)
         if not block:
             return
@@ -170,7 +222,7 @@ def _scheme(url: str) -> str:
     return url.partition("://")[0].lower()
 
 
-def _system(url: str) -> tuple[Any, str]:
+def remote_system(url: str) -> tuple[Any, str]:
     """The fsspec file system for ``url``, and the path in it."""
     if "::" in url or _scheme(url) not in fsspec.available_protocols():
         raise CorpusError(
@@ -204,9 +256,12 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _network_errors() -> Iterator[None]:
+def network_errors() -> Iterator[None]:
+    """Turn every exception of a network library into a NetworkError, without its message."""
     try:
         yield
+    except NetworkError:
+        raise
     except Exception as error:  # every file system of fsspec raises other exceptions
         raise _network_error(error) from None
 
@@ -220,13 +275,15 @@ def _network_error(error: BaseException) -> NetworkError:
             return cause
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return NetworkError("no such file", final=True)
+        return NetworkError("no such file", missing=True)
     if isinstance(error, PermissionError) or status in (401, 403):
         return NetworkError("access denied", final=True)
     if isinstance(status, int):
         refused = 400 <= status < 500 and status not in (408, 416, 429)
         return NetworkError(f"HTTP status {status}", final=refused)
     names = {kind.__name__ for kind in type(error).__mro__}
+    if "RedirectClientError" in names or "InvalidUrlRedirectClientError" in names:
+        return NetworkError("it redirects to an address that is not on the web", final=True)
     for kinds, reason, final in _UNREACHABLE:
         if names & kinds:
             return NetworkError(reason, final=final, unreachable=True)

@@ -1,0 +1,269 @@
+"""Copies a cache from elsewhere into a folder: verified as it arrives, resumable, whole or absent.
+
+Files arrive in ``TARGET.partial``, which is renamed to ``TARGET`` at the end. Records come first:
+the content digest is computed from them before anything large is received, and they tell the size
+and the sha256 of every other file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from distinit.pipeline.cache.arrivals import (
+    checked_state,
+    expected_record,
+    expected_sized,
+    sizes_of,
+)
+from distinit.pipeline.cache.copies import Selection, copy_of, read_copy
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.opening import read_valid_plan
+from distinit.pipeline.cache.published import CHECKSUMS, PublishedFile
+from distinit.pipeline.cache.records import read_manifest
+from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
+from distinit.pipeline.cache.tree import list_tree
+from distinit.pipeline.lock import WriterLock
+from distinit.pipeline.output_paths import refuse_inside_data
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.records import write_record
+from distinit.pipeline.storage import (
+    PARTIAL_SUFFIX,
+    atomic_write_bytes,
+    fsync_dir,
+    read_bounded,
+    refuse_links,
+    sha256_file,
+    storage_errors,
+)
+from distinit.pipeline.transport.parallel import Counter, move_all
+from distinit.pipeline.transport.receive import Expected, receive_file
+from distinit.pipeline.transport.stores import Store, open_store
+from distinit.schemas.copies import CopyRecord
+from distinit.schemas.errors import ConfigError, DistInitError, StorageError
+
+__all__ = ["Pulled", "pull_cache"]
+
+_NOTES = ".pull"  # the list_sha256 of the cache whose files are in the folder
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What ``pull_cache`` did. ``kept``: files that were there from an earlier attempt."""
+
+    source: str
+    content_digest: str
+    copy: CopyRecord | None
+    units: int
+    teachers: tuple[str, ...]
+    files: int
+    kept: int
+    received_bytes: int
+
+
+def pull_cache(
+    address: str,
+    target: Path,
+    selection: Selection,
+    *,
+    workers: int,
+    expect: str | None,
+    progress: Progress,
+) -> Pulled:
+    """Copy the cache at ``address``, or a part of it, to the folder ``target``.
+
+    Raises ConfigError, CacheError, CacheCorruptError, TransferError, StorageError, LockedError.
+    """
+    store = open_store(address)
+    records = receive_records(store, expect)
+    teachers = selection.check_teachers(records.manifest)
+    selection.check_units(records.manifest)
+    refuse_inside_data(target.parent)
+    pull = _Pull(store, target, records, workers, progress)
+    if (done := pull.already_there(teachers, selection)) is not None:
+        return done
+    with storage_errors(target):
+        pull.staging.mkdir(parents=True, exist_ok=True)
+    refuse_links(pull.staging)
+    with WriterLock(pull.staging / ".lock"):
+        copy = pull.receive(teachers, selection)
+        pull.publish()
+    units = records.manifest.row_space.units if copy is None else len(copy.units)
+    return pull.result(copy, units, teachers)
+
+
+class _Pull:
+    """One pull. ``staging``: where the files arrive."""
+
+    def __init__(
+        self,
+        store: Store,
+        target: Path,
+        records: RemoteRecords,
+        workers: int,
+        progress: Progress,
+    ) -> None:
+        self.store, self.target, self.records = store, target, records
+        self.staging = target.with_name(target.name + PARTIAL_SUFFIX)
+        self._workers, self._progress = workers, progress
+        self._layout = CacheLayout(self.staging.resolve())
+        self._files = self._kept = self._received_bytes = 0
+
+    def already_there(self, teachers: tuple[str, ...], selection: Selection) -> Pulled | None:
+        """The result if the target is this copy already; None if there is nothing yet.
+
+        Raises ConfigError if the target is anything else.
+        """
+        with storage_errors(self.target):
+            if not self.target.is_symlink() and not self.target.exists():
+                return None
+            if self.target.is_dir() and not any(self.target.iterdir()):
+                return None
+        layout = CacheLayout(self.target.resolve())
+        with suppress(DistInitError):
+            manifest = read_manifest(layout)
+            copy = read_copy(layout, manifest)
+            units = selection.units_of(manifest, read_valid_plan(layout, manifest)[0])
+            whole = len(teachers) == len(manifest.teachers), len(units) == manifest.row_space.units
+            held = (teachers, units) if copy is None else (copy.teachers, copy.units)
+            if (
+                manifest == self.records.manifest
+                and held == (teachers, units)
+                and (copy is not None or all(whole))
+            ):
+                self._kept = self._files = len(list_tree(layout).files)
+                return self.result(copy, len(units), teachers)
+        raise ConfigError(
+            f"{self.target} exists already: nothing was copied",
+            expected="a folder that does not exist, or is empty",
+            remedy="choose another folder, or remove this one",
+        )
+
+    def receive(self, teachers: Sequence[str], selection: Selection) -> CopyRecord | None:
+        """Receive all selected files; returns the record of the copy if it is a partial one."""
+        self._begin()
+        files, manifest = self.records.files, self.records.manifest
+        self._move([expected_record(f) for f in files.values() if not f.is_sized], "records", None)
+        state = checked_state(self._layout)
+        units = selection.units_of(manifest, state.plan)
+        copy = copy_of(manifest, state, teachers, units)
+        chosen = set(units)
+        wanted = {
+            name: file
+            for name, file in files.items()
+            if (file.teacher is None or file.teacher in teachers)
+            and (file.unit is None or file.unit in chosen)
+        }
+        sizes = sizes_of(state)
+        sized = [
+            expected_sized(file, sizes, state, self.store.shown)
+            for file in wanted.values()
+            if file.is_sized
+        ]
+        total_bytes = sum(file.limit_bytes for file in sized)
+        self._refuse_without_space(sized)
+        self._move(sized, "pull", total_bytes)
+        self._finish(wanted, copy)
+        self._files = len(wanted) + 1
+        return copy
+
+    def _begin(self) -> None:
+        """Remove what earlier pulls left, except files that this cache has too."""
+        notes, own = self.staging / _NOTES, self.records.list_sha256
+        try:
+            is_resumed = read_bounded(notes, len(own)) == own.encode()
+        except OSError:
+            is_resumed = False
+        with storage_errors(self.staging):
+            for name in list_tree(self._layout).files:
+                file, path = self.records.files.get(name), self._layout.root / name
+                if file is None or not (is_resumed or sha256_file(path) == file.sha256):
+                    path.unlink()
+        atomic_write_bytes(notes, own.encode())
+        atomic_write_bytes(self.staging / CHECKSUMS, self.records.list_bytes)
+
+    def _move(self, files: Sequence[Expected], what: str, total_bytes: int | None) -> None:
+        """Receive the files that are not there yet."""
+        missing = [file for file in files if not self._is_there(file)]
+        self._kept += len(files) - len(missing)
+        left_bytes = sum(file.limit_bytes for file in missing)
+        lock = threading.Lock()
+
+        def move(file: Expected, counter: Counter, stopping: threading.Event) -> None:
+            size = receive_file(
+                self.store, file, self._layout.root, on_bytes=counter.bytes, stopping=stopping
+            )
+            with lock:
+                self._received_bytes += size
+
+        move_all(
+            missing,
+            move,
+            workers=self._workers,
+            progress=self._progress,
+            what=what,
+            total_bytes=total_bytes,
+            done_bytes=0 if total_bytes is None else total_bytes - left_bytes,
+        )
+
+    def _is_there(self, file: Expected) -> bool:
+        """Whether a file has arrived: it got its name when its digest had been checked."""
+        try:
+            size = (self._layout.root / file.name).lstat().st_size
+        except OSError:
+            return False
+        return size <= file.limit_bytes and file.size_bytes in (None, size)
+
+    def _refuse_without_space(self, files: Sequence[Expected]) -> None:
+        needed_bytes = sum(file.limit_bytes for file in files if not self._is_there(file))
+        free_bytes = shutil.disk_usage(self.staging).free
+        if needed_bytes > free_bytes:
+            raise StorageError(
+                f"the disk of {self.target} is too small for this cache",
+                expected=f"{needed_bytes / 1e9:.3g} GB",
+                found=f"{free_bytes / 1e9:.3g} GB free",
+                remedy="choose another disk, or copy a part: --teacher, --units, --videos",
+            )
+
+    def _finish(self, wanted: Mapping[str, PublishedFile], copy: CopyRecord | None) -> None:
+        """Remove what is not part of the copy, such as records that were only needed to check."""
+        with storage_errors(self.staging):
+            for name in list_tree(self._layout).files:
+                if name not in wanted:
+                    (self._layout.root / name).unlink()
+            _remove_empty_folders(self._layout.root)
+        if copy is not None:
+            write_record(copy, self._layout.copy)
+
+    def publish(self) -> None:
+        """Give the folder its name."""
+        with storage_errors(self.target):
+            (self.staging / _NOTES).unlink(missing_ok=True)
+            (self.staging / ".lock").unlink()
+            self.staging.replace(self.target)
+            fsync_dir(self.target.parent)
+
+    def result(self, copy: CopyRecord | None, units: int, teachers: tuple[str, ...]) -> Pulled:
+        """What was done."""
+        return Pulled(
+            source=self.store.shown,
+            content_digest=self.records.manifest.content_digest,
+            copy=copy,
+            units=units,
+            teachers=teachers,
+            files=self._files,
+            kept=self._kept,
+            received_bytes=self._received_bytes,
+        )
+
+
+def _remove_empty_folders(root: Path) -> None:
+    """Remove the folders below ``root`` that have no files. Raises OSError."""
+    folders = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,220 @@
+"""Sends a complete cache to a folder or an object store: resumable, and whole or absent there.
+
+``manifest.json`` is sent last: a place without it has no cache. Every file is hashed before it is
+sent, so that no damaged byte is published.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.published import (
+    CHECKSUMS,
+    MANIFEST,
+    MAX_LIST_BYTES,
+    PublishedFile,
+    parse_list,
+)
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
+from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.storage import read_bounded, refuse_links, sha256_file
+from distinit.pipeline.transport.parallel import Counter, move_all
+from distinit.pipeline.transport.receive import retried
+from distinit.pipeline.transport.stores import FolderStore, Store, WebStore, open_store
+from distinit.schemas.errors import (
+    CacheCorruptError,
+    CacheError,
+    ConfigError,
+    DistInitError,
+    TransferError,
+)
+from distinit.schemas.wording import first_lines
+
+__all__ = ["Pushed", "push_cache"]
+
+_PROBLEMS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What ``push_cache`` did. ``kept``: files that the target had already."""
+
+    target: str
+    content_digest: str
+    files: int
+    kept: int
+    sent_bytes: int
+
+
+def push_cache(
+    root: Path, address: str, *, replace: bool, workers: int, progress: Progress
+) -> Pushed:
+    """Send the complete cache in the folder ``root`` to ``address``.
+
+    ``replace``: if another cache is there, it is replaced; otherwise that is an error.
+
+    Raises ConfigError, CacheError, CacheCorruptError, TransferError, StorageError.
+    """
+    store = open_store(address)
+    if isinstance(store, WebStore):
+        raise ConfigError(
+            f"{store.shown}: a web server takes no files",
+            expected="a folder, s3:// or hf://",
+            remedy="copy the folder to where the server reads its files",
+        )
+    files = _sound_files(root)
+    if isinstance(store, FolderStore):
+        _refuse_overlap(root, store)
+    push = _Push(CacheLayout(root.resolve()), store, files, workers, progress)
+    push.make_room(replace)
+    return push.send()
+
+
+def _sound_files(root: Path) -> list[PublishedFile]:
+    """The files of a complete cache whose records and sizes agree.
+
+    Raises CacheError if it is not complete or a partial copy, CacheCorruptError if it is damaged.
+    """
+    cache = TargetCache.open(root)  # raises if it is not complete
+    layout = cache.layout
+    if layout.copy.exists():
+        raise CacheError(
+            f"{layout.root} is only a partial copy of a cache: it is not sent",
+            expected="a whole cache",
+            remedy="send the cache that it was copied from",
+        )
+    report = verify_cache(layout.root, deep=False)
+    if report.problems:
+        raise CacheCorruptError(
+            f"the cache {layout.root} is damaged: nothing was sent",
+            expected="files and records that agree",
+            found="\n".join(first_lines(report.problems, _PROBLEMS_SHOWN)),
+            remedy=f"`{layout.verify_command()}` lists all damage",
+        )
+    data = read_bounded(layout.checksums, MAX_LIST_BYTES)
+    return [*parse_list(data, cache.manifest, str(layout.root)).values()]
+
+
+def _refuse_overlap(root: Path, store: FolderStore) -> None:
+    source = root.resolve()
+    if store.root.is_relative_to(source) or source.is_relative_to(store.root):
+        raise ConfigError(
+            f"{store.root} and the cache {source} lie inside each other",
+            expected="separate folders",
+            remedy="choose another folder",
+        )
+    refuse_links(store.root)
+
+
+class _Push:
+    """One push."""
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        store: Store,
+        files: Sequence[PublishedFile],
+        workers: int,
+        progress: Progress,
+    ) -> None:
+        self._layout, self._store, self._files = layout, store, files
+        self._workers, self._progress = workers, progress
+        self._lock = threading.Lock()
+        self._kept = self._sent_bytes = 0
+
+    def make_room(self, replace: bool) -> None:
+        """Make another cache at the target incomplete, and remove the files that only it has.
+
+        Raises CacheError if there is one, unless ``replace``.
+        """
+        there = self._cache_there()
+        own = {file.name: file.sha256 for file in self._files}
+        if there is None or there.files[MANIFEST].sha256 == own[MANIFEST]:
+            return
+        if not replace:
+            raise CacheError(
+                f"another cache is at {self._store.shown}: nothing was sent",
+                expected=f"no cache, or the one with digest {self._digest()}",
+                found=f"content digest {there.manifest.content_digest}",
+                remedy="choose another address, or replace that cache with --replace",
+            )
+        for name in (MANIFEST, *(there.files.keys() - own.keys())):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        retried(self._store, name, lambda: self._store.remove(name))
+
+    def _cache_there(self) -> RemoteRecords | None:
+        try:
+            return receive_records(self._store)
+        except TransferError:
+            raise
+        except CacheCorruptError as error:
+            raise CacheError(
+                f"{self._store.shown} has a manifest.json that is not that of an intact cache: "
+                "nothing was sent",
+                found=error.problem,
+                remedy="choose another address, or remove what is there",
+            ) from error
+        except DistInitError as error:
+            if error.named_input:  # nothing is there
+                return None
+            raise
+
+    def _digest(self) -> str:
+        return TargetCache.open(self._layout.root).manifest.content_digest
+
+    def send(self) -> Pushed:
+        """Send all files that are not there yet, ``manifest.json`` last."""
+        first = [file for file in self._files if file.name != MANIFEST]
+        sizes = {file.name: (self._layout.root / file.name).stat().st_size for file in self._files}
+        total_bytes = sum(sizes.values())
+        move_all(
+            first,
+            self._send_one,
+            workers=self._workers,
+            progress=self._progress,
+            what="push",
+            total_bytes=total_bytes - sizes[MANIFEST],
+        )
+        listed = self._layout.checksums
+        last = [file for file in self._files if file.name == MANIFEST]
+        self._write(CHECKSUMS, sha256_file(listed))
+        for file in last:
+            self._write(file.name, file.sha256)
+        return Pushed(
+            target=self._store.shown,
+            content_digest=self._digest(),
+            files=len(self._files) + 1,
+            kept=self._kept,
+            sent_bytes=self._sent_bytes,
+        )
+
+    def _send_one(self, file: PublishedFile, counter: Counter, _: threading.Event) -> None:
+        counter.bytes(self._write(file.name, file.sha256))
+
+    def _write(self, name: str, sha256: str) -> int:
+        """Send one file unless it is there; returns its size. Raises CacheCorruptError."""
+        path = self._layout.root / name
+        size = path.stat().st_size
+        if retried(self._store, name, lambda: self._store.holds(name, size, sha256)):
+            with self._lock:
+                self._kept += 1
+            return size
+        if sha256_file(path) != sha256:
+            raise CacheCorruptError(
+                f"{path} is damaged: it was not sent",
+                expected=f"sha256 {sha256}",
+                found="other bytes",
+                remedy=f"`{self._layout.verify_command()}` lists all damage",
+            )
+        retried(self._store, name, lambda: self._store.write(name, path, sha256))
+        with self._lock:
+            self._sent_bytes += size
+        return size
