@@ -10,7 +10,7 @@ from distinit.pipeline.cache.copies import Selection
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.pull import Pulled, pull_cache
 from distinit.pipeline.cache.push import push_cache
-from distinit.pipeline.corpus.lists import read_list
+from distinit.pipeline.corpus.lists import LIST_FORMATS, read_list
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.errors import ConfigError
@@ -91,7 +91,7 @@ def cache_pull(
     """Copy a cache, or a part of it. Raises as ``pull_cache``, and CorpusError for the list."""
     _check_workers(workers)
     check_expected(expect)
-    named = None if videos is None else tuple(read_list(videos))
+    named = None if videos is None else _names_of(videos)
     selection = Selection(teachers or None, units, named)
     pulled = pull_cache(
         source,
@@ -102,6 +102,15 @@ def cache_pull(
         progress=progress or NullProgress(),
     )
     return _pull_result(target, pulled)
+
+
+def _names_of(videos: Path) -> tuple[str, ...]:
+    if videos.suffix.lower() not in LIST_FORMATS:
+        raise ConfigError(
+            f"--videos: {videos} is not a list of videos",
+            expected=f"a file whose name ends in {', '.join(sorted(LIST_FORMATS))}",
+        )
+    return tuple(read_list(videos))
 
 
 def _pull_result(target: Path, pulled: Pulled) -> PullResult:

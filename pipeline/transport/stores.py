@@ -6,6 +6,7 @@ receiver checks sizes and digests.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -218,7 +219,8 @@ def _read_errors() -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise NetworkError("no such file", missing=True) from None
     except OSError as error:
-        raise NetworkError(reason_of(error), final=True) from None
+        too_long = error.errno == errno.ENAMETOOLONG
+        raise NetworkError(reason_of(error), final=True, missing=too_long) from None
     except DistInitError as error:
         raise NetworkError(error.problem, final=True) from None
 
