@@ -19,9 +19,19 @@ from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.wording import shown
 
-__all__ = ["CHECKSUMS", "MANIFEST", "MAX_LIST_BYTES", "PublishedFile", "parse_list"]
+__all__ = [
+    "CHECKSUMS",
+    "COPY",
+    "MANIFEST",
+    "MAX_LIST_BYTES",
+    "SIGNATURE",
+    "PublishedFile",
+    "parse_list",
+]
 
 MANIFEST, CHECKSUMS = "manifest.json", "manifest-sha256.txt"
+SIGNATURE, COPY = "cache.sig", "copy.json"
+"""Files that the list does not have: a signature lists all others, a copy is of the receiver."""
 MAX_LIST_BYTES = 1 << 30
 """Size limit of the list: about 100 bytes for each file."""
 
@@ -135,7 +145,7 @@ def _classified(
 
 def _of_newer_version(name: str, sha256: str, manifest: CacheManifest) -> PublishedFile | None:
     """A file that is not known here, if newer minor versions of the format may have it."""
-    if manifest.is_newer and _UNKNOWN.fullmatch(name) and name not in ("copy.json", CHECKSUMS):
+    if manifest.is_newer and _UNKNOWN.fullmatch(name) and name not in (COPY, CHECKSUMS, SIGNATURE):
         return PublishedFile(name, sha256, "other")
     return None
 

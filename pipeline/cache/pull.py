@@ -23,7 +23,7 @@ from distinit.pipeline.cache.arrivals import (
 from distinit.pipeline.cache.copies import Selection, copy_of, read_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import read_valid_plan
-from distinit.pipeline.cache.published import CHECKSUMS, PublishedFile
+from distinit.pipeline.cache.published import CHECKSUMS, MAX_LIST_BYTES, SIGNATURE, PublishedFile
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
 from distinit.pipeline.cache.tree import list_tree
@@ -41,7 +41,7 @@ from distinit.pipeline.storage import (
     storage_errors,
 )
 from distinit.pipeline.transport.parallel import Counter, move_all
-from distinit.pipeline.transport.receive import Expected, receive_file
+from distinit.pipeline.transport.receive import Expected, receive_file, receive_if_there
 from distinit.pipeline.transport.stores import Store, open_store
 from distinit.schemas.copies import CopyRecord
 from distinit.schemas.errors import ConfigError, DistInitError, StorageError
@@ -238,6 +238,9 @@ class _Pull:
             _remove_empty_folders(self._layout.root)
         if copy is not None:
             write_record(copy, self._layout.copy)
+        signature = receive_if_there(self.store, SIGNATURE, MAX_LIST_BYTES)
+        if signature is not None:  # it is checked by whoever has the public key
+            atomic_write_bytes(self._layout.signature, signature)
 
     def publish(self) -> None:
         """Give the folder its name."""

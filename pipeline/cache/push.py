@@ -16,6 +16,7 @@ from distinit.pipeline.cache.published import (
     CHECKSUMS,
     MANIFEST,
     MAX_LIST_BYTES,
+    SIGNATURE,
     PublishedFile,
     parse_list,
 )
@@ -144,7 +145,7 @@ class _Push:
                 found=f"content digest {there.manifest.content_digest}",
                 remedy="choose another address, or replace that cache with --replace",
             )
-        for name in (MANIFEST, *(there.files.keys() - own.keys())):
+        for name in (MANIFEST, SIGNATURE, *(there.files.keys() - own.keys())):
             self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -186,6 +187,8 @@ class _Push:
         listed = self._layout.checksums
         last = [file for file in self._files if file.name == MANIFEST]
         self._write(CHECKSUMS, sha256_file(listed))
+        if self._layout.signature.exists():
+            self._write(SIGNATURE, sha256_file(self._layout.signature))
         for file in last:
             self._write(file.name, file.sha256)
         return Pushed(

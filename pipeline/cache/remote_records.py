@@ -9,22 +9,20 @@ from pathlib import Path
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.published import (
     CHECKSUMS,
+    COPY,
     MANIFEST,
     MAX_LIST_BYTES,
     PublishedFile,
     parse_list,
 )
 from distinit.pipeline.records import MAX_RECORD_BYTES, parse_record
-from distinit.pipeline.transport.receive import receive_bytes
-from distinit.pipeline.transport.remote import NetworkError
+from distinit.pipeline.transport.receive import receive_bytes, receive_if_there
 from distinit.pipeline.transport.stores import Store
 from distinit.schemas.errors import CacheCorruptError, CacheError, TransferError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.wording import one_line
 
 __all__ = ["RemoteRecords", "receive_manifest", "receive_records"]
-
-_COPY_RECORD = "copy.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +45,15 @@ def receive_manifest(store: Store) -> tuple[CacheManifest, bytes]:
 
     Raises CacheError if there is none, CacheCorruptError, TransferError.
     """
-    try:
-        with store.read(MANIFEST):
-            pass
-    except NetworkError as error:
-        if error.missing:
-            raise CacheError(
-                f"{one_line(store.shown)} is not a target cache: it has no manifest.json",
-                expected="a folder or URL below which a cache was written or sent",
-                remedy="check the address; a cache whose sending was interrupted has no "
-                "manifest.json yet",
-                named_input=True,
-            ) from None
-    data = receive_bytes(store, MANIFEST, MAX_RECORD_BYTES)
+    data = receive_if_there(store, MANIFEST, MAX_RECORD_BYTES)
+    if data is None:
+        raise CacheError(
+            f"{one_line(store.shown)} is not a target cache: it has no manifest.json",
+            expected="a folder or URL below which a cache was written or sent",
+            remedy="check the address; a cache whose sending was interrupted has no "
+            "manifest.json yet",
+            named_input=True,
+        )
     manifest = parse_record(
         data,
         CacheManifest,
@@ -106,19 +100,9 @@ def receive_records(store: Store, expect: str | None = None) -> RemoteRecords:
 
 
 def _refuse_copies(store: Store) -> None:
-    try:
-        with store.read(_COPY_RECORD):
-            pass
-    except NetworkError as error:
-        if error.missing:
-            return
-        raise TransferError(
-            f"{store.shown}: {_COPY_RECORD} cannot be read",
-            found=error,
-            remedy="check the credentials and the network",
-        ) from None
-    raise CacheError(
-        f"{store.shown} is only a partial copy of a cache",
-        expected="a whole cache",
-        remedy="use the address of the cache that it was copied from",
-    )
+    if receive_if_there(store, COPY, MAX_RECORD_BYTES) is not None:
+        raise CacheError(
+            f"{store.shown} is only a partial copy of a cache",
+            expected="a whole cache",
+            remedy="use the address of the cache that it was copied from",
+        )

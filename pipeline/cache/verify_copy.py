@@ -47,6 +47,7 @@ def verify_copy(root: Path, *, deep: bool, progress: Progress | None = None) -> 
         deep=deep,
         complete=check.is_complete,
         content_digest=check.content_digest,
+        sha256=check.hashed,
     )
 
 
@@ -55,6 +56,7 @@ class _CopyCheck:
         self._layout, self._deep, self._progress = layout, deep, progress
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.hashed: dict[str, str] = {}
         self.rows = 0
         self.is_complete = False
         self.content_digest = ""
@@ -106,8 +108,10 @@ class _CopyCheck:
             limit_bytes = sizes[file.name].size if file.name in sizes else file.limit_bytes
             if size > limit_bytes or (file.name in sizes and size != limit_bytes):
                 self.problems.append(f"{file.name}: {size} bytes, expected {limit_bytes}")
-            elif self._deep and (found := sha256_file(path)) != file.sha256:
-                self.problems.append(f"{file.name}: sha256 {found}, listed with {file.sha256}")
+            elif self._deep:
+                found = self.hashed[file.name] = sha256_file(path)
+                if found != file.sha256:
+                    self.problems.append(f"{file.name}: sha256 {found}, listed with {file.sha256}")
 
     def _check_units(self, copy: CopyRecord, state: CacheState) -> None:
         self._progress.start("verify", len(copy.units), "units")

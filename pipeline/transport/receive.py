@@ -16,7 +16,7 @@ from distinit.pipeline.transport.stores import Store
 from distinit.schemas.errors import TransferError
 from distinit.schemas.wording import shown
 
-__all__ = ["Expected", "Stopped", "receive_bytes", "receive_file", "retried"]
+__all__ = ["Expected", "Stopped", "receive_bytes", "receive_file", "receive_if_there", "retried"]
 
 _WAITS_SECONDS = (0.5, 2.0, 8.0)  # before the second, third, fourth try without any progress
 _ASK_SENDER = "ask the sender of the cache; do not use what has arrived"
@@ -69,6 +69,17 @@ def receive_bytes(store: Store, name: str, limit_bytes: int) -> bytes:
         return data
 
     return retried(store, name, read)
+
+
+def receive_if_there(store: Store, name: str, limit_bytes: int) -> bytes | None:
+    """As ``receive_bytes``; None if there is no such file."""
+    try:
+        with store.read(name):
+            pass
+    except NetworkError as error:
+        if error.missing:
+            return None
+    return receive_bytes(store, name, limit_bytes)
 
 
 def receive_file(

@@ -70,6 +70,15 @@ def test_s3_delivers_what_it_was_sent(bucket: str, built_cache: Path, tmp_path: 
     assert (again.kept, again.sent_bytes) == (len(whole), 0)
 
 
+def test_a_signature_travels_with_its_cache(bucket: str, cache_root: Path, tmp_path: Path) -> None:
+    (cache_root / "cache.sig").write_text("a signature")
+    push(cache_root, bucket)
+    assert pulled_files(bucket, tmp_path / "copy") == files_of(cache_root)
+    run_all(tmp_path / "new", CORPUS, TEACHERS[1:])
+    push(tmp_path / "new", bucket, replace=True)
+    assert "cache.sig" not in pulled_files(bucket, tmp_path / "copy2")
+
+
 def test_an_object_that_somebody_else_has_written_is_sent_again(
     bucket: str, built_cache: Path, tmp_path: Path
 ) -> None:
