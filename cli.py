@@ -37,6 +37,7 @@ from distinit.stages import cache_sign_commands
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
 from distinit.stages.cache_transfer_commands import cache_pull, cache_push
+from distinit.stages.cache_match_commands import cache_match
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures
@@ -73,6 +74,7 @@ main.add_command(cache)
 cache.add_command(cache_schemas)
 cache.add_command(cache_push)
 cache.add_command(cache_pull)
+cache.add_command(cache_match)
 main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)

@@ -27,6 +27,11 @@ def _option(section: str, *names: str, **settings: Any) -> Callable[[Command], C
 def target_options(command: Command) -> Command:
     """Add the options of distill that hold for the targets of every teacher."""
     options = (
+        click.option(
+            "--match",
+            metavar="FILE",
+            help="Mapping file of `cache match`, for a frame store of your own copies.",
+        ),
         _option(
             _TARGETS,
             "--pick",

@@ -107,6 +107,11 @@ class DistillConfig(Record):
 
     cache: Annotated[str, NOT_IDENTITY] = Field(description="folder of the target cache")
     frames: Annotated[str, NOT_IDENTITY] = Field(description="folder of the frame store")
+    match: Annotated[str | None, NOT_IDENTITY] = Field(
+        None,
+        description="mapping file of `cache match`, if the frame store holds the receiver's own "
+        "copies of the videos; which copies it maps counts for the identity of the run",
+    )
     out: Annotated[str, NOT_IDENTITY] = Field(
         description="run directory, which belongs to exactly one configuration"
     )

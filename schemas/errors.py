@@ -25,6 +25,7 @@ __all__ = [
     "FeaturesError",
     "FrameStoreError",
     "LockedError",
+    "MatchError",
     "RunMismatchError",
     "StorageError",
     "TargetError",
@@ -169,6 +170,10 @@ class TransferError(DistInitError):
 
 class FrameStoreError(DistInitError):
     """A frame store that is missing, incomplete or of another geometry."""
+
+
+class MatchError(DistInitError):
+    """A mapping file of ``cache match`` that cannot be used: damaged, or of another cache."""
 
 
 class CheckpointError(DistInitError):

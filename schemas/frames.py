@@ -71,6 +71,10 @@ class FramesConfig(Record):
     videos: str = Field(
         description="folder (searched recursively), a video, list (.txt, .csv, .parquet) or URL"
     )
+    match: str | None = Field(
+        None,
+        description="mapping file of `cache match`: store only the copies that can be used",
+    )
     out: str = Field(description="folder of the frame store, which is created or completed")
     geometry: FrameGeometry = Field(
         default_factory=FrameGeometry, description="size and quality of stored frames"

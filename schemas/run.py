@@ -155,8 +155,16 @@ class LeftOut(Record):
     other_frame_count: int = Field(
         0, ge=0, description="the frame store has another number of frames than the cache"
     )
+    refused_by_match: int = Field(
+        0, ge=0, description="no usable copy in the frame store, according to the mapping file"
+    )
     without_targets: int = Field(0, ge=0, description="no frame has a target of a teacher in use")
     examples: tuple[str, ...] = Field((), description="paths and reasons of some of these videos")
+
+    @property
+    def of_store(self) -> int:
+        """Videos that are left out because of what is in the frame store."""
+        return self.not_in_store + self.other_frame_count + self.refused_by_match
 
     def lines(self) -> list[str]:
         """One line of text; none if no video was left out."""
@@ -165,6 +173,7 @@ class LeftOut(Record):
             "no longer in the corpus": self.gone,
             "not in the frame store": self.not_in_store,
             "with another number of frames in the frame store": self.other_frame_count,
+            "without a usable copy": self.refused_by_match,
             "without a target": self.without_targets,
         }
         reasons = [f"{count} {why}" for why, count in counts.items() if count]

@@ -6,9 +6,11 @@ import pyarrow as pa
 
 __all__ = [
     "CONFIDENCE_SCHEMA",
+    "COPIES_SCHEMA",
     "FEATURES_SCHEMA",
     "FEATURE_ROWS_SCHEMA",
     "FRAMES_SCHEMA",
+    "MATCH_SCHEMA",
     "PLAN_SCHEMA",
     "SCORES_SCHEMA",
     "STORE_SCHEMA",
@@ -107,5 +109,33 @@ SCORES_SCHEMA = pa.schema(
         pa.field("weight", pa.int32(), nullable=False),  # how often the protocol counts the clip
         # fp32 [classes], before the softmax: from them, any average can be computed.
         pa.field("logits", pa.list_(pa.field("element", pa.float32(), nullable=False))),
+    ]
+)
+
+# The mapping file of ``cache match``: one row per video of the cache; see schemas/matching.py.
+MATCH_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("frame_count", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("usable", pa.bool_(), nullable=False),
+        pa.field("copy_path", pa.string(), nullable=False),  # empty: there is no copy
+        pa.field("copy_digest", pa.string(), nullable=False),
+        pa.field("copy_frame_count", pa.int64(), nullable=False),
+        pa.field("shift_frames", pa.int64(), nullable=False),
+        pa.field("agreeing_share", pa.float64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+# What a match keeps next to its mapping file: the receiver's files.
+COPIES_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
     ]
 )

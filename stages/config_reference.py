@@ -23,6 +23,7 @@ from distinit.schemas.figures import (
 )
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.frames import FlowConfig, FramesConfig
+from distinit.schemas.matching import MatchConfig
 from distinit.schemas.plan import PlanConfig
 from distinit.schemas.probe import ProbeConfig
 from distinit.schemas.reproduce import ScaleConfig
@@ -39,6 +40,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "audit": AuditConfig,
     "features": FeaturesConfig,
     "probe": ProbeConfig,
+    "cache match": MatchConfig,
     "frames build": FramesConfig,
     "flow build": FlowConfig,
     "figures filters": FiltersConfig,

@@ -32,7 +32,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     Cache, frame store and configuration are checked before the run directory is created. A
     finished run returns its stored result.
 
-    Raises ConfigError, CacheError, FrameStoreError, RunMismatchError, CheckpointError,
+    Raises ConfigError, CacheError, FrameStoreError, MatchError, RunMismatchError, CheckpointError,
     StorageError, LockedError, ComputeError.
     """
     progress = progress or NullProgress()
@@ -124,6 +124,8 @@ def _open_run(
         "targets": task.cache.digest_of(task.teachers, state),
         "frames": task.store.pixels_digest(),
     }
+    if task.videos.mapping_digest:
+        inputs["match"] = task.videos.mapping_digest
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
     if any((target.filter.keep_fraction or 1) < 1 for target in config.targets):
         inputs["keep_fraction"] = "share of clips"  # of frames in runs of earlier versions

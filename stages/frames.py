@@ -13,6 +13,8 @@ from distinit.pipeline.corpus.spool import Spool
 from distinit.pipeline.frames.build import build_store
 from distinit.pipeline.frames.verify import verify_store
 from distinit.pipeline.frames.writer import store_lock
+from distinit.pipeline.matching.mapped_corpus import list_matched
+from distinit.pipeline.matching.mapping import read_mapping
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
@@ -126,6 +128,7 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
 
     Raises:
         CorpusError: Videos cannot be listed.
+        MatchError: The mapping file cannot be used, or a copy has changed since the match.
         FrameStoreError: ``config.out`` holds a store of other videos or another geometry.
         LockedError: Another process is writing the store.
         StorageError: The disk cannot be written.
@@ -133,8 +136,11 @@ def build_frames(config: FramesConfig, *, progress: Progress | None = None) -> F
     began = time.monotonic()
     progress = progress or NullProgress()
     refuse_inside_data(Path(config.out).parent)
-    corpus = list_corpus(config.videos, spool=Spool.of(config.spool), progress=progress)
-    corpus.require_all()
+    if config.match is not None:
+        corpus = list_matched(read_mapping(Path(config.match)), config.videos)
+    else:
+        corpus = list_corpus(config.videos, spool=Spool.of(config.spool), progress=progress)
+        corpus.require_all()
     with store_lock(Path(config.out)):
         store = build_store(corpus, Path(config.out), config.geometry, config.decode, progress)
     return FramesResult(

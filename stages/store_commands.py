@@ -28,9 +28,20 @@ def frames() -> None:
     """Build and verify a frame store: the frames that students train on."""
 
 
-@frames.command("build", epilog=examples("distinit frames build --videos clips/ --out frames"))
+@frames.command(
+    "build",
+    epilog=examples(
+        "distinit frames build --videos clips/ --out frames",
+        "distinit frames build --videos clips/ --match clips.match --out frames",
+    ),
+)
 @required("--videos", "--out")
 @videos_option
+@click.option(
+    "--match",
+    metavar="FILE",
+    help="Mapping file of `cache match`: store only the copies that can be used.",
+)
 @click.option("--out", metavar="DIR", help="Folder of the frame store, created or resumed.")
 @damaged_option
 @stage_options

@@ -16,6 +16,7 @@ from distinit.schemas.exit_codes import ExitCode
 OTHERS = {
     "config": "distill",
     "cache info": "nowhere",
+    "cache match": "nowhere --videos nowhere --out out",
     "cache verify": "nowhere",
     "cache schemas": "",
     "cache keygen": "--out file.txt/below",

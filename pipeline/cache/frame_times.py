@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from distinit.pipeline.cache.tables import column
 from distinit.pipeline.cache.unit_tables import contradiction, read_frames
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["FrameTimes"]
+__all__ = ["FrameTimes", "seconds_of"]
 
 
 class FrameTimes:
@@ -44,16 +46,23 @@ class FrameTimes:
             commit = read_commit(self._layout, self._record, unit)
             table = read_frames(self._layout, commit, self._capacity)
             seconds_R = np.full(self._capacity, np.nan)
-            seconds_R[column(table, "row") - unit * self._capacity] = self._seconds(table, unit)
+            seconds_R[column(table, "row") - unit * self._capacity] = seconds_of(
+                table, self._layout.frames(unit)
+            )
             self._last = last = (unit, seconds_R)
         return last[1]
 
-    def _seconds(self, table: pa.Table, unit: int) -> NDArray[np.float64]:
-        coded = table.column("time_base").combine_chunks().dictionary_encode()
-        parts = [text.split("/") for text in coded.dictionary.to_pylist()]
-        if any(int(below) == 0 for _, below in parts):
-            raise contradiction(self._layout.frames(unit), "time bases above 0", "a division by 0")
-        base_D = np.array([int(above) / int(below) for above, below in parts])
-        code_N = coded.indices.to_numpy(zero_copy_only=False)
-        seconds_N: NDArray[np.float64] = column(table, "pts") * base_D[code_N]
-        return seconds_N
+
+def seconds_of(table: pa.Table, path: Path) -> NDArray[np.float64]:
+    """Presentation times [N] of the frames table that was read from ``path``.
+
+    Raises CacheCorruptError for a time base of n/0.
+    """
+    coded = table.column("time_base").combine_chunks().dictionary_encode()
+    parts = [text.split("/") for text in coded.dictionary.to_pylist()]
+    if any(int(below) == 0 for _, below in parts):
+        raise contradiction(path, "time bases above 0", "a division by 0")
+    base_D = np.array([int(above) / int(below) for above, below in parts])
+    code_N = coded.indices.to_numpy(zero_copy_only=False)
+    seconds_N: NDArray[np.float64] = column(table, "pts") * base_D[code_N]
+    return seconds_N

@@ -14,7 +14,8 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.derived import find_texts
 from distinit.pipeline.distillation.target_frames import TargetFrames
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.schemas.errors import CacheError, FrameStoreError
+from distinit.pipeline.matching.mapping import Mapping
+from distinit.schemas.errors import CacheError, FrameStoreError, MatchError
 from distinit.schemas.run import LeftOut
 
 __all__ = ["MatchedVideos", "VideoIds", "match_videos"]
@@ -55,6 +56,8 @@ class MatchedVideos:
     store_ids: VideoIds
     frame_count_V: NDArray[np.int64]
     left_out: LeftOut
+    mapping_digest: str = ""
+    """Which copies stand for which videos; empty if the store has the owner's files."""
 
     @property
     def cache_number_V(self) -> NDArray[np.int32]:  # noqa: N802
@@ -63,25 +66,34 @@ class MatchedVideos:
 
 
 def match_videos(
-    cache: TargetCache, store: FrameStore, targets: TargetFrames | None = None
+    cache: TargetCache,
+    store: FrameStore,
+    targets: TargetFrames | None = None,
+    mapping: Mapping | None = None,
 ) -> MatchedVideos:
     """Match the videos by content digest; equal ids or paths alone are not enough.
 
     A video is left out, and counted, if the corpus of the cache no longer contains it, if it is
     missing from the store, if the store has another number of frames for it, or if none of its
-    frames has a target in ``targets`` (None: any row of the cache is a target).
+    frames has a target in ``targets`` (None: any row of the cache is a target). With a
+    ``mapping``, the usable copy of a video stands for it; other copies do not.
 
-    Raises FrameStoreError or CacheError if no video is left.
+    Raises MatchError if the mapping is for another cache, FrameStoreError or CacheError if no video
+    is left.
     """
     targets = targets or _all_rows(cache)
+    if mapping is not None:
+        mapping.check_cache(cache)
     blocks = [
-        _match_block(cache, store, targets, videos) for videos in cache.video_batches(_COLUMNS)
+        _match_block(cache, store, targets, videos, mapping)
+        for videos in cache.video_batches(_COLUMNS)
     ]
     left_out = LeftOut(
         failed=sum(block.failed for block in blocks),
         gone=sum(block.gone for block in blocks),
         not_in_store=sum(block.not_in_store for block in blocks),
         other_frame_count=sum(block.other_frame_count for block in blocks),
+        refused_by_match=sum(block.refused_by_match for block in blocks),
         without_targets=sum(block.without_targets for block in blocks),
         examples=tuple(text for block in blocks for text in block.examples)[:_SHOWN],
     )
@@ -96,6 +108,7 @@ def match_videos(
         store_ids=VideoIds(store.id_column, store_number_V[order_V]),
         frame_count_V=frame_count_V[order_V],
         left_out=left_out,
+        mapping_digest="" if mapping is None else mapping.digest,
     )
 
 
@@ -108,7 +121,7 @@ def _nothing_left(
     cache: TargetCache, store: FrameStore, left_out: LeftOut
 ) -> CacheError | FrameStoreError:
     reasons = "; ".join(left_out.examples) or f"{left_out.failed} failed"
-    if left_out.without_targets and not left_out.not_in_store + left_out.other_frame_count:
+    if left_out.without_targets and not left_out.of_store:
         return CacheError(
             f"no video of the cache {cache.layout.root} has a target",
             expected="stored targets of the teachers that are trained on",
@@ -131,6 +144,7 @@ class _Block:
     gone: int
     not_in_store: int
     other_frame_count: int
+    refused_by_match: int
     without_targets: int
     examples: Sequence[str]
     cache_number_K: NDArray[np.int32]
@@ -139,9 +153,13 @@ class _Block:
 
 
 def _match_block(
-    cache: TargetCache, store: FrameStore, targets: TargetFrames, videos: pa.RecordBatch
+    cache: TargetCache,
+    store: FrameStore,
+    targets: TargetFrames,
+    videos: pa.RecordBatch,
+    mapping: Mapping | None,
 ) -> _Block:
-    digest_N = _bytes(videos["digest"])
+    digest_N, refusals = _digests_to_find(videos, mapping)
     whole_N = np.array(videos["status"].to_pylist()) == "ok"
     store_number_N = store.numbers_of(digest_N)
     # A video that failed at first but was decoded by a later run is both failed and in the store.
@@ -159,26 +177,56 @@ def _match_block(
     no_target_N = np.zeros_like(kept_N)
     no_target_N[kept_N] = ~has_target_K
     kept_N &= ~no_target_N
+    refused_N = absent_N & np.array([bool(reason) for reason in refusals], np.bool_)
     reasons = {
-        "not in the frame store": absent_N,
+        "not in the frame store": absent_N & ~refused_N,
         "another number of frames in the frame store": differs_N,
         "no frame with a target": no_target_N,
     }
     return _Block(
         failed=int((~whole_N & in_corpus_N).sum()),
         gone=len(in_corpus_N) - int(in_corpus_N.sum()),
-        not_in_store=int(absent_N.sum()),
+        not_in_store=int((absent_N & ~refused_N).sum()),
         other_frame_count=int(differs_N.sum()),
+        refused_by_match=int(refused_N.sum()),
         without_targets=int(no_target_N.sum()),
         examples=[
-            f"{path} ({reason})"
-            for reason, where_N in reasons.items()
-            for path in videos["path"].filter(pa.array(where_N))[:_SHOWN].to_pylist()
+            *(refusals[n] for n in np.flatnonzero(refused_N)[:_SHOWN].tolist()),
+            *(
+                f"{path} ({reason})"
+                for reason, where_N in reasons.items()
+                for path in videos["path"].filter(pa.array(where_N))[:_SHOWN].to_pylist()
+            ),
         ],
         cache_number_K=cache_number_K[has_target_K].astype(np.int32),
         store_number_K=store_number_N[kept_N].astype(np.int32),
         frame_count_K=count_N[kept_N],
     )
+
+
+def _digests_to_find(
+    videos: pa.RecordBatch, mapping: Mapping | None
+) -> tuple[NDArray[np.bytes_], list[str]]:
+    """Digest [N] that each video has in the frame store, and why its copy is not used, or "".
+
+    Raises MatchError if the mapping has another digest for a video than the cache.
+    """
+    own = videos["digest"].to_pylist()
+    if mapping is None:
+        return _bytes(videos["digest"]), [""] * len(own)
+    rows = mapping.rows_of(_bytes(videos["video_id"]))
+    for row, digest in zip(rows, own, strict=True):
+        if row is not None and row.digest != digest:
+            raise MatchError(
+                f"the mapping file is about another video {row.video_id} than the cache",
+                expected=f"digest {digest}",
+                found=f"digest {row.digest}",
+                remedy="run `distinit cache match` with this cache",
+            )
+    pairs = list(zip(rows, own, strict=True))
+    found = [row.copy_digest if row is not None and row.usable else own for row, own in pairs]
+    refusals = [row.line() if row is not None and not row.usable else "" for row in rows]
+    return np.array([digest.encode() for digest in found], np.bytes_), refusals
 
 
 def _bytes(texts: pa.Array) -> NDArray[np.bytes_]:

@@ -38,6 +38,7 @@ from distinit.pipeline.distillation.thresholds import (
     some_clip_passes_all,
 )
 from distinit.pipeline.frames.reader import FrameStore
+from distinit.pipeline.matching.mapping import read_mapping
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
@@ -99,8 +100,8 @@ class DistillTask:
         self,
     ) -> tuple[Callable[..., DistillTask], tuple[DistillConfig, ThresholdsRecord]]:
         # The working folder of a Ray worker is another one.
-        inputs = {"cache": self.config.cache, "frames": self.config.frames}
-        absolute = {key: str(Path(path).absolute()) for key, path in inputs.items()}
+        inputs = {name: getattr(self.config, name) for name in ("cache", "frames", "match")}
+        absolute = {name: str(Path(p).absolute()) for name, p in inputs.items() if p is not None}
         return open_distill_task, (self.config.model_copy(update=absolute), self.thresholds)
 
     def refuse_filters_without_clips(self) -> None:
@@ -281,7 +282,7 @@ def open_distill_task(
     incomplete, and may lack teachers that are not in use. ``thresholds``: those of
     the filters, as an earlier call for the same data found them; None: they are computed.
 
-    Raises ConfigError, CacheError, FrameStoreError.
+    Raises ConfigError, CacheError, FrameStoreError, MatchError.
     """
     check_clip(config.student, config.clip)
     cache = TargetCache.open(config.cache, allow_incomplete=True, allow_absent=True)
@@ -298,7 +299,8 @@ def open_distill_task(
     check_pixels(store, config.student, config.clip)
     committed_U = np.any([reader.committed_U for reader in readers], axis=0)
     frames = TargetFrames(cache.index, cache.manifest.row_space.capacity, committed_U)
-    videos = match_videos(cache, store, frames)
+    mapping = None if config.match is None else read_mapping(Path(config.match))
+    videos = match_videos(cache, store, frames, mapping)
     optimizer = with_epoch_length(config.optimizer, config.runtime, len(videos.cache_ids))
     config = config.model_copy(update={"optimizer": optimizer})
     small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop

@@ -32,12 +32,36 @@ def make_video(
 
     ``args`` are ffmpeg's options for the output: the codec and its settings.
     """
+    return encode_frames(path, synthetic_frames(frames, size, seed), rate, args)
+
+
+def encode_frames(
+    path: Path, frames_NHWC: NDArray[np.uint8], rate: int = 10, args: tuple[str, ...] = H264
+) -> Path:
+    """Encode RGB frames to ``path``; returns ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _, height, width, _ = frames_NHWC.shape
     command = [FFMPEG, "-v", "error", "-nostdin", "-y"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}"]
+    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
     command += ["-r", str(rate), "-i", "pipe:0", *args, f"file:{path}"]
-    subprocess.run(command, input=synthetic_frames(frames, size, seed).tobytes(), check=True)
+    subprocess.run(command, input=frames_NHWC.tobytes(), check=True)
     return path
+
+
+def drifting_frames(
+    frames: int, seed: int, size: tuple[int, int] = (96, 64), speed: float = 1.0
+) -> NDArray[np.uint8]:
+    """uint8 [N, H, W, 3]: waves that drift over the whole picture; with speed 0 nothing moves."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / height
+    number = np.arange(frames)[:, None, None]
+    time = speed * number * (1 + number / 60)  # faster and faster, so that nothing repeats
+    gray = np.full((frames, height, width), 127.0)
+    for _ in range(6):
+        kx, ky = rng.uniform(2, 9, 2) * rng.choice([-1, 1], 2)
+        gray += 20 * np.sin(kx * x + ky * y + rng.uniform(0.1, 0.5) * time + rng.uniform(0, 6.28))
+    return np.repeat(gray[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
 
 
 def synthetic_frames(frames: int, size: tuple[int, int], seed: int) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import pytest
 from helpers.command_line import command_of, commands
 
 from distinit.schemas.corpus import CorpusReport, Names
+from distinit.schemas.matching import MatchReport
 from distinit.schemas.run import DistillResult
 from distinit.stages.extract_result import ExtractResult
 from distinit.stages.flow import FlowResult
@@ -62,6 +63,18 @@ DISTILLED = DistillResult(
     clips=1,
     seconds=1,
 )
+MATCHED = MatchReport(
+    cache="c",
+    source=FOLDER,
+    out=f"{FOLDER}/m",
+    videos=1,
+    usable=1,
+    kinds=(),
+    copies=1,
+    unreadable={},
+    refused=(),
+    seconds=1,
+)
 FLOW = FlowResult(flow_store=FOLDER, videos=1, frames=1, flow_range=20, seconds=1)
 SUGGESTED: dict[str, tuple[str, dict[str, object]]] = {
     "extract": (
@@ -75,6 +88,10 @@ SUGGESTED: dict[str, tuple[str, dict[str, object]]] = {
     "distill": (
         DISTILLED.summary(),
         {"init": f"distinit:{FOLDER}", "dataset__root": "DATASET", "out": "RESULT"},
+    ),
+    "cache match": (
+        MATCHED.summary(),
+        {"videos": FOLDER, "match": f"{FOLDER}/m", "out": f"{FOLDER}/m.frames"},
     ),
     "flow build": (FLOW.summary(), {"frames": FOLDER, "cache": "CACHE", "out": "RUN"}),
 }
