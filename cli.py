@@ -36,8 +36,8 @@ from distinit.schemas.exit_codes import ExitCode
 from distinit.stages import cache_sign_commands
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
-from distinit.stages.cache_transfer_commands import cache_pull, cache_push
 from distinit.stages.cache_match_commands import cache_match
+from distinit.stages.cache_transfer_commands import cache_pull, cache_push
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
 from distinit.stages.figure_commands import figures

@@ -12,8 +12,8 @@ import pyarrow as pa
 from distinit.pipeline.cache.tables import read_table, write_table
 from distinit.pipeline.corpus.listing import FoundVideos, find_videos
 from distinit.pipeline.corpus.local import hash_local
-from distinit.pipeline.corpus.remote import is_url
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.transport.remote import is_url
 from distinit.schemas.corpus import VideoFile
 from distinit.schemas.errors import CacheCorruptError, ConfigError
 from distinit.schemas.tables import COPIES_SCHEMA
