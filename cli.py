@@ -34,6 +34,7 @@ from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
 from distinit.stages import cache_sign_commands
+from distinit.stages.cache_combine_commands import COMBINE_COMMANDS
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
 from distinit.stages.cache_match_commands import cache_match
@@ -75,6 +76,8 @@ cache.add_command(cache_schemas)
 cache.add_command(cache_push)
 cache.add_command(cache_pull)
 cache.add_command(cache_match)
+for combine_command in COMBINE_COMMANDS:
+    cache.add_command(combine_command)
 main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)

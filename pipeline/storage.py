@@ -31,6 +31,7 @@ __all__ = [
     "create_partial",
     "fsync_dir",
     "fsync_file",
+    "move_synced",
     "open_for_writing",
     "open_inside",
     "open_regular",
@@ -291,6 +292,15 @@ def fsync_file(path: Path) -> None:
 def fsync_dir(path: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename survives a power failure."""
     fsync_file(path)
+
+
+def move_synced(staged: Path, final: Path) -> None:
+    """Move a whole file to its place on the same disk, so that it survives a power failure."""
+    fsync_file(staged)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staged.replace(final)
+    fsync_dir(final.parent)
+    fsync_dir(final.parent.parent)  # the folder of a shard may be new
 
 
 def sha256_file(path: Path, limit_bytes: int | None = None) -> str:

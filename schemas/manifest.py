@@ -17,6 +17,7 @@ from distinit.schemas.base import (
     without_zero_minor,
 )
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR, CACHE_FORMAT_VERSION
+from distinit.schemas.derivation import Derivation
 from distinit.schemas.teacher import MAX_CLASSES, Encoding
 from distinit.schemas.video import SamplingConfig
 
@@ -132,10 +133,15 @@ class CacheManifest(ExtensibleRecord):
         description="sha256 over the content of the cache: the same for any number of workers, any "
         "order of work and any interruption; empty while the cache is incomplete"
     )
+    derived_from: Derivation | None = Field(
+        None,
+        description="the caches that this one was made from. None: it was extracted from videos, "
+        "and the key is left out",
+    )
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_zero_minor(dump(self))
+        return without_none(without_zero_minor(dump(self)), "derived_from")
 
 
 class FileEntry(Record):
@@ -235,6 +241,15 @@ class FidelitySums(_RowSums):
         description="frames that a filter at a quartile of the unit's entropies would keep by one "
         "of the two entropies (of the stored target, of the fp32 logits) and drop by the other",
     )
+    measured_against: Encoding | None = Field(
+        None,
+        description="encoding of the source that a derived cache was compared with, in place of "
+        "the fp32 logits. None: compared with these, and the key is left out",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "measured_against")
 
 
 class OutputSums(_RowSums):

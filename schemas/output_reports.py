@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
 
-from distinit.schemas.base import Record
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from distinit.schemas.base import Name, Record, without_none
 from distinit.schemas.wording import one_line
 
 __all__ = ["FidelityReport", "OutputReport"]
@@ -31,10 +33,21 @@ class FidelityReport(Record):
         description="fraction of frames that an entropy filter at a quartile would keep by one of "
         "the two entropies (of the stored target, of the fp32 logits) and drop by the other",
     )
+    measured_against: Name | None = Field(
+        None,
+        description="encoding of the source that a derived cache was compared with, in place of "
+        "the fp32 logits. None: compared with these, and the key is left out",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "measured_against")
 
     def __str__(self) -> str:
+        source = self.measured_against
+        targets = f"the targets of its source ({one_line(source)})" if source else "the targets"
         return (
-            f"changes the targets by {self.mean_kl_nats:.2g} nats on average (KL divergence; at "
+            f"changes {targets} by {self.mean_kl_nats:.2g} nats on average (KL divergence; at "
             f"most {self.max_kl_nats:.2g}) and their entropy by "
             f"{self.mean_entropy_error_nats:.2g} nats; "
             f"same top class for {_percent(self.top1_agreement)} of the frames, same decision of "

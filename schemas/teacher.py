@@ -90,6 +90,8 @@ _ENCODING_SCHEMA = {"type": "string", "pattern": "^(float16|int8|topk:[1-9][0-9]
 Encoding = Annotated[str, AfterValidator(_known_encoding), WithJsonSchema(_ENCODING_SCHEMA)]
 """``float16`` | ``int8`` | ``topk:K``."""
 
+EarlierEncodings = Annotated[tuple[Encoding, ...], Field(min_length=1, max_length=20)]
+
 
 class TeacherRequest(Record):
     """A teacher as requested by a user."""
@@ -330,7 +332,13 @@ class TeacherRecord(ExtensibleRecord):
         description="what the arithmetic changed, against fp32, over the first frames of each unit "
         "group. None: the precision is fp32, or these are features, and the key is left out",
     )
+    encoded_from: EarlierEncodings | None = Field(
+        None,
+        description="encodings that the targets had before, the first one first, in a cache that "
+        "was encoded from another one. None: encoded from fp32, and the key is left out",
+    )
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(without_zero_minor(dump(self)), "recipe", "precision_loss")
+        later = ("recipe", "precision_loss", "encoded_from")
+        return without_none(without_zero_minor(dump(self)), *later)

@@ -15,6 +15,7 @@ from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.cache.verify_copy import verify_copy
 from distinit.pipeline.progress import Progress
 from distinit.schemas.base import Record
+from distinit.schemas.derivation import Derivation
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.teacher import TeacherRecord
@@ -61,6 +62,9 @@ class CacheInfo(Record):
     capacity: int = Field(description="rows per unit")
     sampling: SamplingConfig = Field(description="which frames became rows")
     teachers: dict[str, TeacherRecord] = Field(description="id -> its record in teacher.json")
+    derived_from: Derivation | None = Field(
+        None, description="the caches that it was made from; null: extracted from videos"
+    )
 
     def summary(self) -> str:
         """Text for the terminal."""
@@ -77,6 +81,9 @@ class CacheInfo(Record):
             f"({self.sampling})",
             f"units     {counted(self.units, 'unit')} of {self.capacity:,} rows each",
         ]
+        if self.derived_from is not None:
+            first, *others = self.derived_from.lines()
+            lines += [f"made by   {first}", *(f"          {line}" for line in others)]
         for name, record in self.teachers.items():
             identity = record.identity
             lines += [
@@ -195,6 +202,7 @@ def cache_info(path: Path) -> CacheInfo:
         capacity=manifest.row_space.capacity,
         sampling=manifest.sampling,
         teachers=dict(cache.teachers),
+        derived_from=manifest.derived_from,
     )
 
 

@@ -98,7 +98,7 @@ without labels. The cache contains no pixels, and reading it executes no code.
 |---|---|---|---|---|---|
 {teachers}
 
-## Files
+{_derivation_text(manifest)}## Files
 
 - `videos.parquet`: every video with its sha256, size, number of decoded frames and status, and
   what is missing if it is damaged
@@ -172,9 +172,27 @@ def _size_category(rows: int) -> str:
     return f"{above[-1]}<n<{below[0]}" if below else f"n>{above[-1]}"
 
 
+def _derivation_text(manifest: CacheManifest) -> str:
+    """A section about the sources of a derived cache; nothing for any other cache."""
+    if manifest.derived_from is None:
+        return ""
+    lines = "\n".join(f"- {line}" for line in manifest.derived_from.lines())
+    return f"""## Made from other caches
+
+No video was decoded and no teacher was run for this cache. What the encodings of the sources lost
+is in `manifest.json`, `derived_from`.
+
+{lines}
+
+"""
+
+
 def _teacher_line(record: TeacherRecord) -> str:
     identity = record.identity
-    loss = f"{record.fidelity.mean_kl_nats:.2g}" if record.fidelity else "n/a"
+    fidelity = record.fidelity
+    loss = f"{fidelity.mean_kl_nats:.2g}" if fidelity else "n/a"
+    if fidelity and fidelity.measured_against:
+        loss = f"n/a ({loss} to {fidelity.measured_against})"
     return (
         f"| {record.id} | {identity.architecture} | {identity.label_space} ({identity.classes}) "
         f"| {identity.target} | {record.encoding} | {loss} |"

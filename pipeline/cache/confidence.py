@@ -158,4 +158,11 @@ def fidelity_report(sums: Iterable[FidelitySums]) -> FidelityReport | None:
         mean_entropy_error_nats=sum(part.entropy_error_nats_sum for part in parts) / frames,
         top1_agreement=sum(part.top1_agreements for part in parts) / frames,
         filter_flips=sum(part.filter_flips for part in parts) / frames,
+        measured_against=_reference_of(parts),
     )
+
+
+def _reference_of(parts: Iterable[FidelitySums]) -> str | None:
+    """What the frames were compared with; None if that is fp32 for all of them."""
+    references = sorted({part.measured_against or "fp32" for part in parts})
+    return None if references == ["fp32"] else ", ".join(references)

@@ -7,7 +7,6 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,7 +21,7 @@ from distinit.pipeline.cache.tables import column, read_table
 from distinit.pipeline.cache.target_rows import TargetRows, target_rows
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import file_entry, write_record
-from distinit.pipeline.storage import fsync_dir, fsync_file, storage_errors
+from distinit.pipeline.storage import move_synced, storage_errors
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheError
 from distinit.schemas.manifest import FidelitySums, UnitCommit, VideoOutcome, failed_outcome
@@ -304,10 +303,10 @@ class GroupWriter:
                     self._layout.shard(record.id, name, unit).unlink(missing_ok=True)
         for unit, staged in self._staged.items():
             if not self.spec.committed_outcomes:
-                _move(staged.frames_file, self._layout.frames(unit))
+                move_synced(staged.frames_file, self._layout.frames(unit))
             for teacher in staged.teachers.values():
                 for final, (path, _) in teacher.files.items():
-                    _move(path, final)
+                    move_synced(path, final)
 
     def _array_names(self, record: TeacherRecord) -> tuple[str, ...]:
         return tuple(s.name for s in array_specs(record.encoding, record.identity.classes))
@@ -363,14 +362,6 @@ def _gone(video_id: str) -> VideoOutcome:
         duration_seconds=0.0,
         error="removed from the corpus before it was decoded",
     )
-
-
-def _move(staged: Path, final: Path) -> None:
-    fsync_file(staged)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staged.replace(final)
-    fsync_dir(final.parent)
-    fsync_dir(final.parent.parent)  # the folder of a shard may be new
 
 
 def _superseded(video_id: str) -> VideoOutcome:

@@ -25,6 +25,7 @@ from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import PARTIAL_SUFFIX
 from distinit.schemas.base import differences
+from distinit.schemas.derivation import Derivation
 from distinit.schemas.errors import CacheCorruptError, CacheError, CacheMismatchError
 from distinit.schemas.manifest import (
     CACHE_FORMAT_MINOR,
@@ -49,7 +50,9 @@ __all__ = [
     "read_cache_plan",
     "read_teachers",
     "read_valid_plan",
+    "refuse_other_files",
     "remove_leftovers",
+    "start_cache",
 ]
 
 _VIDEO_ID = r"^[0-9a-f]{16}(-[1-9][0-9]*)?$"  # the first 16 digits of the video's digest
@@ -69,8 +72,17 @@ def create_cache(
 ) -> None:
     """Write the plan, then the manifest, which makes the folder a cache.
 
-    Raises CacheError if the folder holds other files, CacheCorruptError if it holds teachers but
-    no manifest.
+    Raises as ``refuse_other_files``.
+    """
+    refuse_other_files(layout)
+    capacity = unit_rows or choose_capacity(sum(video.rows for video in videos))
+    start_cache(layout, plan_units(videos, capacity), sampling)
+
+
+def refuse_other_files(layout: CacheLayout) -> None:
+    """Raise CacheError if the folder of a new cache holds other files.
+
+    Raises CacheCorruptError if it holds teachers but no manifest.
     """
     names = (path.name for path in layout.root.iterdir())
     others = [name for name in names if not _may_precede_manifest(name)]
@@ -82,23 +94,34 @@ def create_cache(
             found=", ".join(sorted(others)[:5]),
             remedy="choose another folder, or restore manifest.json from a copy of the cache",
         )
-    capacity = unit_rows or choose_capacity(sum(video.rows for video in videos))
-    plan = plan_units(videos, capacity)
+
+
+def start_cache(
+    layout: CacheLayout,
+    plan: UnitPlan,
+    sampling: SamplingConfig,
+    derived_from: Derivation | None = None,
+) -> None:
+    """Write the plan, then the manifest of a cache without teachers."""
     table = plan_table(plan)
     write_table(table, layout.plan)
+    videos = plan.latest.values()
+    present = sum(video.in_corpus for video in videos)
     manifest = CacheManifest(
         format_minor=CACHE_FORMAT_MINOR,
         corpus=CorpusSummary(
-            digest=corpus_digest(v.file.digest for v in videos),
-            videos=len(videos),
+            digest=corpus_digest(video.digest for video in videos),
+            videos=present,
             failed=0,
             frames=0,
+            gone=len(videos) - present,
         ),
         sampling=sampling,
-        row_space=RowSpace(capacity=capacity, units=plan.units, rows=0),
+        row_space=RowSpace(capacity=plan.capacity, units=plan.units, rows=0),
         plan=plan_summary(table),
         complete=False,
         content_digest="",
+        derived_from=derived_from,
     )
     write_record(manifest, layout.manifest)
 

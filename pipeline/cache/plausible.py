@@ -16,6 +16,7 @@ __all__ = ["confidence_agrees", "first_implausible", "rounding_float16"]
 _BLOCK_VALUES = 1 << 17  # fp32 blocks of this size stay in the cache of a core
 _FLOAT16_STEP = 2.0**-11  # half a unit in the last place, relative
 _FLOAT16_TINY = 2.0**-25  # absolute, below the normal range
+_INT8_HALF_STEPS = 2 * 255  # in the range of a row
 _SLACK = 1e-4  # fp32 rounding of the stored columns, and of the recomputed ones
 
 
@@ -56,7 +57,22 @@ def _plausible(
             d_N = stored["logits_affine"][:, 0].astype(np.float64) / 2 + largest_N * 1e-6
         else:
             d_N = rounding_float16(largest_N)
+        d_N = d_N + _earlier_rounding(record, logits_NC, largest_N)
         return confidence_agrees(logits_NC, columns, d_N)
+
+
+def _earlier_rounding(
+    record: TeacherRecord, logits_NC: np.ndarray, largest_N: np.ndarray
+) -> np.ndarray:
+    """Largest errors of the encodings of the caches that this one was encoded from, fp64 [N]."""
+    d_N = np.zeros(len(logits_NC))
+    for encoding in record.encoded_from or ():
+        if encoding == "int8":
+            d_N += np.ptp(logits_NC, axis=1).astype(np.float64) / _INT8_HALF_STEPS
+            d_N += largest_N * 1e-6
+        else:
+            d_N += rounding_float16(largest_N)
+    return d_N
 
 
 def _topk_plausible(

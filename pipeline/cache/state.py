@@ -14,6 +14,7 @@ from distinit.pipeline.cache.plan import UnitPlan
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.tables import videos_table
 from distinit.pipeline.units import unit_name
+from distinit.schemas.derivation import Derivation
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import (
     CACHE_FORMAT_MINOR,
@@ -41,7 +42,12 @@ __all__ = [
     "summary_of",
 ]
 
-_NOT_HASHED = {"fidelity": None, "precision_loss": None, "format_minor": 0}
+_NOT_HASHED = {
+    "fidelity": None,
+    "precision_loss": None,
+    "encoded_from": None,
+    "format_minor": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -246,7 +252,12 @@ def losses_of(commits: Mapping[int, UnitCommit]) -> dict[str, FidelityReport | N
 
 
 def manifest_of(
-    state: CacheState, sampling: SamplingConfig, plan: PlanSummary, *, complete: bool
+    state: CacheState,
+    sampling: SamplingConfig,
+    plan: PlanSummary,
+    *,
+    complete: bool,
+    derived_from: Derivation | None,
 ) -> CacheManifest:
     """The manifest of a cache in this state."""
     outcomes = state.corpus_outcomes.values()
@@ -275,4 +286,5 @@ def manifest_of(
         },
         complete=complete,
         content_digest=state.content_digest(sampling) if complete else "",
+        derived_from=derived_from,
     )

@@ -157,18 +157,20 @@ class UnitBuffer:
         self._teachers = {record.id: _TeacherRows(record, capacity) for record in teachers}
 
     def put(
-        self, first_row: int, frames: FrameRows, targets: Mapping[str, TargetRows] | None
+        self, first_row: int, frames: FrameRows, targets: Mapping[str, TargetRows | None] | None
     ) -> None:
         """Store consecutive rows, starting at ``first_row`` (0-based within this unit).
 
-        ``targets``: by teacher id. None: the teachers have no outputs for this video.
+        ``targets``: by teacher id. None, for all teachers or for one of them: no outputs for this
+        video.
         """
         rows = slice(first_row, first_row + len(frames))
         for teacher_id, teacher in self._teachers.items():
-            if targets is None:
+            given = None if targets is None else targets[teacher_id]
+            if given is None:
                 teacher.put_missing(rows)
             else:
-                teacher.put(rows, targets[teacher_id])
+                teacher.put(rows, given)
         key = (frames.video_id, frames.time_base)
         if key not in self._videos:
             self._videos.append(key)

@@ -35,7 +35,9 @@ def record_problems(
     layout: CacheLayout, manifest: CacheManifest, state: CacheState, plan: PlanSummary
 ) -> tuple[str, list[str]]:
     """The recomputed content digest, and contradictions between manifest and commit records."""
-    recomputed = manifest_of(state, manifest.sampling, plan, complete=True)
+    recomputed = manifest_of(
+        state, manifest.sampling, plan, complete=True, derived_from=manifest.derived_from
+    )
     recomputed = recomputed.model_copy(update={"format_minor": manifest.format_minor})
     stated, found = (flatten(m.model_dump(mode="json")) for m in (manifest, recomputed))
     problems = [

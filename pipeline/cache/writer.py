@@ -289,7 +289,13 @@ class CacheWriter:
         return self.manifest
 
     def _manifest(self, state: CacheState, complete: bool) -> CacheManifest:
-        return manifest_of(state, self.manifest.sampling, self._plan_summary, complete=complete)
+        return manifest_of(
+            state,
+            self.manifest.sampling,
+            self._plan_summary,
+            complete=complete,
+            derived_from=self.manifest.derived_from,
+        )
 
     def _repair(self) -> None:
         """Mark units whose files differ from their commit, so that they are extracted again."""

@@ -1,0 +1,191 @@
+"""The commands ``distinit cache merge | subset | encode | diff``: caches from other caches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from distinit.pipeline.command_line import Command, SectionedCommand, examples, show, with_options
+from distinit.pipeline.progress import NullProgress, Progress, choose_progress
+
+__all__ = ["COMBINE_COMMANDS"]
+
+_FOLDER = click.Path(path_type=Path)
+_source = click.argument("folder", metavar="CACHE", type=_FOLDER)
+_out = click.option(
+    "--out", metavar="DIR", type=_FOLDER, required=True, help="Folder of the new cache."
+)
+
+
+def _output_options(command: Command) -> Command:
+    options = (
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print progress events and the result as JSON."
+        ),
+        click.option("--quiet", is_flag=True, help="Print no progress."),
+    )
+    return with_options(command, options)
+
+
+def _progress(as_json: bool, quiet: bool) -> Progress:
+    return NullProgress() if quiet else choose_progress(json_events=as_json)
+
+
+def _teachers(help_text: str) -> Callable[[Command], Command]:
+    return click.option("--teacher", "teachers", multiple=True, metavar="ID", help=help_text)
+
+
+@click.command(
+    "merge",
+    cls=SectionedCommand,
+    epilog=examples(
+        "distinit cache merge january february --out both",
+        "distinit cache merge ours theirs --teacher resnet50 --out both",
+    ),
+)
+@click.argument("folders", metavar="CACHE CACHE...", type=_FOLDER, nargs=-1, required=True)
+@_out
+@_teachers("Teacher to keep. Repeat the option for several. Default: all.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["refuse", "first"]),
+    default="refuse",
+    help="If caches differ in a row: write nothing (default), or take the first cache's rows.",
+)
+@_output_options
+def cache_merge(
+    folders: tuple[Path, ...],
+    out: Path,
+    teachers: tuple[str, ...],
+    on_conflict: Literal["refuse", "first"],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Join the videos of several caches of the same teachers.
+
+    Rows of videos that several caches have must be equal bit by bit. Exit code 1: they are not; the
+    report names each row.
+    """
+    from distinit.stages.cache_merge import cache_merge as run
+
+    result = run(
+        folders,
+        out,
+        teachers=teachers,
+        on_conflict=on_conflict,
+        progress=_progress(as_json, quiet),
+    )
+    show(result, as_json)
+    sys.exit(result.exit_code)
+
+
+@click.command(
+    "subset",
+    cls=SectionedCommand,
+    epilog=examples(
+        "distinit cache subset cache --videos train.txt --out train",
+        "distinit cache subset cache --video 'walks/*.mp4' --teacher resnet50 --out walks",
+        "distinit cache subset cache --max-entropy 2 --min-share 0.5 --out confident",
+    ),
+)
+@_source
+@_out
+@click.option(
+    "--video",
+    "videos",
+    multiple=True,
+    metavar="NAME",
+    help="Video to keep: its id, digest, path, or a pattern of paths in quotes. Repeatable.",
+)
+@click.option(
+    "--videos",
+    "video_list",
+    metavar="LIST",
+    type=_FOLDER,
+    help="List of videos to keep (.txt, .csv, .parquet), each named as for --video.",
+)
+@_teachers("Teacher to keep. Repeat the option for several. Default: all.")
+@click.option(
+    "--max-entropy",
+    "max_entropy_nats",
+    type=float,
+    metavar="NATS",
+    help="Keep videos with a frame of at most this entropy.",
+)
+@click.option(
+    "--keep-fraction",
+    type=float,
+    metavar="F",
+    help="As --max-entropy, with the entropy that the fraction F of all frames does not exceed.",
+)
+@click.option(
+    "--min-share",
+    type=float,
+    metavar="S",
+    help="Share of a video's frames that must be confident enough. Default: one frame.",
+)
+@click.option("--entropy-of", metavar="ID", help="Teacher whose entropies count.")
+@_output_options
+def cache_subset(
+    folder: Path,
+    out: Path,
+    videos: tuple[str, ...],
+    video_list: Path | None,
+    teachers: tuple[str, ...],
+    max_entropy_nats: float | None,
+    keep_fraction: float | None,
+    min_share: float | None,
+    entropy_of: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Copy some videos and teachers of CACHE into a new cache.
+
+    Videos are kept as a whole, with all their rows. All criteria must be met.
+    """
+    from distinit.stages.cache_subset import SubsetChoice
+    from distinit.stages.cache_subset import cache_subset as run
+
+    choice = SubsetChoice(
+        videos, video_list, teachers, max_entropy_nats, keep_fraction, min_share, entropy_of
+    )
+    show(run(folder, out, choice, progress=_progress(as_json, quiet)), as_json)
+
+
+@click.command(
+    "encode",
+    cls=SectionedCommand,
+    epilog=examples(
+        "distinit cache encode cache --encoding int8 --out smaller",
+        "distinit cache encode cache --encoding topk:32 --teacher resnet50 --out smallest",
+    ),
+)
+@_source
+@click.option(
+    "--encoding",
+    metavar="float16|int8|topk:K",
+    required=True,
+    help="How the new cache stores targets.",
+)
+@_out
+@_teachers("Teacher to encode again; the others are copied. Repeatable. Default: all.")
+@_output_options
+def cache_encode(
+    folder: Path, encoding: str, out: Path, teachers: tuple[str, ...], as_json: bool, quiet: bool
+) -> None:
+    """Store the targets of CACHE in another encoding.
+
+    What that changes is measured against the stored targets of CACHE, over all rows.
+    """
+    from distinit.stages.cache_encode import cache_encode as run
+
+    progress = _progress(as_json, quiet)
+    show(run(folder, out, encoding, teachers=teachers, progress=progress), as_json)
+
+
+COMBINE_COMMANDS: tuple[click.Command, ...] = (cache_merge, cache_subset, cache_encode)
+"""They belong to the group ``distinit cache``."""
