@@ -55,7 +55,7 @@ NETWORK = $(if $(filter scratch inflated inflated:%,$(INIT)),$(call option,$(FIN
 recipe  = @echo "settings: $(if $(1),$(1),the defaults of distinit $@, which follow the videos)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo footage plan doctor runs extract distill finetune evaluate audit reproduce test check bench bench-extract bench-distill clean
+.PHONY: help setup demo footage plan doctor runs extract distill finetune evaluate audit reproduce test check bench bench-extract bench-distill bench-cache clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -134,6 +134,9 @@ bench-distill: setup $(BENCH_CACHE) ## Measure distillation steps, target look-u
 	$(BIN)/python benchmarks/distill.py --cache '$(CACHE)' --frames '$(FRAMES)' \
 	  --student r2plus1d_18 --batch 4 --steps 2 --repetitions 3 $(ARGS)
 	$(BIN)/python benchmarks/loader_memory.py
+
+bench-cache: setup ## Measure opening a cache of 100 million frames, and reading rows at random: ARGS="--frames ..."
+	$(BIN)/python benchmarks/cache.py $(ARGS)
 
 $(WORK)/cache/manifest.json:
 	@$(MAKE) extract

@@ -1,4 +1,4 @@
-"""Reads rows directly from local shards, with one ``preadv`` per row.
+"""Reads rows directly from local shards, with one ``preadv`` per run of rows.
 
 A row takes a few microseconds this way, a thousand times less than through the Zarr API. The first
 read from an inner chunk reads all its 16 rows and verifies their crc32c; after that the process
@@ -8,6 +8,7 @@ trusts the chunk (decision 19).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,22 @@ class _Identity(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+
+def _runs(
+    offsets: Sequence[int], starts: Sequence[int], row_bytes: int
+) -> Iterator[tuple[int, int, int]]:
+    """(offset in the file, start in memory, bytes) of rows that follow each other in both."""
+    offset = start = size = 0
+    for next_offset, next_start in zip(offsets, starts, strict=True):
+        if size and (next_offset, next_start) == (offset + size, start + size):
+            size += row_bytes
+            continue
+        if size:
+            yield offset, start, size
+        offset, start, size = next_offset, next_start, row_bytes
+    if size:
+        yield offset, start, size
 
 
 class ShardReader:
@@ -144,16 +161,17 @@ class ShardReader:
         verified_N = self._verified[chunk_N]
         if not verified_N.all():
             self._verify_and_read(chunk_N, inside_N, out_NW, where_N, ~verified_N)
-        offset_N = (offset_N + inside_N * row_bytes)[verified_N]
+            offset_N, inside_N = offset_N[verified_N], inside_N[verified_N]
+            where_N = where_N[verified_N]
         view = memoryview(out_NW.view(np.uint8).reshape(-1))
-        destinations = (where_N[verified_N] * row_bytes).tolist()
-        for offset, start in zip(offset_N.tolist(), destinations, strict=True):
+        offsets = (offset_N + inside_N * row_bytes).tolist()
+        for offset, start, size in _runs(offsets, (where_N * row_bytes).tolist(), row_bytes):
             try:
-                read = os.preadv(descriptor, [view[start : start + row_bytes]], offset)
+                read = os.preadv(descriptor, [view[start : start + size]], offset)
             except OSError as error:
-                raise self._unreadable(row_bytes, offset, error) from error
-            if read != row_bytes:
-                raise self._damaged("file", f"{row_bytes} bytes at {offset}", "the end of the file")
+                raise self._unreadable(size, offset, error) from error
+            if read != size:
+                raise self._damaged("file", f"{size} bytes at {offset}", "the end of the file")
 
     def _verify_and_read(
         self,

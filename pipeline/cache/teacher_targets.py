@@ -127,7 +127,7 @@ class TeacherTargets:
         unit_N = self._check_rows(rows_N)
         capacity = self.cache.manifest.row_space.capacity
         stored = {s.name: np.empty((len(rows_N), s.width), s.dtype) for s in self._specs}
-        for unit in np.unique(unit_N).tolist():
+        for unit in sorted(set(unit_N.tolist())):  # faster than np.unique for a clip
             where_N = np.flatnonzero(unit_N == unit)
             inside_N = rows_N[where_N] - unit * capacity
             with self._lock:
