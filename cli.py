@@ -31,13 +31,14 @@ from distinit.pipeline.config import build_config, teacher_requests
 from distinit.pipeline.option_names import required
 from distinit.pipeline.option_types import NUMBERS, SPEED
 from distinit.pipeline.progress import choose_progress
+from distinit.pipeline.provenance_options import provenance_options
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
-from distinit.stages import cache_sign_commands
 from distinit.stages.cache_combine_commands import COMBINE_COMMANDS
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
 from distinit.stages.cache_match_commands import cache_match
+from distinit.stages.cache_sign_commands import SIGN_COMMANDS
 from distinit.stages.cache_transfer_commands import cache_pull, cache_push
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
@@ -47,9 +48,6 @@ from distinit.stages.run_commands import runs
 from distinit.stages.store_commands import flow, frames
 
 __all__ = ["main"]
-
-_MORE_CACHE_COMMANDS = (cache_sign_commands,)
-"""These modules add their commands to ``cache`` when they are imported."""
 
 
 @click.group(
@@ -72,12 +70,9 @@ main.add_command(config)
 main.add_command(features)
 main.add_command(probe)
 main.add_command(cache)
-cache.add_command(cache_schemas)
-cache.add_command(cache_push)
-cache.add_command(cache_pull)
-cache.add_command(cache_match)
-for combine_command in COMBINE_COMMANDS:
-    cache.add_command(combine_command)
+more = (cache_schemas, cache_push, cache_pull, cache_match, *SIGN_COMMANDS, *COMBINE_COMMANDS)
+for cache_command in more:
+    cache.add_command(cache_command)
 main.add_command(frames)
 main.add_command(flow)
 main.add_command(figures)
@@ -141,6 +136,7 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
     help="Keep training on videos that are no longer in --videos.",
 )
 @sampling_options
+@provenance_options
 @stage_options
 def extract(
     teachers: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distinit.schemas.base import Record
+from distinit.schemas.base import NOT_IDENTITY, Record
 from distinit.schemas.compute import ComputeConfig, Device
 from distinit.schemas.corpus import SpoolConfig
 from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TeacherRequest
 from distinit.schemas.video import DecodeConfig, SamplingConfig
 
@@ -94,6 +95,11 @@ class ExtractConfig(Record):
     keep_gone: bool = Field(
         False,
         description="keep videos in training that are in the cache but no longer in `videos`",
+    )
+    provenance: Annotated[Provenance, NOT_IDENTITY] = Field(
+        default_factory=Provenance,
+        description="where the cache comes from; shown to those who receive it, and kept as it is "
+        "in the cache where it is not given",
     )
 
     def allowed_failures(self, videos: int) -> int:

@@ -18,6 +18,7 @@ from distinit.schemas.base import (
 )
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR, CACHE_FORMAT_VERSION
 from distinit.schemas.derivation import Derivation
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import MAX_CLASSES, Encoding
 from distinit.schemas.video import SamplingConfig
 
@@ -138,10 +139,15 @@ class CacheManifest(ExtensibleRecord):
         description="the caches that this one was made from. None: it was extracted from videos, "
         "and the key is left out",
     )
+    provenance: Provenance | None = Field(
+        None,
+        description="where the cache comes from, as its owner states it. None: not stated, and "
+        "the key is left out",
+    )
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(without_zero_minor(dump(self)), "derived_from")
+        return without_none(without_zero_minor(dump(self)), "derived_from", "provenance")
 
 
 class FileEntry(Record):

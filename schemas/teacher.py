@@ -317,7 +317,10 @@ class TeacherRecord(ExtensibleRecord):
         description="device of the forward pass, if known (auto: a GPU if available). Only on cpu "
         "are the targets bitwise equal for any batch size, number of threads and workers",
     )
-    software: dict[str, str] = Field(description="versions of torch, torchvision, ffmpeg, distinit")
+    software: dict[str, str] = Field(
+        description="versions of torch, torchvision, ffmpeg, distinit; lock: sha256 of the lock "
+        "file, which has those of all packages (of what is installed, if there is no lock file)"
+    )
     fidelity: FidelityReport | None = Field(
         None,
         description="what the encoding changed; None for features, and until an extraction ends",

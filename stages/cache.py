@@ -18,10 +18,16 @@ from distinit.schemas.base import Record
 from distinit.schemas.derivation import Derivation
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.exit_codes import ExitCode
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 from distinit.schemas.wording import counted, first_lines, one_line
-from distinit.stages.cache_signature import SignatureOutcome, check_public_key, signature_outcome
+from distinit.stages.cache_signature import (
+    SignatureOutcome,
+    check_public_key,
+    claimed_key,
+    signature_outcome,
+)
 
 __all__ = [
     "CacheInfo",
@@ -61,6 +67,12 @@ class CacheInfo(Record):
     units: int = Field(description="planned units")
     capacity: int = Field(description="rows per unit")
     sampling: SamplingConfig = Field(description="which frames became rows")
+    provenance: Provenance = Field(
+        default_factory=Provenance, description="where it comes from, as its owner states it"
+    )
+    signature: str | None = Field(
+        None, description="sha256 of the key that cache.sig claims; not checked. None: not signed"
+    )
     teachers: dict[str, TeacherRecord] = Field(description="id -> its record in teacher.json")
     derived_from: Derivation | None = Field(
         None, description="the caches that it was made from; null: extracted from videos"
@@ -80,10 +92,15 @@ class CacheInfo(Record):
             f"frames    {self.frames} decoded, {counted(self.rows, 'row')}{included} "
             f"({self.sampling})",
             f"units     {counted(self.units, 'unit')} of {self.capacity:,} rows each",
+            *(f"{name:9} {one_line(value)}" for name, value in self.provenance.stated.items()),
         ]
         if self.derived_from is not None:
             first, *others = self.derived_from.lines()
             lines += [f"made by   {first}", *(f"          {line}" for line in others)]
+        if self.provenance.missing:
+            lines.append(f"not stated: {', '.join(self.provenance.missing)}")
+        if self.signature is not None:
+            lines.append(f"signed    with key {self.signature} (check it: verify --signed-by)")
         for name, record in self.teachers.items():
             identity = record.identity
             lines += [
@@ -201,6 +218,8 @@ def cache_info(path: Path) -> CacheInfo:
         units=manifest.row_space.units,
         capacity=manifest.row_space.capacity,
         sampling=manifest.sampling,
+        provenance=manifest.provenance or Provenance(),
+        signature=claimed_key(path),
         teachers=dict(cache.teachers),
         derived_from=manifest.derived_from,
     )

@@ -1,16 +1,19 @@
-"""The commands ``distinit cache keygen`` and ``sign``: what a receiver trusts a cache by."""
+"""The commands ``distinit cache keygen``, ``sign`` and ``describe``: who vouches for a cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import examples, show
+from distinit.pipeline.command_line import SectionedCommand, examples, show
+from distinit.pipeline.config import build_config
+from distinit.pipeline.option_names import key_of, option_names
 from distinit.pipeline.progress import choose_progress
-from distinit.stages.cache_commands import cache
+from distinit.pipeline.provenance_options import provenance_options
 
-__all__ = ["cache_keygen", "cache_sign"]
+__all__ = ["SIGN_COMMANDS"]
 
 _PASSWORD = click.option(
     "--password-env",
@@ -21,7 +24,7 @@ _PASSWORD = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-@cache.command("keygen", epilog=examples("distinit cache keygen --out team"))
+@click.command("keygen", cls=SectionedCommand, epilog=examples("distinit cache keygen --out team"))
 @click.option(
     "--out",
     metavar="KEY",
@@ -41,7 +44,9 @@ def cache_keygen(out: Path, password_variable: str | None, as_json: bool) -> Non
     show(run(out, password_variable=password_variable), as_json)
 
 
-@cache.command("sign", epilog=examples("distinit cache sign cache --key team"))
+@click.command(
+    "sign", cls=SectionedCommand, epilog=examples("distinit cache sign cache --key team")
+)
 @click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
 @click.option(
     "--key",
@@ -62,3 +67,32 @@ def cache_sign(folder: Path, key: Path, password_variable: str | None, as_json: 
 
     progress = choose_progress(json_events=as_json)
     show(run(folder, key, password_variable=password_variable, progress=progress), as_json)
+
+
+@click.command(
+    "describe",
+    cls=SectionedCommand,
+    epilog=examples(
+        "distinit cache describe cache --license CC-BY-4.0 --source https://host/clips",
+        "distinit cache describe cache --contact team@host",
+    ),
+)
+@click.argument("cache_folder", metavar="CACHE")
+@provenance_options
+@_JSON
+def cache_describe(cache_folder: str, as_json: bool, **options: Any) -> None:
+    """State the license, the source and the contact of CACHE.
+
+    They are shown to everyone who receives it. The content digest does not change.
+    """
+    from distinit.stages.cache_describe import DescribeConfig
+    from distinit.stages.cache_describe import cache_describe as run
+
+    given = {key_of(name): value for name, value in options.items()}
+    names = option_names(click.get_current_context().command)
+    config = build_config(DescribeConfig, None, (), {"cache": cache_folder, **given}, names)
+    show(run(config, progress=choose_progress(json_events=as_json)), as_json)
+
+
+SIGN_COMMANDS = (cache_keygen, cache_sign, cache_describe)
+"""The commands that this module adds to ``distinit cache``."""

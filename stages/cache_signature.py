@@ -7,13 +7,16 @@ from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.signature import check_signature
+from distinit.pipeline.cache.signature_file import read_signature
 from distinit.pipeline.cache.signing_library import import_signing
 from distinit.pipeline.signing_keys import read_public_key
 from distinit.schemas.base import Record, Sha256
+from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.wording import counted, first_lines, one_line
 
-__all__ = ["SignatureOutcome", "check_public_key", "signature_outcome"]
+__all__ = ["SignatureOutcome", "check_public_key", "claimed_key", "signature_outcome"]
 
 _PROBLEMS_SHOWN = 20
 
@@ -49,6 +52,14 @@ class SignatureOutcome(Record):
                 "part after it was signed: ask its sender, or sign it again if it is yours"
             )
         return lines
+
+
+def claimed_key(root: Path) -> str | None:
+    """The key that the signature of a cache names, without checking it; None without one."""
+    try:
+        return read_signature(CacheLayout(root).signature).key_sha256
+    except (FileNotFoundError, CacheCorruptError):
+        return None
 
 
 def check_public_key(path: Path) -> None:

@@ -38,6 +38,7 @@ from distinit.schemas.errors import (
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.output_reports import OutputReport
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import (
     TeacherIdentity,
     TeacherRecord,
@@ -78,6 +79,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         for (name, teacher), request in zip(teachers.items(), config.teachers, strict=True)
     }
     with _open_cache(config, current, prober, records, progress) as writer, _store_lock(config):
+        writer.describe(config.provenance)
         current.record_in(writer)
         retried = current.videos_to_retry(writer, retry_failed=config.retry_failed)
         writer.replan(list(plan_videos(prober, corpus.source, retried)))
@@ -342,6 +344,7 @@ def _result(
         concealed={path: o.damage or "" for path, o in damage.items() if o.concealed},
         decoder_errors={path: o.decoder_errors for path, o in damage.items() if o.decoder_errors},
         teachers=tuple(manifest.teachers),
+        unstated=(manifest.provenance or Provenance()).missing,
         encodings={name: record.encoding for name, record in writer.records.items()},
         encoding_losses={
             name: record.fidelity

@@ -60,6 +60,9 @@ class ExtractResult(Record):
         {},
         description="teacher -> whether its logits differ between frames, over the whole cache",
     )
+    unstated: tuple[str, ...] = Field(
+        (), description="what the owner has not stated of: license, source, contact"
+    )
     frames_done: int = Field(description="frames that this run decoded")
     seconds: float = Field(description="duration of this run")
 
@@ -99,6 +102,10 @@ class ExtractResult(Record):
         if not self.complete:
             return "\n".join([*lines, *(f"NOT COMPLETE: {line}" for line in self.missing)])
         lines.append(f"digest  {self.content_digest}")
+        if self.unstated:
+            options = [word for name in self.unstated for word in (f"--{name}", name.upper())]
+            describe = shell_line(["distinit", "cache", "describe", self.cache, *options])
+            lines.append(f"not stated: {', '.join(self.unstated)}; before you share it: {describe}")
         frames = [] if self.frames_store is None else ["--frames", self.frames_store]
         audit = ["distinit", "audit", self.cache, *frames, "--out", "REPORT"]
         return "\n".join([*lines, "", f"next: {shell_line(audit)}"])

@@ -26,6 +26,7 @@ OTHERS = {
     "cache merge": "nowhere nowhere2 --out out",
     "cache subset": "nowhere --out out",
     "cache encode": "nowhere --encoding int8 --out out",
+    "cache describe": "nowhere --license MIT",
     "frames verify": "nowhere",
     "frames build": "--videos nowhere --out out",
     "flow build": "--frames nowhere --out out",

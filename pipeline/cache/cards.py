@@ -98,7 +98,7 @@ without labels. The cache contains no pixels, and reading it executes no code.
 |---|---|---|---|---|---|
 {teachers}
 
-{_derivation_text(manifest)}## Files
+{manifest.provenance.card_text() if manifest.provenance else ""}{_derivation_text(manifest)}## Files
 
 - `videos.parquet`: every video with its sha256, size, number of decoded frames and status, and
   what is missing if it is damaged
@@ -135,8 +135,9 @@ def _version(manifest: CacheManifest) -> str:
 def _metadata(manifest: CacheManifest, state: CacheState) -> str:
     """The YAML block of a Hugging Face dataset card: its viewer then shows the tables.
 
-    The owner of a cache decides about its license: the block states none.
+    It has a license only if the owner of the cache has stated one.
     """
+    license_lines = manifest.provenance.card_metadata() if manifest.provenance else ""
     tables = {"videos": "videos.parquet", "frames": "frames/*.parquet"}
     tables |= {
         f"confidence-{name}": f"teachers/{name}/confidence/*.parquet"
@@ -149,7 +150,7 @@ def _metadata(manifest: CacheManifest, state: CacheState) -> str:
     )
     return f"""---
 pretty_name: Target cache
-size_categories:
+{license_lines}size_categories:
 - {_size_category(manifest.row_space.rows)}
 task_categories:
 - video-classification
@@ -222,6 +223,7 @@ def croissant_text(layout: CacheLayout, manifest: CacheManifest, state: CacheSta
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "version": f"{_version(manifest)}.0",
         "identifier": f"sha256:{manifest.content_digest}",
+        **(manifest.provenance.croissant() if manifest.provenance else {}),
         "distribution": distribution,
         "recordSet": records,
     }

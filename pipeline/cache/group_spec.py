@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows, UnitGroup
-from distinit.schemas.manifest import FileEntry, VideoOutcome
+from distinit.schemas.manifest import FileEntry, UnitCommit, VideoOutcome
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["GroupSpec"]
@@ -36,6 +37,16 @@ class GroupSpec:
     committed_frames: Mapping[int, FileEntry] = field(default_factory=dict)
     superseded: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
+
+    def with_committed(self, commits: Mapping[int, UnitCommit]) -> GroupSpec:
+        """The same group with the videos and frames that another teacher has committed."""
+        layout = CacheLayout(self.root)
+        names = {unit: layout.relative(layout.frames(unit)) for unit in commits}
+        return replace(
+            self,
+            committed_outcomes=tuple(o for commit in commits.values() for o in commit.videos),
+            committed_frames={unit: commits[unit].files[name] for unit, name in names.items()},
+        )
 
     @property
     def videos(self) -> tuple[PlannedRows, ...]:

@@ -38,7 +38,8 @@ def record_problems(
     recomputed = manifest_of(
         state, manifest.sampling, plan, complete=True, derived_from=manifest.derived_from
     )
-    recomputed = recomputed.model_copy(update={"format_minor": manifest.format_minor})
+    stated_only = {"format_minor": manifest.format_minor, "provenance": manifest.provenance}
+    recomputed = recomputed.model_copy(update=stated_only)
     stated, found = (flatten(m.model_dump(mode="json")) for m in (manifest, recomputed))
     problems = [
         f"manifest.json: {key} {stated.get(key)}, recomputed {found.get(key)}"

@@ -46,6 +46,7 @@ from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
 from distinit.schemas.errors import CacheError
 from distinit.schemas.manifest import CacheManifest, PlanSummary, VideoOutcome
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
@@ -196,24 +197,12 @@ class CacheWriter:
                 ),
                 gone=self._absent.intersection(v.video_id for v in group.videos),
             )
-            specs.append(self._with_committed(spec, done[0]) if done else spec)
+            commits = {u: self._read(self.records[done[0]], u) for u in group.unit_range if done}
+            specs.append(spec.with_committed(commits) if done else spec)
         if specs:
             self._read.clear()  # workers need the memory
             self._state = None
         return tuple(specs)
-
-    def _with_committed(self, spec: GroupSpec, teacher_id: str) -> GroupSpec:
-        """``spec`` with the videos and frames that another teacher has committed."""
-        record = self.records[teacher_id]
-        commits = {unit: self._read(record, unit) for unit in spec.group.unit_range}
-        frames = {unit: self.layout.relative(self.layout.frames(unit)) for unit in commits}
-        return replace(
-            spec,
-            committed_outcomes=tuple(
-                outcome for commit in commits.values() for outcome in commit.videos
-            ),
-            committed_frames={unit: commits[unit].files[name] for unit, name in frames.items()},
-        )
 
     def state(self) -> CacheState:
         """All that is committed. It is read again only after something has changed."""
@@ -288,14 +277,22 @@ class CacheWriter:
             write_cards(self.layout, self.manifest, state)
         return self.manifest
 
+    def describe(self, given: Provenance) -> None:
+        """State where the cache comes from; what is not ``given`` stays. ``finalise`` follows."""
+        provenance = given.over(self.manifest.provenance)
+        if provenance != self.manifest.provenance:
+            self._mark_incomplete()
+            self._update_manifest(provenance=provenance)
+
     def _manifest(self, state: CacheState, complete: bool) -> CacheManifest:
-        return manifest_of(
+        new = manifest_of(
             state,
             self.manifest.sampling,
             self._plan_summary,
             complete=complete,
             derived_from=self.manifest.derived_from,
         )
+        return new.model_copy(update={"provenance": self.manifest.provenance})
 
     def _repair(self) -> None:
         """Mark units whose files differ from their commit, so that they are extracted again."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
+import pytest
 import torch
 
-from distinit.pipeline.teachers.fingerprint import software_versions, state_dict_sha256
+from distinit.pipeline.teachers import fingerprint
+from distinit.pipeline.teachers.fingerprint import (
+    lock_sha256,
+    software_versions,
+    state_dict_sha256,
+)
 
 
 def test_digest_is_over_name_dtype_shape_and_bytes() -> None:
@@ -44,5 +51,22 @@ def test_bfloat16_has_a_digest() -> None:
 
 def test_software_versions_name_torch() -> None:
     versions = software_versions()
-    assert set(versions) == {"python", "distinit", "torch", "torchvision", "numpy"}
+    assert set(versions) == {"python", "lock", "distinit", "torch", "torchvision", "numpy"}
     assert torch.__version__.startswith(versions["torch"])
+
+
+def test_the_digest_of_the_lock_file_is_that_of_its_bytes() -> None:
+    lock = Path(__file__).parents[3] / "requirements.lock"
+    assert software_versions()["lock"] == hashlib.sha256(lock.read_bytes()).hexdigest()
+
+
+def test_without_a_lock_file_the_digest_is_over_all_required_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fingerprint, "_LOCK", tmp_path / "nowhere")
+    before = lock_sha256()
+    required = dict(fingerprint._required("distinit"))
+    assert required.keys() >= {"distinit", "torch", "numpy", "pydantic-core"}
+    assert "pytest" not in required, "only an extra requires it"
+    text = "".join(f"{name}=={required[name]}\n" for name in sorted(required))
+    assert before == hashlib.sha256(text.encode()).hexdigest()
