@@ -34,6 +34,11 @@ from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.provenance_options import provenance_options
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
+<<<<<<< HEAD
+from distinit.stages import cache_sign_commands
+from distinit.stages.audit_commands import audit
+=======
+>>>>>>> main
 from distinit.stages.cache_combine_commands import COMBINE_COMMANDS
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
@@ -68,6 +73,7 @@ def main() -> None:
 
 main.add_command(config)
 main.add_command(features)
+main.add_command(audit)
 main.add_command(probe)
 main.add_command(cache)
 more = (cache_schemas, cache_push, cache_pull, cache_match, *SIGN_COMMANDS, *COMBINE_COMMANDS)
@@ -247,24 +253,6 @@ def evaluate(**options: Any) -> None:
     from distinit.stages.evaluate import evaluate as run
 
     run_stage(EvaluateConfig, run, options)
-
-
-@_command(
-    "distinit audit cache --frames frames --out audit",
-    "distinit audit cache --out audit --json",
-)
-@click.argument("cache", type=click.Path())
-@click.option(
-    "--frames", metavar="DIR", help="Folder of a frame store, to show frames in the report."
-)
-@click.option("--out", metavar="DIR", required=True, help="Folder to write the report to.")
-@stage_options
-def audit(**options: Any) -> None:
-    """Write a report on the teachers' confidence in a target cache."""
-    from distinit.schemas.audit import AuditConfig
-    from distinit.stages.audit import audit as run
-
-    run_stage(AuditConfig, run, options)
 
 
 @_command(

@@ -20,12 +20,13 @@ from fuzz import Change, Operation
 from fuzz_json import damage_json, set_anywhere
 from made_up_cache import made_up_teacher, write_made_up_cache
 
+from distinit.pipeline.audit.scan import ConfidenceScan
+from distinit.pipeline.audit.units import read_units
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.shards import crc32c
 from distinit.pipeline.cache.tables import write_table
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.pipeline.reports.scan import ConfidenceScan, read_units
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import UnitCommit
@@ -104,9 +105,9 @@ def _audit(root: Path) -> str:
         if teacher.identity.target == "features":
             continue
         scan = ConfidenceScan(len(ids), cache.teachers[teacher.id].identity.classes)
-        for rows in read_units(cache, teacher.id, {name: n for n, name in enumerate(ids)}):
-            scan.add(rows)
-        parts += [scan.histogram_frames, scan.class_frames, scan.video_entropy_sum_nats]
+        for rows in read_units(cache, [teacher.id], {name: n for n, name in enumerate(ids)}):
+            scan.add(rows.teachers[teacher.id])
+        parts += [scan.joint_CB, scan.video_entropy_sum_nats]
     return _digest(parts)
 
 

@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from distinit.schemas.audit_comparisons import CacheDrift, TeacherPairAudit
+from distinit.schemas.audit_labels import LabelAudit
 from distinit.schemas.base import Record
+from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.output_reports import OutputReport
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.wording import counted, one_line
@@ -14,6 +17,7 @@ from distinit.schemas.wording import counted, one_line
 __all__ = [
     "AuditConfig",
     "AuditResult",
+    "AuditWarning",
     "ClassCount",
     "ConfidenceAudit",
     "EntropyHistogram",
@@ -22,6 +26,7 @@ __all__ = [
     "KeptFraction",
     "QuantileThreshold",
     "TeacherAudit",
+    "ThresholdCurve",
     "VideoEntropy",
 ]
 
@@ -31,8 +36,46 @@ class AuditConfig(Record):
 
     cache: str = Field(description="folder of the target cache")
     out: str = Field(description="folder to write the report to")
+    compare: tuple[str, ...] = Field(
+        (), max_length=8, description="folders of other caches, to compare their densities"
+    )
+    labels: str | None = Field(
+        None,
+        description="CSV with the columns path and label, or `folders`: the label of a video is "
+        "the name of its folder. None: no labels",
+    )
     frames: str | None = Field(
         None, description="frame store for contact sheets; None: no contact sheets"
+    )
+    clip_frames: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="length of the clips whose share a threshold keeps, as clip.frames of distill",
+        json_schema_extra={"unit": "frames", "source": "paper: 8 and 32"},
+    )
+    pick: Literal["center", "random", "uniform", "k_random", "all"] = Field(
+        "random",
+        description="frames of a clip that make its target, as targets.pick of distill",
+        json_schema_extra={"source": "paper: random"},
+    )
+    pick_frames: int = Field(
+        1,
+        ge=1,
+        description="number of frames for pick uniform and k_random, as targets.k of distill",
+        json_schema_extra={"unit": "frames"},
+    )
+    clips_per_second: float = Field(
+        100.0,
+        gt=0,
+        description="speed of distillation, from which the page estimates the hours that a "
+        "threshold saves; the page can change it",
+        json_schema_extra={"unit": "clips per second", "source": "decision 53"},
+    )
+    fail_if: tuple[str, ...] = Field(
+        (),
+        description="conditions that a cache must not meet, such as kept(3.5) < 0.4; see "
+        "docs/audit.md for the names",
     )
     sheet_frames: int = Field(
         24,
@@ -70,6 +113,21 @@ class KeptFraction(Record):
     max_entropy_nats: float = Field(description="threshold: largest entropy that is kept, nats")
     frames: int = Field(ge=0, description="number of frames kept")
     fraction: float = Field(ge=0, le=1, description="share of the frames kept")
+
+
+class ThresholdCurve(Record):
+    """What each threshold keeps. Entry i is for the threshold ``(i + 1) * step_nats``; exact."""
+
+    step_nats: float = Field(gt=0, description="distance of the thresholds, nats; a power of two")
+    frames: tuple[int, ...] = Field(description="frames with an entropy up to the threshold")
+    clips: tuple[float, ...] = Field(
+        description="share of the clips with a target, as distillation draws them, whose target "
+        "has an entropy up to the threshold; empty: there are no clips"
+    )
+    videos: tuple[int, ...] = Field(description="videos with at least one such frame")
+    classes: tuple[int, ...] = Field(
+        description="classes that are the most probable one for at least one such frame"
+    )
 
 
 class QuantileThreshold(Record):
@@ -133,6 +191,7 @@ class ConfidenceAudit(Record):
     thresholds: tuple[QuantileThreshold, ...] = Field(
         description="thresholds that keep given shares of the frames"
     )
+    curve: ThresholdCurve = Field(description="what each threshold of a fine grid keeps")
     classes_seen: int = Field(
         ge=0, description="classes that are the most probable one for at least one frame"
     )
@@ -159,6 +218,9 @@ class TeacherAudit(Record):
     answers: OutputReport | None = Field(
         None, description="None for features, or without any frames"
     )
+    labels: LabelAudit | None = Field(
+        None, description="None without labels, or if none is in the label space"
+    )
     sheet_note: str | None = Field(
         None, description="why frames are missing from the contact sheets; None if none is missing"
     )
@@ -170,6 +232,16 @@ class FailureRow(Record):
     video_id: str = Field(description="id of the video")
     path: str = Field(description="path of the video, relative to the corpus")
     error: str = Field(description="why it failed")
+
+
+class AuditWarning(Record):
+    """Something that a reviewer should look at before training on the cache."""
+
+    kind: str = Field(description="short name of the kind of problem")
+    text: str = Field(description="what was found")
+    rule: str = Field(description="the threshold of the warning, and where it comes from")
+    teacher: str | None = Field(None, description="id of the teacher; None: not about one")
+    videos: tuple[str, ...] = Field((), description="paths of some of the videos, if there are any")
 
 
 class AuditResult(Record):
@@ -184,6 +256,9 @@ class AuditResult(Record):
     )
     videos: int = Field(ge=0, description="videos of the corpus, including failed ones")
     failed_videos: int = Field(ge=0, description="videos of the corpus that failed")
+    damaged_videos: int = Field(
+        0, ge=0, description="videos of the corpus that lack frames or have damaged ones"
+    )
     gone_videos: int = Field(
         0,
         ge=0,
@@ -193,8 +268,15 @@ class AuditResult(Record):
     frames: int = Field(ge=0, description="frames of the corpus in the cache")
     failures: tuple[FailureRow, ...] = Field(description="at most AuditConfig.table_rows of them")
     teachers: tuple[TeacherAudit, ...] = Field(description="one entry per teacher of the cache")
+    pairs: tuple[TeacherPairAudit, ...] = Field((), description="teachers side by side")
+    drifts: tuple[CacheDrift, ...] = Field((), description="other caches beside this one")
+    warnings: tuple[AuditWarning, ...] = Field((), description="the most important ones first")
     pictures: tuple[str, ...] = Field(description="names of the PNG files next to the report")
+    tables: tuple[str, ...] = Field((), description="names of the Parquet files next to it")
     report: str = Field(description="path of report.html")
+    failed_conditions: tuple[str, ...] = Field(
+        (), description="conditions of AuditConfig.fail_if that are met, with what was found"
+    )
 
     def summary(self) -> str:
         """The main statistics, as text for the terminal."""
@@ -214,7 +296,13 @@ class AuditResult(Record):
                 lines += [f"  warning: {one_line(text)}" for text in teacher.answers.warnings]
             if teacher.sheet_note is not None:
                 lines.append(f"  note: {one_line(teacher.sheet_note)}")
-        return "\n".join([*lines, "", f"report  {one_line(self.report)}"])
+        failed = [f"failed: {one_line(text)}" for text in self.failed_conditions]
+        return "\n".join([*lines, "", *failed, f"report  {one_line(self.report)}"])
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """FAILED if the cache meets one of the conditions that it must not meet."""
+        return ExitCode.FAILED if self.failed_conditions else ExitCode.OK
 
 
 def _summary_of(confidence: ConfidenceAudit | None) -> str:

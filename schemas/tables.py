@@ -5,6 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 
 __all__ = [
+    "AUDIT_CLASSES_SCHEMA",
+    "AUDIT_THRESHOLDS_SCHEMA",
+    "AUDIT_VIDEOS_SCHEMA",
     "CONFIDENCE_SCHEMA",
     "COPIES_SCHEMA",
     "FEATURES_SCHEMA",
@@ -137,5 +140,40 @@ COPIES_SCHEMA = pa.schema(
         pa.field("digest", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("mtime_ns", pa.int64(), nullable=False),
+    ]
+)
+
+# What an audit writes next to its report: the numbers of one teacher after the other.
+AUDIT_THRESHOLDS_SCHEMA = pa.schema(
+    [
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("max_entropy_nats", pa.float64(), nullable=False),  # the threshold
+        pa.field("kept_frames", pa.int64(), nullable=False),
+        pa.field("kept_clips_share", pa.float64()),  # as distillation draws clips; null: no clips
+        pa.field("kept_videos", pa.int64(), nullable=False),  # with at least one frame kept
+        pa.field("classes_left", pa.int64(), nullable=False),
+    ]
+)
+
+AUDIT_CLASSES_SCHEMA = pa.schema(
+    [
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("class_index", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("frames", pa.int64(), nullable=False),  # with this most probable class
+        pa.field("mean_entropy_nats", pa.float64()),  # of these frames; null: there are none
+    ]
+)
+
+AUDIT_VIDEOS_SCHEMA = pa.schema(
+    [
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),  # relative to the corpus root
+        pa.field("frames", pa.int64(), nullable=False),
+        pa.field("mean_entropy_nats", pa.float64(), nullable=False),
+        pa.field("entropy_spread_nats", pa.float64(), nullable=False),  # standard deviation
+        pa.field("lowest_entropy_nats", pa.float32(), nullable=False),
+        pa.field("highest_entropy_nats", pa.float32(), nullable=False),
     ]
 )

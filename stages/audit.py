@@ -1,112 +1,132 @@
-"""Audit: statistics of the teachers' confidence in a cache, as JSON, plots and one HTML page."""
+"""Audit: statistics of the teachers' confidence in a cache, as data, figures and one HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from distinit.pipeline.audit.clips import clip_weights
+from distinit.pipeline.audit.conditions import failed_conditions, parse_condition
+from distinit.pipeline.audit.labels import label_audit, read_labels
+from distinit.pipeline.audit.quantiles import read_quantiles
+from distinit.pipeline.audit.statistics import CacheStatistics, read_statistics
+from distinit.pipeline.audit.summary import summarise
+from distinit.pipeline.audit.tables import TeacherNumbers, write_tables
+from distinit.pipeline.audit.warnings import cache_warnings, pair_warnings, teacher_warnings
 from distinit.pipeline.cache.output_stats import output_report
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_commit
-from distinit.pipeline.frames.jpeg import decode_jpeg
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.output_paths import refuse_inside_data
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import write_record
-from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet
-from distinit.pipeline.reports.plots import DARK, LIGHT, plot_classes, plot_entropy, plot_kept
-from distinit.pipeline.reports.quantiles import read_quantiles
-from distinit.pipeline.reports.report import TeacherPictures, ThemedPlot, render_report
-from distinit.pipeline.reports.scan import ConfidenceScan, read_units
-from distinit.pipeline.reports.summary import VideoNames, summarise
-from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
-from distinit.schemas.audit import (
-    AuditConfig,
-    AuditResult,
-    ConfidenceAudit,
-    FailureRow,
-    FrameSample,
-    TeacherAudit,
+from distinit.pipeline.reports.comparison_plots import (
+    figure_drift,
+    figure_joint,
+    figure_reliability,
 )
+from distinit.pipeline.reports.report import render_report
+from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
+from distinit.schemas.audit import AuditConfig, AuditResult, FailureRow, TeacherAudit
+from distinit.schemas.audit_comparisons import CacheDrift, TeacherPairAudit
+from distinit.schemas.audit_labels import LabelAudit
 from distinit.schemas.errors import FrameStoreError
 from distinit.schemas.output_reports import OutputReport
 from distinit.schemas.teacher import TeacherRecord
-from distinit.schemas.wording import counted
+from distinit.stages.audit_details import pair_pictures, teacher_details
+from distinit.stages.audit_drift import cache_drifts
+from distinit.stages.audit_figures import sheet_note, write_figures, write_teacher_figures
 
 __all__ = ["audit"]
 
-Jpegs = Mapping[tuple[str, int], bytes]
-"""(video_id, frame_index) -> JPEG bytes."""
-
 
 def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResult:
-    """Write ``report.html``, ``audit.json`` and PNG files to the folder ``config.out``.
+    """Write ``report.html``, ``audit.json``, tables and figures to the folder ``config.out``.
 
     Memory grows with the number of videos, not with the number of frames. Builds the index of the
     cache if this machine does not have it yet.
 
     Raises:
-        CacheError: The cache is missing, incomplete or damaged.
+        CacheError: A cache is missing, incomplete or damaged, or cannot be compared.
+        DatasetError: The labels cannot be read, or label none of the videos.
         FrameStoreError: The frame store is missing or damaged, or contains optical flow.
-        ConfigError: ``config.out`` lies inside a cache or a frame store.
+        ConfigError: ``config.out`` lies inside a cache or a frame store, or a condition of
+            ``config.fail_if`` cannot be used.
         StorageError: The report or the index of the cache cannot be written.
     """
-    progress = progress or NullProgress()
+    conditions = [parse_condition(text) for text in config.fail_if]
     cache = TargetCache.open(config.cache)
     store = None if config.frames is None else _rgb_store(config.frames)
     out = Path(config.out)
     refuse_inside_data(out)
     remove_dead_partials(out)
-    audits, pictures, files = [], {}, []
-    for teacher_id in sorted(cache.teachers):
-        teacher = _audit_teacher(cache, teacher_id, config, progress)
-        audits.append(teacher)
-        if teacher.confidence is not None:
-            jpegs = _frame_jpegs(store, teacher.confidence)
-            if store is not None:
-                note = _sheet_note(config, teacher.confidence, jpegs)
-                audits[-1] = teacher.model_copy(update={"sheet_note": note})
-            pictures[teacher_id] = _draw(teacher.confidence, jpegs)
-            files += _write_pictures(out, teacher_id, teacher.confidence, pictures[teacher_id])
-    result = _result(cache, config, audits, files)
-    atomic_write_bytes(out / "report.html", render_report(result, pictures).encode())
+    found = _find(cache, store, config, progress or NullProgress())
+    result = _result(found, config, out)
+    failed = failed_conditions(conditions, result)
+    result = result.model_copy(update={"failed_conditions": failed})
+    atomic_write_bytes(out / "report.html", _page(found, result, config).encode())
     write_record(result, out / "audit.json")
     return result
 
 
-def _audit_teacher(
-    cache: TargetCache, teacher_id: str, config: AuditConfig, progress: Progress
-) -> TeacherAudit:
-    record = cache.teachers[teacher_id]
-    if record.identity.target == "features":
-        return TeacherAudit(record=record, confidence=None)
-    names = VideoNames(
-        cache.videos.column("video_id").to_pylist(), cache.videos.column("path").to_pylist()
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """Everything that was found in a cache."""
+
+    statistics: CacheStatistics
+    store: FrameStore | None
+    teachers: Sequence[TeacherAudit]
+    pairs: Mapping[tuple[str, str], TeacherPairAudit]
+    drifts: tuple[CacheDrift, ...]
+
+
+def _find(
+    cache: TargetCache, store: FrameStore | None, config: AuditConfig, progress: Progress
+) -> _Findings:
+    paths = cache.videos.column("path").to_pylist()
+    statistics = read_statistics(
+        cache,
+        progress,
+        labels=None if config.labels is None else read_labels(config.labels, paths),
+        compared=0 if config.compare else None,
     )
-    numbers = {video_id: number for number, video_id in enumerate(names.ids)}
-    scan = ConfidenceScan(len(names.ids), record.identity.classes)
-    progress.start("audit", total=cache.manifest.row_space.rows, unit="frames")
-    in_corpus = cache.videos.column("in_corpus").to_pylist()
-    gone = [number for number, present in enumerate(in_corpus) if not present]
-    for rows in read_units(cache, teacher_id, numbers, gone):
-        scan.add(rows)
-        progress.advance(len(rows.entropy_nats_N))
-    progress.finish()
-    if scan.frames == 0:
+    names = sorted(statistics.cache.teachers)
+    teachers = [_audit_teacher(statistics, name, store, config) for name in names]
+    pairs = {names: pair.summary() for names, pair in statistics.pairs.items() if pair.frames}
+    drifts = tuple(cache_drifts(statistics, config, progress))
+    return _Findings(statistics, store, teachers, pairs, drifts)
+
+
+def _audit_teacher(
+    statistics: CacheStatistics, teacher_id: str, store: FrameStore | None, config: AuditConfig
+) -> TeacherAudit:
+    cache = statistics.cache
+    record = cache.teachers[teacher_id]
+    scan = statistics.scans.get(teacher_id)
+    if scan is None or scan.frames == 0:
         return TeacherAudit(record=record, confidence=None)
+    confidence = summarise(
+        scan,
+        read_quantiles(cache, teacher_id),
+        clip_weights(cache, teacher_id, config, scan.bins),
+        statistics.videos,
+        record.identity.label_names,
+        config,
+    )
     return TeacherAudit(
         record=record,
-        confidence=summarise(
-            scan,
-            read_quantiles(cache, teacher_id),
-            names,
-            record.identity.label_names,
-            config,
-        ),
+        confidence=confidence,
         answers=_output_report(cache, record),
+        labels=_label_audit(statistics, teacher_id),
+        sheet_note=None if store is None else sheet_note(config.frames or "", store, confidence),
     )
+
+
+def _label_audit(statistics: CacheStatistics, teacher_id: str) -> LabelAudit | None:
+    if teacher_id not in statistics.labels:
+        return None
+    return label_audit(statistics.labels[teacher_id], statistics.cache.targets(teacher_id))
 
 
 def _output_report(cache: TargetCache, record: TeacherRecord) -> OutputReport | None:
@@ -126,114 +146,79 @@ def _rgb_store(folder: str) -> FrameStore:
     return store
 
 
-def _frame_jpegs(store: FrameStore | None, confidence: ConfidenceAudit) -> Jpegs:
-    """JPEG bytes of the frames of the contact sheets, for videos that the store contains."""
-    if store is None:
-        return {}
-    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
-    return {
-        (sample.video_id, sample.frame_index): store.jpegs(sample.video_id, [sample.frame_index])[0]
-        for sample in samples
-        if sample.video_id in store.videos
-    }
-
-
-def _sheet_note(config: AuditConfig, confidence: ConfidenceAudit, jpegs: Jpegs) -> str | None:
-    """What the contact sheets lack because the frame store does not contain it."""
-    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
-    frames = {(sample.video_id, sample.frame_index) for sample in samples}
-    missing = len(frames) - len(jpegs)
-    if not missing:
-        return None
-    if not jpegs:
-        return (
-            f"no contact sheets: {config.frames} contains none of the videos they would show; "
-            "pass the frame store of the videos of this cache"
+def _page(found: _Findings, result: AuditResult, config: AuditConfig) -> str:
+    details = {
+        teacher.record.id: teacher_details(
+            found.statistics, teacher.record.id, teacher.confidence, found.store, config
         )
-    return (
-        f"{missing} of {counted(len(frames), 'frame')} missing from the contact sheets: "
-        f"{config.frames} does not contain their videos"
-    )
-
-
-def _draw(confidence: ConfidenceAudit, jpegs: Jpegs) -> TeacherPictures:
-    classes = confidence.top_classes
-    return TeacherPictures(
-        entropy=ThemedPlot(plot_entropy(confidence, LIGHT), plot_entropy(confidence, DARK)),
-        kept=ThemedPlot(plot_kept(confidence, LIGHT), plot_kept(confidence, DARK)),
-        classes=ThemedPlot(plot_classes(classes, LIGHT), plot_classes(classes, DARK)),
-        frame_jpegs=jpegs,
-    )
-
-
-def _write_pictures(
-    out: Path, teacher_id: str, confidence: ConfidenceAudit, pictures: TeacherPictures
-) -> list[str]:
-    """Write the PNG files of one teacher; return their names."""
-    pngs = {
-        "entropy": pictures.entropy.light,
-        "kept": pictures.kept.light,
-        "classes": pictures.classes.light,
+        for teacher in found.teachers
+        if teacher.confidence is not None
     }
-    if pictures.frame_jpegs:
-        jpegs = pictures.frame_jpegs
-        pngs["most-confident"] = _sheet(confidence.most_confident_frames, jpegs)
-        pngs["least-confident"] = _sheet(confidence.least_confident_frames, jpegs)
-    for name, png in pngs.items():
-        atomic_write_bytes(out / f"{teacher_id}-{name}.png", png)
-    return [f"{teacher_id}-{name}.png" for name in pngs]
+    pictures = [pair_pictures(found.statistics, names, found.store) for names in found.pairs]
+    return render_report(result, details, pictures, config)
 
 
-def _sheet(samples: Sequence[FrameSample], jpegs: Jpegs) -> bytes:
-    found = [
-        (sample, jpegs[sample.video_id, sample.frame_index])
-        for sample in samples
-        if (sample.video_id, sample.frame_index) in jpegs
+def _write_figures(found: _Findings, out: Path) -> tuple[str, ...]:
+    names = []
+    for teacher in found.teachers:
+        if teacher.confidence is not None:
+            names += write_teacher_figures(out, teacher.record.id, teacher.confidence, found.store)
+        if teacher.labels is not None:
+            reliability = figure_reliability(teacher.labels)
+            names += write_figures(out, {f"{teacher.record.id}-reliability": reliability})
+    for (first, second), pair in found.pairs.items():
+        names += write_figures(out, {f"{first}-{second}-joint": figure_joint(pair)})
+    names += write_figures(
+        out,
+        {
+            f"drift-{number}-{d.teacher}": figure_drift(d)
+            for number, d in enumerate(found.drifts, 1)
+        },
+    )
+    return tuple(names)
+
+
+def _write_tables(found: _Findings, out: Path) -> tuple[str, ...]:
+    numbers = [
+        TeacherNumbers(
+            teacher.record.id,
+            found.statistics.scans[teacher.record.id],
+            teacher.confidence.curve,
+            teacher.record.identity.label_names,
+        )
+        for teacher in found.teachers
+        if teacher.confidence is not None
     ]
-    return contact_sheet([SheetPicture(_pixels(jpeg), _caption(sample)) for sample, jpeg in found])
+    return write_tables(out, numbers, found.statistics.videos)
 
 
-def _pixels(jpeg: bytes) -> np.ndarray:
-    """uint8 RGB [H, W, 3]."""
-    pixels: np.ndarray = decode_jpeg(jpeg).permute(1, 2, 0).numpy()
-    return pixels
-
-
-def _caption(sample: FrameSample) -> tuple[str, str]:
-    confidence = f"{100 * sample.top1_probability:.1f} %, {sample.entropy_nats:.2f} nats"
-    return sample.top1_name, confidence
-
-
-def _result(
-    cache: TargetCache, config: AuditConfig, audits: Sequence[TeacherAudit], files: Sequence[str]
-) -> AuditResult:
-    columns = ["video_id", "path", "status", "error", "in_corpus"]
-    rows = cache.videos.select(columns).to_pylist()
+def _result(found: _Findings, config: AuditConfig, out: Path) -> AuditResult:
+    """Everything but the conditions. Writes the figures and the tables."""
+    statistics, pairs = found.statistics, tuple(found.pairs.values())
+    videos, manifest = statistics.cache.videos, statistics.cache.manifest
+    columns = ["video_id", "path", "status", "error", "in_corpus", "damage"]
+    rows = videos.select(columns).to_pylist()
     in_corpus = [row for row in rows if row["in_corpus"]]
     failed = [row for row in in_corpus if row["status"] == "failed"]
+    of_teachers = [w for t in found.teachers for w in teacher_warnings(statistics, t)]
+    in_corpus_V = videos.column("in_corpus").to_numpy()
     return AuditResult(
         cache=config.cache,
-        content_digest=cache.manifest.content_digest,
+        content_digest=manifest.content_digest,
         videos=len(in_corpus),
         failed_videos=len(failed),
+        damaged_videos=sum(row["damage"] is not None for row in in_corpus),
         gone_videos=len(rows) - len(in_corpus),
-        frames=_rows_of_corpus(cache),
+        frames=int(statistics.pictures.frames_V[in_corpus_V].sum()),
         failures=tuple(
             FailureRow(video_id=row["video_id"], path=row["path"], error=row["error"] or "")
             for row in failed[: config.table_rows]
         ),
-        teachers=tuple(audits),
-        pictures=tuple(files),
+        teachers=tuple(found.teachers),
+        pairs=pairs,
+        drifts=found.drifts,
+        warnings=(*cache_warnings(statistics), *of_teachers, *pair_warnings(pairs)),
+        pictures=_write_figures(found, out),
+        tables=_write_tables(found, out),
         report=str(Path(config.out) / "report.html"),
     )
-
-
-def _rows_of_corpus(cache: TargetCache) -> int:
-    """Number of rows of the videos that the corpus contains."""
-    space, corpus = cache.manifest.row_space, cache.manifest.corpus
-    if not corpus.gone:
-        return space.rows
-    index = cache.index
-    ids = cache.videos.filter(cache.videos.column("in_corpus")).column("video_id").to_pylist()
-    numbers_V = index.numbers_of(np.array([video_id.encode() for video_id in ids], np.bytes_))
-    return int(index.row_count[numbers_V].sum())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from distinit.pipeline.audit.bins import COARSE_BINS
 from distinit.pipeline.cache.quantile import blocks_of
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.thresholds import read_thresholds
@@ -17,7 +18,6 @@ from distinit.pipeline.evaluation.feature_files import RECORD_NAME, read_feature
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.records import read_record
 from distinit.pipeline.reports.figures.threshold import ThresholdPoint
-from distinit.pipeline.reports.scan import HISTOGRAM_BINS
 from distinit.pipeline.storage import sha256_file
 from distinit.pipeline.students.io import read_student_record, student_path
 from distinit.pipeline.students.registry import require_named_plugin
@@ -171,8 +171,8 @@ def only_teacher(cache: TargetCache, teacher: str | None) -> str:
 def entropy_histogram(cache: TargetCache, teacher: str) -> EntropyHistogram:
     """The entropies of all frames in the cache that have a target, from 0 to ln(classes)."""
     highest_nats = max(float(np.log(cache.teachers[teacher].identity.classes)), 1e-6)
-    edges = np.linspace(0, highest_nats, HISTOGRAM_BINS + 1)
-    frames = np.zeros(HISTOGRAM_BINS, np.int64)
+    edges = np.linspace(0, highest_nats, COARSE_BINS + 1)
+    frames = np.zeros(COARSE_BINS, np.int64)
     for block in blocks_of(cache.targets(teacher).entropy_nats):
         # Rounding may lift the entropy of a uniform distribution a little above ln(classes).
         usable = np.clip(block[~np.isnan(block)], 0, highest_nats)

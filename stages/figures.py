@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from distinit.pipeline.audit.quantiles import KEEP_FRACTIONS, read_quantiles
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.finetuning.init import resolve_init
 from distinit.pipeline.output_paths import refuse_inside_data
@@ -30,7 +31,6 @@ from distinit.pipeline.reports.figures.gain import (
     draw_gain,
 )
 from distinit.pipeline.reports.figures.threshold import draw_threshold
-from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, read_quantiles
 from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
 from distinit.pipeline.students.io import read_student
 from distinit.pipeline.students.stem import Stem, read_stem

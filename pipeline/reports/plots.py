@@ -1,4 +1,4 @@
-"""The plots of the audit: PNG bytes, in a light and a dark theme."""
+"""The figures of the audit, for PNG and PDF files; the page draws its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
-from distinit.pipeline.plotting.rendering import figure_png, short_label
+from distinit.pipeline.plotting.rendering import short_label
 from distinit.schemas.audit import ClassCount, ConfidenceAudit, EntropyHistogram
 
-__all__ = ["DARK", "LIGHT", "Theme", "plot_classes", "plot_entropy", "plot_kept"]
+__all__ = ["LIGHT", "Theme", "entropy_density", "figure_classes", "figure_entropy", "figure_kept"]
 
 DPI = 160
 SIZE_INCHES = (7.2, 3.6)
@@ -23,7 +23,7 @@ MAX_LABEL = 34
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of one theme."""
+    """Colours of a figure."""
 
     paper: str
     ink: str
@@ -34,23 +34,22 @@ class Theme:
 
 
 LIGHT = Theme("#ffffff", "#1d2430", "#5c6675", "#e3e7ed", "#a9c7e8", "#1f5fa8")
-DARK = Theme("#161b22", "#e4e9f0", "#9aa5b4", "#2c343f", "#2f5f93", "#8fc1f5")
 
 
-def plot_entropy(confidence: ConfidenceAudit, theme: Theme) -> bytes:
+def figure_entropy(confidence: ConfidenceAudit) -> Figure:
     """Histogram and density of the frame entropies, with marks at the quartiles."""
-    return _png(lambda axes: _draw_entropy(axes, confidence, theme), theme)
+    return _figure(lambda axes: _draw_entropy(axes, confidence, LIGHT))
 
 
-def plot_kept(confidence: ConfidenceAudit, theme: Theme) -> bytes:
+def figure_kept(confidence: ConfidenceAudit) -> Figure:
     """Share of frames that each entropy threshold keeps."""
-    return _png(lambda axes: _draw_kept(axes, confidence, theme), theme)
+    return _figure(lambda axes: _draw_kept(axes, confidence, LIGHT))
 
 
-def plot_classes(classes: Sequence[ClassCount], theme: Theme) -> bytes:
+def figure_classes(classes: Sequence[ClassCount]) -> Figure:
     """The classes that are most often the most probable one."""
     height = 1.1 + 0.27 * len(classes)
-    return _png(lambda axes: _draw_classes(axes, classes, theme), theme, (7.2, height))
+    return _figure(lambda axes: _draw_classes(axes, classes, LIGHT), (7.2, height))
 
 
 def _draw_entropy(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None:
@@ -67,7 +66,7 @@ def _draw_entropy(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None
         edgecolor=theme.paper,
         linewidth=0.5,
     )
-    grid, density = entropy_density(histogram)
+    grid, density = entropy_density(histogram, confidence.highest_possible_nats)
     axes.plot(grid, 100 * density * width, color=theme.line, linewidth=1.8)
     top = max(percent.max(), 100 * width * density.max(initial=0)) * 1.22
     axes.set_ylim(0, top)
@@ -82,21 +81,25 @@ def _draw_entropy(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None
     axes.set_ylabel("frames (%)")
 
 
-def entropy_density(histogram: EntropyHistogram) -> tuple[np.ndarray, np.ndarray]:
+def entropy_density(
+    histogram: EntropyHistogram, highest_nats: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(entropies in nats, density per nat): a Gaussian KDE over the histogram's bins.
 
-    The bandwidth follows Scott's rule for the number of frames, but is at least one bin wide.
-    Both arrays are empty if all frames are in one bin, since they have no spread.
+    It is reflected at 0 and at ``highest_nats`` (None: the last edge), so that no density is lost
+    beyond the possible entropies. The bandwidth follows Scott's rule for the number of frames, but
+    is at least one bin wide. Both arrays are empty if all frames are in one bin.
     """
     edges, counts = np.array(histogram.edges_nats), np.array(histogram.frames)
     if np.count_nonzero(counts) < 2:
         return np.empty(0), np.empty(0)
-    centres = (edges[:-1] + edges[1:]) / 2
+    end_nats = float(edges[-1]) if highest_nats is None else highest_nats
+    centres = np.minimum((edges[:-1] + edges[1:]) / 2, end_nats)
     spread = np.sqrt(np.cov(centres, aweights=counts))
     factor = max(float(counts.sum()) ** -0.2, float((edges[1] - edges[0]) / spread))
-    grid = np.linspace(edges[0], edges[-1], 512)
-    density = gaussian_kde(centres, bw_method=factor, weights=counts)(grid)
-    return grid, np.asarray(density)
+    grid = np.linspace(edges[0], end_nats, 512)
+    estimate = gaussian_kde(centres, bw_method=factor, weights=counts)
+    return grid, estimate(grid) + estimate(-grid) + estimate(2 * end_nats - grid)
 
 
 def _draw_kept(axes: Axes, confidence: ConfidenceAudit, theme: Theme) -> None:
@@ -142,13 +145,12 @@ def _draw_classes(axes: Axes, classes: Sequence[ClassCount], theme: Theme) -> No
     axes.grid(visible=False, axis="y")
 
 
-def _png(
-    draw: Callable[[Axes], None], theme: Theme, size_inches: tuple[float, float] = SIZE_INCHES
-) -> bytes:
-    """PNG bytes of a plot in the colours of a theme.
+def _figure(draw: Callable[[Axes], None], size_inches: tuple[float, float] = SIZE_INCHES) -> Figure:
+    """A figure with one plot.
 
     Matplotlib's object interface is used: it has no global state and needs no display.
     """
+    theme = LIGHT
     figure = Figure(figsize=size_inches, dpi=DPI, facecolor=theme.paper, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -163,4 +165,4 @@ def _png(
         text.set_color(theme.ink)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=theme.muted, fontsize=9)
-    return figure_png(figure)
+    return figure

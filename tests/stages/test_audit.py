@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -9,12 +10,16 @@ import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers.caches import planned_video
 from PIL import Image
 
+from distinit.cli import main
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
@@ -139,14 +144,14 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.links: list[str] = []
-        self.images = 0
+        self.scripts = 0
         self.handlers: list[str] = []
         self.text = ""
         self.feed(document)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.images += tag == "img"
+        self.scripts += tag == "script"
         for name, value in attrs:
             if name in {"src", "href", "srcset", "data", "action", "poster"}:
                 self.links.append(value or "")
@@ -155,6 +160,13 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def data_of(document: str) -> dict[str, Any]:
+    """The numbers in a page."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', document)
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def test_videos_frames_and_failures_are_counted(report: tuple[Path, AuditResult]) -> None:
@@ -218,31 +230,40 @@ def test_feature_teachers_have_no_entropy(report: tuple[Path, AuditResult]) -> N
 
 def test_pictures_are_written(report: tuple[Path, AuditResult]) -> None:
     out, result = report
-    names = ("entropy", "kept", "classes", "most-confident", "least-confident")
-    assert result.pictures == tuple(f"net-{name}.png" for name in names)
+    figures = [f"{n}.{kind}" for n in ("entropy", "kept", "classes") for kind in ("png", "pdf")]
+    names = (*figures, "most-confident.png", "least-confident.png")
+    assert result.pictures == tuple(f"net-{name}" for name in names)
     sheet = Image.open(out / "net-most-confident.png").convert("RGB")
     assert sheet.size == (10 + 2 * 194, 10 + 180)  # half of three videos, one frame each
     assert np.abs(np.array(sheet.getpixel((60, 60))) - (200, 0, 0)).max() <= 3
     left_over = {path.name for path in out.iterdir()} - {*result.pictures}
-    assert left_over == {"report.html", "audit.json"}
+    assert left_over == {"report.html", "audit.json", *result.tables}
 
 
 def test_the_page_refers_to_no_other_file(report: tuple[Path, AuditResult]) -> None:
     document = (report[0] / "report.html").read_text()
     page = Page(document)
-    assert page.images == 3 + 2 * 2  # plots, then two sheets of two frames
     assert "One frame per video: the least confident one" in document
-    assert len(page.links) == 3 + page.images  # each plot has a dark version
-    assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", x) for x in page.links)
-    assert "http:" not in document
-    assert "https:" not in document
-    assert "url(" not in document
+    assert page.links == []
+    assert set(re.findall(r"https?://\S*", document)) == {'http://www.w3.org/2000/svg";'}
+    assert "@import" not in document
+    assert set(re.findall(r"url\(.*?\)", document)) == {"url(#kept-1)"}
+    (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', document)
+    script = document.rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    (teacher,) = data_of(document)["teachers"]
+    assert [len(sheet) for sheet in teacher["sheets"]] == [2, 2]
+    assert len(document) < 120_000
 
 
 def test_the_page_shows_hostile_names_as_text(report: tuple[Path, AuditResult]) -> None:
     page = Page((report[0] / "report.html").read_text())
-    assert page.tags.isdisjoint({"script", "b", "i", "u"})
-    assert page.handlers == []
+    assert page.tags.isdisjoint({"i", "u"})
+    assert (page.scripts, page.handlers) == (2, [])
     hostile = (BROKEN, ERROR, "half <b>&amp;.mp4", "test/<i>net</i>", "<u>2</u>")
     recipe = "<b>V2</b>, trained with mixup: its entropies are higher"
     for text in (*LABELS[:2], *hostile, recipe):
@@ -252,8 +273,12 @@ def test_the_page_shows_hostile_names_as_text(report: tuple[Path, AuditResult]) 
 def test_without_a_frame_store_there_are_only_plots(tmp_path: Path) -> None:
     write_cache(tmp_path / "cache", [make_record("net", "logits")])
     result = audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(tmp_path / "report")))
-    assert result.pictures == ("net-entropy.png", "net-kept.png", "net-classes.png")
-    assert Page((tmp_path / "report/report.html").read_text()).images == 3
+    assert [name for name in result.pictures if name.endswith(".png")] == [
+        "net-entropy.png",
+        "net-kept.png",
+        "net-classes.png",
+    ]
+    assert data_of((tmp_path / "report/report.html").read_text())["images"] == []
     confidence = result.teachers[0].confidence
     assert confidence is not None
     assert len(confidence.most_confident_frames) == 2  # still listed in audit.json
@@ -266,13 +291,13 @@ def test_without_a_frame_store_there_are_only_plots(tmp_path: Path) -> None:
             {"mixed.mp4": LOGITS["mixed.mp4"]},
             "{count} of {frames} frames missing from the contact sheets: {store} does not contain "
             "their videos",
-            5,
+            8,
         ),
         (
             {"other.mp4": [CERTAIN]},
             "no contact sheets: {store} contains none of the videos they would show; pass the "
             "frame store of the videos of this cache",
-            3,
+            6,
         ),
     ],
 )
@@ -328,3 +353,35 @@ def test_a_report_inside_a_cache_or_store_is_refused(tmp_path: Path, name: str) 
     with pytest.raises(ConfigError, match="nothing else is written there"):
         audit(AuditConfig(cache=str(tmp_path / "cache"), out=str(out)))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_tables_have_the_numbers_of_the_page(report: tuple[Path, AuditResult]) -> None:
+    out, result = report
+    assert result.tables == ("audit.parquet", "audit-classes.parquet", "audit-videos.parquet")
+    of = f"FROM '{out}/audit.parquet' WHERE max_entropy_nats = "
+    row = duckdb.sql(f"SELECT kept_frames, kept_clips_share, kept_videos, classes_left {of} 0.75")
+    # Clips of 8 frames: mixed.mp4 has one clip, of whose 8 frames 6 are kept.
+    assert row.fetchall() == [(5, pytest.approx((3 / 4 + 0 + 1) / 3), 2, 2)]
+    classes = duckdb.sql(
+        f"SELECT class_index, name, frames FROM '{out}/audit-classes.parquet' ORDER BY class_index"
+    )
+    assert classes.fetchall() == list(zip(range(4), LABELS, (73, 3, 0, 0), strict=True))
+    videos = duckdb.sql(f"SELECT path, frames FROM '{out}/audit-videos.parquet' ORDER BY frames")
+    assert videos.fetchall() == [("half <b>&amp;.mp4", 2), ("mixed.mp4", 4), ("unsure.mp4", 70)]
+
+
+def test_met_conditions_fail_the_command(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", [make_record("net", "logits")])
+    line = ["audit", str(tmp_path / "cache"), "--out", str(tmp_path / "report"), "--fail-if"]
+    good = CliRunner().invoke(main, [*line, "kept(0.75) < .06"])
+    assert (good.exit_code, "failed:" in good.output) == (0, False)
+    bad = CliRunner().invoke(main, [*line, "kept(0.75) < .07", "--fail-if", "videos_failed > .2"])
+    assert bad.exit_code == 1
+    failed = [text for text in bad.output.splitlines() if text.startswith("failed: ")]
+    assert failed == [
+        "failed: kept(0.75) < 0.07: found 0.0657895 for net",
+        "failed: videos_failed > 0.2: found 0.25",
+    ]
+    assert (tmp_path / "report/report.html").is_file()
+    wrong = CliRunner().invoke(main, [*line, "kept < 1"])
+    assert (wrong.exit_code, "kept(NATS)" in wrong.output) == (2, True)

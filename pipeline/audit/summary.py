@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, EntropyQuantiles
-from distinit.pipeline.reports.scan import ConfidenceScan, ExtremeFrame
+from distinit.pipeline.audit.quantiles import KEEP_FRACTIONS, EntropyQuantiles
+from distinit.pipeline.audit.runs import ExtremeFrame
+from distinit.pipeline.audit.scan import ConfidenceScan
 from distinit.schemas.audit import (
     AuditConfig,
     ClassCount,
@@ -17,10 +19,11 @@ from distinit.schemas.audit import (
     FrameSample,
     KeptFraction,
     QuantileThreshold,
+    ThresholdCurve,
     VideoEntropy,
 )
 
-__all__ = ["VideoNames", "class_name", "summarise"]
+__all__ = ["VideoNames", "class_name", "frame_samples", "summarise", "threshold_curve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,15 @@ def class_name(label_names: Sequence[str], index: int) -> str:
 def summarise(
     scan: ConfidenceScan,
     quantiles: EntropyQuantiles,
+    clip_weight_B: NDArray[np.float64],
     videos: VideoNames,
     label_names: Sequence[str],
     config: AuditConfig,
 ) -> ConfidenceAudit:
-    """All statistics of one teacher. The scan must have counted at least one frame."""
+    """All statistics of one teacher. The scan must have counted at least one frame.
+
+    ``clip_weight_B``: weight of the drawn clips per bin of entropy.
+    """
     edges, counts = scan.histogram()
     most_confident, least_confident = _video_tables(scan, videos, config.table_rows)
     return ConfidenceAudit(
@@ -60,16 +67,34 @@ def summarise(
                 KEEP_FRACTIONS, quantiles.thresholds_nats, strict=True
             )
         ),
+        curve=threshold_curve(scan, clip_weight_B),
         classes_seen=int(np.count_nonzero(scan.class_frames)),
         top_classes=_top_classes(scan, label_names, config.top_classes),
-        most_confident_frames=_samples(
+        most_confident_frames=frame_samples(
             scan.extremes(config.sheet_frames, most_confident=True), videos, label_names
         ),
-        least_confident_frames=_samples(
+        least_confident_frames=frame_samples(
             scan.extremes(config.sheet_frames, most_confident=False), videos, label_names
         ),
         most_confident_videos=most_confident,
         least_confident_videos=least_confident,
+    )
+
+
+def threshold_curve(scan: ConfidenceScan, clip_weight_B: NDArray[np.float64]) -> ThresholdCurve:
+    """What each edge of the bins keeps; ``clip_weight_B`` is all 0 if there are no clips."""
+    bins, total = scan.bins, float(clip_weight_B.sum())
+    lowest_V = scan.most_confident.entropies_nats()
+    video_B = np.bincount(bins.bins_of(lowest_V[~np.isnan(lowest_V)]), minlength=bins.count)
+    seen_C = scan.class_frames > 0
+    class_B = np.bincount((scan.joint_CB[seen_C] > 0).argmax(axis=1), minlength=bins.count)
+    clips = np.minimum(np.cumsum(clip_weight_B) / total, 1).tolist() if total else []
+    return ThresholdCurve(
+        step_nats=bins.step_nats,
+        frames=tuple(np.cumsum(scan.bin_frames).tolist()),
+        clips=tuple(clips),
+        videos=tuple(np.cumsum(video_B).tolist()),
+        classes=tuple(np.cumsum(class_B).tolist()),
     )
 
 
@@ -86,22 +111,24 @@ def _top_classes(
     scan: ConfidenceScan, label_names: Sequence[str], count: int
 ) -> tuple[ClassCount, ...]:
     """The classes that are most often the most probable one; ties are sorted by class index."""
-    order = np.argsort(-scan.class_frames, kind="stable")[:count].tolist()
+    frames_C = scan.class_frames
+    order = np.argsort(-frames_C, kind="stable")[:count].tolist()
     return tuple(
         ClassCount(
             class_index=index,
             name=class_name(label_names, index),
-            frames=int(scan.class_frames[index]),
-            fraction=float(scan.class_frames[index] / scan.frames),
+            frames=int(frames_C[index]),
+            fraction=float(frames_C[index] / scan.frames),
         )
         for index in order
-        if scan.class_frames[index] > 0
+        if frames_C[index] > 0
     )
 
 
-def _samples(
+def frame_samples(
     extremes: Sequence[ExtremeFrame], videos: VideoNames, label_names: Sequence[str]
 ) -> tuple[FrameSample, ...]:
+    """The frames with the names of their videos and classes."""
     return tuple(
         FrameSample(
             video_id=videos.ids[extreme.video],

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinit.pipeline.reports.scan import ConfidenceRows, ConfidenceScan, ExtremeFrame
+from distinit.pipeline.audit.bins import EntropyBins
+from distinit.pipeline.audit.runs import ExtremeFrame
+from distinit.pipeline.audit.scan import ConfidenceScan
+from distinit.pipeline.audit.units import ConfidenceRows
 from distinit.schemas.errors import CacheCorruptError
 
 CLASSES = 1000
@@ -20,6 +23,7 @@ def rows_of(
 ) -> ConfidenceRows:
     count = len(video)
     return ConfidenceRows(
+        row_N=np.arange(count),
         video_N=np.array(video, np.int64),
         frame_index_N=np.array(frame, np.int64),
         entropy_nats_N=np.array(entropy, np.float32),
@@ -87,7 +91,7 @@ def test_classes_and_histogram_count_every_frame() -> None:
     scan = ConfidenceScan(2, CLASSES)
     scan.add(rows_of([0, 1, 1], [0, 0, 1], [0.0, 3.0, math.log(CLASSES)], [4, 4, 999]))
     edges, frames = scan.histogram()
-    assert (len(edges), edges[0], edges[-1]) == (65, 0, math.log(CLASSES))
+    assert (len(edges), edges[0], edges[-1]) == (65, 0, 7)
     assert frames.sum() == 3
     assert (frames[0], frames[-1]) == (1, 1)
     assert {int(i): int(scan.class_frames[i]) for i in np.flatnonzero(scan.class_frames)} == {
@@ -111,3 +115,19 @@ def test_impossible_values_are_refused(entropy: float, top1: int, name: str) -> 
     with pytest.raises(CacheCorruptError, match=name):
         scan.add(rows_of([0, 0], [0, 1], [1.0, entropy], [0, top1]))
     assert scan.frames == 0
+
+
+def test_bins_have_exact_edges_and_hold_what_is_at_or_below_the_upper_one() -> None:
+    bins = EntropyBins.of(CLASSES)
+    assert (bins.step_nats, bins.count, bins.merged) == (2**-8, 1792, 28)
+    above = np.nextafter(np.float32(0.5), 1)
+    assert bins.bins_of(np.array([0, 2**-8, 0.5, above, 6.95], np.float32)).tolist() == [
+        0,
+        0,
+        127,
+        128,
+        1779,
+    ]
+    assert (bins.bin_at(0.5), bins.bin_at(0.001), bins.bin_at(99)) == (127, -1, 1791)
+    assert EntropyBins.of(4).count == 1472
+    assert EntropyBins.of(1).count == EntropyBins.of(2).count

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import caches
 
+from distinit.pipeline.audit.quantiles import KEEP_FRACTIONS, read_quantiles
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.reports.quantiles import KEEP_FRACTIONS, read_quantiles
 from distinit.schemas.audit import AuditConfig, ConfidenceAudit
 from distinit.stages.audit import audit
 

@@ -1,0 +1,152 @@
+"""Conditions that a cache must not meet, such as ``kept(3.5) < 0.4``: parsed and checked."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from distinit.schemas.audit import AuditResult, ConfidenceAudit, ThresholdCurve
+from distinit.schemas.audit_labels import LabelAudit
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.wording import did_you_mean
+
+__all__ = ["Condition", "failed_conditions", "parse_condition"]
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
+_CONDITION = re.compile(
+    rf"\s*([a-z_]+)\s*(?:\(\s*({_NUMBER})\s*\))?\s*(<=|>=|<|>)\s*({_NUMBER})\s*", re.ASCII
+)
+_LONGEST = 200  # characters
+_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+_OF_CACHE: Mapping[str, Callable[[AuditResult], float]] = {
+    "videos": lambda result: result.videos,
+    "videos_failed": lambda result: _share(result.failed_videos, result.videos),
+    "videos_damaged": lambda result: _share(result.damaged_videos, result.videos),
+    "frames": lambda result: result.frames,
+    "warnings": lambda result: len(result.warnings),
+}
+_OF_TEACHER: Mapping[str, Callable[[ConfidenceAudit], float]] = {
+    "classes_seen": lambda found: found.classes_seen,
+    "entropy_mean": lambda found: found.mean_entropy_nats,
+    "entropy_median": lambda found: found.quartiles_nats[1],
+}
+
+
+_OF_LABELS: Mapping[str, Callable[[LabelAudit], float]] = {
+    "accuracy": lambda found: found.accuracy,
+    "ece": lambda found: found.ece,
+    "temperature": lambda found: found.temperature,
+}
+
+
+def _kept_frames(curve: ThresholdCurve, place: int) -> float:
+    return _share(curve.frames[place], curve.frames[-1])
+
+
+def _kept_clips(curve: ThresholdCurve, place: int) -> float:
+    return curve.clips[place] if curve.clips else 0.0
+
+
+def _kept_videos(curve: ThresholdCurve, place: int) -> float:
+    return _share(curve.videos[place], curve.videos[-1])
+
+
+_AT_THRESHOLD: Mapping[str, Callable[[ThresholdCurve, int], float]] = {
+    "kept": _kept_frames,
+    "kept_clips": _kept_clips,
+    "kept_videos": _kept_videos,
+}
+_NAMES = (*(f"{name}(NATS)" for name in _AT_THRESHOLD), *_OF_CACHE, *_OF_TEACHER, *_OF_LABELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """``name < limit`` or ``name(nats) < limit``."""
+
+    name: str
+    nats: float | None
+    compare: str
+    limit: float
+
+    def __str__(self) -> str:
+        argument = "" if self.nats is None else f"({self.nats:g})"
+        return f"{self.name}{argument} {self.compare} {self.limit:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether a value meets the condition."""
+        return _COMPARE[self.compare](value, self.limit)
+
+
+def parse_condition(text: str) -> Condition:
+    """The condition that ``text`` states. Raises ConfigError if it is none."""
+    match = _CONDITION.fullmatch(text[: _LONGEST + 1]) if len(text) <= _LONGEST else None
+    if match is None:
+        raise _unusable(text, "NAME < NUMBER or NAME(NATS) < NUMBER, with <, <=, > or >=")
+    name, nats, compare, limit = match.groups()
+    names = (*_AT_THRESHOLD, *_OF_CACHE, *_OF_TEACHER, *_OF_LABELS)
+    if name not in names:
+        raise _unusable(text, ", ".join(_NAMES), did_you_mean(name, names))
+    if (name in _AT_THRESHOLD) != (nats is not None):
+        with_nats = f"{name}(NATS)" if name in _AT_THRESHOLD else f"{name} without a number"
+        raise _unusable(text, with_nats)
+    condition = Condition(name, None if nats is None else float(nats), compare, float(limit))
+    if not math.isfinite(condition.limit) or not math.isfinite(condition.nats or 0.0):
+        raise _unusable(text, "finite numbers")
+    return condition
+
+
+def _unusable(text: str, expected: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(
+        "a condition of --fail-if cannot be used",
+        expected=expected,
+        found=text[:_LONGEST],
+        remedy=hint or 'write it like "kept(3.5) < 0.4" or "videos_failed > .01"',
+    )
+
+
+def failed_conditions(conditions: Sequence[Condition], result: AuditResult) -> tuple[str, ...]:
+    """The conditions that hold, with what was found; those of teachers for each of them."""
+    return tuple(
+        f"{condition}: found {value:.6g}{of}"
+        for condition in conditions
+        for value, of in _values(condition, result)
+        if condition.holds(value)
+    )
+
+
+def _values(condition: Condition, result: AuditResult) -> Iterator[tuple[float, str]]:
+    """The values that a condition is about, and of which teacher they are."""
+    if condition.name in _OF_CACHE:
+        yield _OF_CACHE[condition.name](result), ""
+        return
+    for teacher in result.teachers:
+        of = f" for {teacher.record.id}"
+        if condition.name in _OF_LABELS:
+            if teacher.labels is not None:
+                yield _OF_LABELS[condition.name](teacher.labels), of
+        elif teacher.confidence is not None:
+            yield _value_of(condition, teacher.confidence), of
+
+
+def _value_of(condition: Condition, confidence: ConfidenceAudit) -> float:
+    if condition.nats is None:
+        return _OF_TEACHER[condition.name](confidence)
+    curve = confidence.curve
+    place = math.floor(condition.nats / curve.step_nats) - 1
+    if place < 0:
+        return 0.0
+    return _AT_THRESHOLD[condition.name](curve, min(place, len(curve.frames) - 1))
