@@ -34,11 +34,7 @@ from distinit.pipeline.progress import choose_progress
 from distinit.pipeline.provenance_options import provenance_options
 from distinit.pipeline.training_options import target_options, train_options
 from distinit.schemas.exit_codes import ExitCode
-<<<<<<< HEAD
-from distinit.stages import cache_sign_commands
 from distinit.stages.audit_commands import audit
-=======
->>>>>>> main
 from distinit.stages.cache_combine_commands import COMBINE_COMMANDS
 from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
