@@ -28,6 +28,7 @@ from distinit.stages.cache_signature import (
     claimed_key,
     signature_outcome,
 )
+from distinit.stages.recompute_result import Recomputed, RecomputeRequest
 
 __all__ = [
     "CacheInfo",
@@ -146,6 +147,9 @@ class CacheVerification(Record):
     signature: SignatureOutcome | None = Field(
         None, description="whether --signed-by fits; None without that option"
     )
+    recomputed: Recomputed | None = Field(
+        None, description="outcome of --recompute; None: not requested, or there are problems"
+    )
 
     @property
     def exit_code(self) -> ExitCode:
@@ -173,6 +177,8 @@ class CacheVerification(Record):
             lines = [f"INCOMPLETE: {checked}: {agrees}, but units are missing"]
             lines += [f"  {line}" for line in self.missing]
             lines.append(f"  to do: {again}, or run the command above")
+        elif self.recomputed is not None and not self.recomputed.ok:
+            lines = [f"DIFFERENT: {checked}: {agrees}, but not what the teacher gives"]
         elif self.expected_digest not in (None, self.content_digest):
             lines = [f"ANOTHER CACHE: {checked}: {agrees}, but the digest is not the expected one"]
         elif not self.ok:
@@ -183,6 +189,7 @@ class CacheVerification(Record):
         if self.expected_digest not in (None, self.content_digest):
             lines.append(f"  expected  {self.expected_digest}")
         lines += [] if self.signature is None else self.signature.lines()
+        lines += self.recomputed.lines() if self.recomputed is not None else []
         lines += [f"  note: {note}" for note in self.notes]
         if self.returned_units:
             lines += [f"repair: {again} to extract these units again:"]
@@ -243,6 +250,7 @@ def cache_verify(
     repair: bool = False,
     signed_by: Path | None = None,
     workers: int | None = None,
+    recomputing: RecomputeRequest | None = None,
     progress: Progress | None = None,
 ) -> CacheVerification:
     """Check a cache; damage is reported, not raised.
@@ -254,11 +262,13 @@ def cache_verify(
         repair: Mark damaged units to be extracted again; implies ``deep``.
         signed_by: The public key (PEM) of the sender, whose signature the files must have.
         workers: Threads; None: one per CPU core.
+        recomputing: Also compute some rows again, if the cache is complete and has no problems.
         progress: Shows the bytes that were read.
 
     Raises:
         CacheError: The folder is not a cache, or ``repair`` is set and it contains links.
         ConfigError: ``expect`` is not a digest, or ``signed_by`` is not a public key.
+        DistInitError: As ``recompute``.
     """
     check_expected(expect)
     refuse_no_cache(path)
@@ -276,7 +286,8 @@ def cache_verify(
     else:
         report = verify_cache(path, deep=deep, workers=workers, progress=progress)
     signature = None if signed_by is None else signature_outcome(path, signed_by, report.sha256)
-    return _verification(path, report, expect, repair, signature)
+    result = _verification(path, report, expect, repair, signature)
+    return result if recomputing is None else _with_recomputed(result, recomputing, progress)
 
 
 def refuse_no_cache(path: Path) -> None:
@@ -288,6 +299,19 @@ def refuse_no_cache(path: Path) -> None:
             remedy="give the folder that was written with `distinit extract --cache`",
             named_input=not (path / "teachers").is_dir(),
         )
+
+
+def _with_recomputed(
+    result: CacheVerification, request: RecomputeRequest, progress: Progress | None
+) -> CacheVerification:
+    path = Path(result.path)
+    if result.problems or not result.complete or CacheLayout(path).copy.exists():
+        note = "nothing was recomputed: the cache must be whole, complete and without problems"
+        return result.model_copy(update={"ok": False, "notes": (*result.notes, note)})
+    from distinit.stages.cache_recompute import recompute  # imports torch
+
+    recomputed = recompute(path, request, progress=progress)
+    return result.model_copy(update={"ok": result.ok and recomputed.ok, "recomputed": recomputed})
 
 
 def _verification(

@@ -124,6 +124,16 @@ class TeacherTargets:
             CacheCorruptError: A row was never written, or its shard is missing or damaged.
         """
         rows_N = np.asarray(rows, np.int64)
+        stored = self.stored(rows_N)
+        log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
+        with np.errstate(all="ignore"):  # values that are not finite raise an error below
+            logits_NC = decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
+            self._check_finite(rows_N, logits_NC)
+        return logits_NC
+
+    def stored(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The encoded targets of the given rows: array -> [N, width]. Raises as ``logits``."""
+        rows_N = np.asarray(rows, np.int64)
         unit_N = self._check_rows(rows_N)
         capacity = self.cache.manifest.row_space.capacity
         stored = {s.name: np.empty((len(rows_N), s.width), s.dtype) for s in self._specs}
@@ -133,11 +143,7 @@ class TeacherTargets:
             with self._lock:
                 for spec in self._specs:
                     self._shard(spec, unit).read_into(inside_N, stored[spec.name], where_N)
-        log_z_N = None if self._log_z is None else np.asarray(self._log_z[rows_N])
-        with np.errstate(all="ignore"):  # values that are not finite raise an error below
-            logits_NC = decode(stored, self.record.encoding, self.record.identity.classes, log_z_N)
-            self._check_finite(rows_N, logits_NC)
-        return logits_NC
+        return stored
 
     def _check_finite(self, rows_N: np.ndarray, logits_NC: np.ndarray) -> None:
         """Raise for values that are not finite, except in rows without an output of the teacher."""

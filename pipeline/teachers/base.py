@@ -25,6 +25,12 @@ from distinit.pipeline.teachers.in_batches import InBatches
 from distinit.pipeline.teachers.network import Network
 from distinit.pipeline.teachers.preprocess import preprocess, view_for
 from distinit.pipeline.teachers.probe import probe_frame, probe_record
+from distinit.pipeline.teachers.variations import (
+    Variation,
+    cpu_variations,
+    gpu_variations,
+    pixels_rounded,
+)
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import TeacherIdentity, WeightsRecipe
@@ -101,6 +107,14 @@ class Teacher(ABC):
         """As ``submit``, in fp32; None if that is what ``submit`` computes anyway."""
         return None
 
+    def variations(self) -> tuple[Variation, ...]:
+        """Other ways to compute the same outputs, to measure how much they differ by rounding."""
+        rounded = Variation(
+            "1 in 1,000 pixel values rounded differently",
+            lambda frames: self.forward(pixels_rounded(frames)),
+        )
+        return (rounded,)
+
 
 class NetworkTeacher(Teacher):
     """A teacher that is a torch module.
@@ -173,6 +187,22 @@ class NetworkTeacher(Teacher):
         if self.precision == "fp32":
             return None
         return self._exact.submit(frames_NHWC)
+
+    def variations(self) -> tuple[Variation, ...]:
+        kind = self._device.type
+
+        def prepare(frames_NHWC: torch.Tensor) -> torch.Tensor:
+            return self._prepare(frames_NHWC.to(self._device))
+
+        def run(precision: Precision) -> Callable[[torch.Tensor], torch.Tensor]:
+            return lambda input_NCHW: self._run(input_NCHW, precision).float()
+
+        found = super().variations()
+        others = cpu_variations if kind == "cpu" else gpu_variations
+        found += others(prepare, run(self.precision))
+        if self.precision != "fp32":
+            found += (Variation("fp32", lambda frames: self._exact.submit(frames)()),)
+        return found
 
     @cached_property
     def _exact(self) -> Forward:

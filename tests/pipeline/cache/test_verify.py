@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import caches
 from helpers.caches import resign
+from helpers.progress import RecordingProgress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,6 @@ from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.pipeline.progress import NullProgress, ProgressValue
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -44,23 +44,9 @@ def test_a_sound_cache_has_no_problems(cache_root: Path, deep: bool) -> None:
     assert report.files == len(files) - 2  # without .lock and manifest-sha256.txt
 
 
-class Phase(NullProgress):
-    """Keeps what was started and how far it went."""
-
-    def __init__(self) -> None:
-        self.started: list[tuple[str, float | None, str]] = []
-        self.done = 0.0
-
-    def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
-        self.started.append((description, total, unit))
-
-    def advance(self, amount: float = 1, **values: ProgressValue) -> None:
-        self.done += amount
-
-
 def test_progress_counts_the_bytes_of_all_units(cache_root: Path) -> None:
-    phase = Phase()
-    verify_cache(cache_root, progress=phase)
+    progress = RecordingProgress()
+    verify_cache(cache_root, progress=progress)
     layout = CacheLayout(cache_root)
     committed = {
         name: entry["size"]
@@ -69,8 +55,8 @@ def test_progress_counts_the_bytes_of_all_units(cache_root: Path) -> None:
     }
     assert layout.relative(layout.frames(0)) in committed
     total_mb = sum(committed.values()) / 1e6
-    assert phase.started == [("verify", round(total_mb, 1), "MB")]
-    assert phase.done == pytest.approx(total_mb)
+    assert progress.started == [("verify", round(total_mb, 1), "MB", 0)]
+    assert progress.advanced == pytest.approx(total_mb)
 
 
 def test_the_report_does_not_depend_on_the_number_of_threads(cache_root: Path) -> None:

@@ -1,0 +1,1 @@
+"""Recomputes some targets of a cache from its videos, and judges them by measured noise."""
