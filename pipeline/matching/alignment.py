@@ -19,14 +19,12 @@ WINDOW_FRAMES = 300
 SURE_Z = 3.0
 """How clearly the frames must prefer one shift to another (decision 46)."""
 _SURE_BITS, _SURE_ROWS = 3.0, 3  # the same for few rows: mean difference in bits, number of rows
+_CLOCK = 0.05  # of a frame's duration; containers round their clocks
 _OTHER_BITS = 8.0  # mean difference in bits of other pictures
 _MOST_ROWS = 2048  # rows of a video that the search compares, evenly spread
 _FEWEST_OVERLAP = 0.5  # of the rows that the best-covered shift compares
-_PART_ROWS, _PART_BITS, _PART_WINDOW = (
-    6,
-    0.4,
-    8,
-)  # fewest rows, mean bits, frames from the best shift
+_PART_ROWS, _PART_BITS = 6, 0.4  # fewest rows of a part, mean difference in bits
+_PART_WINDOW = 3  # frames from the best shift: those that were dropped or repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,8 @@ def align(
     Shifts at which fewer than half as many rows can be compared as at the best-covered one are
     left out. Of equally good shifts, the one closest to 0 is taken.
     """
+    if not (len(frame_index_N) and len(copy_hash_F)):
+        return NOT_ALIGNED
     keep_M = evenly(len(frame_index_N), _MOST_ROWS)
     distance_SM, shift_S = _distances(
         frame_index_N[keep_M], hash_N[keep_M], copy_hash_F, window_frames
@@ -108,23 +108,28 @@ def at_times_of(
     pts_seconds_N: NDArray[np.float64],
     frame_index_N: NDArray[np.int64],
     copy_pts_seconds_F: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """The frame of the copy that is displayed at the time of each frame of the video (int64 [K]).
+) -> list[NDArray[np.int64]]:
+    """Frames of the copy (int64 [K]) that may show the first K frames of the video.
 
-    Times count from the first frame of each, since containers begin at different times. The frames
-    of the video between its N known ones are taken to be evenly spaced. Empty if the times of the
-    video do not increase.
+    Converters choose frames in two ways: what was on the screen at the time of each new frame, or
+    the nearest frame. So there are two answers: the copy's first frame within the duration of each
+    frame of the video, and its frame in the middle of that duration. Times count from the first
+    frame of each file, since containers begin at different times, and the frames of the video
+    between its N known ones are taken to be evenly spaced. Without finite and increasing times
+    there is no answer.
     """
     frames = int(frame_index_N[-1] - frame_index_N[0])
-    seconds = float(pts_seconds_N[-1] - pts_seconds_N[0])
-    if frames < 1 or not (seconds > 0 and np.isfinite(copy_pts_seconds_F).all()):
-        return np.zeros(0, np.int64)
+    finite = np.isfinite(pts_seconds_N).all() and np.isfinite(copy_pts_seconds_F).all()
+    seconds = float(pts_seconds_N[-1] - pts_seconds_N[0]) if finite else 0.0
+    if frames < 1 or seconds <= 0:
+        return []
     interval_seconds = seconds / frames
     copy_seconds_F = np.maximum.accumulate(copy_pts_seconds_F - copy_pts_seconds_F[0])
-    displayed = int(min(copy_seconds_F[-1] / interval_seconds, 4 * len(copy_seconds_F))) + 1
-    at_K = (np.arange(displayed) + 0.5) * interval_seconds  # in the middle: clocks are rounded
-    index_K: NDArray[np.int64] = np.searchsorted(copy_seconds_F, at_K, side="right") - 1
-    return index_K
+    count = int(min(copy_seconds_F[-1] / interval_seconds, 4 * len(copy_seconds_F))) + 1
+    begins_K = np.arange(count) * interval_seconds
+    first_K = np.searchsorted(copy_seconds_F, begins_K - _CLOCK * interval_seconds, side="left")
+    middle_K = np.searchsorted(copy_seconds_F, begins_K + interval_seconds / 2, side="right") - 1
+    return [np.minimum(first_K, len(copy_seconds_F) - 1), middle_K]
 
 
 def evenly(count: int, most: int) -> NDArray[np.int64]:

@@ -43,8 +43,8 @@ def compare(
     other_count = len(copy.hash_F) != video.frame_count
     if other_count and (timed := _at_other_rate(known, copy, limits)) is not None:
         return timed
-    found = align(known.index_N, known.hash_N, copy.hash_F, limits.max_bits, limits.window_frames)
-    if not _is_same(found, known, limits):
+    found = _align(known, copy.hash_F, limits)
+    if not _is_same(found, known, limits.min_share):
         return _dropped_or_repeated(known, copy, limits, found)
     if found.part_shift is not None:
         by = counted(abs(found.part_shift - found.shift_frames), "frame")
@@ -59,9 +59,9 @@ def compare(
     return _undecidable(copy, found, limits)
 
 
-def _is_same(found: Alignment, known: KnownFrames, limits: MatchLimits) -> bool:
+def _is_same(found: Alignment, known: KnownFrames, min_share: float) -> bool:
     enough = found.compared >= max(1.0, _FEWEST_COMPARED * len(known.index_N))
-    return enough and found.agreeing_share >= limits.min_share
+    return enough and found.agreeing_share >= min_share
 
 
 def _verdict(
@@ -96,7 +96,7 @@ def _at_other_rate(known: KnownFrames, copy: CopyHashes, limits: MatchLimits) ->
     copy_rate = _frames_per_second(copy.pts_seconds_F, np.arange(len(copy.pts_seconds_F)))
     if not (rate and copy_rate) or abs(copy_rate / rate - 1) <= _RATE_TOLERANCE:
         return None
-    found = _align_by_time(known, copy, limits)
+    found = _align_by_time(known, copy, limits, copy_rate / rate)
     if found is None:
         return None
     reason = f"{copy_rate:.2f} frames per second instead of {rate:.2f}"
@@ -115,21 +115,33 @@ def _dropped_or_repeated(
     return _verdict("missing", copy, found, reason)
 
 
-def _align_by_time(known: KnownFrames, copy: CopyHashes, limits: MatchLimits) -> Alignment | None:
-    """The alignment of the frames displayed at the times of the video's; None: they differ."""
-    at_K = at_times_of(known.pts_seconds_N, known.index_N, copy.pts_seconds_F)
-    found = align(
-        known.index_N, known.hash_N, copy.hash_F[at_K], limits.max_bits, limits.window_frames
-    )
-    return found if _is_same(found, known, limits) else None
+def _align_by_time(
+    known: KnownFrames, copy: CopyHashes, limits: MatchLimits, frames_ratio: float = 1.0
+) -> Alignment | None:
+    """The alignment of the frames displayed at the times of the video's; None: they differ.
+
+    ``frames_ratio``: frames of the copy per frame of the video; below 1, some are left out.
+    """
+    share = limits.min_share * min(1.0, frames_ratio)
+    fitting = [
+        found
+        for at_K in at_times_of(known.pts_seconds_N, known.index_N, copy.pts_seconds_F)
+        for found in [_align(known, copy.hash_F[at_K], limits)]
+        if _is_same(found, known, share)
+    ]
+    return max(fitting, key=lambda found: found.agreeing_share, default=None)
+
+
+def _align(known: KnownFrames, hash_F: NDArray[np.uint64], limits: MatchLimits) -> Alignment:
+    return align(known.index_N, known.hash_N, hash_F, limits.max_bits, limits.window_frames)
 
 
 def _frames_per_second(pts_seconds_N: NDArray[np.float64], index_N: NDArray[np.int64]) -> float:
     """Most common frame rate; 0 if the times do not give one. Missing frames do not change it."""
-    if len(index_N) < 2:
+    if len(index_N) < 2 or not np.isfinite(pts_seconds_N).all():
         return 0.0
     interval_seconds = float(np.median(np.diff(pts_seconds_N) / np.diff(index_N)))
-    return 1 / interval_seconds if np.isfinite(interval_seconds) and interval_seconds > 0 else 0.0
+    return 1 / interval_seconds if interval_seconds > 0 else 0.0
 
 
 def _shift_reason(video: CacheVideo, copy: CopyHashes, shift_frames: int) -> str:

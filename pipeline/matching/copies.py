@@ -41,8 +41,8 @@ class FoundCopies:
 def is_relative_path(path: str) -> bool:
     """Whether a path names a file below a folder: relative, without ``..`` and odd characters."""
     pure = PurePosixPath(path)
-    usable = bool(path) and path.isprintable() and "\\" not in path and path == pure.as_posix()
-    return usable and not pure.is_absolute() and ".." not in pure.parts
+    usable = path.isprintable() and "\\" not in path and path == pure.as_posix()
+    return usable and bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
 
 
 def find_copies(source: str) -> FoundVideos:
