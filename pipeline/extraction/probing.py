@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -15,6 +15,7 @@ from distinit.pipeline.corpus.source import VideoSource
 from distinit.pipeline.video.probe import VideoProbe, probe_short_videos, probe_video
 from distinit.pipeline.video.retry import KillLimit, retry_killed
 from distinit.pipeline.video.sampling import count_rows
+from distinit.pipeline.video.short import runs_of
 from distinit.schemas.corpus import ProbeSummary, VideoFile
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.video import DecodeConfig, SamplingConfig
@@ -83,26 +84,10 @@ def plan_videos(
     """
     threads = os.cpu_count() or 1
     most = min(_MOST_AT_ONCE, math.ceil(len(files) / threads))
-    runs = _runs(files, partial(prober.share_ffmpeg, source), most)
+    runs = runs_of(files, partial(prober.share_ffmpeg, source), most)
     with ThreadPoolExecutor(threads) as pool:
         for planned in pool.map(partial(prober.probe_all, source), runs):
             yield from planned
-
-
-def _runs[T](items: Iterable[T], may_share: Callable[[T], bool], most: int) -> Iterator[list[T]]:
-    """All items in order: up to ``most`` consecutive ones that may share, the others alone."""
-    run: list[T] = []
-    for item in items:
-        shares = may_share(item)
-        if run and (not shares or len(run) == most):
-            yield run
-            run = []
-        if shares:
-            run.append(item)
-        else:
-            yield [item]
-    if run:
-        yield run
 
 
 def probe_rows(

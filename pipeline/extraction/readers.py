@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.extraction.batches import FrameBatch, FrameBatcher
 from distinit.pipeline.extraction.group import GroupInProgress, VideoInProgress
 from distinit.pipeline.extraction.in_flight import InFlight, StoppedError
+from distinit.pipeline.extraction.short_videos import ShortVideos
 from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
 from distinit.pipeline.extraction.worker_teachers import WorkerTeachers
 from distinit.pipeline.frames.fill import store_view
 from distinit.pipeline.teachers.forward import PendingLogits
 from distinit.pipeline.video.decode import FrameBlock, VideoStream, open_video
+from distinit.pipeline.video.short import DecodedVideo, ShortDecode
+from distinit.pipeline.video.views import View
 from distinit.schemas.errors import DecodeError
 from distinit.schemas.manifest import UnitCommit, VideoOutcome
 from distinit.schemas.video import DecodeConfig
@@ -125,50 +128,89 @@ class VideoReaders:
         self._readers = ThreadPoolExecutor(spec.parallel_videos, "read-video")
         # One thread, so that a video waiting for room in the spool never waits for a later one.
         self._opener = ThreadPoolExecutor(1, "open-video")
-        self._streams: set[VideoStream] = set()
-        self._lock = threading.Lock()  # of _streams
+        self._short = ShortVideos(spec, decode)
+        self._enders: set[Callable[[], None]] = set()  # of every ffmpeg that is running
+        self._lock = threading.Lock()  # of _enders
 
-    def start(self, videos: Iterable[VideoInProgress]) -> None:
-        """Decode ``videos`` once threads are free."""
-        for video in videos:
-            self._readers.submit(self._read, video)
+    def start(self, videos: Sequence[VideoInProgress]) -> None:
+        """Decode ``videos``, of one group, once threads are free."""
+        for run in self._short.runs(videos):
+            if len(run) > 1:
+                self._readers.submit(self._read_together, run)
+            else:
+                self._readers.submit(self._read, run[0])
 
     def close(self) -> None:
         """End all threads. What they have not yet put is lost."""
         self._events.stop()
         self._stopping.set()
         with self._lock:
-            streams = list(self._streams)
-        for stream in streams:
-            stream.close()
+            enders = list(self._enders)
+        for end in enders:
+            end()
         self._readers.shutdown(cancel_futures=True)
         self._opener.shutdown(cancel_futures=True)
 
-    def _read(self, video: VideoInProgress) -> None:
-        self._events.put_unless_stopped(Ended(video, self._result_or_error(video)))
+    def _read(self, video: VideoInProgress, decoded: DecodedVideo | None = None) -> None:
+        """Read one video, which may be ``decoded`` already, to its end."""
+        self._events.put_unless_stopped(Ended(video, self._result_or_error(video, decoded)))
 
-    def _result_or_error(self, video: VideoInProgress) -> VideoOutcome | BaseException | None:
+    def _read_together(self, videos: Sequence[VideoInProgress]) -> None:
+        """Read short videos of one group, decoded by one ffmpeg where that is possible."""
+        decoded: Sequence[DecodedVideo | None] = [None] * len(videos)
+        if self._short.may_share(videos):
+            for video in videos:  # told before anything can happen
+                self._events.put_unless_stopped(Decoded(video, 0))
+            # Where this goes wrong, decoding each alone gives the reason.
+            with suppress(Exception):
+                decoded = self._decode_together(videos) or decoded
+            self._short.note(decoded)
+        for video, found in zip(videos, decoded, strict=True):
+            self._read(video, found)
+
+    def _decode_together(
+        self, videos: Sequence[VideoInProgress]
+    ) -> Sequence[DecodedVideo | None] | None:
+        root, views = self._spec.source.root, self._views(videos[0].group.task)
+        paths = [root / video.video.path for video in videos]
+        frames = self._teachers.block_frames
+        with (
+            ShortDecode(paths, views, self._decode, frames) as short,
+            self._ended_on_close(short.stop),
+        ):
+            return short.read()
+
+    def _result_or_error(
+        self, video: VideoInProgress, decoded: DecodedVideo | None
+    ) -> VideoOutcome | BaseException | None:
         if video.abandoned.is_set():
             return None
         try:
             self._events.put(Decoded(video, 0))
-            return self._read_video(video)
+            return self._read_video(video, decoded)
         except BaseException as error:
             return error  # it is raised by the thread that takes it
 
-    def _read_video(self, video: VideoInProgress) -> VideoOutcome | None:
+    def _read_video(
+        self, video: VideoInProgress, decoded: DecodedVideo | None
+    ) -> VideoOutcome | None:
         task, planned = video.group.task, video.video
         if planned.video_id in task.quarantined:
             raise DecodeError(task.quarantined[planned.video_id])
         with ExitStack() as stack:
             path = self._open(planned, stack).result()
             try:
-                return self._read_all(video, path)
+                return self._read_all(video, path, decoded)
             finally:  # after an error too: a change explains it
                 self._spec.source.check_unchanged(planned.video.file)
 
-    def _read_all(self, video: VideoInProgress, path: Path) -> VideoOutcome | None:
-        outcome = self._read_once(video, path, video.frame_count)
+    def _read_all(
+        self, video: VideoInProgress, path: Path, decoded: DecodedVideo | None
+    ) -> VideoOutcome | None:
+        if decoded is None:
+            outcome = self._read_once(video, path, video.frame_count)
+        else:
+            outcome = self._read_stream(video, decoded, video.frame_count)
         if outcome is None or self._spec.sampling.mode != "per_video":
             return outcome
         if outcome.frame_count != video.frame_count:
@@ -197,41 +239,62 @@ class VideoReaders:
 
         ``again``: its frames are stored and counted already; only its rows are needed.
         """
-        task = video.group.task
-        names = set(self._teachers.view_of(task).values())
+        with self._open_stream(path, video.group.task, stored=not again) as stream:
+            return self._read_stream(video, stream, frame_count, again=again)
+
+    def _read_stream(
+        self,
+        video: VideoInProgress,
+        stream: VideoStream | DecodedVideo,
+        frame_count: int,
+        *,
+        again: bool = False,
+    ) -> VideoOutcome | None:
+        names = set(self._teachers.view_of(video.group.task).values())
         batcher = FrameBatcher(self._spec.sampling, frame_count, self._teachers.block_frames, names)
         rows = _RowCount(video, self._events)
-        with self._open_stream(path, task, stored=not again) as stream:
-            for block in stream:
-                if video.abandoned.is_set():
-                    return None
-                if not again:
-                    self._pass_on(video, block)
-                for batch in batcher.push(block, stream.time_base):
-                    self._submit(video, batch, stream.time_base, rows)
-            for batch in batcher.rest():
+        for block in stream:
+            if video.abandoned.is_set():
+                return None
+            if not again:
+                self._pass_on(video, block)
+            for batch in batcher.push(block, stream.time_base):
                 self._submit(video, batch, stream.time_base, rows)
-            return _outcome_of(video.video, stream)
+        for batch in batcher.rest():
+            self._submit(video, batch, stream.time_base, rows)
+        return _outcome_of(video.video, stream)
 
     @contextmanager
     def _open_stream(
         self, path: Path, task: ExtractionTask, *, stored: bool
     ) -> Iterator[VideoStream]:
+        views, frames = self._views(task, stored=stored), self._teachers.block_frames
+        with (
+            open_video(path, views, self._decode, block_frames=frames) as stream,
+            self._ended_on_close(stream.close),
+        ):
+            stream.read_ahead()
+            yield stream
+
+    def _views(self, task: ExtractionTask, *, stored: bool = True) -> dict[str, View]:
+        """The views that the teachers need; ``stored``: and that of the frame store, if any."""
         views = self._teachers.views(task)
         if stored and self._spec.frames_root is not None:
             views[_STORE_VIEW] = store_view(self._spec.geometry)
-        frames = self._teachers.block_frames
-        with open_video(path, views, self._decode, block_frames=frames) as stream:
+        return views
+
+    @contextmanager
+    def _ended_on_close(self, end: Callable[[], None]) -> Iterator[None]:
+        """``close`` calls ``end``."""
+        with self._lock:
+            if self._stopping.is_set():
+                raise StoppedError
+            self._enders.add(end)
+        try:
+            yield
+        finally:
             with self._lock:
-                if self._stopping.is_set():
-                    raise StoppedError
-                self._streams.add(stream)
-            try:
-                stream.read_ahead()
-                yield stream
-            finally:
-                with self._lock:
-                    self._streams.discard(stream)
+                self._enders.discard(end)
 
     def _pass_on(self, video: VideoInProgress, block: FrameBlock) -> None:
         """Store the frames of a block, and count them."""
@@ -280,7 +343,7 @@ class _RowCount:
         return False
 
 
-def _outcome_of(video: PlannedRows, stream: VideoStream) -> VideoOutcome:
+def _outcome_of(video: PlannedRows, stream: VideoStream | DecodedVideo) -> VideoOutcome:
     summary = stream.summary
     if summary is None:
         raise RuntimeError("a stream has no summary until it is exhausted")

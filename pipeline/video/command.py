@@ -14,7 +14,7 @@ from distinit.pipeline.video.hashing import THUMBNAIL_FILTERS
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["DecodeOutputs", "decode_command", "demux_command"]
+__all__ = ["DecodeOutputs", "decode_command", "decode_several_command", "demux_command"]
 
 # Containers that only hold media. Left out on purpose: concat, hls, dash, image sequences, lavfi
 # and other inputs that are scripts, or that open further files or URLs.
@@ -53,6 +53,33 @@ def decode_command(
     frames' own timestamps. A third output, the first on the command line, lists the packets of all
     video streams for comparison.
     """
+    return _compile(ffmpeg, _decode_targets(ffmpeg, path, views, config, outputs, stream_number))
+
+
+def decode_several_command(
+    ffmpeg: FFmpeg,
+    paths: Sequence[Path],
+    views: Mapping[str, View],
+    config: DecodeConfig,
+    outputs: Sequence[DecodeOutputs],
+) -> list[str]:
+    """As ``decode_command`` for the first video stream of each file, with outputs for each."""
+    targets = [
+        target
+        for path, urls in zip(paths, outputs, strict=True)
+        for target in _decode_targets(ffmpeg, path, views, config, urls, 0)
+    ]
+    return _compile(ffmpeg, targets)
+
+
+def _decode_targets(
+    ffmpeg: FFmpeg,
+    path: Path,
+    views: Mapping[str, View],
+    config: DecodeConfig,
+    outputs: DecodeOutputs,
+    stream_number: int,
+) -> list[ffmpeg_python.nodes.OutputStream]:
     options: dict[str, object] = {"threads": config.threads, "max_pixels": config.max_pixels}
     if config.hwaccel != "none":
         options["hwaccel"] = config.hwaccel
@@ -75,7 +102,7 @@ def decode_command(
         _raw_frames(ffmpeg, video, outputs.views[name], view.filters())
         for name, view in views.items()
     ]
-    return _compile(ffmpeg, targets)
+    return targets
 
 
 def demux_command(ffmpeg: FFmpeg, paths: Sequence[Path], outputs: Sequence[str]) -> list[str]:

@@ -42,7 +42,15 @@ from distinit.pipeline.video.verdict import (
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["DecodeSummary", "FrameBlock", "VideoStream", "open_video", "usable_decode"]
+__all__ = [
+    "DecodeSummary",
+    "FrameBlock",
+    "VideoStream",
+    "damage_of",
+    "open_video",
+    "summary_of",
+    "usable_decode",
+]
 
 _AHEAD_BYTES = 32 << 20
 
@@ -235,10 +243,12 @@ class VideoStream:
         if decoded == 0:
             raise decode_error(self.path, no_frames_reason(log))
         self._check_delivery(decoding, decoded)
-        damage = self._find_damage(decoding, log)
+        number = decoding.stream_number
+        packets = decoding.packets.tables.get(number, PacketTable())
+        damage = damage_of(self.path, self._request.config, log, decoded, packets, number)
         if damage is not None and not damage.concealed and self._request.config.damaged == "fail":
             raise damaged_error(self.path, damage.text)
-        return _summary(decoding.frame_table, log, damage)
+        return summary_of(decoding.frame_table, log, damage)
 
     def _check_delivery(self, decoding: DecodeProcess, decoded: int) -> None:
         timestamps = decoding.timestamps
@@ -252,18 +262,25 @@ class VideoStream:
         if timestamps.untimed:
             raise decode_error(self.path, f"{timestamps.untimed} frames have no timestamp")
 
-    def _find_damage(self, decoding: DecodeProcess, log: FFmpegLog) -> Damage | None:
-        request, number = self._request, decoding.stream_number
-        packets = decoding.packets.tables.get(number, PacketTable())
-        broken = broken_file(request.ffmpeg, self.path, request.config, log, packets)
-        # The header of an AVI is read for its first video stream.
-        with read_errors(self.path):
-            ticks = avi_ticks(self.path) if number == 0 else None
-        decoded = decoding.frame_table.count
-        return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
+
+def damage_of(
+    path: Path,
+    config: DecodeConfig,
+    log: FFmpegLog,
+    decoded: int,
+    packets: PacketTable,
+    number: int,
+) -> Damage | None:
+    """What is wrong with a video of which ``decoded`` frames of stream ``number`` were decoded."""
+    broken = broken_file(find_ffmpeg(), path, config, log, packets)
+    # The header of an AVI is read for its first video stream.
+    with read_errors(path):
+        ticks = avi_ticks(path) if number == 0 else None
+    return find_damage(log, decoded, packets, broken=broken, header_ticks=ticks)
 
 
-def _summary(frame_table: PacketTable, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
+def summary_of(frame_table: PacketTable, log: FFmpegLog, damage: Damage | None) -> DecodeSummary:
+    """The summary of a video from the list of its decoded frames."""
     seconds = frame_table.span_seconds
     return DecodeSummary(
         frame_count=frame_table.count,

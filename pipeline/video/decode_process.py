@@ -19,7 +19,15 @@ from distinit.pipeline.video.process import FFmpegProcess
 from distinit.pipeline.video.views import View
 from distinit.schemas.video import DecodeConfig
 
-__all__ = ["MAX_BLOCK_BYTES", "THUMBNAILS", "DecodeProcess", "DecodeRequest", "view_output"]
+__all__ = [
+    "MAX_BLOCK_BYTES",
+    "THUMBNAILS",
+    "DecodeProcess",
+    "DecodeRequest",
+    "frame_shapes",
+    "frames_per_block",
+    "view_output",
+]
 
 # A block of 32 8K frames would take 3 GiB. Several blocks of each view exist at a time, for each of
 # the videos that a worker decodes at once.
@@ -100,12 +108,8 @@ class DecodeProcess:
 
         The size of the frames must be known: call ``frame_table.wait_for_header()`` first.
         """
-        width, height = self.frame_table.width, self.frame_table.height
-        shapes: dict[str, tuple[int, ...]] = {THUMBNAILS: (THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH)}
-        for name, view in self._request.views.items():
-            shapes[view_output(name)] = (*view.size_for(width, height), 3)
-        largest = max(int(np.prod(shape)) for shape in shapes.values())
-        block_frames = max(1, min(self._request.block_frames, MAX_BLOCK_BYTES // largest))
+        shapes = frame_shapes(self._request.views, self.frame_table)
+        block_frames = frames_per_block(shapes, self._request.block_frames)
         for name, shape in shapes.items():
             pipe = self.process.pipes[name]
             self.readers[name] = FrameReader(
@@ -121,6 +125,21 @@ class DecodeProcess:
         for thread in self._index_threads:
             thread.join()
         return status
+
+
+def frame_shapes(views: Mapping[str, View], frame_table: PacketTable) -> dict[str, tuple[int, ...]]:
+    """Output -> shape of its frames, for the thumbnails and the views."""
+    size = frame_table.width, frame_table.height
+    shapes: dict[str, tuple[int, ...]] = {THUMBNAILS: (THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH)}
+    for name, view in views.items():
+        shapes[view_output(name)] = (*view.size_for(*size), 3)
+    return shapes
+
+
+def frames_per_block(shapes: Mapping[str, tuple[int, ...]], most: int) -> int:
+    """Frames of a block: at most ``most``, and no view of more than 16 MiB."""
+    largest = max(int(np.prod(shape)) for shape in shapes.values())
+    return max(1, min(most, MAX_BLOCK_BYTES // largest))
 
 
 def view_output(name: str) -> str:

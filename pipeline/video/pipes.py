@@ -33,14 +33,15 @@ class PipeState:
 class Pipe:
     """One pipe from a child process. ``url`` is the child's name for its end."""
 
-    def __init__(self, state: PipeState) -> None:
+    def __init__(self, state: PipeState, *, large: bool = True) -> None:
         self._state = state
         self._read_fd, self.child_fd = os.pipe()
         self.url = f"pipe:{self.child_fd}"
         # A larger pipe means fewer context switches. The kernel refuses it to a user who has very
         # many pipes already.
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.fcntl(self._read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        if large:
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(self._read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._poll = select.poll()
         self._poll.register(self._read_fd, select.POLLIN)
         self._child_end_open = True

@@ -89,7 +89,10 @@ def probe_short_videos(
     ffmpeg = find_ffmpeg()
     with (
         FFmpegProcess(
-            config, names, lambda urls: demux_command(ffmpeg, paths, [urls[n] for n in names])
+            config,
+            names,
+            lambda urls: demux_command(ffmpeg, paths, [urls[n] for n in names]),
+            large_pipes=False,
         ) as process,
         process.awaited(),
     ):

@@ -35,6 +35,7 @@ class FFmpegProcess:
         config: The limits.
         outputs: Names of the outputs; ``pipes`` has one pipe for each.
         command: Builds the argument vector from the URL of each output (``pipe:N``).
+        large_pipes: False for very many outputs: the kernel limits the pipes of a user.
 
     Raises OSError if ffmpeg cannot be executed. A constructor that raises leaves no process,
     thread or file descriptor behind.
@@ -45,6 +46,8 @@ class FFmpegProcess:
         config: DecodeConfig,
         outputs: Sequence[str],
         command: Callable[[Mapping[str, str]], Sequence[str]],
+        *,
+        large_pipes: bool = True,
     ) -> None:
         self.violation: str | None = None
         self.pipes: dict[str, Pipe] = {}
@@ -56,7 +59,7 @@ class FFmpegProcess:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
         try:
             for name in outputs:
-                self.pipes[name] = Pipe(self._state)
+                self.pipes[name] = Pipe(self._state, large=large_pipes)
             argv = command({name: pipe.url for name, pipe in self.pipes.items()})
             child_ends = [pipe.child_fd for pipe in self.pipes.values()]
             self._process = spawn(argv, stderr=self._log, pass_fds=child_ends)
@@ -130,10 +133,14 @@ class FFmpegProcess:
         gap = b"\n" if tail_start > len(head) else b""
         return (head + gap + tail).decode("utf-8", errors="replace")
 
-    def close(self) -> None:
-        """Kill and reap the process, end the threads, close the pipes. Idempotent."""
+    def stop(self) -> None:
+        """End the process and every read; another thread must still ``close`` it."""
         self._state.stopping.set()
         self.kill()
+
+    def close(self) -> None:
+        """Kill and reap the process, end the threads, close the pipes. Idempotent."""
+        self.stop()
         self._process.wait()
         for thread in self._threads:
             thread.join()

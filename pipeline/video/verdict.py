@@ -54,6 +54,7 @@ __all__ = [
     "early_end",
     "find_damage",
     "no_frames_reason",
+    "read_clean_logs",
     "read_log",
 ]
 
@@ -66,6 +67,7 @@ _DURATION = re.compile(r"^\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", re.MUL
 # Output 1 holds the decoded frames; see ``command``.
 _MAIN_STREAM = re.compile(r"^\[info\]\s+Stream #0:(\d+) -> #1:0 ", re.MULTILINE)
 _INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ", re.MULTILINE)
+_ANY_INPUT = re.compile(r"^\[info\] Input #(\d+), (\S+), from ", re.MULTILINE)
 _OF_STREAM = re.compile(r"\bstream (?:= |#0:)?(\d+)")
 _URL = re.compile(r"file:/\S.*/")
 # Contexts of messages about the outputs, not about the video.
@@ -79,6 +81,7 @@ _CUT_FRAME = "overread"  # the decoder needs more bytes than the packet has
 _HARMLESS = ("Referenced QT chapter track not found",)
 _TOO_LARGE = re.compile(r"Picture size (\d+x\d+) exceeds specified max pixel count (\d+)")
 _STOPPED = re.compile(r"^\[info\] Exiting normally, received signal (\d+)", re.MULTILINE)
+_LISTS_SAMPLES = "mov,"  # first name of the demuxer
 _NO_STREAM = "matches no streams"
 MAX_COUNTED_ERRORS = 1000
 """Largest number of errors counted for one video; the middle of a long log is not kept."""
@@ -150,8 +153,33 @@ def read_log(text: str) -> FFmpegLog:
             found.append(message)
     stopped = _STOPPED.search(text)
     signal = int(stopped[1]) if stopped is not None else None
-    lists_samples = name is not None and name[1].startswith("mov,")
+    lists_samples = name is not None and name[1].startswith(_LISTS_SAMPLES)
     return FFmpegLog(tuple(errors), _declared_seconds(text), signal, tuple(demuxer), lists_samples)
+
+
+def read_clean_logs(text: str, inputs: int) -> list[FFmpegLog] | None:
+    """As ``read_log`` for each input of one ffmpeg; None if it reports an error or damage at all.
+
+    A message does not always say of which input it is.
+    """
+    if _STOPPED.search(text) or any(map(_reports_damage, text.splitlines())):
+        return None
+    found = [*_ANY_INPUT.finditer(text)]
+    if [int(match[1]) for match in found] != list(range(inputs)):
+        return None
+    ends = [*(match.start() for match in found[1:]), len(text)]
+    parts = [text[match.start() : end] for match, end in zip(found, ends, strict=True)]
+    return [
+        FFmpegLog((), _declared_seconds(part), lists_samples=match[2].startswith(_LISTS_SAMPLES))
+        for match, part in zip(found, parts, strict=True)
+    ]
+
+
+def _reports_damage(line: str) -> bool:
+    match = _LINE.match(line)
+    if match is None or match["context"].startswith(_MUXER_CONTEXTS):
+        return False
+    return _is_damage(match["level"], _message(match["text"]))
 
 
 def _message(text: str) -> str:
