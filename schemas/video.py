@@ -81,8 +81,9 @@ class DecodeConfig(Record):
     )
     parallel_videos: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
-        description="videos that a worker decodes at a time, each with its own ffmpeg; auto: one "
-        "per CPU core of the worker, but at least 2 and at most 16",
+        description="videos that a worker decodes at a time, each with its own ffmpeg; up to 8 "
+        "short ones share one and count as one; auto: one per CPU core of the worker, but at least "
+        "2 and at most 16",
         json_schema_extra={"unit": "videos"},
     )
     deadline_seconds: float = Field(

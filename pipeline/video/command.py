@@ -1,4 +1,4 @@
-"""Builds ffmpeg command lines: one process per video, one pipe per output."""
+"""Builds ffmpeg command lines: one pipe per output, one process per video or for several."""
 
 from __future__ import annotations
 
