@@ -65,8 +65,8 @@ class ExtractionWorker:
     ) -> Generator[Note, None, tuple[UnitCommit, ...]]:
         """Extract and commit every video of ``task``.
 
-        Once too few of its videos are left to decode ``parallel_videos`` at a time, begin with
-        those of ``upcoming``. At most ``parallel_videos`` of these tasks are open at a time.
+        The videos of the first of ``upcoming`` follow; those of further ones where these are not
+        enough to decode ``parallel_videos`` at a time. At most as many of these tasks are open.
 
         A video that cannot be decoded, or for which a teacher has no usable output, is recorded
         as failed. If its ffmpeg was killed from outside, the task is first restarted.
@@ -153,11 +153,12 @@ class ExtractionWorker:
             group.close()
 
     def _begin_ahead(self, upcoming: Sequence[ExtractionTask]) -> None:
-        """Begin upcoming tasks if a thread that decodes would soon have no video without them."""
+        """Begin the next task, and further ones if fewer videos are left than can be decoded."""
         most = self._spec.parallel_videos
         for task in upcoming:
             left = sum(group.unended_count for group in self._groups)
-            if task.one_at_a_time or left > most or len(self._groups) > most:
+            is_enough = len(self._groups) > 1 and left > most
+            if task.one_at_a_time or is_enough or len(self._groups) > most:
                 return
             if self._find(task) is None:
                 self._begin(task)
