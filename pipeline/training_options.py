@@ -32,6 +32,11 @@ def target_options(command: Command) -> Command:
             metavar="FILE",
             help="Mapping file of `cache match`, for a frame store of your own copies.",
         ),
+        click.option(
+            "--expect",
+            metavar="DIGEST|FILE",
+            help="Content digest that the cache must have, or a file of `cache info --json`.",
+        ),
         _option(
             _TARGETS,
             "--pick",

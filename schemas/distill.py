@@ -115,6 +115,13 @@ class DistillConfig(Record):
     out: Annotated[str, NOT_IDENTITY] = Field(
         description="run directory, which belongs to exactly one configuration"
     )
+    expect: Annotated[str | None, NOT_IDENTITY] = Field(
+        None,
+        description="content digest that the cache must have, or a file that describes the cache: "
+        "cache.json of another run, or the output of `distinit cache info --json`. A cache with "
+        "another teacher, preprocessing, class order, corpus, sampling or format is refused, with "
+        "every field that differs. None: any cache",
+    )
     student: StudentConfig = Field(default_factory=StudentConfig, description="the network")
     targets: tuple[TargetConfig, ...] = Field(
         (TargetConfig(),), min_length=1, description="one entry per teacher"

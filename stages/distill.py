@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from distinit.pipeline.cache.state import CacheState
+from distinit.pipeline.distillation.expectation import (
+    differences_since,
+    refuse_unexpected,
+    write_as_found,
+)
 from distinit.pipeline.distillation.target_coverage import refuse_empty_filters, target_shares
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
@@ -17,7 +22,7 @@ from distinit.pipeline.training.task import TrainingSettings
 from distinit.pipeline.training.torchrun_train import launched_runtime
 from distinit.pipeline.training.workload import Workload
 from distinit.schemas.distill import DistillConfig, FilterConfig
-from distinit.schemas.errors import ConfigError
+from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import DistillResult, StudentRecord
 from distinit.schemas.wording import counted
 
@@ -44,6 +49,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     if recorded is None and any(target.filter != FilterConfig() for target in config.targets):
         progress.message("computing what the filters keep")
     task = open_distill_task(config, recorded)
+    refuse_unexpected(config.expect, task.cache, tuple(task.teachers))
     config = task.config
     refuse_empty_filters(task.readers, config.combine_filters)
     task.refuse_filters_without_clips()
@@ -55,6 +61,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         progress.message(f"{run.root} is already finished: nothing to do")
         return finished
     write_thresholds(run.root, task.thresholds)
+    write_as_found(run.root, task.cache)
     _report_inputs(task, progress)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     videos = len(task.videos.cache_ids)
@@ -129,7 +136,14 @@ def _open_run(
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
     if any((target.filter.keep_fraction or 1) < 1 for target in config.targets):
         inputs["keep_fraction"] = "share of clips"  # of frames in runs of earlier versions
-    return open_run(Path(config.out), "distill", config, inputs, cache_digest=cache_digest)
+    out = Path(config.out)
+    try:
+        return open_run(out, "distill", config, inputs, cache_digest=cache_digest)
+    except RunMismatchError as error:
+        since = differences_since(out, task.cache, tuple(task.teachers))
+        if since:
+            error.found = "\n".join([str(error.found), "the cache since the run began:", *since])
+        raise
 
 
 def _incomplete(task: DistillTask) -> dict[str, tuple[int, int]]:

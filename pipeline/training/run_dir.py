@@ -1,6 +1,6 @@
 """A run directory belongs to exactly one configuration.
 
-run.json  thresholds.json  metrics.jsonl  evaluations.jsonl  tensorboard/  loss.png
+run.json  cache.json  thresholds.json  metrics.jsonl  evaluations.jsonl  tensorboard/  loss.png
 checkpoints/
 student.safetensors  student.json  result.json        (when finished)
 """
