@@ -42,7 +42,7 @@ import click
 
 from distinit.schemas.errors import DistInitError
 
-TARGETS = ("cache", "frames", "training")
+TARGETS = ("cache", "frames", "mapping", "training")
 OUTCOMES = ("refused", "same", "other", "WRONG", "traceback", "hang", "memory", "crash")
 BAD = frozenset(OUTCOMES[3:])
 _MEMORY_ERRORS = ("Cannot allocate memory", "malloc of size", "Unable to allocate")

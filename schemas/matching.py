@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from distinit.schemas.base import Record, Sha256
+from distinit.schemas.base import Record, SealedRecord, Sha256
 from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.video import DecodeConfig
 from distinit.schemas.wording import counted, first_lines, one_line, shell_line
@@ -92,7 +92,7 @@ class MatchConfig(Record):
     )
 
 
-class MappingHeader(Record):
+class MappingHeader(SealedRecord):
     """What a mapping file says about itself, as JSON in the metadata of its Parquet schema."""
 
     format: Literal["distinit-match"] = Field("distinit-match", description="kind of file")

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from distinit.pipeline.records import file_entry, read_record, write_record
 from distinit.pipeline.storage import atomic_path
-from distinit.schemas.base import Record, Sha256
+from distinit.schemas.base import Record, SealedRecord, Sha256
 from distinit.schemas.errors import StorageError
 from distinit.schemas.manifest import FileEntry
 
@@ -40,7 +40,7 @@ class _PartVideo(Record):
     frame_count: int = Field(ge=1, description="number of its frames")
 
 
-class _PartRecord(Record):
+class _PartRecord(SealedRecord):
     """The record of one part."""
 
     videos: tuple[_PartVideo, ...] = Field(min_length=1, description="the videos of the part")
@@ -57,7 +57,8 @@ def write_part(folder: Path, videos: Sequence[CopyHashes]) -> None:
     with atomic_path(array) as partial, partial.open("wb") as file:
         np.save(file, np.stack([times_F, hashes_F]), allow_pickle=False)
     listed = tuple(_PartVideo(digest=v.digest, frame_count=len(v.hash_F)) for v in videos)
-    write_record(_PartRecord(videos=listed, file=file_entry(array)), folder / f"{name}.json")
+    record = _PartRecord(videos=listed, file=file_entry(array))
+    write_record(record.sealed(), folder / f"{name}.json")
 
 
 def read_parts(folder: Path) -> Iterator[tuple[CopyHashes, ...]]:
@@ -66,7 +67,7 @@ def read_parts(folder: Path) -> Iterator[tuple[CopyHashes, ...]]:
         try:
             record = read_record(path, _PartRecord, error=StorageError, remedy="delete it")
             array = path.with_suffix(".npy")
-            if file_entry(array) != record.file:
+            if not record.is_intact or file_entry(array) != record.file:
                 continue
             values = np.load(array, allow_pickle=False)
         except (StorageError, OSError, ValueError, EOFError):

@@ -79,7 +79,7 @@ def write_mapping(
     """Write a mapping file, atomically. Raises StorageError."""
     rows = [video.model_dump() for video in sorted(videos, key=lambda video: video.video_id)]
     header = MappingHeader(corpus_digest=corpus_digest, limits=limits, rows_sha256=sha256_of(rows))
-    schema = MATCH_SCHEMA.with_metadata({_KEY: header.model_dump_json().encode()})
+    schema = MATCH_SCHEMA.with_metadata({_KEY: header.sealed().model_dump_json().encode()})
     write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
@@ -102,6 +102,8 @@ def read_mapping(path: Path) -> Mapping:
         raise _invalid(path, "a mapping file of `distinit cache match`", error.found) from error
     header = _read_header(path, table)
     rows = table.to_pylist()
+    if not header.is_intact:
+        raise _invalid(path, f"a header with seal {header.seal}", "another header")
     if header.rows_sha256 != _digest_of(rows):
         raise _invalid(path, f"rows with sha256 {header.rows_sha256}", "other rows")
     videos = []

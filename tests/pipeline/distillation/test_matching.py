@@ -13,7 +13,9 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.matching import VideoIds, match_videos
 from distinit.pipeline.distillation.target_frames import TargetFrames
 from distinit.pipeline.frames.reader import FrameStore
-from distinit.schemas.errors import CacheError, FrameStoreError
+from distinit.pipeline.matching.mapping import read_mapping, write_mapping
+from distinit.schemas.errors import CacheError, FrameStoreError, MatchError
+from distinit.schemas.matching import MatchedVideo, MatchLimits
 from distinit.schemas.run import LeftOut
 
 
@@ -81,3 +83,52 @@ def test_videos_are_matched_block_by_block(stored: Path, monkeypatch: pytest.Mon
     assert list(blocks.store_ids) == list(whole.store_ids)
     assert blocks.frame_count_V.tolist() == whole.frame_count_V.tolist()
     assert blocks.left_out.failed == whole.left_out.failed == 1
+
+
+def test_a_mapping_says_which_copy_stands_for_a_video(stored: Path, tmp_path: Path) -> None:
+    cache, store = TargetCache.open(stored / "one"), FrameStore.open(stored / "frames")
+    whole = match_videos(cache, store)
+    rows = {row["path"]: row for row in cache.videos.to_pylist()}
+
+    def mapped(name: str, **values: object) -> MatchedVideo:
+        row = rows[f"{name}.mp4"]
+        known = {key: row[key] for key in ("video_id", "path", "digest", "frame_count")}
+        return MatchedVideo.model_validate(known | values)
+
+    shifted = mapped("a", kind="shifted", usable=False, reason="copy.mp4: shifted by 1 frame")
+    absent = {"kind": "re-encoded", "usable": True, "copy_path": "b.mkv", "copy_digest": "9" * 64}
+    digest = cache.manifest.corpus.digest
+    videos = [shifted, mapped("b", copy_frame_count=sources.FRAMES["b"], **absent)]
+    write_mapping(tmp_path / "mapping", videos, digest, MatchLimits())
+    found = match_videos(cache, store, mapping=read_mapping(tmp_path / "mapping"))
+    assert found.mapping_digest == read_mapping(tmp_path / "mapping").digest
+    assert whole.mapping_digest == ""
+    # The store has the owner's own file of a, which is right whatever the copies are.
+    assert set(whole.store_ids) - set(found.store_ids) == {"store-b"}
+    assert found.left_out.examples == ("b.mp4 (not in the frame store)",)
+
+    other = shifted.model_copy(update={"digest": "8" * 64})
+    write_mapping(tmp_path / "mapping", [other], digest, MatchLimits())
+    with pytest.raises(MatchError, match="about another video"):
+        match_videos(cache, store, mapping=read_mapping(tmp_path / "mapping"))
+    write_mapping(tmp_path / "mapping", [shifted], "7" * 64, MatchLimits())
+    with pytest.raises(MatchError, match="not for the cache"):
+        match_videos(cache, store, mapping=read_mapping(tmp_path / "mapping"))
+
+
+def test_a_refused_copy_is_named_if_the_store_lacks_the_video(stored: Path, tmp_path: Path) -> None:
+    cache = TargetCache.open(stored / "one")
+    frames = {n: f for n, f in sources.FRAMES.items() if n not in ("bad", "d")}
+    sources.write_frames(tmp_path / "store", frames)
+    (row,) = (row for row in cache.videos.to_pylist() if row["path"] == "d.mp4")
+    known = {key: row[key] for key in ("video_id", "path", "digest", "frame_count")}
+    values = {"kind": "shifted", "usable": False, "reason": "d.mkv: shifted by 1 frame"}
+    video = MatchedVideo.model_validate(known | values)
+    write_mapping(tmp_path / "mapping", [video], cache.manifest.corpus.digest, MatchLimits())
+    mapping = read_mapping(tmp_path / "mapping")
+    found = match_videos(cache, FrameStore.open(tmp_path / "store"), mapping=mapping)
+    assert found.left_out == LeftOut(
+        failed=1,
+        refused_by_match=1,
+        examples=("d.mp4  shifted: d.mkv: shifted by 1 frame",),
+    )

@@ -66,6 +66,10 @@ def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], object], **head
     rows = table.to_pylist()
     change(rows)
     values = json.loads(table.schema.metadata[KEY]) | {"rows_sha256": sha256_of(rows)} | header
+    if "seal" not in header:
+        values["seal"] = sha256_of(
+            {name: value for name, value in values.items() if name != "seal"}
+        )
     schema = table.schema.with_metadata({KEY: json.dumps(values).encode()})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
@@ -73,9 +77,10 @@ def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], object], **head
 def test_what_is_written_is_read(mapping: Path) -> None:
     found = read_mapping(mapping)
     assert found.videos == (EXACT, REMADE, MISSING)
-    assert found.header == MappingHeader(
+    header = MappingHeader(
         corpus_digest=CORPUS, limits=MatchLimits(), rows_sha256=found.header.rows_sha256
     )
+    assert found.header == header.sealed()
     assert found.usable == [EXACT, REMADE]
     ids = np.array([MISSING.video_id.encode(), b"nothing", EXACT.video_id.encode()])
     assert found.rows_of(ids) == [MISSING, None, EXACT]
@@ -151,6 +156,7 @@ def test_one_copy_for_two_videos_is_refused(mapping: Path) -> None:
         ({"corpus_digest": "c"}, "corpus_digest"),
         ({"limits": {"max_bits": 99}}, "max_bits"),
         ({"extra": 1}, "extra"),
+        ({"corpus_digest": "d" * 64, "seal": "0" * 64}, "another header"),
     ],
 )
 def test_other_headers_are_refused(mapping: Path, header: dict[str, Any], found: str) -> None:
