@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
-from distinit.schemas.base import Name, Record, Sha256
+from distinit.schemas.base import Name, Record, Sha256, without_none
 from distinit.schemas.output_reports import FidelityReport
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TEACHER_ID_PATTERN, Encoding
 from distinit.schemas.wording import counted, one_line
 
@@ -44,6 +45,15 @@ class SourceCache(Record):
     teachers: dict[_TeacherId, SourceTeacher] = Field(
         description="id in the result -> the teacher in this source"
     )
+    provenance: Provenance | None = Field(
+        None,
+        description="license, source and contact, as the owner of this source states them; left "
+        "out if nothing is stated",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unstated(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "provenance")
 
 
 class Derivation(Record):

@@ -11,6 +11,7 @@ import click
 
 from distinit.pipeline.command_line import Command, SectionedCommand, examples, show, with_options
 from distinit.pipeline.progress import NullProgress, Progress, choose_progress
+from distinit.schemas.exit_codes import ExitCode
 
 __all__ = ["COMBINE_COMMANDS"]
 
@@ -187,5 +188,48 @@ def cache_encode(
     show(run(folder, out, encoding, teachers=teachers, progress=progress), as_json)
 
 
-COMBINE_COMMANDS: tuple[click.Command, ...] = (cache_merge, cache_subset, cache_encode)
+@click.command(
+    "diff",
+    cls=SectionedCommand,
+    epilog=examples(
+        "distinit cache diff one two",
+        "distinit cache diff one two --teacher resnet50:resnet50-int8 --out differences",
+        "distinit cache diff ours theirs --fail-if-different",
+    ),
+)
+@click.argument("folder_a", metavar="A", type=_FOLDER)
+@click.argument("folder_b", metavar="B", type=_FOLDER)
+@_teachers("Teacher to compare: ID, or ID_IN_A:ID_IN_B. Repeatable. Default: all that both have.")
+@click.option(
+    "--out", metavar="DIR", type=_FOLDER, help="Folder for tables and plots of the differences."
+)
+@click.option("--fail-if-different", is_flag=True, help="End with exit code 1 at any difference.")
+@_output_options
+def cache_diff(
+    folder_a: Path,
+    folder_b: Path,
+    teachers: tuple[str, ...],
+    out: Path | None,
+    fail_if_different: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare the targets of caches A and B on their shared frames.
+
+    Videos are matched by their bytes. Exit code 0: compared, whatever the differences.
+    """
+    from distinit.stages.cache_diff import cache_diff as run
+
+    result = run(folder_a, folder_b, teachers=teachers, out=out, progress=_progress(as_json, quiet))
+    show(result, as_json)
+    if fail_if_different and not result.identical:
+        sys.exit(ExitCode.FAILED)
+
+
+COMBINE_COMMANDS: tuple[click.Command, ...] = (
+    cache_merge,
+    cache_subset,
+    cache_encode,
+    cache_diff,
+)
 """They belong to the group ``distinit cache``."""

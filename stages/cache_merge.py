@@ -11,7 +11,12 @@ from distinit.pipeline.combining.agreement import (
     agree_on_teachers,
     check_same_sampling,
 )
-from distinit.pipeline.combining.blueprint import Blueprint, source_record, with_new_ids
+from distinit.pipeline.combining.blueprint import (
+    Blueprint,
+    common_provenance,
+    source_record,
+    with_new_ids,
+)
 from distinit.pipeline.combining.conflicts import Conflicts, find_conflicts
 from distinit.pipeline.combining.joining import Joined, candidates_by_digest, join
 from distinit.pipeline.combining.rows import RowReader
@@ -70,7 +75,7 @@ def cache_merge(
         return _refused(out, conflicts)
     joined = join(sources, agreed.ids, candidates, conflicts.unlike)
     _check_coverage(joined)
-    notes = _notes(agreed, joined)
+    notes = _notes(sources, agreed, joined)
     derivation = Derivation(
         operation="merge",
         sources=source_record(sources, joined.videos, agreed.ids),
@@ -120,8 +125,12 @@ def _check_coverage(joined: Joined) -> None:
         )
 
 
-def _notes(agreed: AgreedTeachers, joined: Joined) -> list[str]:
+def _notes(sources: Sequence[Source], agreed: AgreedTeachers, joined: Joined) -> list[str]:
     notes = list(agreed.renamed)
+    notes += [
+        f"{name}: the sources differ, see derived_from; state it with `distinit cache describe`"
+        for name in common_provenance(sources)[1]
+    ]
     if joined.recovered:
         count = counted(len(joined.recovered), "video")
         notes.append(

@@ -25,6 +25,7 @@ OTHERS = {
     "cache pull": "nowhere out",
     "cache merge": "nowhere nowhere2 --out out",
     "cache subset": "nowhere --out out",
+    "cache diff": "nowhere nowhere2",
     "cache encode": "nowhere --encoding int8 --out out",
     "cache describe": "nowhere --license MIT",
     "frames verify": "nowhere",

@@ -113,6 +113,8 @@ OPTIONS: list[tuple[str, int, str]] = [
     ("cache subset nowhere --out out --keep-fraction 0", 2, "above 0, at most 1"),
     ("cache subset nowhere --out out --min-share 1", 2, "need a threshold"),
     ("cache subset nowhere --out out --videos folder", 2, "not a list of videos"),
+    ("cache diff nowhere store", 2, "that folder does not exist"),
+    ("cache diff nowhere store --out targets", 2, "lies inside"),
     ("cache encode nowhere --out out --encoding int9", 2, "did you mean int8?"),
     ("cache info nowhere", 2, "name the folder that `distinit extract` wrote"),
     ("cache info store", 2, "this is a frame store"),

@@ -17,10 +17,19 @@ from distinit.pipeline.cache.plan import (
 from distinit.pipeline.combining.source import Source
 from distinit.schemas.derivation import Derivation, SourceCache, SourceTeacher
 from distinit.schemas.manifest import VideoOutcome
+from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
-__all__ = ["Blueprint", "DerivedVideo", "Origin", "capacity_of", "source_record", "with_new_ids"]
+__all__ = [
+    "Blueprint",
+    "DerivedVideo",
+    "Origin",
+    "capacity_of",
+    "common_provenance",
+    "source_record",
+    "with_new_ids",
+]
 
 _ID_DIGITS = 16
 
@@ -76,6 +85,7 @@ class Blueprint:
     teacher_ids: Mapping[str, Sequence[str | None]]
     videos: Mapping[str, DerivedVideo]
     derivation: Derivation
+    provenance: Provenance | None
 
     @classmethod
     def of(
@@ -105,6 +115,7 @@ class Blueprint:
             teacher_ids=teacher_ids,
             videos=by_id,
             derivation=derivation,
+            provenance=common_provenance(sources)[0],
         )
 
 
@@ -116,6 +127,15 @@ def capacity_of(sources: Sequence[Source], rows: int) -> int:
     sizes = {source.state.plan.capacity for source in sources}
     chosen = any(source.chosen_capacity for source in sources)
     return sizes.pop() if chosen and len(sizes) == 1 else choose_capacity(rows)
+
+
+def common_provenance(sources: Sequence[Source]) -> tuple[Provenance | None, list[str]]:
+    """What all sources state alike, and the names of what they state differently."""
+    stated = [(source.cache.manifest.provenance or Provenance()).stated for source in sources]
+    names = [name for name in Provenance.model_fields if any(name in of for of in stated)]
+    alike = {n: stated[0][n] for n in names if all(of.get(n) == stated[0].get(n) for of in stated)}
+    common = Provenance.model_validate(alike) if alike else None
+    return common, [name for name in names if name not in alike]
 
 
 def with_new_ids(videos: Iterable[DerivedVideo]) -> list[DerivedVideo]:
@@ -143,6 +163,7 @@ def source_record(
     return tuple(
         SourceCache(
             content_digest=source.digest,
+            provenance=source.cache.manifest.provenance,
             videos=videos_of[number],
             teachers={
                 name: _teacher_of(source.records[there])

@@ -11,7 +11,7 @@ from distinit.pipeline.cache.encoding import decode
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.cache.unit import FrameRows
 from distinit.pipeline.combining.blueprint import Origin
-from distinit.pipeline.combining.rows import RowReader
+from distinit.pipeline.combining.rows import RowReader, equal_bits
 from distinit.pipeline.progress import Progress
 from distinit.schemas.combining import RowConflict
 from distinit.schemas.teacher import TeacherRecord
@@ -120,21 +120,11 @@ def _compare_teacher(
             a = readers[first.source].targets(first_id, first.video_id, start, stop)
             b = readers[other.source].targets(other_id, other.video_id, start, stop)
             conflicts.compared += stop - start
-            for row in np.flatnonzero(_targets_differ(a, b)).tolist():
+            for row in np.flatnonzero(~equal_bits(a, b)).tolist():
                 frame = readers[first.source].frames(first.video_id, start + row, start + row + 1)
                 detail = _target_detail(a[row : row + 1], b[row : row + 1], record)
                 number = int(frame.frame_index[0])
                 conflicts.add(pair.conflict(number, name, "targets", detail))
-
-
-def _targets_differ(a: TargetRows, b: TargetRows) -> np.ndarray:
-    """bool [N]: rows in which a bit differs."""
-    differ_N = np.zeros(len(next(iter(a.arrays.values()))), bool)
-    for there, now in ((a.arrays, b.arrays), (a.confidence, b.confidence)):
-        for name, values in there.items():
-            raw, other = (np.ascontiguousarray(v).view(np.uint8) for v in (values, now[name]))
-            differ_N |= (raw.reshape(len(differ_N), -1) != other.reshape(len(differ_N), -1)).any(1)
-    return differ_N
 
 
 def _target_detail(a: TargetRows, b: TargetRows, record: TeacherRecord) -> str:

@@ -17,7 +17,7 @@ from distinit.pipeline.cache.unit_tables import read_confidence, read_frames
 from distinit.pipeline.combining.source import Source
 from distinit.schemas.tables import CONFIDENCE_SCHEMA
 
-__all__ = ["RowReader"]
+__all__ = ["RowReader", "equal_bits"]
 
 _TABLES_KEPT = 16
 _SHARDS_KEPT = 32
@@ -126,3 +126,17 @@ def _slice(table: pa.Table, rows: range) -> pa.Table:
     """The consecutive ``rows`` of a table that is sorted by its column ``row``."""
     first = int(np.searchsorted(column(table, "row"), rows.start))
     return table.slice(first, len(rows))
+
+
+def equal_bits(a: TargetRows, b: TargetRows) -> np.ndarray:
+    """bool [N]: rows in which all stored values and all confidence columns have equal bits."""
+    rows = len(next(iter(a.arrays.values())))
+    equal_N = np.ones(rows, bool)
+    for there, now in ((a.arrays, b.arrays), (a.confidence, b.confidence)):
+        for name, values in there.items():
+            raw, other = (
+                np.ascontiguousarray(v).view(np.uint8).reshape(rows, -1)
+                for v in (values, now[name])
+            )
+            equal_N &= (raw == other).all(axis=1)
+    return equal_N

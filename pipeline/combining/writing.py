@@ -222,6 +222,7 @@ class _DerivedWriter:
             complete=complete,
             derived_from=blueprint.derivation,
         )
+        manifest = manifest.model_copy(update={"provenance": blueprint.provenance})
         write_record(manifest, self.layout.manifest)
         return manifest, state
 

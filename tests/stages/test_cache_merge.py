@@ -301,3 +301,19 @@ def test_the_command_prints_conflicts_and_ends_with_1(
     assert (code, "CONFLICTS: 5 conflicts: nothing was written" in shown) == (1, True)
     code, shown = run_command([*words, "--quiet", "--json", "--on-conflict", "first"])
     assert (code, len(json.loads(shown)["conflicts"])) == (0, 5)
+
+
+def test_what_the_owners_state_is_never_lost(tmp_path: Path) -> None:
+    for name, license_name in (("a", "CC-BY-4.0"), ("b", "MIT")):
+        run_all(tmp_path / name, part(name), TEACHERS[:1])
+        words = ["cache", "describe", str(tmp_path / name), "--source", "film archive"]
+        assert run_command([*words, "--license", license_name])[0] == 0
+    result = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    assert_valid(tmp_path / "merged")
+    manifest = TargetCache.open(tmp_path / "merged").manifest
+    assert manifest.provenance is not None
+    assert manifest.provenance.stated == {"source": "film archive"}
+    assert manifest.derived_from is not None
+    licenses = [s.provenance.license for s in manifest.derived_from.sources if s.provenance]
+    assert licenses == ["CC-BY-4.0", "MIT"]
+    assert any(note.startswith("license: the sources differ") for note in result.notes)
