@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distinit.pipeline.cache.plan import PlannedVideo
 from distinit.pipeline.corpus.source import VideoSource
+from distinit.pipeline.open_files import files_at_once
 from distinit.pipeline.video.probe import VideoProbe, probe_short_videos, probe_video
 from distinit.pipeline.video.retry import KillLimit, retry_killed
 from distinit.pipeline.video.sampling import count_rows
@@ -83,7 +84,8 @@ def plan_videos(
     A file that cannot be probed gets no rows.
     """
     threads = os.cpu_count() or 1
-    most = min(_MOST_AT_ONCE, math.ceil(len(files) / threads))
+    pipes = files_at_once() // 2  # both ends are open while ffmpeg starts
+    most = max(1, min(_MOST_AT_ONCE, math.ceil(len(files) / threads), pipes // threads))
     runs = runs_of(files, partial(prober.share_ffmpeg, source), most)
     with ThreadPoolExecutor(threads) as pool:
         for planned in pool.map(partial(prober.probe_all, source), runs):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from distinit.pipeline.extraction.group import VideoInProgress
 from distinit.pipeline.extraction.task import WorkerSpec
+from distinit.pipeline.open_files import files_at_once
 from distinit.pipeline.video.short import DecodedVideo, runs_of
 from distinit.schemas.video import DecodeConfig
 
@@ -15,6 +16,7 @@ __all__ = ["ShortVideos"]
 _SHORT_BYTES = 256 << 10
 _SHORT_FRAMES = 256
 _MOST_TOGETHER = 8
+_FILES_PER_VIDEO = 16  # both ends of the pipes of up to eight outputs
 _TRIES = 3  # failures that are accepted while there are few successes
 
 
@@ -27,13 +29,15 @@ class ShortVideos:
     def __init__(self, spec: WorkerSpec, decode: DecodeConfig) -> None:
         self._spec = spec
         self._allowed = decode.hwaccel == "none"
+        open_videos = files_at_once() // _FILES_PER_VIDEO
+        self._most = max(1, min(_MOST_TOGETHER, open_videos // spec.parallel_videos))
         self._worked = 0
         self._failed = 0
 
     def runs(self, videos: Sequence[VideoInProgress]) -> Iterator[list[VideoInProgress]]:
         """``videos`` in order: short ones that follow each other together, the others alone."""
         most = math.ceil(len(videos) / self._spec.parallel_videos)  # every thread gets some
-        return runs_of(videos, self._is_short, min(_MOST_TOGETHER, most))
+        return runs_of(videos, self._is_short, min(self._most, most))
 
     def may_share(self, videos: Sequence[VideoInProgress]) -> bool:
         """Whether to try it for ``videos``."""

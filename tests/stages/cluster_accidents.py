@@ -100,8 +100,11 @@ def accidents(cluster: Any, nodes: list[Any]) -> None:
     began = time.monotonic()
     (OUT / "kills-workers").touch()
     result = run("deadly")
-    (OUT / "kills-workers").unlink()
     report("deadly video", began, result, summary=result.summary())
+    began = time.monotonic()
+    together = run("together", unit_rows=1024, decode={"parallel_videos": 1})
+    report("deadly video that shares an ffmpeg", began, together)
+    (OUT / "kills-workers").unlink()
     began = time.monotonic()
     report("deadly video retried", began, run("deadly", retry_failed=True, compute={"workers": 0}))
 

@@ -65,3 +65,13 @@ def test_a_video_that_kills_its_worker_twice_is_quarantined_and_can_be_retried(
     assert deadly["failed"]["e.mp4"].startswith("quarantined: its worker died 2 times (")
     assert "usually because it ran out of memory" in deadly["summary"]
     assert reports["deadly video retried"]["failed"].keys() == BROKEN
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_of_videos_that_share_an_ffmpeg_only_the_deadly_one_is_quarantined(
+    reports: dict[str, dict[str, Any]],
+) -> None:
+    together = reports["deadly video that shares an ffmpeg"]
+    assert together["failed"].keys() == {*BROKEN, "e.mp4"}
+    assert together["failed"]["e.mp4"].startswith("quarantined: its worker died 2 times (")

@@ -82,6 +82,16 @@ def test_clips_that_share_an_ffmpeg_give_the_same_cache_and_frames(
         assert (tmp_path / "shared" / "frames" / stored.name).read_bytes() == stored.read_bytes()
 
 
+def test_fewer_share_an_ffmpeg_where_few_files_may_be_open(
+    corpus: Path, starts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(short_videos, "files_at_once", lambda: 64)
+    run(corpus, tmp_path / "out")
+    assert [count for count in inputs(starts) if count > 1] == [2] * 5
+    run(corpus, tmp_path / "most", decode={"parallel_videos": 5})
+    assert inputs(starts) == [1] * COUNT
+
+
 def test_a_worker_stops_to_try_where_clips_are_too_large(
     corpus: Path, starts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
