@@ -37,6 +37,7 @@ __all__ = [
     "derive_columns",
     "find_texts",
     "index_folder",
+    "is_private",
     "map_column",
     "new_column",
 ]
@@ -65,7 +66,7 @@ def columns_are_valid(folder: Path, version: int) -> bool:
     Folders that another user can write to are not trusted, since they could hold anything.
     """
     try:
-        if not (_is_private(folder.parent) and _is_private(folder)):
+        if not (is_private(folder.parent) and is_private(folder)):
             return False
         record = read_json(folder / "index.json", error=StorageError, remedy="")
         return bool(record["version"] == version) and all(
@@ -76,7 +77,7 @@ def columns_are_valid(folder: Path, version: int) -> bool:
         return False
 
 
-def _is_private(folder: Path) -> bool:
+def is_private(folder: Path) -> bool:
     """Whether only this user (and root) can write there. Raises OSError."""
     status = folder.stat()
     return status.st_uid in (os.geteuid(), 0) and not status.st_mode & stat.S_IWOTH
@@ -121,7 +122,7 @@ def _remove(folder: Path) -> None:
     """Remove a folder of columns. Raises StorageError if it is anything else."""
     if not os.path.lexists(folder):
         return
-    is_ours = _is_private(folder.parent) and _is_private(folder)
+    is_ours = is_private(folder.parent) and is_private(folder)
     if folder.is_symlink() or not is_ours or not (folder / MARKER).is_file():
         raise StorageError(
             f"{folder} is in the way: it was not made by distinit, and is not removed",

@@ -177,24 +177,29 @@ def build_index(
     space: RowSpace,
     records: Mapping[str, TeacherRecord],
     folder: Path,
+    stored_bytes: int | None = None,
 ) -> TargetIndex:
     """Build the index from the tables, checking each against its commit record.
 
     Only one table and one commit record are in memory at a time. ``planned_ids_V``: bytes, sorted.
+    ``stored_bytes``: size of the shards, if they are not in the folder of the cache.
 
     Raises:
         CacheCorruptError: A table is damaged or contradicts its commit, or there are more rows
             than the shards can hold.
         StorageError: The folder cannot be written.
     """
-    _check_rows_exist(layout, space, records)
+    _check_rows_exist(layout, space, records, stored_bytes)
     write = partial(_build_into, layout, planned_ids_V, space, records)
     derive_columns(folder, _VERSION, write)
     return TargetIndex(folder)
 
 
 def _check_rows_exist(
-    layout: CacheLayout, space: RowSpace, records: Mapping[str, TeacherRecord]
+    layout: CacheLayout,
+    space: RowSpace,
+    records: Mapping[str, TeacherRecord],
+    stored_bytes: int | None,
 ) -> None:
     """The index takes a few bytes per row: numbers in a manifest alone must not fill the disk."""
     shards = (
@@ -202,7 +207,8 @@ def _check_rows_exist(
         for name in records
         for unit in committed_units(layout, name, space.units)
     )
-    stored_bytes = sum(path.stat().st_size for path in shards if path.is_file())
+    if stored_bytes is None:
+        stored_bytes = sum(path.stat().st_size for path in shards if path.is_file())
     if space.rows_padded > _FREE_ROWS + _ROWS_PER_BYTE * stored_bytes:
         raise CacheCorruptError(
             f"the manifest of {layout.root} claims more rows than its shards can hold",

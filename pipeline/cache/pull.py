@@ -46,7 +46,7 @@ from distinit.pipeline.transport.stores import Store, open_store
 from distinit.schemas.copies import CopyRecord
 from distinit.schemas.errors import ConfigError, DistInitError, StorageError
 
-__all__ = ["Pulled", "pull_cache"]
+__all__ = ["Pulled", "pull_cache", "pull_records"]
 
 _NOTES = ".pull"  # the list_sha256 of the cache whose files are in the folder
 
@@ -96,6 +96,27 @@ def pull_cache(
     return pull.result(copy, units, teachers)
 
 
+def pull_records(
+    store: Store, records: RemoteRecords, folder: Path, *, workers: int, progress: Progress
+) -> None:
+    """Receive all files of a cache but its shards, unless ``folder`` exists, which has them then.
+
+    Waits while another process does the same. Raises as ``pull_cache``.
+    """
+    if folder.is_dir():
+        return
+    pull = _Pull(store, folder, records, workers, progress)
+    with storage_errors(folder):
+        pull.staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with WriterLock(pull.staging / ".lock").waiting(progress.message):
+        if folder.is_dir():  # the process that was waited for has received it
+            shutil.rmtree(pull.staging)
+            return
+        refuse_links(pull.staging)
+        pull.receive(sorted(records.manifest.teachers), Selection(), shards=False)
+        pull.publish()
+
+
 class _Pull:
     """One pull. ``staging``: where the files arrive."""
 
@@ -143,7 +164,9 @@ class _Pull:
             remedy="choose another folder, or remove this one",
         )
 
-    def receive(self, teachers: Sequence[str], selection: Selection) -> CopyRecord | None:
+    def receive(
+        self, teachers: Sequence[str], selection: Selection, *, shards: bool = True
+    ) -> CopyRecord | None:
         """Receive all selected files; returns the record of the copy if it is a partial one."""
         self._begin()
         files, manifest = self.records.files, self.records.manifest
@@ -157,6 +180,7 @@ class _Pull:
             for name, file in files.items()
             if (file.teacher is None or file.teacher in teachers)
             and (file.unit is None or file.unit in chosen)
+            and (shards or file.kind != "shard")
         }
         sizes = sizes_of(state)
         sized = [

@@ -17,7 +17,9 @@ from distinit.pipeline.cache.copies import check_copy, read_copy
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.mirror import mirror_records
 from distinit.pipeline.cache.records import read_manifest, read_teacher
+from distinit.pipeline.cache.remote_shards import RemoteShards, stored_bytes
 from distinit.pipeline.cache.state import CacheState, committed_units, read_state, summary_of
 from distinit.pipeline.cache.tables import (
     read_batches,
@@ -27,6 +29,8 @@ from distinit.pipeline.cache.tables import (
 )
 from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.derived import index_folder
+from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.transport.remote import is_url
 from distinit.schemas.copies import CopyRecord
 from distinit.schemas.errors import CacheCorruptError, CacheError
 from distinit.schemas.manifest import CacheManifest
@@ -50,6 +54,7 @@ class TargetCache:
         key: str = "",
         absent_teachers: tuple[str, ...] = (),
         copy: CopyRecord | None = None,
+        remote: RemoteShards | None = None,
     ) -> None:
         self.layout = layout
         self.manifest = manifest
@@ -57,13 +62,25 @@ class TargetCache:
         """Teachers of the manifest whose folder is missing from this copy of the cache."""
         self.copy = copy
         """Which part of the cache a partial copy has; None: all."""
+        self.remote = remote
+        """Where shards are read from if the cache is not in a folder."""
         self._key = key
 
     @classmethod
     def open(
-        cls, path: str | Path, *, allow_incomplete: bool = False, allow_absent: bool = False
+        cls,
+        path: str | Path,
+        *,
+        allow_incomplete: bool = False,
+        allow_absent: bool = False,
+        keep_gib: float | None = None,
+        progress: Progress | None = None,
     ) -> TargetCache:
-        """Open the cache in folder ``path``. Reads a few small files only.
+        """Open the cache in folder ``path``, or at a URL. Reads a few small files only.
+
+        The first time that a machine opens a cache at a URL, it receives all files but the shards
+        (see ``mirror``), with ``progress``. ``keep_gib``: shards are received as a whole, and kept
+        up to this size; None: parts of shards are received when they are read.
 
         ``allow_absent``: accept a cache without the folders of some of its teachers; those are
         listed in ``absent_teachers``. A partial copy that states what it lacks is always accepted.
@@ -73,8 +90,15 @@ class TargetCache:
                 contradict each other.
             CacheError: The folder is not a cache, the cache is not complete (unless
                 ``allow_incomplete``), or the folders of all its teachers are missing.
+            TransferError: Files at the URL cannot be received.
         """
-        layout = CacheLayout(Path(path).resolve())
+        remote = None
+        if isinstance(path, str) and is_url(path):
+            layout = mirror_records(path, progress or NullProgress())
+            limit_bytes = None if keep_gib is None else int(keep_gib * (1 << 30))
+            remote = RemoteShards(path, layout, limit_bytes)
+        else:
+            layout = CacheLayout(Path(path).resolve())
         manifest = read_manifest(layout)
         if not manifest.complete and not allow_incomplete:
             raise _not_complete(cls(layout, manifest))
@@ -84,7 +108,7 @@ class TargetCache:
             absent = [name for name in names if not layout.teacher(name).is_dir()]
         else:
             absent = [name for name in manifest.teachers if name not in copy.teachers]
-        cache = cls(layout, manifest, absent_teachers=tuple(absent), copy=copy)
+        cache = cls(layout, manifest, absent_teachers=tuple(absent), copy=copy, remote=remote)
         if absent and not cache.teachers:
             raise CacheError(
                 f"{layout.root} contains none of its teachers",
@@ -212,7 +236,9 @@ class TargetCache:
         ids_V, capacity, units = read_planned_ids(self.layout.plan)
         self._check_plan(capacity, units)
         check_listed(self.layout, (self.layout.plan, self.layout.videos))
-        return build_index(self.layout, ids_V, self.manifest.row_space, self.teachers, folder)
+        present = None if self.remote is None else stored_bytes(self.layout, self.teachers)
+        space = self.manifest.row_space
+        return build_index(self.layout, ids_V, space, self.teachers, folder, present)
 
     def read_state(self) -> CacheState:
         """The plan and all commit records. Raises CacheCorruptError if one is damaged."""
@@ -271,6 +297,12 @@ class TargetCache:
         Unused rows read as zeros: use only rows that the index lists.
         """
         record, space = self._record(teacher_id), self.manifest.row_space
+        if self.remote is not None:
+            raise CacheError(
+                "zarr does not read a cache at a URL through DistInit",
+                expected="a cache in a folder",
+                remedy="copy it with `distinit cache pull`, or use `targets`",
+            )
         units = committed_units(self.layout, record.id, space.units)
         return open_array(self.layout, record, name, units, space.capacity)
 
@@ -293,7 +325,7 @@ class TargetCache:
 
     def __getstate__(self) -> dict[str, Any]:
         _ = self.index  # built and checked once here, not in every process
-        kept = ("layout", "manifest", "absent_teachers", "copy", "_key")
+        kept = ("layout", "manifest", "absent_teachers", "copy", "remote", "_key")
         return {name: getattr(self, name) for name in kept}
 
 

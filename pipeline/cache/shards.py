@@ -61,6 +61,9 @@ class ShardReader:
             the shard is damaged.
     """
 
+    remedy = ""
+    """What to do about a damaged shard; empty: to repair the cache."""
+
     def __init__(
         self, layout: CacheLayout, teacher_id: str, spec: ArraySpec, unit: int, capacity: int
     ) -> None:
@@ -69,7 +72,7 @@ class ShardReader:
         self._spec = spec
         self._chunks = capacity // INNER_ROWS
         self._owner = f"{unit_name(unit)} of teacher {teacher_id}"
-        self._remedy = (
+        self._remedy = self.remedy or (
             f"run `{layout.verify_command(repair=True)}`, then rerun the same `distinit "
             "extract`; or download the cache again"
         )
@@ -94,7 +97,7 @@ class ShardReader:
         if self._descriptor >= 0:
             return self._descriptor
         try:
-            self._descriptor = open_inside(self._root, self.path)
+            self._descriptor = self._open_file()
         except OSError as error:
             raise CacheCorruptError(
                 f"a shard of the cache cannot be opened: {self.path} ({self._owner})",
@@ -108,6 +111,10 @@ class ShardReader:
             self.release()
             raise
         return self._descriptor
+
+    def _open_file(self) -> int:
+        """A new descriptor. Raises OSError as ``open_inside``."""
+        return open_inside(self._root, self.path)
 
     def _identify_file(self) -> None:
         status = os.fstat(self._descriptor)
@@ -154,10 +161,7 @@ class ShardReader:
         descriptor = self._open()
         row_bytes = self._spec.row_bytes
         chunk_N, inside_N = np.divmod(rows_N, INNER_ROWS)
-        offset_N = self.chunk_offsets[chunk_N].astype(np.int64)
-        if (offset_N < 0).any():
-            row = int(rows_N[offset_N < 0][0])
-            raise self._damaged("content", f"row {row}", "a chunk that was never written")
+        offset_N = self._offsets(rows_N, chunk_N)
         verified_N = self._verified[chunk_N]
         if not verified_N.all():
             self._verify_and_read(chunk_N, inside_N, out_NW, where_N, ~verified_N)
@@ -172,6 +176,14 @@ class ShardReader:
                 raise self._unreadable(size, offset, error) from error
             if read != size:
                 raise self._damaged("file", f"{size} bytes at {offset}", "the end of the file")
+
+    def _offsets(self, rows_N: np.ndarray, chunk_N: np.ndarray) -> np.ndarray:
+        """Byte offsets of the chunks of rows. Raises CacheCorruptError if one is absent."""
+        offset_N: np.ndarray = self.chunk_offsets[chunk_N].astype(np.int64)
+        if (offset_N < 0).any():
+            row = int(rows_N[offset_N < 0][0])
+            raise self._damaged("content", f"row {row}", "a chunk that was never written")
+        return offset_N
 
     def _verify_and_read(
         self,

@@ -14,6 +14,7 @@ from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
 from distinit.pipeline.cache.frame_times import FrameTimes
 from distinit.pipeline.cache.index import TargetIndex
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.remote_shards import RemoteShards
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.video_targets import VideoTargets, no_entropy
 from distinit.pipeline.open_files import files_at_once
@@ -29,6 +30,7 @@ class OpenCache(Protocol):
 
     layout: CacheLayout
     manifest: CacheManifest
+    remote: RemoteShards | None
 
     @property
     def index(self) -> TargetIndex: ...
@@ -187,12 +189,18 @@ class TeacherTargets:
             self._open.move_to_end(key)
             return self._open[key]
         if key not in self._shards:
-            layout, capacity = self.cache.layout, self.cache.manifest.row_space.capacity
-            self._shards[key] = ShardReader(layout, self.record.id, spec, unit, capacity)
+            self._shards[key] = self._new_reader(spec, unit)
         self._open[key] = self._shards[key]
-        if len(self._open) > files_at_once():
+        remote = self.cache.remote
+        most = files_at_once() if remote is None else remote.most_open(spec, self.unit_rows)
+        if len(self._open) > most:
             self._open.popitem(last=False)[1].release()
         return self._shards[key]
+
+    def _new_reader(self, spec: ArraySpec, unit: int) -> ShardReader:
+        if self.cache.remote is not None:
+            return self.cache.remote.open_shard(self.record, spec, unit, self.unit_rows)
+        return ShardReader(self.cache.layout, self.record.id, spec, unit, self.unit_rows)
 
     def __reduce__(self) -> tuple[type[TeacherTargets], tuple[OpenCache, TeacherRecord]]:
         return TeacherTargets, (self.cache, self.record)  # open files belong to one process

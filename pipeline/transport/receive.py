@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from distinit.pipeline.storage import create_partial, fsync_dir, safe_join, storage_errors
-from distinit.pipeline.transport.remote import NetworkError
+from distinit.pipeline.transport.remote import NetworkError, NoRangesError
 from distinit.pipeline.transport.stores import Store
 from distinit.schemas.errors import TransferError
 from distinit.schemas.wording import shown
@@ -174,13 +174,16 @@ def retried[T](
 ) -> T:
     """What ``attempt`` returns; after a NetworkError it is called again, up to three times.
 
-    The count starts again whenever ``progress`` has grown. Raises TransferError, Stopped.
+    The count starts again whenever ``progress`` has grown. Raises TransferError, Stopped, and
+    NoRangesError as it is.
     """
     stopping = stopping or threading.Event()
     waits, farthest = list(_WAITS_SECONDS), progress()
     while True:
         try:
             return attempt()
+        except NoRangesError:
+            raise
         except NetworkError as error:
             if progress() > farthest:
                 waits, farthest = list(_WAITS_SECONDS), progress()

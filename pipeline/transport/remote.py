@@ -20,6 +20,7 @@ from distinit.schemas.errors import CorpusError
 
 __all__ = [
     "NetworkError",
+    "NoRangesError",
     "RemoteStat",
     "find_remote",
     "is_url",
@@ -75,6 +76,13 @@ class NetworkError(Exception):
         self.final = final or missing
         self.unreachable = unreachable
         self.missing = missing
+
+
+class NoRangesError(NetworkError):
+    """The server sends only whole files."""
+
+    def __init__(self) -> None:
+        super().__init__("the server does not send parts of files", final=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +150,8 @@ def read_range(
 ) -> bytes:
     """``size_bytes`` bytes at ``offset``, or fewer if the file ends there.
 
-    Raises NetworkError, also if a web server does not send the range that it was asked for, and
-    CorpusError for an unusable URL.
+    Raises NetworkError; NoRangesError if a web server does not send the range that it was asked
+    for; CorpusError for an unusable URL.
     """
     system, path = remote_system(url)
     end = offset + size_bytes
@@ -157,7 +165,7 @@ def read_range(
         try:
             found = file.r.headers.get("Content-Range", "")
             if file.r.status != 206 or not found.startswith(f"bytes {offset}-"):
-                raise NetworkError("the server does not send parts of files", final=True)
+                raise NoRangesError
             parts, missing = [], size_bytes
             while missing and (part := file.read(missing)):
                 parts.append(part)
