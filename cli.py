@@ -158,7 +158,7 @@ def extract(
     "distinit distill --config configs/paper/distill.yaml --cache cache --frames frames --out r",
 )
 @required("--cache", "--frames", "--out")
-@click.option("--cache", metavar="DIR", help="Folder of the target cache.")
+@click.option("--cache", metavar="DIR|URL", help="Folder of the target cache, or its URL.")
 @click.option("--frames", metavar="DIR", help="Folder of the frame store (RGB or flow).")
 @click.option(
     "--student",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distinit.schemas.base import NOT_IDENTITY, Record
+from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -105,12 +105,21 @@ class TargetConfig(Record):
 class DistillConfig(Record):
     """Everything that determines a distilled student, as one YAML file."""
 
-    cache: Annotated[str, NOT_IDENTITY] = Field(description="folder of the target cache")
+    cache: Annotated[str, NOT_IDENTITY] = Field(
+        description="folder of the target cache, or its URL (s3://, https://)"
+    )
     frames: Annotated[str, NOT_IDENTITY] = Field(description="folder of the frame store")
     match: Annotated[str | None, NOT_IDENTITY] = Field(
         None,
         description="mapping file of `cache match`, if the frame store holds the receiver's own "
         "copies of the videos; which copies it maps counts for the identity of the run",
+    )
+    read_through_gib: Annotated[float, NOT_IDENTITY, ADDED_LATER] = Field(
+        20.0,
+        gt=0,
+        description="of a cache at a URL, shards are received when they are first read, and kept "
+        "on this machine up to this size",
+        json_schema_extra={"unit": "GiB"},
     )
     out: Annotated[str, NOT_IDENTITY] = Field(
         description="run directory, which belongs to exactly one configuration"

@@ -37,7 +37,7 @@ def _workers_option(command: Command) -> Command:
 @_workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print events and the result as JSON.")
 def cache_push(folder: Path, target: str, replace: bool, workers: int, as_json: bool) -> None:
-    """Send CACHE to URL: a folder, s3:// or hf://datasets/...
+    """Send CACHE to a folder, S3 or Hugging Face.
 
     Rerun the same command to resume.
     """
@@ -86,9 +86,9 @@ def cache_pull(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Copy the cache at URL to FOLDER, or a part of it. Every byte is checked as it arrives.
+    """Copy the cache at URL, or a part of it.
 
-    Rerun the same command to resume.
+    Every byte is checked as it arrives. Rerun the same command to resume.
     """
     from distinit.stages.cache_transfer import cache_pull as run
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distinit.pipeline.cache.arrays import shard_bytes
+from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.distillation.expectation import (
     differences_since,
@@ -21,6 +23,7 @@ from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.pipeline.training.torchrun_train import launched_runtime
 from distinit.pipeline.training.workload import Workload
+from distinit.pipeline.transport.remote import is_url, public_url
 from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import DistillResult, StudentRecord
@@ -42,13 +45,14 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     """
     progress = progress or NullProgress()
     config = config.model_copy(update={"runtime": launched_runtime(config.runtime)})
+    _refuse_secrets(config.cache)
     _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
     refuse_bf16_on_cpu(Path(config.out), config.runtime)
     refuse_missing_loggers(config.runtime)
     recorded = read_thresholds(Path(config.out), config)
     if recorded is None and any(target.filter != FilterConfig() for target in config.targets):
         progress.message("computing what the filters keep")
-    task = open_distill_task(config, recorded)
+    task = open_distill_task(config, recorded, progress)
     refuse_unexpected(config.expect, task.cache, tuple(task.teachers))
     config = task.config
     refuse_empty_filters(task.readers, config.combine_filters)
@@ -112,6 +116,16 @@ def _student_record(
     )
 
 
+def _refuse_secrets(cache: str) -> None:
+    """Raise ConfigError for a URL with credentials, which the run directory would store."""
+    if is_url(cache) and public_url(cache) != cache:
+        raise ConfigError(
+            f"the URL of the cache {public_url(cache)} has a user, a password or a query",
+            expected="a URL without secrets: the run directory stores it",
+            remedy="set the credentials in the environment, or in ~/.netrc for https://",
+        )
+
+
 def _refuse_inside(out: Path, *inputs: Path) -> None:
     """Raise ConfigError if the run directory is inside one of its inputs."""
     for folder in inputs:
@@ -165,8 +179,29 @@ def _lines_on_teachers(task: DistillTask) -> list[str]:
         )
     if not task.cache.manifest.complete:
         lines.append("note: the cache is incomplete: only the stored targets are used")
+    lines += _lines_on_remote(task)
     for name, (present, planned) in _incomplete(task).items():
         lines.append(f"note: teacher {name} has {present} of {counted(planned, 'unit')}")
+    return lines
+
+
+def _lines_on_remote(task: DistillTask) -> list[str]:
+    remote, cache = task.cache.remote, task.cache
+    if remote is None:
+        return []
+    space = cache.manifest.row_space
+    total_bytes = sum(
+        space.units * shard_bytes(spec, space.capacity)
+        for reader in task.readers
+        for spec in array_specs(reader.teacher.encoding, reader.teacher.identity.classes)
+    )
+    limit_gib, total_gib = task.config.read_through_gib, total_bytes / (1 << 30)
+    lines = [f"shards are read from {public_url(remote.address)} and kept up to {limit_gib:g} GiB"]
+    if total_gib > limit_gib:
+        lines.append(
+            f"warning: the shards of these teachers have {total_gib:.3g} GiB: they will be "
+            "received again and again; raise read_through_gib, or use `distinit cache pull`"
+        )
     return lines
 
 

@@ -39,6 +39,7 @@ from distinit.pipeline.distillation.thresholds import (
 )
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.matching.mapping import read_mapping
+from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
@@ -46,6 +47,7 @@ from distinit.pipeline.training.metrics import LOWEST_LOSS, MetricLine
 from distinit.pipeline.training.sampling import ClipChoices
 from distinit.pipeline.training.task import ClipBatch
 from distinit.pipeline.training.workload import clips_of_epoch, with_epoch_length
+from distinit.pipeline.transport.remote import is_url
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import HeadRecord, ThresholdsRecord
@@ -101,7 +103,11 @@ class DistillTask:
     ) -> tuple[Callable[..., DistillTask], tuple[DistillConfig, ThresholdsRecord]]:
         # The working folder of a Ray worker is another one.
         inputs = {name: getattr(self.config, name) for name in ("cache", "frames", "match")}
-        absolute = {name: str(Path(p).absolute()) for name, p in inputs.items() if p is not None}
+        absolute = {
+            name: str(Path(path).absolute())
+            for name, path in inputs.items()
+            if path is not None and not is_url(path)
+        }
         return open_distill_task, (self.config.model_copy(update=absolute), self.thresholds)
 
     def refuse_filters_without_clips(self) -> None:
@@ -274,7 +280,9 @@ def _flipped_clips(mirrored: Sequence[bool]) -> str:
 
 
 def open_distill_task(
-    config: DistillConfig, thresholds: ThresholdsRecord | None = None
+    config: DistillConfig,
+    thresholds: ThresholdsRecord | None = None,
+    progress: Progress | None = None,
 ) -> DistillTask:
     """Open cache and frame store, and check all that can be checked before training.
 
@@ -285,7 +293,13 @@ def open_distill_task(
     Raises ConfigError, CacheError, FrameStoreError, MatchError.
     """
     check_clip(config.student, config.clip)
-    cache = TargetCache.open(config.cache, allow_incomplete=True, allow_absent=True)
+    cache = TargetCache.open(
+        config.cache,
+        allow_incomplete=True,
+        allow_absent=True,
+        keep_gib=config.read_through_gib,
+        progress=progress,
+    )
     readers = [_reader(cache, config, target) for target in config.targets]
     names = [reader.teacher.id for reader in readers]
     if len(set(names)) < len(names):
