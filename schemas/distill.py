@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distinit.schemas.base import ADDED_LATER, NOT_IDENTITY, Record
+from distinit.schemas.base import NOT_IDENTITY, Record
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -114,7 +114,7 @@ class DistillConfig(Record):
         description="mapping file of `cache match`, if the frame store holds the receiver's own "
         "copies of the videos; which copies it maps counts for the identity of the run",
     )
-    read_through_gib: Annotated[float, NOT_IDENTITY, ADDED_LATER] = Field(
+    read_through_gib: Annotated[float, NOT_IDENTITY] = Field(
         20.0,
         gt=0,
         description="of a cache at a URL, shards are received when they are first read, and kept "

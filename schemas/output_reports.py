@@ -54,6 +54,14 @@ class FidelityReport(Record):
             f"an entropy filter for {_percent(1 - self.filter_flips)}"
         )
 
+    def brief(self) -> str:
+        """The most important numbers, on one line."""
+        source = " to its source" if self.measured_against else ""
+        return (
+            f"KL {self.mean_kl_nats:.2g} nats{source} (at most {self.max_kl_nats:.2g}), "
+            f"same top class for {_percent(self.top1_agreement)}"
+        )
+
 
 def _percent(share: float) -> str:
     """Only all frames are 100 %."""

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.arrays import shard_bytes
 from distinit.pipeline.cache.copies import describe_copy
+from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.remote_records import receive_manifest, receive_teachers
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.cache.verify_copy import verify_copy
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.transport.remote import is_url
+from distinit.pipeline.transport.stores import open_store
 from distinit.schemas.base import Record
 from distinit.schemas.derivation import Derivation
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.exit_codes import ExitCode
+from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
@@ -46,7 +53,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 class CacheInfo(Record):
     """Summary of a cache; ``teachers`` are the records in ``teacher.json``."""
 
-    path: str = Field(description="folder of the cache")
+    path: str = Field(description="folder of the cache, or its URL without credentials")
     format_version: int = Field(description="version of the format on disk")
     content_digest: str = Field(description="empty while the cache is not complete")
     complete: bool = Field(description="every unit is committed")
@@ -84,6 +91,8 @@ class CacheInfo(Record):
         state = "complete" if self.complete else "NOT COMPLETE"
         gone = f"; {self.gone} more {'is' if self.gone == 1 else 'are'} gone" if self.gone else ""
         included = " (including gone videos)" if self.gone else ""
+        size = self._target_bytes()
+        size_text = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
         lines = [
             f"cache     {one_line(self.path)} ({state})",
             *([f"copy      {self.partial}"] if self.partial else []),
@@ -92,7 +101,8 @@ class CacheInfo(Record):
             f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged{gone}",
             f"frames    {self.frames} decoded, {counted(self.rows, 'row')}{included} "
             f"({self.sampling})",
-            f"units     {counted(self.units, 'unit')} of {self.capacity:,} rows each",
+            f"units     {counted(self.units, 'unit')} of {self.capacity:,} rows each; the targets "
+            f"have about {size_text}",
             *(f"{name:9} {one_line(value)}" for name, value in self.provenance.stated.items()),
         ]
         if self.derived_from is not None:
@@ -103,23 +113,34 @@ class CacheInfo(Record):
         if self.signature is not None:
             lines.append(f"signed    with key {self.signature} (check it: verify --signed-by)")
         for name, record in self.teachers.items():
-            identity = record.identity
-            lines += [
-                "",
-                f"teacher   {one_line(name)}: {one_line(identity.architecture)}",
-                f"          {identity.classes} {identity.target} "
-                f"({one_line(identity.label_space)}), "
-                f"{record.encoding}, {record.precision}",
-                f"          weights {identity.weights_sha256[:16]}, "
-                f"fingerprint {record.fingerprint[:16]}",
-            ]
-            if record.recipe is not None:
-                lines.append(f"          {record.recipe}")
-            if record.fidelity is not None:
-                lines.append(f"          storing as {record.encoding} {record.fidelity}")
-            if record.precision_loss is not None:
-                lines.append(f"          computing in {record.precision} {record.precision_loss}")
+            lines += ["", *_teacher_lines(name, record)]
         return "\n".join(lines)
+
+    def _target_bytes(self) -> int:
+        """Size of the shards of all teachers, if all their rows were in use."""
+        return sum(
+            self.units * shard_bytes(spec, self.capacity)
+            for record in self.teachers.values()
+            for spec in array_specs(record.encoding, record.identity.classes)
+        )
+
+
+def _teacher_lines(name: str, record: TeacherRecord) -> list[str]:
+    """A few short lines, so that the teachers of a cache fit on one screen."""
+    identity = record.identity
+    lines = [
+        f"teacher   {one_line(name)}: {one_line(identity.architecture)}",
+        f"          {identity.classes} {identity.target} ({one_line(identity.label_space)}), "
+        f"{record.encoding}, {record.precision}",
+        f"          weights {identity.weights_sha256[:16]}, fingerprint {record.fingerprint[:16]}",
+    ]
+    if record.recipe is not None:
+        lines.append(f"          {record.recipe}")
+    if record.fidelity is not None:
+        lines.append(f"          stored as {record.encoding}: {record.fidelity.brief()}")
+    if record.precision_loss is not None:
+        lines.append(f"          computed in {record.precision}: {record.precision_loss.brief()}")
+    return lines
 
 
 class CacheVerification(Record):
@@ -204,17 +225,36 @@ class CacheVerification(Record):
         return "\n".join(lines)
 
 
-def cache_info(path: Path) -> CacheInfo:
-    """Read the manifest and teacher records, also of an incomplete cache. Raises CacheError."""
-    cache = TargetCache.open(path, allow_incomplete=True)
-    manifest = cache.manifest
+def cache_info(source: Path | str) -> CacheInfo:
+    """Read the manifest and teacher records, also of an incomplete cache, or of one at a URL.
+
+    Raises CacheError, and TransferError for a URL.
+    """
+    if isinstance(source, str) and is_url(source):
+        store = open_store(source)
+        manifest, _ = receive_manifest(store)
+        return _info(store.shown, manifest, receive_teachers(store, manifest))
+    cache = TargetCache.open(Path(source), allow_incomplete=True)
+    partial = None if cache.copy is None else describe_copy(cache.copy, cache.manifest)
+    key = claimed_key(Path(source))
+    return _info(str(source), cache.manifest, cache.teachers, partial, cache.missing, key)
+
+
+def _info(
+    path: str,
+    manifest: CacheManifest,
+    teachers: Mapping[str, TeacherRecord],
+    partial: str | None = None,
+    missing: tuple[str, ...] = (),
+    signature: str | None = None,
+) -> CacheInfo:
     return CacheInfo(
-        path=str(path),
+        path=path,
         format_version=manifest.format_version,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
-        partial=None if cache.copy is None else describe_copy(cache.copy, manifest),
-        missing=cache.missing,
+        partial=partial,
+        missing=missing,
         corpus_digest=manifest.corpus.digest,
         videos=manifest.corpus.videos,
         failed=manifest.corpus.failed,
@@ -226,8 +266,8 @@ def cache_info(path: Path) -> CacheInfo:
         capacity=manifest.row_space.capacity,
         sampling=manifest.sampling,
         provenance=manifest.provenance or Provenance(),
-        signature=claimed_key(path),
-        teachers=dict(cache.teachers),
+        signature=signature,
+        teachers=dict(teachers),
         derived_from=manifest.derived_from,
     )
 

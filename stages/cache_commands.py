@@ -25,14 +25,22 @@ def cache() -> None:
     """Inspect and verify a target cache."""
 
 
-@cache.command("info", epilog=examples("distinit cache info cache --json"))
-@click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
+@cache.command(
+    "info",
+    epilog=examples(
+        "distinit cache info cache --json", "distinit cache info s3://bucket/caches/one"
+    ),
+)
+@click.argument("source", metavar="CACHE|URL")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def cache_info(folder: Path, as_json: bool) -> None:
-    """Print the digest, the counts and the teachers of CACHE."""
+def cache_info(source: str, as_json: bool) -> None:
+    """Print the digest, the counts and the teachers of a cache.
+
+    Of a cache at a URL, only the manifest and the records of the teachers are received.
+    """
     from distinit.stages.cache import cache_info as run
 
-    show(run(folder), as_json)
+    show(run(source), as_json)
 
 
 @cache.command(

@@ -14,6 +14,7 @@ from distinit.schemas.manifest import CacheManifest, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = [
+    "checked_teacher",
     "expected_files",
     "read_commit",
     "read_manifest",
@@ -70,6 +71,11 @@ def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:
         remedy=_RESTORE_TEACHER,
         missing="the record of a teacher is missing",
     )
+    return checked_teacher(record, teacher_id, path)
+
+
+def checked_teacher(record: TeacherRecord, teacher_id: str, path: Path | str) -> TeacherRecord:
+    """``record``, which was read from ``path``. Raises CacheCorruptError as ``read_teacher``."""
     if record.id != teacher_id or record.fingerprint != record.identity.fingerprint:
         raise CacheCorruptError(
             f"{path} is inconsistent",

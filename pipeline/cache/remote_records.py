@@ -15,14 +15,19 @@ from distinit.pipeline.cache.published import (
     PublishedFile,
     parse_list,
 )
+from distinit.pipeline.cache.records import checked_teacher
+from distinit.pipeline.cache.state import summary_of
 from distinit.pipeline.records import MAX_RECORD_BYTES, parse_record
 from distinit.pipeline.transport.receive import receive_bytes, receive_if_there
 from distinit.pipeline.transport.stores import Store
 from distinit.schemas.errors import CacheCorruptError, CacheError, TransferError
 from distinit.schemas.manifest import CacheManifest
+from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.wording import one_line
 
-__all__ = ["RemoteRecords", "receive_manifest", "receive_records"]
+__all__ = ["RemoteRecords", "receive_manifest", "receive_records", "receive_teachers"]
+
+_ASK_SENDER = "check the address, and ask the sender of the cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,39 @@ def receive_manifest(store: Store) -> tuple[CacheManifest, bytes]:
         CacheManifest,
         f"{store.shown}/{MANIFEST}",
         error=CacheCorruptError,
-        remedy="check the address, and ask the sender of the cache",
+        remedy=_ASK_SENDER,
     )
     for teacher_id in manifest.teachers:
         CacheLayout(Path()).teacher(teacher_id)  # refuses ids that are not folder names
     return manifest, data
+
+
+def receive_teachers(store: Store, manifest: CacheManifest) -> dict[str, TeacherRecord]:
+    """The records of all teachers, which the manifest has the digests of.
+
+    Raises CacheCorruptError, TransferError.
+    """
+    records = {}
+    for teacher_id, summary in manifest.teachers.items():
+        layout = CacheLayout(Path())
+        name = layout.relative(layout.teacher_record(teacher_id))
+        record = parse_record(
+            receive_bytes(store, name, MAX_RECORD_BYTES),
+            TeacherRecord,
+            f"{store.shown}/{name}",
+            error=CacheCorruptError,
+            remedy=_ASK_SENDER,
+        )
+        records[teacher_id] = checked_teacher(record, teacher_id, f"{store.shown}/{name}")
+        found = summary_of(record, summary.units_committed)
+        if found != summary:
+            raise CacheCorruptError(
+                f"{store.shown}: the manifest and the record of teacher {teacher_id} disagree",
+                expected=summary.model_dump(),
+                found=found.model_dump(),
+                remedy=_ASK_SENDER,
+            )
+    return records
 
 
 def receive_records(store: Store, expect: str | None = None) -> RemoteRecords:

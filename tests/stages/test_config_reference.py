@@ -90,7 +90,7 @@ def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
         "| `optimizer.gamma` | number, more than 0, at most 1 | `0.1` | none | paper: .1 | "
         "schedule step: decay of the learning rate |"
     ) in lines
-    assert "| `cache` | text | required | - | - | folder of the target cache |" in lines
+    assert "| `frames` | text | required | - | - | folder of the frame store |" in lines
 
 
 def test_every_number_has_a_unit() -> None:

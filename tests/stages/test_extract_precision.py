@@ -79,7 +79,7 @@ def test_what_bf16_changes_is_in_the_record_and_shown(config: ExtractConfig) -> 
     assert 1e-4 < np.abs(logits[0] - logits[1]).max() < 0.05
     assert 0 < loss.mean_kl_nats <= loss.max_kl_nats < 1e-3
     shown = CliRunner().invoke(main, ["cache", "info", str(root)])
-    assert f"computing in bf16 {loss}" in shown.output
+    assert f"computed in bf16: {loss.brief()}" in shown.output
     assert CliRunner().invoke(main, ["cache", "verify", str(root)]).exit_code == 0
 
 
