@@ -27,6 +27,9 @@ class SignatureOutcome(Record):
     public_key: str = Field(description="file with the public key")
     key_sha256: Sha256 = Field(description="sha256 of the public key")
     files: int = Field(description="number of files that are as they were signed")
+    absent: int = Field(
+        0, description="number of signed files that are not part of this partial copy"
+    )
     problems: tuple[str, ...] = Field(
         description="one line per file that is not as it was signed, or the reason why the "
         "signature does not count"
@@ -43,6 +46,7 @@ class SignatureOutcome(Record):
             return [
                 f"  signed    by {one_line(self.public_key)} (sha256 {self.key_sha256}): "
                 f"all {counted(self.files, 'file')}"
+                + (f"; {self.absent} more are not part of this copy" if self.absent else "")
             ]
         lines = [f"NOT SIGNED as it is by {one_line(self.public_key)}:"]
         lines += first_lines(self.problems, _PROBLEMS_SHOWN)
@@ -75,5 +79,6 @@ def signature_outcome(root: Path, public_key: Path, known: Mapping[str, str]) ->
         public_key=str(public_key),
         key_sha256=check.key_sha256,
         files=check.files,
+        absent=check.absent,
         problems=check.problems,
     )

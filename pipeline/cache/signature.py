@@ -41,12 +41,15 @@ class SignatureCheck:
     Attributes:
         key_sha256: Of the given public key.
         files: Files of the cache that are as they were signed.
+        absent: Signed files that a partial copy does not have; 0 for a whole cache, in which they
+            are problems.
         problems: One line each, safe to print; empty if the key's owner signed exactly this cache.
     """
 
     key_sha256: str
     files: int
     problems: tuple[str, ...]
+    absent: int = 0
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def _refuse_unfit(layout: CacheLayout, report: VerifyReport) -> None:
 
 def _names(layout: CacheLayout) -> list[str]:
     """Every published file, the list of checksums included, sorted."""
-    names = [*list_tree(layout).files]
+    names = [name for name in list_tree(layout).files if name != layout.copy.name]
     return sorted(names + ([layout.checksums.name] if layout.checksums.is_file() else []))
 
 
@@ -111,6 +114,9 @@ def _digest(layout: CacheLayout, name: str, known: Mapping[str, str]) -> str:
 
 def check_signature(root: Path, public_key: Path, known: Mapping[str, str]) -> SignatureCheck:
     """Compare all files of a cache with the signature of a key's owner.
+
+    In a partial copy (``copy.json``), every file must be signed, but not every signed file must be
+    there: which ones belong to the copy is checked by ``verify_copy``.
 
     Args:
         root: Folder of the cache.
@@ -131,7 +137,9 @@ def check_signature(root: Path, public_key: Path, known: Mapping[str, str]) -> S
         return SignatureCheck(key_sha256, 0, (line,))
     here = {name: _digest(layout, name, known) if name in signed else "" for name in names}
     same = sum(digest == signed.get(name) for name, digest in here.items())
-    return SignatureCheck(key_sha256, same, tuple(_differences(here, signed)))
+    absent = signed.keys() - here.keys() if layout.copy.is_file() else set()
+    wanted = {name: digest for name, digest in signed.items() if name not in absent}
+    return SignatureCheck(key_sha256, same, tuple(_differences(here, wanted)), len(absent))
 
 
 def _signed_digests(

@@ -349,3 +349,24 @@ def test_extract_warns_when_it_changes_a_signed_cache(
         "warning: cache.sig signs this cache as it was before: sign it again with "
         "`distinit cache sign`"
     ]
+
+
+def test_a_partial_copy_is_signed_if_all_of_its_files_are(signed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    pull = ["cache", "pull", str(signed / "cache"), str(copy), "--teacher", "alpha"]
+    code, output = run_command(pull)
+    assert code == 0, output
+    result = cache_verify(copy, deep=True, signed_by=signed / "team.pub")
+    assert (result.ok, result.problems) == (True, ())
+    whole = check(signed).signature
+    assert result.signature is not None
+    assert whole is not None
+    beta = [p for p in (signed / "cache" / "teachers" / "beta").rglob("*") if p.is_file()]
+    assert (result.signature.absent, whole.absent) == (len(beta), 0)
+    assert result.signature.files == whole.files - len(beta)
+    assert f"; {len(beta)} more are not part of this copy" in result.summary()
+    flip(copy / SHARDS[0])
+    changed = cache_verify(copy, deep=True, signed_by=signed / "team.pub")
+    assert changed.exit_code == 1
+    assert changed.signature is not None
+    assert changed.signature.problems == (f"{SHARDS[0]}: not the bytes that were signed",)
