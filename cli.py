@@ -132,6 +132,12 @@ def _command(*lines: str) -> Callable[[Command], click.Command]:
     help="Retry videos that failed in an earlier run.",
 )
 @click.option(
+    "--repair",
+    is_flag=True,
+    default=None,
+    help="Check every byte of the cache and extract its damaged units again; add nothing to it.",
+)
+@click.option(
     "--keep-gone",
     is_flag=True,
     default=None,

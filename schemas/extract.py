@@ -83,6 +83,11 @@ class ExtractConfig(Record):
         json_schema_extra={"unit": "share"},
     )
     retry_failed: bool = Field(False, description="try videos again that failed in an earlier run")
+    repair: bool = Field(
+        False,
+        description="verify every byte of the cache, and extract its damaged and missing units: "
+        "no video or teacher is added, and no video counts as gone",
+    )
     max_gone: float = Field(
         0.5,
         ge=0,

@@ -29,6 +29,7 @@ from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 from distinit.schemas.wording import counted, first_lines, one_line
+from distinit.stages.cache_damage import repair_commands, what_to_do
 from distinit.stages.cache_signature import (
     SignatureOutcome,
     check_public_key,
@@ -165,6 +166,12 @@ class CacheVerification(Record):
     returned_units: tuple[str, ...] = Field(
         (), description="units that --repair marked to be extracted again"
     )
+    damaged_units: tuple[str, ...] = Field(
+        (), description="units that can be extracted again, if there are problems"
+    )
+    repair_commands: tuple[str, ...] = Field(
+        (), description="commands that extract these units again, one per teacher"
+    )
     signature: SignatureOutcome | None = Field(
         None, description="whether --signed-by fits; None without that option"
     )
@@ -216,12 +223,7 @@ class CacheVerification(Record):
             lines += [f"repair: {again} to extract these units again:"]
             lines += first_lines(self.returned_units, _PROBLEMS_SHOWN)
         elif self.problems:
-            lines += [
-                "  to do: do not train from this cache. Download it again, or ask its sender for a "
-                "clean copy.",
-                "         If you have its videos: run "
-                f"`{CacheLayout(Path(self.path)).verify_command(repair=True)}`, then {again}",
-            ]
+            lines += what_to_do(Path(self.path), self.damaged_units, self.repair_commands)
         return "\n".join(lines)
 
 
@@ -379,5 +381,9 @@ def _verification(
         notes=report.notes,
         missing=TargetCache.open(path, allow_incomplete=True).missing if unfinished else (),
         returned_units=tuple(f"unit {unit} of teacher {name}" for name, unit in returned),
+        damaged_units=tuple(
+            f"unit {unit} of teacher {name}" for name, unit in report.damaged_units
+        ),
+        repair_commands=() if returned else repair_commands(path, report.damaged_units),
         signature=signature,
     )

@@ -22,7 +22,7 @@ from distinit.pipeline.extraction.driver import run_tasks
 from distinit.pipeline.extraction.failures import too_many_failures
 from distinit.pipeline.extraction.probing import Prober, plan_videos
 from distinit.pipeline.extraction.refill import refill_store
-from distinit.pipeline.extraction.task import ExtractionTask, WorkerSpec
+from distinit.pipeline.extraction.task import WorkerSpec
 from distinit.pipeline.extraction.worker import ExtractionWorker
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
 from distinit.pipeline.output_paths import refuse_inside_data, refuse_nested
@@ -45,10 +45,12 @@ from distinit.schemas.teacher import (
     TeacherRequest,
     identity_differences,
 )
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted
 from distinit.stages.extract_corpus import CurrentCorpus, list_current_corpus
 from distinit.stages.extract_precision import resolve_precision
+from distinit.stages.extract_repair import find_damage_to_repair
 from distinit.stages.extract_result import ExtractResult, FailedVideo
+from distinit.stages.extract_tasks import pending_tasks, report_removed
 
 __all__ = ["ExtractResult", "FailedVideo", "extract"]
 
@@ -68,11 +70,14 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
     _check_output_paths(config)
     precision = resolve_precision(config)
     config = config.model_copy(update={"precision": precision})
+    repair = find_damage_to_repair(config, progress)
     # With Ray workers, the driver may have no GPU: it only needs the identity of the teachers.
     # They are loaded before the videos are read: hashing a large corpus takes long.
     teachers = _load_teachers(config, "cpu" if config.compute.workers else config.device)
     prober = Prober(config.decode, config.sampling)
     current = list_current_corpus(config, Spool.of(config.spool), prober, progress)
+    if repair is not None:
+        current = repair.begin(current, teachers)
     corpus = current.corpus
     records = {
         name: _teacher_record(config, teacher, request)
@@ -90,6 +95,8 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         manifest = writer.finalise()
         if store is not None and manifest.complete:
             store.finalise(group.first_unit for group in writer.plan.groups)
+        if repair is not None:
+            repair.report(manifest, progress)
         _report_signature(writer, progress)
         result = _result(given, current, writer, manifest, frames_done, time.monotonic() - began)
     _check_failures(config, result)
@@ -198,10 +205,10 @@ def _run_tasks(
     video_count = sum(entry.in_corpus for entry in planned) + len(corpus.unavailable)
     allowed = config.allowed_failures(video_count) - failed
     try:
-        while tasks := _pending_tasks(writer):
+        while tasks := pending_tasks(writer, replan=not config.repair):
             spec = _worker_spec(config, corpus, writer)
             if executor is None:
-                _report_removed(tasks, progress)
+                report_removed(tasks, progress)
                 executor = _make_executor(config)
             ran = run_tasks(
                 executor,
@@ -227,28 +234,6 @@ def _run_tasks(
     finally:
         if executor is not None:
             executor.close()
-
-
-def _pending_tasks(writer: CacheWriter) -> list[ExtractionTask]:
-    """All pending tasks; after the last of them, those of videos that must be planned again.
-
-    An earlier run may have ended before it planned them again.
-    """
-    groups = writer.pending_groups()
-    if not groups and writer.replan_spilled():
-        groups = writer.pending_groups()
-    return [ExtractionTask(spec) for spec in groups]
-
-
-def _report_removed(tasks: Sequence[ExtractionTask], progress: Progress) -> None:
-    """Report videos that were removed from the corpus and get no rows in the pending units."""
-    paths = sorted({task.path_of(video_id) for task in tasks for video_id in task.spec.gone})
-    if paths:
-        more = ", ..." if len(paths) > _SHOWN else ""
-        progress.message(
-            f"{counted(len(paths), 'removed video')} will get no rows in the pending units: "
-            f"{', '.join(map(one_line, paths[:_SHOWN]))}{more}"
-        )
 
 
 def _store_lock(config: ExtractConfig) -> AbstractContextManager[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distinit.pipeline.cache.layout import CacheLayout
@@ -35,22 +35,31 @@ _SHOWN = 5
 class CurrentCorpus:
     """The corpus as it is at the start of a run.
 
-    ``planned``: the videos that the cache had before this run, by id.
+    ``planned``: the videos that the cache had before this run, by id. ``frozen``: no video is
+    added, planned again, or marked as gone or returned.
     """
 
     corpus: Corpus
     planned: dict[str, PlannedRows]
     report: CorpusReport
+    frozen: bool = False
 
     @property
     def new_videos(self) -> list[VideoFile]:
         """Videos that are not in the plan of the cache."""
+        if self.frozen:
+            return []
         return [file for file in self.corpus.files if file.video_id not in self.planned]
 
     def record_in(self, writer: CacheWriter) -> None:
         """Record in the cache which of its videos exist now, and under which path."""
         latest = writer.plan.latest
         absent = absent_videos(self.corpus, latest)
+        if self.frozen:
+            files = with_current_files(self.corpus, latest, ())
+            same = {v: replace(e, in_corpus=latest[v].in_corpus) for v, e in files.items()}
+            writer.set_corpus(same, absent)
+            return
         kept: frozenset[str] = frozenset()
         if self.report.keep_gone and absent:
             state = writer.state()
@@ -64,6 +73,8 @@ class CurrentCorpus:
         They were removed before they were decoded and have returned, or they failed and
         ``retry_failed`` is set.
         """
+        if self.frozen:
+            return []
         statuses = {"gone", "failed"} if retry_failed else {"gone"}
         outcomes = writer.state().decoded  # videos with rows of other teachers keep them
         undecoded = {v for v, outcome in outcomes.items() if outcome.status in statuses}
@@ -90,6 +101,8 @@ def list_current_corpus(
     }
     corpus = list_corpus(config.videos, known, spool=spool, visit=prober.visit, progress=progress)
     report = corpus_report(config.videos, corpus, planned, keep_gone=config.keep_gone)
+    if config.repair:
+        return CurrentCorpus(corpus, planned, report)
     for line in report.lines():
         progress.message(line)
     if planned and len(absent_videos(corpus, planned)) == len(planned):

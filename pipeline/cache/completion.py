@@ -24,9 +24,10 @@ class ExtractCommand:
     further: tuple[str, ...] = ()
     """Further options of the current run that change what is stored."""
 
-    def for_teacher(self, record: TeacherRecord) -> str:
-        """The shell command that resumes the extraction for one teacher."""
-        arguments = ["distinit", "extract", "--videos", self.videos]
+    def for_teacher(self, record: TeacherRecord, *, repair: bool = False) -> str:
+        """The shell command that resumes the extraction for one teacher, or repairs its units."""
+        arguments = ["distinit", "extract", *(["--repair"] if repair else [])]
+        arguments += ["--videos", self.videos]
         arguments += ["--teacher", record.name or record.id]
         if record.weights_file is not None:
             arguments += ["--weights", record.weights_file]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
 from distinit.schemas.errors import CacheError
 
-__all__ = ["repair_cache"]
+__all__ = ["mark_units", "repair_cache"]
 
 
 def repair_cache(
@@ -40,15 +41,31 @@ def repair_cache(
         try:
             report = verify_cache(root, workers=workers, progress=progress)
             if report.damaged_units:
-                manifest = read_manifest(layout)
-                check_writable(layout, manifest)
-                teachers = summaries_without(manifest, report.damaged_units)
-                unfinished = {"complete": False, "content_digest": "", "teachers": teachers}
-                write_record(manifest.model_copy(update=unfinished), layout.manifest)
-                layout.checksums.unlink(missing_ok=True)
-                remove_commits(layout, report.damaged_units)
+                _mark(layout, report.damaged_units)
         finally:
             lower_fence(layout.fence)
     own = (layout.lock.name, layout.fence.name)  # of this process, not of another writer
     notes = tuple(note for note in report.notes if note.partition(":")[0] not in own)
     return replace(report, notes=notes)
+
+
+def mark_units(root: Path, units: Collection[tuple[str, int]]) -> None:
+    """Mark pairs (teacher, unit) to be extracted again. Raises as ``repair_cache``."""
+    layout = CacheLayout(root.resolve())
+    refuse_links(layout.root, CacheError)
+    with WriterLock(layout.lock):
+        raise_fence(layout.fence)
+        try:
+            _mark(layout, units)
+        finally:
+            lower_fence(layout.fence)
+
+
+def _mark(layout: CacheLayout, units: Collection[tuple[str, int]]) -> None:
+    manifest = read_manifest(layout)
+    check_writable(layout, manifest)
+    teachers = summaries_without(manifest, units)
+    unfinished = {"complete": False, "content_digest": "", "teachers": teachers}
+    write_record(manifest.model_copy(update=unfinished), layout.manifest)
+    layout.checksums.unlink(missing_ok=True)
+    remove_commits(layout, units)

@@ -86,7 +86,9 @@ def test_a_damaged_cache_gives_exit_code_1(cache: Path) -> None:
     assert code == 1
     assert text.startswith("DAMAGED: ")
     assert SHARD in text
-    assert f"distinit cache verify {cache} --repair" in text
+    assert "  damaged     unit 1 of teacher null" in text
+    command = f"distinit extract --repair --videos VIDEOS --teacher null --cache {cache}"
+    assert f"this extracts only the damaged units again:\n         {command}" in text
     assert verify(cache, "--quick")[0] == 0  # the size is unchanged
 
 
