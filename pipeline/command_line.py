@@ -66,6 +66,7 @@ _RESUME = "rerun the same command to resume"
 # write each of their files as a whole, at the end.
 _KEPT = {
     "extract": f"finished units are kept; {_RESUME}",
+    "cache": f"finished parts are kept; {_RESUME}",
     "frames": f"finished units are kept; {_RESUME}",
     "flow": f"finished units are kept; {_RESUME}",
     "distill": f"earlier checkpoints are kept; {_RESUME}",

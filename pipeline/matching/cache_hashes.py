@@ -71,10 +71,13 @@ class CacheHashes:
         """The videos with rows that are in the owner's corpus, ordered by id."""
         index = self._cache.index
         for batch in self._cache.video_batches(_COLUMNS):
-            for row in batch.to_pylist():
-                if row["status"] != "ok" or not row["in_corpus"] or row["frame_count"] < 1:
-                    continue
-                number = index.number_of(row["video_id"])
+            rows = [
+                row
+                for row in batch.to_pylist()
+                if row["status"] == "ok" and row["in_corpus"] and row["frame_count"] > 0
+            ]
+            ids = np.array([row["video_id"].encode() for row in rows], np.bytes_)
+            for number, row in zip(index.numbers_of(ids).tolist(), rows, strict=True):
                 if index.row_count[number]:
                     yield CacheVideo(
                         number, row["video_id"], row["path"], row["digest"], row["frame_count"]

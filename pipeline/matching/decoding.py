@@ -44,19 +44,21 @@ def hash_copies(
     part: list[CopyHashes] = []
     stored_at = time.monotonic()
     progress.start("decode", done + len(files), "videos", done)
-    for file, hashes in _decoded(VideoSource(root), files, decode):
-        if isinstance(hashes, CopyHashes):
-            part.append(hashes)
-        else:
-            failed[file.path] = hashes
-        progress.advance(1, failed=len(failed))
-        frames = sum(len(video.hash_F) for video in part)
-        late = time.monotonic() - stored_at > _PART_SECONDS
-        if part and (len(part) >= _PART_VIDEOS or frames >= _PART_FRAMES or late):
+    try:
+        for file, hashes in _decoded(VideoSource(root), files, decode):
+            if isinstance(hashes, CopyHashes):
+                part.append(hashes)
+            else:
+                failed[file.path] = hashes
+            progress.advance(1, failed=len(failed))
+            frames = sum(len(video.hash_F) for video in part)
+            late = time.monotonic() - stored_at > _PART_SECONDS
+            if part and (len(part) >= _PART_VIDEOS or frames >= _PART_FRAMES or late):
+                done_part, part, stored_at = part, [], time.monotonic()
+                write_part(work, done_part)
+    finally:  # also when the user stops it
+        if part:
             write_part(work, part)
-            part, stored_at = [], time.monotonic()
-    if part:
-        write_part(work, part)
     progress.finish()
     return failed
 
