@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,13 +17,20 @@ from scipy.optimize import minimize_scalar
 
 from distinit.pipeline.audit.bins import COARSE_BINS, EntropyBins
 from distinit.pipeline.audit.units import ConfidenceRows
-from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.storage import read_bounded
 from distinit.schemas.audit_labels import AccuracyBin, LabelAudit
 from distinit.schemas.errors import DatasetError
 from distinit.schemas.wording import first_names, reason_of
 
-__all__ = ["FOLDERS", "LabelScan", "VideoLabels", "label_audit", "labels_of", "read_labels"]
+__all__ = [
+    "FOLDERS",
+    "LabelScan",
+    "StoredLogits",
+    "VideoLabels",
+    "label_audit",
+    "labels_of",
+    "read_labels",
+]
 
 FOLDERS = "folders"
 """In place of a CSV: the label of a video is the name of its folder."""
@@ -121,6 +129,13 @@ def _plain(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
 
+class StoredLogits(Protocol):
+    """What is needed of the stored targets of a teacher."""
+
+    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Logits [M, C] of these rows of the cache."""
+
+
 class LabelScan:
     """Accumulates the labelled frames of one teacher: at most _MOST_FRAMES, thinned evenly."""
 
@@ -163,7 +178,7 @@ class LabelScan:
         return np.concatenate(self._kept), np.concatenate(self.rows)
 
 
-def label_audit(scan: LabelScan, targets: TeacherTargets) -> LabelAudit | None:
+def label_audit(scan: LabelScan, targets: StoredLogits) -> LabelAudit | None:
     """The summary of one teacher; None if no frame has a label of its label space.
 
     Reads the logits of a bounded number of frames. Raises CacheCorruptError for damaged ones.
