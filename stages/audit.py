@@ -13,7 +13,12 @@ from distinit.pipeline.audit.quantiles import read_quantiles
 from distinit.pipeline.audit.statistics import CacheStatistics, read_statistics
 from distinit.pipeline.audit.summary import summarise
 from distinit.pipeline.audit.tables import TeacherNumbers, write_tables
-from distinit.pipeline.audit.warnings import cache_warnings, pair_warnings, teacher_warnings
+from distinit.pipeline.audit.warnings import (
+    cache_warnings,
+    pair_warnings,
+    pixel_warnings,
+    teacher_warnings,
+)
 from distinit.pipeline.cache.output_stats import output_report
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_commit
@@ -200,6 +205,7 @@ def _result(found: _Findings, config: AuditConfig, out: Path) -> AuditResult:
     rows = videos.select(columns).to_pylist()
     in_corpus = [row for row in rows if row["in_corpus"]]
     failed = [row for row in in_corpus if row["status"] == "failed"]
+    of_pixels = () if found.store is None else pixel_warnings(statistics, found.store)
     of_teachers = [w for t in found.teachers for w in teacher_warnings(statistics, t)]
     in_corpus_V = videos.column("in_corpus").to_numpy()
     return AuditResult(
@@ -217,7 +223,7 @@ def _result(found: _Findings, config: AuditConfig, out: Path) -> AuditResult:
         teachers=tuple(found.teachers),
         pairs=pairs,
         drifts=found.drifts,
-        warnings=(*cache_warnings(statistics), *of_teachers, *pair_warnings(pairs)),
+        warnings=(*cache_warnings(statistics), *of_pixels, *of_teachers, *pair_warnings(pairs)),
         pictures=_write_figures(found, out),
         tables=_write_tables(found, out),
         report=str(Path(config.out) / "report.html"),

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from distinit.pipeline.audit.pictures import FLAT_SHARE, FROZEN_SHARE, SAME_BITS
+from distinit.pipeline.audit.sharpness import BLURRED_VARIANCE, DARK_LEVEL, blurred_and_dark
 from distinit.pipeline.audit.statistics import CacheStatistics
+from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.audit import AuditWarning, TeacherAudit
 from distinit.schemas.audit_comparisons import TeacherPairAudit
 from distinit.schemas.wording import counted
 
-__all__ = ["cache_warnings", "pair_warnings", "teacher_warnings"]
+__all__ = ["cache_warnings", "pair_warnings", "pixel_warnings", "teacher_warnings"]
 
 _NAMED = 8  # videos that a warning names
 _SMALL_SHARE = 0.9  # of the corpus
@@ -55,6 +57,26 @@ def cache_warnings(statistics: CacheStatistics) -> Iterator[AuditWarning]:
             f"{_OWN}",
             videos=tuple(f"{paths[one]} = {paths[other]}" for one, other in copies[:_NAMED]),
         )
+
+
+def pixel_warnings(statistics: CacheStatistics, store: FrameStore) -> Iterator[AuditWarning]:
+    """What the pixels of a few frames of each video show. Raises FrameStoreError."""
+    blurred, dark = blurred_and_dark(store, statistics.videos.ids)
+    for kind, videos, rule in (
+        (
+            "blurred videos",
+            blurred,
+            f"variance of the Laplacian below {BLURRED_VARIANCE:g} in each of three frames",
+        ),
+        ("dark videos", dark, f"mean brightness below {DARK_LEVEL:g} of 255 in three frames"),
+    ):
+        if videos:
+            yield AuditWarning(
+                kind=kind,
+                text=f"{counted(len(videos), 'video')} of the frame store",
+                rule=f"{rule}; {_OWN}",
+                videos=_named(videos, statistics.videos.paths),
+            )
 
 
 def _video_states(statistics: CacheStatistics) -> Iterator[AuditWarning]:

@@ -1,0 +1,193 @@
+"""Each planted fault is on the first screen of the audit; a sound cache has no warnings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import caches
+
+from distinit.pipeline.cache.group_writer import GroupWriter
+from distinit.pipeline.frames.writer import FrameStoreWriter
+from distinit.schemas.audit import AuditConfig, AuditResult
+from distinit.schemas.frames import FrameGeometry
+from distinit.schemas.teacher import TeacherRecord
+from distinit.stages.audit import audit
+
+FRAMES, VIDEOS, CLASSES = 30, 12, 7
+Logits = Callable[[int, np.ndarray], np.ndarray]
+"""(number of the video, labels of its frames [N]) -> logits [N, C]"""
+
+
+def sure_of(number: int, label_N: np.ndarray) -> np.ndarray:
+    """A teacher that is right, and more or less sure."""
+    rng = np.random.default_rng(number)
+    logits_NC = rng.normal(0, 0.3, (FRAMES, CLASSES))
+    logits_NC[np.arange(FRAMES), label_N] += 2 + 3 * rng.random()
+    return logits_NC
+
+
+def write_cache(
+    root: Path,
+    teachers: Mapping[str, Logits],
+    hashes: Mapping[int, np.ndarray] | None = None,
+    broken: frozenset[str] = frozenset(),
+) -> dict[str, str]:
+    """Write a cache of VIDEOS videos; returns the label of each path, of 2 of 3 videos."""
+    records: list[TeacherRecord] = [caches.make_teacher(name) for name in teachers]
+    corpus = caches.Corpus({f"v{number:02}": FRAMES for number in range(VIDEOS)}, broken)
+    labels = {}
+    with caches.open_writer(root, corpus, records) as writer:
+        for spec in writer.pending_groups():
+            group = GroupWriter(spec)
+            for video in spec.videos:
+                name = corpus.name_of(video)
+                number = int(name[1:])
+                label_N = np.full(FRAMES, number % CLASSES)
+                if number % 3:
+                    labels[f"{name}.mp4"] = str(number % CLASSES)
+                rng = np.random.default_rng(100 + number)
+                flips = np.uint64(1) << rng.integers(0, 64, FRAMES).astype(np.uint64)
+                flips[0] = rng.integers(2**63)
+                hash_N = np.bitwise_xor.accumulate(flips)
+                hash_N = (hashes or {}).get(number, hash_N)
+                index_N = np.arange(FRAMES)
+                outputs = {
+                    t: made(number, label_N).astype(np.float32) for t, made in teachers.items()
+                }
+                group.add(video, index_N, index_N, "1/25", hash_N, outputs)
+                if name in broken:
+                    group.fail_video(caches.outcome_of(video.video_id, FRAMES, "broken"))
+                else:
+                    group.finish_video(caches.outcome_of(video.video_id, FRAMES))
+            group.commit()
+        writer.finalise()
+    return labels
+
+
+def audited(tmp_path: Path, **settings: object) -> AuditResult:
+    values = {"cache": str(tmp_path / "cache"), "out": str(tmp_path / "report"), **settings}
+    return audit(AuditConfig.model_validate(values))
+
+
+def kinds(result: AuditResult) -> list[str]:
+    """The warnings, which must all be on the first screen of the page."""
+    page = Path(result.report).read_text()
+    header = page[page.index("<header>") : page.index("</header>")]
+    for warning in result.warnings:
+        assert f"<strong>{warning.kind.capitalize()}" in header
+    return [warning.kind for warning in result.warnings]
+
+
+def test_a_sound_cache_has_no_warnings(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", {"good": sure_of})
+    assert kinds(audited(tmp_path)) == []
+
+
+def test_faulty_videos_are_found(tmp_path: Path) -> None:
+    moving = np.random.default_rng(1).integers(2**63, size=FRAMES).astype(np.uint64)
+    hashes = {
+        2: np.zeros(FRAMES, np.uint64),
+        3: np.full(FRAMES, 0x1234_5678_9ABC_DEF0, np.uint64),
+        4: moving,
+        5: moving ^ np.uint64(1),
+    }
+    write_cache(tmp_path / "cache", {"good": sure_of}, hashes, frozenset({"v07", "v08"}))
+    result = audited(tmp_path)
+    assert {warning.kind: warning.videos for warning in result.warnings} == {
+        "failed videos": tuple(f.path for f in result.failures),
+        "small share of the corpus": (),
+        "black or single-colour videos": ("v02.mp4",),
+        "frozen videos": ("v03.mp4",),
+        "duplicate videos": result.warnings[-1].videos,
+    }
+    assert set(result.warnings[-1].videos[0].split(" = ")) == {"v04.mp4", "v05.mp4"}
+    assert len(kinds(result)) == 5
+
+
+def test_blurred_and_dark_videos_are_found_in_the_frame_store(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", {"good": sure_of})
+    store = FrameStoreWriter(tmp_path / "frames", FrameGeometry(), "0" * 64)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (FRAMES, 128, 171, 3)).astype(np.uint8)
+    ramp = np.broadcast_to(np.linspace(0, 255, 171)[:, None], (FRAMES, 128, 171, 3)).astype(
+        np.uint8
+    )
+    with store.open_unit(0) as unit:
+        for number, frames in ((0, noise), (1, ramp), (2, np.zeros_like(noise))):
+            video = caches.make_planned(f"v{number:02}", 0).file
+            unit.append(video.video_id, video.digest, 0, frames, 25.0)
+        unit.commit()
+    store.finalise([0])
+    found = audited(tmp_path, frames=str(tmp_path / "frames"))
+    assert {warning.kind: warning.videos for warning in found.warnings} == {
+        "blurred videos": ("v01.mp4",),
+        "dark videos": ("v02.mp4",),
+    }
+
+
+def test_faulty_teachers_are_found(tmp_path: Path) -> None:
+    def constant(number: int, label_N: np.ndarray) -> np.ndarray:
+        return np.tile(np.arange(CLASSES) * 2.0, (len(label_N), 1))
+
+    def mixed_up(number: int, label_N: np.ndarray) -> np.ndarray:
+        return sure_of(number, np.random.default_rng(number).integers(0, CLASSES, FRAMES))
+
+    def unsure(number: int, label_N: np.ndarray) -> np.ndarray:
+        return 0.4 * sure_of(number, label_N)
+
+    def permuted(number: int, label_N: np.ndarray) -> np.ndarray:
+        return np.roll(sure_of(number, label_N), 2, axis=1)
+
+    teachers = {
+        "a_good": sure_of,
+        "b_permuted": permuted,
+        "c_constant": constant,
+        "d_mixed": mixed_up,
+        "e_unsure": unsure,
+    }
+    write_cache(tmp_path / "cache", teachers)
+    result = audited(tmp_path)
+    found = {(warning.teacher, warning.kind) for warning in result.warnings}
+    assert found == {
+        (None, "permuted classes suspected"),
+        ("c_constant", "uninformative outputs"),
+        ("c_constant", "dead classes"),
+        ("c_constant", "near-constant outputs"),
+        ("d_mixed", "wrong preprocessing or mixed-up rows suspected"),
+        ("e_unsure", "wrong preprocessing suspected"),
+    }
+    kinds(result)
+
+
+def test_labels_and_other_caches_are_on_the_page(tmp_path: Path) -> None:
+    labels = write_cache(tmp_path / "cache", {"good": sure_of})
+    write_cache(tmp_path / "other", {"good": lambda n, label_N: 0.5 * sure_of(n, 0 * label_N)})
+    (tmp_path / "l.csv").write_text(
+        "path,label\n" + "".join(f"{path},{label}\n" for path, label in labels.items())
+    )
+    plain = Path(audited(tmp_path).report).read_text()
+    assert "confidence, not calibration" in plain
+    result = audited(
+        tmp_path,
+        labels=str(tmp_path / "l.csv"),
+        compare=[str(tmp_path / "other")],
+        fail_if=["accuracy < 1", "ece > 0.9"],
+    )
+    found = result.teachers[0].labels
+    assert found is not None
+    assert (found.videos, found.frames, found.accuracy) == (8, 240, 1)
+    assert result.failed_conditions == ()
+    (drift,) = result.drifts
+    assert (drift.teacher, drift.same_teacher, drift.frames) == ("good", True, 360)
+    assert drift.class_distance.value == pytest.approx(10 / 12), "2 of 12 are of class 0"
+    assert drift.entropy_distance.low > drift.entropy_distance.noise
+    page = Path(result.report).read_text()
+    assert "confidence, not calibration" not in page
+    assert re.search(r"Reliability diagram", page)
+    assert "Drift of <code>good</code>" in page
+    names = {"good-reliability.png", "good-reliability.pdf", "drift-1-good.png", "drift-1-good.pdf"}
+    assert names <= set(result.pictures)
