@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-NAMES = ("cache", "store", "student", "signature")
+NAMES = ("cache", "store", "student", "signature", "mapping")
 MAX_INPUT_BYTES = 8_192
 SECONDS_PER_INPUT = 300  # elapsed: a busy machine is not a hang
 _IN_MEMORY = Path("/dev/shm")

@@ -33,7 +33,13 @@ from distinit.pipeline.cache.records import read_commit, read_teacher
 from distinit.pipeline.cache.shard_rows import crc32c
 from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.signature_file import read_signature
-from distinit.pipeline.cache.tables import read_batches, read_plan, read_planned_ids, read_table
+from distinit.pipeline.cache.tables import (
+    read_batches,
+    read_plan,
+    read_planned_ids,
+    read_table,
+    write_table,
+)
 from distinit.pipeline.cache.unit_tables import read_confidence, read_frames
 from distinit.pipeline.cache.whole_check import checksum_problems
 from distinit.pipeline.frames.commits import check_size
@@ -42,6 +48,7 @@ from distinit.pipeline.frames.commits import read_manifest as read_store
 from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.frames.writer import FrameStoreWriter, store_lock
+from distinit.pipeline.matching.mapping import read_mapping
 from distinit.pipeline.pickled import read_pickled
 from distinit.pipeline.records import file_entry
 from distinit.pipeline.students.io import read_student_record
@@ -50,7 +57,7 @@ from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import DistInitError
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.manifest import UnitCommit
-from distinit.schemas.tables import VIDEOS_SCHEMA
+from distinit.schemas.tables import MATCH_SCHEMA, VIDEOS_SCHEMA
 
 __all__ = ["SEEDS", "TARGETS", "ByteTarget", "mutated", "run_one", "seeds_of"]
 
@@ -59,6 +66,8 @@ SEEDS = GOLDEN / "fuzz"
 UNIT = 1  # of the golden cache: its rows are all of one video
 CAPACITY = 64
 SIG = "cache.sig"
+MAPPING = "mapping.parquet"
+HEADER = b"distinit-match"
 FORGED = 128
 """Added to the first byte of an input: checksums are recomputed."""
 
@@ -324,6 +333,27 @@ def _bundle(statement: bytes) -> bytes:
     return json.dumps(bundle).encode()
 
 
+class MappingBytes:
+    """A mapping of a receiver's copies, as ``distinit cache match`` writes it."""
+
+    def __init__(self) -> None:
+        self.files: Mapping[str, Read] = {MAPPING: lambda root: read_mapping(root / MAPPING)}
+
+    def build(self, root: Path) -> None:
+        root.mkdir()
+        (root / MAPPING).write_bytes(seeds_of("mapping")[0][1:])
+
+    def forge(self, root: Path, name: str) -> None:
+        """Write the rows that can be read with a header that matches them."""
+        path = root / name
+        with contextlib.suppress(DistInitError, ValueError):
+            table = read_table(path, MATCH_SCHEMA)
+            header = json.loads(table.schema.metadata[HEADER])
+            header["rows_sha256"] = sha256_of(table.to_pylist())
+            metadata = {HEADER: json.dumps(header).encode()}
+            write_table(table.replace_schema_metadata(metadata), path)
+
+
 @contextlib.contextmanager
 def _as_refused() -> Any:
     """Turn what these readers are documented to raise into a refusal, as their callers do."""
@@ -338,6 +368,7 @@ TARGETS: dict[str, Callable[[], ByteTarget]] = {
     "store": StoreBytes,
     "student": StudentBytes,
     "signature": SignatureBytes,
+    "mapping": MappingBytes,
 }
 
 

@@ -228,7 +228,7 @@ class PlainCache:
     def teacher_digest(self, teacher: str) -> str:
         """``record_sha256`` of a teacher in the manifest."""
         record = self.record(teacher) | {"fidelity": None}
-        left_out = ("precision_loss", "format_minor")
+        left_out = ("precision_loss", "encoded_from", "format_minor")
         return canonical({key: value for key, value in record.items() if key not in left_out})
 
     def content_digest(self) -> str:
