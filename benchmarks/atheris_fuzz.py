@@ -67,13 +67,14 @@ def fuzz(name: str, runs: int, seed: int, memory_mib: int, work: Path) -> dict[s
     command = [sys.executable, __file__, "--target", name, "--inside", str(work), *options]
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     done, peak = _RUNS.search(ended.stderr), _PEAK.search(ended.stderr)
-    found = sorted(path.name for path in crashes.iterdir())
+    found = [path.name for path in crashes.iterdir() if not path.name.startswith("slow-unit")]
     return {
         "target": name,
         "executions": int(done[1]) if done else 0,
         "crashes": len(found) or int(ended.returncode != 0),
         "peak_mib": int(peak[1]) if peak else None,
         "kept_inputs": len(list(corpus.iterdir())),
+        "exit_code": ended.returncode,
         "detail": ended.stdout[-2000:] + ended.stderr[-4000:] if ended.returncode else "",
     }
 

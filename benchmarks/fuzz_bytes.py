@@ -360,6 +360,8 @@ def _as_refused() -> Any:
     try:
         yield
     except (OSError, ValueError, RecursionError) as error:
+        if "allocate" in str(error):
+            raise MemoryError(str(error)) from error  # a size was not checked
         raise DistInitError(str(error)) from error
 
 

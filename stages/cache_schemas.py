@@ -15,6 +15,7 @@ from pydantic import Field
 from distinit.pipeline.storage import write_text
 from distinit.schemas.base import Record
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR, CACHE_FORMAT_VERSION
+from distinit.schemas.copies import CopyRecord
 from distinit.schemas.manifest import CacheManifest, UnitCommit
 from distinit.schemas.tables import (
     CONFIDENCE_SCHEMA,
@@ -32,6 +33,7 @@ RECORDS: dict[str, type[Record]] = {
     "manifest": CacheManifest,
     "teacher": TeacherRecord,
     "commit": UnitCommit,
+    "copy": CopyRecord,
 }
 """Name of a file in docs/schemas -> the JSON record that it describes."""
 

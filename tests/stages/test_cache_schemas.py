@@ -15,6 +15,7 @@ from helpers.golden import GOLDEN
 from jsonschema import Draft202012Validator
 
 from distinit.cli import main
+from distinit.schemas.copies import CopyRecord
 from distinit.stages.cache_schemas import RECORDS, schema_files
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "schemas"
@@ -51,7 +52,7 @@ def test_the_committed_files_are_those_that_the_command_writes(tmp_path: Path) -
     assert written == {path.name: path.read_text() for path in COMMITTED.iterdir()}
     result = json.loads(ended.stdout)
     assert sorted(result["files"]) == sorted(written)
-    assert PATTERNS.keys() == RECORDS.keys()
+    assert PATTERNS.keys() | {"copy"} == RECORDS.keys()
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
@@ -80,6 +81,14 @@ def test_a_changed_record_does_not_satisfy_its_schema(
     record = next(records_of(GOLDEN, name)) | change
     (error,) = validator(name).iter_errors(record)
     assert message in error.message
+
+
+def test_the_record_of_a_part_satisfies_its_schema() -> None:
+    part = CopyRecord(content_digest="0" * 64, teachers=("a",), units=(1, 2), absent={"b": {}})
+    record = json.loads(part.model_dump_json())
+    assert list(validator("copy").iter_errors(record)) == []
+    (error,) = validator("copy").iter_errors(record | {"teachers": []})
+    assert "[] should be non-empty" in error.message
 
 
 def test_the_tables_have_the_columns_that_are_listed() -> None:
