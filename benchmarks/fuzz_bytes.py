@@ -346,10 +346,11 @@ class MappingBytes:
     def forge(self, root: Path, name: str) -> None:
         """Write the rows that can be read with a header that matches them."""
         path = root / name
-        with contextlib.suppress(DistInitError, ValueError):
+        with contextlib.suppress(DistInitError, ValueError, KeyError, TypeError):
             table = read_table(path, MATCH_SCHEMA)
             header = json.loads(table.schema.metadata[HEADER])
             header["rows_sha256"] = sha256_of(table.to_pylist())
+            header["seal"] = sha256_of({k: v for k, v in header.items() if k != "seal"})
             metadata = {HEADER: json.dumps(header).encode()}
             write_table(table.replace_schema_metadata(metadata), path)
 
