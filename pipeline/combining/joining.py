@@ -93,7 +93,9 @@ def _join_video(
             refused=refused,
         )
     )
-    if status == "ok" and "failed" in statuses.values():
+    refusals = (r for ids in teacher_ids.values() for r in _refusals(sources, ids, best))
+    lost = "failed" in statuses.values() or any(True for _ in refusals)
+    if status == "ok" and not refused and lost:
         joined.recovered.append(path)
 
 
