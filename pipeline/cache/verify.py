@@ -93,10 +93,10 @@ def verify_cache(
         root: Folder of the cache.
         deep: Read every byte; otherwise check only sizes and records.
         workers: Threads of a deep check, each of which checks one unit at a time; None: one per
-            CPU core that this process may use.
+            CPU core.
         progress: Shows the bytes that a deep check has read.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or os.cpu_count() or 1
     layout = CacheLayout(Path(root).resolve())
     return _Verification(layout, deep, workers, progress or NullProgress()).run()
 
