@@ -7,6 +7,7 @@ hashes as uint64), and ``hashes-<id>.json``, which is written last and says what
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from distinit.pipeline.records import file_entry, read_record, write_record
-from distinit.pipeline.storage import atomic_path
+from distinit.pipeline.storage import atomic_path, read_bounded
 from distinit.schemas.base import Record, SealedRecord, Sha256
 from distinit.schemas.errors import StorageError
 from distinit.schemas.manifest import FileEntry
 
 __all__ = ["CopyHashes", "read_parts", "write_part"]
+
+_HEADER_BYTES = 4096  # at most, of a .npy file
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,24 @@ def read_parts(folder: Path) -> Iterator[tuple[CopyHashes, ...]]:
     for path in sorted(folder.glob("hashes-*.json")):
         try:
             record = read_record(path, _PartRecord, error=StorageError, remedy="delete it")
-            array = path.with_suffix(".npy")
-            if not record.is_intact or file_entry(array) != record.file:
-                continue
-            values = np.load(array, allow_pickle=False)
+            values = _read_array(path.with_suffix(".npy"), record)
         except (StorageError, OSError, ValueError, EOFError):
             continue
-        count = sum(video.frame_count for video in record.videos)
-        if values.dtype == np.int64 and values.shape == (2, count):
-            yield tuple(_videos_of(record, values))
+        yield tuple(_videos_of(record, values))
+
+
+def _read_array(path: Path, record: _PartRecord) -> NDArray[np.int64]:
+    """The array of a part. Raises ValueError if it is not what the record says, OSError."""
+    count = sum(video.frame_count for video in record.videos)
+    limit_bytes = _HEADER_BYTES + 16 * count
+    data = read_bounded(path, min(limit_bytes, record.file.size))
+    found = (len(data), hashlib.sha256(data).hexdigest())
+    if not record.is_intact or found != (record.file.size, record.file.sha256):
+        raise ValueError("not the array that was written")
+    values: NDArray[np.int64] = np.load(io.BytesIO(data), allow_pickle=False)
+    if values.dtype != np.int64 or values.shape != (2, count):
+        raise ValueError(f"{values.dtype} {values.shape}")
+    return values
 
 
 def _videos_of(record: _PartRecord, values: NDArray[np.int64]) -> Iterator[CopyHashes]:
