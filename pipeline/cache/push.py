@@ -25,6 +25,7 @@ from distinit.pipeline.cache.remote_records import RemoteRecords, receive_record
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import read_bounded, refuse_links, sha256_file
+from distinit.pipeline.transport.hub import HubStore, refuse_too_many_files
 from distinit.pipeline.transport.parallel import Counter, move_all
 from distinit.pipeline.transport.receive import retried
 from distinit.pipeline.transport.stores import FolderStore, Store, WebStore, open_store
@@ -72,6 +73,8 @@ def push_cache(
     files = _sound_files(root)
     if isinstance(store, FolderStore):
         _refuse_overlap(root, store)
+    if isinstance(store, HubStore):
+        refuse_too_many_files([file.name for file in files], store.shown)
     push = _Push(CacheLayout(root.resolve()), store, files, workers, progress)
     push.make_room(replace)
     return push.send()
@@ -147,6 +150,10 @@ class _Push:
             )
         for name in (MANIFEST, SIGNATURE, *(there.files.keys() - own.keys())):
             self._remove(name)
+        self._flush()
+
+    def _flush(self) -> None:
+        retried(self._store, MANIFEST, self._store.flush)
 
     def _remove(self, name: str) -> None:
         retried(self._store, name, lambda: self._store.remove(name))
@@ -184,13 +191,16 @@ class _Push:
             what="push",
             total_bytes=total_bytes - sizes[MANIFEST],
         )
+        self._flush()
         listed = self._layout.checksums
         last = [file for file in self._files if file.name == MANIFEST]
         self._write(CHECKSUMS, sha256_file(listed))
         if self._layout.signature.exists():
             self._write(SIGNATURE, sha256_file(self._layout.signature))
+        self._flush()
         for file in last:
             self._write(file.name, file.sha256)
+        self._flush()
         return Pushed(
             target=self._store.shown,
             content_digest=self._digest(),

@@ -22,6 +22,7 @@ from distinit.pipeline.storage import (
     sha256_file,
     storage_errors,
 )
+from distinit.pipeline.transport.hub import HubStore
 from distinit.pipeline.transport.remote import (
     NetworkError,
     is_url,
@@ -66,6 +67,9 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is missing is no error."""
+
+    def flush(self) -> None:
+        """Wait until everything that was written and removed is visible to others."""
 
 
 class FolderStore:
@@ -123,6 +127,9 @@ class FolderStore:
         with storage_errors(path):
             path.unlink(missing_ok=True)
 
+    def flush(self) -> None:
+        """See Store: nothing waits."""
+
 
 class WebStore:
     """Files below a URL of a web server, which are only read."""
@@ -161,6 +168,9 @@ class WebStore:
     def remove(self, name: str) -> None:
         """Not possible."""
         raise NetworkError("web servers remove no files", final=True)
+
+    def flush(self) -> None:
+        """See Store: nothing waits."""
 
 
 class ObjectStore:
@@ -210,6 +220,9 @@ class ObjectStore:
             if system.exists(remote):
                 system.rm_file(remote)
 
+    def flush(self) -> None:
+        """See Store: nothing waits."""
+
 
 @contextmanager
 def _read_errors() -> Iterator[None]:
@@ -235,6 +248,8 @@ def open_store(address: str) -> Store:
         return WebStore(address)
     if scheme in ("s3", "s3a"):
         return ObjectStore(address)
+    if scheme == "hf":
+        return HubStore(address)
     parts = urlsplit(address)
     if scheme == "file" and parts.netloc in ("", "localhost"):
         return FolderStore(Path(unquote(parts.path)))
