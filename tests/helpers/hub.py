@@ -27,82 +27,77 @@ class Hub:
     tokens: set[str] = field(default_factory=set)
 
 
-def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
+class _Handler(http.server.BaseHTTPRequestHandler):
+    hub: Hub
 
-        def do_GET(self) -> None:
-            if REPO in self.path:
-                hub.tokens.add(self.headers.get("Authorization", ""))
-            path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-            api, raw = f"/api/datasets/{REPO}/", f"/datasets/{REPO}/resolve/"
-            if path.startswith(f"{api}revision/"):
-                self.answer({"id": REPO, "sha": SHA, "private": False, "tags": [], "siblings": []})
-            elif path.startswith(f"{api}tree/"):
-                self.answer([_entry(name, data) for name, data in hub.files.items()])
-            elif path.startswith(raw) and path.removeprefix(raw).split("/", 1)[1] in hub.files:
-                self.file(hub.files[path.removeprefix(raw).split("/", 1)[1]])
-            else:
-                kind = "EntryNotFound" if path.startswith(raw) else "RepoNotFound"
-                self.send_response(404)
-                self.send_header("X-Error-Code", kind)
-                self.body(b"")
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-        def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            if "/preupload/" in self.path:
-                files = json.loads(data)["files"]
-                self.answer(
-                    {
-                        "files": [
-                            {**f, "uploadMode": "regular", "shouldIgnore": False} for f in files
-                        ]
-                    }
-                )
-                return
-            names = []
-            for line in data.splitlines():
-                entry = json.loads(line)
-                value = entry["value"]
-                if entry["key"] == "file":
-                    hub.files[value["path"]] = base64.b64decode(value["content"])
-                elif entry["key"] == "deletedFile":
-                    del hub.files[value["path"]]
-                names += [value["path"]] if "path" in value else []
-            hub.commits.append(names)
-            host = self.headers["Host"]
-            url = f"http://{host}/datasets/{REPO}/commit/{SHA}"
-            self.answer({"success": True, "commitOid": SHA, "commitUrl": url})
+    def do_GET(self) -> None:
+        if REPO in self.path:
+            self.hub.tokens.add(self.headers.get("Authorization", ""))
+        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        api, raw = f"/api/datasets/{REPO}/", f"/datasets/{REPO}/resolve/"
+        if path.startswith(f"{api}revision/"):
+            self.answer({"id": REPO, "sha": SHA, "private": False, "tags": [], "siblings": []})
+        elif path.startswith(f"{api}tree/"):
+            self.answer([_entry(name, data) for name, data in self.hub.files.items()])
+        elif path.startswith(raw) and path.removeprefix(raw).split("/", 1)[1] in self.hub.files:
+            self.file(self.hub.files[path.removeprefix(raw).split("/", 1)[1]])
+        else:
+            kind = "EntryNotFound" if path.startswith(raw) else "RepoNotFound"
+            self.send_response(404)
+            self.send_header("X-Error-Code", kind)
+            self.body(b"")
 
-        def file(self, data: bytes) -> None:
-            requested = self.headers.get("Range")
-            start, end = 0, len(data)
-            if requested:
-                first, _, last = requested.removeprefix("bytes=").partition("-")
-                start, end = int(first), int(last) + 1 if last else len(data)
-            self.send_response(206 if requested else 200)
-            if requested:
-                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
-            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
-            self.send_header("X-Repo-Commit", SHA)
-            self.body(data[start:end])
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if "/preupload/" in self.path:
+            files = json.loads(data)["files"]
+            self.answer(
+                {"files": [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+            )
+            return
+        names = []
+        for line in data.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                self.hub.files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "deletedFile":
+                del self.hub.files[value["path"]]
+            names += [value["path"]] if "path" in value else []
+        self.hub.commits.append(names)
+        host = self.headers["Host"]
+        url = f"http://{host}/datasets/{REPO}/commit/{SHA}"
+        self.answer({"success": True, "commitOid": SHA, "commitUrl": url})
 
-        def answer(self, value: object) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.body(json.dumps(value).encode())
+    def file(self, data: bytes) -> None:
+        requested = self.headers.get("Range")
+        start, end = 0, len(data)
+        if requested:
+            first, _, last = requested.removeprefix("bytes=").partition("-")
+            start, end = int(first), int(last) + 1 if last else len(data)
+        self.send_response(206 if requested else 200)
+        if requested:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", SHA)
+        self.body(data[start:end])
 
-        def body(self, data: bytes) -> None:
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
+    def answer(self, value: object) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.body(json.dumps(value).encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def body(self, data: bytes) -> None:
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
-    return Handler
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def _entry(name: str, data: bytes) -> dict[str, object]:
@@ -123,7 +118,9 @@ def _entry(name: str, data: bytes) -> dict[str, object]:
 def small_hub() -> Iterator[Hub]:
     """The hub, to which ``hf://`` addresses lead while the body runs."""
     hub = Hub()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub})
+    )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
