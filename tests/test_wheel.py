@@ -76,7 +76,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     expected = {
         f"distinit/{path.relative_to(ROOT).as_posix()}"
         for path in (*paths, *ROOT.glob("*.py"), ROOT / "py.typed")
-        if path.suffix in (".py", ".yaml", ".typed")
+        if path.suffix in (".py", ".yaml", ".typed", ".j2", ".js", ".css")
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.startswith("distinit-")}

@@ -163,7 +163,7 @@ class Teacher {
   }
 
   yaml(clips) {
-    const same = clips === null ? [] : [`      # the same clips as keep_fraction: ${clips.toPrecision(6)}`];
+    const same = clips === null ? [] : [`      # about keep_fraction: ${clips.toPrecision(6)}`];
     const several = page.clip.k > 1 ? [`    k: ${page.clip.k}`] : [];
     return [
       "clip:", `  frames: ${page.clip.frames}`,
