@@ -16,9 +16,9 @@ import pytest
 from helpers.progress import RecordingProgress
 
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.pipeline.corpus import remote as remote_module
 from distinit.pipeline.corpus import spool as spool_module
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.transport import remote as remote_module
 from distinit.schemas.errors import TooManyFailuresError, UnreachableError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.extract import ExtractResult, extract

@@ -1,6 +1,6 @@
 """Two teams: one extracts, signs and sends a cache; the other trains on its own video copies.
 
-The second team has no teacher, and every copy is encoded anew, under another name.
+The second team has no teacher, and every copy has another encoding and another name.
 """
 
 from __future__ import annotations
