@@ -112,8 +112,8 @@ reproduce: setup ## Run the paper's tables, with our rows beside the paper's: TA
 	$(DISTINIT) reproduce '$(TABLE)' --scale '$(SCALE)' $(if $(DATA),--data '$(DATA)') \
 	  --out '$(WORK)/reproduce-$(notdir $(SCALE))' $(ARGS)
 
-test: setup ## Run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run all tests, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: setup ## Check lint rules, formatting and types
 	$(BIN)/ruff check .
