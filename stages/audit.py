@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distinit.pipeline.audit.clips import clip_weights
-from distinit.pipeline.audit.conditions import failed_conditions, parse_condition
+from distinit.pipeline.audit.conditions import (
+    failed_conditions,
+    parse_condition,
+    refuse_undefined,
+)
 from distinit.pipeline.audit.labels import label_audit, read_labels
 from distinit.pipeline.audit.quantiles import read_quantiles
 from distinit.pipeline.audit.statistics import CacheStatistics, read_statistics
@@ -57,11 +61,13 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
         DatasetError: The labels cannot be read, or label none of the videos.
         FrameStoreError: The frame store is missing or damaged, or contains optical flow.
         ConfigError: ``config.out`` lies inside a cache or a frame store, or a condition of
-            ``config.fail_if`` cannot be used.
+            ``config.fail_if`` cannot be used or checked.
         StorageError: The report or the index of the cache cannot be written.
     """
     conditions = [parse_condition(text) for text in config.fail_if]
     cache = TargetCache.open(config.cache)
+    targets = {record.identity.target for record in cache.teachers.values()}
+    refuse_undefined(conditions, targets, has_labels=config.labels is not None)
     store = None if config.frames is None else _rgb_store(config.frames)
     out = Path(config.out)
     refuse_inside_data(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distinit.schemas.audit import AuditResult, ConfidenceAudit, ThresholdCurve
@@ -13,13 +13,15 @@ from distinit.schemas.audit_labels import LabelAudit
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import did_you_mean
 
-__all__ = ["Condition", "failed_conditions", "parse_condition"]
+__all__ = ["Condition", "failed_conditions", "parse_condition", "refuse_undefined"]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _CONDITION = re.compile(
     rf"\s*([a-z_]+)\s*(?:\(\s*({_NUMBER})\s*\))?\s*(<=|>=|<|>)\s*({_NUMBER})\s*", re.ASCII
 )
 _LONGEST = 200  # characters
+_LEAVE_OUT = "leave the condition out"
+_NO_LABEL = "no frame with a label that is a class of a teacher"
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -58,7 +60,7 @@ def _kept_frames(curve: ThresholdCurve, place: int) -> float:
 
 
 def _kept_clips(curve: ThresholdCurve, place: int) -> float:
-    return curve.clips[place] if curve.clips else 0.0
+    return curve.clips[place]
 
 
 def _kept_videos(curve: ThresholdCurve, place: int) -> float:
@@ -118,13 +120,43 @@ def _unusable(text: str, expected: str, hint: str | None = None) -> ConfigError:
     )
 
 
+def refuse_undefined(
+    conditions: Sequence[Condition], targets: Collection[str], *, has_labels: bool
+) -> None:
+    """Raise ConfigError for a condition about something that the audit will not have.
+
+    ``targets``: what the teachers of the cache store, "logits" or "features".
+    """
+    for condition in conditions:
+        if condition.name in _OF_LABELS and not has_labels:
+            raise _undefined(condition, "no labels", "add --labels CSV or --labels folders")
+        if condition.name not in _OF_CACHE and "logits" not in targets:
+            raise _undefined(condition, "no teacher that stores logits", _LEAVE_OUT)
+
+
 def failed_conditions(conditions: Sequence[Condition], result: AuditResult) -> tuple[str, ...]:
-    """The conditions that hold, with what was found; those of teachers for each of them."""
-    return tuple(
-        f"{condition}: found {value:.6g}{of}"
-        for condition in conditions
-        for value, of in _values(condition, result)
-        if condition.holds(value)
+    """The conditions that hold, with what was found; those of teachers for each of them.
+
+    Raises ConfigError for a condition that has no value: it would never fail.
+    """
+    failed = []
+    for condition in conditions:
+        values = list(_values(condition, result))
+        if not values:
+            found = "no frames" if condition.name not in _OF_LABELS else _NO_LABEL
+            raise _undefined(condition, found, _LEAVE_OUT)
+        failed += [
+            f"{condition}: found {value:.6g}{of}" for value, of in values if condition.holds(value)
+        ]
+    return tuple(failed)
+
+
+def _undefined(condition: Condition, found: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"the condition of --fail-if {str(condition)!r} cannot be checked",
+        expected=f"an audit that measures {condition.name}",
+        found=found,
+        remedy=remedy,
     )
 
 
@@ -138,8 +170,12 @@ def _values(condition: Condition, result: AuditResult) -> Iterator[tuple[float, 
         if condition.name in _OF_LABELS:
             if teacher.labels is not None:
                 yield _OF_LABELS[condition.name](teacher.labels), of
-        elif teacher.confidence is not None:
+        elif teacher.confidence is not None and _is_defined(condition, teacher.confidence):
             yield _value_of(condition, teacher.confidence), of
+
+
+def _is_defined(condition: Condition, confidence: ConfidenceAudit) -> bool:
+    return condition.name != "kept_clips" or bool(confidence.curve.clips)
 
 
 def _value_of(condition: Condition, confidence: ConfidenceAudit) -> float:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import caches
 
+from distinit.cli import main
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.audit import AuditConfig, AuditResult
@@ -191,3 +193,15 @@ def test_labels_and_other_caches_are_on_the_page(tmp_path: Path) -> None:
     assert "Drift of <code>good</code>" in page
     names = {"good-reliability.png", "good-reliability.pdf", "drift-1-good.png", "drift-1-good.pdf"}
     assert names <= set(result.pictures)
+
+
+def test_conditions_that_cannot_be_checked_are_refused(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", {"good": sure_of})
+    line = ["audit", str(tmp_path / "cache"), "--out", str(tmp_path / "report"), "--fail-if"]
+    for condition in ("accuracy < .5", "ece > .1"):
+        done = CliRunner().invoke(main, [*line, condition])
+        assert (done.exit_code, "add --labels CSV" in done.output) == (2, True), done.output
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "labels.csv").write_text("path,label\nv00.mp4,no such class\n")
+    done = CliRunner().invoke(main, [*line, "ece > .1", "--labels", str(tmp_path / "labels.csv")])
+    assert (done.exit_code, "no frame with a label" in done.output) == (2, True), done.output

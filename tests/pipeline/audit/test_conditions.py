@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distinit.pipeline.audit.conditions import Condition, parse_condition
+from distinit.pipeline.audit.conditions import Condition, parse_condition, refuse_undefined
 from distinit.schemas.errors import ConfigError
 
 
@@ -46,3 +46,25 @@ def test_other_texts_are_refused(text: str, problem: str) -> None:
 def test_a_condition_compares() -> None:
     assert [parse_condition("frames < 3").holds(value) for value in (2, 3)] == [True, False]
     assert [parse_condition("frames >= 3").holds(value) for value in (2, 3)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "targets", "has_labels", "problem"),
+    [
+        ("accuracy < 1", {"logits"}, False, "no labels"),
+        ("ece > 0", {"features"}, True, "no teacher that stores logits"),
+        ("kept(3) < 1", {"features"}, False, "no teacher that stores logits"),
+        ("entropy_mean > 1", set(), False, "no teacher that stores logits"),
+    ],
+)
+def test_conditions_without_a_value_are_refused(
+    text: str, targets: set[str], has_labels: bool, problem: str
+) -> None:
+    condition = parse_condition(text)
+    refuse_undefined([condition], {"features", "logits"}, has_labels=True)
+    with pytest.raises(ConfigError, match=problem):
+        refuse_undefined([condition], targets, has_labels=has_labels)
+
+
+def test_conditions_on_the_cache_need_no_teacher() -> None:
+    refuse_undefined([parse_condition("videos_failed > .1")], {"features"}, has_labels=False)
