@@ -153,7 +153,7 @@ def failed_conditions(conditions: Sequence[Condition], result: AuditResult) -> t
 
 def _undefined(condition: Condition, found: str, remedy: str) -> ConfigError:
     return ConfigError(
-        f"the condition of --fail-if {str(condition)!r} cannot be checked",
+        f"the condition {condition} of --fail-if cannot be checked",
         expected=f"an audit that measures {condition.name}",
         found=found,
         remedy=remedy,
