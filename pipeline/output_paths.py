@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distinit.schemas.errors import ConfigError
 
-__all__ = ["kind_of_data", "refuse_inside_data", "refuse_nested"]
+__all__ = ["kind_of_data", "refuse_inside_data", "refuse_nameless", "refuse_nested"]
 
 _MARKS = {"target cache": ("manifest.json", "plan.parquet"), "frame store": ("store.json",)}
 
@@ -28,6 +28,19 @@ def refuse_inside_data(out: Path) -> None:
     for folder in (place, *place.parents):
         if (kind := kind_of_data(folder)) is not None:
             raise _nested(out, folder, f"a {kind}")
+
+
+def refuse_nameless(out: Path) -> None:
+    """Raise ConfigError if ``out`` has no last part to name a new file: ``.``, ``/`` or ``x/..``.
+
+    To be called before another name is derived from it.
+    """
+    if out.name in ("", ".."):
+        raise ConfigError(
+            f"{out} does not name a new file or folder",
+            expected="a path that ends in a name",
+            remedy="add a name for what is written",
+        )
 
 
 def refuse_nested(cache: Path, frames: Path) -> None:

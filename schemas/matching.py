@@ -81,7 +81,8 @@ class MatchConfig(Record):
         "(.txt, .csv, .parquet) that lie below the list's folder"
     )
     out: str = Field(
-        description="mapping file (Parquet), which is replaced; hashes are kept next to it, in "
+        description="mapping file (Parquet), outside of a folder of videos; an older mapping file "
+        "is replaced, any other file is refused; hashes are kept next to it, in "
         "OUT.hashes, so that a later or interrupted match decodes only new videos"
     )
     limits: MatchLimits = Field(

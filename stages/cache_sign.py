@@ -10,7 +10,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.signature import locked_for_signing, sign_verified
 from distinit.pipeline.cache.signing_library import import_signing
 from distinit.pipeline.cache.verify import verify_cache
-from distinit.pipeline.output_paths import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data, refuse_nameless
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.signing_keys import (
     check_private_key,
@@ -84,6 +84,7 @@ def cache_keygen(out: Path, *, password_variable: str | None = None) -> KeygenRe
 
     Raises ConfigError if a file exists or the folder is a cache, and StorageError.
     """
+    refuse_nameless(out)
     refuse_inside_data(out.parent)
     key_sha256 = make_key_pair(out, password_from(password_variable))
     return KeygenResult(

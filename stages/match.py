@@ -13,13 +13,13 @@ from distinit.pipeline.matching.choice import choose_copies, exact_copy
 from distinit.pipeline.matching.copies import FoundCopies, find_copies, list_copies
 from distinit.pipeline.matching.decoding import hash_copies
 from distinit.pipeline.matching.hash_parts import read_parts
-from distinit.pipeline.matching.mapping import write_mapping
+from distinit.pipeline.matching.mapping import check_mapping_out, write_mapping
 from distinit.pipeline.matching.matcher import Matcher, name_key
-from distinit.pipeline.output_paths import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data, refuse_nameless
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.storage import refuse_links, remove_dead_partials, storage_errors
 from distinit.schemas.corpus import VideoFile
-from distinit.schemas.errors import CacheError
+from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.matching import (
     KINDS,
     KindCount,
@@ -42,7 +42,7 @@ def match_cache(config: MatchConfig, *, progress: Progress | None = None) -> Mat
     began = time.monotonic()
     progress = progress or NullProgress()
     out = Path(config.out)
-    refuse_inside_data(out.parent)
+    _check_out(out, config.videos)
     cache = TargetCache.open(config.cache, allow_incomplete=True, allow_absent=True)
     hashes = CacheHashes(cache)
     videos = list(hashes.videos())
@@ -66,6 +66,20 @@ def match_cache(config: MatchConfig, *, progress: Progress | None = None) -> Mat
         write_mapping(out, rows, cache.manifest.corpus.digest, config.limits)
     unreadable = {**copies.unreadable, **undecodable}
     return _report(config, rows, copies, unreadable, time.monotonic() - began)
+
+
+def _check_out(out: Path, videos: str) -> None:
+    """Raise ConfigError if the mapping file cannot be ``out``; nothing was written yet."""
+    refuse_nameless(out)
+    refuse_inside_data(out.parent)
+    place = out.parent.resolve() / out.name
+    if Path(videos).is_dir() and place.is_relative_to(Path(videos).resolve()):
+        raise ConfigError(
+            f"{out} lies inside {videos}, the folder of your videos: nothing is written there",
+            expected="a mapping file outside of it",
+            remedy="choose another --out",
+        )
+    check_mapping_out(out)
 
 
 def _match(

@@ -28,7 +28,7 @@ from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.lock import WriterLock
-from distinit.pipeline.output_paths import refuse_inside_data
+from distinit.pipeline.output_paths import refuse_inside_data, refuse_nameless
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import (
@@ -78,6 +78,7 @@ def pull_cache(
 
     Raises ConfigError, CacheError, CacheCorruptError, TransferError, StorageError, LockedError.
     """
+    refuse_nameless(target)
     store = open_store(address)
     records = receive_records(store, expect)
     teachers = selection.check_teachers(records.manifest)

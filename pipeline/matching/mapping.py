@@ -6,6 +6,7 @@ and every copy by the sha256 of its bytes, which is checked before the copy is u
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,12 +23,12 @@ from distinit.pipeline.derived import find_texts
 from distinit.pipeline.matching.copies import is_relative_path
 from distinit.pipeline.records import parse_json
 from distinit.schemas.base import SHA256_PATTERN, sha256_of
-from distinit.schemas.errors import CacheCorruptError, MatchError
+from distinit.schemas.errors import CacheCorruptError, ConfigError, MatchError
 from distinit.schemas.matching import KINDS, MappingHeader, MatchedVideo, MatchLimits
 from distinit.schemas.tables import MATCH_SCHEMA
 from distinit.schemas.wording import first_names, reason_of, shown
 
-__all__ = ["Mapping", "read_mapping", "write_mapping"]
+__all__ = ["Mapping", "check_mapping_out", "read_mapping", "write_mapping"]
 
 _KEY = b"distinit-match"
 _MAX_HEADER_BYTES = 1 << 16
@@ -83,6 +84,30 @@ def write_mapping(
     write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
+def check_mapping_out(path: Path) -> None:
+    """Raise ConfigError unless a mapping file can be written to ``path``.
+
+    It may replace an older one, but nothing else: no video, no other file, and no link.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink():
+        found = "a link"
+    else:
+        try:
+            read_mapping(path)
+        except MatchError as error:
+            found = str(error.found)
+        else:
+            return
+    raise ConfigError(
+        f"{path} exists already and is not an intact mapping file: it is not replaced",
+        expected="a new file, or a mapping file of `distinit cache match`",
+        found=found,
+        remedy="choose another --out, or remove what is there",
+    )
+
+
 def read_mapping(path: Path) -> Mapping:
     """Read and check a mapping file.
 
@@ -90,6 +115,8 @@ def read_mapping(path: Path) -> Mapping:
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
+        if path.exists() and not path.is_dir():
+            found = "a special file"
         raise MatchError(
             f"{path} is not a mapping file",
             expected="a file that `distinit cache match --out` wrote",
