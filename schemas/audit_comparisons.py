@@ -42,14 +42,37 @@ class TeacherPairAudit(Record):
 
 
 class Distance(Record):
-    """A distance with the interval of its bootstrap over videos."""
+    """A distance of two caches, and what a bootstrap over videos says about it."""
 
     value: float = Field(ge=0, description="the distance")
-    low: float = Field(ge=0, description="2.5 % quantile of the bootstrap")
-    high: float = Field(ge=0, description="97.5 % quantile of the bootstrap")
-    noise: float = Field(
-        ge=0, description="97.5 % quantile of the distance between two resamples of one cache"
+    low: float | None = Field(
+        None,
+        ge=0,
+        description="2.5 % quantile of the distance of resamples of both caches. These are never "
+        "equal, so it may lie above a distance that is no more than chance. None: fewer than 10 "
+        "videos in one of them",
     )
+    high: float | None = Field(None, ge=0, description="97.5 % quantile of the same")
+    noise: float | None = Field(
+        None,
+        ge=0,
+        description="97.5 % quantile of the distance that resamples have by chance alone, if the "
+        "caches are equally distributed; None: fewer than 10 videos in one of them",
+    )
+
+    def in_words(self, unit: str = "") -> str:
+        """The distance and how sure it is, for the page."""
+        if self.low is None or self.high is None or self.noise is None:
+            return "too few videos to say whether this is chance: fewer than 10 in a cache"
+        by_chance = (
+            f"other videos of the same kind differ by up to {self.noise:.3f}{unit} by chance"
+        )
+        if self.value <= self.noise:
+            return f"no more than chance: {by_chance}"
+        return (
+            f"more than chance: {by_chance}; with other videos, it would be between "
+            f"{self.low:.3f} and {self.high:.3f}{unit} in 95 % of draws"
+        )
 
 
 class CacheDrift(Record):

@@ -10,11 +10,13 @@ from distinit.pipeline.audit.runs import VideoRuns
 from distinit.pipeline.audit.units import ConfidenceRows
 from distinit.schemas.audit_comparisons import Distance
 
-__all__ = ["DriftScan", "class_distance", "entropy_distance"]
+__all__ = ["FEWEST_VIDEOS", "DriftScan", "class_distance", "entropy_distance"]
 
 _RESAMPLES = 200
 _RUNS_AT_ONCE = 512  # videos of one unit: 512 x 1,000 classes take 4 MB
 _INTERVAL = (0.025, 0.975)
+FEWEST_VIDEOS = 10
+"""Resamples of fewer videos say nothing about other ones, and some of them are empty."""
 
 Floats = NDArray[np.float64]
 
@@ -33,12 +35,14 @@ class DriftScan:
         self.bins = EntropyBins.of(classes)
         self.entropy_RK = np.zeros((_RESAMPLES + 1, COARSE_BINS))
         self.class_RC = np.zeros((_RESAMPLES + 1, classes))
+        self._has_rows_V = np.zeros(videos, np.bool_)
 
     def add(self, rows: ConfidenceRows) -> None:
         """Count the rows of one unit."""
         if not len(rows.video_N):
             return
         runs = VideoRuns.of(rows.video_N)
+        self._has_rows_V[runs.video_R] = True
         bin_N = self.bins.bins_of(rows.entropy_nats_N) // self.bins.merged
         run_N = np.repeat(np.arange(len(runs.video_R)), runs.length_R)
         for first in range(0, len(runs.video_R), _RUNS_AT_ONCE):
@@ -56,17 +60,23 @@ class DriftScan:
         """Frames of the cache itself."""
         return int(self.entropy_RK[0].sum())
 
+    @property
+    def videos(self) -> int:
+        """Videos with rows."""
+        return int(self._has_rows_V.sum())
+
 
 def entropy_distance(first: DriftScan, other: DriftScan) -> Distance:
     """Wasserstein distance of the entropies, nats; both teachers have as many classes."""
     width_nats = first.bins.step_nats * first.bins.merged
     here_RK, there_RK = (np.cumsum(_shares(s.entropy_RK), axis=1) for s in (first, other))
-    return _distance(here_RK, there_RK, width_nats)
+    return _distance(here_RK, there_RK, width_nats, min(first.videos, other.videos))
 
 
 def class_distance(first: DriftScan, other: DriftScan) -> Distance:
     """Total variation of the shares of the classes; both teachers have as many classes."""
-    return _distance(_shares(first.class_RC), _shares(other.class_RC), 0.5)
+    shares = _shares(first.class_RC), _shares(other.class_RC)
+    return _distance(*shares, 0.5, min(first.videos, other.videos))
 
 
 def _shares(counts_RK: Floats) -> Floats:
@@ -74,14 +84,20 @@ def _shares(counts_RK: Floats) -> Floats:
     return shares_RK
 
 
-def _distance(first_RK: Floats, other_RK: Floats, scale: float) -> Distance:
-    """``scale`` times the sum of the absolute differences."""
-    between_R = scale * np.abs(first_RK - other_RK).sum(axis=1)
-    within_R = scale * np.abs(first_RK[1:-1] - first_RK[2:]).sum(axis=1)
-    low, high = np.quantile(between_R[1:], _INTERVAL).tolist()
-    return Distance(
-        value=float(between_R[0]),
-        low=low,
-        high=high,
-        noise=float(np.quantile(within_R, _INTERVAL[1])),
-    )
+def _distance(first_RK: Floats, other_RK: Floats, scale: float, videos: int) -> Distance:
+    """``scale`` times the sum of the absolute differences.
+
+    ``noise`` is the distance of resamples of which each cache's own shares were subtracted: all
+    that is left is which videos were drawn, from as many videos as each cache has.
+    """
+    difference_RK = first_RK - other_RK
+    between_R = scale * np.abs(difference_RK).sum(axis=1)
+    value = float(between_R[0])
+    if videos < FEWEST_VIDEOS:
+        return Distance(value=value)
+    # A resample without any video has no shares.
+    drawn_R = (first_RK.any(axis=1) & other_RK.any(axis=1))[1:]
+    by_chance_R = scale * np.abs(difference_RK[1:] - difference_RK[0]).sum(axis=1)
+    low, high = np.quantile(between_R[1:][drawn_R], _INTERVAL).tolist()
+    noise = float(np.quantile(by_chance_R[drawn_R], _INTERVAL[1]))
+    return Distance(value=value, low=low, high=high, noise=noise)

@@ -86,8 +86,9 @@ class PictureScan:
     def copies(self) -> list[tuple[int, int]]:
         """Pairs of videos that show the same pictures at a quarter, a half and three quarters.
 
-        Flat videos are left out. To be compared, two videos must share 16 bits of a hash, which
-        two hashes that differ in 3 bits always do.
+        They may be copies: ``duplicates`` compares all of their frames. Flat videos are left out.
+        To be compared, two videos must share 16 bits of a hash, which two hashes
+        that differ in 3 bits always do.
         """
         usable_V = np.flatnonzero((self.frames_V > 0) & (self._hash_VQ != 0).any(axis=1))
         usable_V = np.setdiff1d(usable_V, self.flat())

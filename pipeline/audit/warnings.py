@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from distinit.pipeline.audit.duplicates import LIMITS, duplicates
 from distinit.pipeline.audit.pictures import FLAT_SHARE, FROZEN_SHARE, SAME_BITS
 from distinit.pipeline.audit.sharpness import BLURRED_VARIANCE, DARK_LEVEL, blurred_and_dark
 from distinit.pipeline.audit.statistics import CacheStatistics
@@ -19,7 +20,7 @@ __all__ = ["cache_warnings", "pair_warnings", "pixel_warnings", "teacher_warning
 
 _NAMED = 8  # videos that a warning names
 _SMALL_SHARE = 0.9  # of the corpus
-_OWN = "threshold of this program, decision 53"
+_OWN = "DistInit's own threshold, see docs/decisions/053-what-an-audit-measures.md"
 _MANY_FRAMES = 20  # per class, before classes can be called dead
 _DEAD_SHARE = 0.5  # of the classes
 _UNSURE = 0.8  # of ln(classes)
@@ -30,10 +31,14 @@ _PERMUTED_GAIN, _ENOUGH_PAIR_FRAMES = 0.3, 200
 
 
 def cache_warnings(statistics: CacheStatistics) -> Iterator[AuditWarning]:
-    """What is wrong with the videos of a cache, whatever the teacher."""
+    """What is wrong with the videos of a cache, whatever the teacher.
+
+    Raises CacheCorruptError for damaged tables.
+    """
     yield from _video_states(statistics)
     pictures, paths = statistics.pictures, statistics.videos.paths
-    flat, frozen, copies = pictures.flat(), pictures.frozen(), pictures.copies()
+    flat, frozen = pictures.flat(), pictures.frozen()
+    copies = duplicates(statistics.cache, statistics.videos.ids, pictures.copies())
     if flat:
         yield AuditWarning(
             kind="black or single-colour videos",
@@ -53,8 +58,8 @@ def cache_warnings(statistics: CacheStatistics) -> Iterator[AuditWarning]:
         yield AuditWarning(
             kind="duplicate videos",
             text=f"{counted(len(copies), 'pair')} of videos that show the same pictures",
-            rule=f"perceptual hashes at 1/4, 1/2 and 3/4 differ in at most {SAME_BITS} of 64 bits; "
-            f"{_OWN}",
+            rule=f"perceptual hashes of {LIMITS.min_share:.0%} of the frames, in order, differ in "
+            f"at most {LIMITS.max_bits} of 64 bits, as for `distinit cache match`; decision 46",
             videos=tuple(f"{paths[one]} = {paths[other]}" for one, other in copies[:_NAMED]),
         )
 

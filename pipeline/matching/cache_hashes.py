@@ -94,6 +94,15 @@ class CacheHashes:
             self._pts_seconds_R[rows],
         )
 
+    def of_number(self, number: int) -> NDArray[np.uint64]:
+        """Hashes [N] of the rows of the video at this position in the index of the cache."""
+        first, count = (
+            int(column[number])
+            for column in (self._cache.index.first_row, self._cache.index.row_count)
+        )
+        hash_N: NDArray[np.uint64] = self._hash_R[first : first + count]
+        return hash_N
+
     def _write(self, folder: Path) -> None:
         cache = self._cache
         space, layout = cache.manifest.row_space, cache.layout

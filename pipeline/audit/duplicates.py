@@ -1,0 +1,52 @@
+"""Which videos that look alike at a few places show the same frames throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.matching.alignment import evenly
+from distinit.pipeline.matching.cache_hashes import CacheHashes
+from distinit.pipeline.video.hashing import hamming_distance
+from distinit.schemas.matching import MatchLimits
+
+__all__ = ["LIMITS", "agreeing_share", "duplicates"]
+
+LIMITS = MatchLimits()
+"""Those of `cache match`, decision 46."""
+_MOST_ROWS = 512  # of a video that are compared
+
+Hashes = NDArray[np.uint64]
+
+
+def duplicates(
+    cache: TargetCache, ids: Sequence[str], pairs: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The pairs (positions in ``ids``) whose frames agree in order, as those of a copy do.
+
+    Raises CacheCorruptError for damaged tables, StorageError if their hashes cannot be stored.
+    """
+    if not pairs:
+        return []
+    hashes, index = CacheHashes(cache), cache.index
+    videos = np.unique(np.array(pairs))
+    names = np.array([ids[video].encode() for video in videos], np.bytes_)
+    number_of = dict(zip(videos.tolist(), index.numbers_of(names).tolist(), strict=True))
+    return [
+        (one, other)
+        for one, other in pairs
+        if agreeing_share(*(hashes.of_number(number_of[video]) for video in (one, other)))
+        >= LIMITS.min_share
+    ]
+
+
+def agreeing_share(one_N: Hashes, other_M: Hashes) -> float:
+    """Share of the frames at the same relative places whose hashes agree; 0 without frames."""
+    count = min(len(one_N), len(other_M), _MOST_ROWS)
+    if not count:
+        return 0.0
+    one_K, other_K = (hash_N[evenly(len(hash_N), count)] for hash_N in (one_N, other_M))
+    return float((hamming_distance(one_K, other_K) <= LIMITS.max_bits).mean())
