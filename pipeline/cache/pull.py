@@ -21,6 +21,7 @@ from distinit.pipeline.cache.arrivals import (
     sizes_of,
 )
 from distinit.pipeline.cache.copies import Selection, copy_of, read_copy
+from distinit.pipeline.cache.foreign import PULL_NOTES, refuse_foreign_staging
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import read_valid_plan
 from distinit.pipeline.cache.published import CHECKSUMS, MAX_LIST_BYTES, SIGNATURE, PublishedFile
@@ -47,8 +48,6 @@ from distinit.schemas.copies import CopyRecord
 from distinit.schemas.errors import ConfigError, DistInitError, StorageError
 
 __all__ = ["Pulled", "pull_cache", "pull_records"]
-
-_NOTES = ".pull"  # the list_sha256 of the cache whose files are in the folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,7 @@ def pull_cache(
     with storage_errors(target):
         pull.staging.mkdir(parents=True, exist_ok=True)
     refuse_links(pull.staging)
+    refuse_foreign_staging(pull.staging, records.list_sha256)
     with WriterLock(pull.staging / ".lock"):
         copy = pull.receive(teachers, selection)
         pull.publish()
@@ -109,7 +109,9 @@ def pull_records(
     pull = _Pull(store, folder, records, workers, progress)
     with storage_errors(folder):
         pull.staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+    refuse_foreign_staging(pull.staging, records.list_sha256)
     with WriterLock(pull.staging / ".lock").waiting(progress.message):
+        refuse_foreign_staging(pull.staging, records.list_sha256)
         if folder.is_dir():  # the process that was waited for has received it
             shutil.rmtree(pull.staging)
             return
@@ -198,7 +200,7 @@ class _Pull:
 
     def _begin(self) -> None:
         """Remove what earlier pulls left, except files that this cache has too."""
-        notes, own = self.staging / _NOTES, self.records.list_sha256
+        notes, own = self.staging / PULL_NOTES, self.records.list_sha256
         try:
             is_resumed = read_bounded(notes, len(own)) == own.encode()
         except OSError:
@@ -270,7 +272,7 @@ class _Pull:
     def publish(self) -> None:
         """Give the folder its name."""
         with storage_errors(self.target):
-            (self.staging / _NOTES).unlink(missing_ok=True)
+            (self.staging / PULL_NOTES).unlink(missing_ok=True)
             (self.staging / ".lock").unlink()
             self.staging.replace(self.target)
             fsync_dir(self.target.parent)
