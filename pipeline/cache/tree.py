@@ -17,7 +17,7 @@ class Tree:
 
     Attributes:
         files: Regular files, except the private ones, the list of checksums and the signature.
-        private: Files of writers: ``.lock``, ``.fence``, and everything in ``.staging``.
+        private: Files of writers: the files ``.lock`` and ``.fence``, and all in ``.staging``.
         special: Links, pipes, devices and sockets, wherever they are. They must not be opened.
     """
 
@@ -29,7 +29,8 @@ class Tree:
 def list_tree(layout: CacheLayout) -> Tree:
     """List the folder without following links or opening files."""
     unlisted = {layout.checksums.name, layout.signature.name}
-    private_names = {layout.lock.name, layout.fence.name, layout.staging.name}
+    private_names = {layout.lock.name, layout.fence.name}
+    staging = f"{layout.staging.name}/"
     files, private, special = [], [], []
     folders = [layout.root] if layout.root.is_dir() else []
     while folders:
@@ -40,7 +41,7 @@ def list_tree(layout: CacheLayout) -> Tree:
                     folders.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
                     special.append(name)
-                elif name.split("/", 1)[0] in private_names:
+                elif name in private_names or name.startswith(staging):
                     private.append(name)
                 elif name not in unlisted:
                     files.append(name)

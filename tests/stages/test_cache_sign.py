@@ -119,6 +119,14 @@ def test_added_and_removed_files_are_named(work: Path) -> None:
     assert problems(work) == ("extra.txt: not signed", "videos.parquet: signed, but not here")
 
 
+def test_files_added_below_a_private_name_are_named(work: Path) -> None:
+    for name in (".fence", ".lock"):
+        (work / "cache" / name).unlink(missing_ok=True)
+        (work / "cache" / name).mkdir()
+        (work / "cache" / name / "extra.txt").write_text("x")
+    assert problems(work) == (".fence/extra.txt: not signed", ".lock/extra.txt: not signed")
+
+
 def test_a_cache_that_grew_is_no_longer_what_was_signed(work: Path) -> None:
     run_all(work / "cache", CORPUS, [*TEACHERS, make_teacher("gamma", classes=3)])
     result = check(work)

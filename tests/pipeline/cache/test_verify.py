@@ -261,6 +261,19 @@ def test_extra_files_are_found(cache_root: Path) -> None:
 
 
 @pytest.mark.parametrize("deep", [False, True])
+def test_files_below_a_private_name_are_extra_files(cache_root: Path, deep: bool) -> None:
+    for name in (".lock", ".fence", "cache.sig"):
+        (cache_root / name).unlink(missing_ok=True)
+        (cache_root / name).mkdir()
+        (cache_root / name / "extra.txt").write_text("hello")
+    assert set(verify_cache(cache_root, deep=deep).problems) == {
+        ".lock/extra.txt: not part of the cache, remove it",
+        ".fence/extra.txt: not part of the cache, remove it",
+        "cache.sig/extra.txt: not part of the cache, remove it",
+    }
+
+
+@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize(
     "name",
     [
