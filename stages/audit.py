@@ -37,6 +37,7 @@ from distinit.pipeline.reports.comparison_plots import (
 )
 from distinit.pipeline.reports.report import render_report
 from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
+from distinit.pipeline.transport.secrets import refuse_secrets
 from distinit.schemas.audit import AuditConfig, AuditResult, FailureRow, TeacherAudit
 from distinit.schemas.audit_comparisons import CacheDrift, TeacherPairAudit
 from distinit.schemas.audit_labels import LabelAudit
@@ -60,11 +61,13 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
         CacheError: A cache is missing, incomplete or damaged, or cannot be compared.
         DatasetError: The labels cannot be read, or label none of the videos.
         FrameStoreError: The frame store is missing or damaged, or contains optical flow.
-        ConfigError: ``config.out`` lies inside a cache or a frame store, or a condition of
-            ``config.fail_if`` cannot be used or checked.
+        ConfigError: The URL of a cache has credentials, ``config.out`` lies inside a cache or a
+            frame store, or a condition of ``config.fail_if`` cannot be used or checked.
         StorageError: The report or the index of the cache cannot be written.
     """
     conditions = [parse_condition(text) for text in config.fail_if]
+    for address in (config.cache, *config.compare):
+        refuse_secrets(address, kept_in="the report")
     cache = TargetCache.open(config.cache)
     targets = {record.identity.target for record in cache.teachers.values()}
     refuse_undefined(conditions, targets, has_labels=config.labels is not None)

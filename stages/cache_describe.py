@@ -6,17 +6,19 @@ from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.copies import describe_copy, read_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.transport.secrets import refuse_stated_secrets
 from distinit.schemas.base import Record
-from distinit.schemas.errors import ConfigError
+from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.wording import one_line
 from distinit.stages.cache import refuse_no_cache
 
-__all__ = ["DescribeConfig", "DescribeResult", "cache_describe"]
+__all__ = ["DescribeConfig", "DescribeResult", "cache_describe", "refuse_partial"]
 
 
 class DescribeConfig(Record):
@@ -50,7 +52,7 @@ class DescribeResult(Record):
 def cache_describe(config: DescribeConfig, *, progress: Progress | None = None) -> DescribeResult:
     """Write the provenance to the manifest and the cards. The content digest does not change.
 
-    Raises ConfigError if nothing is given, CacheError, LockedError, StorageError.
+    Raises ConfigError if nothing or a secret is given, CacheError, LockedError, StorageError.
     """
     progress = progress or NullProgress()
     root = Path(config.cache)
@@ -61,6 +63,8 @@ def cache_describe(config: DescribeConfig, *, progress: Progress | None = None) 
             expected="--license, --source or --contact",
             remedy="give one of them; `distinit cache info` shows what is stated",
         )
+    refuse_stated_secrets(config.provenance)
+    refuse_partial(root, "not described")
     sampling = read_manifest(CacheLayout(root)).sampling
     with CacheWriter.create_or_open(root, videos=(), sampling=sampling, teachers={}) as writer:
         for line in writer.repairs:
@@ -72,4 +76,18 @@ def cache_describe(config: DescribeConfig, *, progress: Progress | None = None) 
             content_digest=manifest.content_digest,
             provenance=manifest.provenance or Provenance(),
             outdated_signature=writer.outdated_signature,
+        )
+
+
+def refuse_partial(path: Path, outcome: str) -> None:
+    """Raise CacheError for a partial copy, which is only read; ``outcome``: not signed, ..."""
+    layout = CacheLayout(path.resolve())
+    if layout.copy.exists():
+        manifest = read_manifest(layout)
+        copy = read_copy(layout, manifest)
+        raise CacheError(
+            f"{path} is a partial copy of a cache: it was {outcome}",
+            expected="a whole cache",
+            found="" if copy is None else describe_copy(copy, manifest),
+            remedy="pull the whole cache, or ask the owner of the cache to do it",
         )

@@ -22,6 +22,7 @@ from distinit.pipeline.signing_keys import (
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.wording import counted, one_line, shell_line
 from distinit.stages.cache import refuse_no_cache
+from distinit.stages.cache_describe import refuse_partial
 
 __all__ = [
     "KeygenResult",
@@ -101,10 +102,11 @@ def cache_sign(
 ) -> SignResult:
     """Verify a cache and sign all of its files: ``cache.sig``, which replaces an older one.
 
-    Raises CacheError if it is no cache, incomplete or damaged, ConfigError if the key cannot be
-    used, LockedError, StorageError.
+    Raises CacheError if it is no cache, partial, incomplete or damaged, ConfigError if the key
+    cannot be used, LockedError, StorageError.
     """
     refuse_no_cache(path)
+    refuse_partial(path, "not signed")
     import_signing()
     password = password_from(password_variable)
     key_sha256 = sha256_of_key(check_private_key(key, password))

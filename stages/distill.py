@@ -23,7 +23,8 @@ from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.pipeline.training.torchrun_train import launched_runtime
 from distinit.pipeline.training.workload import Workload
-from distinit.pipeline.transport.remote import is_url, public_url
+from distinit.pipeline.transport.remote import public_url
+from distinit.pipeline.transport.secrets import refuse_secrets
 from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import DistillResult, StudentRecord
@@ -45,7 +46,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     """
     progress = progress or NullProgress()
     config = config.model_copy(update={"runtime": launched_runtime(config.runtime)})
-    _refuse_secrets(config.cache)
+    refuse_secrets(config.cache, kept_in="the run directory")
     _refuse_inside(Path(config.out), Path(config.cache), Path(config.frames))
     refuse_bf16_on_cpu(Path(config.out), config.runtime)
     refuse_missing_loggers(config.runtime)
@@ -114,16 +115,6 @@ def _student_record(
         cache_digest=cache_digest,
         config=config.model_dump(mode="json"),
     )
-
-
-def _refuse_secrets(cache: str) -> None:
-    """Raise ConfigError for a URL with credentials, which the run directory would store."""
-    if is_url(cache) and public_url(cache) != cache:
-        raise ConfigError(
-            f"the URL of the cache {public_url(cache)} has a user, a password or a query",
-            expected="a URL without secrets: the run directory stores it",
-            remedy="set the credentials in the environment, or in ~/.netrc for https://",
-        )
 
 
 def _refuse_inside(out: Path, *inputs: Path) -> None:

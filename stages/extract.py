@@ -30,6 +30,7 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.teachers.base import Teacher
 from distinit.pipeline.teachers.fingerprint import software_versions
 from distinit.pipeline.teachers.registry import load_teachers
+from distinit.pipeline.transport.secrets import refuse_stated_secrets
 from distinit.pipeline.video.binary import find_ffmpeg
 from distinit.schemas.errors import (
     TeacherError,
@@ -60,14 +61,16 @@ _SHOWN = 20
 def extract(config: ExtractConfig, *, progress: Progress | None = None) -> ExtractResult:
     """Fill the cache of ``config``: create it, resume it, or add videos or teachers to it.
 
-    Raises CorpusError, TeacherError, WeightsError and CacheError before any video is decoded;
-    StorageError if the disk cannot be written, after which rerunning the same command resumes; and
-    TooManyFailuresError as soon as too many videos have failed. All good videos are committed.
+    Raises ConfigError, CorpusError, TeacherError, WeightsError and CacheError before any video is
+    decoded; StorageError if the disk cannot be written, after which rerunning the same command
+    resumes; and TooManyFailuresError as soon as too many videos have failed. All good videos are
+    committed.
     """
     began = time.monotonic()
     progress = progress or NullProgress()
     given, config = config, _with_absolute_paths(config)
     _check_output_paths(config)
+    refuse_stated_secrets(config.provenance)
     precision = resolve_precision(config)
     config = config.model_copy(update={"precision": precision})
     repair = find_damage_to_repair(config, progress)

@@ -16,6 +16,7 @@ from helpers.progress import RecordingProgress
 from helpers.signing import key_pair, rewrite_signature
 
 from distinit.pipeline.cache import signing_library
+from distinit.schemas.errors import CacheError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.cache import CacheVerification, cache_verify
 from distinit.stages.cache_sign import cache_keygen, cache_sign
@@ -378,3 +379,14 @@ def test_a_partial_copy_is_signed_if_all_of_its_files_are(signed: Path, tmp_path
     assert changed.exit_code == 1
     assert changed.signature is not None
     assert changed.signature.problems == (f"{SHARDS[0]}: not the bytes that were signed",)
+
+
+def test_a_partial_copy_cannot_be_signed(signed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    pull = ["cache", "pull", str(signed / "cache"), str(copy), "--teacher", "alpha"]
+    assert run_command(pull)[0] == 0
+    with pytest.raises(
+        CacheError, match="is a partial copy of a cache: it was not signed"
+    ) as found:
+        cache_sign(copy, signed / "team")
+    assert "1 of 2 teachers" in str(found.value.found)

@@ -12,6 +12,7 @@ from helpers.command_line import run_command
 from helpers.signing import key_pair
 from huggingface_hub import DatasetCard
 
+from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.provenance import Provenance
 from distinit.stages.cache import cache_info, cache_verify
@@ -145,6 +146,9 @@ def test_the_signature_covers_it(cache: Path, tmp_path: Path) -> None:
         (["--contact", " us"], "without blanks around it"),
         (["--source", "\x1b[2J"], "one line of printable text"),
         (["--source", "x" * 1_001], "1000"),
+        (["--source", "https://me:hunter2@host/clips"], "--source contains a URL with a user"),
+        (["--source", "clips of s3://b/x?X-Amz-Signature=1"], "--source contains a URL with"),
+        (["--contact", "https://host/?access_token=hunter2"], "--contact contains a URL with"),
     ],
 )
 def test_texts_that_are_no_statement_are_refused(
@@ -154,6 +158,28 @@ def test_texts_that_are_no_statement_are_refused(
     code, output = run_command(["cache", "describe", str(cache), *options])
     assert (code, words in output) == (2, True), output
     assert (cache / "manifest.json").read_bytes() == before
+
+
+def test_extract_refuses_a_source_with_a_password(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--source contains a URL with a user") as raised:
+        run(corpus, tmp_path / "cache", source="https://me:hunter2@host/clips")
+    assert "hunter2" not in str(raised.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_query_without_secrets_may_be_the_source(cache: Path) -> None:
+    source = "https://host/record?id=12&download=1#files, by us@host"
+    assert describe(cache, source=source).source == source
+
+
+def test_a_partial_copy_is_not_described(cache: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    code, output = run_command(["cache", "pull", str(cache), str(copy), "--teacher", "alpha"])
+    assert code == 0, output
+    before = (copy / "manifest.json").read_bytes()
+    with pytest.raises(CacheError, match="is a partial copy of a cache: it was not described"):
+        describe(copy, license="MIT")
+    assert (copy / "manifest.json").read_bytes() == before
 
 
 def test_an_incomplete_cache_can_be_described_too(corpus: Path, tmp_path: Path) -> None:
