@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.matching.alignment import evenly
+from distinit.pipeline.matching.alignment import align, evenly
 from distinit.pipeline.matching.cache_hashes import CacheHashes
-from distinit.pipeline.video.hashing import hamming_distance
 from distinit.schemas.matching import MatchLimits
 
-__all__ = ["LIMITS", "agreeing_share", "duplicates"]
+__all__ = ["LIMITS", "are_copies", "duplicates"]
 
 LIMITS = MatchLimits()
 """Those of `cache match`, decision 46."""
 _MOST_ROWS = 512  # of a video that are compared
+_WINDOW_FRAMES = 30
 
 Hashes = NDArray[np.uint64]
 
@@ -38,15 +38,17 @@ def duplicates(
     return [
         (one, other)
         for one, other in pairs
-        if agreeing_share(*(hashes.of_number(number_of[video]) for video in (one, other)))
-        >= LIMITS.min_share
+        if are_copies(*(hashes.of_number(number_of[video]) for video in (one, other)))
     ]
 
 
-def agreeing_share(one_N: Hashes, other_M: Hashes) -> float:
-    """Share of the frames at the same relative places whose hashes agree; 0 without frames."""
+def are_copies(one_N: Hashes, other_M: Hashes) -> bool:
+    """Whether two videos show the same frames in order, as far as their hashes [N], [M] can tell.
+
+    Two clips of one person in front of one wall may agree in all frames. So the picture must move,
+    too: the frames must fit clearly better than those a little earlier or later.
+    """
     count = min(len(one_N), len(other_M), _MOST_ROWS)
-    if not count:
-        return 0.0
     one_K, other_K = (hash_N[evenly(len(hash_N), count)] for hash_N in (one_N, other_M))
-    return float((hamming_distance(one_K, other_K) <= LIMITS.max_bits).mean())
+    found = align(np.arange(count), one_K, other_K, LIMITS.max_bits, _WINDOW_FRAMES)
+    return found.is_sure and found.agreeing_share >= LIMITS.min_share

@@ -59,7 +59,8 @@ def cache_warnings(statistics: CacheStatistics) -> Iterator[AuditWarning]:
             kind="duplicate videos",
             text=f"{counted(len(copies), 'pair')} of videos that show the same pictures",
             rule=f"perceptual hashes of {LIMITS.min_share:.0%} of the frames, in order, differ in "
-            f"at most {LIMITS.max_bits} of 64 bits, as for `distinit cache match`; decision 46",
+            f"at most {LIMITS.max_bits} of 64 bits, and fit clearly worse a little "
+            "earlier or later, as for `distinit cache match`; decision 46",
             videos=tuple(f"{paths[one]} = {paths[other]}" for one, other in copies[:_NAMED]),
         )
 
