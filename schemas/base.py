@@ -203,10 +203,18 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``name: A there, B now`` for each name whose values differ, for a message."""
+def differences(
+    there: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    sides: tuple[str, str] = ("there", "now"),
+) -> list[str]:
+    """``name: A there, B now`` for each name whose values differ, for a message.
+
+    ``sides``: other words for "there" and "now".
+    """
     return [
-        f"{name}: {there.get(name, 'absent')} there, {now.get(name, 'absent')} now"
+        f"{name}: {there.get(name, 'absent')} {sides[0]}, {now.get(name, 'absent')} {sides[1]}"
         for name in sorted(there.keys() | now.keys())
         if there.get(name, "absent") != now.get(name, "absent")
     ]

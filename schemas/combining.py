@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 _SHOWN = 20
+_UNKNOWN_FIDELITY = "copied; `distinit cache info` of the sources says what storing changed"
 _WORST_SHOWN = 5
 
 
@@ -65,7 +66,7 @@ class DerivedCache(Record):
             f"rows      {self.rows:,} in {counted(self.units, 'unit')}",
         ]
         for name, report in self.fidelity.items():
-            known = f"storing {report}" if report else "what its encoding changed: see the sources"
+            known = f"storing {report}" if report else _UNKNOWN_FIDELITY
             lines.append(f"teacher   {one_line(name)}: {known}")
         return [*lines, *(f"note: {one_line(note)}" for note in self.notes)]
 
@@ -121,7 +122,8 @@ class FrameDifference(Record):
 class TeacherDifference(Record):
     """How the targets of one teacher in A differ from those of one in B, on shared frames.
 
-    Divergences and entropies are null for features, and if there are no shared frames.
+    Divergences and entropies are null for features, and if there are no shared frames. They are
+    computed from the stored targets, so they show what an encoding changed.
     """
 
     teacher_a: str = Field(description="id of the teacher in A")

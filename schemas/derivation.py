@@ -70,12 +70,19 @@ class Derivation(Record):
         (), max_length=1_000, description="decisions that a reader should know, one line each"
     )
 
-    def lines(self) -> list[str]:
-        """The derivation as text: the operation and its parameters, then one line per source."""
+    def lines(self, taken: str = "") -> list[str]:
+        """The derivation as text: the operation and its parameters, then one line per source.
+
+        ``taken``: words after the number of videos. The text of README.md, which is checked, has
+        none.
+        """
         given = "; ".join(f"{one_line(k)} {one_line(v)}" for k, v in self.parameters.items())
         of = counted(len(self.sources), "cache")
         return [
             f"{self.operation} of {of}{f' ({given})' if given else ''}",
-            *(f"source {s.content_digest}: {counted(s.videos, 'video')}" for s in self.sources),
+            *(
+                f"source {s.content_digest}: {counted(s.videos, 'video')}{taken}"
+                for s in self.sources
+            ),
             *map(one_line, self.notes),
         ]

@@ -125,7 +125,7 @@ class MatchedVideo(Record):
 
     def line(self) -> str:
         """The video and its verdict, for a message."""
-        why = f": {one_line(self.reason)}" if self.reason else ""
+        why = f"  {one_line(self.reason)}" if self.reason else ""
         return f"{one_line(self.path)}  {self.kind}{why}"
 
 

@@ -152,6 +152,12 @@ class LeftOut(Record):
     )
     gone: int = Field(0, ge=0, description="no longer in the corpus of the cache")
     not_in_store: int = Field(0, ge=0, description="no video with this content in the frame store")
+    unknown_in_store: int = Field(
+        0,
+        ge=0,
+        description="without --match: videos of the frame store that the cache does not have, "
+        "counted if videos of the cache are not in the store; they may be copies of these",
+    )
     other_frame_count: int = Field(
         0, ge=0, description="the frame store has another number of frames than the cache"
     )
@@ -166,8 +172,8 @@ class LeftOut(Record):
         """Videos that are left out because of what is in the frame store."""
         return self.not_in_store + self.other_frame_count + self.refused_by_match
 
-    def lines(self) -> list[str]:
-        """One line of text; none if no video was left out."""
+    def lines(self, *, with_examples: bool = True) -> list[str]:
+        """Counts, examples in lines of their own, a hint; none if no video was left out."""
         counts = {
             "failed": self.failed,
             "no longer in the corpus": self.gone,
@@ -179,8 +185,20 @@ class LeftOut(Record):
         reasons = [f"{count} {why}" for why, count in counts.items() if count]
         if not reasons:
             return []
-        examples = "".join(f"; {one_line(text)}" for text in self.examples)
-        return [f"left out: {', '.join(reasons)}{examples}"]
+        lines = [f"left out: {', '.join(reasons)}"]
+        if with_examples:
+            lines += [f"  {one_line(text)}" for text in self.examples]
+        if self.unknown_in_store:
+            lines.append(f"warning: {self.hint()}")
+        return lines
+
+    def hint(self) -> str:
+        """What to do about videos of the frame store that the cache does not have."""
+        return (
+            f"the frame store has {counted(self.unknown_in_store, 'video')} with other bytes than "
+            "any video of the cache: if these are your own copies, give the mapping file of "
+            "`distinit cache match` with --match"
+        )
 
 
 class TargetShare(Record):
@@ -290,7 +308,7 @@ class DistillResult(Record):
             f"mean loss of the last epoch: {self.loss:.4f}",
             *([self.bottleneck] if self.bottleneck else []),
             *(line for head, share in self.targets.items() for line in share.lines(head)),
-            *self.left_out.lines(),
+            *self.left_out.lines(with_examples=False),
             "",
             f"student  {one_line(self.student)}",
             f"curve    {one_line(Path(self.out) / 'loss.png')}",

@@ -228,43 +228,47 @@ class TeacherIdentity(Record):
         return sha256_of(fields)
 
 
-def identity_differences(there: TeacherIdentity, now: TeacherIdentity) -> list[str]:
+def identity_differences(
+    there: TeacherIdentity, now: TeacherIdentity, sides: tuple[str, str] = ("there", "now")
+) -> list[str]:
     """``field: A there, B now`` for every field in which two teachers differ.
 
     Differing class names are counted, and only the first one is shown. Probe outputs count as
-    different if they differ by more than rounding.
+    different if they differ by more than rounding. ``sides``: as of ``differences``.
     """
     before, after = (
         flatten(identity.model_dump(mode="json", exclude={"label_names", "probe"}))
         for identity in (there, now)
     )
-    found = differences(before, after)
-    found += _label_differences(there.label_names, now.label_names)
+    found = differences(before, after, sides=sides)
+    found += _label_differences(there.label_names, now.label_names, sides)
     if there.probe is not None and now.probe is not None:
-        found += _probe_differences(there.probe, now.probe)
+        found += _probe_differences(there.probe, now.probe, sides)
     return found
 
 
-def _probe_differences(there: ProbeOutput, now: ProbeOutput) -> list[str]:
+def _probe_differences(there: ProbeOutput, now: ProbeOutput, sides: tuple[str, str]) -> list[str]:
     deviation = there.deviation(now)
     if deviation <= there.tolerance:
         return []
     return [
-        f"output for the probe picture: {there} there, {now} now (they differ by {deviation:.2g} "
-        f"of its spread; {there.tolerance:g} is allowed for rounding)"
+        f"output for the probe picture: {there} {sides[0]}, {now} {sides[1]} (they differ by "
+        f"{deviation:.2g} of its spread; {there.tolerance:g} is allowed for rounding)"
     ]
 
 
-def _label_differences(there: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
+def _label_differences(
+    there: tuple[str, ...], now: tuple[str, ...], sides: tuple[str, str]
+) -> list[str]:
     if there == now:
         return []
     if len(there) != len(now):
-        return [f"label_names: {len(there)} there, {len(now)} now"]
+        return [f"label_names: {len(there)} {sides[0]}, {len(now)} {sides[1]}"]
     differing = [i for i, (a, b) in enumerate(zip(there, now, strict=True)) if a != b]
     first = differing[0]
     return [
         f"label_names: {len(differing)} of {len(there)} differ, the first at class {first}: "
-        f"{shown(there[first])} there, {shown(now[first])} now"
+        f"{shown(there[first])} {sides[0]}, {shown(now[first])} {sides[1]}"
     ]
 
 

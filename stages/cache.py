@@ -107,7 +107,7 @@ class CacheInfo(Record):
             *(f"{name:9} {one_line(value)}" for name, value in self.provenance.stated.items()),
         ]
         if self.derived_from is not None:
-            first, *others = self.derived_from.lines()
+            first, *others = self.derived_from.lines(" taken from it")
             lines += [f"made by   {first}", *(f"          {line}" for line in others)]
         if self.provenance.missing:
             lines.append(f"not stated: {', '.join(self.provenance.missing)}")
@@ -148,7 +148,9 @@ class CacheVerification(Record):
     """All differences between the files and the records of a cache."""
 
     path: str = Field(description="folder of the cache")
-    ok: bool = Field(description="complete, no problems, and the expected digest")
+    ok: bool = Field(
+        description="complete, no problems, the expected digest; recomputed rows are right"
+    )
     complete: bool = Field(description="every unit is committed")
     deep: bool = Field(description="whether every byte was read, not only sizes")
     content_digest: str = Field(
@@ -181,11 +183,14 @@ class CacheVerification(Record):
 
     @property
     def exit_code(self) -> ExitCode:
-        """0: ok. 1: damaged, or not the expected cache. 3: incomplete, or repaired."""
+        """0: ok. 1: damaged, or not the expected cache. 3: incomplete, repaired, or unchecked."""
         if self.ok:
             return ExitCode.OK
         unfinished = not self.complete and not self.problems
+        unfinished |= self.recomputed is not None and self.recomputed.checked_rows == 0
         if self.signature is not None and not self.signature.ok:
+            return ExitCode.FAILED
+        if self.complete and self.expected_digest not in (None, self.content_digest):
             return ExitCode.FAILED
         if unfinished or self.returned_units:
             return ExitCode.INCOMPLETE
@@ -206,11 +211,13 @@ class CacheVerification(Record):
             lines += [f"  {line}" for line in self.missing]
             lines.append(f"  to do: {again}, or run the command above")
         elif self.recomputed is not None and not self.recomputed.ok:
-            lines = [f"DIFFERENT: {checked}: {agrees}, but not what the teacher gives"]
+            lines = [self.recomputed.verdict(f"{checked}: {agrees}")]
         elif self.expected_digest not in (None, self.content_digest):
             lines = [f"ANOTHER CACHE: {checked}: {agrees}, but the digest is not the expected one"]
         elif not self.ok:
             lines = [f"NOT AS SIGNED: {checked}: {agrees}, but not the signature"]
+        elif self.recomputed is not None:
+            lines = [self.recomputed.verdict(f"{checked}: {agrees}")]
         else:
             lines = [f"ok: {checked}: {agrees}"]
         lines += [f"  digest    {self.content_digest}"] if self.content_digest else []

@@ -119,7 +119,7 @@ def cache_verify(
     """Check every byte of CACHE against its records.
 
     Exit code 0: no problems. 1: damaged, not the expected cache, not signed by that key, or rows
-    that are not what the teacher gives. 3: not complete.
+    that are not what the teacher gives. 3: not complete, or no row could be recomputed.
     """
     from distinit.stages.cache import cache_verify as run
 

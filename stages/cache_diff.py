@@ -147,7 +147,9 @@ def _with_rows(source: Source) -> int:
 
 def _notes(comparisons: Sequence[TeacherComparison]) -> Iterator[str]:
     for comparison in comparisons:
-        for line in teacher_differences(comparison.teacher_a, comparison.teacher_b):
+        for line in teacher_differences(
+            comparison.teacher_a, comparison.teacher_b, ("in A", "in B")
+        ):
             yield f"{comparison.teacher_a.id}: {line}"
 
 

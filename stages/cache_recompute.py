@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def recompute(
 
     Raises:
         CacheError: The cache cannot be read, or has no rows.
-        CorpusError: The videos cannot be listed, or none of the drawn ones is among them.
+        CorpusError: The videos cannot be listed, or none of the cache is among them.
         TeacherError: A teacher is not that of the cache, or is not available.
     """
     progress = progress or NullProgress()
@@ -79,7 +79,7 @@ def recompute(
     videos = rows_by_video(cache, row_N)
     progress.message(f"hashing the videos in {request.videos} to find those that were drawn")
     corpus = list_corpus(request.videos, progress=progress)
-    _refuse_other_videos(corpus, videos, request.videos)
+    _refuse_other_videos(corpus, cache, request.videos)
     run = _Run(cache, corpus, teachers)
     progress.start("recompute", len(row_N), "rows")
     for video in videos:
@@ -96,12 +96,15 @@ def recompute(
     )
 
 
-def _refuse_other_videos(corpus: Corpus, videos: Sequence[DrawnVideo], source: str) -> None:
+def _refuse_other_videos(corpus: Corpus, cache: TargetCache, source: str) -> None:
+    """Raise CorpusError if no video of the cache is in ``source``."""
     here = videos_by_digest(corpus)
-    if not any(video.digest in here for video in videos):
+    digests = (d for batch in cache.video_batches(("digest",)) for d in batch["digest"].to_pylist())
+    if not any(digest in here for digest in digests):
         raise CorpusError(
-            f"none of the {counted(len(videos), 'video')} of the drawn rows is in {source}",
-            expected="the videos that the cache was made from, or some of them",
+            f"no video of the cache is in {source}",
+            expected="the videos that the cache was made from, or some of them, with the same "
+            "bytes: the pixels of re-encoded copies differ, so they cannot be used",
             found=counted(len(corpus.files), "other video"),
             remedy="give the folder of these videos; they are found by their content, not by name",
         )

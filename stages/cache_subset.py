@@ -28,6 +28,11 @@ from distinit.stages.derived_result import derived_fields
 
 __all__ = ["SubsetChoice", "cache_subset"]
 
+_ALL_KEPT = (
+    "all videos are kept: each has enough frames below the threshold; --min-share asks for more "
+    "of them, and `distinit distill --keep-fraction` filters clips"
+)
+
 type _Parameters = dict[str, int | float | str]
 
 
@@ -102,9 +107,11 @@ def _write(
         [source], with_new_ids(joined.videos), agreed.records, agreed.ids, derivation
     )
     manifest = write_derived(out, [source], blueprint, progress)
-    notes = []
+    notes: list[str] = []
     if left := len(source.entries) - len(chosen):
         notes.append(f"{counted(left, 'video')} of the source left out")
+    elif "entropy_of" in parameters:
+        notes.append(_ALL_KEPT)
     if others := [name for name in source.records if name not in agreed.records]:
         notes.append(f"{counted(len(others), 'teacher')} left out: {', '.join(others)}")
     return DerivedCache(**derived_fields(out, manifest, notes))

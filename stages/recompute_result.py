@@ -58,6 +58,8 @@ class RecomputedTeacher(Record):
 
     def lines(self) -> list[str]:
         """Text for the terminal."""
+        if not self.checked:
+            return [f"recomputed {self.teacher}: no row"]
         largest = max(self.noise, key=lambda name: self.noise[name], default="")
         lines = [
             f"recomputed {self.teacher}: {counted(self.checked, 'row')}: {self.same_bits} the same "
@@ -85,9 +87,30 @@ class Recomputed(Record):
     not_checked_rows: int = Field(description="drawn rows of these videos")
 
     @property
+    def different(self) -> bool:
+        """Some row is not what the teacher gives."""
+        return any(teacher.different for teacher in self.teachers)
+
+    @property
+    def checked_rows(self) -> int:
+        """Drawn rows that were recomputed."""
+        return self.drawn - self.not_checked_rows
+
+    @property
     def ok(self) -> bool:
-        """No row is different."""
-        return not any(teacher.different for teacher in self.teachers)
+        """Some rows were checked, and none is different."""
+        return self.checked_rows > 0 and not self.different
+
+    def verdict(self, files: str) -> str:
+        """The first line of the report. ``files``: what was found about the files."""
+        if self.different:
+            return f"DIFFERENT: {files}, but not what the teacher gives"
+        if self.checked_rows == 0:
+            return f"NOT RECOMPUTED: {files}, but no drawn row could be checked (of {self.drawn})"
+        if 2 * self.checked_rows < self.drawn:
+            number = f"{self.checked_rows} of {counted(self.drawn, 'drawn row')}"
+            return f"ok, but only {number} could be checked: {files}"
+        return f"ok: {files}"
 
     def lines(self) -> list[str]:
         """Text for the terminal: the verdicts, and what was not seen."""
@@ -100,7 +123,11 @@ class Recomputed(Record):
             lines += first_lines(
                 [f"{one_line(path)}: {why}" for path, why in self.not_checked.items()], _SHOWN
             )
-        checked = self.drawn - self.not_checked_rows
+            lines.append(
+                "  rows can be checked only with videos of the same bytes: the pixels of a "
+                "re-encoded copy differ"
+            )
+        checked = self.checked_rows
         lines.append(
             f"  not seen: changes within the noise, and rows that were not drawn. One changed row "
             f"among {self.rows:,} is found with a probability of {checked / self.rows:.2g}; "

@@ -13,8 +13,6 @@ from distinit.schemas.wording import did_you_mean, shown
 
 __all__ = ["AgreedTeachers", "agree_on_teachers", "check_same_sampling", "teacher_differences"]
 
-_STORED_AS = {"encoding", "encoded_from", "precision"}
-
 
 @dataclass
 class AgreedTeachers:
@@ -43,10 +41,23 @@ def check_same_sampling(sources: Sequence[Source]) -> None:
             )
 
 
-def teacher_differences(there: TeacherRecord, now: TeacherRecord) -> list[str]:
-    """``field: A there, B now`` for everything that two targets' producers differ in."""
-    stored = (record.model_dump(mode="json", include=_STORED_AS) for record in (there, now))
-    return identity_differences(there.identity, now.identity) + differences(*stored)
+def teacher_differences(
+    there: TeacherRecord, now: TeacherRecord, sides: tuple[str, str] = ("there", "now")
+) -> list[str]:
+    """``field: A there, B now`` for everything that two targets' producers differ in.
+
+    ``sides``: other words for "there" and "now".
+    """
+    found = identity_differences(there.identity, now.identity, sides)
+    return found + differences(_stored_as(there), _stored_as(now), sides=sides)
+
+
+def _stored_as(record: TeacherRecord) -> dict[str, str]:
+    return {
+        "encoding": record.encoding,
+        "encoded from": ", then ".join(record.encoded_from or ()) or "the teacher's outputs",
+        "precision": record.precision,
+    }
 
 
 def agree_on_teachers(

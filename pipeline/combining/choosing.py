@@ -79,6 +79,10 @@ def entropy_teacher(source: Source, name: str | None) -> str:
     return name
 
 
+def _share(min_share: float) -> str:
+    return f"{min_share:.4g} of its frames" if min_share else "one of its frames"
+
+
 def confident_videos(
     source: Source, video_ids: Sequence[str], given: EntropyFilter, keep_fraction: float | None
 ) -> tuple[list[str], float]:
@@ -111,7 +115,7 @@ def confident_videos(
     if not kept:
         raise CacheError(
             "no video is confident enough",
-            expected=f"a video with an entropy of at most {threshold:.4g} nats",
+            expected=f"a video with at most {threshold:.4g} nats in {_share(given.min_share)}",
             found=f"none of {len(answered)}",
             remedy="raise --max-entropy, or lower --min-share",
         )

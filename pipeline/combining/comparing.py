@@ -249,9 +249,9 @@ def _compare(
     return found._replace(
         kl_ab=_kl(logp_NC, logq_NC),
         kl_ba=_kl(logq_NC, logp_NC),
-        entropy_a=rows_a.confidence["entropy_nats"].astype(np.float64),
-        entropy_b=rows_b.confidence["entropy_nats"].astype(np.float64),
-        same_top1=rows_a.confidence["top1_class"] == rows_b.confidence["top1_class"],
+        entropy_a=_entropy(logp_NC),
+        entropy_b=_entropy(logq_NC),
+        same_top1=x_NC.argmax(axis=1) == y_NC.argmax(axis=1),
     )
 
 
@@ -285,6 +285,12 @@ def _decoded(rows: TargetRows, record: TeacherRecord) -> np.ndarray:
 def _kl(logp_NC: np.ndarray, logq_NC: np.ndarray) -> np.ndarray:
     kl_N: np.ndarray = np.maximum((np.exp(logp_NC) * (logp_NC - logq_NC)).sum(axis=1), 0.0)
     return kl_N
+
+
+def _entropy(logp_NC: np.ndarray) -> np.ndarray:
+    """Of the stored targets; the confidence columns stay those of the teacher's fp32 logits."""
+    entropy_N: np.ndarray = np.maximum(-(np.exp(logp_NC) * logp_NC).sum(axis=1), 0.0)
+    return entropy_N
 
 
 def _number(value: float) -> float | None:

@@ -55,6 +55,6 @@ def _divergences(axes: Axes, comparison: TeacherComparison) -> None:
     axes.stairs(share, KL_EDGES_NATS, color=GAIN, fill=True)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda nats, _: f"{nats:g}"))
-    axes.set_xlabel("KL(A || B) of a frame, nats; smaller ones at the left edge")
+    axes.set_xlabel("KL(A || B) of a frame, nats")
     axes.set_ylabel("share of the frames")
     plain_axes(axes)

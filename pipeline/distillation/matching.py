@@ -88,10 +88,13 @@ def match_videos(
         _match_block(cache, store, targets, videos, mapping)
         for videos in cache.video_batches(_COLUMNS)
     ]
+    not_in_store = sum(block.not_in_store for block in blocks)
+    may_be_copies = mapping is None and not_in_store
     left_out = LeftOut(
         failed=sum(block.failed for block in blocks),
         gone=sum(block.gone for block in blocks),
-        not_in_store=sum(block.not_in_store for block in blocks),
+        not_in_store=not_in_store,
+        unknown_in_store=_unknown(store, blocks) if may_be_copies else 0,
         other_frame_count=sum(block.other_frame_count for block in blocks),
         refused_by_match=sum(block.refused_by_match for block in blocks),
         without_targets=sum(block.without_targets for block in blocks),
@@ -117,6 +120,12 @@ def _all_rows(cache: TargetCache) -> TargetFrames:
     return TargetFrames(cache.index, space.capacity, np.ones(space.units, np.bool_))
 
 
+def _unknown(store: FrameStore, blocks: Sequence[_Block]) -> int:
+    """Number of videos of the store that have the content of no video of the cache."""
+    known = np.unique(np.concatenate([block.found_number_N for block in blocks]))
+    return len(store.frame_counts) - len(known)
+
+
 def _nothing_left(
     cache: TargetCache, store: FrameStore, left_out: LeftOut
 ) -> CacheError | FrameStoreError:
@@ -132,13 +141,15 @@ def _nothing_left(
         f"the frame store {store.root} does not hold the videos of the cache",
         expected="at least one video with the same content and number of frames as in the cache",
         found=reasons,
-        remedy="build the frame store from the same videos",
+        remedy=left_out.hint()
+        if left_out.unknown_in_store
+        else "build the frame store from the same videos",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """The result for one block of videos of the cache; K of them are trained on."""
+    """The result for one block of videos; N of them are in the store, K are trained on."""
 
     failed: int
     gone: int
@@ -147,6 +158,7 @@ class _Block:
     refused_by_match: int
     without_targets: int
     examples: Sequence[str]
+    found_number_N: NDArray[np.int32]
     cache_number_K: NDArray[np.int32]
     store_number_K: NDArray[np.int32]
     frame_count_K: NDArray[np.int64]
@@ -198,6 +210,7 @@ def _match_block(
                 for path in videos["path"].filter(pa.array(where_N))[:_SHOWN].to_pylist()
             ),
         ],
+        found_number_N=store_number_N[store_number_N >= 0].astype(np.int32),
         cache_number_K=cache_number_K[has_target_K].astype(np.int32),
         store_number_K=store_number_N[kept_N].astype(np.int32),
         frame_count_K=count_N[kept_N],

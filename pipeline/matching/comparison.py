@@ -17,6 +17,7 @@ __all__ = ["Comparison", "compare"]
 
 _RATE_TOLERANCE = 0.02  # relative; containers round their clocks
 _HOLES = "frames are missing or repeated"
+_SHIFTED_KINDS = frozenset({"shifted", "cut"})  # of others, a shift says nothing
 _FEWEST_COMPARED = 0.1  # share of the stored rows that a copy must have
 
 
@@ -25,6 +26,7 @@ class Comparison:
     """What a file is to a video. ``kind`` "missing": it shows something else.
 
     ``fits``: same frames in the same order from the first frame on, as far as the hashes can tell.
+    ``moves``: the pictures move enough for the hashes to prefer one shift to all others.
     """
 
     kind: Verdict
@@ -34,6 +36,7 @@ class Comparison:
     agreeing_share: float
     mean_bits: float
     reason: str = ""
+    moves: bool = False
 
 
 def compare(
@@ -48,7 +51,7 @@ def compare(
         return _dropped_or_repeated(known, copy, limits, found)
     if found.part_shift is not None:
         by = counted(abs(found.part_shift - found.shift_frames), "frame")
-        reason = f"{_HOLES}: a part of it is shifted by {by}"
+        reason = f"{_HOLES}, since a part of it is shifted by {by}"
         return _verdict("cut", copy, found, reason)
     if found.shift_frames and found.is_sure:
         return _verdict("shifted", copy, found, _shift_reason(video, copy, found.shift_frames))
@@ -71,10 +74,11 @@ def _verdict(
         kind,
         fits,
         len(copy.hash_F),
-        found.shift_frames,
+        found.shift_frames if kind in _SHIFTED_KINDS else 0,
         found.agreeing_share,
         found.mean_bits,
         reason,
+        found.is_sure,
     )
 
 
@@ -82,7 +86,7 @@ def _undecidable(copy: CopyHashes, found: Alignment, limits: MatchLimits) -> Com
     """The picture hardly moves. It fits unless another shift is clearly better than none."""
     fits = not found.is_zero_excluded and found.zero_share >= limits.min_share
     reason = (
-        "the picture hardly moves: its hashes cannot rule out a shift"
+        "the picture hardly moves, so its hashes cannot rule out a shift"
         if fits
         else "another shift fits better than none, but none is clearly the best"
     )
@@ -109,7 +113,7 @@ def _dropped_or_repeated(
     """The verdict where frame numbers do not agree: perhaps times do, else it is another video."""
     timed = _align_by_time(known, copy, limits)
     if timed is not None:
-        reason = f"{_HOLES}: only presentation times agree"
+        reason = f"{_HOLES}, only presentation times agree"
         return _verdict("cut", copy, timed, reason)
     reason = f"it shows something else ({found.agreeing_share:.0%} of the frames agree)"
     return _verdict("missing", copy, found, reason)
@@ -151,13 +155,13 @@ def _shift_reason(video: CacheVideo, copy: CopyHashes, shift_frames: int) -> str
         else f"the video begins at its frame {shift_frames}"
     )
     by = counted(abs(shift_frames), "frame")
-    return f"shifted by {by}: {begins}{_frames_it_has(video, copy, shift_frames)}"
+    return f"shifted by {by}, {begins}{_frames_it_has(video, copy, shift_frames)}"
 
 
 def _cut_reason(video: CacheVideo, copy: CopyHashes, found: Alignment) -> str:
     frames = f"{counted(len(copy.hash_F), 'frame')} instead of {video.frame_count}"
     if not found.is_sure:
-        return f"{frames}; which ones it has cannot be told: a shift is not ruled out"
+        return f"{frames}; which ones it has cannot be told, since a shift is not ruled out"
     return f"{frames}{_frames_it_has(video, copy, found.shift_frames)}"
 
 

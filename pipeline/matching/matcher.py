@@ -62,7 +62,7 @@ class Matcher:
         for position, rank in ranks.items():
             video = self.videos[position]
             comparison = compare(video, self.hashes.of(video), copy, self.limits)
-            if comparison.kind != "missing" or rank < OTHER_NAME:
+            if rank < OTHER_NAME or _shows_it(comparison):
                 self.found[position].append(Candidate(file, rank, comparison))
 
     def _named(self, path: str) -> dict[int, int]:
@@ -72,6 +72,16 @@ class Matcher:
         if len(same) > 1:  # a name in several folders says something only with its folder
             ranks = {position: rank for position, rank in ranks.items() if rank < OTHER_NAME - 1}
         return ranks
+
+
+def _shows_it(comparison: Comparison) -> bool:
+    """Whether a file of another name is reported for a video at all.
+
+    Pictures that hardly move agree for any two clips of one scene, so other frames must move too.
+    """
+    if comparison.kind in ("cut", "other frame rate"):
+        return comparison.moves
+    return comparison.kind != "missing"
 
 
 def _rank(video_path: str, path: str) -> int:

@@ -19,6 +19,7 @@ from distinit.schemas.combining import CacheDiff
 from distinit.schemas.errors import CacheMismatchError, ConfigError
 from distinit.schemas.video import SamplingConfig
 from distinit.stages.cache_diff import cache_diff
+from distinit.stages.cache_encode import cache_encode
 
 OTHER = make_teacher("other", weights="3" * 64)
 
@@ -61,8 +62,8 @@ def test_the_values_are_those_of_the_definitions(caches: tuple[Path, Path]) -> N
     x, y = a.targets("alpha"), b.targets("other")
     logits_a = np.concatenate([x.of(v).logits_NC for v in b.video_ids])
     logits_b = np.concatenate([y.of(v).logits_NC for v in b.video_ids])
-    entropy_a = np.concatenate([x.of(v).entropy_nats for v in b.video_ids]).astype(np.float64)
-    entropy_b = np.concatenate([y.of(v).entropy_nats for v in b.video_ids]).astype(np.float64)
+    entropy_a = fidelity_of(logits_a, logits_a).entropy_nats
+    entropy_b = fidelity_of(logits_b, logits_b).entropy_nats
     forward, backward = fidelity_of(logits_a, logits_b), fidelity_of(logits_b, logits_a)
     assert found.frames == 65
     assert found.mean_kl_ab_nats == pytest.approx(forward.kl_nats.mean())
@@ -81,7 +82,26 @@ def test_the_values_are_those_of_the_definitions(caches: tuple[Path, Path]) -> N
 
 def test_other_identities_are_noted(caches: tuple[Path, Path]) -> None:
     result = diff(*caches, ("alpha:other",))
-    assert result.notes == (f"alpha: weights_sha256: {'0' * 64} there, {'3' * 64} now",)
+    assert result.notes == (f"alpha: weights_sha256: {'0' * 64} in A, {'3' * 64} in B",)
+
+
+def test_the_entropies_are_those_of_the_stored_targets(
+    caches: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """An encoding copies the confidence columns, so they would hide what it changed."""
+    few, progress = tmp_path / "few", NullProgress()
+    cache_encode(caches[0], few, "topk:2", teachers=("alpha",), progress=progress)
+    result = diff(caches[0], few, ("alpha",))
+    (found,) = result.teachers
+    report = TargetCache.open(few).teachers["alpha"].fidelity
+    assert report is not None
+    assert report.mean_entropy_error_nats > 0.01
+    assert found.mean_entropy_error_nats == pytest.approx(report.mean_entropy_error_nats, rel=1e-3)
+    assert found.mean_kl_ab_nats == pytest.approx(report.mean_kl_nats, rel=1e-3)
+    assert result.notes == (
+        "alpha: encoded from: the teacher's outputs in A, float16 in B",
+        "alpha: encoding: float16 in A, topk:2 in B",
+    )
 
 
 def test_frames_of_another_sampling_are_matched_by_their_number(tmp_path: Path) -> None:

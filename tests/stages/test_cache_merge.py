@@ -22,6 +22,7 @@ from distinit.schemas.errors import (
     ConfigError,
 )
 from distinit.schemas.video import SamplingConfig
+from distinit.stages.cache import cache_info
 from distinit.stages.cache_merge import OnConflict, cache_merge
 
 SAME_WITH_OTHER_OUTPUTS = make_teacher("gamma")
@@ -88,6 +89,8 @@ def test_the_sources_are_recorded_and_shown(
     code, shown = run_command(["cache", "info", str(tmp_path / "merged")])
     assert (code, "merge of 2 caches" in shown, digests[1] in shown) == (0, True, True)
     assert f"source {digests[0]}: 4 videos" in (tmp_path / "merged" / "README.md").read_text()
+    told = cache_info(tmp_path / "merged").summary()
+    assert f"source {digests[0]}: 4 videos taken from it" in told
 
 
 def test_an_extracted_cache_says_nothing_of_sources(halves: tuple[Path, Path, Path]) -> None:

@@ -16,6 +16,8 @@ from helpers.command_line import run_command
 from helpers.forging import ForgedUnit, forge
 from helpers.videos import make_video
 
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.recompute.draw import draw_rows, rows_by_video
 from distinit.schemas.errors import CacheError, CorpusError, DistInitError, TeacherError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.cache import CacheVerification, cache_verify
@@ -229,8 +231,37 @@ def test_videos_are_found_by_content_and_missing_ones_are_named(
     assert found.teachers[0].checked == ROWS - 9
     shutil.rmtree(tmp_path / "other")
     make_video(tmp_path / "other/x.mp4", frames=5, seed=9)
-    with pytest.raises(CorpusError, match="none of the 3 videos of the drawn rows"):
+    with pytest.raises(CorpusError, match="no video of the cache is in") as refused:
         recomputed(cache, videos=str(tmp_path / "other"))
+    assert "re-encoded copies" in str(refused.value.expected)
+
+
+def test_the_verdict_says_how_many_rows_were_checked(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    cache = made()
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(tmp_path / "videos/c.mp4", few)
+    result = verified(cache, videos=str(few))
+    assert (result.ok, result.exit_code) == (True, 0)
+    assert result.summary().startswith("ok, but only 9 of 99 drawn rows could be checked: ")
+    assert "only with videos of the same bytes" in result.summary()
+
+    seed = next(s for s in range(100) if not drawn_of(cache, "c.mp4", s))
+    result = verified(cache, 1, videos=str(few), seed=seed)
+    assert (result.ok, result.exit_code) == (False, 3)
+    assert result.summary().startswith("NOT RECOMPUTED: ")
+    assert "no drawn row could be checked (of 1)" in result.summary()
+    other = result.model_copy(update={"expected_digest": "0" * 64})
+    assert other.exit_code == 1
+
+
+def drawn_of(cache: Path, path: str, seed: int) -> bool:
+    """Whether the single row that this seed draws is of this video."""
+    opened = TargetCache.open(cache)
+    (video,) = rows_by_video(opened, draw_rows(opened, 1, seed)[0])
+    return video.path == path
 
 
 def test_another_network_is_refused(

@@ -92,6 +92,9 @@ def test_a_fraction_of_the_frames_gives_the_threshold(source: Path, tmp_path: Pa
     choice = SubsetChoice(keep_fraction=1.0, min_share=1.0, entropy_of="beta")
     result = subset(source, tmp_path / "some", choice)
     assert (result.videos, result.rows) == (5, 279)  # the video that failed has no frames
+    choice = SubsetChoice(keep_fraction=1.0, entropy_of="beta")
+    again = subset(tmp_path / "some", tmp_path / "again", choice)
+    assert (again.videos, again.notes[0].split(":")[0]) == (5, "all videos are kept")
 
 
 def test_wrong_choices_are_explained(source: Path, tmp_path: Path) -> None:
@@ -107,6 +110,10 @@ def test_wrong_choices_are_explained(source: Path, tmp_path: Path) -> None:
             subset(source, tmp_path / "out", choice)
     with pytest.raises(CacheError, match="no video is confident enough"):
         subset(source, tmp_path / "out", SubsetChoice(max_entropy_nats=0.0, entropy_of="alpha"))
+    few = SubsetChoice(max_entropy_nats=0.01, min_share=0.5, entropy_of="alpha")
+    with pytest.raises(CacheError) as caught:
+        subset(source, tmp_path / "out", few)
+    assert caught.value.expected == "a video with at most 0.01 nats in 0.5 of its frames"
     assert not (tmp_path / "out").exists()
 
 

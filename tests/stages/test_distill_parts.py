@@ -170,8 +170,8 @@ def test_videos_missing_from_the_store_are_left_out(
     result, messages = trained(tmp_path / "other")
     assert (result.videos, result.left_out.not_in_store) == (2, 3)
     (line,) = [text for text in messages if text.startswith("left out")]
-    assert line.startswith("left out: 2 failed, 3 not in the frame store; ")
-    assert "; a.mp4 (not in the frame store)" in line
+    assert line == "left out: 2 failed, 3 not in the frame store"
+    assert "  a.mp4 (not in the frame store)" in messages
     assert line in result.summary()
 
 

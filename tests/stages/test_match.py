@@ -19,7 +19,13 @@ from helpers.videos import drifting_frames, encode_frames, remake
 from distinit.cli import main
 from distinit.pipeline.matching.mapping import read_mapping, write_mapping
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.errors import ConfigError, CorpusError, MatchError, RunMismatchError
+from distinit.schemas.errors import (
+    ConfigError,
+    CorpusError,
+    FrameStoreError,
+    MatchError,
+    RunMismatchError,
+)
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.frames import FramesConfig
 from distinit.schemas.matching import MatchConfig, MatchedVideo, MatchReport
@@ -115,13 +121,13 @@ def test_a_verdict_says_what_was_found(matched: Path) -> None:
     assert (rows["shifted"].shift_frames, rows["shifted"].copy_frame_count) == (-1, FRAMES - 1)
     reasons = {name: row.reason for name, row in rows.items() if row.reason}
     assert reasons == {
-        "shifted": "shifted.mp4: shifted by 1 frame: its first frame is frame 1 of the video; "
+        "shifted": "shifted.mp4: shifted by 1 frame, its first frame is frame 1 of the video; "
         "it has frames 1 to 39 of 0 to 39",
         "cut": "cut.mp4: 25 frames instead of 40; it has frames 0 to 24 of 0 to 39",
-        "dropped": "dropped.mp4: frames are missing or repeated: only presentation times agree",
+        "dropped": "dropped.mp4: frames are missing or repeated, only presentation times agree",
         "rate": "rate.mp4: 30.00 frames per second instead of 25.00",
         "mirror": "mirror.mp4: it shows something else (0% of the frames agree)",
-        "still": "still.mp4: the picture hardly moves: its hashes cannot rule out a shift",
+        "still": "still.mp4: the picture hardly moves, so its hashes cannot rule out a shift",
         "absent": rows["absent"].reason,
     }
     assert "nothing could be decoded" in rows["absent"].reason
@@ -136,7 +142,7 @@ def test_the_report_counts_names_and_suggests(
     ended = CliRunner().invoke(main, [*arguments, "--out", str(out), "--quiet"])
     assert ended.exit_code == 3
     assert "6 of 12 videos of the cache can be used, from 12 files" in ended.output
-    assert "  shifted.mp4  shifted: shifted.mp4: shifted by 1 frame" in ended.output
+    assert "  shifted.mp4  shifted  shifted.mp4: shifted by 1 frame" in ended.output
     assert f"next: distinit frames build --videos {copies} --match {out}" in ended.output
     assert out.read_bytes() == matched.read_bytes()
     as_json = CliRunner().invoke(main, [*arguments, "--out", str(out), "--json"])
@@ -167,7 +173,31 @@ def test_static_copies_can_be_refused_and_need_the_name(
     run_match(owned, only, tmp_path / "named")
     still = rows_of(tmp_path / "named")["still"]
     assert (still.kind, still.usable) == ("undecidable", False)
-    assert "a file of another name must show motion" in still.reason
+    assert still.reason == (
+        "other.mp4: the picture hardly moves, so its hashes cannot rule out a shift; "
+        "a file of another name must show motion to be told apart"
+    )
+    assert still.line() == f"still.mp4  undecidable  {still.reason}"
+
+
+def test_a_shorter_clip_of_a_still_scene_is_cut_only_if_it_has_the_name(
+    owned: Path, copies: Path, tmp_path: Path
+) -> None:
+    """Two clips of one speaker before one wall agree in all frames."""
+    verdicts = {}
+    for name in ("still", "other"):
+        (tmp_path / name).mkdir()
+        remake(copies / "still.mp4", tmp_path / name / f"{name}.mp4", *X264, "-frames:v", "25")
+        run_match(owned, tmp_path / name, tmp_path / f"{name}.match")
+        verdicts[name] = rows_of(tmp_path / f"{name}.match")["still"].kind
+    assert verdicts == {"still": "cut", "other": "missing"}
+
+
+def test_shifts_are_shown_only_where_they_say_something(
+    owned: Path, copies: Path, tmp_path: Path
+) -> None:
+    report = run_match(owned, copies, tmp_path / "mapping")
+    assert {row.kind: row.shifts for row in report.kinds if row.shifts} == {"shifted": "-1"}
 
 
 def test_copies_that_fit_equally_are_ambiguous_unless_named(
@@ -282,8 +312,26 @@ def test_a_receiver_builds_frames_from_copies_and_distils(
     alone = config.model_copy(update={"match": None})
     with pytest.raises(RunMismatchError):
         distill(alone)
-    only = distill(alone.model_copy(update={"out": str(tmp_path / "alone")}))
-    assert (only.videos, only.left_out.not_in_store) == (1, 11)
+    progress = RecordingProgress()
+    only = distill(alone.model_copy(update={"out": str(tmp_path / "alone")}), progress=progress)
+    assert (only.videos, only.left_out.not_in_store, only.left_out.unknown_in_store) == (1, 11, 5)
+    hint = "warning: the frame store has 5 videos with other bytes than any video of the cache"
+    assert any(line.startswith(hint) and "--match" in line for line in progress.messages)
+    assert hint in only.summary()
+    assert only.left_out.examples[0] not in only.summary()
+
+
+def test_a_store_of_copies_only_needs_the_mapping(
+    owned: Path, copies: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clips").mkdir()
+    shutil.copy(copies / "crf.mp4", tmp_path / "clips")
+    store = FramesConfig(videos=str(tmp_path / "clips"), out=str(tmp_path / "frames"))
+    build_frames(store)
+    values = short_distill(owned, tmp_path / "run", steps=2).model_dump()
+    with pytest.raises(FrameStoreError, match="does not hold the videos") as refused:
+        distill(DistillConfig.model_validate({**values, "frames": store.out}))
+    assert "distinit cache match" in str(refused.value.remedy)
 
 
 def test_distil_refuses_a_shifted_copy_by_name(
@@ -299,7 +347,7 @@ def test_distil_refuses_a_shifted_copy_by_name(
     left_out = distill(DistillConfig.model_validate(values)).left_out
     assert left_out.refused_by_match == 1
     assert left_out.examples[0] == (
-        "shifted.mp4  shifted: shifted.mp4: shifted by 1 frame: its first frame is frame 1 of the "
+        "shifted.mp4  shifted  shifted.mp4: shifted by 1 frame, its first frame is frame 1 of the "
         "video; it has frames 1 to 39 of 0 to 39"
     )
 

@@ -130,5 +130,5 @@ def test_a_refused_copy_is_named_if_the_store_lacks_the_video(stored: Path, tmp_
     assert found.left_out == LeftOut(
         failed=1,
         refused_by_match=1,
-        examples=("d.mp4  shifted: d.mkv: shifted by 1 frame",),
+        examples=("d.mp4  shifted  d.mkv: shifted by 1 frame",),
     )

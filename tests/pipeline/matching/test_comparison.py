@@ -40,13 +40,13 @@ def test_a_file_with_the_right_count_can_still_be_shifted() -> None:
     found = verdict_on(HASHES[1 : FRAMES + 1])
     assert (found.kind, found.fits, found.shift_frames) == ("shifted", False, -1)
     assert found.reason == (
-        "shifted by 1 frame: its first frame is frame 1 of the video; it has frames 1 to 59 of 0 "
+        "shifted by 1 frame, its first frame is frame 1 of the video; it has frames 1 to 59 of 0 "
         "to 59"
     )
     late = verdict_on(np.concatenate([HASHES[-3:], HASHES[:FRAMES]]))
     assert (late.kind, late.shift_frames) == ("shifted", 3)
     assert late.reason == (
-        "shifted by 3 frames: the video begins at its frame 3; it has frames 0 to 59 of 0 to 59"
+        "shifted by 3 frames, the video begins at its frame 3; it has frames 0 to 59 of 0 to 59"
     )
 
 
@@ -91,7 +91,7 @@ def test_a_static_picture_fits_unless_its_count_differs() -> None:
     shorter = verdict_on(still[1:], own=still)
     assert (shorter.kind, shorter.reason) == (
         "cut",
-        "59 frames instead of 60; which ones it has cannot be told: a shift is not ruled out",
+        "59 frames instead of 60; which ones it has cannot be told, since a shift is not ruled out",
     )
 
 
