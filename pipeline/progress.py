@@ -153,8 +153,8 @@ class LogProgress:
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
         """See Progress."""
         self._reset(description, total, unit, done)
-        known = "" if total is None else f" of {_number(total)}"
-        self.message(f"{description}: {_number(done)}{known} {_noun(total, unit)}")
+        known = "" if total is None else f" of {_number(total, unit)}"
+        self.message(f"{description}: {_number(done, unit)}{known} {_noun(total, unit)}")
 
     def advance(self, amount: float = 1, **values: ProgressValue) -> None:
         """See Progress."""
@@ -167,9 +167,11 @@ class LogProgress:
 
     def _line(self, ended: bool = False) -> str:
         rate = self._rate.per_second()
-        parts = [f"{self._description}: {_number(self._done)}"]
-        if self._total is not None:
-            parts[0] += f"/{_number(self._total)} {_noun(self._total, self._unit)}"
+        parts = [f"{self._description}: {_number(self._done, self._unit)}"]
+        if self._total is None:
+            parts[0] += f" {self._unit}"
+        else:
+            parts[0] += f"/{_number(self._total, self._unit)} {_noun(self._total, self._unit)}"
             if rate > 0 and not ended:
                 parts.append(f"ETA {duration(max(0.0, self._total - self._done) / rate)}")
         parts.insert(1, f"{rate:.1f} {self._unit}/s")
@@ -283,8 +285,10 @@ def _noun(total: float | None, unit: str) -> str:
     return unit.removesuffix("s") if total == 1 else unit
 
 
-def _number(count: float) -> str:
-    """A count with all its digits, so that counts can be compared."""
+def _number(count: float, unit: str) -> str:
+    """A count with all its digits, so that counts can be compared; sizes with one decimal."""
+    if unit == "MB":
+        return f"{count:.1f}"
     return f"{count:.0f}" if float(count).is_integer() else f"{count:g}"
 
 

@@ -139,7 +139,9 @@ def _read_key(path: Path, load: Callable[[bytes], Any], *, private: bool) -> Any
             expected="an elliptic curve key (NIST P-256, P-384 or P-521) in a PEM file",
             found=reason_of(error),
             remedy="make a pair of keys: distinit cache keygen --out KEY; for a key with a "
-            "password, give --password-env",
+            "password, give --password-env"
+            if private
+            else "name the file with the public key, which the sender of the cache publishes",
         ) from error
     return key
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from pydantic import Field
 
 from distinit.pipeline.cache.arrays import shard_bytes
-from distinit.pipeline.cache.copies import describe_copy
+from distinit.pipeline.cache.copies import describe_copy, refuse_copy
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.remote_records import receive_manifest, receive_teachers
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
@@ -21,6 +22,7 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.transport.remote import is_url
 from distinit.pipeline.transport.stores import open_store
 from distinit.schemas.base import Record
+from distinit.schemas.copies import CopyRecord
 from distinit.schemas.derivation import Derivation
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.exit_codes import ExitCode
@@ -72,7 +74,9 @@ class CacheInfo(Record):
     damaged: int = Field(description="videos in the cache of which frames are or may be missing")
     gone: int = Field(description="additional videos that the owner's corpus no longer has")
     frames: int = Field(description="decoded frames of the videos in the corpus")
-    rows: int = Field(description="rows in use, including those of gone videos")
+    rows: int = Field(
+        description="rows in use, including those of gone videos; of a partial copy: its own"
+    )
     units: int = Field(description="planned units")
     capacity: int = Field(description="rows per unit")
     sampling: SamplingConfig = Field(description="which frames became rows")
@@ -89,14 +93,13 @@ class CacheInfo(Record):
 
     def summary(self) -> str:
         """Text for the terminal."""
-        state = "complete" if self.complete else "NOT COMPLETE"
+        state = self.partial or ("complete" if self.complete else "NOT COMPLETE")
         gone = f"; {self.gone} more {'is' if self.gone == 1 else 'are'} gone" if self.gone else ""
         included = " (including gone videos)" if self.gone else ""
         size = self._target_bytes()
         size_text = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
         lines = [
             f"cache     {one_line(self.path)} ({state})",
-            *([f"copy      {self.partial}"] if self.partial else []),
             *(f"NOT COMPLETE: {line}" for line in self.missing),
             f"digest    {self.content_digest or '-'}",
             f"videos    {self.videos}, of which {self.failed} failed, {self.damaged} damaged{gone}",
@@ -118,9 +121,9 @@ class CacheInfo(Record):
         return "\n".join(lines)
 
     def _target_bytes(self) -> int:
-        """Size of the shards of all teachers, if all their rows were in use."""
+        """Size of the targets of all rows in use, as shards store them."""
         return sum(
-            self.units * shard_bytes(spec, self.capacity)
+            self.rows * shard_bytes(spec, self.capacity) // self.capacity
             for record in self.teachers.values()
             for spec in array_specs(record.encoding, record.identity.classes)
         )
@@ -244,16 +247,24 @@ def cache_info(source: Path | str) -> CacheInfo:
         manifest, _ = receive_manifest(store)
         return _info(store.shown, manifest, receive_teachers(store, manifest))
     cache = TargetCache.open(Path(source), allow_incomplete=True)
-    partial = None if cache.copy is None else describe_copy(cache.copy, cache.manifest)
     key = claimed_key(Path(source))
-    return _info(str(source), cache.manifest, cache.teachers, partial, cache.missing, key)
+    info = _info(str(source), cache.manifest, cache.teachers, cache.missing, key)
+    if cache.copy is None:
+        return info
+    partial = describe_copy(cache.copy, cache.manifest)
+    return info.model_copy(update={"partial": partial, "rows": _rows_of_copy(cache, cache.copy)})
+
+
+def _rows_of_copy(cache: TargetCache, copy: CopyRecord) -> int:
+    """Rows in use in the units of a partial copy."""
+    record = cache.teachers[copy.teachers[0]]
+    return sum(read_commit(cache.layout, record, unit).rows for unit in copy.units)
 
 
 def _info(
     path: str,
     manifest: CacheManifest,
     teachers: Mapping[str, TeacherRecord],
-    partial: str | None = None,
     missing: tuple[str, ...] = (),
     signature: str | None = None,
 ) -> CacheInfo:
@@ -262,7 +273,6 @@ def _info(
         format_version=manifest.format_version,
         content_digest=manifest.content_digest,
         complete=manifest.complete,
-        partial=partial,
         missing=missing,
         corpus_digest=manifest.corpus.digest,
         videos=manifest.corpus.videos,
@@ -325,10 +335,7 @@ def cache_verify(
         check_public_key(signed_by)
     if CacheLayout(path).copy.exists():
         if repair:
-            raise ConfigError(
-                f"{path} is a partial copy of a cache, which cannot be repaired",
-                remedy="remove it, and run the same `distinit cache pull` again",
-            )
+            refuse_copy(CacheLayout(path))
         report = verify_copy(path, deep=deep, progress=progress)
     elif repair:
         report = repair_cache(path, workers=workers, progress=progress)

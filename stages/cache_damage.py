@@ -10,7 +10,7 @@ from distinit.pipeline.cache.completion import ExtractCommand
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.schemas.errors import CacheError
-from distinit.schemas.wording import first_lines, one_line
+from distinit.schemas.wording import first_lines, one_line, shell_line
 
 __all__ = ["repair_commands", "unit_names", "what_to_do"]
 
@@ -35,15 +35,17 @@ def repair_commands(path: Path, units: Collection[tuple[str, int]]) -> tuple[str
 def what_to_do(path: Path, damaged_units: Sequence[str], commands: Sequence[str]) -> list[str]:
     """Lines about a damaged cache: the damaged units, and how to get good ones."""
     lines = [f"  damaged   {text}" for text in first_lines(damaged_units, _SHOWN)]
-    lines.append(
-        "  to do: do not train from this cache. Download it again, or ask its sender for a clean "
-        "copy."
-    )
+    lines += [
+        "  to do: do not train from this cache. If you received it: run the same",
+        f"         {shell_line(['distinit', 'cache', 'pull', 'URL', str(path)])}",
+        "         again, which fetches just the damaged files.",
+    ]
+    if CacheLayout(path).copy.exists():
+        return lines
     if commands:
         lines.append("         If you have its videos, this extracts only the damaged units again:")
         return lines + [f"         {command}" for command in commands]
-    repair = CacheLayout(path).verify_command(repair=True)
     return [
         *lines,
-        f"         If you have its videos: run `{repair}`, then rerun the same `distinit extract`",
+        "         If you extracted it: add --repair to the same `distinit extract`.",
     ]

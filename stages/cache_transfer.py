@@ -34,19 +34,22 @@ class PullResult(Record):
     teachers: tuple[str, ...] = Field(description="ids of the teachers in the copy")
     units: int = Field(ge=0, description="number of units in the copy")
     files: int = Field(ge=0, description="files that the copy was made of")
-    kept: int = Field(ge=0, description="of these, files that an earlier attempt had received")
+    kept: int = Field(ge=0, description="of these, intact files that were there already")
     received_bytes: int = Field(ge=0, description="bytes of the files that were received")
 
     def summary(self) -> str:
         """Text for the terminal."""
         what = "partial copy" if self.partial else "copy"
-        verify = CacheLayout(Path(self.path)).verify_command()
+        layout = CacheLayout(Path(self.path))
+        verify = layout.verify_command()
+        if layout.signature.exists():
+            verify += " --signed-by KEY.pub (the public key, which the sender publishes)"
         return "\n".join(
             [
                 f"{what} of {one_line(self.source)}: {one_line(self.path)}",
                 f"  {counted(self.units, 'unit')} of {', '.join(self.teachers)}",
-                f"  {counted(self.files, 'file')}, of which {self.kept} were there; "
-                f"{self.received_bytes / 1e6:.1f} MB received and checked",
+                f"  {counted(self.files, 'file')}, all checked: {self.kept} of them were there, "
+                f"{self.files - self.kept} received ({self.received_bytes / 1e6:.1f} MB)",
                 f"  digest    {self.content_digest}",
                 f"next: {verify}",
             ]

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from distinit.pipeline.cache.completion import ExtractCommand, missing_lines
+from distinit.pipeline.cache.copies import refuse_copy
+from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.output_stats import output_report
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.compute.executor import Executor
@@ -119,6 +121,7 @@ def _with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
 
 def _check_output_paths(config: ExtractConfig) -> None:
     refuse_inside_data(Path(config.cache).parent)
+    refuse_copy(CacheLayout(Path(config.cache)))
     if config.frames is not None:
         refuse_nested(Path(config.cache), Path(config.frames))
         refuse_inside_data(Path(config.frames).parent)
@@ -161,7 +164,8 @@ def _open_cache(
     progress: Progress,
 ) -> CacheWriter:
     new_videos = current.new_videos
-    progress.start("probe", len(new_videos), "videos")
+    if new_videos:
+        progress.start("probe", len(new_videos), "videos")
     videos = []
     for video in plan_videos(prober, current.corpus.source, new_videos):
         videos.append(video)

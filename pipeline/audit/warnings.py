@@ -11,6 +11,7 @@ from distinit.pipeline.audit.duplicates import LIMITS, duplicates
 from distinit.pipeline.audit.pictures import FLAT_SHARE, FROZEN_SHARE, SAME_BITS
 from distinit.pipeline.audit.sharpness import BLURRED_VARIANCE, DARK_LEVEL, blurred_and_dark
 from distinit.pipeline.audit.statistics import CacheStatistics
+from distinit.pipeline.cache.copies import describe_copy
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.audit import AuditWarning, TeacherAudit
 from distinit.schemas.audit_comparisons import TeacherPairAudit
@@ -35,6 +36,13 @@ def cache_warnings(statistics: CacheStatistics) -> Iterator[AuditWarning]:
 
     Raises CacheCorruptError for damaged tables.
     """
+    copy = statistics.cache.copy
+    if copy is not None:
+        yield AuditWarning(
+            kind="partial copy",
+            text=f"{describe_copy(copy, statistics.cache.manifest)}; only its rows are counted",
+            rule="copy.json in the folder of the cache",
+        )
     yield from _video_states(statistics)
     pictures, paths = statistics.pictures, statistics.videos.paths
     flat, frozen = pictures.flat(), pictures.frozen()

@@ -11,18 +11,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from distinit.pipeline.cache.digest import content_digest
-from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.layout import PULL_NOTES, CacheLayout
 from distinit.pipeline.cache.plan import UnitPlan
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.tables import read_table
 from distinit.pipeline.records import read_record
 from distinit.schemas.copies import CopyRecord
-from distinit.schemas.errors import CacheCorruptError, ConfigError
+from distinit.schemas.errors import CacheCorruptError, CacheError, ConfigError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.tables import VIDEOS_SCHEMA
 from distinit.schemas.wording import counted, did_you_mean, first_names, shown
 
-__all__ = ["Selection", "check_copy", "copy_of", "describe_copy", "read_copy"]
+__all__ = [
+    "Selection",
+    "check_copy",
+    "copy_of",
+    "describe_copy",
+    "read_copy",
+    "refuse_copy",
+    "refuse_unfinished_pull",
+]
 
 _UNIT_RANGE = re.compile(r"(\d{1,8})(?:-(\d{1,8}))?")
 _PULL_AGAIN = "pull the copy again"
@@ -38,6 +46,11 @@ class Selection:
     teachers: tuple[str, ...] | None = None
     units: str | None = None
     videos: tuple[str, ...] | None = None
+
+    @property
+    def by_unit(self) -> bool:
+        """Whether only some units may be copied."""
+        return self.units is not None or self.videos is not None
 
     def check_teachers(self, manifest: CacheManifest) -> tuple[str, ...]:
         """The selected teachers, sorted. Raises ConfigError for unknown ones."""
@@ -61,7 +74,8 @@ class Selection:
             if not first <= last < planned:
                 raise ConfigError(
                     f"{shown(part)} does not name units of the cache",
-                    expected=f"numbers and ranges from 0 to {planned - 1}, such as 0-3,7",
+                    expected=f"numbers and ranges from 0 to {planned - 1}, such as "
+                    f"{_example(planned)}",
                 )
             chosen |= set(range(first, last + 1))
         return tuple(sorted(chosen))
@@ -81,6 +95,11 @@ class Selection:
         return tuple(sorted(set[int]().union(*(group for group in groups if group & units))))
 
 
+def _example(units: int) -> str:
+    """A value of ``--units`` for a cache with this number of units."""
+    return "0-3,7" if units > 7 else f"0-{units - 1}" if units > 1 else "0"
+
+
 def _units_of_videos(wanted: Iterable[str], plan: UnitPlan) -> set[int]:
     units_by_name: dict[str, set[int]] = {}
     for entry in plan.latest.values():
@@ -97,6 +116,27 @@ def _units_of_videos(wanted: Iterable[str], plan: UnitPlan) -> set[int]:
             remedy="correct the list",
         )
     return set[int]().union(*(units_by_name[name] for name in wanted))
+
+
+def refuse_copy(layout: CacheLayout) -> None:
+    """Raise ConfigError for a partial copy: it is not extended, repaired or described."""
+    if layout.copy.exists():
+        raise ConfigError(
+            f"{layout.root} is a partial copy of a cache, which is only read: nothing was changed",
+            expected="a whole cache",
+            remedy="to fetch damaged files again, run the same `distinit cache pull URL FOLDER` "
+            "again; to extend the cache, pull all of it",
+        )
+
+
+def refuse_unfinished_pull(layout: CacheLayout) -> None:
+    """Raise CacheError for a folder in which files of a pull are still arriving."""
+    if (layout.root / PULL_NOTES).exists():
+        raise CacheError(
+            f"{layout.root} is not a cache yet: the `distinit cache pull` into it has not ended",
+            expected="a complete folder",
+            remedy="run the same `distinit cache pull` again, which goes on where it was",
+        )
 
 
 def copy_of(

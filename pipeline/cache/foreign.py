@@ -6,15 +6,13 @@ import hashlib
 import re
 from pathlib import Path
 
+from distinit.pipeline.cache.layout import PULL_NOTES
 from distinit.pipeline.cache.published import CHECKSUMS, MAX_LIST_BYTES
 from distinit.pipeline.storage import PARTIAL_SUFFIX, read_bounded
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import first_names, shown
 
-__all__ = ["PULL_NOTES", "refuse_foreign_staging"]
-
-PULL_NOTES = ".pull"
-"""In the folder where a pull arrives: the sha256 of the list of files of its cache."""
+__all__ = ["refuse_foreign_staging"]
 
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 _LOCK = ".lock"

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.layout import DAMAGE_REMEDY, CacheLayout
 from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.records import read_commit
 from distinit.pipeline.cache.state import check_rows, committed_units
 from distinit.pipeline.cache.tables import column
 from distinit.pipeline.cache.unit_tables import (
-    REMEDY,
     answered_rows,
     contradiction,
     read_confidence,
@@ -61,7 +60,7 @@ def index_key(layout: CacheLayout, space: RowSpace, records: Mapping[str, Teache
             sha256 = sha256_file(path, limit_bytes)
         except OSError as error:
             raise CacheCorruptError(
-                f"cannot read {path}", found=error.strerror, remedy=REMEDY
+                f"cannot read {path}", found=error.strerror, remedy=DAMAGE_REMEDY
             ) from error
         digest.update(f"{layout.relative(path)} {sha256}\n".encode())
     return digest.hexdigest()

@@ -10,7 +10,15 @@ from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.teacher import TEACHER_ID_PATTERN
 from distinit.schemas.wording import shell_line, shown
 
-__all__ = ["CacheLayout"]
+__all__ = ["DAMAGE_REMEDY", "PULL_NOTES", "CacheLayout"]
+
+PULL_NOTES = ".pull"
+"""File of a folder in which a pull has not ended: the sha256 of the list of its files."""
+DAMAGE_REMEDY = (
+    "if you extracted the cache, add --repair to the same `distinit extract`; if you received it, "
+    "run the same `distinit cache pull URL FOLDER` again, which fetches just the damaged files"
+)
+"""What to do about a damaged file of a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +112,9 @@ class CacheLayout:
         """Units with a commit record of this teacher."""
         return committed_units(self.teacher(teacher_id) / "commits")
 
-    def verify_command(self, *, repair: bool = False) -> str:
-        """The shell command that checks this cache, or repairs it."""
-        options = ["--repair"] if repair else []
-        return shell_line(["distinit", "cache", "verify", str(self.root), *options])
+    def verify_command(self) -> str:
+        """The shell command that checks this cache."""
+        return shell_line(["distinit", "cache", "verify", str(self.root)])
 
     def relative(self, path: Path) -> str:
         """The path as it is written in records: relative to the root, with forward slashes."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,11 @@ from distinit.pipeline.cache.arrivals import (
     expected_sized,
     sizes_of,
 )
-from distinit.pipeline.cache.copies import Selection, copy_of, read_copy
-from distinit.pipeline.cache.foreign import PULL_NOTES, refuse_foreign_staging
-from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.opening import read_valid_plan
+from distinit.pipeline.cache.copies import Selection, copy_of
+from distinit.pipeline.cache.foreign import refuse_foreign_staging
+from distinit.pipeline.cache.layout import PULL_NOTES, CacheLayout
 from distinit.pipeline.cache.published import CHECKSUMS, MAX_LIST_BYTES, SIGNATURE, PublishedFile
-from distinit.pipeline.cache.records import read_manifest
+from distinit.pipeline.cache.refetch import FinishedPull, check_finished, read_small, reopen
 from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.lock import WriterLock
@@ -36,7 +34,6 @@ from distinit.pipeline.storage import (
     PARTIAL_SUFFIX,
     atomic_write_bytes,
     fsync_dir,
-    read_bounded,
     refuse_links,
     sha256_file,
     storage_errors,
@@ -45,7 +42,7 @@ from distinit.pipeline.transport.parallel import Counter, move_all
 from distinit.pipeline.transport.receive import Expected, receive_file, receive_if_there
 from distinit.pipeline.transport.stores import Store, open_store
 from distinit.schemas.copies import CopyRecord
-from distinit.schemas.errors import ConfigError, DistInitError, StorageError
+from distinit.schemas.errors import ConfigError, StorageError
 
 __all__ = ["Pulled", "pull_cache", "pull_records"]
 
@@ -84,14 +81,23 @@ def pull_cache(
     selection.check_units(records.manifest)
     refuse_inside_data(target.parent)
     pull = _Pull(store, target, records, workers, progress)
-    if (done := pull.already_there(teachers, selection)) is not None:
-        return done
+    finished = check_finished(target, records, teachers, selection, workers, progress)
+    if finished is not None and not finished.damaged:
+        return pull.accept(finished)
+    if finished is not None:
+        reopen(target, pull.staging, finished, records)
+    is_new = not pull.staging.exists()
     with storage_errors(target):
         pull.staging.mkdir(parents=True, exist_ok=True)
     refuse_links(pull.staging)
     refuse_foreign_staging(pull.staging, records.list_sha256)
     with WriterLock(pull.staging / ".lock"):
-        copy = pull.receive(teachers, selection)
+        try:
+            copy = pull.receive(teachers, selection)
+        except ConfigError:  # a list of videos that does not fit
+            if is_new:
+                shutil.rmtree(pull.staging, ignore_errors=True)
+            raise
         pull.publish()
     units = records.manifest.row_space.units if copy is None else len(copy.units)
     return pull.result(copy, units, teachers)
@@ -137,35 +143,14 @@ class _Pull:
         self._layout = CacheLayout(self.staging.resolve())
         self._files = self._kept = self._received_bytes = 0
 
-    def already_there(self, teachers: tuple[str, ...], selection: Selection) -> Pulled | None:
-        """The result if the target is this copy already; None if there is nothing yet.
-
-        Raises ConfigError if the target is anything else.
-        """
-        with storage_errors(self.target):
-            if not self.target.is_symlink() and not self.target.exists():
-                return None
-            if self.target.is_dir() and not any(self.target.iterdir()):
-                return None
-        layout = CacheLayout(self.target.resolve())
-        with suppress(DistInitError):
-            manifest = read_manifest(layout)
-            copy = read_copy(layout, manifest)
-            units = selection.units_of(manifest, read_valid_plan(layout, manifest)[0])
-            whole = len(teachers) == len(manifest.teachers), len(units) == manifest.row_space.units
-            held = (teachers, units) if copy is None else (copy.teachers, copy.units)
-            if (
-                manifest == self.records.manifest
-                and held == (teachers, units)
-                and (copy is not None or all(whole))
-            ):
-                self._kept = self._files = len(list_tree(layout).files)
-                return self.result(copy, len(units), teachers)
-        raise ConfigError(
-            f"{self.target} exists already: nothing was copied",
-            expected="a folder that does not exist, or is empty",
-            remedy="choose another folder, or remove this one",
-        )
+    def accept(self, finished: FinishedPull) -> Pulled:
+        """The result for a folder in which every file is as it was sent."""
+        self._files = self._kept = finished.files
+        self._receive_signature(CacheLayout(self.target.resolve()))
+        units = self.records.manifest.row_space.units
+        copy = finished.copy
+        teachers = tuple(sorted(self.records.manifest.teachers)) if copy is None else copy.teachers
+        return self.result(copy, units if copy is None else len(copy.units), teachers)
 
     def receive(
         self, teachers: Sequence[str], selection: Selection, *, shards: bool = True
@@ -195,16 +180,13 @@ class _Pull:
         self._refuse_without_space(sized)
         self._move(sized, "pull", total_bytes)
         self._finish(wanted, copy)
-        self._files = len(wanted) + 1
+        self._files = len(wanted) + (1 if copy is None else 2)  # the list of files, copy.json
         return copy
 
     def _begin(self) -> None:
         """Remove what earlier pulls left, except files that this cache has too."""
         notes, own = self.staging / PULL_NOTES, self.records.list_sha256
-        try:
-            is_resumed = read_bounded(notes, len(own)) == own.encode()
-        except OSError:
-            is_resumed = False
+        is_resumed = read_small(notes, len(own)) == own.encode()
         with storage_errors(self.staging):
             for name in list_tree(self._layout).files:
                 file, path = self.records.files.get(name), self._layout.root / name
@@ -265,9 +247,13 @@ class _Pull:
             _remove_empty_folders(self._layout.root)
         if copy is not None:
             write_record(copy, self._layout.copy)
+        self._receive_signature(self._layout)
+
+    def _receive_signature(self, layout: CacheLayout) -> None:
+        """The signature is checked by whoever has the public key."""
         signature = receive_if_there(self.store, SIGNATURE, MAX_LIST_BYTES)
-        if signature is not None:  # it is checked by whoever has the public key
-            atomic_write_bytes(self._layout.signature, signature)
+        if signature is not None and read_small(layout.signature, MAX_LIST_BYTES) != signature:
+            atomic_write_bytes(layout.signature, signature)
 
     def publish(self) -> None:
         """Give the folder its name."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from distinit.pipeline.cache.arrays import check_array, open_array
 from distinit.pipeline.cache.checksums import check_listed
 from distinit.pipeline.cache.completion import ExtractCommand, missing_lines, missing_units
-from distinit.pipeline.cache.copies import check_copy, read_copy
+from distinit.pipeline.cache.copies import check_copy, read_copy, refuse_unfinished_pull
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.index import TargetIndex, build_index, index_key
 from distinit.pipeline.cache.layout import CacheLayout
@@ -99,6 +99,7 @@ class TargetCache:
             remote = RemoteShards(path, layout, limit_bytes)
         else:
             layout = CacheLayout(Path(path).resolve())
+            refuse_unfinished_pull(layout)
         manifest = read_manifest(layout)
         if not manifest.complete and not allow_incomplete:
             raise _not_complete(cls(layout, manifest))

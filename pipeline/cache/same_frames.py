@@ -53,8 +53,7 @@ def _check_frames(spec: GroupSpec, number: int, unit: StagedUnit) -> None:
             f"{path} is damaged",
             expected=f"{committed.size} bytes, sha256 {committed.sha256}",
             found=f"{found.size} bytes, sha256 {found.sha256}" if found else "no such file",
-            remedy=f"run `{CacheLayout(spec.root).verify_command(repair=True)}`, then rerun the "
-            "same `distinit extract`",
+            remedy="add --repair to the same `distinit extract`",
         )
     stored = read_table(path, FRAMES_SCHEMA)
     if not stored.equals(unit.frames):

@@ -15,7 +15,7 @@ import numpy as np
 
 from distinit.pipeline.cache.arrays import INNER_ROWS
 from distinit.pipeline.cache.encoding import ArraySpec
-from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.layout import DAMAGE_REMEDY, CacheLayout
 from distinit.pipeline.cache.shard_rows import CRC_BYTES, ShardError, chunk_offsets, crc32c
 from distinit.pipeline.storage import open_inside
 from distinit.pipeline.units import unit_name
@@ -72,10 +72,7 @@ class ShardReader:
         self._spec = spec
         self._chunks = capacity // INNER_ROWS
         self._owner = f"{unit_name(unit)} of teacher {teacher_id}"
-        self._remedy = self.remedy or (
-            f"run `{layout.verify_command(repair=True)}`, then rerun the same `distinit "
-            "extract`; or download the cache again"
-        )
+        self._remedy = self.remedy or DAMAGE_REMEDY
         self._descriptor = -1
         self._identity: _Identity | None = None
         self.chunk_offsets = np.zeros(0, np.int64)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.layout import DAMAGE_REMEDY, CacheLayout
 from distinit.pipeline.cache.tables import column, parse_table
 from distinit.pipeline.storage import read_inside
 from distinit.pipeline.units import unit_name
@@ -20,7 +20,6 @@ from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAM
 from distinit.schemas.teacher import TeacherRecord
 
 __all__ = [
-    "REMEDY",
     "answered_rows",
     "check_confidence",
     "contradiction",
@@ -28,10 +27,6 @@ __all__ = [
     "read_frames",
 ]
 
-REMEDY = (
-    "run `distinit cache verify CACHE --repair`, then rerun the same `distinit extract`; or "
-    "download the cache again"
-)
 _SLACK = 1e-3  # rounding may raise the entropy of a uniform distribution above ln(classes)
 _MAX_FRAMES = 1 << 31  # the index holds them in 32 bits
 
@@ -121,7 +116,7 @@ def _check_range(
             f"{path} holds impossible values of {name}",
             expected=f"{smallest:.6g} .. {largest:.6g}",
             found=f"{values_N.min()} .. {values_N.max()}",
-            remedy=REMEDY,
+            remedy=DAMAGE_REMEDY,
         )
 
 
@@ -131,5 +126,5 @@ def contradiction(path: Path, expected: str, found: str | None) -> CacheCorruptE
         f"{path} contradicts the records of the cache",
         expected=expected,
         found=found,
-        remedy=REMEDY,
+        remedy=DAMAGE_REMEDY,
     )

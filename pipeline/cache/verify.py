@@ -126,14 +126,15 @@ class _Verification:
         if manifest is not None:
             self._check_private(tree, manifest)
             state, digest = self._check_cache(tree, manifest)
-        size = sum((self.layout.root / name).lstat().st_size for name in tree.files)
+        listed = [self.layout.checksums] if self.layout.checksums.is_file() else []
+        files = [*(self.layout.root / name for name in tree.files), *listed]
         return VerifyReport(
             problems=tuple(one_line(text) for text in dict.fromkeys(self.problems)),
             notes=tuple(one_line(text) for text in self.notes),
             damaged_units=tuple(sorted(self.damaged_units)),
-            files=len(tree.files),
+            files=len(files),
             rows=sum(state.unit_rows.values()) if state is not None else 0,
-            bytes=size,
+            bytes=sum(path.lstat().st_size for path in files),
             deep=self.deep,
             complete=manifest is not None and manifest.complete,
             content_digest=digest,

@@ -37,13 +37,15 @@ def verify_copy(root: Path, *, deep: bool, progress: Progress | None = None) -> 
             check.problems.append(f"{error.problem}: {error.found or error.remedy}")
         except OSError as error:
             check.problems.append(f"{error.filename}: {reason_of(error)}")
+    listed = [layout.checksums] if layout.checksums.is_file() else []
+    files = [*(layout.root / name for name in tree.files), *listed]
     return VerifyReport(
         problems=tuple(one_line(text) for text in check.problems),
         notes=tuple(check.notes),
         damaged_units=(),
-        files=len(tree.files),
+        files=len(files),
         rows=check.rows,
-        bytes=sum((layout.root / name).lstat().st_size for name in tree.files),
+        bytes=sum(path.lstat().st_size for path in files),
         deep=deep,
         complete=check.is_complete,
         content_digest=check.content_digest,

@@ -9,6 +9,7 @@ from typing import Any
 
 from distinit.pipeline.cache.arrays import write_array_metadata
 from distinit.pipeline.cache.cards import write_cards
+from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.damage import find_damage, remove_commits, summaries_without
 from distinit.pipeline.cache.digest import corpus_digest, plan_summary
 from distinit.pipeline.cache.encoding import array_specs, check_encoding
@@ -115,10 +116,12 @@ class CacheWriter:
             CacheCorruptError: It is damaged and cannot be repaired from the videos.
             LockedError: Another process is writing it.
             CacheError: The folder contains other files, or links.
+            ConfigError: It is a partial copy.
         """
         check_teachers(teachers)
         layout = CacheLayout(root)
         refuse_links(root, CacheError)
+        refuse_copy(layout)
         lock = WriterLock(layout.lock)
         lock.acquire()
         try:

@@ -113,7 +113,8 @@ def open_source(path: Path, progress: Progress, *, verify: bool = True) -> Sourc
             f"{path} is a partial copy of a cache",
             expected="a whole cache",
             found=describe_copy(cache.copy, cache.manifest),
-            remedy="pull the whole cache, then cut it with `distinit cache subset`",
+            remedy="pull the whole cache (`distinit cache pull URL FOLDER` without --units, "
+            "--videos and --teacher) and use that",
         )
     if verify and cache.manifest.is_newer:
         raise CacheError(

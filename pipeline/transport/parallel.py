@@ -17,13 +17,16 @@ _MB = 1e6
 class Counter:
     """Adds the bytes and files of all threads to one progress bar."""
 
-    def __init__(self, progress: Progress, files: int, files_done: int = 0) -> None:
-        self._progress = progress
-        self._files, self._files_done = files, files_done
+    def __init__(self, progress: Progress, files: int, *, by_file: bool) -> None:
+        """``by_file``: the bar counts files; otherwise it counts MB."""
+        self._progress, self._by_file = progress, by_file
+        self._files, self._files_done = files, 0
         self._lock = threading.Lock()
 
     def bytes(self, count: int) -> None:
         """Count bytes, or fewer if ``count`` is negative."""
+        if self._by_file:
+            return
         with self._lock:
             self._progress.advance(count / _MB, files=(self._files_done, self._files))
 
@@ -31,7 +34,10 @@ class Counter:
         """Count one file that is complete."""
         with self._lock:
             self._files_done += 1
-            self._progress.advance(0, files=(self._files_done, self._files))
+            if self._by_file:
+                self._progress.advance()
+            else:
+                self._progress.advance(0, files=(self._files_done, self._files))
 
 
 def move_all[T](
@@ -46,12 +52,18 @@ def move_all[T](
 ) -> None:
     """Call ``move`` for each item, in ``workers`` threads.
 
-    ``total_bytes`` are those of all items and of what was moved earlier, ``done_bytes``. The
+    ``total_bytes`` are those of all items and of what was moved earlier, ``done_bytes``; None if
+    they are not known: then the progress is in files. Nothing is shown without items. The
     first error ends the other threads at their next block and is raised; so is an interruption.
     """
-    total = None if total_bytes is None else round(total_bytes / _MB, 3)
-    progress.start(what, total, "MB", round(done_bytes / _MB, 3))
-    counter, stopping = Counter(progress, len(items)), threading.Event()
+    if not items:
+        return
+    if total_bytes is None:
+        progress.start(what, len(items), "files")
+    else:
+        progress.start(what, round(total_bytes / _MB, 3), "MB", round(done_bytes / _MB, 3))
+    counter = Counter(progress, len(items), by_file=total_bytes is None)
+    stopping = threading.Event()
 
     def move_one(item: T) -> None:
         if not stopping.is_set():

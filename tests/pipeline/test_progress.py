@@ -28,6 +28,19 @@ def test_log_lines_show_the_phase_the_count_and_the_values() -> None:
     assert last.endswith("data_wait_percent 0.0  ended after 0 s")
 
 
+def test_sizes_have_one_decimal() -> None:
+    stream = io.StringIO()
+    progress = LogProgress(stream, every_seconds=0)
+    progress.start("verify", 0.8, "MB")
+    progress.advance(0.808347)
+    progress.start("receive", None, "MB")
+    progress.advance(0.26)
+    lines = stream.getvalue().splitlines()
+    assert (lines[0], lines[2]) == ("verify: 0.0 of 0.8 MB", "receive: 0.0 MB")
+    assert lines[1].startswith("verify: 0.8/0.8 MB  ")
+    assert lines[3].startswith("receive: 0.3 MB  ")
+
+
 @pytest.mark.parametrize(("left", "eta"), [(119, "119 s"), (2000, "33 min"), (9000, "2.5 h")])
 def test_the_remaining_time_is_in_readable_units(
     left: int, eta: str, monkeypatch: pytest.MonkeyPatch

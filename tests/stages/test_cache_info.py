@@ -42,7 +42,7 @@ def test_two_teachers_fit_on_one_screen(cache: Path) -> None:
     lines = fullest.summary().splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) < 100
-    assert lines[4] == "units     7 units of 64 rows each; the targets have about 0.0137 MB"
+    assert lines[4] == "units     7 units of 64 rows each; the targets have about 0.00854 MB"
     stored = (
         "          stored as float16: KL 9.5e-08 nats (at most 1e-06), same top class for 100 %"
     )

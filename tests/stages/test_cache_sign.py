@@ -258,7 +258,7 @@ def test_a_damaged_or_incomplete_cache_is_not_signed(work: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--signed-by", "nowhere"], "No such file"),
+        (["--signed-by", "nowhere"], "which the sender of the cache publishes"),
         (["--signed-by", "team"], "a private key, which nobody else may have"),
         (["--signed-by", "cache/README.md"], "cannot be used as the public key"),
         (["--signed-by", "team.pub", "--quick"], "leave --quick out"),

@@ -102,7 +102,7 @@ def test_the_results_are_json(sent: Path, bucket: str, tmp_path: Path) -> None:
         (("--workers", "0"), ExitCode.USAGE, "1 to 64"),
         (("--workers", "65"), ExitCode.USAGE, "1 to 64"),
         (("--teacher", "alpah"), ExitCode.USAGE, "did you mean alpha?"),
-        (("--units", "0-99"), ExitCode.USAGE, "numbers and ranges from 0 to 6"),
+        (("--units", "0-99"), ExitCode.USAGE, "numbers and ranges from 0 to 6, such as 0-6"),
         (("--videos", "nowhere.txt"), ExitCode.USAGE, "nowhere.txt"),
     ],
 )
@@ -116,14 +116,44 @@ def test_options_that_do_not_fit_are_explained(
 
 def test_a_partial_copy_is_not_repaired(sent: Path, tmp_path: Path) -> None:
     assert run("pull", sent, tmp_path / "part", "--units", "0")[0] == ExitCode.OK
+    text = run("info", tmp_path / "part")[1]
+    assert "part (a partial copy: 1 of 7 units, 2 of 2 teachers)" in text
     code, text = run("verify", tmp_path / "part")
     assert code == ExitCode.OK
     assert "note: a partial copy: 1 of 7 units, 2 of 2 teachers" in text
-    assert run("verify", tmp_path / "part", "--repair")[0] == ExitCode.USAGE
+    code, text = run("verify", tmp_path / "part", "--repair")
+    assert (code, "is a partial copy of a cache, which is only read" in text) == (2, True)
     shard = next((tmp_path / "part").glob("teachers/alpha/logits/c/*/0"))
     shard.write_bytes(shard.read_bytes()[:-1])
     code, text = run("verify", tmp_path / "part")
     assert (code, "DAMAGED" in text) == (ExitCode.FAILED, True)
+    again = f"distinit cache pull URL {tmp_path / 'part'}\n"
+    assert (again in text, "--repair" in text) == (True, False)
+    code, text = run("pull", sent, tmp_path / "part", "--units", "0")
+    assert (code, ", 1 received (" in text) == (ExitCode.OK, False), text
+    assert run("verify", tmp_path / "part")[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize("options", [(), ("--repair",)])
+def test_nothing_is_extracted_into_a_partial_copy(
+    options: tuple[str, ...], sent: Path, tmp_path: Path
+) -> None:
+    assert run("pull", sent, tmp_path / "part", "--units", "0")[0] == ExitCode.OK
+    before = files_of(tmp_path / "part")
+    words = ["--videos", str(tmp_path), "--teacher", "null", "--cache", str(tmp_path / "part")]
+    ended = CliRunner().invoke(main, ["extract", *options, *words])
+    assert ended.exit_code == ExitCode.USAGE
+    assert "is a partial copy of a cache, which is only read" in ended.output
+    assert run("describe", tmp_path / "part", "--license", "MIT")[0] == ExitCode.USAGE
+    assert files_of(tmp_path / "part") == before
+
+
+def test_an_unfinished_pull_is_not_described_as_a_cache(sent: Path, tmp_path: Path) -> None:
+    assert run("pull", sent, tmp_path / "copy")[0] == ExitCode.OK
+    (tmp_path / "copy/.pull").write_text("0" * 64)
+    (tmp_path / "copy").rename(tmp_path / "copy.partial")
+    code, text = run("info", tmp_path / "copy.partial")
+    assert (code, "is not a cache yet" in text) == (ExitCode.FAILED, True), text
 
 
 @pytest.mark.parametrize(

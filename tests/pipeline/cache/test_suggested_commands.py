@@ -19,7 +19,6 @@ def test_the_command_names_the_folder_as_one_word(tmp_path: Path) -> None:
     layout = CacheLayout(tmp_path / NAME)
     words = ["distinit", "cache", "verify", str(tmp_path / NAME)]
     assert shlex.split(layout.verify_command()) == words
-    assert shlex.split(layout.verify_command(repair=True)) == [*words, "--repair"]
 
 
 def test_a_file_with_another_checksum_suggests_a_quoted_command(tmp_path: Path) -> None:
