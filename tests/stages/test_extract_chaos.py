@@ -226,10 +226,13 @@ def test_when_a_driver_ends_its_ray_its_workers_and_their_ffmpegs_end_too(
     how: signal.Signals, corpus: Path, tmp_path: Path, stuck_driver: Callable[..., Any], quiet: str
 ) -> None:
     driver = stuck_driver("--workers", "2")
-    names = " ".join(marked(tmp_path).values())
-    assert "raylet" in names
-    assert "ray::DistInitWorker" in names
-    assert "sleep" in names
+
+    def names() -> str:
+        return " ".join(marked(tmp_path).values())
+
+    _wait_for(lambda: "sleep" in names(), 120, names)  # the shell becomes it after its sign
+    assert "raylet" in names()
+    assert "ray::DistInitWorker" in names()
     if how == signal.SIGINT:
         os.killpg(driver.pid, how)  # what a terminal does
     else:
