@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
-import pickletools
 import re
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import torch
 from torch import Tensor
+from torch.types import Storage
 
+from distinit.pipeline.pickle_scan import MAX_PICKLE_BYTES, CodeInPickleError, PickleScan
 from distinit.pipeline.storage import open_regular
 
 __all__ = ["CodeInPickleError", "max_file_bytes", "read_pickled", "tensor_problem"]
 
 _ZIP_MAGIC = b"PK\x03\x04"  # torch.load uses it to distinguish its two formats
-_MAX_PICKLE_BYTES = 64 << 20  # tensors excluded; 1,000 tensors take 100 kB
 _MAX_ENTRIES = 200_000
 _PICKLES_BEFORE_1_6 = 5  # magic number, version, system, object, storage keys
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -36,10 +38,6 @@ _DTYPES = frozenset(
         torch.bool,
     }
 )
-
-
-class CodeInPickleError(ValueError):
-    """A pickle refers to something that is neither a tensor nor a plain value."""
 
 
 def max_file_bytes() -> int:
@@ -63,7 +61,7 @@ def read_pickled(path: Path) -> object:
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about sparse, quantised and scripted tensors
-                return torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(file, map_location=_on_the_cpu(size), weights_only=True)
         except (CodeInPickleError, OSError):
             raise
         except Exception as error:
@@ -72,10 +70,12 @@ def read_pickled(path: Path) -> object:
 
 
 def _check(file: IO[bytes], size: int) -> None:
+    scan = PickleScan()
     if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
         file.seek(0)
+        pickles = io.BytesIO(file.read(MAX_PICKLE_BYTES))  # the tensors follow them
         for _ in range(_PICKLES_BEFORE_1_6):
-            _refuse_code(file)
+            scan.check(pickles)
         return
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -85,36 +85,30 @@ def _check(file: IO[bytes], size: int) -> None:
             raise ValueError("an archive whose entries are larger than the file")
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
-                if entry.file_size > _MAX_PICKLE_BYTES:
+                if entry.file_size > MAX_PICKLE_BYTES:
                     raise ValueError(f"{entry.file_size:,} bytes in addition to the tensors")
                 with archive.open(entry) as pickled:
-                    _refuse_code(pickled)
+                    scan.check(pickled)
 
 
-def _refuse_code(pickled: IO[bytes]) -> None:
-    """Refuse types that torch would build although they are neither tensors nor plain values.
+def _on_the_cpu(
+    size: int,
+) -> Callable[[Storage, str], Storage]:
+    """A ``map_location`` for a file of ``size`` bytes, which holds all values of its tensors.
 
-    For example, bytearray(N) takes N bytes of memory for a few bytes in the file.
+    The format before torch 1.6 states the sizes of tensors before their values: memory is reserved
+    for them, but not used until the values are read.
     """
-    for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name == "GLOBAL" and not _is_harmless(*str(argument).split(" ", 1)):
-            raise CodeInPickleError(f"it refers to {str(argument).replace(' ', '.')[:100]}")
+    total_bytes = 0
 
+    def place(storage: Storage, _: str) -> Storage:
+        nonlocal total_bytes
+        total_bytes += storage.nbytes()
+        if total_bytes > size:
+            raise ValueError("its tensors are larger than the file")
+        return storage
 
-def _is_harmless(module: str, name: str) -> bool:
-    return module == "torch" or (module, name) in {
-        ("collections", "OrderedDict"),
-        ("torch._utils", "_rebuild_tensor"),
-        ("torch._utils", "_rebuild_tensor_v2"),
-        ("torch._utils", "_rebuild_tensor_v3"),
-        ("torch._utils", "_rebuild_parameter"),
-        ("torch._utils", "_rebuild_sparse_tensor"),
-        ("torch._utils", "_rebuild_qtensor"),
-        ("torch._utils", "_rebuild_meta_tensor_no_storage"),
-        ("torch.serialization", "_get_layout"),
-        ("torch.storage", "UntypedStorage"),
-        ("torch.storage", "TypedStorage"),
-    }
+    return place
 
 
 def _load_error(error: Exception) -> ValueError:
