@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 from distinit.pipeline.cache.layout import PULL_NOTES
-from distinit.pipeline.cache.published import CHECKSUMS, MAX_LIST_BYTES
-from distinit.pipeline.storage import PARTIAL_SUFFIX, read_bounded
+from distinit.pipeline.cache.published import CHECKSUMS, MANIFEST, MAX_LIST_BYTES
+from distinit.pipeline.storage import PARTIAL_SUFFIX, read_bounded, storage_errors
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import first_names, shown
 
-__all__ = ["refuse_foreign_staging"]
+__all__ = ["refuse_foreign_staging", "refuse_foreign_target"]
 
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 _LOCK = ".lock"
@@ -35,6 +35,31 @@ def refuse_foreign_staging(staging: Path, list_sha256: str) -> None:
     )
 
 
+def refuse_foreign_target(root: Path) -> None:
+    """Raise ConfigError if files lie in the folder ``root`` that no push has sent there.
+
+    A push sends the list of its files first. A folder with a manifest.json is not judged here.
+    """
+    found = _files_in(root, CHECKSUMS)
+    if not found or MANIFEST in found or _is_of_push(root):
+        return
+    raise ConfigError(
+        f"{root} holds files that are not of a cache: nothing was sent",
+        expected="an empty folder, one that does not exist, or one that an earlier push has left",
+        found=first_names(map(shown, found)),
+        remedy="choose another folder",
+    )
+
+
+def _is_of_push(root: Path) -> bool:
+    """Whether there is a list of the files of a cache; other programs use that name too."""
+    try:
+        listed = read_bounded(root / CHECKSUMS, MAX_LIST_BYTES)
+    except OSError:
+        return False
+    return b"  manifest.json\n" in listed and b"  plan.parquet\n" in listed
+
+
 def _is_of_pull(staging: Path, list_sha256: str) -> bool:
     try:
         return _SHA256.fullmatch(read_bounded(staging / PULL_NOTES, 64)) is not None
@@ -50,7 +75,8 @@ def _is_of_pull(staging: Path, list_sha256: str) -> bool:
 def _files_in(folder: Path, first: str) -> list[str]:
     """Names in a folder, without the lock and what is left of writing the file ``first``."""
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        with storage_errors(folder):
+            names = sorted(path.name for path in folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [

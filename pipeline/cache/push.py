@@ -1,16 +1,20 @@
 """Sends a complete cache to a folder or an object store: resumable, and whole or absent there.
 
-``manifest.json`` is sent last: a place without it has no cache. Every file is hashed before it is
-sent, so that no damaged byte is published.
+``manifest-sha256.txt`` is sent first: it tells other pushes whose files arrive. ``manifest.json``
+is sent last: a place without it has no cache. Every file is hashed before it is sent, so that no
+damaged byte is published.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from distinit.pipeline.cache.foreign import refuse_foreign_target
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.published import (
     CHECKSUMS,
@@ -23,12 +27,20 @@ from distinit.pipeline.cache.published import (
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
 from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.progress import Progress
+from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import read_bounded, refuse_links, sha256_file
 from distinit.pipeline.transport.hub import HubStore, refuse_too_many_files
 from distinit.pipeline.transport.parallel import Counter, move_all
-from distinit.pipeline.transport.receive import retried
-from distinit.pipeline.transport.stores import FolderStore, Store, WebStore, open_store
+from distinit.pipeline.transport.receive import receive_if_there, retried
+from distinit.pipeline.transport.stores import (
+    FolderStore,
+    ObjectStore,
+    Store,
+    WebStore,
+    open_store,
+)
 from distinit.schemas.errors import (
     CacheCorruptError,
     CacheError,
@@ -61,7 +73,7 @@ def push_cache(
 
     ``replace``: if another cache is there, it is replaced; otherwise that is an error.
 
-    Raises ConfigError, CacheError, CacheCorruptError, TransferError, StorageError.
+    Raises ConfigError, CacheError, CacheCorruptError, TransferError, StorageError, LockedError.
     """
     store = open_store(address)
     if isinstance(store, WebStore):
@@ -76,8 +88,20 @@ def push_cache(
     if isinstance(store, HubStore):
         refuse_too_many_files([file.name for file in files], store.shown)
     push = _Push(CacheLayout(root.resolve()), store, files, workers, progress)
-    push.make_room(replace)
-    return push.send()
+    with _only_push(store):
+        push.make_room(replace)
+        return push.send()
+
+
+@contextmanager
+def _only_push(store: Store) -> Iterator[None]:
+    """Keep other pushes on this machine out of a folder. Raises ConfigError, LockedError."""
+    if not isinstance(store, FolderStore):
+        yield
+        return
+    refuse_foreign_target(store.root)
+    with WriterLock(store.root / ".lock"):
+        yield
 
 
 def _sound_files(root: Path) -> list[PublishedFile]:
@@ -129,6 +153,7 @@ class _Push:
     ) -> None:
         self._layout, self._store, self._files = layout, store, files
         self._workers, self._progress = workers, progress
+        self._list_sha256 = sha256_file(layout.checksums)
         self._lock = threading.Lock()
         self._kept = self._sent_bytes = 0
 
@@ -179,7 +204,8 @@ class _Push:
         return TargetCache.open(self._layout.root).manifest.content_digest
 
     def send(self) -> Pushed:
-        """Send all files that are not there yet, ``manifest.json`` last."""
+        """Send all files that are not there yet, the list first and ``manifest.json`` last."""
+        self._write(CHECKSUMS, self._list_sha256)
         first = [file for file in self._files if file.name != MANIFEST]
         sizes = {file.name: (self._layout.root / file.name).stat().st_size for file in self._files}
         total_bytes = sum(sizes.values())
@@ -192,12 +218,11 @@ class _Push:
             total_bytes=total_bytes - sizes[MANIFEST],
         )
         self._flush()
-        listed = self._layout.checksums
         last = [file for file in self._files if file.name == MANIFEST]
-        self._write(CHECKSUMS, sha256_file(listed))
         if self._layout.signature.exists():
             self._write(SIGNATURE, sha256_file(self._layout.signature))
         self._flush()
+        self._refuse_changes(first)
         for file in last:
             self._write(file.name, file.sha256)
         self._flush()
@@ -207,6 +232,45 @@ class _Push:
             files=len(self._files) + 1,
             kept=self._kept,
             sent_bytes=self._sent_bytes,
+        )
+
+    def _refuse_changes(self, sent: Sequence[PublishedFile]) -> None:
+        """Raise TransferError if another push has written to the same place meanwhile.
+
+        Folders are locked, and the hub has commits, so that only object stores are asked.
+        """
+        if not isinstance(self._store, ObjectStore):
+            return
+
+        def check(file: PublishedFile, _: Counter, __: threading.Event) -> None:
+            self._refuse_if_changed(file.name, file.sha256)
+
+        listed = PublishedFile(CHECKSUMS, self._list_sha256, "fixed")
+        move_all(
+            [*sent, listed],
+            check,
+            workers=self._workers,
+            progress=self._progress,
+            what="check",
+            total_bytes=None,
+        )
+        there = receive_if_there(self._store, MANIFEST, MAX_RECORD_BYTES)
+        own = {file.name: file.sha256 for file in self._files}[MANIFEST]
+        if there is not None and hashlib.sha256(there).hexdigest() != own:
+            raise self._changed(MANIFEST)
+
+    def _refuse_if_changed(self, name: str, sha256: str) -> None:
+        size = (self._layout.root / name).stat().st_size
+        if not retried(self._store, name, lambda: self._store.holds(name, size, sha256)):
+            raise self._changed(name)
+
+    def _changed(self, name: str) -> TransferError:
+        return TransferError(
+            f"another push to {self._store.shown} has begun: this one was ended",
+            expected="one push to a place at a time",
+            found=f"{name} of another cache",
+            remedy="wait for the other push to end; if its cache is to be replaced, run the same "
+            "command again with --replace",
         )
 
     def _send_one(self, file: PublishedFile, counter: Counter, _: threading.Event) -> None:
@@ -227,6 +291,8 @@ class _Push:
                 found="other bytes",
                 remedy=f"`{self._layout.verify_command()}` lists all damage",
             )
+        if isinstance(self._store, ObjectStore) and name != CHECKSUMS:
+            self._refuse_if_changed(CHECKSUMS, self._list_sha256)
         retried(self._store, name, lambda: self._store.write(name, path, sha256))
         with self._lock:
             self._sent_bytes += size

@@ -5,22 +5,28 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.caches import CORPUS, TEACHERS, open_writer, run_all
 from helpers.objects import s3_bucket
 from helpers.progress import RecordingProgress
 
+from distinit.pipeline.cache import push as push_module
 from distinit.pipeline.cache.copies import Selection
+from distinit.pipeline.cache.published import PublishedFile
 from distinit.pipeline.cache.pull import pull_cache
 from distinit.pipeline.cache.push import Pushed, push_cache
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.verify import verify_cache
+from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.transport import receive as receive_module
 from distinit.pipeline.transport import stores
 from distinit.schemas.errors import (
     CacheCorruptError,
     CacheError,
     ConfigError,
+    LockedError,
     StorageError,
     TransferError,
 )
@@ -131,11 +137,68 @@ def test_a_push_that_fails_leaves_no_cache_and_is_resumed(
         with pytest.raises(TransferError, match=r"logits/c/1/0\" cannot be transferred"):
             push(built_cache, tmp_path / "there")
     assert not (tmp_path / "there/manifest.json").exists()
-    assert not (tmp_path / "there/manifest-sha256.txt").exists()
     with pytest.raises(CacheError, match="is not a target cache"):
         pulled_files(str(tmp_path / "there"), tmp_path / "copy")
     assert push(built_cache, tmp_path / "there").kept > 0
     assert files_of(tmp_path / "there") == files_of(built_cache)
+
+
+def test_two_pushes_to_one_place_do_not_mix(
+    bucket: str, built_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another cache is sent there while the first one is."""
+    run_all(tmp_path / "new", CORPUS, TEACHERS[1:])
+    send = push_module._Push._send_one
+
+    def send_after_another(self: Any, file: PublishedFile, counter: Any, stopping: Any) -> None:
+        if file.name == SHARD:
+            push(tmp_path / "new", bucket)
+        send(self, file, counter, stopping)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(push_module._Push, "_send_one", send_after_another)
+        with pytest.raises(TransferError, match="another push to s3://caches/team/one has begun"):
+            push_cache(built_cache, bucket, replace=False, workers=1, progress=RecordingProgress())
+    assert pulled_files(bucket, tmp_path / "copy") == files_of(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", [SHARD, "manifest.json", "manifest-sha256.txt"])
+def test_what_another_push_has_written_meanwhile_is_not_published(
+    name: str, bucket: str, built_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    flush = push_module._Push._flush
+
+    def flush_and_change(self: Any) -> None:
+        flush(self)
+        fsspec.filesystem("s3").pipe_file(f"{bucket}/{name}", b"{}")
+
+    monkeypatch.setattr(push_module._Push, "_flush", flush_and_change)
+    with pytest.raises(TransferError, match="has begun: this one was ended"):
+        push(built_cache, bucket)
+    assert fsspec.filesystem("s3").cat_file(f"{bucket}/{name}") == b"{}"
+
+
+def test_a_folder_takes_one_push_at_a_time(built_cache: Path, tmp_path: Path) -> None:
+    with (
+        WriterLock(tmp_path / "there/.lock"),
+        pytest.raises(LockedError, match="another process is writing"),
+    ):
+        push(built_cache, tmp_path / "there")
+    push(built_cache, tmp_path / "there")
+    assert verify_cache(tmp_path / "there").problems == ()
+
+
+@pytest.mark.parametrize("name", ["README.md", "thesis.txt", "manifest-sha256.txt"])
+def test_a_folder_with_other_files_is_not_a_target(
+    name: str, built_cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / name).write_text(f"{'0' * 64}  data/mine.txt\n")
+    with pytest.raises(ConfigError, match="holds files that are not of a cache"):
+        push(built_cache, tmp_path / "there")
+    assert files_of(tmp_path / "there") == {name: f"{'0' * 64}  data/mine.txt\n".encode()}
 
 
 def test_a_damaged_cache_is_not_sent(cache_root: Path, tmp_path: Path) -> None:
