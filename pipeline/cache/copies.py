@@ -32,7 +32,7 @@ __all__ = [
     "refuse_unfinished_pull",
 ]
 
-_UNIT_RANGE = re.compile(r"(\d{1,8})(?:-(\d{1,8}))?")
+_UNIT_RANGE = re.compile(r"([0-9]{1,8})(?:-([0-9]{1,8}))?")
 _PULL_AGAIN = "pull the copy again"
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_LIST_BYTES",
     "SIGNATURE",
     "PublishedFile",
+    "max_list_bytes",
     "parse_list",
 ]
 
@@ -33,9 +34,10 @@ MANIFEST, CHECKSUMS = "manifest.json", "manifest-sha256.txt"
 SIGNATURE, COPY = "cache.sig", "copy.json"
 """Files that the list does not have: a signature lists all others, a copy is of the receiver."""
 MAX_LIST_BYTES = 1 << 30
-"""Size limit of the list: about 100 bytes for each file."""
+"""Size limit of the list of any cache."""
 
 _FIXED = ("README.md", "croissant.json", MANIFEST, "plan.parquet", "videos.parquet")
+_LINE_BYTES = 160  # a sha256 and a name, without the id of the teacher
 _LINE = re.compile(r"([0-9a-f]{64})  ([!-~]{1,300})")
 _FRAMES = re.compile(r"frames/(unit-\d{5,8})\.parquet")
 _UNKNOWN = re.compile(r"(?:[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*/)*[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*")
@@ -76,6 +78,20 @@ class PublishedFile:
     def limit_bytes(self) -> int:
         """The most bytes that it may have, as far as its kind tells."""
         return MAX_TABLE_BYTES if self.name.endswith(".parquet") else MAX_RECORD_BYTES
+
+
+def max_list_bytes(manifest: CacheManifest) -> int:
+    """The most bytes that the list of a cache with this manifest may have.
+
+    Twice the files that are known here, since newer versions of the format may have more.
+    """
+    units, files, longest_id = manifest.row_space.units, len(_FIXED), 0
+    files += units
+    for name, summary in manifest.teachers.items():
+        arrays = len(array_specs(summary.encoding, summary.classes))
+        files += units * (arrays + 2) + arrays + 1
+        longest_id = max(longest_id, len(name))
+    return min(MAX_LIST_BYTES, 2 * files * (_LINE_BYTES + longest_id))
 
 
 def parse_list(data: bytes, manifest: CacheManifest, owner: str) -> dict[str, PublishedFile]:

@@ -22,7 +22,7 @@ from distinit.pipeline.cache.arrivals import (
 from distinit.pipeline.cache.copies import Selection, copy_of
 from distinit.pipeline.cache.foreign import refuse_foreign_staging
 from distinit.pipeline.cache.layout import PULL_NOTES, CacheLayout
-from distinit.pipeline.cache.published import CHECKSUMS, MAX_LIST_BYTES, SIGNATURE, PublishedFile
+from distinit.pipeline.cache.published import CHECKSUMS, SIGNATURE, PublishedFile
 from distinit.pipeline.cache.refetch import FinishedPull, check_finished, read_small, reopen
 from distinit.pipeline.cache.remote_records import RemoteRecords, receive_records
 from distinit.pipeline.cache.tree import list_tree
@@ -251,9 +251,14 @@ class _Pull:
 
     def _receive_signature(self, layout: CacheLayout) -> None:
         """The signature is checked by whoever has the public key."""
-        signature = receive_if_there(self.store, SIGNATURE, MAX_LIST_BYTES)
-        if signature is not None and read_small(layout.signature, MAX_LIST_BYTES) != signature:
+        limit_bytes = self._max_signature_bytes()
+        signature = receive_if_there(self.store, SIGNATURE, limit_bytes)
+        if signature is not None and read_small(layout.signature, limit_bytes) != signature:
             atomic_write_bytes(layout.signature, signature)
+
+    def _max_signature_bytes(self) -> int:
+        """A signature is the list of files as JSON in base64, with a few hundred bytes around."""
+        return 4 * len(self.records.list_bytes) + (1 << 20)
 
     def publish(self) -> None:
         """Give the folder its name."""

@@ -11,8 +11,8 @@ from distinit.pipeline.cache.published import (
     CHECKSUMS,
     COPY,
     MANIFEST,
-    MAX_LIST_BYTES,
     PublishedFile,
+    max_list_bytes,
     parse_list,
 )
 from distinit.pipeline.cache.records import checked_teacher
@@ -120,7 +120,7 @@ def receive_records(store: Store, expect: str | None = None) -> RemoteRecords:
             remedy="check the address and the published digest",
         )
     _refuse_copies(store)
-    listed = receive_bytes(store, CHECKSUMS, MAX_LIST_BYTES)
+    listed = receive_bytes(store, CHECKSUMS, max_list_bytes(manifest))
     files = parse_list(listed, manifest, store.shown)
     if files[MANIFEST].sha256 != hashlib.sha256(data).hexdigest():
         raise TransferError(

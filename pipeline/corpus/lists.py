@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distinit.pipeline.storage import open_regular
 from distinit.schemas.errors import CorpusError
 from distinit.schemas.wording import reason_of
 
@@ -28,6 +30,7 @@ def read_list(source: Path) -> list[str]:
     Raises CorpusError for a file that cannot be read, has no such column, or is empty.
     """
     try:
+        os.close(open_regular(source))  # a pipe would be waited for
         entries = _READERS[source.suffix.lower()](source)
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise CorpusError(

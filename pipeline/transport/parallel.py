@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.transport.receive import Stopped
@@ -54,7 +54,8 @@ def move_all[T](
 
     ``total_bytes`` are those of all items and of what was moved earlier, ``done_bytes``; None if
     they are not known: then the progress is in files. Nothing is shown without items. The
-    first error ends the other threads at their next block and is raised; so is an interruption.
+    first error ends the other threads at their next block and is raised. An interruption is raised
+    at once: a thread that waits for a server ends with the process, or when the server responds.
     """
     if not items:
         return
@@ -70,14 +71,41 @@ def move_all[T](
             move(item, counter, stopping)
             counter.file()
 
-    with ThreadPoolExecutor(workers) as threads:
-        futures = [threads.submit(move_one, item) for item in items]
+    try:
+        _in_threads(items, move_one, min(workers, len(items)), stopping)
+    finally:
+        stopping.set()
+        progress.finish()
+
+
+def _in_threads[T](
+    items: Sequence[T], work: Callable[[T], None], workers: int, stopping: threading.Event
+) -> None:
+    """Call ``work`` for each item; raises its first error once all threads have ended.
+
+    The threads are daemons, which the end of the process does not wait for, as it would for those
+    of a ThreadPoolExecutor.
+    """
+    left: queue.SimpleQueue[T] = queue.SimpleQueue()
+    for item in items:
+        left.put(item)
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        error: BaseException | None = None
         try:
-            for future in as_completed(futures):
-                error = future.exception()
-                if error is not None and not isinstance(error, Stopped):
-                    raise error
-        finally:
+            while True:
+                work(left.get_nowait())
+        except queue.Empty:
+            pass
+        except BaseException as raised:
+            error = raised
             stopping.set()
-            threads.shutdown(cancel_futures=True)
-            progress.finish()
+        ended.put(error)
+
+    for _ in range(workers):
+        threading.Thread(target=run, daemon=True).start()
+    errors = [ended.get() for _ in range(workers)]
+    for error in errors:
+        if error is not None and not isinstance(error, Stopped):
+            raise error

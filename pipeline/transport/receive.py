@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from distinit.schemas.wording import shown
 __all__ = ["Expected", "Stopped", "receive_bytes", "receive_file", "receive_if_there", "retried"]
 
 _WAITS_SECONDS = (0.5, 2.0, 8.0)  # before the second, third, fourth try without any progress
+_PROGRESS_BYTES = 4 << 10  # fewer bytes of a connection that breaks are no progress
+_RECORD_SECONDS, _RECORD_BYTES_PER_SECOND = 600.0, 100_000  # the longest that a record may take
 _ASK_SENDER = "ask the sender of the cache; do not use what has arrived"
 
 
@@ -59,14 +62,18 @@ class _Arrived:
 def receive_bytes(store: Store, name: str, limit_bytes: int) -> bytes:
     """A small file whose digest is not known. Raises TransferError, and as ``retried``."""
 
+    seconds = _RECORD_SECONDS + limit_bytes / _RECORD_BYTES_PER_SECOND
+
     def read() -> bytes:
-        data = b""
+        data, ends = bytearray(), time.monotonic() + seconds
         with store.read(name) as (_, blocks):
             for block in blocks:
                 data += block
                 if len(data) > limit_bytes:
                     raise _too_large(store, name, limit_bytes)
-        return data
+                if time.monotonic() > ends:
+                    raise NetworkError(f"not received within {seconds:,.0f} seconds", final=True)
+        return bytes(data)
 
     return retried(store, name, read)
 
@@ -174,8 +181,8 @@ def retried[T](
 ) -> T:
     """What ``attempt`` returns; after a NetworkError it is called again, up to three times.
 
-    The count starts again whenever ``progress`` has grown. Raises TransferError, Stopped, and
-    NoRangesError as it is.
+    The count starts again whenever ``progress`` has grown by 4 KiB. Raises TransferError, Stopped,
+    and NoRangesError as it is.
     """
     stopping = stopping or threading.Event()
     waits, farthest = list(_WAITS_SECONDS), progress()
@@ -185,7 +192,7 @@ def retried[T](
         except NoRangesError:
             raise
         except NetworkError as error:
-            if progress() > farthest:
+            if progress() >= farthest + _PROGRESS_BYTES:
                 waits, farthest = list(_WAITS_SECONDS), progress()
             if error.final or not waits:
                 raise _given_up(store, name, error) from None

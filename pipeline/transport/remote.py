@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _WEB = ("http", "https")
 _S3 = ("s3", "s3a")
 _CONNECT_SECONDS, _SILENCE_SECONDS = 30, 60
 _BLOCK_BYTES = 8 << 20
+_PACE_SECONDS, _PACE_BYTES = 60.0, 64 << 10  # the least that a server has to send
 _PLAIN = {"Accept-Encoding": "identity"}
 _VERSION_KEYS = ("ETag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "mtime")
 # Class names of aiohttp and botocore, which are imported only if they are needed.
@@ -109,8 +111,9 @@ def public_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
+        _ = parts.port  # refuses numbers above 65,535
     except ValueError as error:
-        raise CorpusError("a URL is malformed", found=error, remedy="check the list") from None
+        raise CorpusError("a URL is malformed", found=error, remedy="check the URL") from None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -166,8 +169,8 @@ def read_range(
             found = file.r.headers.get("Content-Range", "")
             if file.r.status != 206 or not found.startswith(f"bytes {offset}-"):
                 raise NoRangesError
-            parts, missing = [], size_bytes
-            while missing and (part := file.read(missing)):
+            parts, missing, pace = [], size_bytes, _Pace()
+            while missing and (part := pace.read(file, missing)):
                 parts.append(part)
                 missing -= len(part)
         finally:
@@ -217,10 +220,30 @@ def find_remote(folder: str) -> list[str]:
     return [url for url in found if "/." not in url]
 
 
+class _Pace:
+    """Reads from one connection, and refuses a server that sends a few bytes now and then."""
+
+    def __init__(self) -> None:
+        self._seconds, self._bytes = 0.0, 0
+
+    def read(self, file: BinaryIO, size_bytes: int) -> bytes:
+        """As ``file.read``. Raises NetworkError below 64 KiB per minute of waiting."""
+        began = time.monotonic()
+        block = file.read(size_bytes)
+        self._seconds += time.monotonic() - began
+        self._bytes += len(block)
+        if self._seconds >= _PACE_SECONDS:
+            if block and self._bytes < _PACE_BYTES:
+                raise NetworkError("the server sends less than 64 KiB per minute", final=True)
+            self._seconds, self._bytes = 0.0, 0
+        return block
+
+
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    pace = _Pace()
     while True:
         with network_errors():
-            block = file.read(_BLOCK_BYTES)
+            block = pace.read(file, _BLOCK_BYTES)
         if not block:
             return
         yield block
@@ -281,6 +304,9 @@ def _network_error(error: BaseException) -> NetworkError:
         cause = _network_error(error.__cause__)
         if cause.unreachable or hasattr(error.__cause__, "status"):
             return cause
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "TooManyRedirects" in names:
+        return NetworkError("it redirects again and again", final=True)
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return NetworkError("no such file", missing=True)
@@ -289,7 +315,6 @@ def _network_error(error: BaseException) -> NetworkError:
     if isinstance(status, int):
         refused = 400 <= status < 500 and status not in (408, 416, 429)
         return NetworkError(f"HTTP status {status}", final=refused)
-    names = {kind.__name__ for kind in type(error).__mro__}
     if "RedirectClientError" in names or "InvalidUrlRedirectClientError" in names:
         return NetworkError("it redirects to an address that is not on the web", final=True)
     for kinds, reason, final in _UNREACHABLE:

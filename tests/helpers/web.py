@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import ssl
 import threading
+import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class WebFolder:
     tags: bool = True
     redirects: dict[str, str] = field(default_factory=dict)
     endless: set[str] = field(default_factory=set)  # paths whose content never ends
+    drips: set[str] = field(default_factory=set)  # one byte each 10 ms, without an end
     slow: dict[str, bytes] = field(default_factory=dict)  # sent once ``released`` is set
     released: threading.Event = field(default_factory=threading.Event)
     ranges: bool = False
@@ -65,8 +67,8 @@ def handler_of(folder: WebFolder) -> type[http.server.BaseHTTPRequestHandler]:
                 self.send_header("Location", folder.redirects[path])
                 self.end_headers()
                 return
-            if path in folder.endless:
-                self.never_end()
+            if path in folder.endless | folder.drips:
+                self.never_end(drips=path in folder.drips)
                 return
             if path in folder.slow and body:
                 folder.released.wait(120)
@@ -93,12 +95,14 @@ def handler_of(folder: WebFolder) -> type[http.server.BaseHTTPRequestHandler]:
                 self.wfile.write(data)
             self.close_connection = True
 
-        def never_end(self) -> None:
+        def never_end(self, drips: bool) -> None:
             self.send_response(200)
             self.end_headers()
             with contextlib.suppress(OSError):
                 while True:
-                    self.wfile.write(bytes(1 << 20))
+                    self.wfile.write(bytes(1 if drips else 1 << 20))
+                    if drips:
+                        time.sleep(0.01)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_the_results_are_json(sent: Path, bucket: str, tmp_path: Path) -> None:
         (("--workers", "0"), ExitCode.USAGE, "1 to 64"),
         (("--workers", "65"), ExitCode.USAGE, "1 to 64"),
         (("--teacher", "alpah"), ExitCode.USAGE, "did you mean alpha?"),
+        (("--units", "٣"), ExitCode.USAGE, "does not name units of the cache"),
         (("--units", "0-99"), ExitCode.USAGE, "numbers and ranges from 0 to 6, such as 0-6"),
         (("--videos", "nowhere.txt"), ExitCode.USAGE, "nowhere.txt"),
     ],
@@ -223,6 +225,12 @@ def test_a_pull_over_the_network_that_is_ended_from_outside_is_resumed(
     code, text = run("pull", f"{web.base}/one", tmp_path / "copy")
     assert code == ExitCode.OK, text
     assert files_of(tmp_path / "copy") == files_of(sent)
+
+
+def test_a_list_of_videos_that_is_a_pipe_is_refused(sent: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.txt")
+    code, text = run("pull", sent, tmp_path / "copy", "--videos", tmp_path / "list.txt")
+    assert (code, "not a regular file" in text) == (ExitCode.USAGE, True), text
 
 
 def test_only_one_process_pulls_into_a_folder(sent: Path, web: WebFolder, tmp_path: Path) -> None:

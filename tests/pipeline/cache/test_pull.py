@@ -15,16 +15,19 @@ from helpers.web import WebFolder, serve
 
 from distinit.pipeline.cache import remote_records
 from distinit.pipeline.cache.copies import Selection
+from distinit.pipeline.cache.published import max_list_bytes
 from distinit.pipeline.cache.pull import Pulled, pull_cache, pull_records
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.remote_records import receive_records
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.transport import receive as receive_module
+from distinit.pipeline.transport import remote
 from distinit.pipeline.transport.stores import open_store
 from distinit.schemas.errors import (
     CacheCorruptError,
     CacheError,
     ConfigError,
+    CorpusError,
     DistInitError,
     StorageError,
     TransferError,
@@ -195,6 +198,52 @@ def test_a_manifest_that_never_ends_is_refused(
         tmp_path / "copy",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["manifest.json", SHARD])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(
+    name: str, web: WebFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_PACE_SECONDS", 0.5)
+    web.drips.add(f"/caches/one/{name}")
+    with pytest.raises(TransferError) as caught:
+        pull(f"{web.base}/caches/one", tmp_path / "copy")
+    assert "the server sends less than 64 KiB per minute" in str(caught.value)
+
+
+def test_a_record_has_to_arrive_in_time(
+    web: WebFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive_module, "_RECORD_SECONDS", -1e6)
+    with pytest.raises(TransferError) as caught:
+        pull(f"{web.base}/caches/one", tmp_path / "copy")
+    assert "not received within" in str(caught.value)
+
+
+def test_a_list_that_never_ends_is_refused_at_the_size_that_the_manifest_allows(
+    web: WebFolder, built_cache: Path, tmp_path: Path
+) -> None:
+    limit = max_list_bytes(TargetCache.open(built_cache).manifest)
+    size = (built_cache / "manifest-sha256.txt").stat().st_size
+    assert 2 * size < limit < 8 * size
+    web.endless.add("/caches/one/manifest-sha256.txt")
+    with pytest.raises(TransferError) as caught:
+        pull(f"{web.base}/caches/one", tmp_path / "copy")
+    assert f"at most {limit:,} bytes" in str(caught.value)
+
+
+def test_redirects_without_an_end_are_not_followed(web: WebFolder, tmp_path: Path) -> None:
+    web.redirects[f"/caches/one/{SHARD}"] = f"{web.base}/caches/one/{SHARD}"
+    with pytest.raises(TransferError) as caught:
+        pull(f"{web.base}/caches/one", tmp_path / "copy")
+    assert "it redirects again and again" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/x", "http://[::1"])
+def test_addresses_that_are_no_urls_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="a URL is malformed") as caught:
+        pull(url, tmp_path / "copy")
+    assert "check the URL" in str(caught.value)
 
 
 def test_a_redirect_to_a_local_file_is_not_followed(web: WebFolder, tmp_path: Path) -> None:
