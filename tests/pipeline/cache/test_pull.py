@@ -16,13 +16,11 @@ from helpers.web import WebFolder, serve
 from distinit.pipeline.cache import remote_records
 from distinit.pipeline.cache.copies import Selection
 from distinit.pipeline.cache.published import max_list_bytes
-from distinit.pipeline.cache.pull import Pulled, pull_cache, pull_records
+from distinit.pipeline.cache.pull import Pulled, pull_cache
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.cache.remote_records import receive_records
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.transport import receive as receive_module
 from distinit.pipeline.transport import remote
-from distinit.pipeline.transport.stores import open_store
 from distinit.schemas.errors import (
     CacheCorruptError,
     CacheError,
@@ -368,31 +366,6 @@ def test_links_where_the_copy_is_written_are_refused(built_cache: Path, tmp_path
     (tmp_path / "copy.partial/teachers").symlink_to(tmp_path / "outside")
     refuse(StorageError, "holds a link", built_cache, tmp_path)
     assert list((tmp_path / "outside").iterdir()) == []
-
-
-def test_a_folder_of_the_user_is_not_taken_for_an_interrupted_pull(
-    built_cache: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "copy.partial").mkdir()
-    (tmp_path / "copy.partial/thesis.txt").write_text("three years")
-    refuse(ConfigError, "holds files that are not of a pull", built_cache, tmp_path)
-    assert files_of(tmp_path / "copy.partial") == {"thesis.txt": b"three years"}
-    store = open_store(str(built_cache))
-    records = receive_records(store)
-    with pytest.raises(ConfigError, match="holds files that are not of a pull"):
-        pull_records(store, records, tmp_path / "copy", workers=1, progress=RecordingProgress())
-    assert files_of(tmp_path / "copy.partial") == {"thesis.txt": b"three years"}
-    (tmp_path / "copy.partial/.pull").write_text("a diary")
-    refuse(ConfigError, "holds files that are not of a pull", built_cache, tmp_path)
-    assert files_of(tmp_path / "copy.partial").keys() == {"thesis.txt", ".pull"}
-
-
-def test_a_pull_that_was_killed_before_the_folder_got_its_name_goes_on(
-    built_cache: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(built_cache, tmp_path / "copy.partial")
-    assert pull(built_cache, tmp_path / "copy").kept > 20
-    assert files_of(tmp_path / "copy") == files_of(built_cache)
 
 
 def test_what_is_no_complete_cache_is_refused(tmp_path: Path, cache_root: Path) -> None:
