@@ -30,7 +30,7 @@ from distinit.pipeline.cache.verify import verify_cache
 from distinit.pipeline.storage import sha256_file
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import UnitCommit
-from distinit.stages.cache import cache_info
+from distinit.stages.cache_info import cache_info
 
 CAPACITY = 64
 FRAMES = (30, 20, 70, 5, 0)  # one video spans two units, and one failed

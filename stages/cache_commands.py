@@ -38,7 +38,7 @@ def cache_info(source: str, as_json: bool) -> None:
 
     Of a cache at a URL, only the manifest and the records of the teachers are received.
     """
-    from distinit.stages.cache import cache_info as run
+    from distinit.stages.cache_info import cache_info as run
 
     show(run(source), as_json)
 
@@ -121,7 +121,7 @@ def cache_verify(
     Exit code 0: no problems. 1: damaged, not the expected cache, not signed by that key, or rows
     that are not what the teacher gives. 3: not complete, or no row could be recomputed.
     """
-    from distinit.stages.cache import cache_verify as run
+    from distinit.stages.cache_verify import cache_verify as run
 
     if quick and repair:
         raise click.UsageError("--repair reads every byte: leave --quick out")

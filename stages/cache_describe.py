@@ -16,7 +16,7 @@ from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.wording import one_line
-from distinit.stages.cache import refuse_no_cache
+from distinit.stages.cache_verify import refuse_no_cache
 
 __all__ = ["DescribeConfig", "DescribeResult", "cache_describe", "refuse_partial"]
 

@@ -21,8 +21,8 @@ from distinit.pipeline.signing_keys import (
 )
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.wording import counted, one_line, shell_line
-from distinit.stages.cache import refuse_no_cache
 from distinit.stages.cache_describe import refuse_partial
+from distinit.stages.cache_verify import refuse_no_cache
 
 __all__ = [
     "KeygenResult",

@@ -15,7 +15,7 @@ from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import counted, one_line, shell_line
-from distinit.stages.cache import check_expected
+from distinit.stages.cache_verify import check_expected
 
 __all__ = ["PullResult", "PushResult", "cache_pull", "cache_push"]
 

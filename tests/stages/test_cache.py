@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from distinit.cli import main
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.extract import ExtractConfig
-from distinit.stages.cache import cache_verify
+from distinit.stages.cache_verify import cache_verify
 from distinit.stages.extract import ExtractResult, extract
 
 SHARD = "teachers/null/logits/c/1/0"

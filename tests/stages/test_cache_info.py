@@ -15,7 +15,7 @@ from helpers.web import WebFolder, serve
 from distinit.cli import main
 from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.teacher import WeightsRecipe
-from distinit.stages.cache import cache_info
+from distinit.stages.cache_info import cache_info
 from distinit.stages.cache_transfer import cache_push
 
 

@@ -22,7 +22,7 @@ from distinit.schemas.errors import (
     ConfigError,
 )
 from distinit.schemas.video import SamplingConfig
-from distinit.stages.cache import cache_info
+from distinit.stages.cache_info import cache_info
 from distinit.stages.cache_merge import OnConflict, cache_merge
 
 SAME_WITH_OTHER_OUTPUTS = make_teacher("gamma")

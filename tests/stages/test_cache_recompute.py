@@ -20,7 +20,7 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.recompute.draw import draw_rows, rows_by_video
 from distinit.schemas.errors import CacheError, CorpusError, DistInitError, TeacherError
 from distinit.schemas.extract import ExtractConfig
-from distinit.stages.cache import CacheVerification, cache_verify
+from distinit.stages.cache_verify import CacheVerification, cache_verify
 from distinit.stages.extract import extract
 from distinit.stages.recompute_result import Recomputed, RecomputeRequest
 

@@ -18,8 +18,8 @@ from helpers.signing import key_pair, rewrite_signature
 from distinit.pipeline.cache import signing_library
 from distinit.schemas.errors import CacheError
 from distinit.schemas.extract import ExtractConfig
-from distinit.stages.cache import CacheVerification, cache_verify
 from distinit.stages.cache_sign import cache_keygen, cache_sign
+from distinit.stages.cache_verify import CacheVerification, cache_verify
 from distinit.stages.extract import extract
 
 SHARDS = ("teachers/alpha/logits/c/1/0", "teachers/alpha/logits/c/2/0")

@@ -26,8 +26,8 @@ from distinit.pipeline.cache.tables import column, plan_table, read_plan, write_
 from distinit.pipeline.records import write_record
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.extract import ExtractConfig
-from distinit.stages.cache import cache_verify
 from distinit.stages.cache_sign import cache_keygen, cache_sign
+from distinit.stages.cache_verify import cache_verify
 from distinit.stages.extract import extract
 from distinit.stages.recompute_result import RecomputeRequest
 

@@ -22,7 +22,8 @@ from distinit.schemas.audit import AuditConfig
 from distinit.schemas.errors import CacheError, CorpusError, TooManyFailuresError
 from distinit.schemas.extract import ExtractConfig
 from distinit.stages.audit import audit
-from distinit.stages.cache import cache_info, cache_verify
+from distinit.stages.cache_info import cache_info
+from distinit.stages.cache_verify import cache_verify
 from distinit.stages.extract import ExtractResult, extract
 from distinit.stages.frames import verify_frames
 

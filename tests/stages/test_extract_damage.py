@@ -16,7 +16,7 @@ from distinit.pipeline.extraction.failures import damage_lines
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.frames import FramesConfig
-from distinit.stages.cache import cache_info
+from distinit.stages.cache_info import cache_info
 from distinit.stages.extract import ExtractResult, extract
 from distinit.stages.frames import build_frames
 

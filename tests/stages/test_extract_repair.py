@@ -18,7 +18,7 @@ from helpers.videos import make_video
 from distinit.pipeline.cache.verify import verify_cache
 from distinit.schemas.errors import CacheError, CorpusError
 from distinit.schemas.extract import ExtractConfig
-from distinit.stages.cache import cache_verify
+from distinit.stages.cache_verify import cache_verify
 from distinit.stages.extract import ExtractResult, extract
 
 FRAMES = {"a.mp4": 70, "b.mp4": 20, "c.mp4": 9}  # units of 64 rows: a takes two, b and c one

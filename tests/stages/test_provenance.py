@@ -15,9 +15,10 @@ from huggingface_hub import DatasetCard
 from distinit.schemas.errors import CacheError, ConfigError
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.provenance import Provenance
-from distinit.stages.cache import cache_info, cache_verify
 from distinit.stages.cache_describe import DescribeConfig, cache_describe
+from distinit.stages.cache_info import cache_info
 from distinit.stages.cache_sign import cache_sign
+from distinit.stages.cache_verify import cache_verify
 from distinit.stages.extract import ExtractResult, extract
 
 STATED = Provenance(

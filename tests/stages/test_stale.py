@@ -32,7 +32,7 @@ from distinit.schemas.errors import (
 )
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.tables import PLAN_SCHEMA
-from distinit.stages.cache import cache_info
+from distinit.stages.cache_info import cache_info
 from distinit.stages.distill import distill
 from distinit.stages.extract import ExtractResult, extract
 

@@ -27,7 +27,7 @@ from distinit.pipeline.teachers.registry import load_teacher
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.teacher import TeacherRecord, TeacherRequest, WeightsRecipe
-from distinit.stages.cache import cache_info
+from distinit.stages.cache_info import cache_info
 
 ALL_THREE = ("label smoothing", "mixup", "CutMix")
 CORPUS = caches.Corpus(frames={"a": 30, "b": 12})
