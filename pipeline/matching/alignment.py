@@ -25,6 +25,8 @@ _MOST_ROWS = 2048  # rows of a video that the search compares, evenly spread
 _FEWEST_OVERLAP = 0.5  # of the rows that the best-covered shift compares
 _PART_ROWS, _PART_BITS = 6, 0.4  # fewest rows of a part, mean difference in bits
 _PART_WINDOW = 3  # frames from the best shift: those that were dropped or repeated
+_MIDDLE_ROWS = (16, 24, 32, 48, 64)  # rows of a part in the middle
+_MIDDLE_Z = 3.3  # there are more of those parts, so one of them is further off by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Alignment:
     is_sure           every other shift is clearly worse
     is_zero_excluded  shift 0 is clearly worse
     part_shift        another shift that a part of the video clearly has: frames are missing or
-                      repeated in the middle; None: there is no such part
+                      repeated there; None: there is no such part
     """
 
     shift_frames: int
@@ -186,7 +188,7 @@ def _shows_other_pictures(distance_SM: NDArray[np.int16], best: int) -> NDArray[
 def _part_shift(
     distance_SM: NDArray[np.int16], shift_S: NDArray[np.int64], best: int
 ) -> int | None:
-    """The shift that clearly fits the beginning or the end of the video better than ``best``."""
+    """The shift that clearly fits a part of the video better than ``best``."""
     near_S = np.abs(shift_S - shift_S[best]) <= _PART_WINDOW
     near_S[best] = True
     part_SM, part_shift_S = distance_SM[near_S], shift_S[near_S]
@@ -200,7 +202,34 @@ def _part_shift(
         sure_SM = np.where(better_SM, less_SM / np.maximum(spread_SM, 1e-9), 0)
         if sure_SM.max(initial=0) > SURE_Z:
             return int(part_shift_S[sure_SM.max(axis=1).argmax()])
-    return None
+    middle = _middle_shift(more_SM, both_SM)
+    return None if middle is None else int(part_shift_S[middle])
+
+
+def _middle_shift(more_SM: NDArray[np.float64], both_SM: NDArray[np.bool_]) -> int | None:
+    """Position of the shift that clearly fits some rows in the middle better, if there is one.
+
+    ``more_SM``: bits by which each shift is worse than the best one, for the rows of ``both_SM``.
+    """
+    best_z, found = _MIDDLE_Z, None
+    for rows in _MIDDLE_ROWS:
+        if rows > more_SM.shape[1]:
+            break
+        less_SW, square_SW, count_SW = (
+            _window_sums(values_SM, rows) for values_SM in (-more_SM, more_SM**2, both_SM)
+        )
+        better_SW = (count_SW == rows) & (less_SW > _PART_BITS * rows)
+        z_S = np.where(better_SW, less_SW / np.sqrt(np.maximum(square_SW, 1e-9)), 0).max(axis=1)
+        if z_S.max() > best_z:
+            best_z, found = float(z_S.max()), int(z_S.argmax())
+    return found
+
+
+def _window_sums(values_SM: NDArray[np.generic], rows: int) -> NDArray[np.float64]:
+    """Sums of all ``rows`` consecutive values: [S, M - rows + 1]."""
+    sums_SM = np.pad(values_SM.astype(np.float64).cumsum(axis=1), ((0, 0), (1, 0)))
+    sums_SW: NDArray[np.float64] = sums_SM[:, rows:] - sums_SM[:, :-rows]
+    return sums_SW
 
 
 def _more_bits(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from distinit.pipeline.matching.alignment import Alignment, align, at_times_of
 from distinit.pipeline.matching.cache_hashes import CacheVideo, KnownFrames
 from distinit.pipeline.matching.hash_parts import CopyHashes
+from distinit.pipeline.matching.other_frames import other_frames
 from distinit.schemas.matching import MatchLimits, Verdict
 from distinit.schemas.wording import counted
 
@@ -57,6 +58,9 @@ def compare(
         return _verdict("shifted", copy, found, _shift_reason(video, copy, found.shift_frames))
     if other_count:
         return _verdict("cut", copy, found, _cut_reason(video, copy, found))
+    other = other_frames(known.index_N, known.hash_N, copy.hash_F, limits.max_bits)
+    if other is not None:
+        return _verdict("cut", copy, found, f"frames {other[0]} to {other[1]} show something else")
     if found.is_sure:
         return _verdict("re-encoded", copy, found, fits=True)
     return _undecidable(copy, found, limits)

@@ -95,9 +95,25 @@ def test_a_static_picture_fits_unless_its_count_differs() -> None:
     )
 
 
+def test_a_part_of_another_video_makes_a_cut_although_most_frames_agree() -> None:
+    steps = np.left_shift(np.uint64(1), np.arange(FRAMES, dtype=np.uint64))
+    own = np.bitwise_xor.accumulate(steps)  # one bit changes from frame to frame
+    copy = own.copy()
+    copy[30:35] = HASHES[:5]
+    found = verdict_on(copy, own=own)
+    assert (found.kind, found.fits, found.shift_frames) == ("cut", False, 0)
+    assert found.reason == "frames 30 to 34 show something else"
+    copy[30:35] = own[30:35]
+    copy[20:50] = own[21:51]
+    found = verdict_on(copy, own=own)
+    assert (found.kind, found.fits) == ("cut", False)
+    assert found.reason == "frames are missing or repeated: a part of it is shifted by 1 frame"
+    assert found.agreeing_share == 1.0
+
+
 def test_a_share_below_the_limit_is_something_else() -> None:
     copy = HASHES[:FRAMES].copy()
-    copy[:7] = HASHES[-7:]  # 53 of 60 agree
+    copy[:56:8] = HASHES[-7:]  # 53 of 60 agree
     found = verdict_on(copy)
     assert (found.kind, found.fits) == ("missing", False)
     assert found.reason == "it shows something else (88% of the frames agree)"
