@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -382,53 +380,3 @@ def test_urls_and_outputs_inside_the_cache_are_refused(owned: Path, tmp_path: Pa
         run_match(owned, "s3://bucket/clips", tmp_path / "mapping")
     with pytest.raises(ConfigError, match="nothing else is written there"):
         run_match(owned, owned / "videos", owned / "cache" / "mapping")
-
-
-def make_text(out: Path) -> None:
-    out.write_text("thesis")
-
-
-def make_link(out: Path) -> None:
-    target = out.with_suffix(".target")
-    target.write_text("thesis")
-    out.symlink_to(target)
-
-
-@pytest.mark.parametrize(
-    ("make", "found"),
-    [
-        (make_text, ""),
-        (make_link, "a link"),
-        (Path.mkdir, "a folder"),
-        (os.mkfifo, "a special file"),
-    ],
-)
-def test_only_a_mapping_file_is_replaced(
-    owned: Path, copies: Path, tmp_path: Path, make: Callable[[Path], None], found: str
-) -> None:
-    out = tmp_path / "clips.match"
-    make(out)
-    before = out.lstat()
-    with pytest.raises(ConfigError, match="it is not replaced") as refused:
-        run_match(owned, copies, out)
-    assert found in str(refused.value.found)
-    after = out.lstat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert not (tmp_path / "clips.match.hashes").exists()
-
-
-def test_nothing_is_written_among_the_videos(owned: Path, copies: Path, tmp_path: Path) -> None:
-    clips = tmp_path / "clips"
-    clips.mkdir()
-    video = shutil.copy(copies / "exact.mp4", clips)
-    (tmp_path / "link").symlink_to(clips)
-    for out in (video, clips / "new.match", tmp_path / "link" / "new.match"):
-        with pytest.raises(ConfigError, match="the folder of your videos"):
-            run_match(owned, clips, Path(out))
-    listed = tmp_path / "list.txt"
-    listed.write_text("clips/exact.mp4")
-    for out in (listed, video):
-        with pytest.raises(ConfigError, match="it is not replaced"):
-            run_match(owned, listed, Path(out))
-    assert [path.name for path in clips.iterdir()] == ["exact.mp4"]
-    assert (clips / "exact.mp4").read_bytes() == (copies / "exact.mp4").read_bytes()

@@ -107,7 +107,9 @@ def test_a_part_of_another_video_makes_a_cut_although_most_frames_agree() -> Non
     copy[20:50] = own[21:51]
     found = verdict_on(copy, own=own)
     assert (found.kind, found.fits) == ("cut", False)
-    assert found.reason == "frames are missing or repeated: a part of it is shifted by 1 frame"
+    assert (
+        found.reason == "frames are missing or repeated, since a part of it is shifted by 1 frame"
+    )
     assert found.agreeing_share == 1.0
 
 
