@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from distinit.schemas.base import Record
 from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.output_reports import OutputReport
 from distinit.schemas.teacher import TeacherRecord
-from distinit.schemas.wording import counted, one_line
+from distinit.schemas.wording import counted, first_names, one_line
 
 __all__ = [
     "AuditConfig",
@@ -29,6 +30,9 @@ __all__ = [
     "ThresholdCurve",
     "VideoEntropy",
 ]
+
+
+_WARNINGS_SHOWN = 5  # on the terminal
 
 
 class AuditConfig(Record):
@@ -296,13 +300,26 @@ class AuditResult(Record):
                 lines += [f"  warning: {one_line(text)}" for text in teacher.answers.warnings]
             if teacher.sheet_note is not None:
                 lines.append(f"  note: {one_line(teacher.sheet_note)}")
+        told = [w for w in self.warnings if w.kind != "uninformative outputs"]  # above
+        lines += ["", *_warning_lines(told)]
         failed = [f"failed: {one_line(text)}" for text in self.failed_conditions]
-        return "\n".join([*lines, "", *failed, f"report  {one_line(self.report)}"])
+        return "\n".join([*lines, *failed, f"report  {one_line(self.report)}"])
 
     @property
     def exit_code(self) -> ExitCode:
         """FAILED if the cache meets one of the conditions that it must not meet."""
         return ExitCode.FAILED if self.failed_conditions else ExitCode.OK
+
+
+def _warning_lines(warnings: Sequence[AuditWarning]) -> list[str]:
+    """The first warnings, and how many more the page has."""
+    lines = []
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        of = "" if warning.teacher is None else f" ({warning.teacher})"
+        videos = f": {first_names(warning.videos, 2)}" if warning.videos else ""
+        lines.append(one_line(f"warning: {warning.kind}{of}: {warning.text}{videos}"))
+    more = len(warnings) - _WARNINGS_SHOWN
+    return [*lines, *([f"{counted(more, 'more warning')} in the report"] if more > 0 else [])]
 
 
 def _summary_of(confidence: ConfidenceAudit | None) -> str:

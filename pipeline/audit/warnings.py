@@ -15,7 +15,7 @@ from distinit.pipeline.cache.copies import describe_copy
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.audit import AuditWarning, TeacherAudit
 from distinit.schemas.audit_comparisons import TeacherPairAudit
-from distinit.schemas.wording import counted
+from distinit.schemas.wording import counted, first_names
 
 __all__ = ["cache_warnings", "pair_warnings", "pixel_warnings", "teacher_warnings"]
 
@@ -157,7 +157,20 @@ def teacher_warnings(statistics: CacheStatistics, teacher: TeacherAudit) -> Iter
             rule=f"more than {_DOMINANT:.0%} of the frames; {_OWN}",
             teacher=name,
         )
+    yield from _labels(statistics, name)
     yield from _preprocessing(statistics, teacher)
+
+
+def _labels(statistics: CacheStatistics, name: str) -> Iterator[AuditWarning]:
+    """Labels that are no class of the teacher: the calibration leaves their videos out."""
+    if name in statistics.labels and (unknown := statistics.labels[name].labels.unknown):
+        yield AuditWarning(
+            kind="labels that are no class",
+            text=f"{counted(len(unknown), 'label')} that this teacher does not have, such as "
+            f"{first_names(unknown, 3)}; their videos are not part of the calibration",
+            rule="any such label: write a name, a synonym or the number of a class",
+            teacher=name,
+        )
 
 
 def _preprocessing(statistics: CacheStatistics, teacher: TeacherAudit) -> Iterator[AuditWarning]:

@@ -109,6 +109,9 @@ def test_faulty_videos_are_found(tmp_path: Path) -> None:
     }
     assert set(result.warnings[-1].videos[0].split(" = ")) == {"v04.mp4", "v05.mp4"}
     assert len(kinds(result)) == 5
+    printed = [line for line in result.summary().splitlines() if line.startswith("warning: ")]
+    assert len(printed) == 5
+    assert "warning: frozen videos: 1 video that show one picture only: v03.mp4" in printed
 
 
 def test_blurred_and_dark_videos_are_found_in_the_frame_store(tmp_path: Path) -> None:
@@ -180,6 +183,7 @@ def test_labels_and_other_caches_are_on_the_page(tmp_path: Path) -> None:
         compare=[str(tmp_path / "other")],
         fail_if=["accuracy < 1", "ece > 0.9"],
     )
+    assert "labels that are no class" not in kinds(result)
     found = result.teachers[0].labels
     assert found is not None
     assert (found.videos, found.frames, found.accuracy) == (8, 240, 1)
@@ -209,3 +213,14 @@ def test_conditions_that_cannot_be_checked_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,label\nv00.mp4,no such class\n")
     done = CliRunner().invoke(main, [*line, "ece > .1", "--labels", str(tmp_path / "labels.csv")])
     assert (done.exit_code, "no frame with a label" in done.output) == (2, True), done.output
+
+
+def test_labels_that_are_no_class_are_on_the_terminal(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", {"good": sure_of})
+    (tmp_path / "l.csv").write_text("path,label\nv00.mp4,0\nv01.mp4,no such class\n")
+    result = audited(tmp_path, labels=str(tmp_path / "l.csv"))
+    assert (
+        "warning: labels that are no class (good): 1 label that this teacher does not have, such "
+        "as no such class; their videos are not part of the calibration"
+    ) in result.summary().splitlines()
+    assert "30, from 1 video<" in Path(result.report).read_text()
