@@ -125,7 +125,7 @@ def _teacher_lines(name: str, record: TeacherRecord) -> list[str]:
 
 
 def cache_info(source: Path | str) -> CacheInfo:
-    """Read the manifest and teacher records, also of an incomplete cache, or of one at a URL.
+    """Read the manifest and teacher records of a cache, which may be incomplete or at a URL.
 
     Raises CacheError, and TransferError for a URL.
     """

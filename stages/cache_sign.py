@@ -102,8 +102,8 @@ def cache_sign(
 ) -> SignResult:
     """Verify a cache and sign all of its files: ``cache.sig``, which replaces an older one.
 
-    Raises CacheError if it is no cache, partial, incomplete or damaged, ConfigError if the key
-    cannot be used, LockedError, StorageError.
+    Raises CacheError if the cache is missing, partial, incomplete or damaged, ConfigError if the
+    key cannot be used, LockedError, StorageError.
     """
     refuse_no_cache(path)
     refuse_partial(path, "not signed")

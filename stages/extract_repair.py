@@ -90,7 +90,7 @@ class Repair:
 def find_damage_to_repair(config: ExtractConfig, progress: Progress) -> Repair | None:
     """Verify every byte of the cache; None without ``config.repair``.
 
-    Raises CacheError if there is no cache, or its plan or manifest is damaged.
+    Raises CacheError if the cache is missing, or its plan or manifest is damaged.
     """
     if not config.repair:
         return None

@@ -102,8 +102,8 @@ def receive_teachers(store: Store, manifest: CacheManifest) -> dict[str, Teacher
 def receive_records(store: Store, expect: str | None = None) -> RemoteRecords:
     """The manifest and the list of files of a complete cache.
 
-    Raises CacheError if there is no cache, if it is not complete, is only a partial copy, or does
-    not have the content digest ``expect``; CacheCorruptError; TransferError.
+    Raises CacheError if the cache is missing, incomplete, a partial copy, or does not have the
+    content digest ``expect``; CacheCorruptError; TransferError.
     """
     manifest, data = receive_manifest(store)
     if not manifest.complete:

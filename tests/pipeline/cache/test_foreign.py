@@ -1,4 +1,4 @@
-"""A folder of the user is not taken for one that a pull has left."""
+"""A pull and a push do not mistake a folder of the user for their own."""
 
 from __future__ import annotations
 

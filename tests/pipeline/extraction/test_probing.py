@@ -41,7 +41,7 @@ def starts(tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven videos in different containers, and one file that is no video."""
+    """Seven videos in different containers, and one file that is not a video."""
     root = tmp_path_factory.mktemp("videos")
     for seed, (name, args) in enumerate(VIDEOS.items()):
         make_video(root / name, frames=10 + seed, seed=seed, args=args)
