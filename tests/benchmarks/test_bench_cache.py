@@ -40,6 +40,6 @@ def test_the_benchmark_measures_all_of_them() -> None:
     found = json.loads(ended.stdout)
     (opened,) = found["open"].values()
     assert opened.keys() == OPENED.keys() | REFUSED.keys()
-    assert all(cell["seconds"] > 0 and cell["mib"] >= 0 for cell in opened.values())
+    assert all(cell.keys() == {"seconds", "mib"} for cell in opened.values())
     for cell in found["read"].values():
         assert cell["ratio"] == pytest.approx(cell["zarr"] / cell["direct"])

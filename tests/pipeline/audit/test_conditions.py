@@ -67,4 +67,8 @@ def test_conditions_without_a_value_are_refused(
 
 
 def test_conditions_on_the_cache_need_no_teacher() -> None:
-    refuse_undefined([parse_condition("videos_failed > .1")], {"features"}, has_labels=False)
+    of_cache, of_teacher = parse_condition("videos_failed > .1"), parse_condition("kept(1) < .5")
+    with pytest.raises(ConfigError) as raised:
+        refuse_undefined([of_cache, of_teacher], {"features"}, has_labels=False)
+    assert "kept" in str(raised.value)
+    assert "videos_failed" not in str(raised.value.problem)
