@@ -139,8 +139,8 @@ class Footage:
 
 
 FOOTAGE = (
-    Footage("340x256, 10 s", "340:256", 12, 300),
-    Footage("640x480, one long video", "640:480", 1, 3000),
+    Footage("340x256, 10 s", "340:256", 24, 300),
+    Footage("640x480, one long video", "640:480", 1, 6000),
 )
 
 

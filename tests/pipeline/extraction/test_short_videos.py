@@ -33,9 +33,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def starts(tmp_path: Path, ffmpeg_exe: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with one line per ffmpeg that was started to decode; a word for each input."""
     script, log = tmp_path / "ffmpeg", tmp_path / "starts"
+    # One write per line: two that start together must not mix their words.
     script.write_text(
-        f'#!/bin/sh\ncase "$*" in *file:*rawvideo*) for a; do case "$a" in file:*)\n'
-        f'  printf "%s " "${{a##*/}}" >> {log};; esac; done; echo >> {log};; esac\n'
+        f'#!/bin/sh\ncase "$*" in *file:*rawvideo*) names=; for a; do case "$a" in file:*)\n'
+        f'  names="$names ${{a##*/}}";; esac; done; echo "$names" >> {log};; esac\n'
         f'exec {ffmpeg_exe} "$@"\n'
     )
     script.chmod(0o755)
