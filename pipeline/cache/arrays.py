@@ -2,7 +2,7 @@
 
 Compression would save at most 15 % and slow down random access. The crc32c of every inner chunk
 detects flipped bits. One function here defines the content of ``zarr.json`` for the writer, the
-reader and verification; the shards themselves are written by Zarr.
+reader and verification; the bytes of the shards are those that Zarr writes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.records import read_json
-from distinit.pipeline.storage import atomic_write_bytes, open_inside, storage_errors
+from distinit.pipeline.storage import atomic_write_bytes, open_inside
 from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.teacher import TeacherRecord
 
@@ -30,7 +28,6 @@ __all__ = [
     "INNER_ROWS",
     "array_metadata",
     "check_array",
-    "encode_shard",
     "metadata_bytes",
     "open_array",
     "shard_bytes",
@@ -109,27 +106,6 @@ def check_array(folder: Path, spec: ArraySpec, rows: int, capacity: int) -> None
             found=f"{key} = {str(found.get(key))[:200]}",
             remedy="do not use this cache; ask its sender for a clean copy",
         )
-
-
-def encode_shard(folder: Path, spec: ArraySpec, rows_RW: np.ndarray, used_rows: int) -> Path:
-    """Let Zarr write one shard into a temporary array at ``folder``; returns the shard file.
-
-    Args:
-        folder: A folder that nothing else uses.
-        spec: The stored array.
-        rows_RW: All rows of the unit [capacity, width]; unused rows are zero.
-        used_rows: Index of the last used row plus one. Chunks up to there are written even if
-            they are all zero, so that a used row is never in an absent chunk.
-    """
-    import zarr  # takes a second to import, which readers of a finished cache do not need
-
-    capacity = len(rows_RW)
-    write_array_metadata(folder, spec, capacity, capacity)
-    with storage_errors(folder):
-        array = zarr.open_array(folder, mode="r+", config={"write_empty_chunks": True})
-        written = -(-used_rows // INNER_ROWS) * INNER_ROWS
-        array[:written] = rows_RW[:written]
-    return folder / "c" / "0" / "0"
 
 
 def open_array(

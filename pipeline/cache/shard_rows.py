@@ -1,4 +1,4 @@
-"""The rows of a whole shard, from its bytes: every chunk's crc32c is checked, nothing is copied."""
+"""The rows of a whole shard, to its bytes and back; every chunk has a crc32c, which is checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from distinit.pipeline.cache.arrays import INNER_ROWS
 from distinit.pipeline.cache.encoding import ArraySpec
 
-__all__ = ["CRC_BYTES", "ShardError", "ShardRows", "chunk_offsets", "crc32c"]
+__all__ = ["CRC_BYTES", "ShardError", "ShardRows", "chunk_offsets", "crc32c", "encode_shard"]
 
 CRC_BYTES = 4
 _ABSENT = np.uint64(2**64 - 1)
@@ -51,6 +51,32 @@ def chunk_offsets(index: bytes, size_bytes: int, chunks: int, spec: ArraySpec) -
             "index", f"chunks of {chunk_bytes} bytes inside the file", "invalid offsets or sizes"
         )
     return np.where(absent, -1, offsets.astype(np.int64))
+
+
+def encode_shard(spec: ArraySpec, rows_RW: np.ndarray, used_rows: int) -> bytes:
+    """The bytes of one shard, the same as Zarr writes.
+
+    Zarr itself runs several tasks for each inner chunk and holds the interpreter lock meanwhile,
+    so that the threads that read from decoders wait.
+
+    Args:
+        spec: The stored array.
+        rows_RW: All rows of the unit [capacity, width]; unused rows are zero.
+        used_rows: Index of the last used row plus one. Chunks up to there are written even if
+            they are all zero, so that a used row is never in an absent chunk.
+    """
+    chunks, written = len(rows_RW) // INNER_ROWS, -(-used_rows // INNER_ROWS)
+    chunk_bytes = INNER_ROWS * spec.row_bytes
+    data_KB = np.empty((written, chunk_bytes + CRC_BYTES), np.uint8)
+    rows = np.ascontiguousarray(rows_RW[: written * INNER_ROWS], spec.dtype)
+    data_KB[:, :chunk_bytes] = rows.view(np.uint8).reshape(written, chunk_bytes)
+    crc_K = np.array([crc32c(chunk_B) for chunk_B in data_KB[:, :chunk_bytes]], "<u4")
+    data_KB[:, chunk_bytes:] = crc_K.view(np.uint8).reshape(written, CRC_BYTES)
+    index_K2 = np.full((chunks, 2), _ABSENT, "<u8")
+    index_K2[:written, 0] = np.arange(written) * (chunk_bytes + CRC_BYTES)
+    index_K2[:written, 1] = chunk_bytes + CRC_BYTES
+    index = index_K2.tobytes()
+    return b"".join([data_KB.tobytes(), index, crc32c(index).to_bytes(CRC_BYTES, "little")])
 
 
 class ShardRows:

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from distinit.pipeline.cache.arrays import encode_shard
 from distinit.pipeline.cache.confidence import Confidence, Fidelity, fidelity_sums
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.output_stats import output_sums
+from distinit.pipeline.cache.shard_rows import encode_shard
 from distinit.pipeline.cache.tables import write_table
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.records import file_entry
+from distinit.pipeline.storage import storage_errors
 from distinit.schemas.manifest import FidelitySums, FileEntry, OutputSums
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
@@ -221,7 +222,9 @@ class UnitBuffer:
         for spec in teacher.specs if len(used) else ():
             final = layout.shard(folder.name, spec.name, self.unit)
             values = teacher.arrays[spec.name]
-            staged[final] = encode_shard(folder / spec.name, spec, values, int(used[-1]) + 1)
+            staged[final] = folder / f"{spec.name}.shard"
+            with storage_errors(folder):
+                staged[final].write_bytes(encode_shard(spec, values, int(used[-1]) + 1))
         return StagedTeacher(
             files={final: (path, file_entry(path)) for final, path in staged.items()},
             content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distinit.pipeline.cache.arrays import encode_shard
 from distinit.pipeline.cache.confidence import Confidence, confidence_of
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import array_specs, decode
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_commit, read_manifest, read_teacher
-from distinit.pipeline.cache.shard_rows import ShardRows
+from distinit.pipeline.cache.shard_rows import ShardRows, encode_shard
 from distinit.pipeline.cache.tables import column, write_table
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.records import file_entry, write_record
@@ -67,11 +65,8 @@ def forge(root: Path, teacher: str, unit: int, change: Callable[[ForgedUnit], No
     forged = _read(layout, teacher, unit, capacity)
     change(forged)
     for spec in array_specs(forged.record.encoding, forged.record.identity.classes):
-        folder = root.parent / f"forged-{spec.name}"
-        rows_RW = forged.arrays[spec.name]
-        shard = encode_shard(folder, spec, rows_RW, int(forged.used_rows[-1]) + 1)
-        shutil.copyfile(shard, layout.shard(teacher, spec.name, unit))
-        shutil.rmtree(folder)
+        shard = encode_shard(spec, forged.arrays[spec.name], int(forged.used_rows[-1]) + 1)
+        layout.shard(teacher, spec.name, unit).write_bytes(shard)
     write_table(forged.frames, layout.frames(unit))
     write_table(forged.confidence, layout.confidence(teacher, unit))
     for name in read_manifest(layout).teachers:

@@ -14,10 +14,10 @@ from zarr.codecs import Crc32cCodec
 from distinit.pipeline.cache.arrays import (
     array_metadata,
     check_array,
-    encode_shard,
     write_array_metadata,
 )
 from distinit.pipeline.cache.encoding import ArraySpec
+from distinit.pipeline.cache.shard_rows import encode_shard
 from distinit.schemas.errors import CacheCorruptError
 
 FLOAT16 = ArraySpec("logits", 10, np.dtype("<f2"))
@@ -43,12 +43,24 @@ def test_metadata_equals_that_of_zarr(tmp_path: Path, dtype: str) -> None:
 def test_shards_placed_by_hand_read_through_zarr(tmp_path: Path) -> None:
     write_array_metadata(tmp_path / "a", FLOAT16, 256, 128)
     values = np.arange(1280).reshape(128, 10).astype(np.float16)
-    shard = encode_shard(tmp_path / "work", FLOAT16, values, 128)
     (tmp_path / "a/c/1").mkdir(parents=True)
-    shard.rename(tmp_path / "a/c/1/0")
+    (tmp_path / "a/c/1/0").write_bytes(encode_shard(FLOAT16, values, 128))
     array = zarr.open_array(tmp_path / "a", mode="r")
     assert array.shape == (256, 10)
     assert np.array_equal(array[128:], values)
+
+
+@pytest.mark.parametrize("used_rows", [1, 65, 256])
+@pytest.mark.parametrize("dtype", ["<f2", "i1", "<f4", "<u2", "<i4"])
+def test_a_shard_has_the_bytes_that_zarr_writes(tmp_path: Path, dtype: str, used_rows: int) -> None:
+    spec = ArraySpec("logits", 7, np.dtype(dtype))
+    rows_RW = np.zeros((256, 7), dtype)
+    rows_RW[:used_rows] = np.arange(used_rows * 7).reshape(used_rows, 7) % 120
+    write_array_metadata(tmp_path, spec, 256, 256)
+    array = zarr.open_array(tmp_path, mode="r+", config={"write_empty_chunks": True})
+    padded = -(-used_rows // 16) * 16
+    array[:padded] = rows_RW[:padded]
+    assert encode_shard(spec, rows_RW, used_rows) == (tmp_path / "c/0/0").read_bytes()
 
 
 def test_growing_writes_the_description_only(tmp_path: Path) -> None:

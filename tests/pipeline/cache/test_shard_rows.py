@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from distinit.pipeline.cache.arrays import encode_shard
 from distinit.pipeline.cache.encoding import ArraySpec, decode
-from distinit.pipeline.cache.shard_rows import ShardError, ShardRows
+from distinit.pipeline.cache.shard_rows import ShardError, ShardRows, encode_shard
 
 SPEC = ArraySpec("logits", 5, np.dtype("<f2"))
 STEP = 16 * 10 + 4  # bytes of an inner chunk of 16 rows, and of its checksum
 
 
-def shard(folder: Path, used_rows: int) -> tuple[bytes, np.ndarray]:
+def shard(used_rows: int) -> tuple[bytes, np.ndarray]:
     """The bytes of a shard of 64 rows, and its rows."""
     rows_RW = np.zeros((64, 5), np.float16)
     rows_RW[:used_rows] = np.random.default_rng(1).standard_normal((used_rows, 5))
-    return encode_shard(folder / "array", SPEC, rows_RW, used_rows).read_bytes(), rows_RW
+    return encode_shard(SPEC, rows_RW, used_rows), rows_RW
 
 
 @pytest.mark.parametrize("row_N", [[], [0], [3, 4, 5], [15, 16, 40], list(range(64)), [20, 63]])
-def test_rows_are_those_that_were_written(tmp_path: Path, row_N: list[int]) -> None:
-    data, rows_RW = shard(tmp_path, 40)
+def test_rows_are_those_that_were_written(row_N: list[int]) -> None:
+    data, rows_RW = shard(40)
     rows = ShardRows(memoryview(data), SPEC, 64)
     rows.check()
     assert rows.offsets.tolist() == [0, STEP, 2 * STEP, -1]
     assert rows[np.array(row_N, np.int64)].tobytes() == rows_RW[row_N].tobytes()
 
 
-def test_chunks_in_another_order_are_found_by_their_index(tmp_path: Path) -> None:
-    data, rows_RW = shard(tmp_path, 64)
+def test_chunks_in_another_order_are_found_by_their_index() -> None:
+    data, rows_RW = shard(64)
     chunks = [data[i * STEP : (i + 1) * STEP] for i in range(4)]
     rows = ShardRows(memoryview(b"".join([*reversed(chunks), data[4 * STEP :]])), SPEC, 64)
     rows.offsets = rows.offsets[::-1].copy()
@@ -43,8 +40,8 @@ def test_chunks_in_another_order_are_found_by_their_index(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("place", "part"), [(0, "chunk 0"), (STEP - 1, "chunk 0"), (STEP + 3, "chunk 1"), (-2, "index")]
 )
-def test_a_changed_byte_is_refused(tmp_path: Path, place: int, part: str) -> None:
-    data = bytearray(shard(tmp_path, 64)[0])
+def test_a_changed_byte_is_refused(place: int, part: str) -> None:
+    data = bytearray(shard(64)[0])
     data[place] ^= 1
     with pytest.raises(ShardError) as raised:
         ShardRows(memoryview(data), SPEC, 64).check()

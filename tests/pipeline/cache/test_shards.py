@@ -11,9 +11,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distinit.pipeline.cache.arrays import INNER_ROWS, encode_shard
+from distinit.pipeline.cache.arrays import INNER_ROWS, write_array_metadata
 from distinit.pipeline.cache.encoding import ArraySpec
 from distinit.pipeline.cache.layout import DAMAGE_REMEDY, CacheLayout
+from distinit.pipeline.cache.shard_rows import encode_shard
 from distinit.pipeline.cache.shards import ShardReader, crc32c
 from distinit.schemas.errors import CacheCorruptError
 
@@ -40,7 +41,8 @@ def make_shard(root: Path, spec: ArraySpec, rows: int = 256, used: int = 150) ->
     rows_RW = np.zeros((rows, spec.width), spec.dtype)
     rng = np.random.default_rng(0)
     rows_RW[:used] = rng.integers(-100, 100, (used, spec.width)).astype(spec.dtype)
-    encode_shard(CacheLayout(root).array("t", spec.name), spec, rows_RW, used)
+    shard_path(root, spec).write_bytes(encode_shard(spec, rows_RW, used))
+    write_array_metadata(CacheLayout(root).array("t", spec.name), spec, rows, rows)
     return rows_RW
 
 
@@ -75,7 +77,7 @@ def test_any_selection_of_rows(tmp_path_factory: pytest.TempPathFactory, rows: l
 
 def test_used_rows_that_are_all_zero_are_written(tmp_path: Path) -> None:
     spec = SPECS[0]
-    encode_shard(CacheLayout(tmp_path).array("t", spec.name), spec, np.zeros((256, 11), "<f2"), 65)
+    shard_path(tmp_path, spec).write_bytes(encode_shard(spec, np.zeros((256, 11), "<f2"), 65))
     reader = shard_reader(tmp_path, spec)
     assert (reader.chunk_offsets >= 0).tolist() == [True] * 5 + [False] * 11
     assert not read(reader, spec, np.array([0, 64])).any()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from helpers.progress import RecordingProgress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distinit.pipeline.cache.arrays import encode_shard
 from distinit.pipeline.cache.cards import checksum_lines
 from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.shard_rows import encode_shard
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
 
@@ -220,12 +219,11 @@ def test_an_edited_and_signed_manifest_is_found(cache_root: Path, changes: dict[
     assert not verify_cache(cache_root, deep=False).ok
 
 
-def test_targets_that_were_changed_and_signed_are_found(cache_root: Path, tmp_path: Path) -> None:
+def test_targets_that_were_changed_and_signed_are_found(cache_root: Path) -> None:
     spec = array_specs("float16", 7)[0]
     forged = np.zeros((64, 7), np.float16)
     forged[:, 3] = 5
-    shard = encode_shard(tmp_path / "forged", spec, forged, 64)
-    shutil.copy(shard, cache_root / "teachers/alpha/logits/c/1/0")
+    (cache_root / "teachers/alpha/logits/c/1/0").write_bytes(encode_shard(spec, forged, 64))
     resign(cache_root)
     problems = "\n".join(verify_cache(cache_root).problems)
     assert "unit-00001 of alpha: content digest differs" in problems
