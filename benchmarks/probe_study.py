@@ -21,7 +21,8 @@ from distinit.pipeline.teachers.preprocess import preprocess
 from distinit.pipeline.teachers.probe import probe_frame, probe_record
 from distinit.pipeline.teachers.registry import load_network
 from distinit.pipeline.video.views import View
-from distinit.schemas.teacher import PreprocessSpec, ProbeOutput, TeacherRequest
+from distinit.schemas.probe_output import ProbeOutput
+from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
 
 SPEC = PreprocessSpec(
     resize_mode="short_edge",

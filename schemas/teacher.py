@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +13,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from distinit.schemas.base import (
@@ -28,15 +29,15 @@ from distinit.schemas.base import (
 )
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
 from distinit.schemas.output_reports import FidelityReport
+from distinit.schemas.pooling import Pool, pool_cells
+from distinit.schemas.probe_output import ProbeOutput
 from distinit.schemas.wording import did_you_mean, one_line, shown
 
 __all__ = [
     "MAX_CLASSES",
-    "PROBE_SUMS",
     "TEACHER_ID_PATTERN",
     "Encoding",
     "PreprocessSpec",
-    "ProbeOutput",
     "TeacherIdentity",
     "TeacherRecord",
     "TeacherRequest",
@@ -47,16 +48,6 @@ __all__ = [
 
 MAX_CLASSES = 1 << 20
 """Most values per target. The largest open label spaces have about 20,000 classes."""
-
-PROBE_SUMS = 8
-_PROBE_TOLERANCE = 5e-3
-_PROBE_TOLERANCE_HALF = 0.2
-"""Largest deviation of a probe output that counts as rounding, as a fraction of its spread.
-
-Larger than the differences between machines, smaller than those caused by edited code. The second
-value is for networks that compute in 16 bits themselves. Measurements:
-docs/decisions/021-teachers-are-probed-and-videos-shared.md
-"""
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """Valid names of folders under ``teachers/``."""
@@ -122,6 +113,11 @@ class TeacherRequest(Record):
     target: Literal["logits", "features"] = Field(
         "logits", description="class logits, or pooled features (no entropy)"
     )
+    pool: Pool | None = Field(
+        None,
+        description="what a feature row holds: cls | mean | cls+mean | grid:G | head. None: what "
+        "the network passes to its last layer. Needs target features",
+    )
     encoding: Encoding = Field("float16", description="float16 | int8 | topk:K")
 
     @field_validator("id")
@@ -130,6 +126,12 @@ class TeacherRequest(Record):
         if value is not None and not TEACHER_ID_PATTERN.fullmatch(value):
             raise ValueError("a teacher id uses letters, digits and . _ @ + - only")
         return value
+
+    @model_validator(mode="after")
+    def _pool_needs_features(self) -> Self:
+        if self.pool is not None and self.target != "features":
+            raise ValueError(f"pool {self.pool} needs target features")
+        return self
 
 
 class PreprocessSpec(Record):
@@ -159,43 +161,6 @@ class PreprocessSpec(Record):
     )
 
 
-class ProbeOutput(Record):
-    """A teacher's fp32 output for a fixed picture. It reveals code that was edited."""
-
-    top_classes: tuple[int, ...] = Field(
-        max_length=100, description="classes with the largest values, in descending order"
-    )
-    top_values: tuple[float, ...] = Field(max_length=100, description="values of these classes")
-    sums: tuple[float, ...] = Field(
-        min_length=PROBE_SUMS,
-        max_length=PROBE_SUMS,
-        description="sums of all values with fixed signs, divided by sqrt(classes)",
-    )
-    spread: float = Field(ge=0, description="standard deviation of the values")
-    half: bool = Field(
-        False,
-        description="whether the network itself uses 16-bit floats: its tolerance is larger",
-    )
-
-    @property
-    def tolerance(self) -> float:
-        """Largest deviation that counts as rounding."""
-        return _PROBE_TOLERANCE_HALF if self.half else _PROBE_TOLERANCE
-
-    def deviation(self, other: ProbeOutput) -> float:
-        """Largest difference between corresponding sums, divided by the spread of ``self``.
-
-        If 0.1 % of the largest value of ``self`` is more than the spread, divided by that instead.
-        """
-        largest = max(map(abs, self.top_values), default=0.0)
-        scale = max(self.spread, 1e-3 * largest) or 1.0
-        return max(abs(a - b) for a, b in zip(self.sums, other.sums, strict=True)) / scale
-
-    def __str__(self) -> str:
-        pairs = zip(self.top_classes, self.top_values, strict=False)
-        return ", ".join(f"class {number} {value:.4g}" for number, value in pairs)
-
-
 class TeacherIdentity(Record):
     """Everything that determines a teacher's output. Its digest is the teacher's fingerprint."""
 
@@ -207,6 +172,11 @@ class TeacherIdentity(Record):
     target: Literal["logits", "features"] = Field(
         "logits", description="class logits, or pooled features"
     )
+    pool: Pool | None = Field(
+        None,
+        description="what a feature row holds: cls | mean | cls+mean | grid:G | head. None: "
+        "logits, or features as the network passes them to its last layer; the key is left out",
+    )
     classes: int = Field(ge=1, le=MAX_CLASSES, description="number of values per target")
     label_space: Name = Field(description="e.g. imagenet-1k, places365, or a digest of the names")
     label_names: tuple[str, ...] = Field(description="class names in index order; empty: unknown")
@@ -216,11 +186,35 @@ class TeacherIdentity(Record):
         "not part of the fingerprint. None: not known",
     )
 
+    @model_validator(mode="after")
+    def _row_has_whole_cells(self) -> Self:
+        if self.pool is None:
+            return self
+        if self.target != "features":
+            raise ValueError(f"pool {self.pool} needs target features")
+        if self.classes % self.cells:
+            raise ValueError(f"{self.classes} values are not {self.cells} cells of {self.pool}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "pool")
+
+    @property
+    def cells(self) -> int:
+        """Cells of a feature row: G x G for pool ``grid:G``, otherwise 1."""
+        return pool_cells(self.pool)
+
+    @property
+    def channels(self) -> int:
+        """Values per cell: a row of a grid is [cells, channels], flattened."""
+        return self.classes // self.cells
+
     @property
     def fingerprint(self) -> str:
         """Hex sha256 over all fields except ``probe``, and except ``flip`` if it is false.
 
-        Caches that are older than ``flip`` have the same fingerprints as before.
+        Caches that are older than ``flip`` or ``pool`` have the same fingerprints as before.
         """
         fields = self.model_dump(mode="json", exclude={"probe"})
         if not self.preprocessing.flip:

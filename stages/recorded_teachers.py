@@ -103,6 +103,7 @@ def _request(record: TeacherRecord, given: str, weights: str | None) -> TeacherR
         resize=preprocessing.resize,
         flip=preprocessing.flip,
         target=record.identity.target,
+        pool=record.identity.pool,
         encoding=record.encoding,
     )
 

@@ -68,6 +68,7 @@ def _settings(record: TeacherRecord) -> list[str]:
         "teachers.0.flip": "true" if preprocessing.flip else None,
         "teachers.0.resize": "fast" if preprocessing.resize == "fast" else None,
         "teachers.0.target": "features" if record.identity.target == "features" else None,
+        "teachers.0.pool": record.identity.pool,
         "precision": record.precision if record.precision != "fp32" else None,
     }
     return [f"{key}={value}" for key, value in changed.items() if value is not None]

@@ -112,9 +112,10 @@ def with_resize(spec: PreprocessSpec, request: TeacherRequest) -> PreprocessSpec
 
 
 def name_default_id(parts: Sequence[str], request: TeacherRequest) -> str:
-    """A folder name of ``parts`` and of the resize, target and flip if they are not the default."""
+    """A folder name of ``parts``, and of target, pool, resize and flip if not the default."""
     extras = [
         *(["features"] if request.target == "features" else []),
+        *([request.pool] if request.pool is not None else []),
         *(["fast"] if request.resize == "fast" else []),
         *(["flip"] if request.flip else []),
     ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from distinit.pipeline.video.views import View
 from distinit.schemas.errors import TeacherError
-from distinit.schemas.teacher import PROBE_SUMS, ProbeOutput
+from distinit.schemas.probe_output import PROBE_SUMS, ProbeOutput
 
 __all__ = ["probe_frame", "probe_record"]
 
