@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from distinit.pipeline.command_line import Command, with_options
+from distinit.pipeline.command_options import Command, with_options
 
 __all__ = ["provenance_options"]
 

@@ -7,13 +7,8 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import (
-    GPUS_PER_WORKER,
-    RAY_ADDRESS,
-    Command,
-    SectionedOption,
-    with_options,
-)
+from distinit.pipeline.command_groups import SectionedOption
+from distinit.pipeline.command_options import GPUS_PER_WORKER, RAY_ADDRESS, Command, with_options
 
 __all__ = ["target_options", "train_options"]
 

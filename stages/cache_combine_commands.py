@@ -9,7 +9,9 @@ from typing import Literal
 
 import click
 
-from distinit.pipeline.command_line import Command, SectionedCommand, examples, show, with_options
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, show
+from distinit.pipeline.command_options import Command, with_options
 from distinit.pipeline.progress import NullProgress, Progress, choose_progress
 from distinit.schemas.exit_codes import ExitCode
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distinit.pipeline.command_line import PlainGroup, examples, show
+from distinit.pipeline.command_groups import PlainGroup
+from distinit.pipeline.command_line import examples, show
 from distinit.pipeline.progress import choose_progress
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from distinit.pipeline.command_line import SectionedCommand, examples, show
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, show
 
 __all__ = ["cache_schemas"]
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import SectionedCommand, examples, run_stage, stage_options
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, run_stage
+from distinit.pipeline.command_options import stage_options
 
 __all__ = ["cache_match"]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import SectionedCommand, examples, show
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, show
 from distinit.pipeline.config import build_config
 from distinit.pipeline.option_names import key_of, option_names
 from distinit.pipeline.progress import choose_progress

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from distinit.pipeline.command_line import Command, SectionedCommand, examples, show
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, show
+from distinit.pipeline.command_options import Command
 from distinit.pipeline.progress import choose_progress
 
 __all__ = ["cache_pull", "cache_push"]

@@ -6,13 +6,9 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import (
-    SectionedCommand,
-    dataset_options,
-    examples,
-    run_stage,
-    stage_options,
-)
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, run_stage
+from distinit.pipeline.command_options import dataset_options, stage_options
 from distinit.pipeline.option_names import required
 
 __all__ = ["features", "probe"]

@@ -7,14 +7,9 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import (
-    Command,
-    PlainGroup,
-    dataset_options,
-    examples,
-    run_stage,
-    stage_options,
-)
+from distinit.pipeline.command_groups import PlainGroup
+from distinit.pipeline.command_line import examples, run_stage
+from distinit.pipeline.command_options import Command, dataset_options, stage_options
 from distinit.pipeline.option_names import required
 from distinit.schemas.wording import shown
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from distinit.pipeline.command_line import SectionedCommand, examples, show
+from distinit.pipeline.command_groups import SectionedCommand
+from distinit.pipeline.command_line import examples, show
 
 __all__ = ["students", "teachers"]
 

@@ -8,15 +8,9 @@ from typing import Any
 
 import click
 
-from distinit.pipeline.command_line import (
-    PlainGroup,
-    damaged_option,
-    examples,
-    run_stage,
-    show,
-    stage_options,
-    videos_option,
-)
+from distinit.pipeline.command_groups import PlainGroup
+from distinit.pipeline.command_line import examples, run_stage, show
+from distinit.pipeline.command_options import damaged_option, stage_options, videos_option
 from distinit.pipeline.option_names import required
 from distinit.pipeline.progress import choose_progress
 

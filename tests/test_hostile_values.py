@@ -9,7 +9,7 @@ import click
 import pytest
 from helpers.command_line import command_of, commands, run_command
 
-from distinit.pipeline.command_line import SectionedCommand
+from distinit.pipeline.command_groups import SectionedCommand
 from distinit.schemas.exit_codes import ExitCode
 
 # What else each command gets: enough to be valid, but of inputs that do not exist.
