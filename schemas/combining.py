@@ -6,7 +6,7 @@ from pydantic import Field
 
 from distinit.schemas.base import Record
 from distinit.schemas.exit_codes import ExitCode
-from distinit.schemas.output_reports import FidelityReport
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
 from distinit.schemas.wording import counted, first_lines, one_line, shell_line
 
 __all__ = [
@@ -53,8 +53,8 @@ class DerivedCache(Record):
     failed: int = Field(description="of these, videos without rows")
     rows: int = Field(description="rows in use")
     units: int = Field(description="number of units")
-    fidelity: dict[str, FidelityReport | None] = Field(
-        description="teacher -> what its encoding changed; null: not known, or features"
+    fidelity: dict[str, FidelityReport | FeatureFidelityReport | None] = Field(
+        description="teacher -> what its encoding changed; null: not known"
     )
     notes: tuple[str, ...] = Field(description="what a user should know, one line each")
 

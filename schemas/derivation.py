@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
 from distinit.schemas.base import Name, Record, Sha256, without_none
-from distinit.schemas.output_reports import FidelityReport
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import TEACHER_ID_PATTERN, Encoding
 from distinit.schemas.wording import counted, one_line
@@ -32,9 +32,21 @@ class SourceTeacher(Record):
     precision_loss: FidelityReport | None = Field(
         None, description="what the arithmetic changed, over the first frames of each unit group"
     )
+    feature_fidelity: FeatureFidelityReport | None = Field(
+        None,
+        description="what that encoding changed of features, over all frames of the source. "
+        "None: not known, and the key is left out",
+    )
+    feature_precision_loss: FeatureFidelityReport | None = Field(
+        None, description="as precision_loss, for features. None: the key is left out"
+    )
     software: dict[str, str] = Field(
         {}, description="versions of the software that ran the teacher"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "feature_fidelity", "feature_precision_loss")
 
 
 class SourceCache(Record):

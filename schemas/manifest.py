@@ -18,6 +18,7 @@ from distinit.schemas.base import (
 )
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR, CACHE_FORMAT_VERSION
 from distinit.schemas.derivation import Derivation
+from distinit.schemas.feature_sums import FeatureFidelitySums
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.teacher import MAX_CLASSES, Encoding
 from distinit.schemas.video import SamplingConfig
@@ -274,6 +275,10 @@ class OutputSums(_RowSums):
     top_class_frames: int = Field(0, ge=0, description="number of frames with that top class")
 
 
+_NOT_SEALED = ("feature_fidelity", "feature_precision_loss")
+"""Keys of a commit that minor versions have added: older readers do not know them."""
+
+
 class UnitCommit(ExtensibleRecord):
     """``teachers/<id>/commits/unit-NNNNN.json``: written last. A unit exists if its commit does."""
 
@@ -310,18 +315,30 @@ class UnitCommit(ExtensibleRecord):
         description="what the arithmetic changed, against fp32, over the first frames of a unit "
         "group: in the commit of its first unit. None: not measured, and the key is left out",
     )
+    feature_fidelity: FeatureFidelitySums | None = Field(
+        None,
+        description="what the encoding changed of features. None: these are logits, or it is not "
+        "known, and the key is left out",
+    )
+    feature_precision_loss: FeatureFidelitySums | None = Field(
+        None,
+        description="as precision_loss, for features. None: not measured, and the key is left out",
+    )
     record_sha256: Sha256 = Field(
-        description="sha256 over the other fields of this record, without format_minor. It "
-        "detects damage while the cache has no list of checksums yet"
+        description="sha256 over the other fields of this record, without format_minor and the "
+        "keys of newer minor versions. It detects damage while the cache has no list of checksums "
+        "yet"
     )
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(without_zero_minor(dump(self)), "precision_loss")
+        return without_none(without_zero_minor(dump(self)), "precision_loss", *_NOT_SEALED)
 
     @classmethod
     def sealed(cls, **fields: Any) -> Self:
-        """A record with these fields and its ``record_sha256``."""
+        """A record with these fields, the minor version that they need, and ``record_sha256``."""
+        if any(fields.get(name) is not None for name in _NOT_SEALED):
+            fields["format_minor"] = CACHE_FORMAT_MINOR
         return cls(**fields, record_sha256="0" * 64).resealed()
 
     def resealed(self) -> Self:
@@ -330,5 +347,5 @@ class UnitCommit(ExtensibleRecord):
 
     def seal(self) -> str:
         """Hex sha256 over the other fields, without those of newer minor versions."""
-        text = self.model_dump_json(exclude={"record_sha256", "format_minor"})
+        text = self.model_dump_json(exclude={"record_sha256", "format_minor", *_NOT_SEALED})
         return hashlib.sha256(text.encode()).hexdigest()

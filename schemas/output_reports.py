@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from distinit.schemas.base import Name, Record, without_none
 from distinit.schemas.wording import one_line
 
-__all__ = ["FidelityReport", "OutputReport"]
+__all__ = ["FeatureFidelityReport", "FidelityReport", "OutputReport"]
 
 _UNINFORMATIVE = 0.99
 """Warn above this fraction of the highest possible entropy, or of frames with one top class."""
@@ -60,6 +60,46 @@ class FidelityReport(Record):
         return (
             f"KL {self.mean_kl_nats:.2g} nats{source} (at most {self.max_kl_nats:.2g}), "
             f"same top class for {_percent(self.top1_agreement)}"
+        )
+
+
+class FeatureFidelityReport(Record):
+    """How much the stored features differ from those computed in fp32, measured while writing."""
+
+    frames: int = Field(ge=0, description="frames measured")
+    mean_cosine_error: float = Field(
+        ge=0, le=2, description="mean of 1 - cosine of the fp32 and the stored features"
+    )
+    max_cosine_error: float = Field(ge=0, le=2, description="largest 1 - cosine")
+    mean_relative_error: float = Field(
+        ge=0, description="mean of |stored - fp32| / |fp32|, Euclidean norms"
+    )
+    max_relative_error: float = Field(ge=0, description="largest |stored - fp32| / |fp32|")
+    measured_against: Name | None = Field(
+        None,
+        description="encoding of the source that a derived cache was compared with, in place of "
+        "the fp32 features. None: compared with these, and the key is left out",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "measured_against")
+
+    def __str__(self) -> str:
+        source = self.measured_against
+        features = f"the features of its source ({one_line(source)})" if source else "the features"
+        return (
+            f"changes {features} by {self.mean_relative_error:.2g} of their norm on average (at "
+            f"most {self.max_relative_error:.2g}) and their direction by a cosine error of "
+            f"{self.mean_cosine_error:.2g} (at most {self.max_cosine_error:.2g})"
+        )
+
+    def brief(self) -> str:
+        """The most important numbers, on one line."""
+        source = " to its source" if self.measured_against else ""
+        return (
+            f"cosine error {self.mean_cosine_error:.2g}{source} (at most "
+            f"{self.max_cosine_error:.2g}), relative error {self.mean_relative_error:.2g}"
         )
 
 

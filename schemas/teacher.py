@@ -28,12 +28,13 @@ from distinit.schemas.base import (
     without_zero_minor,
 )
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
-from distinit.schemas.output_reports import FidelityReport
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
 from distinit.schemas.pooling import Pool, pool_cells
 from distinit.schemas.probe_output import ProbeOutput
 from distinit.schemas.wording import did_you_mean, one_line, shown
 
 __all__ = [
+    "LOSS_KEYS",
     "MAX_CLASSES",
     "TEACHER_ID_PATTERN",
     "Encoding",
@@ -48,6 +49,9 @@ __all__ = [
 
 MAX_CLASSES = 1 << 20
 """Most values per target. The largest open label spaces have about 20,000 classes."""
+
+LOSS_KEYS = ("fidelity", "precision_loss", "feature_fidelity", "feature_precision_loss")
+"""Keys of a record that its commits give: what encoding and arithmetic changed."""
 
 TEACHER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 """Valid names of folders under ``teachers/``."""
@@ -333,6 +337,14 @@ class TeacherRecord(ExtensibleRecord):
         description="what the arithmetic changed, against fp32, over the first frames of each unit "
         "group. None: the precision is fp32, or these are features, and the key is left out",
     )
+    feature_fidelity: FeatureFidelityReport | None = Field(
+        None,
+        description="what the encoding changed of features. None: these are logits, or it is not "
+        "known, and the key is left out",
+    )
+    feature_precision_loss: FeatureFidelityReport | None = Field(
+        None, description="as precision_loss, for features. None: the key is left out"
+    )
     encoded_from: EarlierEncodings | None = Field(
         None,
         description="encodings that the targets had before, the first one first, in a cache that "
@@ -341,5 +353,12 @@ class TeacherRecord(ExtensibleRecord):
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = ("recipe", "precision_loss", "encoded_from")
-        return without_none(without_zero_minor(dump(self)), *later)
+        later = ("recipe", "precision_loss", "feature_fidelity", "feature_precision_loss")
+        return without_none(without_zero_minor(dump(self)), *later, "encoded_from")
+
+    @property
+    def losses(self) -> tuple[FidelityReport | FeatureFidelityReport | None, ...]:
+        """What the encoding changed, and what the arithmetic did, of logits or of features."""
+        if self.identity.target == "features":
+            return self.feature_fidelity, self.feature_precision_loss
+        return self.fidelity, self.precision_loss

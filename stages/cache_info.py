@@ -20,7 +20,7 @@ from distinit.schemas.copies import CopyRecord
 from distinit.schemas.derivation import Derivation
 from distinit.schemas.manifest import CacheManifest
 from distinit.schemas.provenance import Provenance
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.teacher import TeacherIdentity, TeacherRecord
 from distinit.schemas.video import SamplingConfig
 from distinit.schemas.wording import counted, one_line
 from distinit.stages.cache_signature import (
@@ -111,17 +111,26 @@ def _teacher_lines(name: str, record: TeacherRecord) -> list[str]:
     identity = record.identity
     lines = [
         f"teacher   {one_line(name)}: {one_line(identity.architecture)}",
-        f"          {identity.classes} {identity.target} ({one_line(identity.label_space)}), "
+        f"          {identity.classes} {identity.target} ({_kind_of(identity)}), "
         f"{record.encoding}, {record.precision}",
         f"          weights {identity.weights_sha256[:16]}, fingerprint {record.fingerprint[:16]}",
     ]
     if record.recipe is not None:
         lines.append(f"          {record.recipe}")
-    if record.fidelity is not None:
-        lines.append(f"          stored as {record.encoding}: {record.fidelity.brief()}")
-    if record.precision_loss is not None:
-        lines.append(f"          computed in {record.precision}: {record.precision_loss.brief()}")
+    encoding_loss, precision_loss = record.losses
+    if encoding_loss is not None:
+        lines.append(f"          stored as {record.encoding}: {encoding_loss.brief()}")
+    if precision_loss is not None:
+        lines.append(f"          computed in {record.precision}: {precision_loss.brief()}")
     return lines
+
+
+def _kind_of(identity: TeacherIdentity) -> str:
+    """The label space of logits, or how features are pooled."""
+    if identity.pool is None:
+        return one_line(identity.label_space)
+    cells = f", {identity.cells} cells of {identity.channels}" if identity.cells > 1 else ""
+    return f"pool {identity.pool}{cells}"
 
 
 def cache_info(source: Path | str) -> CacheInfo:

@@ -22,6 +22,6 @@ def derived_fields(out: Path, manifest: CacheManifest, notes: Iterable[str]) -> 
         "failed": corpus.failed,
         "rows": manifest.row_space.rows,
         "units": manifest.row_space.units,
-        "fidelity": {name: r.fidelity for name, r in TargetCache.open(out).teachers.items()},
+        "fidelity": {name: r.losses[0] for name, r in TargetCache.open(out).teachers.items()},
         "notes": tuple(notes),
     }

@@ -339,9 +339,9 @@ def _result(
         unstated=(manifest.provenance or Provenance()).missing,
         encodings={name: record.encoding for name, record in writer.records.items()},
         encoding_losses={
-            name: record.fidelity
+            name: record.losses[0]
             for name, record in writer.records.items()
-            if record.fidelity is not None
+            if record.losses[0] is not None
         },
         answers=_output_reports(writer),
         frames_done=frames_done,

@@ -7,7 +7,7 @@ from pydantic import Field
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
 from distinit.schemas.base import Record
 from distinit.schemas.corpus import CorpusReport
-from distinit.schemas.output_reports import FidelityReport, OutputReport
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport, OutputReport
 from distinit.schemas.wording import counted, one_line, shell_line
 
 __all__ = ["ExtractResult", "FailedVideo"]
@@ -53,7 +53,7 @@ class ExtractResult(Record):
     )
     teachers: tuple[str, ...] = Field(description="ids of the teachers of the cache")
     encodings: dict[str, str] = Field(description="teacher -> encoding of its targets")
-    encoding_losses: dict[str, FidelityReport] = Field(
+    encoding_losses: dict[str, FidelityReport | FeatureFidelityReport] = Field(
         description="teacher -> loss of its encoding, over the whole cache"
     )
     answers: dict[str, OutputReport] = Field(

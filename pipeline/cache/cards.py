@@ -19,6 +19,7 @@ from distinit.pipeline.cache.records import expected_files
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.storage import atomic_write_bytes, sha256_file
 from distinit.schemas.manifest import CacheManifest
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FRAMES_SCHEMA, VIDEOS_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.wording import counted
@@ -94,7 +95,7 @@ without labels. The cache contains no pixels, and reading it executes no code.
 | sampling | {manifest.sampling} |
 | corpus digest | `{corpus.digest}` |
 
-| teacher | architecture | label space | target | encoding | mean KL to fp32, nats |
+| teacher | architecture | label space | target | encoding | change: KL in nats, or cosine error |
 |---|---|---|---|---|---|
 {teachers}
 
@@ -190,14 +191,20 @@ is in `manifest.json`, `derived_from`.
 
 def _teacher_line(record: TeacherRecord) -> str:
     identity = record.identity
-    fidelity = record.fidelity
-    loss = f"{fidelity.mean_kl_nats:.2g}" if fidelity else "n/a"
+    fidelity = record.losses[0]
+    loss = "n/a" if fidelity is None else _loss(fidelity)
     if fidelity and fidelity.measured_against:
         loss = f"n/a ({loss} to {fidelity.measured_against})"
     return (
         f"| {record.id} | {identity.architecture} | {identity.label_space} ({identity.classes}) "
         f"| {identity.target} | {record.encoding} | {loss} |"
     )
+
+
+def _loss(report: FidelityReport | FeatureFidelityReport) -> str:
+    if isinstance(report, FeatureFidelityReport):
+        return f"{report.mean_cosine_error:.2g}"
+    return f"{report.mean_kl_nats:.2g}"
 
 
 def croissant_text(layout: CacheLayout, manifest: CacheManifest, state: CacheState) -> str:

@@ -18,13 +18,13 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import PlannedRows
 from distinit.pipeline.cache.same_frames import check_same_frames
 from distinit.pipeline.cache.tables import column, read_table
-from distinit.pipeline.cache.target_rows import TargetRows, target_rows
+from distinit.pipeline.cache.target_rows import LossSums, TargetRows, target_rows
 from distinit.pipeline.cache.unit import FrameRows, StagedUnit, UnitBuffer
 from distinit.pipeline.records import file_entry, write_record
 from distinit.pipeline.storage import move_synced, storage_errors
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import CacheError
-from distinit.schemas.manifest import FidelitySums, UnitCommit, VideoOutcome, failed_outcome
+from distinit.schemas.manifest import UnitCommit, VideoOutcome, failed_outcome
 from distinit.schemas.tables import FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
 
@@ -52,7 +52,7 @@ class GroupWriter:
         self._spilled: set[str] = set()
         self._outcomes: dict[str, VideoOutcome] = {}  # of the videos to decode
         self._refused: dict[str, str] = {}  # reason
-        self._precision_loss: dict[str, dict[str, FidelitySums]] = {}  # by video, then teacher
+        self._precision_loss: dict[str, dict[str, LossSums]] = {}  # by video, then teacher
         self._staged: dict[int, StagedUnit] = {}
         self._buffer: UnitBuffer | None = None
 
@@ -141,7 +141,7 @@ class GroupWriter:
             self._drop_rows(video)
             self._spilled.add(video.video_id)
 
-    def note_precision_loss(self, video: PlannedRows, sums: Mapping[str, FidelitySums]) -> None:
+    def note_precision_loss(self, video: PlannedRows, sums: Mapping[str, LossSums]) -> None:
         """Record, by teacher, what its arithmetic changed in some frames of a video."""
         self._precision_loss[video.video_id] = dict(sums)
 
@@ -333,20 +333,22 @@ class GroupWriter:
                     content_sha256=teacher.content_sha256,
                     videos=tuple(outcomes[v.video_id] for v in ending),
                     fidelity=teacher.fidelity,
+                    feature_fidelity=teacher.feature_fidelity,
                     unanswered=tuple(video.video_id for video in self.spec.unanswered),
                     refused=self._refused,
                     answers=teacher.answers,
-                    precision_loss=self._precision_loss_of(record.id, unit),
+                    **self._precision_loss_of(record, unit),
                 )
                 write_record(commit, self._layout.commit(record.id, unit))
                 commits.append(commit)
         return tuple(commits)
 
-    def _precision_loss_of(self, teacher_id: str, unit: int) -> FidelitySums | None:
-        """That of the group, for its first unit."""
+    def _precision_loss_of(self, record: TeacherRecord, unit: int) -> dict[str, LossSums | None]:
+        """That of the group, for its first unit: key of the commit -> sums."""
         if unit != self.spec.group.first_unit:
-            return None
-        return next((sums.get(teacher_id) for sums in self._precision_loss.values()), None)
+            return {}
+        key = "feature_precision_loss" if record.identity.target == "features" else "precision_loss"
+        return {key: next((sums.get(record.id) for sums in self._precision_loss.values()), None)}
 
     def _ends_in(self, video: PlannedRows, unit: int) -> bool:
         return video.last_row // self.spec.capacity == unit

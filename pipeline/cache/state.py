@@ -9,6 +9,7 @@ from functools import cached_property, partial
 
 from distinit.pipeline.cache.confidence import fidelity_report
 from distinit.pipeline.cache.digest import content_digest, corpus_digest
+from distinit.pipeline.cache.feature_fidelity import feature_fidelity_report
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.plan import UnitPlan
 from distinit.pipeline.cache.records import read_commit
@@ -27,8 +28,8 @@ from distinit.schemas.manifest import (
     VideoOutcome,
     failed_outcome,
 )
-from distinit.schemas.output_reports import FidelityReport
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
+from distinit.schemas.teacher import LOSS_KEYS, TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
 __all__ = [
@@ -40,11 +41,11 @@ __all__ = [
     "manifest_of",
     "read_state",
     "summary_of",
+    "with_losses",
 ]
 
 _NOT_HASHED = {
-    "fidelity": None,
-    "precision_loss": None,
+    **dict.fromkeys(LOSS_KEYS),
     "encoded_from": None,
     "format_minor": 0,
 }
@@ -242,12 +243,29 @@ def summary_of(record: TeacherRecord, units_committed: int) -> TeacherSummary:
     )
 
 
-def losses_of(commits: Mapping[int, UnitCommit]) -> dict[str, FidelityReport | None]:
+type LossReport = FidelityReport | FeatureFidelityReport
+
+
+def with_losses(record: TeacherRecord, commits: Mapping[int, UnitCommit]) -> TeacherRecord:
+    """``record`` with what its commits say about encoding and arithmetic."""
+    losses = losses_of(commits)
+    newer = losses["feature_fidelity"] or losses["feature_precision_loss"]
+    minor = CACHE_FORMAT_MINOR if newer else record.format_minor
+    return record.model_copy(update={**losses, "format_minor": minor})
+
+
+def losses_of(commits: Mapping[int, UnitCommit]) -> dict[str, LossReport | None]:
     """The fields of a teacher's record that are merged from its commits, by unit."""
     ordered = [commit for _, commit in sorted(commits.items())]
     return {
         "fidelity": fidelity_report(c.fidelity for c in ordered if c.fidelity),
         "precision_loss": fidelity_report(c.precision_loss for c in ordered if c.precision_loss),
+        "feature_fidelity": feature_fidelity_report(
+            c.feature_fidelity for c in ordered if c.feature_fidelity
+        ),
+        "feature_precision_loss": feature_fidelity_report(
+            c.feature_precision_loss for c in ordered if c.feature_precision_loss
+        ),
     }
 
 

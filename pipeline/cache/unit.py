@@ -12,6 +12,7 @@ import pyarrow as pa
 from distinit.pipeline.cache.confidence import Confidence, Fidelity, fidelity_sums
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
+from distinit.pipeline.cache.feature_fidelity import FeatureFidelity, feature_fidelity_sums
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.output_stats import output_sums
 from distinit.pipeline.cache.shard_rows import encode_shard
@@ -19,6 +20,7 @@ from distinit.pipeline.cache.tables import write_table
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.records import file_entry
 from distinit.pipeline.storage import storage_errors
+from distinit.schemas.feature_sums import FeatureFidelitySums
 from distinit.schemas.manifest import FidelitySums, FileEntry, OutputSums
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
 from distinit.schemas.teacher import TeacherRecord
@@ -76,6 +78,7 @@ class StagedTeacher:
     files: Mapping[Path, tuple[Path, FileEntry]]
     content_sha256: str
     fidelity: FidelitySums | None
+    feature_fidelity: FeatureFidelitySums | None
     answers: OutputSums | None
 
 
@@ -98,6 +101,7 @@ class _TeacherRows:
         self.specs: tuple[ArraySpec, ...] = array_specs(record.encoding, record.identity.classes)
         self.arrays = {s.name: np.zeros((capacity, s.width), s.dtype) for s in self.specs}
         self.fidelity = Fidelity.zeros(capacity)
+        self.feature_fidelity = FeatureFidelity.zeros(capacity)
         self.confidence: dict[str, np.ndarray] = {}
         if record.identity.target == "logits":
             names = [f.name for f in fields(Confidence)]
@@ -111,17 +115,25 @@ class _TeacherRows:
             column[rows] = targets.confidence[name]
         if targets.fidelity is not None:
             self.fidelity.put(rows, targets.fidelity)
+        if targets.feature_fidelity is not None:
+            self.feature_fidelity.put(rows, targets.feature_fidelity)
 
     def put_missing(self, rows: slice) -> None:
         """Store NaN in all floats and class -1: this teacher has no output for these frames."""
         for values in (*self.arrays.values(), *self.confidence.values()):
             values[rows] = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        self.feature_fidelity.put_missing(rows)
         if self.confidence:
             self.confidence["top1_class"][rows] = -1
 
     def clear(self, rows: slice) -> None:
         for values in self.arrays.values():
             values[rows] = 0
+
+    def feature_fidelity_sums(self, used: np.ndarray) -> FeatureFidelitySums | None:
+        if self.record.identity.target != "features" or not len(used):
+            return None
+        return feature_fidelity_sums(self.feature_fidelity, used)
 
     def fidelity_sums(self, used: np.ndarray) -> FidelitySums | None:
         if not self.confidence:
@@ -229,5 +241,6 @@ class UnitBuffer:
             files={final: (path, file_entry(path)) for final, path in staged.items()},
             content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),
             fidelity=teacher.fidelity_sums(used),
+            feature_fidelity=teacher.feature_fidelity_sums(used),
             answers=teacher.output_sums(used),
         )

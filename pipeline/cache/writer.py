@@ -37,9 +37,9 @@ from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.state import (
     CacheState,
     CommitReader,
-    losses_of,
     manifest_of,
     read_state,
+    with_losses,
 )
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.lock import WriterLock
@@ -267,7 +267,7 @@ class CacheWriter:
         outcomes = state.outcomes
         write_table(videos_table(self.plan, outcomes), self.layout.videos)
         for name, record in self.records.items():
-            measured = record.model_copy(update=losses_of(state.commits[name]))
+            measured = with_losses(record, state.commits[name])
             write_record(measured, self.layout.teacher_record(name))
             self.records[name] = measured
         self._state = state = replace(state, records=dict(self.records))

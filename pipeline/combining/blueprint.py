@@ -18,7 +18,7 @@ from distinit.pipeline.combining.source import Source
 from distinit.schemas.derivation import Derivation, SourceCache, SourceTeacher
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.provenance import Provenance
-from distinit.schemas.teacher import TeacherRecord
+from distinit.schemas.teacher import LOSS_KEYS, TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
 __all__ = [
@@ -104,7 +104,7 @@ class Blueprint:
             v: entry.with_file(entry.video.file, in_corpus=by_id[v].in_corpus)
             for v, entry in plan.latest.items()
         }
-        unmeasured = {"fidelity": None, "precision_loss": None}
+        unmeasured = dict.fromkeys(LOSS_KEYS)
         return cls(
             sampling=sources[0].cache.manifest.sampling,
             plan=plan.updated(marked),
@@ -179,7 +179,6 @@ def _teacher_of(record: TeacherRecord) -> SourceTeacher:
     return SourceTeacher(
         id=record.id,
         encoding=record.encoding,
-        fidelity=record.fidelity,
-        precision_loss=record.precision_loss,
+        **{key: getattr(record, key) for key in LOSS_KEYS},
         software=record.software,
     )

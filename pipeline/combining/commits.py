@@ -12,6 +12,7 @@ from distinit.pipeline.combining.blueprint import Blueprint, DerivedVideo, Origi
 from distinit.pipeline.combining.rows import RowReader
 from distinit.pipeline.records import file_entry
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
+from distinit.schemas.feature_sums import FeatureFidelitySums
 from distinit.schemas.manifest import FidelitySums, UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
@@ -19,8 +20,12 @@ __all__ = ["derived_commit"]
 
 
 class _Losses(NamedTuple):
-    fidelity: FidelitySums | None
-    precision_loss: FidelitySums | None
+    """Those keys of a commit that say what encoding and arithmetic changed."""
+
+    fidelity: FidelitySums | None = None
+    precision_loss: FidelitySums | None = None
+    feature_fidelity: FeatureFidelitySums | None = None
+    feature_precision_loss: FeatureFidelitySums | None = None
 
 
 def derived_commit(
@@ -48,11 +53,10 @@ def derived_commit(
         files={layout.relative(path): entry for path, entry in sorted(files.items())},
         content_sha256=teacher.content_sha256,
         videos=tuple(blueprint.videos[video_id].outcome for video_id in ending),
-        fidelity=losses.fidelity,
         unanswered=tuple(v.video_id for v in videos if record.id in v.unanswered),
         refused={v.video_id: v.refused[record.id] for v in videos if record.id in v.refused},
         answers=teacher.answers,
-        precision_loss=losses.precision_loss,
+        **losses._asdict(),
     )
 
 
@@ -68,8 +72,8 @@ def _losses(
     Sums of parts of a unit are not known: then there are none.
     """
     teacher: StagedTeacher = staged.teachers[record.id]
-    if teacher.fidelity is None or not staged.rows:
-        return _Losses(teacher.fidelity, None)
+    if not staged.rows:
+        return _Losses(teacher.fidelity)
     encodings = {
         readers[number].source.records[there].encoding
         for number, there in enumerate(blueprint.teacher_ids[record.id])
@@ -77,9 +81,14 @@ def _losses(
     }
     if encodings != {record.encoding}:
         (source,) = encodings
-        return _Losses(teacher.fidelity.model_copy(update={"measured_against": source}), None)
+        against = {"measured_against": source}
+        return _Losses(
+            fidelity=teacher.fidelity and teacher.fidelity.model_copy(update=against),
+            feature_fidelity=teacher.feature_fidelity
+            and teacher.feature_fidelity.model_copy(update=against),
+        )
     copied = _copied_unit(blueprint, readers, group, staged, record)
-    return _Losses(copied.fidelity, copied.precision_loss) if copied else _Losses(None, None)
+    return _Losses(*(getattr(copied, key, None) for key in _Losses._fields))
 
 
 def _copied_unit(

@@ -9,6 +9,7 @@ import numpy as np
 
 from distinit.pipeline.cache.confidence import fidelity_of
 from distinit.pipeline.cache.encoding import check_encoding, decode, encode
+from distinit.pipeline.cache.feature_fidelity import feature_fidelity_of
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
 from distinit.schemas.errors import CacheError, ConfigError, TeacherError
@@ -66,7 +67,8 @@ def recoded(rows: TargetRows, before: TeacherRecord, after: TeacherRecord) -> Ta
             remedy="choose another encoding",
         ) from error
     if after.identity.target == "features":
-        return TargetRows(arrays, {}, None)
+        stored_NC = decode(arrays, after.encoding, classes)
+        return TargetRows(arrays, {}, None, feature_fidelity_of(values_NC, stored_NC))
     if "logits_ids" in arrays:
         arrays = _with_top1_first(arrays, values_NC, rows.confidence["top1_class"])
     fidelity = fidelity_of(values_NC, decode(arrays, after.encoding, classes, log_z_N))

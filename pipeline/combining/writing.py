@@ -17,7 +17,7 @@ from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import refuse_other_files, remove_leftovers, start_cache
 from distinit.pipeline.cache.plan import PlannedRows, UnitGroup
 from distinit.pipeline.cache.records import read_commit, read_manifest
-from distinit.pipeline.cache.state import CacheState, losses_of, manifest_of, read_state
+from distinit.pipeline.cache.state import CacheState, manifest_of, read_state, with_losses
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.cache.unit import StagedUnit, UnitBuffer
@@ -232,7 +232,7 @@ class _DerivedWriter:
         state = read_state(self.layout, plan, self.blueprint.records)
         write_table(videos_table(plan, state.outcomes), self.layout.videos)
         measured = {
-            name: record.model_copy(update=losses_of(state.commits[name]))
+            name: with_losses(record, state.commits[name])
             for name, record in self.blueprint.records.items()
         }
         for name, record in measured.items():

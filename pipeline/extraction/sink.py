@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from distinit.pipeline.cache.confidence import precision_loss_sums
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.cache.plan import PlannedRows
+from distinit.pipeline.cache.target_rows import precision_loss
 from distinit.pipeline.cache.unit import FrameRows
 from distinit.pipeline.extraction.batches import FrameBatch
 from distinit.pipeline.extraction.ordered_frames import OrderedFrames
@@ -73,8 +73,9 @@ class Sink:
     ) -> None:
         """Queue what the arithmetic of the teachers changed; ``exact``: some logits in fp32."""
         if exact:
+            records = {record.id: record for record in self._writer.spec.teachers}
             sums = {
-                name: precision_loss_sums(values, logits[name])
+                name: precision_loss(values, logits[name], records[name])
                 for name, values in exact.items()
                 if np.isfinite(values).all()
             }

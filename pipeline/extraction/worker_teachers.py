@@ -50,10 +50,9 @@ class WorkerTeachers:
         }
 
     def submit_exact(self, batch: FrameBatch, task: ExtractionTask) -> dict[str, PendingLogits]:
-        """As ``submit``, in fp32, for those teachers that compute logits in another precision."""
+        """As ``submit``, in fp32, for those teachers that compute in another precision."""
         exact = {
             name: self._teachers[name].submit_exact(batch.views[view])
             for name, view in self.view_of(task).items()
-            if self._teachers[name].identity.target == "logits"
         }
         return {name: pending for name, pending in exact.items() if pending is not None}

@@ -15,7 +15,7 @@ from distinit.pipeline.reports.details import PairPictures, TeacherDetails
 from distinit.pipeline.reports.page_data import page_data
 from distinit.pipeline.training.workload import clips_of_epoch
 from distinit.schemas.audit import AuditConfig, AuditResult, TeacherAudit
-from distinit.schemas.output_reports import FidelityReport
+from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
 from distinit.schemas.training import OptimizerConfig, RuntimeConfig
 from distinit.schemas.wording import printable
 
@@ -122,14 +122,17 @@ def _identity(teacher: TeacherAudit) -> Iterator[tuple[str, str]]:
     )
     yield "Precision", record.precision
     yield "Encoding", record.encoding
-    yield "Precision loss", _loss(record.precision_loss, "none: fp32")
-    yield "Encoding loss", _loss(record.fidelity, "not measured")
+    encoding_loss, precision_loss = record.losses
+    yield "Precision loss", _loss(precision_loss, "none: fp32")
+    yield "Encoding loss", _loss(encoding_loss, "not measured")
     yield "Software", ", ".join(f"{name} {version}" for name, version in record.software.items())
 
 
-def _loss(report: FidelityReport | None, none: str) -> str:
+def _loss(report: FidelityReport | FeatureFidelityReport | None, none: str) -> str:
     if report is None:
         return none
+    if isinstance(report, FeatureFidelityReport):
+        return f"{report.brief()} of {report.frames:,} frames"
     return (
         f"KL to fp32 {report.mean_kl_nats:.2g} nats on average, {report.max_kl_nats:.2g} at "
         f"most; same top class for {100 * report.top1_agreement:.2f} % of "

@@ -83,6 +83,7 @@ def record_sha256(text: str) -> str:
     token = r'("(?:[^"\\]|\\.)*")|\s+'
     tight = re.sub(token, lambda found: found[1] or "", text)
     tight = re.sub(r'"format_minor":\d+,', "", tight, count=1)
+    tight = re.sub(r',"feature_(fidelity|precision_loss)":\{[^{}]*\}', "", tight)
     kept = tight[: tight.rindex(',"record_sha256":')] + "}"
     return hashlib.sha256(kept.encode()).hexdigest()
 
@@ -229,6 +230,7 @@ class PlainCache:
         """``record_sha256`` of a teacher in the manifest."""
         record = self.record(teacher) | {"fidelity": None}
         left_out = ("precision_loss", "encoded_from", "format_minor")
+        left_out += ("feature_fidelity", "feature_precision_loss")
         return canonical({key: value for key, value in record.items() if key not in left_out})
 
     def content_digest(self) -> str:

@@ -11,10 +11,12 @@ from helpers.command_line import run_command
 from helpers.derived_caches import assert_valid, part, stored_bytes
 
 from distinit.pipeline.cache.confidence import fidelity_of
+from distinit.pipeline.cache.feature_fidelity import feature_fidelity_of
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.progress import NullProgress
 from distinit.schemas.combining import DerivedCache
 from distinit.schemas.errors import ConfigError
+from distinit.schemas.output_reports import FeatureFidelityReport
 from distinit.stages.cache_encode import cache_encode
 
 CONFIDENCE = ("entropy_nats", "top1_class", "top1_probability", "margin", "log_z")
@@ -105,10 +107,27 @@ def test_the_same_encoding_is_a_copy(caches: Path, tmp_path: Path) -> None:
     assert result.content_digest == TargetCache.open(caches / "int8").manifest.content_digest
 
 
-def test_features_have_no_fidelity(caches: Path, tmp_path: Path) -> None:
+def test_errors_of_features_are_measured_against_the_source(caches: Path, tmp_path: Path) -> None:
     result = encode(caches / "features", tmp_path / "out", "int8")
-    assert result.fidelity == {"features": None}
     assert_valid(tmp_path / "out")
+    source, derived = (
+        TargetCache.open(f).targets("features") for f in (caches / "features", tmp_path / "out")
+    )
+    pairs = [(source.of(v).logits_NC, derived.of(v).logits_NC) for v in source.video_ids]
+    before_NC, after_NC = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    found = result.fidelity["features"]
+    assert isinstance(found, FeatureFidelityReport)
+    assert (found.frames, found.measured_against) == (len(before_NC), "float16")
+    errors = feature_fidelity_of(before_NC, after_NC)
+    assert found.mean_cosine_error == pytest.approx(errors.cosine_error.mean())
+    assert found.max_relative_error == pytest.approx(errors.relative_error.max())
+    assert 1e-7 < found.mean_cosine_error < 1e-4
+    sources = TargetCache.open(tmp_path / "out").manifest.derived_from
+    assert sources is not None
+    stored = sources.sources[0].teachers["features"].feature_fidelity
+    assert stored == TargetCache.open(caches / "features").teachers["features"].feature_fidelity
+    assert stored is not None
+    assert stored.measured_against is None
 
 
 @pytest.mark.parametrize(

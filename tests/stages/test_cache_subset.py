@@ -35,7 +35,7 @@ def digest_of(root: Path) -> str:
 def test_the_subset_of_everything_is_the_source(source: Path, tmp_path: Path) -> None:
     result = subset(source, tmp_path / "all", SubsetChoice())
     assert assert_valid(tmp_path / "all") == result.content_digest == digest_of(source)
-    fidelity = {n: r.fidelity for n, r in TargetCache.open(source).teachers.items()}
+    fidelity = {n: r.losses[0] for n, r in TargetCache.open(source).teachers.items()}
     assert result.fidelity == fidelity
 
 

@@ -83,6 +83,24 @@ def test_what_bf16_changes_is_in_the_record_and_shown(config: ExtractConfig) -> 
     assert CliRunner().invoke(main, ["cache", "verify", str(root)]).exit_code == 0
 
 
+def test_what_bf16_changes_of_features_is_in_the_record_and_shown(config: ExtractConfig) -> None:
+    teacher = config.teachers[0].model_copy(update={"target": "features"})
+    result = extract(config.model_copy(update={"teachers": (teacher,), "precision": "bf16"}))
+    record = TargetCache.open(Path(config.cache)).teachers["linear"]
+    loss = record.feature_precision_loss
+    assert loss is not None
+    assert (loss.frames, record.precision_loss) == (SAMPLED, None)
+    # bf16 has 8 bits of mantissa.
+    assert 2**-12 < loss.mean_relative_error < 2**-6
+    assert 1e-9 < loss.mean_cosine_error < loss.max_cosine_error < 1e-3
+    shown = CliRunner().invoke(main, ["cache", "info", config.cache])
+    assert f"computed in bf16: {loss.brief()}" in shown.output
+    assert record.feature_fidelity is not None
+    assert f"stored as float16: {record.feature_fidelity.brief()}" in shown.output
+    assert f"storing as float16 {record.feature_fidelity}" in result.summary()
+    assert CliRunner().invoke(main, ["cache", "verify", config.cache]).exit_code == 0
+
+
 def test_a_cache_in_fp32_has_no_key_for_it(config: ExtractConfig) -> None:
     extract(config)
     assert teacher_json(Path(config.cache))["precision"] == "fp32"

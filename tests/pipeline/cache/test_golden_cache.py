@@ -25,7 +25,8 @@ CHECKSUMS = "19ac604b4228dbd9e55bcf8c81331d03e29a636da6d507e35a56360344d33b83"
 def test_no_byte_has_changed() -> None:
     assert hashlib.sha256((GOLDEN / "manifest-sha256.txt").read_bytes()).hexdigest() == CHECKSUMS
     report = verify_cache(GOLDEN)
-    assert (report.problems, report.notes) == ((), ())
+    older = "README.md, croissant.json: of format version 2.1: their text is not checked"
+    assert (report.problems, report.notes) == ((), (older,))
     assert (report.content_digest, report.rows) == (CONTENT, 75)
     assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 80_000
 
