@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.distillation.combine import MEAN_HEAD, gives_logits, mean_head, mean_target
+from distinit.pipeline.distillation.combine import MEAN_HEAD, mean_head, mean_target
 from distinit.pipeline.distillation.drawn_clips import DrawnClips
 from distinit.pipeline.distillation.losses import (
     clip_weights,
@@ -21,6 +21,7 @@ from distinit.pipeline.distillation.losses import (
     soft_losses,
 )
 from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
+from distinit.pipeline.distillation.readers import open_reader
 from distinit.pipeline.distillation.target_coverage import (
     KEPT,
     WITH_TARGET,
@@ -51,7 +52,6 @@ from distinit.pipeline.transport.remote import is_url
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import HeadRecord, ThresholdsRecord
-from distinit.schemas.teacher import TeacherRecord
 
 __all__ = ["DistillTask", "open_distill_task"]
 
@@ -300,7 +300,7 @@ def open_distill_task(
         keep_gib=config.read_through_gib,
         progress=progress,
     )
-    readers = [_reader(cache, config, target) for target in config.targets]
+    readers = [open_reader(cache, config, target) for target in config.targets]
     names = [reader.teacher.id for reader in readers]
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -329,65 +329,3 @@ def open_distill_task(
     task = DistillTask(config, cache, store, videos, readers, drawn, thresholds)
     _ = task.heads  # raises ConfigError if the targets cannot be averaged
     return task
-
-
-def _reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> TargetReader:
-    teacher_id = target.teacher
-    if teacher_id is None:
-        teacher_id = _only_teacher(cache, target.flipped_teacher)
-    targets = cache.targets(teacher_id)
-    is_feature = targets.record.identity.target == "features"
-    if is_feature and target.loss not in {"mse", "cosine"}:
-        raise ConfigError(
-            f"teacher {teacher_id} stores features, which are not a distribution",
-            expected="loss mse or cosine",
-            found=f"loss {target.loss}",
-            remedy="choose another loss or another teacher",
-        )
-    if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
-        raise ConfigError(
-            "a target is made from more frames than a clip has",
-            expected=f"targets.k of at most clip.frames ({config.clip.frames})",
-            found=target.k,
-            remedy="lower targets.k",
-        )
-    mirrored = None
-    if target.flipped_teacher is not None:
-        mirrored = cache.targets(target.flipped_teacher)
-        _require_mirror(targets.record, mirrored.record)
-    as_logits = config.combine == "mean" and gives_logits(target)
-    return TargetReader(target, targets, mirrored, as_logits=as_logits)
-
-
-def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
-    candidates = [name for name in sorted(cache.teachers) if name != flipped_teacher]
-    if not candidates:
-        raise ConfigError(
-            f"the only teacher of the cache, {flipped_teacher}, is the flipped teacher of a target",
-            expected="the same teacher over unflipped frames as well",
-            remedy=f"extract it into this cache without flip, or set targets.teacher to "
-            f"{flipped_teacher} and leave out flipped_teacher",
-        )
-    if len(candidates) > 1:
-        raise ConfigError(
-            "the cache has several teachers, and a target does not name one",
-            expected=f"targets.teacher: one of {', '.join(candidates)}",
-            remedy=f"--set 'targets=[{{teacher: {candidates[0]}}}]', with one entry per teacher to "
-            "learn from",
-        )
-    return candidates[0]
-
-
-def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:
-    """Raise ConfigError unless ``mirrored`` is ``plain`` over mirrored frames."""
-    flipped = plain.identity.preprocessing.model_copy(update={"flip": True})
-    expected = plain.identity.model_copy(update={"preprocessing": flipped})
-    if plain.identity.preprocessing.flip or mirrored.fingerprint != expected.fingerprint:
-        raise ConfigError(
-            f"teacher {mirrored.id} is not {plain.id} over mirrored frames",
-            expected="the same weights and preprocessing, extracted with flip: true",
-            found="flip: false"
-            if not mirrored.identity.preprocessing.flip
-            else "another network or preprocessing",
-            remedy="extract it into this cache: --set teachers.0.flip=true",
-        )

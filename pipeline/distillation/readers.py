@@ -1,0 +1,78 @@
+"""Opens the stored targets that a distillation reads, and checks that their settings fit."""
+
+from __future__ import annotations
+
+from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.distillation.combine import gives_logits
+from distinit.pipeline.distillation.targets import TargetReader
+from distinit.schemas.distill import DistillConfig, TargetConfig
+from distinit.schemas.errors import ConfigError
+from distinit.schemas.teacher import TeacherRecord
+
+__all__ = ["open_reader"]
+
+
+def open_reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> TargetReader:
+    """Open the targets of one teacher as ``target`` configures them.
+
+    Raises CacheError, and ConfigError if they do not fit the teacher or the clips.
+    """
+    teacher_id = target.teacher
+    if teacher_id is None:
+        teacher_id = _only_teacher(cache, target.flipped_teacher)
+    targets = cache.targets(teacher_id)
+    is_feature = targets.record.identity.target == "features"
+    if is_feature and target.loss not in {"mse", "cosine"}:
+        raise ConfigError(
+            f"teacher {teacher_id} stores features, which are not a distribution",
+            expected="loss mse or cosine",
+            found=f"loss {target.loss}",
+            remedy="choose another loss or another teacher",
+        )
+    if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
+        raise ConfigError(
+            "a target is made from more frames than a clip has",
+            expected=f"targets.k of at most clip.frames ({config.clip.frames})",
+            found=target.k,
+            remedy="lower targets.k",
+        )
+    mirrored = None
+    if target.flipped_teacher is not None:
+        mirrored = cache.targets(target.flipped_teacher)
+        _require_mirror(targets.record, mirrored.record)
+    as_logits = config.combine == "mean" and gives_logits(target)
+    return TargetReader(target, targets, mirrored, as_logits=as_logits)
+
+
+def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
+    candidates = [name for name in sorted(cache.teachers) if name != flipped_teacher]
+    if not candidates:
+        raise ConfigError(
+            f"the only teacher of the cache, {flipped_teacher}, is the flipped teacher of a target",
+            expected="the same teacher over unflipped frames as well",
+            remedy=f"extract it into this cache without flip, or set targets.teacher to "
+            f"{flipped_teacher} and leave out flipped_teacher",
+        )
+    if len(candidates) > 1:
+        raise ConfigError(
+            "the cache has several teachers, and a target does not name one",
+            expected=f"targets.teacher: one of {', '.join(candidates)}",
+            remedy=f"--set 'targets=[{{teacher: {candidates[0]}}}]', with one entry per teacher to "
+            "learn from",
+        )
+    return candidates[0]
+
+
+def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:
+    """Raise ConfigError unless ``mirrored`` is ``plain`` over mirrored frames."""
+    flipped = plain.identity.preprocessing.model_copy(update={"flip": True})
+    expected = plain.identity.model_copy(update={"preprocessing": flipped})
+    if plain.identity.preprocessing.flip or mirrored.fingerprint != expected.fingerprint:
+        raise ConfigError(
+            f"teacher {mirrored.id} is not {plain.id} over mirrored frames",
+            expected="the same weights and preprocessing, extracted with flip: true",
+            found="flip: false"
+            if not mirrored.identity.preprocessing.flip
+            else "another network or preprocessing",
+            remedy="extract it into this cache: --set teachers.0.flip=true",
+        )
