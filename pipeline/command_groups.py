@@ -30,11 +30,20 @@ EXIT_CODES = "\b\nExit codes: docs/exit-codes.md (0 complete, 1 failed, 2 usage,
 _RESUME = "rerun the same command to resume"
 # What remains if a command is interrupted, where training itself does not say it. Other commands
 # write each of their files as a whole, at the end.
+_DERIVED = (
+    "finished units of --out are kept, and without the others it does not count as a cache; rerun "
+    "the same command to verify the sources again and continue"
+)
 _KEPT = {
     "extract": f"finished units are kept; {_RESUME}",
-    "cache": f"finished parts are kept; {_RESUME}",
-    "frames": f"finished units are kept; {_RESUME}",
-    "flow": f"finished units are kept; {_RESUME}",
+    "cache merge": _DERIVED,
+    "cache subset": _DERIVED,
+    "cache encode": _DERIVED,
+    "cache match": f"hashes of finished videos are kept; {_RESUME}",
+    "cache pull": f"files that have arrived are kept; {_RESUME}",
+    "cache push": f"files that were sent are kept; {_RESUME}",
+    "frames build": f"finished units are kept; {_RESUME}",
+    "flow build": f"finished units are kept; {_RESUME}",
     "distill": f"earlier checkpoints are kept; {_RESUME}",
     "finetune": f"finished frames and earlier checkpoints are kept; {_RESUME}",
     "features": f"finished parts are kept; {_RESUME}",
@@ -42,6 +51,7 @@ _KEPT = {
     "demo": f"finished steps and earlier checkpoints are kept; {_RESUME}",
     "reproduce": f"finished runs and earlier checkpoints are kept; {_RESUME}",
 }
+_RUNNING = "distinit.running_command"
 _NOTHING_KEPT = "rerun the same command to start again"
 
 
@@ -68,6 +78,7 @@ class SectionedCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises ConfigError for values that no command can use."""
+        ctx.meta[_RUNNING] = _words_of(ctx)
         given = ParameterSource.COMMANDLINE
         for param in self.params:
             if param.name and ctx.get_parameter_source(param.name) is given:
@@ -86,6 +97,15 @@ class SectionedCommand(click.Command):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _words_of(ctx: click.Context) -> str:
+    """The command as it is typed, without ``distinit``: ``cache merge``."""
+    words = []
+    while ctx.parent is not None:
+        words.append(ctx.info_name or "")
+        ctx = ctx.parent
+    return " ".join(reversed(words))
 
 
 def _shown_name(param: click.Parameter) -> str:
@@ -145,6 +165,6 @@ class SectionedGroup(PlainGroup):
             message, code = None, ExitCode.INTERRUPTED
             if isinstance(stop, Interrupted):
                 message, code = stop.message, stop.exit_code
-            kept = _KEPT.get(ctx.invoked_subcommand or "", _NOTHING_KEPT)
+            kept = _KEPT.get(ctx.meta.get(_RUNNING, ""), _NOTHING_KEPT)
             click.echo(message or f"stopped; {kept}", err=True)
             ctx.exit(code)

@@ -11,7 +11,6 @@ from typing import Protocol, TextIO
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -91,16 +90,19 @@ class RichProgress:
         self._task: TaskID | None = None
         self._rate = _Rate()
         self._unit = ""
+        self._done = 0.0
+        self._total: float | None = None
         self._values: dict[str, ProgressValue] = {}
 
     def start(self, description: str, total: float | None, unit: str, done: float = 0) -> None:
         """See Progress."""
         self.finish()
         self._unit, self._values, self._rate = unit, {}, _Rate()
+        self._done, self._total = done, total
         self._bars = _Bars(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=_BAR_WIDTH if self._console.width >= _WIDE else _SHORT_BAR_WIDTH),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -108,8 +110,9 @@ class RichProgress:
             console=self._console,
         )
         self._task = self._bars.add_task(
-            description, total=total, completed=int(done), rate="", values=""
+            description, total=total, count=self._count(), rate="", values=""
         )
+        self._bars.update(self._task, completed=done)
         self._bars.start()
 
     def advance(self, amount: float = 1, **values: ProgressValue) -> None:
@@ -118,12 +121,18 @@ class RichProgress:
             return
         self._values.update(values)
         rate = self._rate.add(amount)
+        self._done += amount
         self._bars.update(
             self._task,
             advance=amount,
+            count=self._count(),
             rate=f"{rate:.1f} {self._unit}/s",
             values=_format(self._values),
         )
+
+    def _count(self) -> str:
+        total = "?" if self._total is None else _number(self._total, self._unit)
+        return f"{_number(self._done, self._unit)}/{total}"
 
     def message(self, text: str, **values: ProgressValue) -> None:
         """See Progress."""

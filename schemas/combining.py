@@ -82,6 +82,7 @@ class MergeResult(DerivedCache):
     compared: int = Field(description="rows of overlapping videos that were compared")
     conflict_count: int = Field(description="rows and outcomes in which two caches differ")
     conflicts: tuple[RowConflict, ...] = Field(description="the first 10,000 of them")
+    folders: tuple[str, ...] = Field(description="the merged caches, in the order of their numbers")
 
     @property
     def exit_code(self) -> ExitCode:
@@ -91,12 +92,15 @@ class MergeResult(DerivedCache):
     def summary(self) -> str:
         """Text for the terminal."""
         conflicts = first_lines([str(conflict) for conflict in self.conflicts], _SHOWN)
+        named = {number for conflict in self.conflicts for number in conflict.sources}
+        caches = [f"  cache {n}   {one_line(self.folders[n - 1])}" for n in sorted(named)]
         count = counted(self.conflict_count, "conflict")
         if not self.content_digest:
-            lines = [f"CONFLICTS: {count}: nothing was written", *conflicts]
+            lines = [f"CONFLICTS: {count}: nothing was written", *caches, *conflicts]
             remedy = "find out which cache is right; --on-conflict first takes the first one's rows"
             return "\n".join([*lines, f"  to do: {remedy}"])
-        lines = [f"{count}: the first cache's rows were taken", *conflicts] if conflicts else []
+        lines = [f"{count}: the first cache's rows were taken", *caches, *conflicts]
+        lines = lines if conflicts else []
         return "\n".join([super().summary(), *lines])
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from pydantic import Field
 
-from distinit.pipeline.cache.copies import describe_copy, read_copy
+from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.transport.secrets import refuse_stated_secrets
 from distinit.schemas.base import Record
-from distinit.schemas.errors import CacheError, ConfigError
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.wording import one_line
 from distinit.stages.cache_verify import refuse_no_cache
 
-__all__ = ["DescribeConfig", "DescribeResult", "cache_describe", "refuse_partial"]
+__all__ = ["DescribeConfig", "DescribeResult", "cache_describe"]
 
 
 class DescribeConfig(Record):
@@ -64,7 +64,7 @@ def cache_describe(config: DescribeConfig, *, progress: Progress | None = None) 
             remedy="give one of them; `distinit cache info` shows what is stated",
         )
     refuse_stated_secrets(config.provenance)
-    refuse_partial(root, "not described")
+    refuse_copy(CacheLayout(root), "it was not described")
     sampling = read_manifest(CacheLayout(root)).sampling
     with CacheWriter.create_or_open(root, videos=(), sampling=sampling, teachers={}) as writer:
         for line in writer.repairs:
@@ -76,18 +76,4 @@ def cache_describe(config: DescribeConfig, *, progress: Progress | None = None) 
             content_digest=manifest.content_digest,
             provenance=manifest.provenance or Provenance(),
             outdated_signature=writer.outdated_signature,
-        )
-
-
-def refuse_partial(path: Path, outcome: str) -> None:
-    """Raise CacheError for a partial copy, which is only read; ``outcome``: not signed, ..."""
-    layout = CacheLayout(path.resolve())
-    if layout.copy.exists():
-        manifest = read_manifest(layout)
-        copy = read_copy(layout, manifest)
-        raise CacheError(
-            f"{path} is a partial copy of a cache: it was {outcome}",
-            expected="a whole cache",
-            found="" if copy is None else describe_copy(copy, manifest),
-            remedy="pull the whole cache, or ask the owner of the cache to do it",
         )

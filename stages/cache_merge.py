@@ -72,7 +72,7 @@ def cache_merge(
     readers = [RowReader(source) for source in sources]
     conflicts = find_conflicts(readers, agreed.ids, candidates, progress)
     if conflicts.count and on_conflict == "refuse":
-        return _refused(out, conflicts)
+        return _refused(folders, out, conflicts)
     joined = join(sources, agreed.ids, candidates, conflicts.unlike)
     _check_coverage(joined)
     notes = _notes(sources, agreed, joined)
@@ -91,10 +91,11 @@ def cache_merge(
         compared=conflicts.compared,
         conflict_count=conflicts.count,
         conflicts=tuple(conflicts.listed),
+        folders=tuple(map(str, folders)),
     )
 
 
-def _refused(out: Path, conflicts: Conflicts) -> MergeResult:
+def _refused(folders: Sequence[Path], out: Path, conflicts: Conflicts) -> MergeResult:
     return MergeResult(
         out=str(out),
         content_digest="",
@@ -107,6 +108,7 @@ def _refused(out: Path, conflicts: Conflicts) -> MergeResult:
         compared=conflicts.compared,
         conflict_count=conflicts.count,
         conflicts=tuple(conflicts.listed),
+        folders=tuple(map(str, folders)),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.signature import locked_for_signing, sign_verified
 from distinit.pipeline.cache.signing_library import import_signing
@@ -21,7 +22,6 @@ from distinit.pipeline.signing_keys import (
 )
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.wording import counted, one_line, shell_line
-from distinit.stages.cache_describe import refuse_partial
 from distinit.stages.cache_verify import refuse_no_cache
 
 __all__ = [
@@ -106,7 +106,7 @@ def cache_sign(
     key cannot be used, LockedError, StorageError.
     """
     refuse_no_cache(path)
-    refuse_partial(path, "not signed")
+    refuse_copy(CacheLayout(path), "it was not signed")
     import_signing()
     password = password_from(password_variable)
     key_sha256 = sha256_of_key(check_private_key(key, password))

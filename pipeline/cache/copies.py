@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from distinit.pipeline.cache.digest import content_digest
 from distinit.pipeline.cache.layout import PULL_NOTES, CacheLayout
 from distinit.pipeline.cache.plan import UnitPlan
+from distinit.pipeline.cache.records import read_manifest
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.tables import read_table
 from distinit.pipeline.records import read_record
@@ -118,14 +119,18 @@ def _units_of_videos(wanted: Iterable[str], plan: UnitPlan) -> set[int]:
     return set[int]().union(*(units_by_name[name] for name in wanted))
 
 
-def refuse_copy(layout: CacheLayout) -> None:
-    """Raise ConfigError for a partial copy: it is not extended, repaired or described."""
+def refuse_copy(layout: CacheLayout, outcome: str = "nothing was changed") -> None:
+    """Raise CacheError for a partial copy. ``outcome``: what was not done, for the message."""
     if layout.copy.exists():
-        raise ConfigError(
-            f"{layout.root} is a partial copy of a cache, which is only read: nothing was changed",
+        manifest = read_manifest(layout)
+        copy = read_copy(layout, manifest)
+        raise CacheError(
+            f"{layout.root} is a partial copy of a cache, which is only read: {outcome}",
             expected="a whole cache",
-            remedy="to fetch damaged files again, run the same `distinit cache pull URL FOLDER` "
-            "again; to extend the cache, pull all of it",
+            found=None if copy is None else describe_copy(copy, manifest),
+            remedy="pull all of it (`distinit cache pull URL FOLDER` without --units, --videos and "
+            "--teacher) and use that; the same pull again fetches damaged files of a part",
+            named_input=True,
         )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.foreign import refuse_foreign_target
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.published import (
@@ -111,12 +112,7 @@ def _sound_files(root: Path) -> list[PublishedFile]:
     """
     cache = TargetCache.open(root)  # raises if it is not complete
     layout = cache.layout
-    if layout.copy.exists():
-        raise CacheError(
-            f"{layout.root} is only a partial copy of a cache: it is not sent",
-            expected="a whole cache",
-            remedy="send the cache that it was copied from",
-        )
+    refuse_copy(layout, "it was not sent")
     report = verify_cache(layout.root, deep=False)
     if report.problems:
         raise CacheCorruptError(

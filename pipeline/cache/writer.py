@@ -115,8 +115,7 @@ class CacheWriter:
             CacheMismatchError: It was made with another sampling, unit size or teacher.
             CacheCorruptError: It is damaged and cannot be repaired from the videos.
             LockedError: Another process is writing it.
-            CacheError: The folder contains other files, or links.
-            ConfigError: It is a partial copy.
+            CacheError: The folder contains other files, or links, or is a partial copy.
         """
         check_teachers(teachers)
         layout = CacheLayout(root)

@@ -87,11 +87,13 @@ def agree_on_teachers(
 def _add(found: AgreedTeachers, sources: Sequence[Source], number: int, name: str) -> None:
     record = sources[number].records[name]
     if name in found.records:
-        problems = teacher_differences(found.records[name], record)
+        first = _first_with(found, name)
+        sides = f"in cache {first + 1}", f"in cache {number + 1}"
+        problems = teacher_differences(found.records[name], record, sides)
         if problems:
             raise CacheMismatchError(
-                f"teacher {name} of {sources[number].layout.root} is another one than in "
-                f"{_first_with(found, sources, name).layout.root}",
+                f"teacher {name} of cache {number + 1} ({sources[number].layout.root}) is another "
+                f"one than in cache {first + 1} ({sources[first].layout.root})",
                 expected="one teacher, precision and encoding for each id",
                 found="\n".join(problems),
                 remedy="leave it out with --teacher; if only the encoding differs, see "
@@ -114,13 +116,13 @@ def _match_by_content(
             if known in sources[number].records:
                 continue  # its own id is matched first
             found.ids[known][number] = name
-            found.renamed.append(f"teacher {name} of source {number + 1} is {known} here")
+            found.renamed.append(f"teacher {name} of cache {number + 1} is {known} here")
             return True
     return False
 
 
-def _first_with(found: AgreedTeachers, sources: Sequence[Source], name: str) -> Source:
-    return next(s for s, there in zip(sources, found.ids[name], strict=True) if there is not None)
+def _first_with(found: AgreedTeachers, name: str) -> int:
+    return next(i for i, there in enumerate(found.ids[name]) if there is not None)
 
 
 def _check_selected(

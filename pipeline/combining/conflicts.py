@@ -70,11 +70,11 @@ def _compare_frames(
     before = conflicts.count
     pair = _Pair(readers, first, other)
     for name, count, other_count in pair.outcome_differences():
-        conflicts.add(pair.conflict(None, None, name, f"{count} there, {other_count} now"))
+        conflicts.add(pair.conflict(None, None, name, pair.both(count, other_count)))
     for start, stop in pair.blocks():
         there, now = (r.frames(o.video_id, start, stop) for r, o in pair.sides)
         for row in np.flatnonzero(_frames_differ(there, now)).tolist():
-            detail = ", ".join(_frame_details(there, now, row))
+            detail = ", ".join(_frame_details(pair, there, now, row))
             conflicts.add(pair.conflict(int(there.frame_index[row]), None, "frame", detail))
     if conflicts.count > before:
         conflicts.unlike.setdefault(pair.digest, set()).add(other.source)
@@ -87,13 +87,13 @@ def _frames_differ(a: FrameRows, b: FrameRows) -> np.ndarray:
     return differ_N
 
 
-def _frame_details(a: FrameRows, b: FrameRows, row: int) -> Iterator[str]:
+def _frame_details(pair: _Pair, a: FrameRows, b: FrameRows, row: int) -> Iterator[str]:
     if a.time_base != b.time_base:
-        yield f"time_base: {a.time_base} there, {b.time_base} now"
+        yield f"time_base: {pair.both(a.time_base, b.time_base)}"
     for name in _FRAME_COLUMNS:
-        there, now = (int(getattr(side, name)[row]) for side in (a, b))
-        if there != now:
-            yield f"{name}: {there} there, {now} now"
+        values = [int(getattr(side, name)[row]) for side in (a, b)]
+        if values[0] != values[1]:
+            yield f"{name}: {pair.both(*values)}"
 
 
 def _compare_teacher(
@@ -155,6 +155,11 @@ class _Pair:
     @property
     def digest(self) -> str:
         return self.readers[self.first.source].source.entries[self.first.video_id].digest
+
+    def both(self, value: object, other: object) -> str:
+        """Two values, with the number of the cache of each."""
+        numbers = self.first.source + 1, self.other.source + 1
+        return f"{value} in cache {numbers[0]}, {other} in cache {numbers[1]}"
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Rows that both have, in blocks of bounded size."""

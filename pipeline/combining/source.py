@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from distinit.pipeline.cache.copies import describe_copy
+from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import read_valid_plan
 from distinit.pipeline.cache.plan import PlannedRows, choose_capacity
@@ -108,14 +108,7 @@ def open_source(path: Path, progress: Progress, *, verify: bool = True) -> Sourc
         CacheCorruptError: It is damaged, or its records contradict its bytes.
     """
     cache = TargetCache.open(path)
-    if cache.copy is not None:
-        raise CacheError(
-            f"{path} is a partial copy of a cache",
-            expected="a whole cache",
-            found=describe_copy(cache.copy, cache.manifest),
-            remedy="pull the whole cache (`distinit cache pull URL FOLDER` without --units, "
-            "--videos and --teacher) and use that",
-        )
+    refuse_copy(cache.layout, "nothing is read from it")
     if verify and cache.manifest.is_newer:
         raise CacheError(
             f"{path} has a newer format: a copy would lose what this program does not know",

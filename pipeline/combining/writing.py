@@ -55,11 +55,9 @@ def write_derived(
     """
     layout = CacheLayout(out.resolve())
     refuse_links(layout.root, CacheError)
+    _check_folder(layout, blueprint)  # before the lock, whose file would stay in a refused folder
     with WriterLock(layout.lock):
-        if layout.manifest.exists():
-            _check_same(layout, blueprint)
-        else:
-            refuse_other_files(layout)
+        _check_folder(layout, blueprint)  # another process may have written since
         return _DerivedWriter(layout, sources, blueprint, progress).run()
 
 
@@ -76,7 +74,12 @@ def check_out(out: Path, sources: Sequence[Path]) -> None:
     refuse_inside_data(place.parent)
 
 
-def _check_same(layout: CacheLayout, blueprint: Blueprint) -> None:
+def _check_folder(layout: CacheLayout, blueprint: Blueprint) -> None:
+    """Raise CacheError unless the folder is empty, or has a part of the cache of ``blueprint``."""
+    if not layout.manifest.exists():
+        if layout.root.is_dir():
+            refuse_other_files(layout)
+        return
     manifest = read_manifest(layout)
     found = (manifest.derived_from, manifest.plan.digest)
     if found != (blueprint.derivation, plan_summary(plan_table(blueprint.plan)).digest):

@@ -1,4 +1,4 @@
-"""Runs the ``distinit`` command in a process that kills itself at a certain file."""
+"""Runs the ``distinit`` command in a process that ends itself with a signal at a certain file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 CODE = """
 import os, re, signal, sys
 
-pattern, moment, *arguments = sys.argv[1:]
+number, pattern, moment, *arguments = sys.argv[1:]
 replace = os.replace
 
 def replace_and_die(source, target, **options):
@@ -21,7 +21,7 @@ def replace_and_die(source, target, **options):
     if not (is_last and moment == "before"):
         replace(source, target, **options)
     if is_last:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(number))
 
 os.replace = replace_and_die
 from distinit.cli import main
@@ -36,11 +36,26 @@ def kill_at(
 
     That is ``before`` or ``after`` the first file whose name matches ``pattern`` gets that name.
     """
-    killed = subprocess.run(
-        [sys.executable, "-c", CODE, pattern, moment, *command],
+    killed = _run(signal.SIGKILL, pattern, moment, command, folder)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+def interrupt_at(pattern: str, command: list[str], folder: Path) -> tuple[int, str]:
+    """Run ``distinit COMMAND``, which gets SIGINT (Ctrl-C) after a file has got its name.
+
+    Returns its exit code, and what it printed on stderr.
+    """
+    ended = _run(signal.SIGINT, pattern, "after", command, folder)
+    return ended.returncode, ended.stderr
+
+
+def _run(
+    number: signal.Signals, pattern: str, moment: str, command: list[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CODE, str(int(number)), pattern, moment, *command],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -109,6 +109,17 @@ def test_a_terminal_of_80_columns_shows_everything_in_full() -> None:
     assert values.strip() == "videos 4000/6000  units 13/21  failed 1"
 
 
+def test_a_terminal_shows_sizes_with_a_decimal() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    progress = RichProgress(console)
+    progress.start("verify", 1.4, "MB")
+    progress.advance(0.6)
+    progress.advance(0.6)
+    progress.finish()
+    assert " 1.2/1.4 " in stream.getvalue()
+
+
 def test_large_counts_keep_their_digits() -> None:
     stream = io.StringIO()
     LogProgress(stream).start("training", total=45_000_000, unit="clips", done=1_234_567)

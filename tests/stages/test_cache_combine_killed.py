@@ -8,7 +8,7 @@ import pytest
 from helpers.caches import run_all
 from helpers.command_line import run_command
 from helpers.derived_caches import ALL_TEACHERS, assert_valid, part
-from helpers.killing import kill_at
+from helpers.killing import interrupt_at, kill_at
 
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.schemas.errors import DistInitError
@@ -52,5 +52,24 @@ def test_a_killed_merge_is_continued(
     monkeypatch.chdir(tmp_path)
     code, shown = run_command(COMMAND)
     assert code == 0, shown
+    whole = TargetCache.open(folder / "whole").manifest.content_digest
+    assert assert_valid(tmp_path / "out") == whole
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_continues(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(folder / name)
+    code, shown = interrupt_at("unit-00002.json", COMMAND, tmp_path)
+    assert (code, shown) == (
+        130,
+        "stopped; finished units of --out are kept, and without the others it does not count as a "
+        "cache; rerun the same command to verify the sources again and continue\n",
+    )
+    first = (tmp_path / "out/frames/unit-00001.parquet").stat().st_mtime_ns
+    monkeypatch.chdir(tmp_path)
+    assert run_command(COMMAND)[0] == 0
+    assert (tmp_path / "out/frames/unit-00001.parquet").stat().st_mtime_ns == first
     whole = TargetCache.open(folder / "whole").manifest.content_digest
     assert assert_valid(tmp_path / "out") == whole

@@ -122,7 +122,9 @@ def test_a_conflict_is_named_by_row_and_nothing_is_written(
         ("d.mp4", "alpha", "targets")
     }
     assert "logits, entropy_nats" in result.conflicts[0].detail
-    assert "d.mp4 frame 0, teacher alpha: targets of cache 1 and 2" in result.summary()
+    told = result.summary()
+    assert "d.mp4 frame 0, teacher alpha: targets of cache 1 and 2" in told
+    assert f"  cache 1   {a}\n  cache 2   {other}\n" in told
     assert not (tmp_path / "merged").exists()
 
 
@@ -148,8 +150,8 @@ def test_other_frames_of_a_video_are_a_conflict(
     run_all(tmp_path / "fewer", fewer, ALL_TEACHERS)
     result = merge([halves[0], tmp_path / "fewer"], tmp_path / "merged")
     assert [(c.what, c.detail) for c in result.conflicts] == [
-        ("frame_count", "5 there, 4 now"),
-        ("rows", "5 there, 4 now"),
+        ("frame_count", "5 in cache 1, 4 in cache 2"),
+        ("rows", "5 in cache 1, 4 in cache 2"),
     ]
 
 
@@ -168,7 +170,7 @@ def test_teachers_under_other_ids_are_recognised(tmp_path: Path) -> None:
     run_all(tmp_path / "a", part("ab"), [make_teacher("alpha")])
     run_all(tmp_path / "b", part("cd"), [make_teacher("renamed")])
     result = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
-    assert result.notes == ("teacher renamed of source 2 is alpha here",)
+    assert result.notes == ("teacher renamed of cache 2 is alpha here",)
     assert list(TargetCache.open(tmp_path / "merged").teachers) == ["alpha"]
     assert_valid(tmp_path / "merged")
 
@@ -178,8 +180,10 @@ def test_another_teacher_of_the_same_id_is_refused_field_by_field(tmp_path: Path
     run_all(tmp_path / "b", part("cd"), [make_teacher("alpha", weights="2" * 64, encoding="int8")])
     with pytest.raises(CacheMismatchError) as caught:
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
-    assert f"weights_sha256: {'0' * 64} there, {'2' * 64} now" in str(caught.value.found)
-    assert "encoding: float16 there, int8 now" in str(caught.value.found)
+    assert f"weights_sha256: {'0' * 64} in cache 1, {'2' * 64} in cache 2" in str(
+        caught.value.found
+    )
+    assert "encoding: float16 in cache 1, int8 in cache 2" in str(caught.value.found)
     assert not (tmp_path / "merged").exists()
 
 
@@ -291,7 +295,18 @@ def test_a_folder_with_other_files_is_not_written_to(
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(CacheError, match="has content but no manifest"):
         merge(halves[:2], tmp_path / "notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["a.txt"], "no .lock"
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
+
+
+def test_another_cache_at_the_target_stays_as_it_is(
+    halves: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    target = Path(shutil.copytree(halves[2], tmp_path / "other"))
+    (target / ".lock").unlink(missing_ok=True)
+    with pytest.raises(CacheMismatchError, match="holds another cache"):
+        merge(halves[:2], target)
+    assert not (target / ".lock").exists()
 
 
 def test_the_command_prints_conflicts_and_ends_with_1(

@@ -19,6 +19,7 @@ from distinit.pipeline.cache.push import push_cache
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.verify_copy import verify_copy
 from distinit.schemas.errors import CacheCorruptError, CacheError, ConfigError
+from distinit.schemas.exit_codes import ExitCode
 
 
 def pull(source: Path, target: Path, **selected: object) -> Pulled:
@@ -170,12 +171,16 @@ def test_a_copy_whose_digests_are_invented_is_found(part: Path) -> None:
 
 
 def test_a_copy_is_neither_sent_nor_copied_on(part: Path, tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="only a partial copy"):
+    with pytest.raises(CacheError, match="is only a partial copy"):
         pull(part, tmp_path / "next")
-    with pytest.raises(CacheError, match="only a partial copy"):
+    with pytest.raises(CacheError, match="which is only read: it was not sent") as caught:
         push_cache(
             part, str(tmp_path / "p"), replace=False, workers=1, progress=RecordingProgress()
         )
+    assert (caught.value.exit_code, caught.value.found) == (
+        ExitCode.USAGE,
+        "a partial copy: 1 of 7 units, 1 of 2 teachers",
+    )
     assert not (tmp_path / "next").exists()
     assert not (tmp_path / "p").exists()
 
