@@ -62,12 +62,18 @@ def names_of_units(layout: CacheLayout, state: CacheState) -> set[str]:
     names = set()
     for name, record in state.records.items():
         names.add(layout.relative(layout.teacher_record(name)))
+        if (statistics := layout.statistics(name)).is_file() and _has_features(record):
+            names.add(layout.relative(statistics))
         for spec in array_specs(record.encoding, record.identity.classes):
             names.add(layout.relative(layout.array_metadata(name, spec.name)))
         for unit, commit in state.commits[name].items():
             names.add(layout.relative(layout.commit(name, unit)))
             names |= expected_files(layout, record, unit, commit.rows).keys()
     return names
+
+
+def _has_features(record: TeacherRecord) -> bool:
+    return record.identity.target == "features"
 
 
 def checksum_lines(layout: CacheLayout, names: Iterable[str], known: Mapping[str, str]) -> str:
@@ -108,6 +114,7 @@ without labels. The cache contains no pixels, and reading it executes no code.
   only the rows that `frames/` lists
 - `teachers/<id>/confidence/unit-*.parquet`: entropy, top class and margin of each row
 - `teachers/<id>/teacher.json`: weights digest, preprocessing, label names, fidelity
+- `teachers/<id>/statistics.safetensors`: mean and covariance of the rows of a feature teacher
 - `teachers/<id>/commits/unit-*.json`: size and sha256 of the files of each unit
 - `plan.parquet`: the rows that are reserved for each video
 

@@ -105,6 +105,14 @@ class CacheLayout:
     def confidence(self, teacher_id: str, unit: int) -> Path:
         return self.teacher(teacher_id) / "confidence" / f"{unit_name(unit)}.parquet"
 
+    def statistics(self, teacher_id: str) -> Path:
+        """Mean and covariance of a feature teacher; see ``moments_file``."""
+        return self.teacher(teacher_id) / "statistics.safetensors"
+
+    def unit_moments(self, teacher_id: str, unit: int) -> Path:
+        """Moments of one unit, from its commit until the statistics are merged; not published."""
+        return self.teacher(teacher_id) / "moments" / f"{unit_name(unit)}.safetensors"
+
     def commit(self, teacher_id: str, unit: int) -> Path:
         return self.teacher(teacher_id) / "commits" / f"{unit_name(unit)}.json"
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from distinit.pipeline.cache.encoding import array_specs
+from distinit.pipeline.cache.moments_file import MAX_MOMENTS_BYTES
 from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.units import unit_name
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_LIST_BYTES",
     "SIGNATURE",
     "PublishedFile",
+    "limit_bytes_of",
     "max_list_bytes",
     "parse_list",
 ]
@@ -43,6 +45,7 @@ _FRAMES = re.compile(r"frames/(unit-\d{5,8})\.parquet")
 _UNKNOWN = re.compile(r"(?:[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*/)*[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*")
 _OF_TEACHER = re.compile(
     r"teachers/(?P<teacher>[^/]+)/(?:(?P<record>teacher\.json)|(?P<meta>[a-z_]+)/zarr\.json"
+    r"|(?P<statistics>statistics\.safetensors)"
     r"|confidence/(?P<confidence>unit-\d{5,8})\.parquet|commits/(?P<commit>unit-\d{5,8})\.json"
     r"|(?P<array>[a-z_]+)/c/(?P<shard>\d{1,8})/0)"
 )
@@ -55,8 +58,8 @@ class PublishedFile:
     Attributes:
         name: Path relative to the cache.
         sha256: As the list states it.
-        kind: ``fixed``, ``frames``, ``teacher``, ``zarr``, ``confidence``, ``commit`` or ``shard``;
-            ``other`` for a file that a newer minor version of the format has added.
+        kind: ``fixed``, ``frames``, ``teacher``, ``statistics``, ``zarr``, ``confidence``,
+            ``commit`` or ``shard``; ``other`` for a file that a newer minor version has added.
         teacher: Id of the teacher that it belongs to; None: to all.
         unit: Number of the unit that it belongs to; None: to all.
         array: Name of the array, for ``zarr`` and ``shard``.
@@ -77,7 +80,14 @@ class PublishedFile:
     @property
     def limit_bytes(self) -> int:
         """The most bytes that it may have, as far as its kind tells."""
-        return MAX_TABLE_BYTES if self.name.endswith(".parquet") else MAX_RECORD_BYTES
+        return limit_bytes_of(self.name)
+
+
+def limit_bytes_of(name: str) -> int:
+    """The most bytes that a published file with this name may have; shards may have more."""
+    if name.endswith(".safetensors"):
+        return MAX_MOMENTS_BYTES
+    return MAX_TABLE_BYTES if name.endswith(".parquet") else MAX_RECORD_BYTES
 
 
 def max_list_bytes(manifest: CacheManifest) -> int:
@@ -98,7 +108,7 @@ def parse_list(data: bytes, manifest: CacheManifest, owner: str) -> dict[str, Pu
     """The files in a list of checksums, by name. ``owner``: the cache, for messages.
 
     Raises CacheCorruptError unless the list has exactly the files of a complete cache with this
-    manifest; shards may be missing, since a unit without rows has none.
+    manifest. Shards may be missing, since a unit without rows has none, and so may statistics.
     """
     files: dict[str, PublishedFile] = {}
     arrays = {
@@ -144,6 +154,9 @@ def _classified(
     teacher = match["teacher"]
     if match["record"]:
         return PublishedFile(name, sha256, "teacher", teacher)
+    if match["statistics"]:
+        is_features = manifest.teachers[teacher].target == "features"
+        return PublishedFile(name, sha256, "statistics", teacher) if is_features else None
     if (array := match["meta"] or match["array"]) and array not in arrays[teacher]:
         return None
     if match["meta"]:

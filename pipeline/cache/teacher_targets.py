@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs, decode
+from distinit.pipeline.cache.feature_statistics import FeatureStatistics, read_statistics
 from distinit.pipeline.cache.frame_times import FrameTimes
 from distinit.pipeline.cache.index import TargetIndex
 from distinit.pipeline.cache.layout import CacheLayout
@@ -101,6 +102,11 @@ class TeacherTargets:
         if self.record.identity.target == "features":
             raise no_entropy(self.record.id)
         return self.cache.index.teacher_column(self.record.id, "entropy_nats")
+
+    @cached_property
+    def feature_statistics(self) -> FeatureStatistics:
+        """Mean and covariance over all rows of the cache. Raises as ``read_statistics``."""
+        return read_statistics(self.cache.layout, self.record)
 
     @cached_property
     def _log_z(self) -> np.ndarray | None:

@@ -20,8 +20,8 @@ from distinit.pipeline.cache.cards import names_of_units, published_names
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import read_valid_plan
-from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.plan import UnitPlan
+from distinit.pipeline.cache.published import limit_bytes_of
 from distinit.pipeline.cache.records import (
     expected_files,
     read_commit,
@@ -39,7 +39,6 @@ from distinit.pipeline.cache.whole_check import (
     version_notes,
 )
 from distinit.pipeline.progress import NullProgress, Progress
-from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import read_bounded, sha256_file
 from distinit.pipeline.units import unit_name
 from distinit.schemas.errors import DistInitError
@@ -314,8 +313,8 @@ class _Verification:
 
     def _hash_listed(self, name: str) -> str:
         """As ``_hash``, for a file whose size no commit records; "" if it is too large."""
-        limit_bytes = MAX_TABLE_BYTES if name.endswith(".parquet") else MAX_RECORD_BYTES
-        if name not in self.hashed and (self.layout.root / name).lstat().st_size > limit_bytes:
+        size_bytes = (self.layout.root / name).lstat().st_size
+        if name not in self.hashed and size_bytes > limit_bytes_of(name):
             return ""
         return self._hash(name)
 

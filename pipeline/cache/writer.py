@@ -27,6 +27,7 @@ from distinit.pipeline.cache.opening import (
     read_teachers,
     remove_leftovers,
 )
+from distinit.pipeline.cache.pending_groups import pending_groups
 from distinit.pipeline.cache.plan import (
     PlannedRows,
     PlannedVideo,
@@ -41,6 +42,7 @@ from distinit.pipeline.cache.state import (
     read_state,
     with_losses,
 )
+from distinit.pipeline.cache.statistics_update import update_statistics
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import write_record
@@ -52,8 +54,6 @@ from distinit.schemas.teacher import TeacherRecord
 from distinit.schemas.video import SamplingConfig
 
 __all__ = ["CacheWriter"]
-
-_SPILLS_ALLOWED = 2
 
 
 class CacheWriter:
@@ -175,36 +175,19 @@ class CacheWriter:
 
     def pending_groups(self) -> tuple[GroupSpec, ...]:
         """The unit groups that are missing for the requested teachers, in unit order."""
-        committed = {name: self.layout.committed_units(name) for name in self.records}
-        entries: dict[str, int] = {}
-        latest = self.plan.latest
-        specs = []
-        for group in self.plan.groups:
-            for video in group.videos:
-                entries[video.video_id] = entries.get(video.video_id, 0) + 1
-            done = [name for name, units in committed.items() if units.issuperset(group.unit_range)]
-            missing = tuple(self.records[name] for name in self._requested if name not in done)
-            if not missing:
-                continue
-            stuck = {v.video_id for v in group.videos if entries[v.video_id] > _SPILLS_ALLOWED}
-            spec = GroupSpec(
-                self.layout.root,
-                self.plan.capacity,
-                group,
-                missing,
-                self._fence,
-                cannot_spill=frozenset(stuck),
-                superseded=frozenset(
-                    v.video_id for v in group.videos if latest[v.video_id] is not v
-                ),
-                gone=self._absent.intersection(v.video_id for v in group.videos),
-            )
-            commits = {u: self._read(self.records[done[0]], u) for u in group.unit_range if done}
-            specs.append(spec.with_committed(commits) if done else spec)
+        specs = pending_groups(
+            self.layout,
+            self.plan,
+            self.records,
+            requested=self._requested,
+            absent=self._absent,
+            fence=self._fence,
+            read=self._read,
+        )
         if specs:
             self._read.clear()  # workers need the memory
             self._state = None
-        return tuple(specs)
+        return specs
 
     def state(self) -> CacheState:
         """All that is committed. It is read again only after something has changed."""
@@ -270,7 +253,8 @@ class CacheWriter:
             write_record(measured, self.layout.teacher_record(name))
             self.records[name] = measured
         self._state = state = replace(state, records=dict(self.records))
-        complete = state.complete
+        if complete := state.complete:
+            update_statistics(self.layout, state)
         before, self.manifest = self.manifest, self._manifest(state, complete)
         check_content(self.layout, before, self.manifest)
         write_record(self.manifest, self.layout.manifest)

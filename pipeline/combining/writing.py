@@ -18,6 +18,7 @@ from distinit.pipeline.cache.opening import refuse_other_files, remove_leftovers
 from distinit.pipeline.cache.plan import PlannedRows, UnitGroup
 from distinit.pipeline.cache.records import read_commit, read_manifest
 from distinit.pipeline.cache.state import CacheState, manifest_of, read_state, with_losses
+from distinit.pipeline.cache.statistics_update import update_statistics
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.cache.unit import StagedUnit, UnitBuffer
@@ -240,6 +241,7 @@ class _DerivedWriter:
         }
         for name, record in measured.items():
             write_record(record, self.layout.teacher_record(name))
+        update_statistics(self.layout, state, self.progress)
         manifest, state = self._write_manifest(measured, complete=True)
         remove_leftovers(self.layout)
         write_cards(self.layout, manifest, state)

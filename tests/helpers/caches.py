@@ -34,6 +34,7 @@ def make_teacher(
     encoding: str = "float16",
     target: str = "logits",
     weights: str = "0" * 64,
+    pool: str | None = None,
 ) -> TeacherRecord:
     preprocessing = PreprocessSpec(
         resize_mode="short_edge",
@@ -51,6 +52,7 @@ def make_teacher(
             "classes": classes,
             "label_space": f"test-{classes}",
             "label_names": (),
+            "pool": pool,
         }
     )
     return TeacherRecord(
