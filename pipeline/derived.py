@@ -9,6 +9,7 @@ them. Damaged columns are derived again; the folder may be deleted at any time.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import re
 import shutil
@@ -40,6 +41,7 @@ __all__ = [
     "is_private",
     "map_column",
     "new_column",
+    "release_pages",
 ]
 
 MARKER = "distinit-derived"
@@ -166,6 +168,20 @@ def new_column(folder: Path, name: str, rows: int, dtype: Any) -> np.ndarray:
     finally:
         os.close(descriptor)
     return values
+
+
+def release_pages(values_N: np.ndarray) -> None:
+    """Take the pages of a mapped column out of the resident memory of this process.
+
+    They stay in the page cache of the kernel, changed ones too, and are mapped again when they are
+    read. Call it between blocks of a column that is larger than memory. Other arrays are left
+    alone.
+    """
+    base = values_N
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    if isinstance(base.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.base.madvise(mmap.MADV_DONTNEED)
 
 
 def find_texts(

@@ -17,6 +17,7 @@ from distinit.pipeline.audit.quantiles import read_quantiles
 from distinit.pipeline.audit.statistics import CacheStatistics, read_statistics
 from distinit.pipeline.audit.summary import summarise
 from distinit.pipeline.audit.tables import TeacherNumbers, write_tables
+from distinit.pipeline.audit.video_states import video_states
 from distinit.pipeline.audit.warnings import (
     cache_warnings,
     pair_warnings,
@@ -210,24 +211,21 @@ def _result(found: _Findings, config: AuditConfig, out: Path) -> AuditResult:
     """Everything but the conditions. Writes the figures and the tables."""
     statistics, pairs = found.statistics, tuple(found.pairs.values())
     videos, manifest = statistics.cache.videos, statistics.cache.manifest
-    columns = ["video_id", "path", "status", "error", "in_corpus", "damage"]
-    rows = videos.select(columns).to_pylist()
-    in_corpus = [row for row in rows if row["in_corpus"]]
-    failed = [row for row in in_corpus if row["status"] == "failed"]
+    states = video_states(videos)
     of_pixels = () if found.store is None else pixel_warnings(statistics, found.store)
     of_teachers = [w for t in found.teachers for w in teacher_warnings(statistics, t)]
     in_corpus_V = videos.column("in_corpus").to_numpy()
     return AuditResult(
         cache=config.cache,
         content_digest=manifest.content_digest,
-        videos=len(in_corpus),
-        failed_videos=len(failed),
-        damaged_videos=sum(row["damage"] is not None for row in in_corpus),
-        gone_videos=len(rows) - len(in_corpus),
+        videos=states.videos,
+        failed_videos=states.failed.num_rows,
+        damaged_videos=states.damaged.num_rows,
+        gone_videos=videos.num_rows - states.videos,
         frames=int(statistics.pictures.frames_V[in_corpus_V].sum()),
         failures=tuple(
             FailureRow(video_id=row["video_id"], path=row["path"], error=row["error"] or "")
-            for row in failed[: config.table_rows]
+            for row in states.failed[: config.table_rows].to_pylist()
         ),
         teachers=tuple(found.teachers),
         pairs=pairs,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import combinations
+from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ _LEAST_FRAMES = 8  # of a video that can be frozen
 _CUTS_PER_VIDEO = 32
 _QUARTERS = 3
 _BANDS = 4
-_LARGEST_BUCKET = 64  # videos of one band that are compared with one another
+_LARGEST_BUCKET = 64  # videos with equal bits that are compared with one another
 
 Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -87,24 +88,39 @@ class PictureScan:
         """Pairs of videos that show the same pictures at a quarter, a half and three quarters.
 
         They may be copies: ``duplicates`` compares all of their frames. Flat videos are left out.
-        To be compared, two videos must share 16 bits of a hash, which two hashes
-        that differ in 3 bits always do.
+        To be compared, two videos must share 16 bits of two of their hashes, which hashes that
+        differ in 3 bits always do.
         """
         usable_V = np.flatnonzero((self.frames_V > 0) & (self._hash_VQ != 0).any(axis=1))
         usable_V = np.setdiff1d(usable_V, self.flat())
-        pairs = set()
-        for band in range(_BANDS):
-            key_K = (self._hash_VQ[usable_V, 1] >> np.uint64(16 * band)) & np.uint64(0xFFFF)
+        found = [np.zeros((0, 2), np.int64)]
+        for bands in product(range(_BANDS), repeat=2):
+            key_K = np.zeros(len(usable_V), np.uint64)
+            for band, quarter in zip(bands, (0, _QUARTERS - 1), strict=True):
+                bits_K = self._hash_VQ[usable_V, quarter] >> np.uint64(16 * band)
+                key_K = key_K << np.uint64(16) | bits_K & np.uint64(0xFFFF)
             order_K = np.argsort(key_K, kind="stable")
-            starts = np.flatnonzero(np.diff(key_K[order_K])) + 1
-            for bucket in np.split(usable_V[order_K], starts):
-                pairs |= self._same_pairs(bucket[:_LARGEST_BUCKET])
-        return sorted(pairs)
+            found += self._same_pairs(usable_V[order_K], key_K[order_K])
+        pairs_P2 = np.unique(np.concatenate(found), axis=0)
+        return [(one, other) for one, other in pairs_P2.tolist()]
 
-    def _same_pairs(self, videos: Ints) -> set[tuple[int, int]]:
-        found = set()
-        for one, other in combinations(sorted(videos.tolist()), 2):
-            distance_Q = hamming_distance(self._hash_VQ[one], self._hash_VQ[other])
-            if (distance_Q <= SAME_BITS).all():
-                found.add((one, other))
-        return found
+    def _same_pairs(self, video_K: Ints, key_K: Hashes) -> Iterator[Ints]:
+        """Pairs [P, 2] of the first videos of each bucket; videos of one bucket have equal keys.
+
+        Each video is compared with the next one of its bucket, then with the one after it, and so
+        on: one step over all buckets at once.
+        """
+        place_K = np.arange(len(key_K))
+        starts_K = np.append(True, key_K[1:] != key_K[:-1])[: len(key_K)]
+        rank_K = place_K - np.maximum.accumulate(np.where(starts_K, place_K, 0))
+        keep_K = rank_K < _LARGEST_BUCKET
+        video_K, rank_K = video_K[keep_K], rank_K[keep_K]
+        for step in range(1, int(rank_K.max(initial=0)) + 1):
+            (other_P,) = np.nonzero(rank_K >= step)
+            one_P, other_P = video_K[other_P - step], video_K[other_P]
+            for quarter in range(_QUARTERS):
+                bits_P = hamming_distance(
+                    self._hash_VQ[one_P, quarter], self._hash_VQ[other_P, quarter]
+                )
+                one_P, other_P = one_P[bits_P <= SAME_BITS], other_P[bits_P <= SAME_BITS]
+            yield np.stack([one_P, other_P], axis=1)

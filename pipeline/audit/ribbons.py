@@ -46,6 +46,7 @@ def read_ribbon(cache: TargetCache, teacher_id: str, video: int, video_id: str) 
     row_N = cache.rows_of(video_id)
     entropy_N = cache.targets(teacher_id).entropy_nats[row_N]
     frame_N = cache.index.frame_index[row_N].astype(np.int64)
+    cache.index.release_pages()  # the videos of a page are spread over the whole index
     first_P = np.unique(np.arange(POINTS) * len(row_N) // POINTS)
     count_P = np.add.reduceat(~np.isnan(entropy_N), first_P, dtype=np.int64)
     sum_P = np.add.reduceat(np.nan_to_num(entropy_N, nan=0.0), first_P, dtype=np.float64)

@@ -11,6 +11,7 @@ from distinit.pipeline.audit.duplicates import LIMITS, duplicates
 from distinit.pipeline.audit.pictures import FLAT_SHARE, FROZEN_SHARE, SAME_BITS
 from distinit.pipeline.audit.sharpness import BLURRED_VARIANCE, DARK_LEVEL, blurred_and_dark
 from distinit.pipeline.audit.statistics import CacheStatistics
+from distinit.pipeline.audit.video_states import video_states
 from distinit.pipeline.cache.copies import describe_copy
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.schemas.audit import AuditWarning, TeacherAudit
@@ -62,14 +63,15 @@ def cache_warnings(statistics: CacheStatistics) -> Iterator[AuditWarning]:
             rule=f"equal perceptual hashes in {FROZEN_SHARE:.0%} of neighbouring frames; {_OWN}",
             videos=_named(frozen, paths),
         )
-    if copies:
+    if copies.pairs or copies.left_out:
         yield AuditWarning(
             kind="duplicate videos",
-            text=f"{counted(len(copies), 'pair')} of videos that show the same pictures",
+            text=f"{counted(len(copies.pairs), 'pair')} of videos that show the same pictures"
+            + (f"; {counted(copies.left_out, 'more pair')} not compared" * bool(copies.left_out)),
             rule=f"perceptual hashes of {LIMITS.min_share:.0%} of the frames, in order, differ in "
             f"at most {LIMITS.max_bits} of 64 bits, and fit clearly worse a little "
             "earlier or later, as for `distinit cache match`; decision 46",
-            videos=tuple(f"{paths[one]} = {paths[other]}" for one, other in copies[:_NAMED]),
+            videos=tuple(f"{paths[one]} = {paths[other]}" for one, other in copies.pairs[:_NAMED]),
         )
 
 
@@ -94,26 +96,24 @@ def pixel_warnings(statistics: CacheStatistics, store: FrameStore) -> Iterator[A
 
 
 def _video_states(statistics: CacheStatistics) -> Iterator[AuditWarning]:
-    table = statistics.cache.videos.select(["path", "status", "in_corpus", "damage"])
-    rows = [row for row in table.to_pylist() if row["in_corpus"]]
-    failed = [row["path"] for row in rows if row["status"] == "failed"]
-    damaged = [row["path"] for row in rows if row["damage"] is not None]
-    if failed:
+    everything = statistics.cache.videos.num_rows
+    states = video_states(statistics.cache.videos)
+    if states.failed.num_rows:
         yield AuditWarning(
             kind="failed videos",
-            text=f"{len(failed):,} of {counted(len(rows), 'video')} could not be used",
+            text=f"{states.failed.num_rows:,} of {counted(states.videos, 'video')} could not be "
+            "used",
             rule="any failed video; extraction ends in an error above --max-failed (5 %)",
-            videos=tuple(failed[:_NAMED]),
+            videos=tuple(states.failed.column("path")[:_NAMED].to_pylist()),
         )
-    if damaged:
+    if states.damaged.num_rows:
         yield AuditWarning(
             kind="damaged videos",
-            text=f"{len(damaged):,} of {counted(len(rows), 'video')} lack frames",
+            text=f"{states.damaged.num_rows:,} of {counted(states.videos, 'video')} lack frames",
             rule="any damaged video, decision 17",
-            videos=tuple(damaged[:_NAMED]),
+            videos=tuple(states.damaged.column("path")[:_NAMED].to_pylist()),
         )
     used = int((statistics.pictures.frames_V > 0).sum())
-    everything = table.num_rows
     if everything and used < _SMALL_SHARE * everything:
         yield AuditWarning(
             kind="small share of the corpus",

@@ -1,7 +1,8 @@
 """The columns of the tables that training reads, memory-mapped; derived on first use.
 
-There is no Python object per frame, so 1e8 rows take address space but no memory. The index is
-never published with the cache. See derived.py.
+There is no Python object per frame, so 1e8 rows take address space but no memory: passes over all
+rows release the pages that they have read. The index is never published with the cache. See
+derived.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from distinit.pipeline.derived import (
     find_texts,
     map_column,
     new_column,
+    release_pages,
 )
 from distinit.pipeline.records import MAX_RECORD_BYTES
 from distinit.pipeline.storage import sha256_file
@@ -90,6 +92,7 @@ class TargetIndex:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._maps: dict[str, np.ndarray] = {}
         self.video_ids = self._map("video_ids")
         self.first_row = self._map("first_row")
         self.row_count = self._map("row_count")
@@ -105,7 +108,14 @@ class TargetIndex:
         return index if len(index.frame_index) == len(index.video_number) == rows else None
 
     def _map(self, name: str) -> np.ndarray:
-        return map_column(self.folder, name)
+        if name not in self._maps:
+            self._maps[name] = map_column(self.folder, name)
+        return self._maps[name]
+
+    def release_pages(self) -> None:
+        """Take what was read out of resident memory: for a pass over more rows than fit."""
+        for values in self._maps.values():
+            release_pages(values)
 
     def teacher_column(self, teacher_id: str, name: str) -> np.ndarray:
         """``entropy_nats`` or ``log_z`` of one teacher, fp32 [rows_padded], NaN where unused."""
@@ -230,8 +240,7 @@ def _build_into(
         "row_count": np.zeros(len(planned_ids_V), np.int64),
     }
     per_row = {"frame_index": np.int32, "video_number": np.int32}
-    rows = space.rows_padded
-    maps = {name: _new_map(folder, name, rows, dtype, -1) for name, dtype in per_row.items()}
+    maps = {name: _RowColumn(folder, name, space, dtype, -1) for name, dtype in per_row.items()}
     teacher_of = {
         unit: record
         for name, record in records.items()
@@ -243,6 +252,8 @@ def _build_into(
         )
         for unit, record in sorted(teacher_of.items(), key=lambda item: item[0])
     }
+    for written in maps.values():
+        written.finish()
     for name, values in columns.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
     for record in records.values():
@@ -254,7 +265,7 @@ def _index_frames(
     capacity: int,
     commit: UnitCommit,
     columns: Mapping[str, np.ndarray],
-    maps: Mapping[str, np.ndarray],
+    maps: Mapping[str, _RowColumn],
 ) -> int:
     """Add the frames of one unit to the index; returns their number."""
     path = layout.frames(commit.unit)
@@ -267,8 +278,8 @@ def _index_frames(
         raise contradiction(path, "videos of the plan", "a video that is not in the plan")
     number_N = number_D[coded.indices.to_numpy(zero_copy_only=False)] if len(row_N) else row_N
     index_N = column(table, "frame_index")
-    maps["frame_index"][row_N] = index_N
-    maps["video_number"][row_N] = number_N
+    maps["frame_index"].write(commit.unit, row_N, index_N)
+    maps["video_number"].write(commit.unit, row_N, number_N)
     _add_videos(columns, row_N, number_N, index_N, path)
     return commit.rows
 
@@ -310,8 +321,7 @@ def _index_teacher(
     names = ["entropy_nats", "log_z"] if record.encoding.startswith("topk") else ["entropy_nats"]
     if record.identity.target == "features":
         names = []
-    rows = space.rows_padded
-    maps = {n: _new_map(folder, f"{n}-{record.id}", rows, np.float32, np.nan) for n in names}
+    maps = {n: _RowColumn(folder, f"{n}-{record.id}", space, np.float32, np.nan) for n in names}
     for unit in committed_units(layout, record.id, space.units):
         commit = read_commit(layout, record, unit)
         check_rows(record.id, commit, unit_rows[unit], space.capacity)
@@ -324,14 +334,34 @@ def _index_teacher(
             continue
         table = read_confidence(layout, record, commit, space.capacity)
         row_N = column(table, "row")
-        for name, values in maps.items():
-            values[row_N] = column(table, name)
+        for name, written in maps.items():
+            written.write(unit, row_N, column(table, name))
+    for written in maps.values():
+        written.finish()
     columns = {"committed": committed, "unanswered": np.concatenate(unanswered)}
     for name, values in columns.items():
         np.save(folder / f"{name}-{record.id}.npy", values, allow_pickle=False)
 
 
-def _new_map(folder: Path, name: str, rows: int, dtype: Any, fill: float) -> np.ndarray:
-    values = new_column(folder, name, rows, dtype)
-    values[:] = fill
-    return values
+class _RowColumn:
+    """A column of the index that is written unit by unit; each unit once, in any order."""
+
+    def __init__(self, folder: Path, name: str, space: RowSpace, dtype: Any, empty: float) -> None:
+        self._values = new_column(folder, name, space.rows_padded, dtype)
+        self._capacity, self._empty = space.capacity, empty
+        self._is_written = np.zeros(space.units, np.bool_)
+
+    def write(self, unit: int, row_N: np.ndarray, value_N: np.ndarray) -> None:
+        """Write the rows of one unit; those that are not in ``row_N`` are empty."""
+        first = unit * self._capacity
+        block_N = np.full(self._capacity, self._empty, self._values.dtype)
+        block_N[row_N - first] = value_N
+        self._values[first : first + self._capacity] = block_N
+        self._is_written[unit] = True
+        release_pages(self._values)
+
+    def finish(self) -> None:
+        """Fill the units that were not written."""
+        nothing = np.zeros(0, np.int64)
+        for unit in np.flatnonzero(~self._is_written).tolist():
+            self.write(unit, nothing, nothing)

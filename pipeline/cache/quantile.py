@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from distinit.pipeline.derived import release_pages
+
 __all__ = ["WeightedBlocks", "blocks_of", "quantile", "quantiles", "weighted_quantile"]
 
 Floats = NDArray[np.floating]
@@ -20,9 +22,10 @@ _ROUNDING = 1e-9  # larger than the rounding errors of sums of weights, relative
 
 
 def blocks_of(values_N: np.ndarray) -> Iterator[np.ndarray]:
-    """The values in blocks of limited size, so that a memory-mapped column is never copied."""
+    """The values in blocks of limited size: a mapped column is not copied, nor kept in memory."""
     for start in range(0, len(values_N), _BLOCK_ROWS):
         yield values_N[start : start + _BLOCK_ROWS]
+        release_pages(values_N)
 
 
 def quantile(values_N: Floats, fraction: float) -> float:

@@ -97,6 +97,7 @@ class DrawnClips:
                 self._short_videos(reader, videos[is_short_B]),
             ):
                 yield from self._flipped_and_not(reader, rows_M, weight_M)
+            self.index.release_pages()
 
     def _flipped_and_not(
         self, reader: TargetReader, rows_M: Ints, weight_M: Floats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from distinit.pipeline.derived import (
     index_folder,
     map_column,
     new_column,
+    release_pages,
 )
 from distinit.schemas.errors import StorageError
 
@@ -131,3 +133,21 @@ def test_an_unusable_index_folder_is_reported_with_its_variable(tmp_path: Path, 
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="XDG_CACHE_HOME"):
         derive_columns(tmp_path / place / "distinit" / ("0" * 64), 1, lambda folder: None)
+
+
+def test_released_pages_are_not_resident_and_keep_what_was_written(tmp_path: Path) -> None:
+    values_N = new_column(tmp_path, "large", 1 << 20, np.int64)
+    values_N[:] = 7
+    before_kb = _resident_kb(tmp_path / "large.npy")
+    release_pages(values_N[5:9])
+    assert (before_kb >= 8 << 10, _resident_kb(tmp_path / "large.npy")) == (True, 0)
+    assert values_N.sum() == 7 << 20
+    assert map_column(tmp_path, "large")[-1] == 7
+    release_pages(np.ones(3))
+
+
+def _resident_kb(path: Path) -> int:
+    """Resident memory of the mappings of a file in this process."""
+    maps = re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+    found = [re.search(r"^Rss: +(\d+) kB", one, re.MULTILINE) for one in maps if str(path) in one]
+    return sum(int(match[1]) for match in found if match)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
 from distinit.pipeline.audit.pictures import PictureScan
@@ -65,3 +67,24 @@ def test_neighbours_with_the_same_picture_are_marked() -> None:
     )
     scan = PictureScan(np.array([0, 3]), np.array([3, 1]))
     assert scan.add(rows).tolist() == [True, False, False]
+
+
+def test_copies_are_those_that_a_comparison_of_all_pairs_finds() -> None:
+    rng = np.random.default_rng(9)
+    originals = [moving(seed) for seed in range(20)]
+    flips = np.bitwise_or.reduce(np.uint64(1) << rng.integers(0, 64, (60, 2)).astype("u8"), axis=1)
+    hashes = [originals[n] ^ flip for n, flip in zip(rng.integers(0, 20, 60), flips, strict=True)]
+    middles = [5, 10, 15]
+    expected = [
+        (one, other)
+        for one, other in combinations(range(60), 2)
+        if (np.bitwise_count(hashes[one][middles] ^ hashes[other][middles]) <= 3).all()
+    ]
+    assert len(expected) == 11
+    assert scanned(hashes).copies() == expected
+
+
+def test_of_many_videos_alike_the_first_ones_are_compared() -> None:
+    pairs = scanned([moving(1)] * 100).copies()
+    assert pairs == list(combinations(range(64), 2))
+    assert PictureScan(np.zeros(0, np.int64), np.zeros(0, np.int64)).copies() == []
