@@ -7,13 +7,16 @@ The packages are ``efficientnet-lite-pytorch`` (the network) and
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from distinit.pipeline.teachers.heads import fit_classes
+from distinit.pipeline.teachers.heads import classifier_is_no_projection, fit_classes, remove_head
 from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
+from distinit.pipeline.teachers.pooling import Spatial, map_of, pooled_network
 from distinit.pipeline.teachers.recipes import EFFICIENTNET_LITE
 from distinit.pipeline.teachers.weights import (
     load_strictly,
@@ -63,7 +66,30 @@ def load_efficientnet_lite(request: TeacherRequest) -> Network:
         stem=request.name,
         published=request.weights is None,
         recipe=EFFICIENTNET_LITE if request.weights is None else None,
+        features=partial(_features, network, name=request.name, side=crop_size),
     )
+
+
+def _features(
+    network: nn.Module, pool: str | None, *, name: str, side: int
+) -> tuple[nn.Module, int]:
+    """See ``Features``: the mean over the map by default, or the map itself."""
+    if pool is None:
+        return network, remove_head(network)
+    if pool == "head":
+        raise classifier_is_no_projection(name)
+    return pooled_network(_LiteSpatial(network), pool, name=name, side=side)
+
+
+class _LiteSpatial(nn.Module):
+    """Pictures [N, 3, H, W] -> the map before the pooling."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_NCHW: torch.Tensor) -> Spatial:
+        return map_of(self.network.extract_features(input_NCHW))
 
 
 def _packaged_file(lite: str) -> Path:

@@ -8,7 +8,7 @@ from distinit.pipeline.teachers.weights import StateDict
 from distinit.schemas.errors import TeacherError, WeightsError
 from distinit.schemas.teacher import MAX_CLASSES
 
-__all__ = ["fit_classes", "last_layer", "remove_head"]
+__all__ = ["classifier_is_no_projection", "fit_classes", "last_layer", "remove_head"]
 
 
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
@@ -65,6 +65,16 @@ def remove_head(network: nn.Module) -> int:
     name, layer = last_layer(network)
     network.set_submodule(name, nn.Identity())
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def classifier_is_no_projection(name: str) -> TeacherError:
+    """The error for pool ``head`` of a network whose last layer computes class logits."""
+    return TeacherError(
+        f"the last layer of {name} is a classifier",
+        expected="a projection that is not class logits, for pool head",
+        found="class logits",
+        remedy="use target logits, or another pool",
+    )
 
 
 def _with_outputs(layer: nn.Linear | nn.Conv2d, outputs: int) -> nn.Linear | nn.Conv2d:

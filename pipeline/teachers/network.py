@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights
 
 from distinit.pipeline.teachers.fingerprint import state_dict_sha256
-from distinit.pipeline.teachers.heads import remove_head
+from distinit.pipeline.teachers.pooling import Features
 from distinit.schemas.base import sha256_of
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import (
@@ -78,24 +78,26 @@ def assemble(
     labels: Labels,
     stem: str,
     published: bool = False,
-    has_head: bool = True,
+    features: Features,
     recipe: WeightsRecipe | None = None,
 ) -> Network:
-    """Compute the identity of a loaded network; for feature teachers, remove its head, if any.
+    """Compute the identity of a loaded network; for feature teachers, apply ``features``.
 
     The default id starts with ``stem``. If the weights are not ``published`` under that name, the
-    first 8 digits of their digest are added. Raises TeacherError if the number of names is wrong.
+    first 8 digits of their digest are added. Raises TeacherError if the number of names is wrong,
+    or the network cannot give the pool.
     """
     _require_names(labels, classes, architecture)
     weights_sha256 = state_dict_sha256(module.state_dict())
     if request.target == "features":
-        classes = remove_head(module) if has_head else classes
+        module, classes = features(request.pool)
         labels = Labels("features", ())
     identity = TeacherIdentity(
         architecture=architecture,
         weights_sha256=weights_sha256,
         preprocessing=with_resize(preprocessing, request).model_copy(update={"flip": request.flip}),
         target=request.target,
+        pool=request.pool,
         classes=classes,
         label_space=labels.space,
         label_names=labels.names,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from distinit.pipeline.storage import read_bounded
 from distinit.pipeline.teachers.network import Labels, Network, assemble
+from distinit.pipeline.teachers.torchvision_features import torchvision_features
 from distinit.pipeline.teachers.torchvision_models import build_classifier, require_classifier
 from distinit.pipeline.teachers.weights import read_state_dict, require_weights_file
 from distinit.schemas.errors import TeacherError, WeightsError
@@ -60,6 +62,12 @@ def load_places365(request: TeacherRequest) -> Network:
         classes=classes,
         labels=Labels("places365", read_categories(path.with_name(CATEGORIES_FILE))),
         stem=f"places365-{architecture}",
+        features=partial(
+            torchvision_features,
+            module,
+            name=request.name,
+            side=PLACES_PREPROCESSING.crop_size,
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,14 @@ from torch import nn
 
 from distinit.pipeline.plugins import find_function, in_words, plugin_errors
 from distinit.pipeline.teachers.network import Network, assemble, named_labels
+from distinit.pipeline.teachers.pooling import (
+    Spatial,
+    map_of,
+    pooled_network,
+    row_width,
+    square_grid,
+    tokens_of,
+)
 from distinit.schemas.base import PLUGIN
 from distinit.schemas.errors import TeacherError
 from distinit.schemas.teacher import PreprocessSpec, TeacherRequest
@@ -42,7 +51,10 @@ class TeacherPlugin(Protocol):
             The network, which maps float32 [N, 3, crop_size, crop_size] to logits [N, C];
             its preprocessing; C class names or none; the name of the label space. If that name
             is empty, it is derived from the digest of the class names. With ``target: features``
-            the network's output is taken as features, and the class names are ignored.
+            the network's output is taken as features, and the class names are ignored. With a
+            pool, the output is tokens [N, T, D] or a map [N, D, H, W]. ``num_prefix_tokens`` of the
+            network (default: 0) is the number of tokens before those of the patches, the first of
+            which is the class token.
         """
 
 
@@ -61,22 +73,22 @@ def load_plugin(request: TeacherRequest, *, device: str) -> Network:
     ):
         result = function(request.weights, device)
     module, spec, names, space = _checked(request.name, result)
-    name = target.rpartition(":")[2]
+    name, is_logits = target.rpartition(":")[2], request.target == "logits"
     with plugin_errors(
         TeacherError,
         f"what {request.name} returned cannot be a teacher",
         expected="class names and a label space that are texts of at least one character",
     ):
-        labels = named_labels(names if request.target == "logits" else (), space or None)
+        labels = named_labels(names if is_logits else (), space or None)
         return assemble(
             module.eval(),
             request,
             architecture=f"plugin/{target}@{_source_digest(file)}",
             preprocessing=spec,
-            classes=_output_width(module, spec, request.name),
+            classes=_features(module.eval(), None, request.name, spec)[1] if is_logits else 0,
             labels=labels,
             stem=name,
-            has_head=False,
+            features=lambda pool: _features(module.eval(), pool, request.name, spec),
         )
 
 
@@ -97,28 +109,49 @@ def _checked(name: str, result: Any) -> tuple[nn.Module, PreprocessSpec, tuple[s
     )
 
 
-def _output_width(module: nn.Module, spec: PreprocessSpec, name: str) -> int:
-    """Number of values that the network computes for a frame, measured with a black one."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+def _features(
+    module: nn.Module, pool: str | None, name: str, spec: PreprocessSpec
+) -> tuple[nn.Module, int]:
+    """See ``Features``. Without a pool, or with pool ``head``, the output is a row as it is."""
+    with _on_one_frame(name, spec):
+        if pool in (None, "head"):
+            return module, row_width(module, side=spec.crop_size, name=name)
+        spatial = _PluginSpatial(module, name)
+        return pooled_network(spatial, pool, name=name, side=spec.crop_size)
+
+
+def _on_one_frame(name: str, spec: PreprocessSpec) -> AbstractContextManager[None]:
     side = spec.crop_size
-    with (
-        plugin_errors(
-            TeacherError,
-            f"the network of {name} failed on one frame",
-            expected=f"a network that takes float32 [1, 3, {side}, {side}] "
-            f"(the crop_size of its PreprocessSpec is {side})",
-        ),
-        torch.inference_mode(),
-    ):
-        output = module(torch.zeros(1, 3, side, side, device=device))
-    if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != 1:
+    return plugin_errors(
+        TeacherError,
+        f"the network of {name} failed on one frame",
+        expected=f"a network that takes float32 [1, 3, {side}, {side}] "
+        f"(the crop_size of its PreprocessSpec is {side})",
+    )
+
+
+class _PluginSpatial(nn.Module):
+    """Pictures [N, 3, H, W] -> Spatial, from a network that returns tokens or a map."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self._name = name
+        self._prefix = int(getattr(network, "num_prefix_tokens", 0))
+
+    def forward(self, input_NCHW: torch.Tensor) -> Spatial:
+        output = self.network(input_NCHW)
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            return map_of(output)
+        if isinstance(output, torch.Tensor) and output.ndim == 3:
+            grid = square_grid(output.shape[1] - self._prefix)
+            return tokens_of(output, prefix=self._prefix, has_class_token=True, grid=grid)
         raise TeacherError(
-            f"the output of the network of {name} is not one row per frame",
-            expected="a tensor of shape [1, classes] for one frame",
+            f"the network of {self._name} returns neither tokens nor a feature map",
+            expected="a tensor [N, T, D] or [N, D, H, W], for a pool",
             found=in_words(output),
-            remedy="pool and flatten the output inside the network",
+            remedy="leave out the pool, if the output is a feature row",
         )
-    return int(output.shape[1])
 
 
 def _source_digest(file: str | None) -> str:

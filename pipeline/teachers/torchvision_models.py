@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from torchvision.models import WeightsEnum
 from distinit.pipeline.teachers.heads import fit_classes
 from distinit.pipeline.teachers.network import Network, assemble, imagenet_labels
 from distinit.pipeline.teachers.recipes import torchvision_recipe
+from distinit.pipeline.teachers.torchvision_features import torchvision_features
 from distinit.pipeline.teachers.weights import (
     StateDict,
     checkpoints_dir,
@@ -100,16 +102,18 @@ def load_torchvision(request: TeacherRequest) -> Network:
     if published:
         require_hash_prefix(path)
     network, classes = build_classifier(name, read_state_dict(path), weights, source=str(path))
+    preprocessing = _preset(weights)
     return assemble(
         network,
         request,
         architecture=f"torchvision/{name}",
-        preprocessing=_preset(weights),
+        preprocessing=preprocessing,
         classes=classes,
         labels=imagenet_labels(classes),
         stem=f"{name}-{weights.name}" if published else name,
         published=published,
         recipe=torchvision_recipe(weights) if published else None,
+        features=partial(torchvision_features, network, name=name, side=preprocessing.crop_size),
     )
 
 

@@ -49,6 +49,10 @@ def test_default_ids_differ_even_if_the_stem_is_shortened() -> None:
     assert len({name_default_id([stem, "0a1b2c3d"], request) for request in requests}) == 4
 
 
+def no_features(pool: str | None) -> tuple[nn.Module, int]:
+    raise AssertionError(f"these are logits, not features of pool {pool}")
+
+
 def test_the_number_of_class_names_must_be_that_of_the_classes() -> None:
     with pytest.raises(TeacherError, match="differs from the width of its output") as raised:
         assemble(
@@ -59,6 +63,7 @@ def test_the_number_of_class_names_must_be_that_of_the_classes() -> None:
             classes=3,
             labels=Labels("two", ("a", "b")),
             stem="made",
+            features=no_features,
         )
     assert (raised.value.expected, raised.value.found) == ("3 names", "2 names")
 
@@ -73,6 +78,7 @@ def test_fast_records_the_interpolation_that_is_used() -> None:
         labels=Labels("three", ()),
         stem="made",
         published=True,
+        features=no_features,
     )
     assert network.identity.preprocessing.resize == "fast"
     assert network.identity.preprocessing.interpolation == "bilinear"
