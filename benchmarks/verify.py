@@ -27,7 +27,7 @@ from distinit.pipeline.option_types import NUMBERS
 from distinit.schemas.wording import counted
 
 _CLASSES = 1000
-_CAPACITY = 8192
+_CAPACITY = 32_768  # rows of a unit of any large cache
 _BYTES_PER_VALUE = {"float16": 2, "int8": 1, "topk:32": 4 * 32 / _CLASSES}
 
 

@@ -167,7 +167,7 @@ def cache_verify(
     if CacheLayout(path).copy.exists():
         if repair:
             refuse_copy(CacheLayout(path))
-        report = verify_copy(path, deep=deep, progress=progress)
+        report = verify_copy(path, deep=deep, workers=workers, progress=progress)
     elif repair:
         report = repair_cache(path, workers=workers, progress=progress)
     else:

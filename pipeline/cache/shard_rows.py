@@ -111,14 +111,15 @@ class ShardRows:
         """Copies of ascending rows, [N, width]."""
         if not len(row_N):
             return np.zeros((0, self.shape[1]), self.dtype)
+        first, last = int(row_N[0]), int(row_N[-1])
+        if last - first + 1 == len(row_N):
+            chunk_K = np.arange(first // INNER_ROWS, last // INNER_ROWS + 1)
+            begin = first % INNER_ROWS
+            return self._chunks(chunk_K)[begin : begin + len(row_N)]
         chunk_N, inside_N = np.divmod(row_N, INNER_ROWS)
         needed_K = np.unique(chunk_N)
         rows_RW = self._chunks(needed_K)
-        place_N = np.searchsorted(needed_K, chunk_N) * INNER_ROWS + inside_N
-        first, last = int(place_N[0]), int(place_N[-1])
-        if last - first + 1 == len(place_N):
-            return rows_RW[first : last + 1]
-        return rows_RW[place_N]
+        return rows_RW[np.searchsorted(needed_K, chunk_N) * INNER_ROWS + inside_N]
 
     def _chunks(self, chunk_K: np.ndarray) -> np.ndarray:
         """The rows of whole chunks, [K * 16, width]."""

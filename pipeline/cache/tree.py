@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distinit.pipeline.cache.layout import CacheLayout
 
-__all__ = ["Tree", "list_tree"]
+__all__ = ["Tree", "leftovers", "list_tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,14 @@ def list_tree(layout: CacheLayout) -> Tree:
                 elif name not in unlisted:
                     files.append(name)
     return Tree(*(tuple(sorted(names)) for names in (files, private, special)))
+
+
+def leftovers(layout: CacheLayout, tree: Tree, complete: bool) -> tuple[list[str], list[str]]:
+    """What writers left in the folder: (problems, notes). An empty lock file is allowed."""
+    problems, notes = [], []
+    for name in tree.private:
+        if complete and name.startswith(f"{layout.staging.name}/"):
+            problems.append(f"{name}: left behind by a writer, not part of the cache")
+        elif name != layout.lock.name or (layout.root / name).lstat().st_size:
+            notes.append(f"{name}: a process is writing this cache, or was killed")
+    return problems, notes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,8 +28,9 @@ from distinit.pipeline.cache.records import (
     read_teacher,
 )
 from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
-from distinit.pipeline.cache.tree import Tree, list_tree
-from distinit.pipeline.cache.unit_check import UnitFindings, check_unit, in_one_line
+from distinit.pipeline.cache.tree import Tree, leftovers, list_tree
+from distinit.pipeline.cache.unit_check import UnitFindings, in_one_line
+from distinit.pipeline.cache.unit_checks import check_units
 from distinit.pipeline.cache.whole_check import (
     checksum_problems,
     listed_names,
@@ -123,7 +123,9 @@ class _Verification:
         else:
             manifest = self._attempt(partial(read_manifest, self.layout))
         if manifest is not None:
-            self._check_private(tree, manifest)
+            problems, notes = leftovers(self.layout, tree, manifest.complete)
+            self.problems += problems
+            self.notes += notes
             state, digest = self._check_cache(tree, manifest)
         listed = [self.layout.checksums] if self.layout.checksums.is_file() else []
         files = [*(self.layout.root / name for name in tree.files), *listed]
@@ -156,14 +158,6 @@ class _Verification:
             return read()
         self.all_read = False
         return None
-
-    def _check_private(self, tree: Tree, manifest: CacheManifest) -> None:
-        """Report what writers left in the folder. An empty lock file is allowed."""
-        for name in tree.private:
-            if name.startswith(f"{self.layout.staging.name}/") and manifest.complete:
-                self.problems.append(f"{name}: left behind by a writer, not part of the cache")
-            elif name != self.layout.lock.name or (self.layout.root / name).lstat().st_size:
-                self.notes.append(f"{name}: a process is writing this cache, or was killed")
 
     def _check_cache(self, tree: Tree, manifest: CacheManifest) -> tuple[CacheState | None, str]:
         """The part of the state that can be read, and its content digest."""
@@ -320,20 +314,12 @@ class _Verification:
 
     def _check_units(self, state: CacheState) -> None:
         """Read all units, several at a time; what is reported does not depend on their order."""
-        size_of = _unit_bytes(state)
-        check = partial(check_unit, self.layout, state, absent=frozenset(self.damaged))
         rows_of_video: dict[str, int] = {}
         last_frame: dict[str, int] = {}
-        self.progress.start("verify", round(sum(size_of.values()) / 1e6, 1), "MB")
-        pool = ThreadPoolExecutor(self.workers, "verify")
-        try:
-            for found in pool.map(check, size_of):
-                self._take(found)
-                self._count_rows(found, state, rows_of_video, last_frame)
-                self.progress.advance(size_of[found.unit] / 1e6)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        self.progress.finish()
+        absent = frozenset(self.damaged)
+        for found in check_units(self.layout, state, absent, self.workers, self.progress):
+            self._take(found)
+            self._count_rows(found, state, rows_of_video, last_frame)
         self._note_damaged_units(state)
         if not self.damaged_units:
             self.problems += row_problems(state, rows_of_video)
@@ -366,12 +352,3 @@ class _Verification:
                     for name, commits in state.commits.items()
                     if found.unit in commits
                 }
-
-
-def _unit_bytes(state: CacheState) -> dict[int, int]:
-    """Unit -> bytes of its committed files."""
-    sizes: dict[int, dict[str, int]] = {unit: {} for unit in range(state.plan.units)}
-    for commits in state.commits.values():
-        for unit, commit in commits.items():
-            sizes[unit] |= {name: entry.size for name, entry in commit.files.items()}
-    return {unit: sum(files.values()) for unit, files in sizes.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from distinit.pipeline.cache.arrivals import sizes_of
@@ -11,8 +13,8 @@ from distinit.pipeline.cache.opening import read_valid_plan
 from distinit.pipeline.cache.published import MAX_LIST_BYTES, PublishedFile, parse_list
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.state import CacheState, read_state
-from distinit.pipeline.cache.tree import list_tree
-from distinit.pipeline.cache.unit_check import check_unit
+from distinit.pipeline.cache.tree import leftovers, list_tree
+from distinit.pipeline.cache.unit_checks import check_units
 from distinit.pipeline.cache.verify import VerifyReport
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.storage import read_bounded, sha256_file
@@ -24,11 +26,15 @@ from distinit.schemas.wording import one_line, reason_of
 __all__ = ["verify_copy"]
 
 
-def verify_copy(root: Path, *, deep: bool, progress: Progress | None = None) -> VerifyReport:
+def verify_copy(
+    root: Path, *, deep: bool, workers: int | None = None, progress: Progress | None = None
+) -> VerifyReport:
     """Check a folder with a ``copy.json``. As ``verify_cache``: damage is reported, not raised."""
     layout = CacheLayout(root.resolve())
-    check = _CopyCheck(layout, deep, progress or NullProgress())
+    workers = workers or os.cpu_count() or 1
+    check = _CopyCheck(layout, deep, workers, progress or NullProgress())
     tree = list_tree(layout)
+    check.problems, check.notes = leftovers(layout, tree, complete=True)
     check.problems += [f"{name}: a link or a special file" for name in tree.special]
     if not tree.special:
         try:
@@ -40,8 +46,8 @@ def verify_copy(root: Path, *, deep: bool, progress: Progress | None = None) -> 
     listed = [layout.checksums] if layout.checksums.is_file() else []
     files = [*(layout.root / name for name in tree.files), *listed]
     return VerifyReport(
-        problems=tuple(one_line(text) for text in check.problems),
-        notes=tuple(check.notes),
+        problems=tuple(one_line(text) for text in dict.fromkeys(check.problems)),
+        notes=tuple(one_line(text) for text in check.notes),
         damaged_units=(),
         files=len(files),
         rows=check.rows,
@@ -54,8 +60,9 @@ def verify_copy(root: Path, *, deep: bool, progress: Progress | None = None) -> 
 
 
 class _CopyCheck:
-    def __init__(self, layout: CacheLayout, deep: bool, progress: Progress) -> None:
-        self._layout, self._deep, self._progress = layout, deep, progress
+    def __init__(self, layout: CacheLayout, deep: bool, workers: int, progress: Progress) -> None:
+        self._layout, self._deep = layout, deep
+        self._workers, self._progress = workers, progress
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.hashed: dict[str, str] = {}
@@ -80,12 +87,14 @@ class _CopyCheck:
         self.problems += [f"{name}: not part of the copy, remove it" for name in extra]
         state = self._state(manifest, copy)
         self.rows = sum(state.unit_rows.values())
-        self._check_files([file for name, file in files.items() if name in present], state)
+        there = {name: file for name, file in files.items() if name in present}
+        damaged = self._check_sizes(there.values(), state)
         if not missing:
             check_copy(layout, manifest, copy, state)
             self.content_digest = manifest.content_digest
-        if self._deep and not self.problems:
-            self._check_units(copy, state)
+        if self._deep:
+            damaged |= self._check_units(state, damaged | set(missing))
+            self._check_digests([file for name, file in there.items() if name not in damaged])
 
     def _listed(self, manifest: CacheManifest, copy: CopyRecord) -> dict[str, PublishedFile]:
         data = read_bounded(self._layout.checksums, MAX_LIST_BYTES)
@@ -102,22 +111,30 @@ class _CopyCheck:
         records = {name: read_teacher(self._layout, name) for name in copy.teachers}
         return read_state(self._layout, plan, records)
 
-    def _check_files(self, files: list[PublishedFile], state: CacheState) -> None:
-        sizes = sizes_of(state)
+    def _check_sizes(self, files: Iterable[PublishedFile], state: CacheState) -> set[str]:
+        """Names of the files that do not have the size that they must have."""
+        sizes, wrong = sizes_of(state), set()
         for file in files:
-            path = self._layout.root / file.name
-            size = path.lstat().st_size
+            size = (self._layout.root / file.name).lstat().st_size
             limit_bytes = sizes[file.name].size if file.name in sizes else file.limit_bytes
             if size > limit_bytes or (file.name in sizes and size != limit_bytes):
+                wrong.add(file.name)
                 self.problems.append(f"{file.name}: {size} bytes, expected {limit_bytes}")
-            elif self._deep:
-                found = self.hashed[file.name] = sha256_file(path)
-                if found != file.sha256:
-                    self.problems.append(f"{file.name}: sha256 {found}, listed with {file.sha256}")
+        return wrong
 
-    def _check_units(self, copy: CopyRecord, state: CacheState) -> None:
-        self._progress.start("verify", len(copy.units), "units")
-        for unit in copy.units:
-            self.problems += check_unit(self._layout, state, unit, ()).problems
-            self._progress.advance()
-        self._progress.finish()
+    def _check_units(self, state: CacheState, absent: set[str]) -> set[str]:
+        """Read the units, several at a time; names of files that differ from their commit."""
+        damaged: set[str] = set()
+        for found in check_units(self._layout, state, absent, self._workers, self._progress):
+            self.problems += found.problems
+            self.hashed |= found.hashed
+            damaged |= found.damaged_files
+        return damaged
+
+    def _check_digests(self, files: Iterable[PublishedFile]) -> None:
+        """Compare each file with the list; those of units have been hashed already."""
+        for file in files:
+            found = self.hashed.get(file.name) or sha256_file(self._layout.root / file.name)
+            self.hashed[file.name] = found
+            if found != file.sha256:
+                self.problems.append(f"{file.name}: sha256 {found}, listed with {file.sha256}")

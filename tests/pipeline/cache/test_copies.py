@@ -145,6 +145,29 @@ def test_damage_in_a_copy_is_found(part: Path, tmp_path: Path) -> None:
         shutil.rmtree(root)
 
 
+def test_what_writers_left_in_a_copy_is_reported(part: Path) -> None:
+    (part / ".staging/unit-00001").mkdir(parents=True)
+    (part / ".staging/unit-00001/a.parquet").touch()
+    (part / ".fence").touch()
+    left = "left behind by a writer, not part of the cache"
+    for deep in (True, False):
+        report = verify_copy(part, deep=deep)
+        assert report.problems == (f".staging/unit-00001/a.parquet: {left}",)
+        assert ".fence: a process is writing this cache, or was killed" in report.notes
+
+
+def test_any_number_of_threads_finds_the_same_in_a_copy(built_cache: Path, tmp_path: Path) -> None:
+    pull(built_cache, tmp_path / "part", teachers=("alpha",))
+    progress, report = RecordingProgress(), []
+    for workers in (1, 3):
+        report.append(verify_copy(tmp_path / "part", deep=True, workers=workers, progress=progress))
+    assert report[0] == report[1]
+    assert report[0].problems == ()
+    flip(tmp_path / "part/teachers/alpha/logits/c/1/0")
+    (found,) = verify_copy(tmp_path / "part", deep=True, workers=3).problems
+    assert found.startswith("teachers/alpha/logits/c/1/0: sha256 ")
+
+
 def test_a_copy_record_of_another_selection_is_refused(part: Path) -> None:
     record = json.loads((part / "copy.json").read_text())
     for change in (

@@ -1,0 +1,53 @@
+"""Deep checks of many units, several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.state import CacheState
+from distinit.pipeline.cache.unit_check import UnitFindings, check_unit
+from distinit.pipeline.progress import Progress
+
+__all__ = ["check_units"]
+
+
+def check_units(
+    layout: CacheLayout,
+    state: CacheState,
+    absent: Collection[str],
+    workers: int,
+    progress: Progress,
+) -> Iterator[UnitFindings]:
+    """Read all committed units once; yields what was found, in the order of the units.
+
+    Args:
+        layout: Paths of the cache.
+        state: Its plan and its commit records.
+        absent: Files that are known to be missing or damaged, which are not read.
+        workers: Threads, each of which checks one unit at a time.
+        progress: Shows the bytes that were read.
+    """
+    size_of = _unit_bytes(state)
+    check = partial(check_unit, layout, state, absent=frozenset(absent))
+    progress.start("verify", round(sum(size_of.values()) / 1e6, 1), "MB")
+    pool = ThreadPoolExecutor(workers, "verify")
+    try:
+        for found in pool.map(check, size_of):
+            yield found
+            progress.advance(size_of[found.unit] / 1e6)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    progress.finish()
+
+
+def _unit_bytes(state: CacheState) -> dict[int, int]:
+    """Unit -> bytes of its committed files."""
+    sizes: dict[int, dict[str, int]] = {}
+    for commits in state.commits.values():
+        for unit, commit in commits.items():
+            known = sizes.setdefault(unit, {})
+            known |= {name: entry.size for name, entry in commit.files.items()}
+    return {unit: sum(sizes[unit].values()) for unit in sorted(sizes)}
