@@ -21,10 +21,13 @@ __all__ = [
     "AuditWarning",
     "ClassCount",
     "ConfidenceAudit",
+    "ConfidentHalf",
     "EntropyHistogram",
     "FailureRow",
     "FrameSample",
+    "HalfClass",
     "KeptFraction",
+    "OutlierFrame",
     "QuantileThreshold",
     "TeacherAudit",
     "ThresholdCurve",
@@ -169,6 +172,41 @@ class FrameSample(Record):
     top1_probability: float = Field(ge=0, le=1, description="probability of that class")
 
 
+class OutlierFrame(FrameSample):
+    """A frame whose entropy is far from that of the other frames of its video."""
+
+    others_mean_nats: float = Field(description="mean entropy of the video's other frames, nats")
+    deviations: float = Field(
+        ge=0, description="distance from this mean, in standard deviations of the other frames"
+    )
+
+
+class HalfClass(Record):
+    """One class in the more confident half of the frames."""
+
+    class_index: int = Field(ge=0, description="index of the class, from 0")
+    name: str = Field(description="label of the class, or `class N` without one")
+    frames: int = Field(ge=0, description="frames of the half with this most probable class")
+    share_of_half: float = Field(ge=0, le=1, description="share of the frames of the half")
+    share_of_all: float = Field(ge=0, le=1, description="share of all frames of the corpus")
+
+
+class ConfidentHalf(Record):
+    """The classes of the more confident half of the frames."""
+
+    max_entropy_nats: float = Field(
+        ge=0, description="first threshold of the curve that keeps half of the frames, nats"
+    )
+    frames: int = Field(ge=0, description="frames that this threshold keeps")
+    classes: int = Field(ge=0, description="classes that are the most probable one of any of them")
+    classes_of_half: int = Field(
+        ge=0, description="the most frequent classes that together have half of these frames"
+    )
+    top_classes: tuple[HalfClass, ...] = Field(
+        description="most frequent classes first; at most AuditConfig.top_classes"
+    )
+
+
 class VideoEntropy(Record):
     """Mean entropy over the frames of one video."""
 
@@ -204,6 +242,12 @@ class ConfidenceAudit(Record):
     )
     most_confident_frames: tuple[FrameSample, ...] = Field(description="at most one per video")
     least_confident_frames: tuple[FrameSample, ...] = Field(description="at most one per video")
+    outlier_frames: tuple[OutlierFrame, ...] = Field(
+        (), description="at most one per video, the furthest from its video first"
+    )
+    confident_half: ConfidentHalf | None = Field(
+        None, description="classes of the more confident half; None: written by an older version"
+    )
     most_confident_videos: tuple[VideoEntropy, ...] = Field(
         description="lowest mean entropy first; at most AuditConfig.table_rows"
     )

@@ -10,9 +10,9 @@ import numpy as np
 from distinit.pipeline.audit.bins import COARSE_BINS
 from distinit.pipeline.audit.class_bins import class_bins
 from distinit.pipeline.audit.ribbons import Ribbon, chosen_videos, read_ribbon
+from distinit.pipeline.audit.samples import class_name, frame_samples
 from distinit.pipeline.audit.scan import ConfidenceScan
 from distinit.pipeline.audit.statistics import CacheStatistics
-from distinit.pipeline.audit.summary import class_name, frame_samples
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.reports.details import (
     FramePicture,
@@ -21,7 +21,7 @@ from distinit.pipeline.reports.details import (
     VideoRibbon,
 )
 from distinit.pipeline.reports.frame_pictures import FrameReader
-from distinit.schemas.audit import AuditConfig, ConfidenceAudit, FrameSample
+from distinit.schemas.audit import AuditConfig, ConfidenceAudit, FrameSample, OutlierFrame
 
 __all__ = ["pair_pictures", "teacher_details"]
 
@@ -68,11 +68,26 @@ def teacher_details(
         near=_pictures(reader, _near(statistics, scan, names)),
         most_confident=_pictures(reader, confidence.most_confident_frames),
         least_confident=_pictures(reader, confidence.least_confident_frames),
+        outliers=_outliers(reader, confidence.outlier_frames),
     )
 
 
 def _pictures(reader: FrameReader | None, samples: Sequence[FrameSample]) -> Sequence[FramePicture]:
     return () if reader is None else reader.pictures(samples)
+
+
+def _outliers(
+    reader: FrameReader | None, outliers: Sequence[OutlierFrame]
+) -> Sequence[FramePicture]:
+    notes = {
+        (outlier.video_id, outlier.frame_index): f"others {outlier.others_mean_nats:.2f} nats, "
+        f"{outlier.deviations:.1f} deviations"
+        for outlier in outliers
+    }
+    return [
+        replace(picture, note=notes[picture.sample.video_id, picture.sample.frame_index])
+        for picture in _pictures(reader, outliers)
+    ]
 
 
 def pair_pictures(
@@ -140,15 +155,20 @@ def _spaced_frames(ribbon: Ribbon) -> list[int]:
 def _near(
     statistics: CacheStatistics, scan: ConfidenceScan, names: Sequence[str]
 ) -> list[FrameSample]:
-    """Frames of different videos, a few per coarse bin of entropy, by entropy."""
-    entropy_V = scan.any_frame.entropies_nats()
-    (video_K,) = np.nonzero(~np.isnan(entropy_V))
-    bin_K = scan.bins.bins_of(entropy_V[video_K]) // scan.bins.merged
-    chosen = [
-        int(video)
+    """A few frames per coarse bin of entropy, by entropy.
+
+    The extremes of a video are taken where no frame that was drawn at random lies in the bin.
+    """
+    sources = (scan.any_frame, scan.most_confident, scan.least_confident)
+    entropy_SV = np.stack([source.entropies_nats() for source in sources])
+    source_K, video_K = np.nonzero(~np.isnan(entropy_SV))
+    bin_K = scan.bins.bins_of(entropy_SV[source_K, video_K]) // scan.bins.merged
+    chosen = {
+        (extreme.video, extreme.frame_index): extreme
         for coarse in range(COARSE_BINS)
-        for video in video_K[bin_K == coarse][:_NEAR_PER_BIN]
-    ]
-    extremes = [scan.any_frame.of(video) for video in chosen]
+        for place in np.flatnonzero(bin_K == coarse)[:_NEAR_PER_BIN]
+        for extreme in [sources[source_K[place]].of(int(video_K[place]))]
+    }
+    extremes = list(chosen.values())
     extremes.sort(key=lambda frame: frame.entropy_nats)
     return list(frame_samples(extremes, statistics.videos, names))

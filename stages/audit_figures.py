@@ -49,8 +49,11 @@ def write_teacher_figures(
     sheets = {
         "most-confident": confidence.most_confident_frames,
         "least-confident": confidence.least_confident_frames,
+        "outliers": confidence.outlier_frames,
     }
     for name, samples in sheets.items() if jpegs else ():
+        if not any((sample.video_id, sample.frame_index) in jpegs for sample in samples):
+            continue
         atomic_write_bytes(out / f"{teacher_id}-{name}.png", _sheet(samples, jpegs))
         names.append(f"{teacher_id}-{name}.png")
     return names
@@ -58,8 +61,7 @@ def write_teacher_figures(
 
 def sheet_note(folder: str, store: FrameStore, confidence: ConfidenceAudit) -> str | None:
     """What the contact sheets lack because the frame store in ``folder`` does not contain it."""
-    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
-    frames = {(sample.video_id, sample.frame_index) for sample in samples}
+    frames = {(sample.video_id, sample.frame_index) for sample in _shown(confidence)}
     missing = sum(video_id not in store.videos for video_id, _ in frames)
     if not missing:
         return None
@@ -74,14 +76,21 @@ def sheet_note(folder: str, store: FrameStore, confidence: ConfidenceAudit) -> s
     )
 
 
+def _shown(confidence: ConfidenceAudit) -> tuple[FrameSample, ...]:
+    return (
+        *confidence.most_confident_frames,
+        *confidence.least_confident_frames,
+        *confidence.outlier_frames,
+    )
+
+
 def _frame_jpegs(store: FrameStore | None, confidence: ConfidenceAudit) -> Jpegs:
     """JPEG bytes of the frames of the contact sheets, for videos that the store contains."""
     if store is None:
         return {}
-    samples = (*confidence.most_confident_frames, *confidence.least_confident_frames)
     return {
         (sample.video_id, sample.frame_index): store.jpegs(sample.video_id, [sample.frame_index])[0]
-        for sample in samples
+        for sample in _shown(confidence)
         if sample.video_id in store.videos
     }
 

@@ -73,7 +73,8 @@ class ConfidenceScan:
         np.add.at(self.video_entropy_sum_nats, runs.video_R, runs.sums(entropy_nats_N))
         np.add.at(self.video_square_sum, runs.video_R, runs.sums(entropy_nats_N**2))
         entropy_N = rows.entropy_nats_N
-        scattered_N = rows.frame_index_N.astype(np.uint64) * _GOLDEN
+        number_N = (rows.video_N.astype(np.uint64) << np.uint64(24)) + np.uint64(1)
+        scattered_N = (number_N + rows.frame_index_N.astype(np.uint64)) * _GOLDEN
         for extremes, score_N in (
             (self.most_confident, entropy_N),
             (self.least_confident, -entropy_N),

@@ -13,8 +13,8 @@ from distinit.pipeline.audit.drift import DriftScan
 from distinit.pipeline.audit.labels import LabelScan, labels_of
 from distinit.pipeline.audit.pairs import PairScan
 from distinit.pipeline.audit.pictures import PictureScan
+from distinit.pipeline.audit.samples import VideoNames
 from distinit.pipeline.audit.scan import ConfidenceScan
-from distinit.pipeline.audit.summary import VideoNames
 from distinit.pipeline.audit.units import UnitRows, read_units
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.derived import find_texts

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distinit.pipeline.audit.confident_half import confident_half
+from distinit.pipeline.audit.outliers import outlier_frames
 from distinit.pipeline.audit.quantiles import KEEP_FRACTIONS, EntropyQuantiles
-from distinit.pipeline.audit.runs import ExtremeFrame
+from distinit.pipeline.audit.samples import VideoNames, class_name, frame_samples
 from distinit.pipeline.audit.scan import ConfidenceScan
 from distinit.schemas.audit import (
     AuditConfig,
     ClassCount,
     ConfidenceAudit,
     EntropyHistogram,
-    FrameSample,
     KeptFraction,
     QuantileThreshold,
     ThresholdCurve,
     VideoEntropy,
 )
 
-__all__ = ["VideoNames", "class_name", "frame_samples", "summarise", "threshold_curve"]
-
-
-@dataclass(frozen=True, slots=True)
-class VideoNames:
-    """video_id and path of every video, in the order of videos.parquet."""
-
-    ids: Sequence[str]
-    paths: Sequence[str]
-
-
-def class_name(label_names: Sequence[str], index: int) -> str:
-    """The label of a class, or ``class 17`` if the teacher has no label for it."""
-    return label_names[index] if index < len(label_names) else f"class {index}"
+__all__ = ["summarise", "threshold_curve"]
 
 
 def summarise(
@@ -76,6 +63,8 @@ def summarise(
         least_confident_frames=frame_samples(
             scan.extremes(config.sheet_frames, most_confident=False), videos, label_names
         ),
+        outlier_frames=outlier_frames(scan, videos, label_names, config.sheet_frames),
+        confident_half=confident_half(scan, label_names, config.top_classes),
         most_confident_videos=most_confident,
         least_confident_videos=least_confident,
     )
@@ -122,24 +111,6 @@ def _top_classes(
         )
         for index in order
         if frames_C[index] > 0
-    )
-
-
-def frame_samples(
-    extremes: Sequence[ExtremeFrame], videos: VideoNames, label_names: Sequence[str]
-) -> tuple[FrameSample, ...]:
-    """The frames with the names of their videos and classes."""
-    return tuple(
-        FrameSample(
-            video_id=videos.ids[extreme.video],
-            path=videos.paths[extreme.video],
-            frame_index=extreme.frame_index,
-            entropy_nats=extreme.entropy_nats,
-            top1_class=extreme.top1_class,
-            top1_name=class_name(label_names, extreme.top1_class),
-            top1_probability=min(1.0, extreme.top1_probability),
-        )
-        for extreme in extremes
     )
 
 

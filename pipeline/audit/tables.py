@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distinit.pipeline.audit.samples import VideoNames, class_name
 from distinit.pipeline.audit.scan import ConfidenceScan
-from distinit.pipeline.audit.summary import VideoNames, class_name
 from distinit.pipeline.storage import atomic_write_bytes
 from distinit.schemas.audit import ThresholdCurve
 from distinit.schemas.tables import (

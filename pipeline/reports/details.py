@@ -25,6 +25,8 @@ class FramePicture:
     """The most probable classes, with their probabilities, in descending order."""
     other: tuple[tuple[str, float], ...] = ()
     """The same of a second teacher, where two are compared."""
+    note: str = ""
+    """Why the frame is shown, if its numbers do not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class TeacherDetails:
     """Frames all over the range of entropies, ascending: those round a threshold are shown."""
     most_confident: Sequence[FramePicture] = ()
     least_confident: Sequence[FramePicture] = ()
+    outliers: Sequence[FramePicture] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distinit.pipeline.audit.summary import VideoNames, class_name
+from distinit.pipeline.audit.samples import VideoNames, class_name
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.frames.jpeg import decode_jpeg
 from distinit.pipeline.frames.reader import FrameStore

@@ -90,7 +90,7 @@ def _teacher(
         "near": [_picture(picture, images) for picture in details.near],
         "sheets": [
             [_picture(picture, images) for picture in sheet]
-            for sheet in (details.most_confident, details.least_confident)
+            for sheet in (details.most_confident, details.least_confident, details.outliers)
         ],
     }
 
@@ -124,6 +124,7 @@ def _picture(picture: FramePicture, images: dict[str, int]) -> dict[str, Any]:
         "frame": sample.frame_index,
         "nats": round(sample.entropy_nats, 4),
         "top": [[one_line(name), round(share, 5)] for name, share in _top_of(picture, sample)],
+        "note": one_line(picture.note),
         "other": [[one_line(name), round(share, 5)] for name, share in picture.other],
     }
 

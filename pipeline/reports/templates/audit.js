@@ -5,6 +5,7 @@ const KINDS = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, f32: Float32
 const SVG = "http://www.w3.org/2000/svg";
 const LEVELS = 254;
 const ROWS = 25;
+const SHOWN = 17;  // letters of a path below a picture
 
 function unpacked(array) {
   if (!array) return null;
@@ -28,6 +29,7 @@ function svg(tag, attributes) {
 }
 
 const whole = (number) => number.toLocaleString("en");
+const counted = (number, word) => `${whole(number)} ${word}${number === 1 ? "" : "s"}`;
 const percent = (share) => (100 * share).toFixed(1) + " %";
 const imageOf = (picture) => "data:image/jpeg;base64," + page.images[picture.image];
 
@@ -46,9 +48,17 @@ function figureOf(picture) {
     const [otherName, otherShare] = picture.other[0];
     button.append(element("small", `the other: ${otherName} ${percent(otherShare)}`));
   }
-  button.append(element("small", `${picture.path}, frame ${whole(picture.frame)}`));
+  if (picture.note) button.append(element("small", picture.note));
+  const path = element("small", shortened(picture.path), "path");
+  path.title = picture.path;
+  button.append(path, element("small", `frame ${whole(picture.frame)}`));
   button.addEventListener("click", () => enlarge(picture));
   return button;
+}
+
+function shortened(path) {  // keeps the end, which tells videos of one folder apart
+  const letters = [...path];
+  return letters.length <= SHOWN ? path : "…" + letters.slice(1 - SHOWN).join("");
 }
 
 function enlarge(picture) {
@@ -57,7 +67,8 @@ function enlarge(picture) {
   image.src = imageOf(picture);
   image.alt = `${picture.path}, frame ${picture.frame}`;
   dialog.querySelector("p").textContent =
-    `${picture.path}, frame ${whole(picture.frame)}: ${picture.nats.toFixed(3)} nats`;
+    `${picture.path}, frame ${whole(picture.frame)}: ${picture.nats.toFixed(3)} nats`
+    + (picture.note ? ` (${picture.note})` : "");
   const rows = [...picture.top, ...picture.other].map(([name, share]) => row([name, percent(share)]));
   if (picture.other.length) rows.splice(picture.top.length, 0, row(["the other teacher", ""]));
   dialog.querySelector("tbody").replaceChildren(...rows);
@@ -96,7 +107,7 @@ class Teacher {
     this.find("video-search").addEventListener("input", () => this.showVideos());
     this.find("video-order").addEventListener("change", () => this.showVideos());
     data.sheets.forEach((sheet, i) =>
-      this.find(["most", "least"][i])?.replaceChildren(...sheet.map(figureOf)));
+      this.find(["most", "least", "outliers"][i])?.replaceChildren(...sheet.map(figureOf)));
     this.show();
     this.showVideos();
   }
@@ -231,7 +242,9 @@ class Teacher {
     const target = this.find("near");
     if (!target || !this.data.near.length) return;
     const far = (picture) => Math.abs(picture.nats - this.nats);
-    const nearest = [...this.data.near].sort((a, b) => far(a) - far(b)).slice(0, 8);
+    const videos = new Set();
+    const nearest = [...this.data.near].sort((a, b) => far(a) - far(b)).filter((picture) =>
+      videos.size < 8 && !videos.has(picture.path) && videos.add(picture.path));
     nearest.sort((a, b) => a.nats - b.nats);
     target.replaceChildren(...nearest.map(figureOf));
   }
@@ -244,15 +257,15 @@ class Teacher {
     const keys = { sure: (r) => r.mean, unsure: (r) => -r.mean, changing: (r) => -r.spread };
     const found = this.data.ribbons.filter((r) => r.path.toLowerCase().includes(wanted));
     found.sort((a, b) => keys[order](a) - keys[order](b) || (a.path < b.path ? -1 : 1));
-    this.write("video-count", `${whole(found.length)} videos found`);
+    this.write("video-count", `${counted(found.length, "video")} found`);
     this.find("videos").replaceChildren(...found.slice(0, 8).map((r) => this.ribbon(r)));
   }
 
   ribbon(data) {
     const made = element("div", undefined, "ribbon");
     const name = element("div", data.path, "name");
-    const cuts = data.cuts.length ? `, ${data.cuts.length} scene changes` : "";
-    name.append(element("small", `${whole(data.frames)} frames, mean ${data.mean.toFixed(2)} nats${cuts}`));
+    const cuts = data.cuts.length ? `, ${counted(data.cuts.length, "scene change")}` : "";
+    name.append(element("small", `${counted(data.frames, "frame")}, mean ${data.mean.toFixed(2)} nats${cuts}`));
     const points = unpacked(data.points);
     const chart = svg("svg", { viewBox: `0 0 ${points.length} ${LEVELS}`, preserveAspectRatio: "none" });
     chart.setAttribute("role", "img");

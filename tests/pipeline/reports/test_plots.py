@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from distinit.pipeline.audit.quantiles import KEEP_FRACTIONS, EntropyQuantiles
+from distinit.pipeline.audit.samples import VideoNames
 from distinit.pipeline.audit.scan import ConfidenceScan
-from distinit.pipeline.audit.summary import VideoNames, summarise
+from distinit.pipeline.audit.summary import summarise
 from distinit.pipeline.audit.units import ConfidenceRows
 from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.plots import (
