@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from distinit.schemas.base import Name, Record, SealedRecord, Sha256
 from distinit.schemas.evaluation import Average, ScoredSubset
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
+from distinit.schemas.thresholds import TargetShare
 from distinit.schemas.training import ClipConfig, Precision, StudentConfig
 from distinit.schemas.wording import counted, one_line, shell_line
 
@@ -25,9 +25,6 @@ __all__ = [
     "LoadReport",
     "RunRecord",
     "StudentRecord",
-    "TargetShare",
-    "ThresholdRecord",
-    "ThresholdsRecord",
     "WandbRecord",
 ]
 
@@ -36,7 +33,6 @@ MAX_HEADS = 64
 MAX_STEPS = 10**12
 TOP5_CLASSES = 5
 """With so many classes, or fewer, top-5 accuracy is always 100 % and not shown."""
-_FEW = 0.5  # share of clips with a target below which a run warns
 
 
 class HeadRecord(Record):
@@ -199,73 +195,6 @@ class LeftOut(Record):
             "any video of the cache: if these are your own copies, give the mapping file of "
             "`distinit cache match` with --match"
         )
-
-
-class TargetShare(Record):
-    """The share of a head's training clips that had a target."""
-
-    with_target: float = Field(ge=0, le=1, description="share of clips with a stored target")
-    kept: float = Field(
-        ge=0, le=1, description="share of all clips that have a target and pass the filter"
-    )
-
-    def lines(self, head: str) -> list[str]:
-        """One line of text, and a warning if most clips had no target."""
-        kept = "" if self.kept == self.with_target else f", {self.kept:.1%} kept by the filter"
-        lines = [f"{one_line(head)}: {self.with_target:.1%} of the clips had a target{kept}"]
-        if self.with_target < _FEW:
-            lines.append(
-                f"warning: most clips had no target for head {one_line(head)}: extract with a "
-                "smaller stride, or complete the cache"
-            )
-        return lines
-
-
-class ThresholdRecord(Record):
-    """The threshold of one teacher's filter, and the share of the clips that it keeps."""
-
-    threshold_nats: float = Field(ge=0, description="largest entropy of a target that is kept")
-    kept: float = Field(
-        ge=0, le=1, description="share of the clips with a target whose entropy is at most that"
-    )
-    tied: float = Field(ge=0, le=1, description="share whose entropy equals the threshold")
-    sampled_clips: int | None = Field(
-        None,
-        ge=1,
-        description="clips that the shares were measured on; None: computed from all clips",
-    )
-
-    @property
-    def standard_error(self) -> float:
-        """Of ``kept``, as a share; 0 if it is exact."""
-        if self.sampled_clips is None:
-            return 0.0
-        return math.sqrt(self.kept * (1 - self.kept) / self.sampled_clips)
-
-    def line(self) -> str:
-        """For the terminal: the threshold and what it keeps."""
-        exact = f", ± {self.standard_error:.1%}" if self.sampled_clips else ""
-        return (
-            f"entropy at most {self.threshold_nats:.3f} nats, which keeps {self.kept:.1%} of the "
-            f"clips{exact}"
-        )
-
-
-class ThresholdsRecord(Record):
-    """``thresholds.json`` of a distill run: computed once, for every worker and resumption."""
-
-    format: Literal["distinit-thresholds"] = Field(
-        "distinit-thresholds", description="name of the record's format"
-    )
-    format_version: int = Field(
-        1, description="version of the record's format; a reader refuses others"
-    )
-    settings_digest: Sha256 = Field(
-        description="digest of the settings that the thresholds depend on: targets and clip"
-    )
-    teachers: dict[str, ThresholdRecord] = Field(
-        description="by teacher id; only teachers with a filter"
-    )
 
 
 class DistillResult(Record):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from distinit.pipeline.distillation.targets import TargetReader
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import TargetShare
+from distinit.schemas.thresholds import TargetShare
 
 __all__ = [
     "KEPT",

@@ -51,7 +51,8 @@ from distinit.pipeline.training.workload import clips_of_epoch, with_epoch_lengt
 from distinit.pipeline.transport.remote import is_url
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import HeadRecord, ThresholdsRecord
+from distinit.schemas.run import HeadRecord
+from distinit.schemas.thresholds import ThresholdsRecord
 
 __all__ = ["DistillTask", "open_distill_task"]
 

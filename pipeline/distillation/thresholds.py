@@ -20,7 +20,7 @@ from distinit.pipeline.training.run_dir import has_begun
 from distinit.schemas.base import sha256_of
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
-from distinit.schemas.run import ThresholdRecord, ThresholdsRecord
+from distinit.schemas.thresholds import ThresholdRecord, ThresholdsRecord
 
 __all__ = [
     "find_thresholds",

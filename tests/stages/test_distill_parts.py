@@ -18,7 +18,8 @@ from distinit.schemas.errors import (
     DistInitError,
 )
 from distinit.schemas.extract import ExtractConfig
-from distinit.schemas.run import DistillResult, StudentRecord, TargetShare
+from distinit.schemas.run import DistillResult, StudentRecord
+from distinit.schemas.thresholds import TargetShare
 from distinit.stages.distill import distill
 from distinit.stages.extract import extract
 

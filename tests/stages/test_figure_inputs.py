@@ -34,7 +34,7 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, FeaturesError
 from distinit.schemas.features import FeatureInputs, FeaturesRecord, LabelledInput
 from distinit.schemas.finetune import FinetuneConfig
-from distinit.schemas.run import ThresholdRecord, ThresholdsRecord
+from distinit.schemas.thresholds import ThresholdRecord, ThresholdsRecord
 from distinit.schemas.training import ClipConfig
 from distinit.stages import figures
 from distinit.stages.figure_inputs import (

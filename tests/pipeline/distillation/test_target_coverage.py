@@ -15,7 +15,8 @@ from distinit.pipeline.distillation.target_coverage import (
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import LeftOut, TargetShare
+from distinit.schemas.run import LeftOut
+from distinit.schemas.thresholds import TargetShare
 
 
 def line(step: int, with_target: float, kept: float, **more: int) -> dict[str, float]:

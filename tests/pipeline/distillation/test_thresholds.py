@@ -23,7 +23,7 @@ from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
-from distinit.schemas.run import ThresholdRecord
+from distinit.schemas.thresholds import ThresholdRecord
 
 FRAMES = {name: count for name, count in sources.FRAMES.items() if name != "bad"}
 Drawn = tuple[float, str, list[int], bool]
