@@ -43,8 +43,16 @@ def target_options(command: Command) -> Command:
             _TARGETS,
             "--loss",
             "targets__each__loss",
-            metavar="cross_entropy|kl|mse|cosine",
-            help="Loss of the student. mse needs a tenth of the --lr. Default: cross_entropy.",
+            metavar="cross_entropy|kl|mse|cosine|smooth_l1|cosine+mse|cosine+smooth_l1",
+            help="Loss of the student. mse needs a tenth of the --lr. Default: cross_entropy; of "
+            "features cosine+smooth_l1.",
+        ),
+        _option(
+            _TARGETS,
+            "--normalize",
+            "targets__each__normalize",
+            metavar="none|standardize|phi_s",
+            help="How features are normalized. Default: phi_s, or none with --loss.",
         ),
         _option(
             _TARGETS,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from distinit.schemas.base import NOT_IDENTITY, Record
+from distinit.schemas.losses import DISTRIBUTION_LOSSES, Loss, Normalize
 from distinit.schemas.training import (
     ClipConfig,
     OptimizerConfig,
@@ -78,11 +79,32 @@ class TargetConfig(Record):
         description="softmax temperature of targets and outputs",
         json_schema_extra={"unit": "none", "source": "paper: 1"},
     )
-    loss: Literal["cross_entropy", "kl", "mse", "cosine"] = Field(
-        "cross_entropy",
-        description="loss between output and target. mse (half the squared distance of the logits) "
-        "needs a tenth of the learning rate, which is not set automatically",
-        json_schema_extra={"source": "paper: cross_entropy"},
+    loss: Literal["auto"] | Loss = Field(
+        "auto",
+        description="loss between output and target. auto: cross_entropy for logits; for features "
+        "cosine+smooth_l1, or cosine if the cache has no statistics of them. mse (half the squared "
+        "distance of the logits) needs a tenth of the learning rate, which is not set "
+        "automatically. For normalized features and in a sum, mse is a mean over the channels",
+        json_schema_extra={
+            "source": "paper: cross_entropy; AM-RADIO (2312.06709): cosine and smooth L1"
+        },
+    )
+    normalize: Literal["auto"] | Normalize = Field(
+        "auto",
+        description="of the vectors of a feature teacher, from their statistics in the cache. "
+        "standardize: each channel to mean 0 and variance 1; phi_s: a rotation and one scale, "
+        "after which all channels have variance 1. auto: phi_s if loss is auto and the cache has "
+        "statistics, else none",
+        json_schema_extra={"source": "PHI-S (2410.01680)"},
+    )
+    smooth_l1_beta: float = Field(
+        1.0,
+        gt=0,
+        description="difference from which smooth_l1 grows linearly; below it, quadratically",
+        json_schema_extra={
+            "unit": "values of the target: standard deviations if normalized",
+            "source": "PyTorch: 1",
+        },
     )
     weight: float = Field(
         1.0,
@@ -94,12 +116,22 @@ class TargetConfig(Record):
 
     @model_validator(mode="after")
     def _logit_losses(self) -> TargetConfig:
-        if self.loss in {"mse", "cosine"}:
+        if self.loss != "auto" and self.loss not in DISTRIBUTION_LOSSES:
             if self.average == "probabilities":
                 raise ValueError(f"{self.loss} compares logits: average must be logits")
             if self.temperature != 1:
                 raise ValueError(f"{self.loss} compares logits: temperature must be 1")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave keys out where they say what versions without them did: digests stay the same."""
+        fields: dict[str, Any] = dump(self)
+        if self.normalize == "auto" or (self.normalize == "none" and self.loss != "auto"):
+            fields.pop("normalize", None)
+        if self.smooth_l1_beta == 1:
+            fields.pop("smooth_l1_beta", None)
+        return fields
 
 
 class DistillConfig(Record):
@@ -176,7 +208,10 @@ class DistillConfig(Record):
     @model_validator(mode="after")
     def _one_loss_for_one_head(self) -> DistillConfig:
         if self.combine == "mean":
-            kinds = {(target.loss, target.average, target.temperature) for target in self.targets}
+            kinds = {
+                (_loss_of_logits(target), target.average, target.temperature)
+                for target in self.targets
+            }
             if len(kinds) > 1:
                 raise ValueError(
                     "combine mean: all targets must have one loss, average and temperature"
@@ -186,3 +221,7 @@ class DistillConfig(Record):
                     "combine mean: a target of weight 0 is not part of the mean; remove it"
                 )
         return self
+
+
+def _loss_of_logits(target: TargetConfig) -> Loss:
+    return "cross_entropy" if target.loss == "auto" else target.loss

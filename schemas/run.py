@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from distinit.schemas.base import Name, Record, SealedRecord, Sha256
+from distinit.schemas.base import Name, Record, SealedRecord, Sha256, without_none
 from distinit.schemas.evaluation import Average, ScoredSubset
 from distinit.schemas.manifest import FileEntry
 from distinit.schemas.teacher import MAX_CLASSES
@@ -55,6 +55,21 @@ class HeadRecord(Record):
     ) = Field(
         None, description="the target that a distilled head was trained with for flipped clips"
     )
+    normalize: Literal["standardize", "phi_s"] | None = Field(
+        None,
+        description="how the features of its teacher were normalized: what the head puts out is "
+        "undone with normalization.safetensors. None: they were not, and the key is left out",
+    )
+    cells: int | None = Field(
+        None,
+        ge=1,
+        description="cells of a grid of features: outputs are [cells, channels], flattened. None: "
+        "a single vector, and the key is left out",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "normalize", "cells")
 
 
 class StudentRecord(Record):
@@ -80,7 +95,16 @@ class StudentRecord(Record):
     tensors: FileEntry | None = Field(
         None, description="size and sha256 of student.safetensors, to detect damage"
     )
+    normalization: FileEntry | None = Field(
+        None,
+        description="size and sha256 of normalization.safetensors. None: no head has normalized "
+        "targets, and the key is left out",
+    )
     config: dict[str, Any] = Field(description="the whole configuration of the run")
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(dump(self), "normalization")
 
 
 class RunRecord(Record):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distinit.pipeline.cache.arrays import shard_bytes
-from distinit.pipeline.cache.encoding import array_specs
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.distillation.expectation import (
     differences_since,
     refuse_unexpected,
     write_as_found,
 )
+from distinit.pipeline.distillation.normalization_file import (
+    NORMALIZATION_NAME,
+    recorded_normalizations,
+    write_normalizations,
+)
 from distinit.pipeline.distillation.target_coverage import refuse_empty_filters, target_shares
 from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
 from distinit.pipeline.progress import NullProgress, Progress
+from distinit.pipeline.records import file_entry
 from distinit.pipeline.students.io import TENSORS_NAME, save_student
 from distinit.pipeline.training.boards import refuse_missing_loggers
 from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
@@ -23,16 +27,13 @@ from distinit.pipeline.training.run_dir import RunDirectory, open_run
 from distinit.pipeline.training.task import TrainingSettings
 from distinit.pipeline.training.torchrun_train import launched_runtime
 from distinit.pipeline.training.workload import Workload
-from distinit.pipeline.transport.remote import public_url
 from distinit.pipeline.transport.secrets import refuse_secrets
 from distinit.schemas.distill import DistillConfig, FilterConfig
 from distinit.schemas.errors import ConfigError, RunMismatchError
 from distinit.schemas.run import DistillResult, StudentRecord
-from distinit.schemas.wording import counted
+from distinit.stages.distill_inputs import incomplete_teachers, report_inputs
 
 __all__ = ["distill"]
-
-REPORTED_TIE_SHARE = 0.01  # share of targets with the entropy of the threshold: warn from here on
 
 
 def distill(config: DistillConfig, *, progress: Progress | None = None) -> DistillResult:
@@ -53,7 +54,9 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
     recorded = read_thresholds(Path(config.out), config)
     if recorded is None and any(target.filter != FilterConfig() for target in config.targets):
         progress.message("computing what the filters keep")
-    task = open_distill_task(config, recorded, progress)
+    asked = config.targets
+    normalizations = recorded_normalizations(Path(config.out))
+    task = open_distill_task(config, recorded, normalizations, progress)
     refuse_unexpected(config.expect, task.cache, tuple(task.teachers))
     config = task.config
     refuse_empty_filters(task.readers, config.combine_filters)
@@ -66,13 +69,14 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         progress.message(f"{run.root} is already finished: nothing to do")
         return finished
     write_thresholds(run.root, task.thresholds)
+    write_normalizations(run.root, task.normalizations)
     write_as_found(run.root, task.cache)
-    _report_inputs(task, progress)
+    report_inputs(task, asked, progress)
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     videos = len(task.videos.cache_ids)
     Workload.of(settings, videos, may_skip=config.skip_filtered).report(progress)
     outcome = train(task, settings, run, progress)
-    record = _student_record(config, task, cache_digest, outcome.student.feature_dim)
+    record = _student_record(run.root, task, cache_digest, outcome.student.feature_dim)
     result = DistillResult(
         out=str(run.root),
         student=str(save_student(run.root, outcome.student, record)),
@@ -88,7 +92,7 @@ def distill(config: DistillConfig, *, progress: Progress | None = None) -> Disti
         targets=target_shares(run.read_metrics(), [head.name for head in task.heads]),
         left_out=task.videos.left_out,
         absent_teachers=task.cache.absent_teachers,
-        incomplete_teachers=_incomplete(task),
+        incomplete_teachers=incomplete_teachers(task),
     )
     run.write_result(result)
     return result
@@ -104,8 +108,10 @@ def _finished(run: RunDirectory) -> DistillResult | None:
 
 
 def _student_record(
-    config: DistillConfig, task: DistillTask, cache_digest: str, feature_dim: int
+    run_root: Path, task: DistillTask, cache_digest: str, feature_dim: int
 ) -> StudentRecord:
+    config = task.config
+    normalized = bool(task.normalizations)
     return StudentRecord(
         student=config.student,
         clip=config.clip,
@@ -113,6 +119,7 @@ def _student_record(
         heads=task.heads,
         trained_by="distill",
         cache_digest=cache_digest,
+        normalization=file_entry(run_root / NORMALIZATION_NAME) if normalized else None,
         config=config.model_dump(mode="json"),
     )
 
@@ -141,6 +148,9 @@ def _open_run(
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
     if any((target.filter.keep_fraction or 1) < 1 for target in config.targets):
         inputs["keep_fraction"] = "share of clips"  # of frames in runs of earlier versions
+    inputs |= {f"normalization {name}": n.digest for name, n in task.normalizations.items()}
+    if config.combine_filters != "per_teacher" and _has_features_beside_a_filter(task):
+        inputs["combine_filters"] = "of teachers of logits"  # of all in runs of earlier versions
     out = Path(config.out)
     try:
         return open_run(out, "distill", config, inputs, cache_digest=cache_digest)
@@ -151,83 +161,6 @@ def _open_run(
         raise
 
 
-def _incomplete(task: DistillTask) -> dict[str, tuple[int, int]]:
-    """Teachers in use that have not written all units: (units present, units planned)."""
-    readers = {reader.teacher.id: reader.committed_U for reader in task.readers}
-    return {
-        name: (int(committed_U.sum()), len(committed_U))
-        for name, committed_U in readers.items()
-        if not committed_U.all()
-    }
-
-
-def _lines_on_teachers(task: DistillTask) -> list[str]:
-    lines = []
-    if absent := task.cache.absent_teachers:
-        lines.append(
-            f"note: the cache names {counted(len(absent), 'more teacher')} whose folder is not in "
-            f"this copy: {', '.join(absent)}"
-        )
-    if not task.cache.manifest.complete:
-        lines.append("note: the cache is incomplete: only the stored targets are used")
-    lines += _lines_on_remote(task)
-    for name, (present, planned) in _incomplete(task).items():
-        lines.append(f"note: teacher {name} has {present} of {counted(planned, 'unit')}")
-    return lines
-
-
-def _lines_on_remote(task: DistillTask) -> list[str]:
-    remote, cache = task.cache.remote, task.cache
-    if remote is None:
-        return []
-    space = cache.manifest.row_space
-    total_bytes = sum(
-        space.units * shard_bytes(spec, space.capacity)
-        for reader in task.readers
-        for spec in array_specs(reader.teacher.encoding, reader.teacher.identity.classes)
-    )
-    limit_gib, total_gib = task.config.read_through_gib, total_bytes / (1 << 30)
-    lines = [f"shards are read from {public_url(remote.address)} and kept up to {limit_gib:g} GiB"]
-    if total_gib > limit_gib:
-        lines.append(
-            f"warning: the shards of these teachers have {total_gib:.3g} GiB: they will be "
-            "received again and again; raise read_through_gib, or use `distinit cache pull`"
-        )
-    return lines
-
-
-def _report_inputs(task: DistillTask, progress: Progress) -> None:
-    """Report the videos and targets that are trained on."""
-    videos = task.videos
-    progress.message(f"{counted(len(videos.cache_ids), 'video')} to train on")
-    for line in (*videos.left_out.lines(), *_lines_on_teachers(task)):
-        progress.message(line)
-    for reader in task.readers:
-        name, target = reader.teacher.id, reader.config
-        threshold = task.thresholds.teachers.get(name)
-        kept = "" if threshold is None else f", {threshold.line()}"
-        mirror = "" if reader.mirrored is None else f", flipped clips by {reader.mirrored.id}"
-        progress.message(f"teacher {name}: {target.loss} on {target.pick} frames{kept}{mirror}")
-        if threshold is not None and threshold.tied >= REPORTED_TIE_SHARE:
-            progress.message(
-                f"warning: teacher {name}: the entropy of {threshold.tied:.0%} of all targets "
-                f"equals the threshold of {threshold.threshold_nats:.3f} nats; all of them are "
-                f"kept, which makes {threshold.kept:.0%} of the clips"
-            )
-        if threshold is not None and not task.config.skip_filtered:
-            _warn_of_few_clips(task, name, threshold.kept, progress)
-    if task.config.combine == "mean":
-        progress.message(f"one head learns the mean of {len(task.readers)} teachers")
-
-
-def _warn_of_few_clips(task: DistillTask, name: str, kept: float, progress: Progress) -> None:
-    """Warn if the filter keeps fewer clips of an epoch than one step has."""
-    runtime = task.config.runtime
-    batch = runtime.batch_size * runtime.shards
-    expected = kept * len(task.order(0))
-    if expected < batch:
-        progress.message(
-            f"warning: teacher {name}: the filter keeps about {counted(round(expected), 'clip')} "
-            f"per epoch, fewer than one step has ({batch}): most steps learn nothing from it; "
-            "raise its threshold, or optimizer.clips_per_epoch"
-        )
+def _has_features_beside_a_filter(task: DistillTask) -> bool:
+    filters = any(reader.filters for reader in task.readers)
+    return filters and not all(reader.votes for reader in task.readers)

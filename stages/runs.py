@@ -12,6 +12,7 @@ from pydantic import Field
 from distinit.pipeline.lock import WriterLock
 from distinit.pipeline.records import read_json, read_record
 from distinit.pipeline.training.checkpoint import newest_step
+from distinit.pipeline.training.curve import loss_names
 from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.schemas.base import Record
@@ -29,7 +30,7 @@ _SHOWN = 60  # longest name in the table, characters
 
 COLUMNS = (
     "run", "state", "steps", "top-1", "per clip", "loss", "init", "student", "dataset", "split",
-    "seed", "protocol", "kind", "epochs", "cache",
+    "seed", "protocol", "kind", "epochs", "cache", "loss by head",
 )  # fmt: skip
 """Heads of the columns, those that matter most first."""
 
@@ -59,6 +60,10 @@ class RunSummary(Record):
     epochs: float = Field(description="epochs done at that step")
     epochs_total: int = Field(description="epochs in all")
     loss: float | None = Field(description="training loss of the last metric line")
+    head_losses: dict[str, float] = Field(
+        default_factory=dict,
+        description="of a distill run with several heads: head -> its training loss, not weighted",
+    )
     top1: float | None = Field(description="top-1 accuracy of a finished finetune run, percent")
     per_clip: float | None = Field(None, description="accuracy of its single clips, percent")
     cache_digest: str | None = Field(
@@ -142,6 +147,7 @@ def _summary_of(root: Path) -> RunSummary:
         epochs=_epochs_done(line, step),
         epochs_total=_epochs(record.config),
         loss=line.get("loss"),
+        head_losses=_head_losses(line),
         top1=None if result is None else result.top1,
         per_clip=None if result is None else result.per_clip,
         cache_digest=record.cache_digest if student is None else student.cache_digest,
@@ -257,7 +263,19 @@ def cells(run: RunSummary) -> tuple[str, ...]:
         run.kind or "-",
         f"{run.epochs:.3g}/{run.epochs_total}",
         one_line(run.cache_digest or "-")[:12],
+        _by_head(run.head_losses),
     )
+
+
+def _head_losses(line: MetricLine) -> dict[str, float]:
+    """Head -> its loss; empty for a single head, whose loss is that of the run."""
+    names = loss_names([line])[1:]
+    return {name.removeprefix("loss/"): line[name] for name in names}
+
+
+def _by_head(losses: dict[str, float]) -> str:
+    text = ", ".join(f"{one_line(name)} {loss:.4f}" for name, loss in losses.items())
+    return text[:_SHOWN] or "-"
 
 
 def _number(value: int | None) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.combine import gives_logits
+from distinit.pipeline.distillation.defaults import with_loss, with_normalization
+from distinit.pipeline.distillation.normalization import Normalization
 from distinit.pipeline.distillation.targets import TargetReader
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
@@ -12,23 +16,25 @@ from distinit.schemas.teacher import TeacherRecord
 __all__ = ["open_reader"]
 
 
-def open_reader(cache: TargetCache, config: DistillConfig, target: TargetConfig) -> TargetReader:
+def open_reader(
+    cache: TargetCache,
+    config: DistillConfig,
+    target: TargetConfig,
+    normalizations: Mapping[str, Normalization],
+) -> TargetReader:
     """Open the targets of one teacher as ``target`` configures them.
 
-    Raises CacheError, and ConfigError if they do not fit the teacher or the clips.
+    The configuration of the reader has a loss and a normalization where ``target`` has ``auto``.
+    ``normalizations``: by teacher id, those with which the run began.
+
+    Raises CacheError, and ConfigError for settings that do not fit the teacher or the clips.
     """
     teacher_id = target.teacher
     if teacher_id is None:
         teacher_id = _only_teacher(cache, target.flipped_teacher)
     targets = cache.targets(teacher_id)
-    is_feature = targets.record.identity.target == "features"
-    if is_feature and target.loss not in {"mse", "cosine"}:
-        raise ConfigError(
-            f"teacher {teacher_id} stores features, which are not a distribution",
-            expected="loss mse or cosine",
-            found=f"loss {target.loss}",
-            remedy="choose another loss or another teacher",
-        )
+    recorded = normalizations.get(teacher_id)
+    target = with_loss(target, targets, recorded)
     if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
         raise ConfigError(
             "a target is made from more frames than a clip has",
@@ -41,7 +47,8 @@ def open_reader(cache: TargetCache, config: DistillConfig, target: TargetConfig)
         mirrored = cache.targets(target.flipped_teacher)
         _require_mirror(targets.record, mirrored.record)
     as_logits = config.combine == "mean" and gives_logits(target)
-    return TargetReader(target, targets, mirrored, as_logits=as_logits)
+    normalization = with_normalization(target, targets, recorded)
+    return TargetReader(target, targets, mirrored, as_logits=as_logits, normalization=normalization)
 
 
 def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:

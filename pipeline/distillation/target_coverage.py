@@ -86,7 +86,7 @@ def refuse_filters_without_clips(
     frames has a higher entropy than its frames, which is why ``refuse_empty_filters`` cannot tell.
     """
     empty = [reader for reader in readers if kept.get(reader.teacher.id, 1.0) == 0]
-    if not empty or (combine_filters == "any" and len(empty) < len(readers)):
+    if not empty or (combine_filters == "any" and len(empty) < _voters(readers)):
         return
     reader = empty[0]
     raise ConfigError(
@@ -114,7 +114,7 @@ def refuse_empty_filters(readers: Sequence[TargetReader], combine_filters: str) 
     """Raise ConfigError if the stored entropies show that the filters drop every clip."""
     lowest = [(reader, reader.lowest_entropy_nats()) for reader in readers]
     empty = [(r, nats) for r, nats in lowest if nats is not None and nats > r.threshold_nats]
-    if not empty or (combine_filters == "any" and len(empty) < len(readers)):
+    if not empty or (combine_filters == "any" and len(empty) < _voters(readers)):
         return
     reader, nats = empty[0]
     raise ConfigError(
@@ -123,3 +123,7 @@ def refuse_empty_filters(readers: Sequence[TargetReader], combine_filters: str) 
         found=f"{nats:.4g} nats for the most confident frame of the cache",
         remedy="raise targets.filter.max_entropy_nats, or set keep_fraction instead",
     )
+
+
+def _voters(readers: Sequence[TargetReader]) -> int:
+    return sum(reader.votes for reader in readers)

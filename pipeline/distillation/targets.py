@@ -16,7 +16,9 @@ from torch import Tensor
 
 from distinit.pipeline.cache.quantile import quantile
 from distinit.pipeline.cache.teacher_targets import TeacherTargets
+from distinit.pipeline.distillation.normalization import Normalization
 from distinit.schemas.distill import TargetConfig
+from distinit.schemas.losses import DISTRIBUTION_LOSSES
 
 __all__ = [
     "ClipTargets",
@@ -37,8 +39,8 @@ class ClipTargets:
     """Targets of B clips from one teacher."""
 
     target_BC: Tensor
-    """fp32: probabilities for cross_entropy and kl; logits for mse, cosine and a reader created
-    with ``as_logits``. 0 for clips without a target."""
+    """fp32: probabilities for cross_entropy and kl; logits or features for the other losses and
+    for a reader created with ``as_logits``. 0 for clips without a target."""
     present_B: Bools
     """The clip has a target: the cache stores at least one of its frames."""
     confident_B: Bools
@@ -102,6 +104,8 @@ class TargetReader:
 
     ``mirrored``: targets of the same teacher for mirrored frames; they become the targets of
     flipped clips. ``as_logits``: return mean logits for every loss, to be averaged over teachers.
+    ``normalization``: of features, applied to the mean of the frames (for each frame the result
+    would be the same).
 
     A filter with ``keep_fraction`` has a threshold only after ``set_threshold``. Raises CacheError
     for a filter on a teacher without entropies.
@@ -114,13 +118,16 @@ class TargetReader:
         mirrored: TeacherTargets | None = None,
         *,
         as_logits: bool = False,
+        normalization: Normalization | None = None,
     ) -> None:
         self.config = config
         self.teacher = targets.record
         self.mirrored = None if mirrored is None else mirrored.record
+        self.normalization = normalization
         self._targets = targets
         self._mirrored = mirrored
-        distribution = config.loss in {"cross_entropy", "kl"} and not as_logits
+        # auto stands for cross_entropy: for features, open_reader replaces it.
+        distribution = config.loss in {"auto", *DISTRIBUTION_LOSSES} and not as_logits
         self._temperature = config.temperature if distribution else None
         self.committed_U: Bools = targets.committed_units
         """bool [units]: units of the cache whose targets can be read."""
@@ -149,6 +156,11 @@ class TargetReader:
         self._threshold_nats = threshold_nats
 
     @property
+    def votes(self) -> bool:
+        """Whether the teacher can be confident, and so takes part in ``combine_filters``."""
+        return self.teacher.identity.target == "logits"
+
+    @property
     def averages_frames(self) -> bool:
         """Whether a target can be the average of several frames."""
         several = self.config.pick in {"uniform", "k_random"} and self.config.k > 1
@@ -167,6 +179,8 @@ class TargetReader:
         flip_N = np.zeros(len(rows_NT), np.bool_) if flip_N is None else flip_N
         logits_MC = self._logits(rows_NT[selected_NT], flip_N[clip_M])
         target_NC = self._average(logits_MC, clip_M, len(rows_NT), self._temperature)
+        if self.normalization is not None:
+            target_NC = self.normalization.apply(target_NC)
         target_NC[~selected_NT.any(axis=1)] = 0  # a softmax over no frames is not a target
         confident_N = self._confident(rows_NT, selected_NT, flip_N, logits_MC)
         return ClipTargets(target_NC, selected_NT.any(axis=1), confident_N)

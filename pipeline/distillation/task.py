@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +14,12 @@ from torch import Tensor
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.combine import MEAN_HEAD, mean_head, mean_target
 from distinit.pipeline.distillation.drawn_clips import DrawnClips
-from distinit.pipeline.distillation.losses import (
-    clip_weights,
-    lowest_losses,
-    mean_over_targets,
-    soft_losses,
-)
+from distinit.pipeline.distillation.loss_terms import loss_terms, summed_loss
+from distinit.pipeline.distillation.losses import clip_weights
 from distinit.pipeline.distillation.matching import MatchedVideos, match_videos
+from distinit.pipeline.distillation.normalization import Normalization
 from distinit.pipeline.distillation.readers import open_reader
 from distinit.pipeline.distillation.target_coverage import (
-    KEPT,
-    WITH_TARGET,
     disjoint_filters,
     has_enough_clips,
     refuse_filters_without_clips,
@@ -44,12 +39,12 @@ from distinit.pipeline.progress import Progress
 from distinit.pipeline.students.heads import Student, new_student
 from distinit.pipeline.students.registry import check_clip
 from distinit.pipeline.training.clips import check_crop, check_pixels, read_clips
-from distinit.pipeline.training.metrics import LOWEST_LOSS, MetricLine
+from distinit.pipeline.training.metrics import MetricLine
 from distinit.pipeline.training.sampling import ClipChoices
 from distinit.pipeline.training.task import ClipBatch
 from distinit.pipeline.training.workload import clips_of_epoch, with_epoch_length
 from distinit.pipeline.transport.remote import is_url
-from distinit.schemas.distill import DistillConfig, TargetConfig
+from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.run import HeadRecord
 from distinit.schemas.thresholds import ThresholdsRecord
@@ -57,20 +52,11 @@ from distinit.schemas.thresholds import ThresholdsRecord
 __all__ = ["DistillTask", "open_distill_task"]
 
 
-@dataclass(frozen=True, slots=True)
-class LossTerm:
-    """One term of the loss: a head, how its target is made, and its weight in the sum."""
-
-    head: str
-    config: TargetConfig
-    weight: float
-
-
 class DistillTask:
     """See TrainingTask. Heads are named by teacher id; losses of the teachers are summed.
 
-    Pickled as its configuration and thresholds: another process opens the same cache and frame
-    store again, and filters with the same thresholds.
+    Pickled as its configuration, thresholds and normalizations: another process opens the same
+    cache and frame store again, and filters and normalizes in the same way.
     """
 
     def __init__(
@@ -90,18 +76,16 @@ class DistillTask:
         self.readers = tuple(readers)
         self.thresholds = thresholds
         self._drawn = drawn
-        self._loss_terms = tuple(
-            LossTerm(reader.teacher.id, reader.config, reader.config.weight)
-            for reader in self.readers
-        )
-        if config.combine == "mean":
-            self._loss_terms = (LossTerm(MEAN_HEAD, config.targets[0], 1.0),)
+        self._loss_terms = loss_terms(config, readers)
         clips = clips_of_epoch(config.optimizer, config.runtime, len(videos.cache_ids))
         self._sampler = drawn.sampler(clips, config.runtime.seed)
 
     def __reduce__(
         self,
-    ) -> tuple[Callable[..., DistillTask], tuple[DistillConfig, ThresholdsRecord]]:
+    ) -> tuple[
+        Callable[..., DistillTask],
+        tuple[DistillConfig, ThresholdsRecord, dict[str, Normalization]],
+    ]:
         # The working folder of a Ray worker is another one.
         inputs = {name: getattr(self.config, name) for name in ("cache", "frames", "match")}
         absolute = {
@@ -109,7 +93,8 @@ class DistillTask:
             for name, path in inputs.items()
             if path is not None and not is_url(path)
         }
-        return open_distill_task, (self.config.model_copy(update=absolute), self.thresholds)
+        config = self.config.model_copy(update=absolute)
+        return open_distill_task, (config, self.thresholds, self.normalizations)
 
     def refuse_filters_without_clips(self) -> None:
         """Raise ConfigError if the filters keep none of the clips as they are drawn."""
@@ -120,8 +105,9 @@ class DistillTask:
             lambda reader: most_confident_nats(reader, self._drawn),
             self.config.combine_filters,
         )
-        together = self.config.combine_filters == "all" and len(self.readers) > 1 and bool(kept)
-        if together and not some_clip_passes_all(self.readers, self._drawn):
+        voters = [reader for reader in self.readers if reader.votes]
+        together = self.config.combine_filters == "all" and len(voters) > 1 and bool(kept)
+        if together and not some_clip_passes_all(voters, self._drawn):
             raise disjoint_filters(kept)
 
     @property
@@ -139,6 +125,7 @@ class DistillTask:
                     outputs=reader.teacher.identity.classes,
                     label_space=reader.teacher.identity.label_space,
                     teacher_fingerprint=reader.teacher.fingerprint,
+                    **_feature_keys(reader),
                 )
                 for reader in self.readers
             ]
@@ -159,6 +146,12 @@ class DistillTask:
         """Id -> fingerprint of every teacher whose targets are read, mirrored ones included."""
         records = [r for reader in self.readers for r in (reader.teacher, reader.mirrored) if r]
         return {record.id: record.fingerprint for record in records}
+
+    @property
+    def normalizations(self) -> dict[str, Normalization]:
+        """Head -> how the features of its teacher are normalized; others are left out."""
+        found = {reader.teacher.id: reader.normalization for reader in self.readers}
+        return {name: found_one for name, found_one in found.items() if found_one is not None}
 
     def build(self) -> Student:
         """See TrainingTask."""
@@ -181,8 +174,14 @@ class DistillTask:
         uniform_NT = self._sampler.target_uniforms(epoch, samples_N)
         confident = [r.confident(rows_NT, uniform_NT, choices.flip_N) for r in self.readers]
         present = [(reader.written(rows_NT) >= 0).any(axis=1) for reader in self.readers]
-        weights = clip_weights(confident, present, self.config.combine_filters)
+        weights = self._weights(confident, present)
         return np.any([weight_N > 0 for weight_N in weights], axis=0)
+
+    def _weights(
+        self, confident: Sequence[NDArray[np.bool_]], present: Sequence[NDArray[np.bool_]]
+    ) -> list[NDArray[np.float32]]:
+        votes = [reader.votes for reader in self.readers]
+        return clip_weights(confident, present, self.config.combine_filters, votes)
 
     def load(self, epoch: int, samples_B: NDArray[np.int64]) -> ClipBatch:
         """See TrainingTask."""
@@ -207,7 +206,7 @@ class DistillTask:
         ]
         present = [targets.present_B for targets in read]
         confident = [targets.confident_B for targets in read]
-        weights = clip_weights(confident, present, self.config.combine_filters)
+        weights = self._weights(confident, present)
         if self.config.combine == "mean":
             teacher_targets = [targets.target_BC for targets in read]
             mean_BC, kept_B = mean_target(self.config.targets, teacher_targets, weights)
@@ -223,32 +222,8 @@ class DistillTask:
     def loss(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum over the heads of their mean loss over the clips with a target.
-
-        A clip that the filter drops counts as a loss of zero (paper section 3); a clip without a
-        target does not count. Metrics: ``loss/<head>`` (not weighted), the shares of all clips
-        that have a target (``with_target/<head>``) and a nonzero weight (``kept/<head>``), and
-        ``lowest_loss``: what the sum would be if every output were equal to its target.
-        """
-        total = torch.zeros((), device=next(iter(outputs.values())).device)
-        lowest = torch.zeros_like(total)
-        metrics: dict[str, Tensor] = {}
-        for term in self._loss_terms:
-            name = term.head
-            weight_B, present_B = targets[f"weight/{name}"], targets[f"present/{name}"]
-            loss_B = soft_losses(
-                term.config.loss, outputs[name], targets[f"target/{name}"], term.config.temperature
-            )
-            mean = mean_over_targets(weight_B * loss_B, present_B)
-            total = total + term.weight * mean
-            lowest_B = lowest_losses(term.config.loss, targets[f"target/{name}"])
-            lowest = lowest + term.weight * mean_over_targets(weight_B * lowest_B, present_B)
-            metrics |= {
-                f"loss/{name}": mean,
-                f"{WITH_TARGET}{name}": present_B.mean(),
-                f"{KEPT}{name}": weight_B.mean(),
-            }
-        return total, metrics | {LOWEST_LOSS: lowest}
+        """See TrainingTask and ``summed_loss``."""
+        return summed_loss(self._loss_terms, outputs, targets)
 
     def check_progress(self, lines: Sequence[MetricLine]) -> None:
         """See TrainingTask. Raises ConfigError if every clip so far had weight 0 for some head."""
@@ -258,6 +233,15 @@ class DistillTask:
         shares = target_shares(lines, heads)
         for reader, head in zip(self.readers, heads, strict=False):
             refuse_without_targets(reader, shares.get(head))
+
+
+def _feature_keys(reader: TargetReader) -> dict[str, Any]:
+    """What the record of a head says of features only."""
+    kind, cells = reader.config.normalize, reader.teacher.identity.cells
+    return {
+        "normalize": kind if reader.normalization is not None else None,
+        "cells": cells if cells > 1 else None,
+    }
 
 
 def _tensors(
@@ -283,6 +267,7 @@ def _flipped_clips(mirrored: Sequence[bool]) -> str:
 def open_distill_task(
     config: DistillConfig,
     thresholds: ThresholdsRecord | None = None,
+    normalizations: Mapping[str, Normalization] | None = None,
     progress: Progress | None = None,
 ) -> DistillTask:
     """Open cache and frame store, and check all that can be checked before training.
@@ -290,6 +275,7 @@ def open_distill_task(
     The configuration of the task has numbers where that of the call has ``auto``. The cache may be
     incomplete, and may lack teachers that are not in use. ``thresholds``: those of
     the filters, as an earlier call for the same data found them; None: they are computed.
+    ``normalizations``: by teacher id, those with which the run began, if it has begun.
 
     Raises ConfigError, CacheError, FrameStoreError, MatchError.
     """
@@ -301,7 +287,9 @@ def open_distill_task(
         keep_gib=config.read_through_gib,
         progress=progress,
     )
-    readers = [open_reader(cache, config, target) for target in config.targets]
+    readers = [
+        open_reader(cache, config, target, normalizations or {}) for target in config.targets
+    ]
     names = [reader.teacher.id for reader in readers]
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -317,14 +305,17 @@ def open_distill_task(
     mapping = None if config.match is None else read_mapping(Path(config.match))
     videos = match_videos(cache, store, frames, mapping)
     optimizer = with_epoch_length(config.optimizer, config.runtime, len(videos.cache_ids))
-    config = config.model_copy(update={"optimizer": optimizer})
+    asked = config
+    config = config.model_copy(
+        update={"optimizer": optimizer, "targets": tuple(reader.config for reader in readers)}
+    )
     small_V = store.short_edges[videos.store_ids.number_V] < config.clip.crop
     too_small = [videos.store_ids[v] for v in np.flatnonzero(small_V).tolist()]
     check_crop(store, too_small, config.clip.crop)
     drawn = DrawnClips(cache.index, videos, frames, config.clip)
     filtered = {reader.teacher.id: reader for reader in readers if reader.filters}
     if thresholds is None or thresholds.teachers.keys() != filtered.keys():
-        thresholds = find_thresholds(config, readers, drawn)
+        thresholds = find_thresholds(asked, readers, drawn)
     for name, reader in filtered.items():
         reader.set_threshold(thresholds.teachers[name].threshold_nats)
     task = DistillTask(config, cache, store, videos, readers, drawn, thresholds)

@@ -130,4 +130,7 @@ def write_thresholds(run_root: Path, thresholds: ThresholdsRecord) -> None:
 
 def _settings_digest(config: DistillConfig) -> str:
     settings = config.model_dump(mode="json")
+    for target in settings["targets"]:
+        if target["loss"] == "auto":  # the default of earlier versions, for teachers with a filter
+            target["loss"] = "cross_entropy"
     return sha256_of({name: settings[name] for name in ("targets", "clip")})

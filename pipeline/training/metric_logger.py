@@ -11,7 +11,7 @@ from typing import Any
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.storage import atomic_write_bytes, open_for_writing
 from distinit.pipeline.training.boards import open_boards
-from distinit.pipeline.training.curve import ACCURACIES, draw_curve
+from distinit.pipeline.training.curve import ACCURACIES, draw_curve, loss_names
 from distinit.pipeline.training.metrics import MetricLine, read_lines
 from distinit.pipeline.training.run_dir import RunDirectory
 from distinit.pipeline.training.workload import Forecast
@@ -159,6 +159,9 @@ def evaluation_text(line: Mapping[str, Any]) -> str:
 
 
 def progress_metrics(line: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a line to show next to the progress bar, which shows the rate itself."""
-    names = ("loss", "data_wait_percent", "learning_rate")
+    """The metrics of a line to show next to the progress bar, which shows the rate itself.
+
+    The losses of the heads follow that of all if there are several heads.
+    """
+    names = (*loss_names([dict(line)]), "data_wait_percent", "learning_rate")
     return {name: line[name] for name in names if name in line}

@@ -19,7 +19,7 @@ from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRec
 from distinit.schemas.video import SamplingConfig
 
 FRAMES = {"a": 12, "b": 9, "c": 20, "short": 3, "d": 8, "bad": 6}
-CLASSES = {"alpha": 7, "beta": 5, "gamma": 7, "alpha-flip": 7}
+CLASSES = {"alpha": 7, "beta": 5, "gamma": 7, "alpha-flip": 7, "small": 24, "large": 24}
 SPACES = {"gamma": "test-alpha", "alpha-flip": "test-alpha"}
 
 
@@ -75,15 +75,19 @@ def write_cache(
     every: int = 1,
     target: str = "logits",
     *,
+    targets: Mapping[str, str] | None = None,
     frames: Mapping[str, int] = FRAMES,
     logits_of: Callable[[str, str, int], NDArray[np.float32]] = logits_of,
 ) -> None:
-    """Write a cache of videos with a row for each ``every``-th frame; video ``bad`` has failed."""
+    """Write a cache of videos with a row for each ``every``-th frame; video ``bad`` has failed.
+
+    ``targets``: teacher -> its target, where it is not ``target``.
+    """
     sampling = SamplingConfig(mode="stride", stride=every) if every > 1 else SamplingConfig()
     planned = [
         planned_video(digest_of(n), f"{n}.mp4", -(-f // every), frames=f) for n, f in frames.items()
     ]
-    records = {name: teacher_record(name, target) for name in teachers}
+    records = {name: teacher_record(name, (targets or {}).get(name, target)) for name in teachers}
     names = {video_id_of(name): name for name in frames}
     with CacheWriter.create_or_open(
         root, videos=planned, sampling=sampling, teachers=records, unit_rows=64

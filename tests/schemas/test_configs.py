@@ -22,7 +22,7 @@ def test_the_paper_protocol_is_the_default() -> None:
     assert (config.optimizer.learning_rate, config.optimizer.epochs) == (0.01, 45)
     assert (config.optimizer.step_epochs, config.optimizer.gamma) == (10, 0.1)
     assert config.targets[0].pick == "random"
-    assert config.targets[0].loss == "cross_entropy"
+    assert config.targets[0].loss == "auto"  # cross_entropy for logits
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,12 @@ def test_the_table_and_the_json_agree(folder: Path) -> None:
             "distill",
             "2/45",
             "0123456789ab",
+            "-",
         ],
     ]
     assert torn[:3] == [str(folder / "torn"), "unreadable", "-"]
     values = "finished 80/? 50.0 40.0 0.5000 distinit:r vmz_r3d_18 d 2 7 vmz-10 finetune 8/8"
-    assert tuned[1:] == [*values.split(), "0123456789ab"]
+    assert tuned[1:] == [*values.split(), "0123456789ab", "-"]
     printed = CliRunner().invoke(main, ["runs", str(folder), "--json"]).output
     assert json.loads(printed) == list_runs(folder).model_dump(mode="json")
 

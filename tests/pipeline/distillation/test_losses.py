@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from distinit.pipeline.distillation.losses import (
-    Loss,
     clip_weights,
     lowest_losses,
     mean_over_targets,
     soft_losses,
 )
+from distinit.schemas.losses import Loss
 
 TARGET = torch.tensor([[0.7, 0.3, 0.0]], dtype=torch.float64)
 OUTPUT = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)

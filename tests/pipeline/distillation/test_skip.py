@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import toys
 
+from distinit.pipeline.distillation.target_coverage import target_shares
 from distinit.pipeline.distillation.task import open_distill_task
 from distinit.pipeline.progress import NullProgress
 from distinit.pipeline.training import clips
@@ -37,8 +38,8 @@ def trained(
     settings = TrainingSettings(config.clip, config.optimizer, config.runtime)
     directory = toys.make_run(run)
     outcome = train(open_distill_task(config), settings, directory, NullProgress())
-    kept = [line["kept/alpha"] for line in directory.read_metrics()]
-    return outcome.global_steps, len(decoded), sum(kept) / len(kept)
+    kept = target_shares(directory.read_metrics(), ["alpha"])["alpha"].kept
+    return outcome.global_steps, len(decoded), kept
 
 
 def test_an_epoch_without_filtered_clips_has_fewer_steps_and_decodes_less(
