@@ -47,6 +47,7 @@ class HubStore:
         self._folder = (match["path"] or "").strip("/")
         self._endpoint = os.environ.get("HF_ENDPOINT", _PUBLIC_ENDPOINT).rstrip("/")
         self._pending: dict[str, Any] = {}  # by path: a commit that failed is tried again
+        self._parent: str | None = None  # our last commit; None: that which is read
         self._lock = threading.Lock()
 
     @cached_property
@@ -138,14 +139,17 @@ class HubStore:
                 self._commit_pending()
 
     def _commit_pending(self) -> None:
+        """Commit onto our last commit: the hub refuses it if somebody else has made one since."""
         with _hub_errors():
-            self._api.create_commit(
+            made = self._api.create_commit(
                 self._repo,
                 [*self._pending.values()],
                 commit_message=f"distinit cache push: {len(self._pending)} files",
                 repo_type="dataset",
                 revision=self._revision,
+                parent_commit=self._parent or self._commit,
             )
+        self._parent = made.oid
         self._pending = {}
 
 
@@ -158,7 +162,12 @@ def _hub_errors() -> Iterator[None]:
         raise
     except Exception as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        reasons = {401: "access denied", 403: "access denied", 404: "no such repository or file"}
+        reasons = {
+            401: "access denied",
+            403: "access denied",
+            404: "no such repository or file",
+            412: "somebody else has changed the repository since this push began",
+        }
         reason = reasons.get(status or 0) or (f"HTTP status {status}" if status else None)
         raise NetworkError(
             reason or type(error).__name__, final=status in reasons, missing=status == 404

@@ -1,4 +1,4 @@
-"""A tiny Hugging Face hub on the loopback interface: one dataset repository, without history."""
+"""A tiny Hugging Face hub on the loopback interface: one dataset repository, without old files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import pytest
 
 REPO = "team/caches"
-SHA = "0123456789" * 4
 
 
 @dataclass
@@ -25,6 +24,11 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[list[str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+
+    @property
+    def head(self) -> str:
+        """The id of the last commit."""
+        return f"{len(self.commits):040x}"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -39,7 +43,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         api, raw = f"/api/datasets/{REPO}/", f"/datasets/{REPO}/resolve/"
         if path.startswith(f"{api}revision/"):
-            self.answer({"id": REPO, "sha": SHA, "private": False, "tags": [], "siblings": []})
+            self.answer(
+                {"id": REPO, "sha": self.hub.head, "private": False, "tags": [], "siblings": []}
+            )
         elif path.startswith(f"{api}tree/"):
             self.answer([_entry(name, data) for name, data in self.hub.files.items()])
         elif path.startswith(raw) and path.removeprefix(raw).split("/", 1)[1] in self.hub.files:
@@ -58,7 +64,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 {"files": [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in files]}
             )
             return
-        names = []
+        names: list[str] = []
+        header = json.loads(data.splitlines()[0])["value"]
+        if header.get("parentCommit", self.hub.head) != self.hub.head:
+            self.send_response(412)
+            self.body(b"")
+            return
         for line in data.splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -69,8 +80,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             names += [value["path"]] if "path" in value else []
         self.hub.commits.append(names)
         host = self.headers["Host"]
-        url = f"http://{host}/datasets/{REPO}/commit/{SHA}"
-        self.answer({"success": True, "commitOid": SHA, "commitUrl": url})
+        url = f"http://{host}/datasets/{REPO}/commit/{self.hub.head}"
+        self.answer({"success": True, "commitOid": self.hub.head, "commitUrl": url})
 
     def file(self, data: bytes) -> None:
         requested = self.headers.get("Range")
@@ -82,7 +93,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if requested:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", SHA)
+        self.send_header("X-Repo-Commit", self.hub.head)
         self.body(data[start:end])
 
     def answer(self, value: object) -> None:

@@ -15,7 +15,7 @@ from distinit.pipeline.cache.copies import Selection
 from distinit.pipeline.cache.pull import pull_cache
 from distinit.pipeline.cache.push import Pushed, push_cache
 from distinit.pipeline.cache.reader import TargetCache
-from distinit.pipeline.transport.hub import refuse_too_many_files
+from distinit.pipeline.transport.hub import HubStore, refuse_too_many_files
 from distinit.schemas.errors import CacheError, ConfigError, TransferError
 
 PLACE = "hf://datasets/team/caches/one"
@@ -61,6 +61,30 @@ def test_large_files_that_the_hub_has_are_not_sent_again(hub: Hub, cache: Path) 
     push(cache)
     shards = sum(name.endswith("/0") for name in hub.files)
     assert push(cache).kept == shards > 0
+
+
+def test_a_push_ends_if_somebody_else_commits_meanwhile(
+    hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = HubStore.flush
+
+    def flush_after_another(store: HubStore) -> None:
+        if len(hub.commits) == 1:  # all files but the manifest were sent
+            hub.files["one/README.md"] = b"by others"
+            hub.commits.append(["one/README.md"])
+        flush(store)
+
+    monkeypatch.setattr(HubStore, "flush", flush_after_another)
+    with pytest.raises(TransferError, match="somebody else has changed the repository"):
+        push(cache)
+    assert "one/manifest.json" not in hub.files
+
+
+def test_the_same_push_again_ends_what_another_one_interrupted(hub: Hub, cache: Path) -> None:
+    hub.files["one/README.md"] = b"by others"
+    hub.commits.append(["one/README.md"])
+    push(cache)
+    assert {name.removeprefix("one/"): data for name, data in hub.files.items()} == files_of(cache)
 
 
 def test_a_cache_on_the_hub_is_read_in_parts(hub: Hub, cache: Path) -> None:
