@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import IO, Any
 
 import click
 from click.core import ParameterSource
@@ -113,6 +115,28 @@ def _shown_name(param: click.Parameter) -> str:
     return param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
 
 
+class _UsageError(click.UsageError):
+    """An error that click has found in the command line, shown as all others: ``error: ...``."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print how the command is used, and the error."""
+        if self.ctx is not None:
+            option = self.ctx.help_option_names[-1]
+            click.echo(self.ctx.get_usage(), file=file, err=True)
+            click.echo(f"Try '{self.ctx.command_path} {option}' for help.\n", file=file, err=True)
+        click.echo(f"error: {self.format_message()}", file=file, err=True)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:  # shows the help page
+        raise
+    except click.UsageError as error:
+        raise _UsageError(error.format_message(), error.ctx) from None
+
+
 class PlainGroup(click.Group):
     """A group of commands inside of ``distinit``."""
 
@@ -142,6 +166,11 @@ class SectionedGroup(PlainGroup):
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the options before the name of the command."""
+        with _usage_errors():
+            return super().make_context(*args, **kwargs)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -156,7 +185,7 @@ class SectionedGroup(PlainGroup):
         SIGINT and SIGTERM end it with a message that says what is kept.
         """
         try:
-            with sigterm_interrupts(once=launched() is not None), path_errors():
+            with sigterm_interrupts(once=launched() is not None), path_errors(), _usage_errors():
                 return super().invoke(ctx)
         except DistInitError as error:
             click.echo(f"error: {error}", err=True)

@@ -269,3 +269,21 @@ def test_output_to_a_full_disk_is_one_message(command: list[str]) -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: the system refused an operation\n")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["extract", "--foo"], "error: No such option '--foo'. Did you mean '--fps'?"),
+        (["cache", "merge", "a", "b"], "error: Missing option '--out'."),
+        (["--bar"], "error: No such option '--bar'."),
+        (["nothing"], "error: No such command 'nothing'."),
+        (["runs", ""], "error: empty value"),
+    ],
+)
+def test_mistakes_in_the_command_line_are_shown_as_all_errors(
+    words: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(main, words, prog_name="distinit")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, message)
+    assert result.output.startswith("Usage: distinit ")
