@@ -75,7 +75,8 @@ class SectionedCommand(click.Command):
         """Parse the options. Raises UsageError for empty ones: as a path, "" is this folder."""
         for before, text in pairwise(["", *args]):
             if not text:
-                raise click.UsageError(f"{before} is empty" if before[:1] == "-" else "empty value")
+                problem = f"{before} is empty" if before[:1] == "-" else "empty value"
+                raise click.UsageError(problem, ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
