@@ -67,6 +67,7 @@ class DigitCorpus:
     """Moving digits (decision 26), with validation films of the scans of the held-out pool."""
 
     out: Path
+    finetune_epochs: int = 20
     title: str = "Moving digits"
     films_per_class: tuple[int, ...] = (FILMS_PER_CLASS, LOW_SHOT)
 
@@ -105,7 +106,10 @@ class DigitCorpus:
     ) -> EvaluationResult:
         if films_per_class < FILMS_PER_CLASS and subset != "test":
             raise ValueError("validation is with all training films")
-        changes: dict[str, Any] = {"runtime.seed": seed}
+        changes: dict[str, Any] = {
+            "runtime.seed": seed,
+            "optimizer.epochs": self.finetune_epochs,
+        }
         if films_per_class == FILMS_PER_CLASS:
             changes["dataset.splits"] = str(_list_films(self.data.footage.labelled, subset))
         return finetune_digits(
@@ -137,6 +141,7 @@ class PictureCorpus:
     photographs: Path
     unlabelled: int
     epochs: int
+    finetune_epochs: int = 20
     title: str = "Moving pictures"
     films_per_class: tuple[int, ...] = (20,)
 
@@ -180,7 +185,7 @@ class PictureCorpus:
                 "learning_rate": 0.05,
                 "schedule": "cosine",
                 "warmup_epochs": 2,
-                "epochs": 20,
+                "epochs": self.finetune_epochs,
                 "clips_per_epoch": 1200,
                 "weight_decay": 5e-4,
             },

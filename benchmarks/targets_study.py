@@ -89,6 +89,7 @@ def study(
     arms: Sequence[str],
     rates: Sequence[float],
     seeds: Sequence[int],
+    sizes: Sequence[int],
     jobs: int,
 ) -> tuple[list[Trial], list[Score]]:
     """Choose the rates with the first seed, then score every row with every seed."""
@@ -99,7 +100,7 @@ def study(
     trials = in_processes(jobs, attempts, lambda trial: click.echo(str(trial), err=True))
     chosen: dict[str, float | None] = {SCRATCH: None, **best_rates(trials)}
     scores = []
-    for films in corpus.films_per_class:  # one after the other: they share their students
+    for films in sizes:  # one after the other: they share their students
         rows = [
             partial(score_row, corpus, out, row, rate, seed, films)
             for seed in seeds
@@ -119,6 +120,8 @@ def study(
 )
 @click.option("--unlabelled", default=3000, show_default=True, help="pictures: unlabelled films.")
 @click.option("--epochs", default=10, show_default=True, help="pictures: epochs of distillation.")
+@click.option("--finetune-epochs", default=20, show_default=True, help="Epochs of finetuning.")
+@click.option("--films", "counts", help="Training films per class, such as 6,2. Default: all.")
 @click.option("--targets", help="Rows besides scratch, separated by semicolons. Default: all.")
 @click.option("--rates", default="0.05,0.15", show_default=True, help="Rates to choose from.")
 @click.option("--seeds", default="0,1,2", show_default=True, help="Seeds, separated by commas.")
@@ -131,6 +134,8 @@ def main(
     photographs: Path | None,
     unlabelled: int,
     epochs: int,
+    finetune_epochs: int,
+    counts: str | None,
     targets: str | None,
     rates: str,
     seeds: str,
@@ -141,15 +146,16 @@ def main(
     arms = [name.strip() for name in targets.split(";")] if targets else [*ARMS]
     if unknown := [name for name in arms if name not in ARMS]:
         raise click.BadParameter(f"no row {unknown[0]!r}; the rows are {'; '.join(ARMS)}")
-    films: TargetCorpus = DigitCorpus(out)
+    films: TargetCorpus = DigitCorpus(out, finetune_epochs)
     if corpus == "pictures":
         if photographs is None:
             raise click.UsageError("pictures needs --photographs")
-        films = PictureCorpus(out, photographs, unlabelled, epochs)
+        films = PictureCorpus(out, photographs, unlabelled, epochs, finetune_epochs)
     numbers = [int(seed) for seed in seeds.split(",")]
+    sizes = [int(count) for count in counts.split(",")] if counts else films.films_per_class
     try:
         trials, scores = study(
-            films, out, arms, [float(rate) for rate in rates.split(",")], numbers, jobs
+            films, out, arms, [float(rate) for rate in rates.split(",")], numbers, sizes, jobs
         )
     except DistInitError as error:
         raise click.ClickException(str(error)) from error
