@@ -46,9 +46,13 @@ Target = dict[str, Any]
 class TargetCorpus(Protocol):
     """Films and their teachers, and how students are trained on them."""
 
-    title: str
-    films_per_class: tuple[int, ...]
-    """Numbers of training films; rates are chosen with the first one."""
+    @property
+    def title(self) -> str:
+        """Title of the figure."""
+
+    @property
+    def films_per_class(self) -> tuple[int, ...]:
+        """Numbers of training films; rates are chosen with the first one."""
 
     def prepare(self, progress: Progress) -> None:
         """Write films, teachers and caches that are missing."""
@@ -120,7 +124,7 @@ class DigitCorpus:
 def validation_digits() -> tuple[DigitFilm, ...]:
     """Two films of each held-out scan: films of two of the motions, 80 per motion."""
     photos = [film.photo for film in labelled_films("train")]
-    films = []
+    films: list[DigitFilm] = []
     for number, (scan, label) in enumerate(pool("held_out")):
         for turn in range(2):
             motion = DIGIT_MOTIONS[(2 * number + turn) % len(DIGIT_MOTIONS)]
@@ -201,7 +205,7 @@ class PictureCorpus:
             self.photographs, per_object=train + 10, unlabelled=self.unlabelled, seed=0
         )
         objects: dict[str, int] = {}
-        films = []
+        films: list[moving_pictures.Film] = []
         for film in moving_pictures.films_of(pools, 0):
             label, _, rest = film.path.removeprefix("labelled/train/").partition("/")
             if rest:
