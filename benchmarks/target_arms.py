@@ -18,12 +18,15 @@ LOGITS, FEATURES = "logits", "features"
 """Ids of the two teachers in the cache. They are one network, with and without its last layer."""
 
 _LOGITS = {"teacher": LOGITS, "pick": "random", "loss": "cross_entropy"}
-_FEATURES = {"teacher": FEATURES, "pick": "random", "loss": "cosine"}
+_RAW = {"teacher": FEATURES, "pick": "random", "loss": "cosine", "normalize": "none"}
+_NORMALIZED = {**_RAW, "loss": "cosine+smooth_l1", "normalize": "phi_s"}  # the default of distill
 
 ARMS: dict[str, tuple[dict[str, Any], ...]] = {
     "logits": (_LOGITS,),
-    "features": (_FEATURES,),
-    "both": (_LOGITS, _FEATURES),
+    "features": (_NORMALIZED,),
+    "both": (_LOGITS, _NORMALIZED),
+    "raw features": (_RAW,),
+    "both, raw": (_LOGITS, _RAW),
 }
 """Name of a row -> ``targets`` of its distillation."""
 

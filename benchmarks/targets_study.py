@@ -2,12 +2,13 @@
 
     python benchmarks/targets_study.py digits --out work/targets --figure targets.png
 
-Both targets come from one network: its output, and what it passes to its last layer. The rate of
-distillation is chosen for each target among the same --rates: students of seed 0 are distilled,
-finetuned on the training films, and scored on validation films, which are used for nothing else.
-Then every seed is distilled with the chosen rate, finetuned with the same settings as from scratch,
-and scored on the test films. Finished runs are reused. Prints two Markdown tables: the validation
-films by rate, and the test films by seed.
+Both targets come from one network: its output, and what it passes to its last layer. Features are
+normalized as by default (PHI-S; cosine and smooth L1), or raw (cosine). The rate of distillation is
+chosen for each target among the same --rates: students of the first seed are distilled, finetuned
+on the training films, and scored on validation films, which are used for nothing else. Then every
+seed is distilled with the chosen rate, finetuned with the same settings as from scratch, and scored
+on the test films. Finished runs are reused. Prints two Markdown tables: the validation films by
+rate, and the test films by seed.
 """
 
 from __future__ import annotations
