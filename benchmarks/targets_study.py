@@ -13,12 +13,12 @@ rate, and the test films by seed.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,6 +40,15 @@ from target_corpora import DigitCorpus, PictureCorpus, TargetCorpus
 from distinit.pipeline.plotting.rendering import figure_png
 from distinit.pipeline.progress import choose_progress
 from distinit.schemas.errors import DistInitError
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What was tried on the validation films, the chosen rates, and the scores."""
+
+    trials: list[Trial]
+    rates: dict[str, float]
+    scores: list[Score]
 
 
 def try_rate(corpus: TargetCorpus, out: Path, seed: int, arm: str, rate: float) -> Trial:
@@ -92,14 +101,20 @@ def study(
     seeds: Sequence[int],
     sizes: Sequence[int],
     jobs: int,
-) -> tuple[list[Trial], list[Score]]:
-    """Choose the rates with the first seed, then score every row with every seed."""
+) -> Study:
+    """Choose the rates with the first seed, then score every row with every seed.
+
+    With one rate there is nothing to choose, and nothing is scored on the validation films.
+    """
     corpus.prepare(choose_progress())
     attempts = [
         partial(try_rate, corpus, out, seeds[0], arm, rate) for rate in rates for arm in arms
     ]
-    trials = in_processes(jobs, attempts, lambda trial: click.echo(str(trial), err=True))
-    chosen: dict[str, float | None] = {SCRATCH: None, **best_rates(trials)}
+    trials = []
+    if len(rates) > 1:
+        trials = in_processes(jobs, attempts, lambda trial: click.echo(str(trial), err=True))
+    best = best_rates(trials) or dict.fromkeys(arms, rates[0])
+    chosen: dict[str, float | None] = {SCRATCH: None, **best}
     scores = []
     for films in sizes:  # one after the other: they share their students
         rows = [
@@ -108,7 +123,7 @@ def study(
             for row, rate in chosen.items()
         ]
         scores += in_processes(jobs, rows, lambda score: click.echo(str(score), err=True))
-    return trials, scores
+    return Study(trials, best, scores)
 
 
 @click.command(help=__doc__)
@@ -155,22 +170,19 @@ def main(
     numbers = [int(seed) for seed in seeds.split(",")]
     sizes = [int(count) for count in counts.split(",")] if counts else films.films_per_class
     try:
-        trials, scores = study(
+        found = study(
             films, out, arms, [float(rate) for rate in rates.split(",")], numbers, sizes, jobs
         )
     except DistInitError as error:
         raise click.ClickException(str(error)) from error
     if figure is not None:
-        figure.write_bytes(figure_png(score_figure(scores, films.title)))
+        figure.write_bytes(figure_png(score_figure(found.scores, films.title)))
     if as_json:
-        found = {
-            "trials": [dataclasses.asdict(trial) for trial in trials],
-            "scores": [dataclasses.asdict(score) for score in scores],
-        }
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(asdict(found), indent=2))
         return
     click.echo(f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}\n")
-    click.echo("\n".join([*trial_table(trials), "", *score_table(scores, best_rates(trials))]))
+    tried = [*trial_table(found.trials), ""] if found.trials else []
+    click.echo("\n".join([*tried, *score_table(found.scores, found.rates)]))
 
 
 if __name__ == "__main__":
