@@ -2,6 +2,7 @@
 
 run.json  cache.json  thresholds.json  metrics.jsonl  evaluations.jsonl  tensorboard/  loss.png
 checkpoints/
+normalization.safetensors                             (of features that are normalized)
 student.safetensors  student.json  result.json        (when finished)
 """
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from distinit.schemas.base import canonical_json
-from distinit.schemas.distill import DistillConfig, FilterConfig
+from distinit.schemas.distill import DistillConfig, FilterConfig, TargetConfig
 from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.figures import FiltersConfig
 from distinit.schemas.finetune import EvaluationConfig, FinetuneConfig
@@ -185,3 +185,14 @@ def test_seeds_that_the_generators_do_not_accept_are_refused(seed: int) -> None:
             config.model_validate({name: value})
         assert name in {error["loc"][0] for error in caught.value.errors()}
     assert RuntimeConfig(seed=2**32 - 1).seed == 2**32 - 1
+
+
+def test_keys_added_for_features_leave_old_configurations_as_they_were() -> None:
+    old = {"teacher", "flipped_teacher", "pick", "k", "average", "temperature", "loss", "weight"}
+    plain = TargetConfig(loss="mse").model_dump(mode="json")
+    assert plain.keys() == old | {"filter"}
+    stated = TargetConfig(loss="mse", normalize="none").model_dump(mode="json")
+    assert stated == plain
+    kept = TargetConfig(normalize="none", smooth_l1_beta=2).model_dump(mode="json")
+    assert (kept["normalize"], kept["smooth_l1_beta"]) == ("none", 2)
+    assert TargetConfig(loss="mse", normalize="phi_s").model_dump()["normalize"] == "phi_s"

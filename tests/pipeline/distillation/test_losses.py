@@ -14,6 +14,7 @@ from distinit.pipeline.distillation.losses import (
     lowest_losses,
     mean_over_targets,
     soft_losses,
+    vector_losses,
 )
 from distinit.schemas.losses import Loss
 
@@ -105,3 +106,36 @@ def test_the_mean_is_over_clips_with_a_target() -> None:
     assert values.grad is not None
     assert values.grad.tolist() == pytest.approx([1 / 3, 1 / 3, 0, 0])
     assert mean_over_targets(torch.zeros(4), torch.zeros(4)).item() == 0
+
+
+CELLS = torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])  # one clip, two cells of two channels
+OUTPUTS = torch.tensor([[[4.0, 3.0], [0.0, -1.0]]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("cosine", (1 - 24 / 25 + 2) / 2),
+        ("mse", (2 / 2 + 9 / 2) / 2),
+        ("smooth_l1", (0.5 + 2.5 / 2) / 2),
+        ("cosine+mse", (1 - 24 / 25 + 2) / 2 + (2 / 4 + 9 / 4) / 2),
+        ("cosine+smooth_l1", (1 - 24 / 25 + 2) / 2 + (0.5 + 2.5 / 2) / 2),
+    ],
+)
+def test_losses_of_vectors_are_means_over_the_cells(kind: Loss, expected: float) -> None:
+    assert vector_losses(kind, OUTPUTS, CELLS).tolist() == pytest.approx([expected])
+
+
+def test_mse_can_be_a_mean_over_channels_and_smooth_l1_has_a_beta() -> None:
+    found = vector_losses("mse", OUTPUTS, CELLS, mean_over_channels=True)
+    assert found.tolist() == pytest.approx([(2 / 4 + 9 / 4) / 2])
+    # beta 4: both differences are in the quadratic part, difference^2 / (2 beta)
+    found = vector_losses("smooth_l1", OUTPUTS, CELLS, beta=4)
+    assert found.tolist() == pytest.approx([(2 / 8 / 2 + 9 / 8 / 2) / 2])
+
+
+def test_teachers_without_a_vote_follow_the_others() -> None:
+    kept = clip_weights([A, ALL], [ALL, ALL], "any", [True, False])
+    assert [weight.tolist() for weight in kept] == [[1, 1, 0, 0], [1, 1, 0, 0]]
+    alone = clip_weights([ALL], [A], "all", [False])
+    assert alone[0].tolist() == [1, 1, 0, 0]
