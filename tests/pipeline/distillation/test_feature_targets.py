@@ -144,7 +144,10 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-MIXED = [{"teacher": "alpha", "filter": {"keep_fraction": 0.5}}, {"teacher": "small"}]
+MIXED: list[dict[str, Any]] = [
+    {"teacher": "alpha", "filter": {"keep_fraction": 0.5}},
+    {"teacher": "small"},
+]
 
 
 @pytest.mark.parametrize("combine", ["any", "all"])
