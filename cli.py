@@ -12,6 +12,7 @@ from distinit.stages.cache_commands import cache
 from distinit.stages.cache_format_commands import cache_schemas
 from distinit.stages.cache_match_commands import cache_match
 from distinit.stages.cache_sign_commands import SIGN_COMMANDS
+from distinit.stages.cache_statistics_commands import cache_statistics
 from distinit.stages.cache_transfer_commands import cache_pull, cache_push
 from distinit.stages.compare_commands import features, probe
 from distinit.stages.config_commands import config
@@ -49,7 +50,8 @@ for command in (
 ):
     main.add_command(command)
 for cache_command in (
-    *(cache_schemas, cache_push, cache_pull, cache_match, *SIGN_COMMANDS, *COMBINE_COMMANDS),
+    *(cache_schemas, cache_statistics, cache_push, cache_pull, cache_match),
+    *(*SIGN_COMMANDS, *COMBINE_COMMANDS),
 ):
     cache.add_command(cache_command)
 

@@ -64,6 +64,11 @@ class CacheInfo(Record):
         None, description="sha256 of the key that cache.sig claims; not checked. None: not signed"
     )
     teachers: dict[str, TeacherRecord] = Field(description="id -> its record in teacher.json")
+    statistics: dict[str, bool] = Field(
+        {},
+        description="feature teacher -> whether the cache has its mean and covariance; empty "
+        "for a cache at a URL",
+    )
     derived_from: Derivation | None = Field(
         None, description="the caches that it was made from; null: extracted from videos"
     )
@@ -95,6 +100,9 @@ class CacheInfo(Record):
             lines.append(f"signed    with key {self.signature} (check it: verify --signed-by)")
         for name, record in self.teachers.items():
             lines += ["", *_teacher_lines(name, record)]
+            if name in self.statistics:
+                state = "in the cache" if self.statistics[name] else "none, see `cache statistics`"
+                lines.append(f"          mean and covariance: {state}")
         return "\n".join(lines)
 
     def _target_bytes(self) -> int:
@@ -145,6 +153,9 @@ def cache_info(source: Path | str) -> CacheInfo:
     cache = TargetCache.open(Path(source), allow_incomplete=True)
     key = claimed_key(Path(source))
     info = _info(str(source), cache.manifest, cache.teachers, cache.missing, key)
+    features = [n for n, r in cache.teachers.items() if r.identity.target == "features"]
+    present = {name: cache.layout.statistics(name).is_file() for name in features}
+    info = info.model_copy(update={"statistics": present})
     if cache.copy is None:
         return info
     partial = describe_copy(cache.copy, cache.manifest)

@@ -21,6 +21,7 @@ OTHERS = {
     "cache schemas": "",
     "cache keygen": "--out file.txt/below",
     "cache sign": "nowhere --key nowhere",
+    "cache statistics": "nowhere",
     "cache push": "nowhere out",
     "cache pull": "nowhere out",
     "cache merge": "nowhere nowhere2 --out out",

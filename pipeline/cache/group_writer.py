@@ -305,8 +305,7 @@ class GroupWriter:
             if not self.spec.committed_outcomes:
                 move_synced(staged.frames_file, self._layout.frames(unit))
             for teacher in staged.teachers.values():
-                for final, (path, _) in teacher.files.items():
-                    move_synced(path, final)
+                teacher.publish()
 
     def _array_names(self, record: TeacherRecord) -> tuple[str, ...]:
         return tuple(s.name for s in array_specs(record.encoding, record.identity.classes))

@@ -13,13 +13,15 @@ from distinit.pipeline.cache.confidence import Confidence, Fidelity, fidelity_su
 from distinit.pipeline.cache.digest import unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
 from distinit.pipeline.cache.feature_fidelity import FeatureFidelity, feature_fidelity_sums
+from distinit.pipeline.cache.feature_moments import moments_of_rows
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.moments_file import StoredMoments, max_moments_bytes, write_moments
 from distinit.pipeline.cache.output_stats import output_sums
 from distinit.pipeline.cache.shard_rows import encode_shard
 from distinit.pipeline.cache.tables import write_table
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.records import file_entry
-from distinit.pipeline.storage import storage_errors
+from distinit.pipeline.storage import move_synced, storage_errors
 from distinit.schemas.feature_sums import FeatureFidelitySums
 from distinit.schemas.manifest import FidelitySums, FileEntry, OutputSums
 from distinit.schemas.tables import CONFIDENCE_SCHEMA, FEATURE_ROWS_SCHEMA, FRAMES_SCHEMA
@@ -73,13 +75,24 @@ class FrameRows:
 
 @dataclass(frozen=True, slots=True)
 class StagedTeacher:
-    """Staged files of one teacher for one unit: final path -> (staged path, size and sha256)."""
+    """Staged files of one teacher for one unit: final path -> (staged path, size and sha256).
+
+    ``unpublished``: final path -> staged path of files that are no part of the cache.
+    """
 
     files: Mapping[Path, tuple[Path, FileEntry]]
+    unpublished: Mapping[Path, Path]
     content_sha256: str
     fidelity: FidelitySums | None
     feature_fidelity: FeatureFidelitySums | None
     answers: OutputSums | None
+
+    def publish(self) -> None:
+        """Move the files to their places. The commit record comes later."""
+        for final, path in self.unpublished.items():
+            move_synced(path, final)
+        for final, (path, _) in self.files.items():
+            move_synced(path, final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +250,33 @@ class UnitBuffer:
             staged[final] = folder / f"{spec.name}.shard"
             with storage_errors(folder):
                 staged[final].write_bytes(encode_shard(spec, values, int(used[-1]) + 1))
+        content_sha256 = unit_content_sha256(frames, table, teacher.arrays, used)
         return StagedTeacher(
             files={final: (path, file_entry(path)) for final, path in staged.items()},
-            content_sha256=unit_content_sha256(frames, table, teacher.arrays, used),
+            unpublished=self._stage_moments(layout, folder, teacher, used, content_sha256),
+            content_sha256=content_sha256,
             fidelity=teacher.fidelity_sums(used),
             feature_fidelity=teacher.feature_fidelity_sums(used),
             answers=teacher.output_sums(used),
         )
+
+    def _stage_moments(
+        self,
+        layout: CacheLayout,
+        folder: Path,
+        teacher: _TeacherRows,
+        used: np.ndarray,
+        content_sha256: str,
+    ) -> dict[Path, Path]:
+        """The moments of features, unless reading the rows again is less work than the moments."""
+        record = teacher.record
+        rows_bytes = len(used) * sum(spec.row_bytes for spec in teacher.specs)
+        if (
+            record.identity.target != "features"
+            or max_moments_bytes(record.identity.channels) > rows_bytes
+        ):
+            return {}
+        moments = moments_of_rows(record, teacher.arrays, used)
+        path = folder / "moments.safetensors"
+        write_moments(StoredMoments(moments, 1, bytes.fromhex(content_sha256)), path)
+        return {layout.unit_moments(record.id, self.unit): path}

@@ -28,6 +28,7 @@ from distinit.pipeline.cache.records import (
     read_teacher,
 )
 from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
+from distinit.pipeline.cache.statistics_check import check_statistics, listed_statistics
 from distinit.pipeline.cache.tree import Tree, leftovers, list_tree
 from distinit.pipeline.cache.unit_check import UnitFindings, in_one_line
 from distinit.pipeline.cache.unit_checks import check_units
@@ -170,6 +171,7 @@ class _Verification:
         self._check_files(tree, manifest, state)
         if self.deep:
             self._check_units(state)
+            self._check_statistics(manifest, state)
         return state, self._check_whole(manifest, state, pinned)
 
     def _check_whole(self, manifest: CacheManifest, state: CacheState, pinned: PlanSummary) -> str:
@@ -180,7 +182,9 @@ class _Verification:
             return ""
         if not self.all_read:  # sums over all records are not known
             return ""
-        names = tuple(sorted({*published_names(self.layout, state), *self.unknown}))
+        statistics = listed_statistics(self.layout, state)
+        published = {*published_names(self.layout, state), *statistics, *self.unknown}
+        names = tuple(sorted(published))
         self.notes += version_notes(manifest, self.unknown)
         with self._collect():
             self.problems += checksum_problems(
@@ -234,6 +238,7 @@ class _Verification:
         complete = manifest.complete
         expected = set(published_names(self.layout, state)) if complete else set()
         expected |= names_of_units(self.layout, state)
+        expected |= listed_statistics(self.layout, state) if complete else set()
         present = set(tree.files)
         self.damaged |= expected - present
         self.problems += [f"{name}: missing" for name in sorted(expected - present)]
@@ -323,6 +328,15 @@ class _Verification:
         self._note_damaged_units(state)
         if not self.damaged_units:
             self.problems += row_problems(state, rows_of_video)
+
+    def _check_statistics(self, manifest: CacheManifest, state: CacheState) -> None:
+        """Compute the statistics of undamaged feature teachers again."""
+        damaged = {name for name, _ in self.damaged_units}
+        for name in sorted(state.records.keys() - damaged) if manifest.complete else ():
+            with self._collect():
+                problems, notes = check_statistics(self.layout, state, name, self.progress)
+                self.problems += problems
+                self.notes += notes
 
     def _take(self, found: UnitFindings) -> None:
         self.problems += found.problems

@@ -45,6 +45,7 @@ from distinit.pipeline.cache.state import (
 from distinit.pipeline.cache.statistics_update import update_statistics
 from distinit.pipeline.cache.tables import plan_table, videos_table, write_table
 from distinit.pipeline.lock import WriterLock
+from distinit.pipeline.progress import Progress
 from distinit.pipeline.records import write_record
 from distinit.pipeline.storage import refuse_links
 from distinit.schemas.errors import CacheError
@@ -239,7 +240,13 @@ class CacheWriter:
         self._extend([latest[o.video_id].video.with_counts(o.frame_count, o.rows) for o in spilled])
         return len(spilled)
 
-    def finalise(self) -> CacheManifest:
+    def discard_statistics(self) -> None:
+        """Remove the statistics of feature teachers; ``finalise`` computes them from the rows."""
+        self._mark_incomplete()
+        for name in self.records:
+            self.layout.statistics(name).unlink(missing_ok=True)
+
+    def finalise(self, progress: Progress | None = None) -> CacheManifest:
         """Write all files that are derived from the commits; the last step of every run.
 
         A complete cache gets its content digest, cards and checksums. While groups are pending,
@@ -254,7 +261,7 @@ class CacheWriter:
             self.records[name] = measured
         self._state = state = replace(state, records=dict(self.records))
         if complete := state.complete:
-            update_statistics(self.layout, state)
+            update_statistics(self.layout, state, progress)
         before, self.manifest = self.manifest, self._manifest(state, complete)
         check_content(self.layout, before, self.manifest)
         write_record(self.manifest, self.layout.manifest)

@@ -206,8 +206,7 @@ class _DerivedWriter:
                 self.layout.shard(name, spec.name, staged.unit).unlink(missing_ok=True)
         move_synced(staged.frames_file, self.layout.frames(staged.unit))
         for teacher in staged.teachers.values():
-            for final, (path, _) in teacher.files.items():
-                move_synced(path, final)
+            teacher.publish()
         for name, record in self.blueprint.records.items():
             commit = derived_commit(
                 self.layout, self.blueprint, self.readers, group, staged, record

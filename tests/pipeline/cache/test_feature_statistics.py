@@ -100,3 +100,22 @@ def test_a_teacher_that_saw_no_frame_has_none(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="teacher f has no features in this cache"):
         _ = TargetCache.open(tmp_path / "c").targets("f").feature_statistics
     assert not CacheLayout(tmp_path / "c").unit_moments("f", 0).parent.exists()
+
+
+def test_units_keep_their_moments_until_they_are_merged(tmp_path: Path) -> None:
+    wide = caches.make_teacher("f", classes=4_096, target="features", pool="grid:64")
+    assert (wide.identity.cells, wide.identity.channels) == (4_096, 1)
+    layout = CacheLayout(tmp_path / "c")
+    with caches.open_writer(tmp_path / "c", CORPUS, [wide]) as writer:
+        specs = writer.pending_groups()
+        for spec in specs[:2]:
+            caches.run_task(spec, CORPUS)
+    kept = sorted(path.name for path in layout.unit_moments("f", 0).parent.iterdir())
+    assert kept == [f"unit-{u:05}.safetensors" for s in specs[:2] for u in s.group.unit_range]
+    layout.unit_moments("f", 0).write_bytes(b"damaged: computed from the rows instead")
+    caches.run_all(tmp_path / "c", CORPUS, [wide])
+    assert not layout.unit_moments("f", 0).parent.exists()
+    whole = (tmp_path / "c" / LAYOUT).read_bytes()
+    (tmp_path / "c" / LAYOUT).unlink()
+    caches.run_all(tmp_path / "c", CORPUS, [wide])  # all units from the stored rows
+    assert (tmp_path / "c" / LAYOUT).read_bytes() == whole
