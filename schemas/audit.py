@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from distinit.schemas.audit_comparisons import CacheDrift, TeacherPairAudit
+from distinit.schemas.audit_features import FeatureAudit
 from distinit.schemas.audit_labels import LabelAudit
 from distinit.schemas.base import Record
 from distinit.schemas.exit_codes import ExitCode
@@ -263,6 +264,9 @@ class TeacherAudit(Record):
     confidence: ConfidenceAudit | None = Field(
         description="None for features, or without any frames"
     )
+    features: FeatureAudit | None = Field(
+        None, description="None for logits, or without any frames"
+    )
     answers: OutputReport | None = Field(
         None, description="None for features, or without any frames"
     )
@@ -339,7 +343,8 @@ class AuditResult(Record):
             )
         for teacher in self.teachers:
             name = one_line(teacher.record.id)
-            lines += ["", f"teacher {name}: {_summary_of(teacher.confidence)}"]
+            about = teacher.confidence if teacher.features is None else teacher.features
+            lines += ["", f"teacher {name}: {_summary_of(about)}"]
             if teacher.answers is not None:
                 lines += [f"  warning: {one_line(text)}" for text in teacher.answers.warnings]
             if teacher.sheet_note is not None:
@@ -366,9 +371,11 @@ def _warning_lines(warnings: Sequence[AuditWarning]) -> list[str]:
     return [*lines, *([f"{counted(more, 'more warning')} in the report"] if more > 0 else [])]
 
 
-def _summary_of(confidence: ConfidenceAudit | None) -> str:
+def _summary_of(confidence: ConfidenceAudit | FeatureAudit | None) -> str:
     if confidence is None:
-        return "no entropy (features, or no frames)"
+        return "no frames"
+    if isinstance(confidence, FeatureAudit):
+        return confidence.brief()
     quartiles = " / ".join(f"{value:.2f}" for value in confidence.quartiles_nats)
     kept = [
         f"  {row.keep_fraction:>4.0%} of frames have at most {row.max_entropy_nats:.3f} nats"

@@ -12,6 +12,8 @@ from distinit.pipeline.audit.conditions import (
     parse_condition,
     refuse_undefined,
 )
+from distinit.pipeline.audit.feature_warnings import feature_warnings
+from distinit.pipeline.audit.features import audit_features
 from distinit.pipeline.audit.labels import label_audit, read_labels
 from distinit.pipeline.audit.quantiles import read_quantiles
 from distinit.pipeline.audit.statistics import CacheStatistics, read_statistics
@@ -47,7 +49,12 @@ from distinit.schemas.output_reports import OutputReport
 from distinit.schemas.teacher import TeacherRecord
 from distinit.stages.audit_details import pair_pictures, teacher_details
 from distinit.stages.audit_drift import cache_drifts
-from distinit.stages.audit_figures import sheet_note, write_figures, write_teacher_figures
+from distinit.stages.audit_figures import (
+    sheet_note,
+    write_feature_figures,
+    write_figures,
+    write_teacher_figures,
+)
 
 __all__ = ["audit"]
 
@@ -107,7 +114,12 @@ def _find(
         compared=0 if config.compare else None,
     )
     names = sorted(statistics.cache.teachers)
-    teachers = [_audit_teacher(statistics, name, store, config) for name in names]
+    teachers = [
+        _audit_features(cache, name, progress)
+        if cache.teachers[name].identity.target == "features"
+        else _audit_teacher(statistics, name, store, config)
+        for name in names
+    ]
     pairs = {names: pair.summary() for names, pair in statistics.pairs.items() if pair.frames}
     drifts = tuple(cache_drifts(statistics, config, progress))
     return _Findings(statistics, store, teachers, pairs, drifts)
@@ -136,6 +148,11 @@ def _audit_teacher(
         labels=_label_audit(statistics, teacher_id),
         sheet_note=None if store is None else sheet_note(config.frames or "", store, confidence),
     )
+
+
+def _audit_features(cache: TargetCache, teacher_id: str, progress: Progress) -> TeacherAudit:
+    found = audit_features(cache, teacher_id, progress)
+    return TeacherAudit(record=cache.teachers[teacher_id], confidence=None, features=found)
 
 
 def _label_audit(statistics: CacheStatistics, teacher_id: str) -> LabelAudit | None:
@@ -178,6 +195,8 @@ def _write_figures(found: _Findings, out: Path) -> tuple[str, ...]:
     for teacher in found.teachers:
         if teacher.confidence is not None:
             names += write_teacher_figures(out, teacher.record.id, teacher.confidence, found.store)
+        if teacher.features is not None:
+            names += write_feature_figures(out, teacher.record.id, teacher.features)
         if teacher.labels is not None:
             reliability = figure_reliability(teacher.labels)
             names += write_figures(out, {f"{teacher.record.id}-reliability": reliability})
@@ -214,6 +233,7 @@ def _result(found: _Findings, config: AuditConfig, out: Path) -> AuditResult:
     states = video_states(videos)
     of_pixels = () if found.store is None else pixel_warnings(statistics, found.store)
     of_teachers = [w for t in found.teachers for w in teacher_warnings(statistics, t)]
+    of_features = feature_warnings(found.teachers)
     in_corpus_V = videos.column("in_corpus").to_numpy()
     return AuditResult(
         cache=config.cache,
@@ -230,7 +250,13 @@ def _result(found: _Findings, config: AuditConfig, out: Path) -> AuditResult:
         teachers=tuple(found.teachers),
         pairs=pairs,
         drifts=found.drifts,
-        warnings=(*cache_warnings(statistics), *of_pixels, *of_teachers, *pair_warnings(pairs)),
+        warnings=(
+            *cache_warnings(statistics),
+            *of_pixels,
+            *of_teachers,
+            *of_features,
+            *pair_warnings(pairs),
+        ),
         pictures=_write_figures(found, out),
         tables=_write_tables(found, out),
         report=str(Path(config.out) / "report.html"),

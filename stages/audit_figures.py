@@ -10,13 +10,15 @@ from matplotlib.figure import Figure
 from distinit.pipeline.frames.reader import FrameStore
 from distinit.pipeline.plotting.rendering import figure_pdf, figure_png
 from distinit.pipeline.reports.contact_sheet import SheetPicture, contact_sheet
+from distinit.pipeline.reports.feature_plots import figure_norms, figure_spectrum
 from distinit.pipeline.reports.frame_pictures import pixels_of
 from distinit.pipeline.reports.plots import figure_classes, figure_entropy, figure_kept
 from distinit.pipeline.storage import atomic_write_bytes
 from distinit.schemas.audit import ConfidenceAudit, FrameSample
+from distinit.schemas.audit_features import FeatureAudit
 from distinit.schemas.wording import counted
 
-__all__ = ["sheet_note", "write_figures", "write_teacher_figures"]
+__all__ = ["sheet_note", "write_feature_figures", "write_figures", "write_teacher_figures"]
 
 Jpegs = Mapping[tuple[str, int], bytes]
 """(video_id, frame_index) -> JPEG bytes."""
@@ -57,6 +59,14 @@ def write_teacher_figures(
         atomic_write_bytes(out / f"{teacher_id}-{name}.png", _sheet(samples, jpegs))
         names.append(f"{teacher_id}-{name}.png")
     return names
+
+
+def write_feature_figures(out: Path, teacher_id: str, found: FeatureAudit) -> list[str]:
+    """Write the figures of a teacher that stores features; returns the names of the files."""
+    figures = {"norms": figure_norms(found)}
+    if found.effective_rank is not None:
+        figures["spectrum"] = figure_spectrum(found)
+    return write_figures(out, {f"{teacher_id}-{name}": f for name, f in figures.items()})
 
 
 def sheet_note(folder: str, store: FrameStore, confidence: ConfidenceAudit) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distinit.schemas.audit import AuditResult, ConfidenceAudit, ThresholdCurve
+from distinit.schemas.audit_features import FeatureAudit
 from distinit.schemas.audit_labels import LabelAudit
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import did_you_mean
@@ -21,6 +22,7 @@ _CONDITION = re.compile(
 )
 _LONGEST = 200  # characters
 _LEAVE_OUT = "leave the condition out"
+_NO_STATISTICS = "no statistics in the cache: `distinit cache statistics` adds them"
 _NO_LABEL = "no frame with a label that is a class of a teacher"
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -72,7 +74,13 @@ _AT_THRESHOLD: Mapping[str, Callable[[ThresholdCurve, int], float]] = {
     "kept_clips": _kept_clips,
     "kept_videos": _kept_videos,
 }
-_NAMES = (*(f"{name}(NATS)" for name in _AT_THRESHOLD), *_OF_CACHE, *_OF_TEACHER, *_OF_LABELS)
+_OF_FEATURES: Mapping[str, Callable[[FeatureAudit], float | None]] = {
+    "collapsed_dimensions": lambda found: found.collapsed_dimensions,
+    "effective_rank": lambda found: found.effective_rank,
+    "norm_median": lambda found: found.norm_median,
+}
+_PLAIN = (*_OF_CACHE, *_OF_TEACHER, *_OF_LABELS, *_OF_FEATURES)
+_NAMES = (*(f"{name}(NATS)" for name in _AT_THRESHOLD), *_PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ def parse_condition(text: str) -> Condition:
     if match is None:
         raise _unusable(text, "NAME < NUMBER or NAME(NATS) < NUMBER, with <, <=, > or >=")
     name, nats, compare, limit = match.groups()
-    names = (*_AT_THRESHOLD, *_OF_CACHE, *_OF_TEACHER, *_OF_LABELS)
+    names = (*_AT_THRESHOLD, *_PLAIN)
     if name not in names:
         raise _unusable(text, ", ".join(_NAMES), did_you_mean(name, names))
     if (name in _AT_THRESHOLD) != (nats is not None):
@@ -130,8 +138,9 @@ def refuse_undefined(
     for condition in conditions:
         if condition.name in _OF_LABELS and not has_labels:
             raise _undefined(condition, "no labels", "add --labels CSV or --labels folders")
-        if condition.name not in _OF_CACHE and "logits" not in targets:
-            raise _undefined(condition, "no teacher that stores logits", _LEAVE_OUT)
+        needed = "features" if condition.name in _OF_FEATURES else "logits"
+        if condition.name not in _OF_CACHE and needed not in targets:
+            raise _undefined(condition, f"no teacher that stores {needed}", _LEAVE_OUT)
 
 
 def failed_conditions(conditions: Sequence[Condition], result: AuditResult) -> tuple[str, ...]:
@@ -143,12 +152,19 @@ def failed_conditions(conditions: Sequence[Condition], result: AuditResult) -> t
     for condition in conditions:
         values = list(_values(condition, result))
         if not values:
-            found = "no frames" if condition.name not in _OF_LABELS else _NO_LABEL
-            raise _undefined(condition, found, _LEAVE_OUT)
+            raise _undefined(condition, _reason(condition, result), _LEAVE_OUT)
         failed += [
             f"{condition}: found {value:.6g}{of}" for value, of in values if condition.holds(value)
         ]
     return tuple(failed)
+
+
+def _reason(condition: Condition, result: AuditResult) -> str:
+    """Why a condition has no value."""
+    if condition.name in _OF_LABELS:
+        return _NO_LABEL
+    has_features = any(teacher.features is not None for teacher in result.teachers)
+    return _NO_STATISTICS if condition.name in _OF_FEATURES and has_features else "no frames"
 
 
 def _undefined(condition: Condition, found: str, remedy: str) -> ConfigError:
@@ -170,6 +186,10 @@ def _values(condition: Condition, result: AuditResult) -> Iterator[tuple[float, 
         if condition.name in _OF_LABELS:
             if teacher.labels is not None:
                 yield _OF_LABELS[condition.name](teacher.labels), of
+        elif condition.name in _OF_FEATURES:
+            if teacher.features is not None:
+                value = _OF_FEATURES[condition.name](teacher.features)
+                yield from () if value is None else ((value, of),)
         elif teacher.confidence is not None and _is_defined(condition, teacher.confidence):
             yield _value_of(condition, teacher.confidence), of
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from distinit.pipeline.reports.charts import density_chart, drift_chart, label_chart, pair_chart
 from distinit.pipeline.reports.details import PairPictures, TeacherDetails
+from distinit.pipeline.reports.feature_charts import spectrum_chart
 from distinit.pipeline.reports.page_data import page_data
 from distinit.pipeline.training.workload import clips_of_epoch
 from distinit.schemas.audit import AuditConfig, AuditResult, TeacherAudit
@@ -53,6 +54,11 @@ def render_report(
         calibrated=bool(labels),
         labels=labels,
         charts=charts,
+        spectra={
+            teacher.record.id: spectrum_chart(teacher.features)
+            for teacher in result.teachers
+            if teacher.features is not None
+        },
         comparisons=[
             pair_chart(pair, has_pictures=bool(found.only_first or found.only_second))
             for pair, found in zip(result.pairs, pairs, strict=True)

@@ -83,6 +83,10 @@ def make_planned(name: str, rows: int) -> PlannedVideo:
     return planned_video(digest, f"{name}.mp4", rows)
 
 
+Outputs = Callable[[str, TeacherRecord, np.ndarray], np.ndarray]
+"""(video_id, teacher, frame indices) -> fp32 [N, C]."""
+
+
 def logits_of(video_id: str, teacher: TeacherRecord, index_N: np.ndarray) -> np.ndarray:
     """fp32 [N, C], a function of (video, teacher, frame) only."""
     out = []
@@ -131,7 +135,11 @@ class Corpus:
 
 
 def run_task(
-    spec: GroupSpec, corpus: Corpus, block: int = 10, commit: bool = True
+    spec: GroupSpec,
+    corpus: Corpus,
+    block: int = 10,
+    commit: bool = True,
+    outputs: Outputs = logits_of,
 ) -> tuple[UnitCommit, ...]:
     """Do what a worker does, without pixels; with ``commit=False``, stop before the commit."""
     task = GroupWriter(spec)
@@ -140,7 +148,7 @@ def run_task(
         frames = corpus.frames[name]
         for start in range(0, frames, block):
             index_N = np.arange(start, min(start + block, frames))
-            logits = {t.id: logits_of(video.video_id, t, index_N) for t in spec.teachers}
+            logits = {t.id: outputs(video.video_id, t, index_N) for t in spec.teachers}
             hash_N = hash_of(video.video_id, index_N)
             task.add(video, index_N, index_N * 512, "1/12800", hash_N, logits)
         if name in corpus.broken:
@@ -158,13 +166,14 @@ def run_all(
     block: int = 10,
     order: Callable[[list[GroupSpec]], Iterable[GroupSpec]] = list,
     sampling: SamplingConfig | None = None,
+    outputs: Outputs = logits_of,
 ) -> CacheManifest:
     """Do what the driver does: run all pending groups and finalise the cache."""
     with open_writer(root, corpus, teachers, sampling=sampling) as writer:
         while True:
             specs = writer.pending_groups()
             for spec in order(list(specs)):
-                run_task(spec, corpus, block)
+                run_task(spec, corpus, block, outputs=outputs)
             if not specs and not writer.replan_spilled():
                 return writer.finalise()
 
