@@ -225,14 +225,18 @@ def test_feature_teachers_have_no_entropy(report: tuple[Path, AuditResult]) -> N
     assert [t.record.id for t in result.teachers] == ["net", "pool"]
     assert result.teachers[1].confidence is None
     assert "its entropy is not defined" in (out / "report.html").read_text()
-    assert not [name for name in result.pictures if name.startswith("pool")]
+    found = result.teachers[1].features
+    assert found is not None
+    assert (found.vectors, found.channels) == (76, result.teachers[1].record.identity.classes)
+    assert "Effective rank" in (out / "report.html").read_text()
 
 
 def test_pictures_are_written(report: tuple[Path, AuditResult]) -> None:
     out, result = report
     figures = [f"{n}.{kind}" for n in ("entropy", "kept", "classes") for kind in ("png", "pdf")]
     names = (*figures, "most-confident.png", "least-confident.png")
-    assert result.pictures == tuple(f"net-{name}" for name in names)
+    of_features = [f"pool-{n}.{kind}" for n in ("norms", "spectrum") for kind in ("png", "pdf")]
+    assert result.pictures == (*(f"net-{name}" for name in names), *of_features)
     sheet = Image.open(out / "net-most-confident.png").convert("RGB")
     assert sheet.size == (10 + 2 * 194, 10 + 180)  # half of three videos, one frame each
     assert np.abs(np.array(sheet.getpixel((60, 60))) - (200, 0, 0)).max() <= 3
