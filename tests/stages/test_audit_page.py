@@ -178,6 +178,51 @@ def test_classes_and_videos_can_be_searched(page: Page) -> None:
     assert section.locator(".ribbon").count() == 0
 
 
+def test_the_confident_half_has_the_classes_of_the_slider_at_its_start(
+    page: Page, root: Path, report: AuditResult
+) -> None:
+    confidence = report.teachers[0].confidence
+    assert confidence is not None
+    assert confidence.confident_half is not None
+    half = confidence.confident_half
+    rows = section_of(page, "alpha").locator(".half tbody tr").all()
+    assert len(rows) == half.classes
+    total = 0
+    for row in rows:
+        name, count, share, of_all = row.locator("td").all_inner_texts()[:4]
+        index = [shown(label) for label in LABELS].index(name)
+        kept, everything = query(
+            root,
+            f"count(*) FILTER (top1_class = {index}), count(*)",
+            f"entropy_nats <= {half.max_entropy_nats}",
+        )
+        frames, corpus = query(root, f"count(*) FILTER (top1_class = {index}), count(*)")
+        assert (int(count), everything) == (kept, half.frames)
+        assert share == f"{100 * kept / everything:.1f} %"
+        assert of_all == f"{100 * frames / corpus:.1f} %"
+        total += kept
+    assert total == half.frames
+
+
+def test_the_first_screen_links_to_each_teacher(page: Page) -> None:
+    links = page.locator(".teachers a")
+    assert links.all_inner_texts() == ["alpha", "beta"]
+    links.nth(1).click()
+    heading = section_of(page, "beta").locator("h2").first
+    heading.wait_for()
+    assert page.evaluate("location.hash") == "#teacher-2"
+
+
+def test_everything_that_takes_the_focus_has_a_name(page: Page) -> None:
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll("a, button, input, select, summary, [tabindex]")]
+        .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length))
+        .map((e) => e.outerHTML)"""
+    )
+    assert unnamed == []
+    assert page.locator("img:not([alt])").count() == 0
+
+
 def test_hostile_texts_stay_texts(page: Page, root: Path) -> None:
     document = (root / "report/report.html").read_text()
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", document)
