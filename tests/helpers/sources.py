@@ -19,7 +19,8 @@ from distinit.schemas.teacher import PreprocessSpec, TeacherIdentity, TeacherRec
 from distinit.schemas.video import SamplingConfig
 
 FRAMES = {"a": 12, "b": 9, "c": 20, "short": 3, "d": 8, "bad": 6}
-CLASSES = {"alpha": 7, "beta": 5, "gamma": 7, "alpha-flip": 7, "small": 24, "large": 24}
+CLASSES = {"alpha": 7, "beta": 5, "gamma": 7, "alpha-flip": 7, "small": 24, "large": 24, "grid": 24}
+POOLS = {"grid": "grid:2"}
 SPACES = {"gamma": "test-alpha", "alpha-flip": "test-alpha"}
 
 
@@ -54,6 +55,7 @@ def teacher_record(name: str, target: str) -> TeacherRecord:
             "weights_sha256": hashlib.sha256(name.removesuffix("-flip").encode()).hexdigest(),
             "preprocessing": spec,
             "target": target,
+            "pool": POOLS.get(name),
             "classes": CLASSES[name],
             "label_space": SPACES.get(name, f"test-{name}"),
             "label_names": (),

@@ -18,6 +18,7 @@ from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import CacheError, ConfigError
 
 SCALES = {"small": 1.0, "large": 100.0}
+GRID_SCALE = 10.0
 CHANNELS = 24
 
 
@@ -27,7 +28,7 @@ def features_of(video_id: str, teacher: str, frame: int) -> NDArray[np.float32]:
     mixing = mixing_rng.standard_normal((CHANNELS, CHANNELS)) * mixing_rng.uniform(0.2, 2, CHANNELS)
     key = hashlib.sha256(f"{video_id}/{teacher}/{frame}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
-    values = (mixing @ rng.standard_normal(CHANNELS) / 5 + 1) * SCALES[teacher]
+    values = (mixing @ rng.standard_normal(CHANNELS) / 5 + 1) * SCALES.get(teacher, GRID_SCALE)
     return values.astype(np.float16).astype(np.float32)
 
 
@@ -207,3 +208,18 @@ def test_settings_that_do_not_fit_the_teacher_are_refused(
 def test_features_have_no_part_in_a_mean(stored: Path, mixed: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be averaged"):
         task_of(stored, mixed, [{"teacher": "alpha"}, {"teacher": "small"}], combine="mean")
+
+
+def test_a_grid_is_normalized_and_compared_cell_by_cell(stored: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sources.write_cache(cache, ("grid",), target="features", logits_of=features_of)
+    task = task_of(stored, cache, [{"teacher": "grid", "loss": "cosine", "normalize": "phi_s"}])
+    assert task.normalizations["grid"].channels == 6
+    (head,) = task.heads
+    assert (head.outputs, head.cells, head.normalize) == (CHANNELS, 4, "phi_s")
+    targets = task.load(0, task.order(0)).targets
+    target_BF = targets["target/grid"]
+    one_cell_turned = target_BF.clone()
+    one_cell_turned[:, :6] *= -1
+    loss, _ = task.loss({"grid": one_cell_turned}, targets)
+    assert loss.item() == pytest.approx(2 / 4)  # 2 in one of four cells
