@@ -13,7 +13,7 @@ from distinit.pipeline.storage import atomic_path
 from distinit.pipeline.tensors import TensorShape, read_shapes, read_tensors, write_tensors
 from distinit.pipeline.training.run_dir import has_begun
 from distinit.schemas.errors import RunMismatchError
-from distinit.schemas.wording import reason_of
+from distinit.schemas.wording import one_line, reason_of, shown
 
 __all__ = [
     "NORMALIZATION_NAME",
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Normalization]:
     }
     for head, normalization in found.items():
         if not bool((normalization.scale_C > 0).all()):
-            raise ValueError(f"{head}/scale_C has values that are not above 0")
+            raise ValueError(f"{one_line(head)}/scale_C has values that are not above 0")
     return found
 
 
@@ -94,12 +94,12 @@ def _check_shapes(head: str, shapes: Mapping[str, TensorShape]) -> None:
     names = {name.rpartition("/")[2] for name in shapes if name.rpartition("/")[0] == head}
     required = {"mean_C", "scale_C"}
     if not required <= names <= required | {"rotation_CC"}:
-        raise ValueError(f"head {head!r} has the tensors {', '.join(sorted(names))}")
+        raise ValueError(f"head {shown(head)} has the tensors {', '.join(sorted(names))}")
     mean = shapes[f"{head}/mean_C"]
     expected = {"mean_C": (*mean.shape,), "scale_C": mean.shape, "rotation_CC": mean.shape * 2}
     for name in names:
         found = shapes[f"{head}/{name}"]
         if len(mean.shape) != 1 or found.shape != expected[name] or found.dtype != mean.dtype:
-            raise ValueError(f"{head}/{name} has shape {list(found.shape)}")
+            raise ValueError(f"{one_line(head)}/{name} has shape {list(found.shape)}")
     if not mean.dtype.is_floating_point:
-        raise ValueError(f"{head}/mean_C is not of floating-point numbers")
+        raise ValueError(f"{one_line(head)}/mean_C is not of floating-point numbers")
