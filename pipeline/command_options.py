@@ -21,6 +21,7 @@ __all__ = [
     "protocol_option",
     "sampling_options",
     "stage_options",
+    "target_options",
     "teacher_option",
     "videos_option",
     "weights_option",
@@ -52,12 +53,28 @@ damaged_option = click.option(
     metavar="keep|fail",
     help="What to do with videos that lack frames. Default: keep.",
 )
+_target_option = click.option(
+    "--target",
+    metavar="logits|features",
+    help="What the teachers compute. Default: logits.",
+)
+_pool_option = click.option(
+    "--pool",
+    metavar="POOL",
+    help="What a feature row holds: cls, mean, cls+mean, grid:G (G x G cells) or head. Default: "
+    "what the network passes to its last layer.",
+)
 weights_option = click.option(
     "--weights",
     multiple=True,
     metavar="FILE",
     help="Weights file of a teacher. Repeat the option in the order of the teachers.",
 )
+
+
+def target_options(command: Command) -> Command:
+    """Add the options --target and --pool, for all teachers of the command."""
+    return _target_option(_pool_option(command))
 
 
 def with_options(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:

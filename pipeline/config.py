@@ -68,19 +68,23 @@ def build_config[ConfigT: Record](
 
 
 def teacher_requests(
-    teachers: Sequence[str], weights: Sequence[str], encoding: str | None
+    teachers: Sequence[str], weights: Sequence[str], **same: str | None
 ) -> list[dict[str, str]] | None:
-    """--teacher, --weights and --encoding as entries of ``teachers``; None without --teacher.
+    """--teacher and --weights as entries of ``teachers``; None without --teacher.
 
-    Raises ConfigError for more weights files than teachers.
+    ``same``: --encoding, --target and --pool, for all teachers. --pool implies features. Raises
+    ConfigError for more weights files than teachers.
     """
+    given = {key: value for key, value in same.items() if value is not None}
+    if "pool" in given:
+        given.setdefault("target", "features")
     if len(weights) > len(teachers):
         raise ConfigError("each --weights needs a --teacher", found=f"{len(weights)} weights files")
     requests = [{"name": name} for name in teachers]
     for request, file in zip(requests, weights, strict=False):
         request["weights"] = file
     for request in requests:
-        request |= {"encoding": encoding} if encoding is not None else {}
+        request |= given
     return requests or None
 
 

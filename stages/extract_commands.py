@@ -13,6 +13,7 @@ from distinit.pipeline.command_options import (
     damaged_option,
     sampling_options,
     stage_options,
+    target_options,
     teacher_option,
     videos_option,
     weights_option,
@@ -33,16 +34,18 @@ __all__ = ["extract", "plan"]
         "distinit extract --videos clips/ --teacher efficientnet_lite0 --cache cache --workers 4",
         "distinit extract --videos list.txt --teacher resnet18 --weights resnet18.pth --cache c",
         "distinit extract --videos s3://bucket/clips/ --teacher resnet50 --cache cache --fps 2",
+        "distinit extract --videos clips/ --teacher resnet50 --pool grid:2 --cache features",
     ),
 )
 @required("--videos", "--teacher", "--cache")
 @videos_option
 @teacher_option
 @weights_option
+@target_options
 @click.option(
     "--encoding",
     metavar="float16|int8|topk:K",
-    help="How the cache stores logits. Default: float16.",
+    help="How the cache stores logits or features. Default: float16.",
 )
 @click.option("--cache", metavar="DIR", help="Folder of the target cache, created or resumed.")
 @click.option(
@@ -88,13 +91,20 @@ __all__ = ["extract", "plan"]
 @provenance_options
 @stage_options
 def extract(
-    teachers: tuple[str, ...], weights: tuple[str, ...], encoding: str | None, **options: Any
+    teachers: tuple[str, ...],
+    weights: tuple[str, ...],
+    target: str | None,
+    pool: str | None,
+    encoding: str | None,
+    **options: Any,
 ) -> None:
     """Run frozen teachers over videos, and write a target cache."""
     from distinit.schemas.extract import ExtractConfig
     from distinit.stages.extract import extract as run
 
-    options["teachers"] = teacher_requests(teachers, weights, encoding)
+    options["teachers"] = teacher_requests(
+        teachers, weights, target=target, pool=pool, encoding=encoding
+    )
     result = run_stage(ExtractConfig, run, options)
     sys.exit(ExitCode.OK if result.complete else ExitCode.INCOMPLETE)
 
@@ -110,14 +120,21 @@ def extract(
 @videos_option
 @teacher_option
 @weights_option
+@target_options
 @click.option("--device", metavar="auto|cpu|cuda", help="Device for the teachers.")
 @click.option("--sample", type=int, metavar="K", help="Number of videos to measure.")
 @sampling_options
 @stage_options
-def plan(teachers: tuple[str, ...], weights: tuple[str, ...], **options: Any) -> None:
+def plan(
+    teachers: tuple[str, ...],
+    weights: tuple[str, ...],
+    target: str | None,
+    pool: str | None,
+    **options: Any,
+) -> None:
     """Estimate the frames, bytes and hours of an extraction. Writes nothing."""
     from distinit.schemas.plan import PlanConfig
     from distinit.stages.plan import plan as run
 
-    options["teachers"] = teacher_requests(teachers, weights, None)
+    options["teachers"] = teacher_requests(teachers, weights, target=target, pool=pool)
     run_stage(PlanConfig, run, options)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from distinit.pipeline.students.listing import StudentEntry, list_students
-from distinit.pipeline.teachers.listing import TeacherEntry, list_teachers
+from distinit.pipeline.teachers.listing import TeacherEntry, list_teachers, list_timm
+from distinit.pipeline.teachers.names import TIMM
 from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.wording import did_you_mean
@@ -19,7 +20,8 @@ _MORE_TEACHERS = (
     "here: whether the weights are on this machine. Nothing is downloaded: let\n"
     "torchvision do it, or name a file with --weights. Other teachers:\n"
     "  places365:ARCHITECTURE  scenes (Places365), with --weights FILE\n"
-    "  timm:NAME               any model of timm, with --weights FILE\n"
+    "  timm:NAME               a model of timm, with --weights FILE: docs/teachers.md\n"
+    "                          `distinit teachers timm:TEXT` lists them\n"
     "  plugin:module:function  your own: docs/plugins.md"
 )
 _MORE_STUDENTS = (
@@ -39,7 +41,7 @@ class TeacherTable(Record):
         rows = [
             (
                 entry.name + ("*" if entry.is_default and "@" in entry.name else ""),
-                str(entry.classes),
+                str(entry.classes or "-"),
                 "any" if entry.input_pixels is None else str(entry.input_pixels),
                 _millions(entry.parameters),
                 "yes" if entry.is_here else "no",
@@ -85,9 +87,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def teacher_table(text: str) -> TeacherTable:
-    """The teachers whose name contains ``text``, in any case. Raises ConfigError if none does."""
-    known = list_teachers()
-    found = [entry for entry in known if text.lower() in entry.name.lower()]
+    """The teachers whose name contains ``text``, in any case. Raises ConfigError if none does.
+
+    Those of timm are only listed for a text that begins with ``timm:``: there are more than 1,000.
+    Raises TeacherError if timm is asked for, and not installed.
+    """
+    wanted = text.lower().removeprefix(TIMM)
+    known = list_timm() if text.lower().startswith(TIMM) else list_teachers()
+    found = [entry for entry in known if wanted in entry.name.lower().removeprefix(TIMM)]
     if not found:
         names = [name for entry in known for name in (entry.name.partition("@")[0], entry.name)]
         raise _no_name("teacher", text, names)

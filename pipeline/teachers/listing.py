@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 from pydantic import Field
 
 from distinit.pipeline.teachers.efficientnet_lite import LITE_CROP_SIZES
+from distinit.pipeline.teachers.names import TIMM
 from distinit.pipeline.teachers.null import COLOURS, NULL_NAME
+from distinit.pipeline.teachers.timm_models import import_timm
 from distinit.pipeline.teachers.torchvision_models import classifier_names, published_weights
 from distinit.schemas.base import Record
 
-__all__ = ["TeacherEntry", "list_teachers"]
+__all__ = ["TeacherEntry", "list_teachers", "list_timm"]
 
 _IMAGENET_CLASSES = 1000
 
@@ -21,7 +24,7 @@ class TeacherEntry(Record):
 
     name: str = Field(description="what to write after --teacher")
     is_default: bool = Field(description="whether the name without a tag means these weights")
-    classes: int = Field(description="number of classes")
+    classes: int = Field(description="number of classes; 0: it only has features")
     input_pixels: int | None = Field(description="height and width of the input; None: any")
     parameters: int | None = Field(description="number of parameters; None: unknown")
     source: str = Field(description="where the weights come from")
@@ -34,6 +37,29 @@ def list_teachers() -> list[TeacherEntry]:
     found = [entry for name in classifier_names() for entry in _torchvision(name)]
     found += [_lite(name, crop) for name, crop in LITE_CROP_SIZES.items()]
     return [*found, _null()]
+
+
+def list_timm() -> list[TeacherEntry]:
+    """The models of timm with published weights, as ``timm:NAME.TAG``; raises TeacherError.
+
+    Their weights are always given as a file.
+    """
+    timm = import_timm()
+    return [_timm(name, timm.get_pretrained_cfg(name)) for name in timm.list_pretrained()]
+
+
+def _timm(name: str, config: Any) -> TeacherEntry:
+    channels, height, width = config.input_size
+    return TeacherEntry(
+        name=f"{TIMM}{name}",
+        is_default=False,
+        classes=config.num_classes,
+        input_pixels=height if (channels, height) == (3, width) else None,
+        parameters=None,
+        source="timm, with --weights FILE",
+        licence=config.license,
+        is_here=False,
+    )
 
 
 def _torchvision(name: str) -> list[TeacherEntry]:

@@ -31,7 +31,7 @@ __all__ = [
 
 StateDict = dict[str, torch.Tensor]
 
-_WRAPPER_KEYS = ("state_dict", "model")
+_WRAPPER_KEYS = ("state_dict", "model", "teacher")
 _WRAPPER_PARTS = frozenset({"module", "_orig_mod"})
 """Parts of key names that DataParallel and torch.compile add."""
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")
@@ -78,20 +78,19 @@ def require_hash_prefix(path: Path) -> None:
 def read_state_dict(path: Path) -> StateDict:
     """Read tensors from ``path`` without executing code from it.
 
-    Unwraps a ``state_dict`` or ``model`` key and removes the ``module`` parts that DataParallel
-    adds to names. Raises WeightsError if the file is missing or unreadable, contains pickled code,
-    or is not a state dict.
+    Unwraps a key ``state_dict``, ``model`` or ``teacher`` (self-distillation saves its student,
+    too) and removes the ``module`` parts that DataParallel adds to names. Raises WeightsError if
+    the file is missing or unreadable, contains pickled code, has several of these keys, or is not
+    a state dict.
     """
     require_weights_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for key in _WRAPPER_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    content = _unwrapped(content, path)
     if not isinstance(content, Mapping) or not content or _no_tensors(content):
         raise WeightsError(
             f"the file {path} does not contain a state dict",
-            expected="a mapping of names to tensors, either bare or under state_dict or model",
+            expected="a mapping of names to tensors, either bare or under one of the keys "
+            f"{', '.join(_WRAPPER_KEYS)}",
             found=_describe(content),
             remedy="save it with torch.save(network.state_dict(), path)",
         )
@@ -103,7 +102,34 @@ def read_state_dict(path: Path) -> StateDict:
                 found=f"{name} {problem}",
                 remedy="move the network to the CPU and save its state_dict() as it was trained",
             )
-    return {_plain_name(name): tensor for name, tensor in content.items()}
+    return _with_plain_names(content, path)
+
+
+def _unwrapped(content: object, path: Path) -> object:
+    """The state dict inside of a checkpoint. Raises WeightsError if there are several."""
+    if not isinstance(content, Mapping):
+        return content
+    keys = [key for key in _WRAPPER_KEYS if isinstance(content.get(key), Mapping)]
+    if len(keys) > 1:
+        raise WeightsError(
+            f"the weights file {path} contains several state dicts",
+            expected=f"one of the keys {', '.join(_WRAPPER_KEYS)}",
+            found=", ".join(keys),
+            remedy=f"save the one to use: torch.save(torch.load(path)[{keys[0]!r}], new_path)",
+        )
+    return content[keys[0]] if keys else content
+
+
+def _with_plain_names(state_dict: Mapping[str, torch.Tensor], path: Path) -> StateDict:
+    plain = {_plain_name(name): tensor for name, tensor in state_dict.items()}
+    if len(plain) != len(state_dict):
+        raise WeightsError(
+            f"the weights file {path} has names that differ only in a prefix",
+            expected=f"one tensor for each name without {' and '.join(sorted(_WRAPPER_PARTS))}",
+            found=f"{len(state_dict)} tensors with {len(plain)} names",
+            remedy="save only the tensors of the network to use",
+        )
+    return plain
 
 
 def load_strictly(network: nn.Module, state_dict: StateDict, *, source: str) -> None:

@@ -78,3 +78,14 @@ def test_students_of_a_family() -> None:
         "vmz_r3d_34  VMZ (the paper's authors)  63.48 M     512       resnet34",
         "",
     ]
+
+
+def test_models_of_timm_are_listed_on_request() -> None:
+    lines = printed("teachers", "timm:test_vit").splitlines()
+    assert lines[0].split() == ["teacher", "classes", "pixels", "parameters", "here"]
+    assert ["timm:test_vit.r160_in1k", "1000", "160", "-", "no"] in [line.split() for line in lines]
+    assert not any(line.startswith("timm:") for line in printed("teachers").splitlines())
+    entries = json.loads(printed("teachers", "timm:dinov2", "--json"))["teachers"]
+    found = {entry["name"]: entry for entry in entries}["timm:vit_small_patch14_dinov2.lvd142m"]
+    assert (found["classes"], found["input_pixels"]) == (0, 518)
+    assert (found["is_here"], found["licence"]) == (False, "apache-2.0")

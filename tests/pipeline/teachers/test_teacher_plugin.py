@@ -47,6 +47,18 @@ def wrong(weights, device):
 def unpooled(weights, device):
     return Map(), SPEC, [], "maps"
 
+class Tokens(torch.nn.Module):
+    """A class token of zeros, then the pixels."""
+
+    num_prefix_tokens = 1
+
+    def forward(self, x):
+        pixels = x.flatten(2).transpose(1, 2)
+        return torch.cat([torch.zeros_like(pixels[:, :1]), pixels], dim=1)
+
+def tokens(weights, device):
+    return Tokens(), SPEC, [], ""
+
 def misnamed(weights, device):
     return Means(), SPEC, ["red"], "colours"
 
@@ -119,3 +131,49 @@ def test_an_import_error_inside_a_plugin_names_the_package_and_the_line(plugin_d
         load_plugin(request("needs_more:means"), device="cpu")
     assert "it imports no_such_module, which is not installed" in str(caught.value)
     assert f"{plugin_dir / 'needs_more.py'}, line 1: import no_such_module" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "pool", "width"),
+    [
+        ("unpooled", "mean", 3),
+        ("unpooled", "grid:2", 12),
+        ("tokens", "mean", 3),
+        ("tokens", "cls+mean", 6),
+        ("tokens", "grid:4", 48),
+        ("means", "head", 4),
+    ],
+)
+@pytest.mark.usefixtures("plugin_dir")
+def test_pools_of_tokens_and_maps(function: str, pool: str, width: int) -> None:
+    name = f"plugin:made_plugin:{function}"
+    teacher = load_teacher(TeacherRequest(name=name, target="features", pool=pool))
+    assert (teacher.identity.classes, teacher.identity.pool) == (width, pool)
+    frame_HWC = np.zeros((8, 8, 3), np.uint8)
+    frame_HWC[:, :4] = 255, 0, 51  # the left half
+    row_C = teacher.forward(frame_HWC[None])[0]
+    expected = {
+        "mean": [0.5, 0, 0.1],
+        "cls+mean": [0, 0, 0, 0.5, 0, 0.1],
+        "grid:2": [1, 0, 0.2, 0, 0, 0] * 2,
+        "grid:4": [1, 0, 0.2, 1, 0, 0.2, 0, 0, 0, 0, 0, 0] * 4,
+        "head": [0.5, 0, 0.1, 0.6],
+    }[pool]
+    np.testing.assert_allclose(row_C, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "pool", "problem"),
+    [
+        ("means", "mean", "returns neither tokens nor a feature map"),
+        ("unpooled", "cls", "has no class token"),
+        ("unpooled", "head", "is not one row per frame"),
+        ("unpooled", None, "is not one row per frame"),
+        ("tokens", "grid:9", "cannot be pooled to 9 x 9 cells"),
+    ],
+)
+@pytest.mark.usefixtures("plugin_dir")
+def test_pools_that_a_network_cannot_give(function: str, pool: str | None, problem: str) -> None:
+    request = TeacherRequest(name=f"plugin:made_plugin:{function}", target="features", pool=pool)
+    with pytest.raises(TeacherError, match=problem):
+        load_plugin(request, device="cpu")

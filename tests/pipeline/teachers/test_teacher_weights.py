@@ -47,15 +47,33 @@ def assert_is_tensors(state_dict: dict[str, torch.Tensor]) -> None:
         TENSORS,
         {"state_dict": TENSORS, "epoch": 3, "arch": "resnet18"},
         {"model": TENSORS, "optimizer": {}},
+        {"student": {}, "teacher": {f"module.{name}": t for name, t in TENSORS.items()}},
         {f"module.{name}": tensor for name, tensor in TENSORS.items()},
         {f"_orig_mod.{name}": tensor for name, tensor in TENSORS.items()},
         {"state_dict": {name.replace(".", ".module."): t for name, t in TENSORS.items()}},
     ],
-    ids=["bare", "state_dict", "model", "data parallel", "compiled", "nested parallel"],
+    ids=["bare", "state_dict", "model", "teacher", "data parallel", "compiled", "nested parallel"],
 )
 def test_reads_the_usual_forms(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth.tar")
     assert_is_tensors(read_state_dict(tmp_path / "w.pth.tar"))
+
+
+def test_refuses_several_state_dicts_in_one_file(tmp_path: Path) -> None:
+    torch.save({"model": TENSORS, "teacher": TENSORS}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="contains several state dicts") as raised:
+        read_state_dict(tmp_path / "w.pth")
+    assert raised.value.found == "model, teacher"
+    assert raised.value.remedy is not None
+    assert "torch.load(path)['model']" in raised.value.remedy
+
+
+def test_refuses_names_that_a_prefix_alone_keeps_apart(tmp_path: Path) -> None:
+    name, tensor = next(iter(TENSORS.items()))
+    torch.save({**TENSORS, f"module.{name}": tensor}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="names that differ only in a prefix") as raised:
+        read_state_dict(tmp_path / "w.pth")
+    assert raised.value.found == f"{len(TENSORS) + 1} tensors with {len(TENSORS)} names"
 
 
 def test_reads_safetensors(tmp_path: Path) -> None:
