@@ -12,7 +12,8 @@ from helpers.videos import make_video
 
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.training import StudentConfig
-from distinit.stages.finetune import FinetuneResult, finetune
+from distinit.stages.finetune import finetune
+from distinit.stages.finetune_result import FinetuneResult
 
 FRAME_COUNTS = {"a.mp4": 20, "b/c.mp4": 33, "b/d [1].mp4": 12, "e.mp4": 41, "long.mp4": 150}
 

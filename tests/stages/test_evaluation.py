@@ -20,7 +20,8 @@ from distinit.schemas.errors import ConfigError, StorageError
 from distinit.schemas.finetune import EvaluateConfig, FinetuneConfig
 from distinit.schemas.run import EvaluationResult
 from distinit.stages.evaluate import evaluate
-from distinit.stages.finetune import FinetuneResult, finetune
+from distinit.stages.finetune import finetune
+from distinit.stages.finetune_result import FinetuneResult
 
 
 @pytest.fixture

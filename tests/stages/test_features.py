@@ -24,7 +24,7 @@ from distinit.schemas.features import FeaturesConfig, FeaturesResult
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.stages import features as stage
 from distinit.stages.features import features
-from distinit.stages.finetune import FinetuneResult
+from distinit.stages.finetune_result import FinetuneResult
 
 type Finished = tuple[FinetuneConfig, FinetuneResult]
 

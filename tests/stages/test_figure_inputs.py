@@ -44,7 +44,7 @@ from distinit.stages.figure_inputs import (
     threshold_points,
 )
 from distinit.stages.figures import embedding_figure, threshold_figure
-from distinit.stages.finetune import FinetuneResult
+from distinit.stages.finetune_result import FinetuneResult
 
 DATASET = dataset_of([4, 4], ["run", "walk"])
 TEACHER = caches.TEACHERS[0]

@@ -35,7 +35,8 @@ from distinit.schemas.finetune import (
 )
 from distinit.schemas.run import EvaluationResult, StudentRecord
 from distinit.stages.evaluate import evaluate
-from distinit.stages.finetune import FinetuneResult, finetune
+from distinit.stages.finetune import finetune
+from distinit.stages.finetune_result import FinetuneResult
 
 
 def test_scratch_learns_the_classes(finished: tuple[FinetuneConfig, FinetuneResult]) -> None:

@@ -13,7 +13,7 @@ from helpers.killing import kill_at
 
 from distinit.cli import main
 from distinit.schemas.finetune import FinetuneConfig
-from distinit.stages.finetune import FinetuneResult
+from distinit.stages.finetune_result import FinetuneResult
 
 type Finished = tuple[FinetuneConfig, FinetuneResult]
 type Undisturbed = Callable[[str], dict[str, bytes]]

@@ -20,7 +20,7 @@ from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.probe import ProbeConfig, ProbeResult
 from distinit.schemas.training import FLOW_PIXELS
 from distinit.stages.extract import extract
-from distinit.stages.finetune import FinetuneResult
+from distinit.stages.finetune_result import FinetuneResult
 from distinit.stages.probe import probe
 
 type Finished = tuple[FinetuneConfig, FinetuneResult]

@@ -24,7 +24,8 @@ from distinit.schemas.probe import ProbeConfig
 from distinit.schemas.run import EvaluationResult
 from distinit.stages.evaluate import evaluate
 from distinit.stages.features import features
-from distinit.stages.finetune import FinetuneResult, finetune
+from distinit.stages.finetune import finetune
+from distinit.stages.finetune_result import FinetuneResult
 from distinit.stages.finished_run import read_finished_run
 from distinit.stages.probe import probe
 
