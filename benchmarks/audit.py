@@ -1,20 +1,26 @@
-"""Time and peak memory of the audit of a simulated cache.
+"""Time and peak memory of the audit of simulated caches.
 
-    python benchmarks/audit.py [--frames N] [--folder FOLDER]
+    python benchmarks/audit.py [--frames N]... [--video-frames N] [--folder FOLDER]
 
-The cache is made up: videos of 300 frames, a teacher of 1,000 classes whose entropies differ
-between videos and drift within them. Its tables are complete files of the format. The targets are
-one logit per frame, because the audit does not read them without a frame store. The tables are
-compressed less than those of an extraction, which is as fast to read and much faster to write.
-``--folder`` keeps the cache. Prints the seconds to build the index (once per machine and cache) and
-to audit, both as wall time and as CPU time, the kernel's high-water mark of resident memory (VmHWM)
-and the size of the page.
+The caches are made up: videos of 300 frames, a teacher of 1,000 classes whose entropies differ
+between videos and drift within them; of 1,000 videos one is black, one is frozen and two are
+copies of each other. Their tables are complete files of the format. The targets are one logit per
+frame, because the audit does not read them without a frame store. The tables are compressed less
+than those of an extraction, which is as fast to read and much faster to write.
+
+For each number of frames, a process of its own builds the index (once per machine and cache), then
+audits. The table has the seconds of both, as wall time and as CPU time, the kernel's high-water
+mark of resident memory (VmHWM) after each, and the size of the page. duckdb then counts the frames
+and classes below a threshold in the tables of the cache; other numbers are an error.
+All files are written to a temporary folder and removed; ``--folder`` keeps the caches.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +29,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import click
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,23 +42,26 @@ from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.cache.unit import FrameRows
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.storage import atomic_write_bytes
-from distinit.schemas.audit import AuditConfig
+from distinit.schemas.audit import AuditConfig, AuditResult
 from distinit.schemas.base import sha256_of
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.video import SamplingConfig
 from distinit.stages.audit import audit
 
-VIDEO_FRAMES = 300
 CLASSES = 1000
 CAPACITY = 1 << 17
+BLACK, FROZEN, COPIES = 0, 1, (2, 3)  # of each 1,000 videos
 HIGHEST_NATS = float(np.log(CLASSES))
+TABLE_HEAD = """\
+| frames | videos | warnings | index, s (CPU) | audit, s (CPU) | index, GB | audit, GB | page, MB |
+|---|---|---|---|---|---|---|---|"""
 
 
-def write_cache(root: Path, videos: int) -> None:
-    """Write a complete cache of ``videos`` videos."""
+def write_cache(root: Path, videos: int, frames: int) -> None:
+    """Write a complete cache of ``videos`` videos of ``frames`` frames."""
     teacher = made_up_teacher("simulated", CLASSES, encoding="topk:1")
     planned = [
-        made_up_video(sha256_of(number), f"{number // 1000:04}/{number:07}.mp4", VIDEO_FRAMES)
+        made_up_video(sha256_of(number), f"{number // 1000:04}/{number:07}.mp4", frames)
         for number in range(videos)
     ]
     with (
@@ -64,47 +74,59 @@ def write_cache(root: Path, videos: int) -> None:
             unit_rows=CAPACITY,
         ) as writer,
     ):
+        index_N = np.arange(frames)
         for number, spec in enumerate(writer.pending_groups()):
             rng = np.random.default_rng(number)
             with GroupWriter(spec) as group:
                 for video in spec.videos:
-                    hash_N = rng.integers(2**63) ^ (1 << rng.integers(0, 63, VIDEO_FRAMES))
-                    index_N = np.arange(VIDEO_FRAMES)
-                    frames = FrameRows.of(video.video_id, "1/25", index_N, index_N, hash_N)
-                    group.add_encoded(video, frames, {teacher.id: made_up_rows(rng)})
+                    hash_N = made_up_hashes(int(Path(video.path).stem), frames, rng)
+                    rows = FrameRows.of(video.video_id, "1/25", index_N, index_N, hash_N)
+                    group.add_encoded(video, rows, {teacher.id: made_up_rows(frames, rng)})
                     group.finish_video(
                         VideoOutcome(
                             video_id=video.video_id,
                             status="ok",
-                            frame_count=VIDEO_FRAMES,
+                            frame_count=frames,
                             width=8,
                             height=8,
-                            duration_seconds=VIDEO_FRAMES / 25,
+                            duration_seconds=frames / 25,
                         )
                     )
                 group.commit()
         writer.finalise()
 
 
-def made_up_rows(rng: np.random.Generator) -> TargetRows:
+def made_up_hashes(number: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """The perceptual hashes of video ``number``: one bit changes from frame to frame."""
+    kind = number % 1000
+    if kind == BLACK:
+        return np.zeros(frames, np.uint64)
+    if kind in COPIES:
+        rng = np.random.default_rng(number // 1000)
+    flip_N = np.uint64(1) << rng.integers(0, 64, frames).astype(np.uint64)
+    flip_N[0] = rng.integers(2**63)
+    return np.full(frames, flip_N[0]) if kind == FROZEN else np.bitwise_xor.accumulate(flip_N)
+
+
+def made_up_rows(frames: int, rng: np.random.Generator) -> TargetRows:
     """The outputs for one video: entropies that drift, a few classes with a long tail."""
-    drift_N = np.cumsum(rng.normal(0, 0.05, VIDEO_FRAMES)) + rng.normal(4, 1.2)
+    drift_N = np.cumsum(rng.normal(0, 0.05, frames)) + rng.normal(4, 1.2)
     entropy_N = np.clip(drift_N, 0.01, HIGHEST_NATS).astype(np.float32)
     classes = np.minimum(rng.pareto(0.7, 3) * 8, CLASSES - 1).astype(np.int32)
-    top_N = np.repeat(classes, VIDEO_FRAMES // 3)
+    top_N = classes[np.arange(frames) * len(classes) // frames]
     share_N = np.exp(-entropy_N / 2)
     columns = {
         "entropy_nats": entropy_N,
         "top1_class": top_N,
         "top1_probability": share_N,
         "margin": share_N / 2,
-        "log_z": np.zeros(VIDEO_FRAMES, np.float32),
+        "log_z": np.zeros(frames, np.float32),
     }
     arrays = {
         "logits": np.log(share_N)[:, None].astype("<f2"),
         "logits_ids": top_N[:, None].astype("<u2"),
     }
-    return TargetRows(arrays, columns, Fidelity.zeros(VIDEO_FRAMES))
+    return TargetRows(arrays, columns, Fidelity.zeros(frames))
 
 
 def write_quickly(table: pa.Table, path: Path) -> None:
@@ -122,36 +144,73 @@ def write_quickly(table: pa.Table, path: Path) -> None:
 
 
 def measure(root: Path, out: Path) -> str:
-    """Build the index of a cache, then audit it; in a process of its own."""
+    """Build the index of a cache, then audit it; in a process of its own. A row of the table."""
     started, cpu_started = time.perf_counter(), time.process_time()
     _ = TargetCache.open(root).index
-    indexed, cpu_indexed = time.perf_counter(), time.process_time()
+    indexed, cpu_indexed, index_gb = time.perf_counter(), time.process_time(), peak_gb()
     result = audit(AuditConfig(cache=str(root), out=str(out)))
-    ended, cpu_ended = time.perf_counter(), time.process_time()
-    status = Path("/proc/self/status").read_text()
-    peak_kb = int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0])
+    ended, cpu_ended, audit_gb = time.perf_counter(), time.process_time(), peak_gb()
     page_mb = (out / "report.html").stat().st_size / 1e6
+    check(root, result)
     return (
-        f"{result.frames:,} frames of {result.videos:,} videos: "
-        f"index {indexed - started:.1f} s (CPU {cpu_indexed - cpu_started:.1f} s), "
-        f"audit {ended - indexed:.1f} s (CPU {cpu_ended - cpu_indexed:.1f} s), "
-        f"{peak_kb / 1e6:.2f} GB, page {page_mb:.1f} MB"
+        f"| {result.frames:,} | {result.videos:,} | {len(result.warnings)} "
+        f"| {indexed - started:.1f} ({cpu_indexed - cpu_started:.1f}) "
+        f"| {ended - indexed:.1f} ({cpu_ended - cpu_indexed:.1f}) "
+        f"| {index_gb:.2f} | {audit_gb:.2f} | {page_mb:.1f} |"
     )
 
 
+def peak_gb() -> float:
+    """The high-water mark of resident memory of this process, mapped files included."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0]) / 1e6
+
+
+def check(root: Path, result: AuditResult) -> None:
+    """Raise SystemExit unless duckdb finds the same numbers in the tables of the cache."""
+    confidence = result.teachers[0].confidence
+    curve = None if confidence is None else confidence.curve
+    if curve is None:
+        raise SystemExit("the audit has no threshold curve")
+    place = len(curve.frames) // 2
+    nats = (place + 1) * curve.step_nats
+    (found,) = duckdb.execute(
+        "SELECT count(*), count(DISTINCT top1_class) "
+        f"FROM '{root}/teachers/simulated/confidence/*.parquet' WHERE entropy_nats <= {nats}"
+    ).fetchall()
+    expected = (curve.frames[place], curve.classes[place])
+    if found != expected:
+        raise SystemExit(f"at {nats} nats the audit has {expected}, duckdb {found}")
+
+
 @click.command(help=__doc__)
-@click.option("--frames", default=3_000_000, show_default=True, help="Simulated frames.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Folder to keep the cache in.")
+@click.option(
+    "--frames",
+    multiple=True,
+    default=(1_000_000, 10_000_000, 100_000_000),
+    show_default=True,
+    help="Simulated frames. Repeat the option for several caches.",
+)
+@click.option("--video-frames", default=300, show_default=True, help="Frames per video.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder to keep the caches in.")
 @click.option("--measure", "only_measure", is_flag=True, hidden=True)
-def main(frames: int, folder: Path | None, only_measure: bool) -> None:
+def main(
+    frames: tuple[int, ...], video_frames: int, folder: Path | None, only_measure: bool
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        root = folder or Path(temporary) / "cache"
-        if only_measure:
-            click.echo(measure(root, Path(temporary) / "report"))
+        if only_measure and folder is not None:
+            click.echo(measure(folder, Path(temporary) / "report"))
             return
-        if not (root / "manifest.json").is_file():
-            write_cache(root, max(1, frames // VIDEO_FRAMES))
-        subprocess.run([sys.executable, __file__, "--measure", "--folder", str(root)], check=True)
+        click.echo(TABLE_HEAD)
+        for count in frames:
+            root = (folder or Path(temporary)) / f"{count}-{video_frames}"
+            if not (root / "manifest.json").is_file():
+                write_cache(root, max(1, count // video_frames), video_frames)
+            line = [sys.executable, __file__, "--measure", "--folder", str(root)]
+            index = {"XDG_CACHE_HOME": f"{temporary}/index-{count}"}
+            subprocess.run(line, env={**os.environ, **index}, check=True)
+            if folder is None:
+                shutil.rmtree(root)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,6 @@ def _value_of(condition: Condition, confidence: ConfidenceAudit) -> float:
     if condition.nats is None:
         return _OF_TEACHER[condition.name](confidence)
     curve = confidence.curve
-    place = math.floor(condition.nats / curve.step_nats) - 1
-    if place < 0:
-        return 0.0
-    return _AT_THRESHOLD[condition.name](curve, min(place, len(curve.frames) - 1))
+    highest_nats = len(curve.frames) * curve.step_nats
+    place = math.floor(min(max(condition.nats, 0), highest_nats) / curve.step_nats) - 1
+    return _AT_THRESHOLD[condition.name](curve, place) if place >= 0 else 0.0

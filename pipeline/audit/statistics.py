@@ -60,7 +60,8 @@ def read_statistics(
     in_corpus_V = cache.videos.column("in_corpus").to_numpy()
     gone = np.flatnonzero(~in_corpus_V).tolist()
     numbers = {video_id: number for number, video_id in enumerate(statistics.videos.ids)}
-    progress.start("audit", total=cache.manifest.row_space.rows, unit="frames")
+    frames = int(statistics.pictures.frames_V[in_corpus_V].sum()) if statistics.scans else 0
+    progress.start("audit", total=frames, unit="frames")
     for unit in read_units(cache, list(statistics.scans), numbers, gone):
         _add(statistics, unit)
         progress.advance(len(unit.frames.row_N))

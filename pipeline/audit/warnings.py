@@ -109,8 +109,9 @@ def _video_states(statistics: CacheStatistics) -> Iterator[AuditWarning]:
     if states.damaged.num_rows:
         yield AuditWarning(
             kind="damaged videos",
-            text=f"{states.damaged.num_rows:,} of {counted(states.videos, 'video')} lack frames",
-            rule="any damaged video, decision 17",
+            text=f"{states.damaged.num_rows:,} of {counted(states.videos, 'video')}; frames are or "
+            f"may be missing from {statistics.cache.manifest.corpus.damaged:,} of them",
+            rule="any damaged video, decision 17; the decoder conceals errors in the others",
             videos=tuple(states.damaged.column("path")[:_NAMED].to_pylist()),
         )
     used = int((statistics.pictures.frames_V > 0).sum())

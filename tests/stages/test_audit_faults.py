@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from helpers import caches
+from helpers.progress import RecordingProgress
+from helpers.pulls import pull
+from helpers.videos import make_video
 
 from distinit.cli import main
+from distinit.pipeline.cache.copies import Selection
 from distinit.pipeline.cache.group_writer import GroupWriter
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.frames.writer import FrameStoreWriter
 from distinit.schemas.audit import AuditConfig, AuditResult
+from distinit.schemas.extract import ExtractConfig
 from distinit.schemas.frames import FrameGeometry
 from distinit.schemas.teacher import TeacherRecord
 from distinit.stages.audit import audit
+from distinit.stages.extract import extract
 
 FRAMES, VIDEOS, CLASSES = 30, 12, 7
+H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "10", "-g", "10")
 Logits = Callable[[int, np.ndarray], np.ndarray]
 """(number of the video, labels of its frames [N]) -> logits [N, C]"""
 
@@ -112,6 +122,54 @@ def test_faulty_videos_are_found(tmp_path: Path) -> None:
     printed = [line for line in result.summary().splitlines() if line.startswith("warning: ")]
     assert len(printed) == 5
     assert "warning: frozen videos: 1 video that show one picture only: v03.mp4" in printed
+
+
+def test_videos_that_were_really_damaged_are_found(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    make_video(videos / "good.mp4", frames=12)
+    cut = make_video(videos / "cut.mkv", 40, (160, 120), args=H264)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 6 // 10])
+    bad = make_video(videos / "bad.avi", 30, (160, 120), args=("-c:v", "mpeg4", "-g", "10"))
+    data = bytearray(bad.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 16] = random.Random(0).randbytes(16)
+    bad.write_bytes(data)
+    (videos / "none.mp4").write_bytes(b"not a video")
+    extract(
+        ExtractConfig.model_validate(
+            {
+                "videos": str(videos),
+                "teachers": [{"name": "null"}],
+                "cache": str(tmp_path / "cache"),
+                "max_failed": 0.5,
+            }
+        )
+    )
+    result = audited(tmp_path, fail_if=["videos_damaged > .4", "videos_failed > .3"])
+    found = {warning.kind: (warning.text, set(warning.videos)) for warning in result.warnings}
+    assert found["damaged videos"] == (
+        "2 of 4 videos; frames are or may be missing from 1 of them",
+        {"cut.mkv", "bad.avi"},
+    )
+    assert found["failed videos"] == ("1 of 4 videos could not be used", {"none.mp4"})
+    assert {"damaged videos", "failed videos", "small share of the corpus"} <= set(kinds(result))
+    assert (result.damaged_videos, result.failed_videos) == (2, 1)
+    assert result.failed_conditions == ("videos_damaged > 0.4: found 0.5",)
+
+
+def test_a_partial_copy_counts_its_own_frames_only(tmp_path: Path) -> None:
+    caches.run_all(tmp_path / "cache", caches.CORPUS, caches.TEACHERS)
+    pull(tmp_path / "cache", tmp_path / "part", Selection(("beta",), "1"))
+    rows = sum(pq.read_table(path).num_rows for path in (tmp_path / "part/frames").iterdir())
+    everything = TargetCache.open(tmp_path / "cache").manifest.row_space.rows
+    for name, expected in (("part", rows), ("cache", everything)):
+        progress = RecordingProgress()
+        config = AuditConfig(cache=str(tmp_path / name), out=str(tmp_path / "report"))
+        result = audit(config, progress=progress)
+        assert progress.started == [("audit", expected, "frames", 0)]
+        assert progress.advanced == result.frames == expected
+    assert 0 < rows < everything
 
 
 def test_blurred_and_dark_videos_are_found_in_the_frame_store(tmp_path: Path) -> None:
