@@ -65,6 +65,8 @@ def test_a_condition_compares() -> None:
         ("ece > 0", {"features"}, True, "no teacher that stores logits"),
         ("kept(3) < 1", {"features"}, False, "no teacher that stores logits"),
         ("entropy_mean > 1", set(), False, "no teacher that stores logits"),
+        ("effective_rank < 50", {"logits"}, False, "no teacher that stores features"),
+        ("collapsed_dimensions > 0", set(), True, "no teacher that stores features"),
     ],
 )
 def test_conditions_without_a_value_are_refused(
