@@ -24,7 +24,14 @@ from torch import Tensor
 from distinit.pipeline.records import parse_json
 from distinit.pipeline.storage import open_for_writing, open_regular
 
-__all__ = ["TensorShape", "differences", "read_shapes", "read_tensors", "write_tensors"]
+__all__ = [
+    "TensorShape",
+    "differences",
+    "read_metadata",
+    "read_shapes",
+    "read_tensors",
+    "write_tensors",
+]
 
 _MAX_HEADER_BYTES = 8 << 20  # 40,000 tensors; the largest student has about 1,000
 _MAX_NAME = 500
@@ -63,6 +70,36 @@ def read_shapes(path: Path) -> dict[str, TensorShape]:
     Raises OSError, and ValueError if the header is too long or malformed, or does not match the
     bytes that follow it.
     """
+    header, data_bytes = _read_header(path)
+    header.pop("__metadata__", None)
+    ranges = sorted(_byte_range(name, entry) for name, entry in header.items())
+    position = 0
+    for first, end in ranges:
+        if first != position:
+            raise ValueError("the tensors overlap or leave gaps")
+        position = end
+    if position != data_bytes:
+        raise ValueError(f"{data_bytes:,} bytes of tensors, {position:,} in the header")
+    return {
+        name: TensorShape(_TYPES[entry["dtype"]], tuple(entry["shape"]))
+        for name, entry in header.items()
+    }
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that the header of a safetensors file has beside its tensors.
+
+    Raises OSError, and ValueError for a malformed header.
+    """
+    header, _ = _read_header(path)
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("the metadata of the header are not texts")
+    return metadata
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """(the header, number of bytes behind it)."""
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
@@ -71,19 +108,7 @@ def read_shapes(path: Path) -> dict[str, TensorShape]:
         header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("the header is not a JSON object")
-    header.pop("__metadata__", None)
-    ranges = sorted(_byte_range(name, entry) for name, entry in header.items())
-    position = 0
-    for first, end in ranges:
-        if first != position:
-            raise ValueError("the tensors overlap or leave gaps")
-        position = end
-    if position != size - 8 - length:
-        raise ValueError(f"{size - 8 - length:,} bytes of tensors, {position:,} in the header")
-    return {
-        name: TensorShape(_TYPES[entry["dtype"]], tuple(entry["shape"]))
-        for name, entry in header.items()
-    }
+    return header, size - 8 - length
 
 
 def _byte_range(name: str, entry: Any) -> tuple[int, int]:
@@ -122,17 +147,19 @@ def read_tensors(path: Path, names: Iterable[str], *, finite: bool = True) -> di
     return tensors
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file with the usual permissions of a new file.
 
-    safetensors itself would make it unreadable for other users. Raises OSError, also for a full
-    disk, and StorageError.
+    ``metadata``: texts for its header. safetensors itself would make it unreadable for other
+    users. Raises OSError, also for a full disk, and StorageError.
     """
     descriptor = open_for_writing(path)
     permissions = stat.S_IMODE(os.fstat(descriptor).st_mode)
     os.close(descriptor)
     try:
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         if (code := _OS_ERROR.search(str(error))) is None:
             raise

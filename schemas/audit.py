@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distinit.schemas.audit_comparisons import CacheDrift, TeacherPairAudit
 from distinit.schemas.audit_features import FeatureAudit
@@ -54,6 +54,16 @@ class AuditConfig(Record):
     )
     frames: str | None = Field(
         None, description="frame store for contact sheets; None: no contact sheets"
+    )
+    vocabulary: str | None = Field(
+        None,
+        description="vocabulary file, to show the confidence that it gives to stored features. "
+        "None: the confidence of teachers that store logits",
+    )
+    teacher: str | None = Field(
+        None,
+        description="with vocabulary: id of the teacher whose features are used. None: the only "
+        "teacher that stores features",
     )
     clip_frames: int = Field(
         8,
@@ -104,6 +114,17 @@ class AuditConfig(Record):
         description="number of videos in each table: most confident, least confident, failed",
         json_schema_extra={"unit": "videos"},
     )
+
+    @model_validator(mode="after")
+    def _vocabulary_of_one_cache(self) -> Self:
+        if self.vocabulary is not None and self.compare:
+            raise ValueError(
+                "an audit with a vocabulary has one cache: compare caches that `distinit cache "
+                "relabel` wrote"
+            )
+        if self.teacher is not None and self.vocabulary is None:
+            raise ValueError("teacher needs a vocabulary: without one, all teachers are shown")
+        return self
 
 
 class EntropyHistogram(Record):

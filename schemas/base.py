@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -28,6 +28,7 @@ __all__ = [
     "fields_added_later",
     "fields_outside_identity",
     "flatten",
+    "is_outside_identity",
     "sha256_of",
     "without_none",
     "without_zero_minor",
@@ -91,7 +92,10 @@ DEPENDENT_DEFAULT = DependentDefault()
 
 
 def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:
-    """Dotted names of the fields of ``config`` that are marked with NOT_IDENTITY."""
+    """Dotted names of the fields of ``config`` that are marked with NOT_IDENTITY.
+
+    Fields of the records of a list are named as in ``targets.*.vocabulary``.
+    """
     names: set[str] = set()
     for name, field in config.model_fields.items():
         if NOT_IDENTITY in field.metadata:
@@ -99,7 +103,15 @@ def fields_outside_identity(config: type[BaseModel]) -> frozenset[str]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names.update(f"{name}.{inner}" for inner in fields_outside_identity(kind))
+        for item in get_args(kind):
+            if isinstance(item, type) and issubclass(item, BaseModel):
+                names.update(f"{name}.*.{inner}" for inner in fields_outside_identity(item))
     return frozenset(names)
+
+
+def is_outside_identity(name: str, outside: Collection[str]) -> bool:
+    """Whether ``outside`` has the dotted ``name``; there ``*`` is any position in a list."""
+    return ".".join("*" if part.isdigit() else part for part in name.split(".")) in outside
 
 
 def fields_added_later(config: type[BaseModel]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ __all__ = ["Derivation", "Operation", "SourceCache", "SourceTeacher"]
 
 MAX_SOURCES = 1_000
 
-Operation = Literal["merge", "subset", "encode"]
+Operation = Literal["merge", "subset", "encode", "relabel"]
 
 _TeacherId = Annotated[str, StringConstraints(pattern=f"^{TEACHER_ID_PATTERN.pattern}$")]
 
@@ -71,7 +71,7 @@ class SourceCache(Record):
 class Derivation(Record):
     """How a cache was made from other caches, without decoding a video or running a teacher."""
 
-    operation: Operation = Field(description="the command: merge | subset | encode")
+    operation: Operation = Field(description="the command: merge | subset | encode | relabel")
     sources: tuple[SourceCache, ...] = Field(
         min_length=1, max_length=MAX_SOURCES, description="in the order in which they were given"
     )

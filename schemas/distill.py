@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from distinit.schemas.base import NOT_IDENTITY, Record
+from distinit.schemas.base import NOT_IDENTITY, Record, without_none
 from distinit.schemas.losses import DISTRIBUTION_LOSSES, Loss, Normalize
 from distinit.schemas.training import (
     ClipConfig,
@@ -50,6 +51,12 @@ class TargetConfig(Record):
 
     teacher: str | None = Field(
         None, description="teacher id in the cache; None: the only teacher of the cache"
+    )
+    vocabulary: Annotated[str | None, NOT_IDENTITY] = Field(
+        None,
+        description="vocabulary file (safetensors) that turns the stored features of the teacher "
+        "into logits: scale x cosine to its text embeddings. Its digest counts for the identity of "
+        "the run, its place does not. None: the stored targets, and the key is left out",
     )
     flipped_teacher: str | None = Field(
         None,
@@ -126,12 +133,18 @@ class TargetConfig(Record):
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave keys out where they say what versions without them did: digests stay the same."""
-        fields: dict[str, Any] = dump(self)
+        fields = without_none(dump(self), "vocabulary")
         if self.normalize == "auto" or (self.normalize == "none" and self.loss != "auto"):
             fields.pop("normalize", None)
         if self.smooth_l1_beta == 1:
             fields.pop("smooth_l1_beta", None)
         return fields
+
+    def with_absolute_paths(self) -> TargetConfig:
+        """The same target, for a process with another working folder."""
+        if self.vocabulary is None:
+            return self
+        return self.model_copy(update={"vocabulary": str(Path(self.vocabulary).absolute())})
 
 
 class DistillConfig(Record):

@@ -33,6 +33,7 @@ __all__ = [
     "TooManyFailuresError",
     "TransferError",
     "UnreachableError",
+    "VocabularyError",
     "WeightsError",
 ]
 
@@ -146,6 +147,12 @@ class TargetError(DistInitError):
 
 class WeightsError(DistInitError):
     """A weights file that is missing, unreadable, hostile or of another architecture."""
+
+
+class VocabularyError(DistInitError):
+    """A vocabulary file that is damaged, or does not belong to the teacher it is used with."""
+
+    exit_code = ExitCode.USAGE
 
 
 class CacheError(DistInitError):

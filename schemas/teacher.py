@@ -31,6 +31,7 @@ from distinit.schemas.cache_format import CACHE_FORMAT_MINOR
 from distinit.schemas.output_reports import FeatureFidelityReport, FidelityReport
 from distinit.schemas.pooling import Pool, pool_cells
 from distinit.schemas.probe_output import ProbeOutput
+from distinit.schemas.vocabulary import Relabelling
 from distinit.schemas.wording import did_you_mean, one_line, shown
 
 __all__ = [
@@ -189,6 +190,11 @@ class TeacherIdentity(Record):
         description="output for a fixed picture; it is compared with a tolerance, and therefore "
         "not part of the fingerprint. None: not known",
     )
+    relabelled: Relabelling | None = Field(
+        None,
+        description="the stored features and the vocabulary that the logits were computed from. "
+        "None: the network's own outputs, and the key is left out",
+    )
 
     @model_validator(mode="after")
     def _row_has_whole_cells(self) -> Self:
@@ -202,7 +208,7 @@ class TeacherIdentity(Record):
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(dump(self), "pool")
+        return without_none(dump(self), "pool", "relabelled")
 
     @property
     def cells(self) -> int:
@@ -218,7 +224,8 @@ class TeacherIdentity(Record):
     def fingerprint(self) -> str:
         """Hex sha256 over all fields except ``probe``, and except ``flip`` if it is false.
 
-        Caches that are older than ``flip`` or ``pool`` have the same fingerprints as before.
+        Caches that are older than ``flip``, ``pool`` or ``relabelled`` have the same fingerprints
+        as before.
         """
         fields = self.model_dump(mode="json", exclude={"probe"})
         if not self.preprocessing.flip:

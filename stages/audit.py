@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distinit.pipeline.audit.clips import clip_weights
 from distinit.pipeline.audit.conditions import (
+    Condition,
     failed_conditions,
     parse_condition,
     refuse_undefined,
@@ -55,6 +56,7 @@ from distinit.stages.audit_figures import (
     write_figures,
     write_teacher_figures,
 )
+from distinit.stages.audit_vocabulary import cache_to_audit
 
 __all__ = ["audit"]
 
@@ -69,6 +71,7 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
         CacheError: A cache is missing, incomplete or damaged, or cannot be compared.
         DatasetError: The labels cannot be read, or label none of the videos.
         FrameStoreError: The frame store is missing or damaged, or contains optical flow.
+        VocabularyError: The vocabulary is unusable, or does not fit the teacher.
         ConfigError: The URL of a cache has credentials, ``config.out`` lies inside a cache or a
             frame store, or a condition of ``config.fail_if`` cannot be used or checked.
         StorageError: The report or the index of the cache cannot be written.
@@ -76,14 +79,21 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
     conditions = [parse_condition(text) for text in config.fail_if]
     for address in (config.cache, *config.compare):
         refuse_secrets(address, kept_in="the report")
-    cache = TargetCache.open(config.cache)
+    out, progress = Path(config.out), progress or NullProgress()
+    refuse_inside_data(out)
+    with cache_to_audit(config, progress) as cache:
+        return _audit(cache, config, conditions, progress)
+
+
+def _audit(
+    cache: TargetCache, config: AuditConfig, conditions: Sequence[Condition], progress: Progress
+) -> AuditResult:
     targets = {record.identity.target for record in cache.teachers.values()}
     refuse_undefined(conditions, targets, has_labels=config.labels is not None)
     store = None if config.frames is None else _rgb_store(config.frames)
     out = Path(config.out)
-    refuse_inside_data(out)
     remove_dead_partials(out)
-    found = _find(cache, store, config, progress or NullProgress())
+    found = _find(cache, store, config, progress)
     result = _result(found, config, out)
     failed = failed_conditions(conditions, result)
     result = result.model_copy(update={"failed_conditions": failed})

@@ -19,6 +19,7 @@ __all__ = ["audit"]
     epilog=examples(
         "distinit audit cache --frames frames --out audit",
         "distinit audit cache --out audit --json",
+        "distinit audit cache --vocabulary birds.safetensors --out birds-audit",
         'distinit audit cache cache2 --out audit --fail-if "kept(3.5) < 0.4"',
     ),
 )
@@ -32,6 +33,16 @@ __all__ = ["audit"]
     "--labels",
     metavar="CSV|folders",
     help="Labels of the videos (path,label), or `folders` that name them, to check calibration.",
+)
+@click.option(
+    "--vocabulary",
+    metavar="FILE",
+    help="Vocabulary file: show the confidence that it gives to stored features.",
+)
+@click.option(
+    "--teacher",
+    metavar="ID",
+    help="With --vocabulary: teacher whose features are used. Default: the only one.",
 )
 @click.option(
     "--fail-if",

@@ -1,4 +1,4 @@
-"""The commands ``distinit cache merge | subset | encode | diff``: caches from other caches."""
+"""The commands ``distinit cache merge | subset | encode | relabel | diff``: derived caches."""
 
 from __future__ import annotations
 
@@ -191,6 +191,56 @@ def cache_encode(
 
 
 @click.command(
+    "relabel",
+    cls=SectionedCommand,
+    epilog=examples(
+        "distinit cache relabel cache --vocabulary birds.safetensors --out birds",
+        "distinit cache relabel cache --vocabulary birds.safetensors --teacher clip "
+        "--encoding int8 --out birds",
+    ),
+)
+@_source
+@click.option(
+    "--vocabulary",
+    "vocabularies",
+    type=_FOLDER,
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="Vocabulary file. Repeat the option for several: each becomes a teacher of the new cache.",
+)
+@_out
+@click.option(
+    "--teacher", metavar="ID", help="Teacher whose features are used. Default: the only one."
+)
+@click.option(
+    "--encoding",
+    metavar="float16|int8|topk:K",
+    default="float16",
+    help="How the logits are stored. Default: float16.",
+)
+@_output_options
+def cache_relabel(
+    folder: Path,
+    vocabularies: tuple[Path, ...],
+    out: Path,
+    teacher: str | None,
+    encoding: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Store the logits that a vocabulary gives to the features in CACHE.
+
+    The new cache has logits and confidence, and no features. No video is decoded.
+    """
+    from distinit.stages.cache_relabel import cache_relabel as run
+
+    progress = _progress(as_json, quiet)
+    result = run(folder, out, vocabularies, teacher=teacher, encoding=encoding, progress=progress)
+    show(result, as_json)
+
+
+@click.command(
     "diff",
     cls=SectionedCommand,
     epilog=examples(
@@ -232,6 +282,7 @@ COMBINE_COMMANDS: tuple[click.Command, ...] = (
     cache_merge,
     cache_subset,
     cache_encode,
+    cache_relabel,
     cache_diff,
 )
 """They belong to the group ``distinit cache``."""

@@ -146,6 +146,7 @@ def _open_run(
     if task.videos.mapping_digest:
         inputs["match"] = task.videos.mapping_digest
     inputs |= {f"teacher {name}": fingerprint for name, fingerprint in task.teachers.items()}
+    inputs |= {f"vocabulary {head}": sha256 for head, sha256 in task.vocabularies.items()}
     if any((target.filter.keep_fraction or 1) < 1 for target in config.targets):
         inputs["keep_fraction"] = "share of clips"  # of frames in runs of earlier versions
     inputs |= {f"normalization {name}": n.digest for name, n in task.normalizations.items()}

@@ -53,8 +53,8 @@ def _lines_on_remote(task: DistillTask) -> list[str]:
     space = cache.manifest.row_space
     total_bytes = sum(
         space.units * shard_bytes(spec, space.capacity)
-        for reader in task.readers
-        for spec in array_specs(reader.teacher.encoding, reader.teacher.identity.classes)
+        for record in {r.id: r for reader in task.readers for r in reader.stored}.values()
+        for spec in array_specs(record.encoding, record.identity.classes)
     )
     limit_gib, total_gib = task.config.read_through_gib, total_bytes / (1 << 30)
     lines = [f"shards are read from {public_url(remote.address)} and kept up to {limit_gib:g} GiB"]

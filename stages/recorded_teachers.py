@@ -80,6 +80,14 @@ def _weights_by_id(weights: Sequence[str], names: dict[str, str]) -> dict[str, s
 
 def _request(record: TeacherRecord, given: str, weights: str | None) -> TeacherRequest:
     """The request that the record came from. Raises CacheError if it is not known."""
+    if record.identity.relabelled is not None:
+        raise CacheError(
+            f"teacher {record.id} was computed from stored features and a vocabulary",
+            expected="a teacher that is a network",
+            found=f"vocabulary {record.identity.relabelled.vocabulary_sha256}",
+            remedy="recompute the features in the cache that it was made from, then run "
+            "`distinit cache relabel` again and compare with `distinit cache diff`",
+        )
     name = given or record.name
     if not name or (name.startswith(PLUGIN) and not given):
         raise CacheError(

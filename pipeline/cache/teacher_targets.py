@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class TeacherTargets:
         self._open: OrderedDict[tuple[str, int], ShardReader] = OrderedDict()
         self._lock = threading.Lock()  # for both: no shard may be closed while it is read
         self._times = FrameTimes(cache.layout, record, cache.manifest.row_space.capacity)
+
+    @property
+    def stored_record(self) -> TeacherRecord:
+        """The teacher whose stored values are read; ``record`` describes what is made of them."""
+        return self.record
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -208,5 +213,5 @@ class TeacherTargets:
             return self.cache.remote.open_shard(self.record, spec, unit, self.unit_rows)
         return ShardReader(self.cache.layout, self.record.id, spec, unit, self.unit_rows)
 
-    def __reduce__(self) -> tuple[type[TeacherTargets], tuple[OpenCache, TeacherRecord]]:
+    def __reduce__(self) -> tuple[type[TeacherTargets], tuple[Any, ...]]:
         return TeacherTargets, (self.cache, self.record)  # open files belong to one process

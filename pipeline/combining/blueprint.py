@@ -15,6 +15,7 @@ from distinit.pipeline.cache.plan import (
     plan_units,
 )
 from distinit.pipeline.combining.source import Source
+from distinit.pipeline.vocabulary.vocabulary import Vocabulary
 from distinit.schemas.derivation import Derivation, SourceCache, SourceTeacher
 from distinit.schemas.manifest import VideoOutcome
 from distinit.schemas.provenance import Provenance
@@ -77,6 +78,7 @@ class Blueprint:
 
     ``records``: teachers of the result, by id, without measured losses.
     ``teacher_ids``: teacher of the result -> its id in each source, in their order; None: absent.
+    ``vocabularies``: teacher of the result -> what turns features of the source into its logits.
     """
 
     sampling: SamplingConfig
@@ -86,6 +88,7 @@ class Blueprint:
     videos: Mapping[str, DerivedVideo]
     derivation: Derivation
     provenance: Provenance | None
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -95,6 +98,7 @@ class Blueprint:
         records: Mapping[str, TeacherRecord],
         teacher_ids: Mapping[str, Sequence[str | None]],
         derivation: Derivation,
+        vocabularies: Mapping[str, Vocabulary] | None = None,
     ) -> Blueprint:
         """Lay out ``videos`` as one extraction of them would."""
         by_id = {video.video_id: video for video in videos}
@@ -116,6 +120,7 @@ class Blueprint:
             videos=by_id,
             derivation=derivation,
             provenance=common_provenance(sources)[0],
+            vocabularies=vocabularies or {},
         )
 
 

@@ -72,7 +72,7 @@ def _losses(
     Sums of parts of a unit are not known: then there are none.
     """
     teacher: StagedTeacher = staged.teachers[record.id]
-    if not staged.rows:
+    if not staged.rows or record.id in blueprint.vocabularies:
         return _Losses(teacher.fidelity)
     encodings = {
         readers[number].source.records[there].encoding

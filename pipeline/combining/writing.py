@@ -25,6 +25,7 @@ from distinit.pipeline.cache.unit import StagedUnit, UnitBuffer
 from distinit.pipeline.combining.blueprint import Blueprint, DerivedVideo
 from distinit.pipeline.combining.commits import derived_commit
 from distinit.pipeline.combining.recoding import recoded
+from distinit.pipeline.combining.relabelling import relabelled_rows
 from distinit.pipeline.combining.rows import RowReader
 from distinit.pipeline.combining.source import Source
 from distinit.pipeline.lock import WriterLock
@@ -191,6 +192,8 @@ class _DerivedWriter:
         there = self._id_there(name, origin.source)
         rows = self.readers[origin.source].targets(there, origin.video_id, start, stop)
         before, after = self.sources[origin.source].records[there], self.blueprint.records[name]
+        if name in self.blueprint.vocabularies:
+            return relabelled_rows(rows, before, after, self.blueprint.vocabularies[name])
         return rows if before.encoding == after.encoding else recoded(rows, before, after)
 
     def _id_there(self, name: str, source: int) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.distillation.combine import gives_logits
 from distinit.pipeline.distillation.defaults import with_loss, with_normalization
 from distinit.pipeline.distillation.normalization import Normalization
 from distinit.pipeline.distillation.targets import TargetReader
+from distinit.pipeline.progress import Progress
+from distinit.pipeline.vocabulary.files import read_vocabulary
+from distinit.pipeline.vocabulary.targets import VocabularyTargets
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.teacher import TeacherRecord
@@ -21,19 +26,22 @@ def open_reader(
     config: DistillConfig,
     target: TargetConfig,
     normalizations: Mapping[str, Normalization],
+    progress: Progress | None = None,
 ) -> TargetReader:
     """Open the targets of one teacher as ``target`` configures them.
 
     The configuration of the reader has a loss and a normalization where ``target`` has ``auto``.
-    ``normalizations``: by teacher id, those with which the run began.
+    ``normalizations``: by head, those with which the run began.
 
-    Raises CacheError, and ConfigError for settings that do not fit the teacher or the clips.
+    Raises CacheError, VocabularyError, and ConfigError for settings that do not fit the teacher or
+    the clips.
     """
     teacher_id = target.teacher
     if teacher_id is None:
         teacher_id = _only_teacher(cache, target.flipped_teacher)
-    targets = cache.targets(teacher_id)
-    recorded = normalizations.get(teacher_id)
+    stored = cache.targets(teacher_id)
+    targets = _with_vocabulary(cache, stored, target, progress)
+    recorded = normalizations.get(targets.record.id)
     target = with_loss(target, targets, recorded)
     if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
         raise ConfigError(
@@ -45,10 +53,21 @@ def open_reader(
     mirrored = None
     if target.flipped_teacher is not None:
         mirrored = cache.targets(target.flipped_teacher)
-        _require_mirror(targets.record, mirrored.record)
+        _require_mirror(stored.record, mirrored.record)
+        mirrored = _with_vocabulary(cache, mirrored, target, progress)
     as_logits = config.combine == "mean" and gives_logits(target)
     normalization = with_normalization(target, targets, recorded)
     return TargetReader(target, targets, mirrored, as_logits=as_logits, normalization=normalization)
+
+
+def _with_vocabulary(
+    cache: TargetCache, targets: TeacherTargets, target: TargetConfig, progress: Progress | None
+) -> TeacherTargets:
+    """``targets``, or the logits that the vocabulary of ``target`` gives to these features."""
+    if target.vocabulary is None:
+        return targets
+    vocabulary = read_vocabulary(Path(target.vocabulary))
+    return VocabularyTargets(cache, targets.record, vocabulary, progress)
 
 
 def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:

@@ -19,6 +19,7 @@ from distinit.pipeline.cache.teacher_targets import TeacherTargets
 from distinit.pipeline.distillation.normalization import Normalization
 from distinit.schemas.distill import TargetConfig
 from distinit.schemas.losses import DISTRIBUTION_LOSSES
+from distinit.schemas.teacher import TeacherRecord
 
 __all__ = [
     "ClipTargets",
@@ -143,6 +144,11 @@ class TargetReader:
             self._threshold_nats = float("inf")
         else:
             _ = targets.entropy_nats  # raises CacheError for features
+
+    @property
+    def stored(self) -> tuple[TeacherRecord, ...]:
+        """The teachers of the cache whose stored values are read."""
+        return tuple(t.stored_record for t in (self._targets, self._mirrored) if t is not None)
 
     @property
     def threshold_nats(self) -> float:

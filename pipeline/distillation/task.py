@@ -93,7 +93,8 @@ class DistillTask:
             for name, path in inputs.items()
             if path is not None and not is_url(path)
         }
-        config = self.config.model_copy(update=absolute)
+        targets = tuple(target.with_absolute_paths() for target in self.config.targets)
+        config = self.config.model_copy(update={**absolute, "targets": targets})
         return open_distill_task, (config, self.thresholds, self.normalizations)
 
     def refuse_filters_without_clips(self) -> None:
@@ -143,8 +144,8 @@ class DistillTask:
 
     @property
     def teachers(self) -> dict[str, str]:
-        """Id -> fingerprint of every teacher whose targets are read, mirrored ones included."""
-        records = [r for reader in self.readers for r in (reader.teacher, reader.mirrored) if r]
+        """Id -> fingerprint of every teacher of the cache that is read, mirrored ones included."""
+        records = [record for reader in self.readers for record in reader.stored]
         return {record.id: record.fingerprint for record in records}
 
     @property
@@ -152,6 +153,12 @@ class DistillTask:
         """Head -> how the features of its teacher are normalized; others are left out."""
         found = {reader.teacher.id: reader.normalization for reader in self.readers}
         return {name: found_one for name, found_one in found.items() if found_one is not None}
+
+    @property
+    def vocabularies(self) -> dict[str, str]:
+        """Head -> digest of its vocabulary; heads of stored targets are left out."""
+        relabelled = {r.teacher.id: r.teacher.identity.relabelled for r in self.readers}
+        return {name: of.vocabulary_sha256 for name, of in relabelled.items() if of is not None}
 
     def build(self) -> Student:
         """See TrainingTask."""
@@ -288,15 +295,17 @@ def open_distill_task(
         progress=progress,
     )
     readers = [
-        open_reader(cache, config, target, normalizations or {}) for target in config.targets
+        open_reader(cache, config, target, normalizations or {}, progress)
+        for target in config.targets
     ]
     names = [reader.teacher.id for reader in readers]
     if len(set(names)) < len(names):
         raise ConfigError(
             "two targets name the same teacher",
-            expected="one target per teacher",
+            expected="one target per teacher, or per teacher and vocabulary",
             found=", ".join(names),
-            remedy="remove one of them; a teacher has one head",
+            remedy="remove one of them; a teacher has one head, or one for each vocabulary, which "
+            "is named after its file",
         )
     store = FrameStore.open(Path(config.frames))
     check_pixels(store, config.student, config.clip)

@@ -12,7 +12,7 @@ from distinit.pipeline.frames.layout import StoreLayout
 from distinit.pipeline.records import read_record
 from distinit.pipeline.reproduction.moving_digits import has_moving_digits
 from distinit.pipeline.reproduction.step import Step
-from distinit.schemas.base import fields_outside_identity, flatten
+from distinit.schemas.base import fields_outside_identity, flatten, is_outside_identity
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.errors import DistInitError, RunMismatchError
 from distinit.schemas.evaluation import result_name
@@ -70,7 +70,8 @@ def _is_finished_run(root: Path, config: DistillConfig | FinetuneConfig) -> bool
 
 
 def _identity(config: Mapping[str, object], ignored: frozenset[str]) -> dict[str, object]:
-    return {name: value for name, value in flatten(config).items() if name not in ignored}
+    flat = flatten(config)
+    return {k: value for k, value in flat.items() if not is_outside_identity(k, ignored)}
 
 
 def _is_complete_cache(config: ExtractConfig) -> bool:

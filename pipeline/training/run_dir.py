@@ -26,6 +26,7 @@ from distinit.schemas.base import (
     fields_added_later,
     fields_outside_identity,
     flatten,
+    is_outside_identity,
     sha256_of,
 )
 from distinit.schemas.errors import RunMismatchError
@@ -213,7 +214,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What decides the results of a run: settings, without ``ignored`` ones and without those in
     ``added_later`` that have their default, and the digests of the inputs."""
-    flat = {k: v for k, v in flatten(config).items() if k not in ignored}
+    flat = {k: v for k, v in flatten(config).items() if not is_outside_identity(k, ignored)}
     flat = {k: v for k, v in flat.items() if k not in added_later or v != added_later[k]}
     return flat | {f"inputs.{name}": digest for name, digest in inputs.items()}
 

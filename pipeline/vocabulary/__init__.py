@@ -1,0 +1,1 @@
+"""Vocabularies: text embeddings that turn the stored features of a teacher into logits."""
