@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from distinit.schemas.base import Name, Record, Sha256
+from distinit.schemas.wording import shown
 
 __all__ = ["MAX_TEMPLATES", "Relabelling", "VocabularyMetadata"]
 
@@ -63,7 +64,7 @@ class VocabularyMetadata(Record):
                 raise ValueError(f"the name of row {number} is empty")
             if name in first:
                 raise ValueError(
-                    f"rows {first[name]} and {number} have the same name {name[:80]!r}"
+                    f"rows {first[name]} and {number} have the same name {shown(name)}"
                 )
             first[name] = number
         return self

@@ -26,7 +26,7 @@ from distinit.schemas.base import canonical_json
 from distinit.schemas.errors import VocabularyError
 from distinit.schemas.teacher import MAX_CLASSES
 from distinit.schemas.vocabulary import VocabularyMetadata
-from distinit.schemas.wording import reason_of
+from distinit.schemas.wording import reason_of, shown
 
 __all__ = ["read_vocabulary", "write_vocabulary"]
 
@@ -124,7 +124,7 @@ def _vocabulary(path: Path, metadata: VocabularyMetadata, tensors: dict[str, Ten
     for wrong_K1, problem in ((~np.isfinite(norm_K1), "not finite"), (norm_K1 == 0, "all 0")):
         if wrong_K1.any():
             row = int(np.flatnonzero(wrong_K1)[0])
-            raise ValueError(f"the embedding of {metadata.names[row][:80]!r} is {problem}")
+            raise ValueError(f"the embedding of {shown(metadata.names[row])} is {problem}")
     scale, bias = (
         float(tensors[name].item()) if name in tensors else default
         for name, default in _SCALARS.items()

@@ -168,7 +168,7 @@ def test_the_commands(root: Path, tmp_path: Path) -> None:
         ["cache", "relabel", cache, "--vocabulary", birds, "--out", out, "--quiet"]
     )
     assert (code, "alpha@birds" in text) == (0, True)
-    code, text = run_command(["cache", "verify", out, "--recompute", "--videos", str(root)])
+    code, text = run_command(["cache", "verify", out, "--recompute", "2", "--videos", str(root)])
     assert code != 0
     assert "computed from stored features and a vocabulary" in text
     code, text = run_command(

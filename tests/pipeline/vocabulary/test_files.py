@@ -94,7 +94,7 @@ def test_unusable_tensors_are_refused(
 @pytest.mark.parametrize(
     ("names", "changes", "found"),
     [
-        (("cat", "dog", "cat"), {}, "rows 0 and 2 have the same name 'cat'"),
+        (("cat", "dog", "cat"), {}, 'rows 0 and 2 have the same name "cat"'),
         (("cat", " ", "dog"), {}, "the name of row 1 is empty"),
         ((), {}, "names"),
         (("cat", "dog", 3), {}, "names.2"),
@@ -157,7 +157,7 @@ def test_the_writer_refuses_what_the_reader_refuses(tmp_path: Path) -> None:
         write_vocabulary(
             tmp_path / "v.safetensors", np.zeros((3, 5), np.float32), metadata_of(NAMES), scale=1
         )
-    assert "the embedding of 'cat' is all 0" in str(caught.value)
+    assert 'the embedding of "cat" is all 0' in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValidationError):
         metadata_of(("cat", "cat"))
