@@ -3,9 +3,9 @@
     python examples/clip_vocabulary.py ViT-B-32 weights.pt names.txt birds.safetensors \\
         --architecture ARCHITECTURE --template "a photo of a {}."
 
-ARCHITECTURE: `architecture` of the image teacher, as in `distinit cache info CACHE --json`. open_clip
-(``pip install open_clip_torch``) is not a dependency of distinit. Nothing is downloaded if the weights
-are a local file.
+ARCHITECTURE: `architecture` of the image teacher, as in `distinit cache info CACHE --json`.
+open_clip (``pip install open_clip_torch``) is not a dependency of distinit. Nothing is downloaded
+if the weights are a local file.
 """
 
 from __future__ import annotations
