@@ -336,16 +336,6 @@ def test_an_unfinished_cache_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize("secret", ["http://me:hunter2@host/x", "https://host/x?token=hunter2"])
-@pytest.mark.parametrize("compared", [False, True])
-def test_urls_with_secrets_are_refused(tmp_path: Path, secret: str, compared: bool) -> None:
-    cache, compare = ("cache", (secret,)) if compared else (secret, ())
-    with pytest.raises(ConfigError, match="has a user, a password or a query") as raised:
-        audit(AuditConfig(cache=cache, compare=compare, out=str(tmp_path / "out")))
-    assert "hunter2" not in str(raised.value)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_flow_store_is_refused(tmp_path: Path) -> None:
     write_cache(tmp_path / "cache", [make_record("net", "logits")])
     spec = FlowSpec(flow_range=20, jpeg_quality=95, opencv="test")
