@@ -105,7 +105,11 @@ def test_the_digest_of_a_configuration_changes_only_with_what_it_trains(tmp_path
     They last changed with ``optimizer.decay_biases``, whose default changed training, and with
     ``label_smoothing``, ``dropout``, and ``evaluation.average`` and ``precision`` of finetuning.
     """
-    distill = config(student={"name": "r3d_18"}, optimizer={"clips_per_epoch": 1_000_000})
+    distill = config(
+        student={"name": "r3d_18"},
+        optimizer={"clips_per_epoch": 1_000_000},
+        targets=[{"loss": "cross_entropy"}],  # what auto becomes before a run is opened
+    )
     finetune = FinetuneConfig.model_validate(
         {
             "dataset": {"root": "d", "splits": "s"},
