@@ -107,7 +107,8 @@ def score_figure(scores: Sequence[Score], title: str) -> Figure:
             if top1:
                 colour = "#9aa5b4" if row == SCRATCH else "#8fc1e3"
                 axes.bar(place, statistics.fmean(top1), width=0.65, color=colour)
-                axes.plot([place] * len(top1), top1, "o", color=GAIN, markersize=3.5)
+                aside = [place + 0.12 * (n - (len(top1) - 1) / 2) for n in range(len(top1))]
+                axes.plot(aside, top1, "o", color=GAIN, markersize=3.5)
         axes.set_xticks(range(len(rows)), [row.replace(", ", ",\n") for row in rows])
         axes.set_ylabel("top-1, percent" if number == 0 else "")
         axes.set_title(f"{films} training films per class", fontsize=BODY, color=INK, loc="left")
