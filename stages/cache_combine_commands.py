@@ -229,7 +229,7 @@ def cache_relabel(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Store the logits that a vocabulary gives to the features in CACHE.
+    """Store the logits of a vocabulary for the features in CACHE.
 
     The new cache has logits and confidence, and no features. No video is decoded.
     """

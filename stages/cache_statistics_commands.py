@@ -19,7 +19,7 @@ __all__ = ["cache_statistics"]
 @click.argument("folder", metavar="CACHE", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def cache_statistics(folder: Path, as_json: bool) -> None:
-    """Compute mean and covariance of the feature teachers of CACHE from its rows.
+    """Compute the statistics of the feature teachers of CACHE.
 
     `extract` writes them by itself. Use this for a cache that is older than format 2.2, or if
     `cache verify` says that they are wrong. The content digest does not change.

@@ -274,7 +274,7 @@ def test_output_to_a_full_disk_is_one_message(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["extract", "--foo"], "error: No such option '--foo'. Did you mean '--fps'?"),
+        (["extract", "--fpss"], "error: No such option '--fpss'. Did you mean '--fps'?"),
         (["cache", "merge", "a", "b"], "error: Missing option '--out'."),
         (["--bar"], "error: No such option '--bar'."),
         (["nothing"], "error: No such command 'nothing'."),

@@ -47,6 +47,7 @@ OTHERS = {
     "finetune": "--dataset nowhere --init distinit:nowhere --out out",
     "evaluate": "--run nowhere",
     "audit": "nowhere --out out",
+    "cache relabel": "nowhere --vocabulary nowhere --out out",
     "plan": "--videos nowhere --teacher null",
     "doctor": "",
     "demo": "--only footage --out file.txt/below",

@@ -8,7 +8,7 @@ import numpy as np
 
 from distinit.pipeline.audit.samples import class_name
 from distinit.pipeline.audit.scan import ConfidenceScan
-from distinit.schemas.audit import ConfidentHalf, HalfClass
+from distinit.schemas.audit_confident_half import ConfidentHalf, HalfClass
 
 __all__ = ["confident_half"]
 

@@ -115,7 +115,7 @@ def _unwrapped(content: object, path: Path) -> object:
             f"the weights file {path} contains several state dicts",
             expected=f"one of the keys {', '.join(_WRAPPER_KEYS)}",
             found=", ".join(keys),
-            remedy=f"save the one to use: torch.save(torch.load(path)[{keys[0]!r}], new_path)",
+            remedy=f'save the one to use: torch.save(torch.load(path)["{keys[0]}"], new_path)',
         )
     return content[keys[0]] if keys else content
 

@@ -175,8 +175,9 @@ def distilled(root: Path, threshold_nats: float | None, fingerprint: str = "") -
     """A distill run on TEACHER with or without a filter; no other file than its records."""
     students.save_distilled(root)
     filtered = {"keep_fraction": 0.5} if threshold_nats is not None else {}
+    targets = [{"filter": filtered, "loss": "cross_entropy"}]  # what auto becomes
     config = DistillConfig.model_validate(
-        {"cache": "c", "frames": "f", "out": "o", "targets": [{"filter": filtered}]}
+        {"cache": "c", "frames": "f", "out": "o", "targets": targets}
     )
     inputs = {f"teacher {TEACHER.id}": fingerprint or TEACHER.fingerprint}
     open_run(root, "distill", config, inputs)
