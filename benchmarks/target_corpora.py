@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,19 +201,7 @@ class PictureCorpus:
         return finetune(config, progress=NullProgress()).evaluation
 
     def _make_films(self, progress: Progress) -> None:
-        train = self.films_per_class[0]
-        pools = moving_pictures.find_pools(
-            self.photographs, per_object=train + 10, unlabelled=self.unlabelled, seed=0
-        )
-        objects: dict[str, int] = {}
-        films: list[moving_pictures.Film] = []
-        for film in moving_pictures.films_of(pools, 0):
-            label, _, rest = film.path.removeprefix("labelled/train/").partition("/")
-            if rest:
-                objects[label] = objects.get(label, 0) + 1
-                if objects[label] > train:
-                    film = replace(film, path=f"labelled/val/{label}/{rest}")
-            films.append(film)
+        films = picture_films(self.photographs, self.films_per_class[0], self.unlabelled)
         root = self.out / "films"
         entries = {film.path: {"photograph": film.photograph, "seed": film.seed} for film in films}
         prepare_folder(root, "distinit-moving-pictures", entries)
@@ -225,6 +214,23 @@ class PictureCorpus:
             jobs=2,
             progress=progress,
         )
+
+
+def picture_films(photographs: Path, train: int, unlabelled: int) -> list[moving_pictures.Film]:
+    """All films; of each class, those of ``train`` photographs to train on, and ten to validate."""
+    pools = moving_pictures.find_pools(
+        photographs, per_object=train + 10, unlabelled=unlabelled, seed=0
+    )
+    counts: Counter[str] = Counter()
+    films: list[moving_pictures.Film] = []
+    for film in moving_pictures.films_of(pools, 0):
+        folder = Path(film.path).parent
+        if folder.parent == Path("labelled/train"):
+            counts[folder.name] += 1
+            if counts[folder.name] > train:
+                film = replace(film, path=film.path.replace("/train/", "/val/", 1))
+        films.append(film)
+    return films
 
 
 def _list_films(root: Path, subset: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from digit_features import digit_features
 from target_arms import Score, Trial, best_rates, score_figure, score_table, trial_table
-from target_corpora import validation_digits
+from target_corpora import picture_films, validation_digits
 
 from distinit.pipeline.demo.digit_teacher import digit_teacher, train_teacher
 from distinit.pipeline.demo.digits import pool
@@ -76,3 +76,22 @@ def test_features_are_what_the_last_layer_of_the_teacher_reads(tmp_path: Path) -
     head_CD, bias_C = whole.state_dict()["classifier.weight"], whole.state_dict()["classifier.bias"]
     torch.testing.assert_close(features_ND @ head_CD.T + bias_C, logits_NC)
     assert (spec_of_features, names) == (spec, ())
+
+
+def test_films_of_other_photographs_validate_and_test(tmp_path: Path) -> None:
+    for subset, photographs in (("train", 14), ("val", 3)):
+        for label in ("fish", "dog"):
+            folder = tmp_path / subset / label
+            folder.mkdir(parents=True)
+            for number in range(photographs):
+                (folder / f"{number}.png").touch()
+    films = picture_films(tmp_path, train=2, unlabelled=5)
+    split_of = {film.path: Path(film.path).parts[:-2] for film in films}
+    used: dict[tuple[str, ...], set[str]] = {}
+    for film in films:
+        used.setdefault(split_of[film.path], set()).add(film.photograph)
+    counts = {"/".join(split): len(photographs) for split, photographs in used.items()}
+    assert counts["labelled/train"] == 2 * 2
+    assert counts["labelled/val"] == 2 * 10
+    assert counts["labelled/test"] == 2 * 3
+    assert not used[("labelled", "train")] & used[("labelled", "val")]
