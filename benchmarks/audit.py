@@ -1,6 +1,6 @@
 """Time and peak memory of the audit of simulated caches.
 
-    python benchmarks/audit.py [--frames N]... [--video-frames N] [--folder FOLDER]
+    python benchmarks/audit.py [--frames N]... [--video-frames N] [--folder FOLDER] [--page]
 
 The caches are made up: videos of 300 frames, a teacher of 1,000 classes whose entropies differ
 between videos and drift within them; of 1,000 videos one is black, one is frozen and two are
@@ -12,6 +12,8 @@ For each number of frames, a process of its own builds the index (once per machi
 audits. The table has the seconds of both, as wall time and as CPU time, the kernel's high-water
 mark of resident memory (VmHWM) after each, and the size of the page. duckdb then counts the frames
 and classes below a threshold in the tables of the cache; other numbers are an error.
+``--page`` then opens the page in Chromium: the time until its first paint, and until its slider has
+answered a key. ``write, s`` is the time to make up the cache, which is no part of an audit.
 All files are written to a temporary folder and removed; ``--folder`` keeps the caches.
 """
 
@@ -34,6 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from made_up_cache import made_up_teacher, made_up_video
+from page_times import page_times
 
 from distinit.pipeline.cache.confidence import Fidelity
 from distinit.pipeline.cache.group_writer import GroupWriter
@@ -53,8 +56,9 @@ CAPACITY = 1 << 17
 BLACK, FROZEN, COPIES = 0, 1, (2, 3)  # of each 1,000 videos
 HIGHEST_NATS = float(np.log(CLASSES))
 TABLE_HEAD = """\
-| frames | videos | warnings | index, s (CPU) | audit, s (CPU) | index, GB | audit, GB | page, MB |
-|---|---|---|---|---|---|---|---|"""
+| frames | videos | warnings | index, s (CPU) | audit, s (CPU) | index, GB | audit, GB | page, MB \
+| first paint, s | slider, s | write, s |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def write_cache(root: Path, videos: int, frames: int) -> None:
@@ -66,6 +70,7 @@ def write_cache(root: Path, videos: int, frames: int) -> None:
     ]
     with (
         patch("distinit.pipeline.cache.unit.write_table", write_quickly),
+        patch("os.fsync"),  # nobody needs these files after a power failure
         CacheWriter.create_or_open(
             root,
             videos=planned,
@@ -143,8 +148,11 @@ def write_quickly(table: pa.Table, path: Path) -> None:
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def measure(root: Path, out: Path) -> str:
-    """Build the index of a cache, then audit it; in a process of its own. A row of the table."""
+def measure(root: Path, out: Path, *, page: bool) -> str:
+    """Build the index of a cache, then audit it; in a process of its own.
+
+    Returns a row of the table, without its last cell. With ``page``, the page is opened too.
+    """
     started, cpu_started = time.perf_counter(), time.process_time()
     _ = TargetCache.open(root).index
     indexed, cpu_indexed, index_gb = time.perf_counter(), time.process_time(), peak_gb()
@@ -152,11 +160,13 @@ def measure(root: Path, out: Path) -> str:
     ended, cpu_ended, audit_gb = time.perf_counter(), time.process_time(), peak_gb()
     page_mb = (out / "report.html").stat().st_size / 1e6
     check(root, result)
+    times = page_times(out / "report.html") if page else None
     return (
         f"| {result.frames:,} | {result.videos:,} | {len(result.warnings)} "
         f"| {indexed - started:.1f} ({cpu_indexed - cpu_started:.1f}) "
         f"| {ended - indexed:.1f} ({cpu_ended - cpu_indexed:.1f}) "
-        f"| {index_gb:.2f} | {audit_gb:.2f} | {page_mb:.1f} |"
+        f"| {index_gb:.2f} | {audit_gb:.2f} | {page_mb:.1f} "
+        + (f"| {times.first_paint_seconds:.2f} | {times.slider_seconds:.2f} " if times else "| | ")
     )
 
 
@@ -193,22 +203,31 @@ def check(root: Path, result: AuditResult) -> None:
 )
 @click.option("--video-frames", default=300, show_default=True, help="Frames per video.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Folder to keep the caches in.")
+@click.option("--page", is_flag=True, help="Also open the page in Chromium.")
 @click.option("--measure", "only_measure", is_flag=True, hidden=True)
 def main(
-    frames: tuple[int, ...], video_frames: int, folder: Path | None, only_measure: bool
+    frames: tuple[int, ...],
+    video_frames: int,
+    folder: Path | None,
+    page: bool,
+    only_measure: bool,
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if only_measure and folder is not None:
-            click.echo(measure(folder, Path(temporary) / "report"))
+            click.echo(measure(folder, Path(temporary) / "report", page=page), nl=False)
             return
         click.echo(TABLE_HEAD)
         for count in frames:
             root = (folder or Path(temporary)) / f"{count}-{video_frames}"
+            started = time.perf_counter()
             if not (root / "manifest.json").is_file():
                 write_cache(root, max(1, count // video_frames), video_frames)
+            written = time.perf_counter()
             line = [sys.executable, __file__, "--measure", "--folder", str(root)]
             index = {"XDG_CACHE_HOME": f"{temporary}/index-{count}"}
+            line += ["--page"] if page else []
             subprocess.run(line, env={**os.environ, **index}, check=True)
+            click.echo(f"| {written - started:.0f} |")
             if folder is None:
                 shutil.rmtree(root)
 

@@ -82,11 +82,11 @@ class AuditConfig(Record):
         description="number of frames for pick uniform and k_random, as targets.k of distill",
         json_schema_extra={"unit": "frames"},
     )
-    clips_per_second: float = Field(
-        100.0,
+    clips_per_second: float | None = Field(
+        None,
         gt=0,
-        description="speed of distillation, from which the page estimates the hours that a "
-        "threshold saves; the page can change it",
+        description="measured speed of distillation, from which the page estimates the hours that "
+        "a threshold saves; the page can change it. None: the page assumes 100 and says so",
         json_schema_extra={"unit": "clips per second", "source": "decision 53"},
     )
     fail_if: tuple[str, ...] = Field(

@@ -22,6 +22,8 @@ from distinit.schemas.wording import printable
 
 __all__ = ["render_report"]
 
+_ASSUMED_CLIPS_PER_SECOND = 100.0  # of no particular machine; the page says so
+
 
 def render_report(
     result: AuditResult,
@@ -106,7 +108,8 @@ def _clip(config: AuditConfig, videos: int) -> dict[str, object]:
         "k": config.pick_frames,
         "epochs": optimizer.epochs,
         "clips_per_epoch": clips_of_epoch(optimizer, runtime, videos),
-        "clips_per_second": f"{config.clips_per_second:g}",
+        "clips_per_second": f"{config.clips_per_second or _ASSUMED_CLIPS_PER_SECOND:g}",
+        "rate_assumed": config.clips_per_second is None,
     }
 
 

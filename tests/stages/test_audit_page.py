@@ -166,6 +166,18 @@ def test_the_yaml_is_a_part_of_a_distill_config(page: Page, report: AuditResult)
     assert config.skip_filtered
 
 
+def test_the_saved_hours_say_that_their_rate_is_assumed_until_it_is_set(page: Page) -> None:
+    section = section_of(page, "alpha")
+    assert read(section, "rate") == "(at 100 clips/s: set your own rate)"
+    before = read(section, "hours")
+    section.locator('[data-role="speed"]').fill("25")
+    assert read(section, "rate") == "(at 25 clips/s)"
+    assert read(section, "hours") != before
+    assert read(section_of(page, "beta"), "rate") == "(at 100 clips/s: set your own rate)"
+    section.locator('[data-role="speed"]').fill("")
+    assert (read(section, "rate"), read(section, "hours")) == ("", "give the two numbers below")
+
+
 def test_classes_and_videos_can_be_searched(page: Page) -> None:
     section = section_of(page, "alpha")
     section.locator('[data-role="class-search"]').fill("CAT")

@@ -92,6 +92,7 @@ class Teacher {
       ["frames", "mean", "first", "bin", "count"].map((name) => [name, unpacked(data.classes[name])]));
     this.slider = this.find("threshold");
     this.slider.addEventListener("input", () => this.show());
+    this.find("speed").addEventListener("input", () => delete this.find("speed").dataset.assumed);
     for (const name of ["epochs", "speed"])
       this.find(name).addEventListener("input", () => this.show());
     this.dragChart();
@@ -153,6 +154,7 @@ class Teacher {
     this.write("lost-classes",
       `${whole(this.classesLeft[last] - this.classesLeft[i])} of ${whole(this.classesLeft[last])}`);
     this.write("hours", this.hoursSaved(clips));
+    this.write("rate", this.rate());
     this.write("yaml", this.yaml(clips));
     this.slider.setAttribute("aria-valuetext",
       `${this.nats.toFixed(3)} nats keeps ${percent(share(this.frames))} of the frames`);
@@ -171,6 +173,12 @@ class Teacher {
     if (clips === null || !(speed > 0) || !(epochs > 0)) return "give the two numbers below";
     const hours = (epochs * page.clip.clips_per_epoch * (1 - clips)) / speed / 3600;
     return hours < 1 ? `${(60 * hours).toFixed(1)} min` : `${hours.toFixed(1)} h`;
+  }
+
+  rate() {  // of distillation, and whether someone has set it
+    const speed = this.find("speed");
+    const assumed = "assumed" in speed.dataset ? ": set your own rate" : "";
+    return speed.value ? `(at ${speed.value} clips/s${assumed})` : "";
   }
 
   yaml(clips) {
