@@ -36,8 +36,12 @@ class TeacherPairAudit(Record):
     )
     mapped_agreement: float | None = Field(
         None,
-        description="the same if classes are renumbered so that they agree best, one direction at "
-        "a time, over classes with 20 or more frames; None: these are less than half of the frames",
+        description="agreement after renumbering, over the pairs of classes with one that is "
+        "renumbered, each counted once per video. New numbers are learnt from every second video "
+        "and judged on the others, and vice versa. None: fewer than 5 classes can be judged",
+    )
+    unmapped_agreement: float | None = Field(
+        None, description="agreement of the same pairs without renumbering"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distinit.pipeline.audit.bins import COARSE_BINS, EntropyBins
+from distinit.pipeline.audit.renumbering import RenumberingScan
 from distinit.pipeline.audit.runs import VideoExtremes, VideoRuns
 from distinit.pipeline.audit.units import ConfidenceRows
 from distinit.schemas.audit_comparisons import TeacherPairAudit
@@ -15,7 +16,6 @@ __all__ = ["PairScan"]
 
 _MERGED = 2  # coarse bins per cell of the joint density
 _CELLS = COARSE_BINS // _MERGED
-_MANY_FRAMES = 20  # of a class; rarer ones would be mapped by chance
 _MOST_CLASSES = 4096  # with more, the classes are only compared one to one
 
 
@@ -34,7 +34,7 @@ class PairScan:
         )
         small = self.same_labels and first.identity.classes <= _MOST_CLASSES
         classes = first.identity.classes if small else 0
-        self._both_CC = np.zeros((classes, classes), np.uint32)
+        self._renumbering = RenumberingScan(classes)
         self.only_first = VideoExtremes(videos)
         """Of each video, the frame of which the first teacher is surest against the second."""
         self.only_second = VideoExtremes(videos)
@@ -51,9 +51,7 @@ class PairScan:
         self._add_entropies(a, b)
         if self.same_labels:
             self.same_class += int((a.top1_class_N == b.top1_class_N).sum())
-        if self._both_CC.size:
-            place_N = a.top1_class_N.astype(np.int64) * len(self._both_CC) + b.top1_class_N
-            np.add.at(self._both_CC.reshape(-1), place_N, np.uint32(1))
+        self._renumbering.add(a.video_N, a.top1_class_N, b.top1_class_N)
 
     def _add_entropies(self, a: ConfidenceRows, b: ConfidenceRows) -> None:
         bin_a, bin_b = (
@@ -76,6 +74,7 @@ class PairScan:
         sure_a, sure_b = (_surer_half(self.joint_BB.sum(axis=axis)) for axis in (1, 0))
         both_sure = int(self.joint_BB[np.ix_(sure_a, sure_b)].sum())
         only = [int(self.joint_BB[sure_a].sum()), int(self.joint_BB[:, sure_b].sum())]
+        mapped = self._renumbering.agreement()
         edges = [bins.coarse_edges_nats()[::_MERGED].tolist() for bins in self.bins]
         return TeacherPairAudit(
             first=self.first.id,
@@ -88,18 +87,9 @@ class PairScan:
             only_first_sure=(only[0] - both_sure) / self.frames,
             only_second_sure=(only[1] - both_sure) / self.frames,
             agreement=self.same_class / self.frames if self.same_labels else None,
-            mapped_agreement=self._mapped_agreement(),
+            mapped_agreement=mapped and mapped.renumbered,
+            unmapped_agreement=mapped and mapped.without,
         )
-
-    def _mapped_agreement(self) -> float | None:
-        """The lesser share of the two directions: a constant teacher agrees with everything."""
-        many_C = self._both_CC.sum(axis=1, dtype=np.int64) >= _MANY_FRAMES
-        counts_KC = self._both_CC[many_C].astype(np.int64)
-        frames = int(counts_KC.sum())
-        if 2 * frames < self.frames:
-            return None
-        to_second, to_first = (int(counts_KC.max(axis=axis).sum()) for axis in (1, 0))
-        return min(to_second, to_first) / frames
 
     def _correlation(self) -> float:
         a, b, aa, bb, ab = self._moments / self.frames

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -210,19 +209,17 @@ def _variance(statistics: CacheStatistics, name: str) -> float:
 def pair_warnings(pairs: Sequence[TeacherPairAudit]) -> Iterator[AuditWarning]:
     """Teachers of one label space that agree only if the classes of one are renumbered."""
     for pair in pairs:
-        if pair.agreement is None or pair.mapped_agreement is None:
+        same, mapped = pair.unmapped_agreement, pair.mapped_agreement
+        if same is None or mapped is None or pair.frames < _ENOUGH_PAIR_FRAMES:
             continue
-        gain = pair.mapped_agreement - pair.agreement
-        if pair.frames < _ENOUGH_PAIR_FRAMES or gain < _PERMUTED_GAIN:
-            continue
-        if pair.mapped_agreement < 2 * pair.agreement or math.isclose(gain, 0):
+        if mapped - same < _PERMUTED_GAIN or mapped < 2 * same:
             continue
         yield AuditWarning(
             kind="permuted classes suspected",
-            text=f"{pair.first} and {pair.second} name the same class for {pair.agreement:.0%} of "
-            f"the frames, but for {pair.mapped_agreement:.0%} if classes are renumbered",
-            rule=f"{_PERMUTED_GAIN:.0%} more, and twice as many, over at least "
-            f"{_ENOUGH_PAIR_FRAMES} frames; {_OWN}",
+            text=f"{pair.first} and {pair.second} name the same class in {same:.0%} of the cases, "
+            f"but in {mapped:.0%} if classes are renumbered as in other videos",
+            rule=f"{_PERMUTED_GAIN:.0%} more, and twice as many; each pair of classes counts once "
+            f"per video, over at least {_ENOUGH_PAIR_FRAMES} frames; {_OWN}",
         )
 
 

@@ -47,10 +47,11 @@ def write_cache(
     teachers: Mapping[str, Logits],
     hashes: Mapping[int, np.ndarray] | None = None,
     broken: frozenset[str] = frozenset(),
+    videos: int = VIDEOS,
 ) -> dict[str, str]:
-    """Write a cache of VIDEOS videos; returns the label of each path, of 2 of 3 videos."""
+    """Write a cache; returns the label of each path, of 2 of 3 videos."""
     records: list[TeacherRecord] = [caches.make_teacher(name) for name in teachers]
-    corpus = caches.Corpus({f"v{number:02}": FRAMES for number in range(VIDEOS)}, broken)
+    corpus = caches.Corpus({f"v{number:02}": FRAMES for number in range(videos)}, broken)
     labels = {}
     with caches.open_writer(root, corpus, records) as writer:
         for spec in writer.pending_groups():
@@ -213,7 +214,7 @@ def test_faulty_teachers_are_found(tmp_path: Path) -> None:
         "d_mixed": mixed_up,
         "e_unsure": unsure,
     }
-    write_cache(tmp_path / "cache", teachers)
+    write_cache(tmp_path / "cache", teachers, videos=4 * CLASSES)
     result = audited(tmp_path)
     found = {(warning.teacher, warning.kind) for warning in result.warnings}
     assert found == {

@@ -39,7 +39,7 @@ def test_rows_that_both_have_are_compared() -> None:
     x, y = a.entropy_nats_N, b.entropy_nats_N[:4]
     assert found.correlation == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-6)
     assert sum(map(sum, found.joint_frames)) == 4
-    assert found.mapped_agreement is None, "no class has enough frames"
+    assert found.mapped_agreement is None, "too few classes occur in several videos"
     (only_first,) = scan.only_first.lowest(3)
     (only_second,) = scan.only_second.lowest(3)
     assert (only_first.frame_index, only_second.frame_index) == (0, 2)
