@@ -15,10 +15,10 @@ __all__ = ["CELL_WIDTH", "SheetPicture", "contact_sheet", "sheet_size"]
 
 CELL_WIDTH = 184  # pixels
 PICTURE_HEIGHT = 138
-LINE_HEIGHT = 16
+LINE_HEIGHT = 18
 GAP = 10
 COLUMNS = 6
-FONT_SIZE = 12
+FONT_SIZE = 14
 PAPER, INK = (255, 255, 255), (29, 36, 48)
 
 

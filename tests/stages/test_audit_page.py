@@ -254,6 +254,8 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(
     page.goto(f"file://{root / 'report/report.html'}")
     page.wait_for_selector("html[data-ready=yes]")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+    table = page.locator(".scroll:has(.teachers)")
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 28)"}[scheme]
     context.close()
