@@ -6,9 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pytest
 from helpers import caches
 from helpers.caches import CORPUS
 from helpers.command_line import run_command
+from helpers.derived_caches import part
 from helpers.golden import GOLDEN
 
 from distinit.pipeline.cache import TargetCache
@@ -50,3 +53,44 @@ def test_a_cache_without_features_is_refused(tmp_path: Path) -> None:
     code, output = run_command(["cache", "statistics", str(tmp_path / "c")])
     assert code != 0
     assert "teachers alpha, which store logits" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "vectors"),
+    [
+        (["subset", "{a}", "--out", "{out}", "--video", "[ac].mp4"], 180),
+        (["merge", "{a}", "{b}", "--out", "{out}"], 279),
+        (["encode", "{whole}", "--out", "{out}", "--encoding", "int8"], 279),
+    ],
+)
+def test_a_derived_cache_has_those_of_its_own_rows(
+    tmp_path: Path, words: list[str], vectors: int
+) -> None:
+    features = caches.make_teacher("f", target="features")
+    corpora = {"a": part("abcd"), "b": part(["d", "e", "bad"]), "whole": CORPUS}
+    for name, corpus in corpora.items():
+        caches.run_all(tmp_path / name, corpus, [features])
+    folders = {name: str(tmp_path / name) for name in (*corpora, "out")}
+    code, output = run_command(["cache", *(word.format(**folders) for word in words)])
+    assert code == 0, output
+    targets = TargetCache.open(tmp_path / "out").targets("f")
+    rows = [targets.of(video_id).logits_NC for video_id in targets.video_ids]
+    rows_NC = np.concatenate(rows).astype(np.float64)
+    found = targets.feature_statistics
+    assert found.vectors == len(rows_NC) == vectors
+    np.testing.assert_allclose(found.mean_C, rows_NC.mean(axis=0), atol=1e-14)
+    np.testing.assert_allclose(found.covariance_CC, np.cov(rows_NC.T, bias=True), atol=1e-13)
+    assert verify_cache(tmp_path / "out").problems == ()
+
+
+def test_a_condition_on_the_effective_rank_decides_the_exit_code(tmp_path: Path) -> None:
+    caches.run_all(tmp_path / "c", CORPUS, [caches.make_teacher("f", target="features")])
+    covariance_CC = TargetCache.open(tmp_path / "c").targets("f").feature_statistics.covariance_CC
+    share_C = np.linalg.eigvalsh(covariance_CC) / np.trace(covariance_CC)
+    rank = float(np.exp(-(share_C * np.log(share_C)).sum()))
+    assert 1 < rank < 7
+    line = ["audit", str(tmp_path / "c"), "--fail-if"]
+    met = [*line, f"effective_rank < {rank + 0.01:.4f}", "--out", str(tmp_path / "met")]
+    unmet = [*line, f"effective_rank < {rank - 0.01:.4f}", "--out", str(tmp_path / "unmet")]
+    assert run_command(met)[0] == 1
+    assert run_command(unmet)[0] == 0
