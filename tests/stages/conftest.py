@@ -1,14 +1,16 @@
-"""Real videos and a finetune run that the tests of stages share; no test may change them."""
+"""Real videos, a finetune run and a browser that tests of stages share; none may change them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.demos import SmallDemo, make_small_demo
 from helpers.videos import make_video
+from playwright.sync_api import Browser, sync_playwright
 
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.schemas.training import StudentConfig
@@ -87,3 +89,14 @@ def finished(
 @pytest.fixture(scope="session")
 def small_demo(tmp_path_factory: pytest.TempPathFactory) -> SmallDemo:
     return make_small_demo(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine: install Debian's package")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -15,6 +15,7 @@ from helpers import caches
 from helpers.progress import RecordingProgress
 from helpers.pulls import pull
 from helpers.videos import make_video
+from playwright.sync_api import Browser
 
 from distinit.cli import main
 from distinit.pipeline.cache.copies import Selection
@@ -173,9 +174,9 @@ def test_a_partial_copy_counts_its_own_frames_only(tmp_path: Path) -> None:
     assert 0 < rows < everything
 
 
-def test_blurred_and_dark_videos_are_found_in_the_frame_store(tmp_path: Path) -> None:
-    write_cache(tmp_path / "cache", {"good": sure_of})
-    store = FrameStoreWriter(tmp_path / "frames", FrameGeometry(), "0" * 64)
+def write_blurred_and_dark_frames(root: Path) -> None:
+    """Write a frame store in which v00 is sharp, v01 blurred and v02 dark."""
+    store = FrameStoreWriter(root, FrameGeometry(), "0" * 64)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (FRAMES, 128, 171, 3)).astype(np.uint8)
     ramp = np.broadcast_to(np.linspace(0, 255, 171)[:, None], (FRAMES, 128, 171, 3)).astype(
@@ -187,34 +188,46 @@ def test_blurred_and_dark_videos_are_found_in_the_frame_store(tmp_path: Path) ->
             unit.append(video.video_id, video.digest, 0, frames, 25.0)
         unit.commit()
     store.finalise([0])
+
+
+def test_blurred_and_dark_videos_are_found_in_the_frame_store(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", {"good": sure_of})
+    write_blurred_and_dark_frames(tmp_path / "frames")
     found = audited(tmp_path, frames=str(tmp_path / "frames"))
     assert {warning.kind: warning.videos for warning in found.warnings} == {
         "blurred videos": ("v01.mp4",),
         "dark videos": ("v02.mp4",),
     }
+    assert kinds(found) == ["blurred videos", "dark videos"]
+
+
+def constant(number: int, label_N: np.ndarray) -> np.ndarray:
+    return np.tile(np.arange(CLASSES) * 2.0, (len(label_N), 1))
+
+
+def mixed_up(number: int, label_N: np.ndarray) -> np.ndarray:
+    return sure_of(number, np.random.default_rng(number).integers(0, CLASSES, FRAMES))
+
+
+def unsure(number: int, label_N: np.ndarray) -> np.ndarray:
+    return 0.4 * sure_of(number, label_N)
+
+
+def permuted(number: int, label_N: np.ndarray) -> np.ndarray:
+    return np.roll(sure_of(number, label_N), 2, axis=1)
+
+
+FAULTY_TEACHERS: Mapping[str, Logits] = {
+    "a_good": sure_of,
+    "b_permuted": permuted,
+    "c_constant": constant,
+    "d_mixed": mixed_up,
+    "e_unsure": unsure,
+}
 
 
 def test_faulty_teachers_are_found(tmp_path: Path) -> None:
-    def constant(number: int, label_N: np.ndarray) -> np.ndarray:
-        return np.tile(np.arange(CLASSES) * 2.0, (len(label_N), 1))
-
-    def mixed_up(number: int, label_N: np.ndarray) -> np.ndarray:
-        return sure_of(number, np.random.default_rng(number).integers(0, CLASSES, FRAMES))
-
-    def unsure(number: int, label_N: np.ndarray) -> np.ndarray:
-        return 0.4 * sure_of(number, label_N)
-
-    def permuted(number: int, label_N: np.ndarray) -> np.ndarray:
-        return np.roll(sure_of(number, label_N), 2, axis=1)
-
-    teachers = {
-        "a_good": sure_of,
-        "b_permuted": permuted,
-        "c_constant": constant,
-        "d_mixed": mixed_up,
-        "e_unsure": unsure,
-    }
-    write_cache(tmp_path / "cache", teachers, videos=4 * CLASSES)
+    write_cache(tmp_path / "cache", FAULTY_TEACHERS, videos=4 * CLASSES)
     result = audited(tmp_path)
     found = {(warning.teacher, warning.kind) for warning in result.warnings}
     assert found == {
@@ -226,6 +239,38 @@ def test_faulty_teachers_are_found(tmp_path: Path) -> None:
         ("e_unsure", "wrong preprocessing suspected"),
     }
     kinds(result)
+
+
+def test_all_faults_at_once_are_on_the_first_screen(tmp_path: Path, browser: Browser) -> None:
+    moving = np.random.default_rng(1).integers(2**63, size=FRAMES).astype(np.uint64)
+    hashes = {9: np.zeros(FRAMES, np.uint64), 3: np.full(FRAMES, moving[0]), 4: moving, 5: moving}
+    broken = frozenset({"v07", "v08", "v15", "v16"})
+    write_cache(tmp_path / "cache", FAULTY_TEACHERS, hashes, broken, videos=4 * CLASSES)
+    write_blurred_and_dark_frames(tmp_path / "frames")
+    result = audited(tmp_path, frames=str(tmp_path / "frames"))
+    found = kinds(result)
+    assert set(found) >= {
+        "failed videos",
+        "small share of the corpus",
+        "black or single-colour videos",
+        "frozen videos",
+        "duplicate videos",
+        "blurred videos",
+        "dark videos",
+        "permuted classes suspected",
+        "uninformative outputs",
+        "dead classes",
+        "near-constant outputs",
+        "wrong preprocessing or mixed-up rows suspected",
+        "wrong preprocessing suspected",
+    }
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(Path(result.report).resolve().as_uri())
+    page.wait_for_selector("html[data-ready=yes]")
+    boxes = [line.bounding_box() for line in page.locator("header .warnings > li").all()]
+    page.close()
+    assert len(boxes) == len(found)
+    assert [box for box in boxes if box is None or box["y"] + box["height"] > 900] == []
 
 
 def test_labels_and_other_caches_are_on_the_page(tmp_path: Path) -> None:

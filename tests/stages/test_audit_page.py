@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import duckdb
 import pytest
 import yaml
 from helpers import caches
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
 from distinit.schemas.audit import AuditConfig, AuditResult
 from distinit.schemas.distill import DistillConfig
 from distinit.stages.audit import audit
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LABELS = (
     "<script>alert(1)</script>",
     "\"quoted\" & 'single'",
@@ -45,16 +43,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(root: Path) -> AuditResult:
     return audit(AuditConfig(cache=str(root / "cache"), out=str(root / "report")))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine: install Debian's package")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

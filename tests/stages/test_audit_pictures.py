@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import caches
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from distinit.pipeline.cache.group_writer import GroupWriter
 from distinit.pipeline.frames.writer import FrameStoreWriter
@@ -17,7 +16,6 @@ from distinit.schemas.audit import AuditConfig
 from distinit.schemas.frames import FrameGeometry
 from distinit.stages.audit import audit
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FRAMES, ODD_FRAME, CLASSES = 12, 5, 7
 HOSTILE = '<img src=x onerror=alert(1)>"\u202e\x1b[2J'
 HOSTILE_LABEL = "</script><script>alert(2)</script>"
@@ -62,16 +60,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return root / "report/report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine: install Debian's package")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
