@@ -97,7 +97,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> Extra
         frames_done = _run_tasks(config, corpus, writer, teachers, progress)
         if store is not None:
             refill_store(writer, store, corpus, config.decode, progress)
-        manifest = writer.finalise()
+        manifest = writer.finalise(progress)
         if store is not None and manifest.complete:
             store.finalise(group.first_unit for group in writer.plan.groups)
         if repair is not None:

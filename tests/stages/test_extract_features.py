@@ -9,11 +9,14 @@ import pytest
 import timm
 import torch
 from helpers.command_line import run_command
+from helpers.progress import RecordingProgress
 from helpers.videos import make_video
 from safetensors.torch import save_file
 
 from distinit.pipeline.cache.feature_fidelity import feature_fidelity_of
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.schemas.extract import ExtractConfig
+from distinit.stages.extract import extract
 
 FRAMES = 12
 
@@ -99,3 +102,24 @@ def test_unusable_pools(
     exit_code, output = run_command([*command, *options])
     assert exit_code in (1, 2)
     assert problem in output
+
+
+def test_statistics_that_a_rerun_computes_are_shown_as_progress(
+    weights: Path, tmp_path: Path
+) -> None:
+    teacher = {"name": "timm:test_vit", "weights": str(weights / "w.safetensors")}
+    values = {
+        "videos": str(weights / "videos"),
+        "teachers": [teacher | {"target": "features"}],
+        "cache": str(tmp_path / "cache"),
+    }
+    config = ExtractConfig.model_validate(values)
+    extract(config)
+    (name,) = TargetCache.open(tmp_path / "cache").teachers
+    statistics = tmp_path / "cache" / "teachers" / name / "statistics.safetensors"
+    kept = statistics.read_bytes()
+    statistics.unlink()
+    progress = RecordingProgress()
+    extract(config, progress=progress)
+    assert (f"statistics of {name}", 1, "units", 0) in progress.started
+    assert statistics.read_bytes() == kept
