@@ -23,7 +23,7 @@ class Relabelling(Record):
         description="fingerprint of the teacher whose stored features were used"
     )
     vocabulary_sha256: Sha256 = Field(
-        description="digest of the vocabulary: text embeddings, names, scale and bias"
+        description="digest of the vocabulary: text embeddings, names and scale"
     )
 
 
@@ -47,7 +47,7 @@ class VocabularyMetadata(Record):
         (), max_length=MAX_TEMPLATES, description="prompts whose embeddings were averaged"
     )
     names: tuple[_ClassName, ...] = Field(
-        min_length=1, description="name of each row of text_embeddings_KD"
+        min_length=2, description="name of each row of text_embeddings_KD"
     )
 
     @model_validator(mode="after")

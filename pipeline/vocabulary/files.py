@@ -33,7 +33,8 @@ __all__ = ["read_vocabulary", "write_vocabulary"]
 MAX_EMBEDDING_BYTES = 4 << 30
 _MAX_NAMES_BYTES = 7 << 20  # the header of a safetensors file may have 8 MiB
 _EMBEDDINGS = "text_embeddings_KD"
-_SCALARS = {"scale": 1.0, "bias": 0.0}
+_SCALE = "scale"
+_SCALES = (0.01, 10_000.0)  # CLIP: 100 at most
 _LABEL_CHARACTERS = 40
 _REMEDY = "make the file again, for example with examples/clip_vocabulary.py"
 
@@ -57,7 +58,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
     except ValidationError as invalid:
         first = invalid.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        found = f"{place}: {first['msg']}" if place else first["msg"]
+        message = first["msg"].removeprefix("Value error, ")
+        found = f"{place}: {message}" if place else message
         raise _unusable(path, found) from invalid
     except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, reason_of(error)) from error
@@ -69,19 +71,16 @@ def write_vocabulary(
     metadata: VocabularyMetadata,
     *,
     scale: float,
-    bias: float | None = None,
 ) -> Vocabulary:
     """Write a vocabulary file, and return what a reader finds in it.
 
     ``embeddings_KD``: one row per name, of any norm. ``scale``: the factor of the cosine, which is
-    the exponential of CLIP's ``logit_scale``. ``bias``: SigLIP's ``logit_bias``; None: none.
+    the exponential of CLIP's ``logit_scale``.
 
     Raises VocabularyError for what ``read_vocabulary`` refuses; StorageError.
     """
     tensors = {_EMBEDDINGS: torch.from_numpy(np.ascontiguousarray(embeddings_KD, np.float32))}
-    tensors["scale"] = torch.tensor(scale, dtype=torch.float32)
-    if bias is not None:
-        tensors["bias"] = torch.tensor(bias, dtype=torch.float32)
+    tensors[_SCALE] = torch.tensor(scale, dtype=torch.float32)
     text = canonical_json(metadata.model_dump(mode="json"))
     try:
         if len(text.encode()) > _MAX_NAMES_BYTES:
@@ -97,14 +96,14 @@ def write_vocabulary(
 
 def _check_shapes(shapes: dict[str, TensorShape]) -> None:
     """Raise ValueError unless these are the tensors of a vocabulary. No tensor is read before."""
-    if unknown := sorted(shapes.keys() - {_EMBEDDINGS, *_SCALARS}):
+    if unknown := sorted(shapes.keys() - {_EMBEDDINGS, _SCALE}):
         raise ValueError(f"it has an unknown tensor {unknown[0][:80]}")
     if _EMBEDDINGS not in shapes:
         raise ValueError(f"it has no tensor {_EMBEDDINGS}")
     for name, found in shapes.items():
         if found.dtype != torch.float32:
             raise ValueError(f"{name} has type {found.dtype}, not torch.float32")
-        if name in _SCALARS and math.prod(found.shape) != 1:
+        if name == _SCALE and math.prod(found.shape) != 1:
             raise ValueError(f"{name} has shape {found.shape}, not ()")
     shape = shapes[_EMBEDDINGS].shape
     if len(shape) != 2 or 0 in shape:
@@ -125,19 +124,15 @@ def _vocabulary(path: Path, metadata: VocabularyMetadata, tensors: dict[str, Ten
         if wrong_K1.any():
             row = int(np.flatnonzero(wrong_K1)[0])
             raise ValueError(f"the embedding of {shown(metadata.names[row])} is {problem}")
-    scale, bias = (
-        float(tensors[name].item()) if name in tensors else default
-        for name, default in _SCALARS.items()
-    )
-    if not (math.isfinite(scale) and scale > 0 and math.isfinite(bias)):
-        raise ValueError(f"scale {scale:g} and bias {bias:g}: scale must be above 0, both finite")
+    scale = float(tensors[_SCALE].item()) if _SCALE in tensors else 1.0
+    if not _SCALES[0] <= scale <= _SCALES[1]:
+        raise ValueError(f"scale {scale:g} is outside of {_SCALES[0]:g} .. {_SCALES[1]:g}")
     return Vocabulary(
         label=_label(path),
         metadata=metadata,
         text_KD=values_KD.astype(np.float64) / norm_K1,
         scale=scale,
-        bias=bias,
-        sha256=vocabulary_sha256(values_KD, metadata.names, scale, bias),
+        sha256=vocabulary_sha256(values_KD, metadata.names, scale),
     )
 
 

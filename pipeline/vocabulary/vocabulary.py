@@ -23,15 +23,14 @@ class Vocabulary:
     """Text embeddings with names, and the scale of their logits.
 
     ``label``: the name of its file without the suffix, as a part of teacher ids.
-    ``text_KD``: fp64, each row of norm 1. ``scale`` multiplies the cosine; ``bias`` is added to
-    all logits of a row, so it changes neither a softmax nor an entropy.
+    ``text_KD``: fp64, each row of norm 1. ``scale`` multiplies the cosine. A bias, as SigLIP has
+    one, would shift all logits of a row alike: it would change neither a softmax nor an entropy.
     """
 
     label: str
     metadata: VocabularyMetadata
     text_KD: NDArray[np.float64]
     scale: float
-    bias: float
     sha256: str
 
     @property
@@ -40,7 +39,7 @@ class Vocabulary:
         return self.metadata.names
 
     def logits(self, features_ND: np.ndarray) -> NDArray[np.float32]:
-        """Scale x cosine + bias: fp32 [N, K].
+        """Scale x cosine: fp32 [N, K].
 
         Computed in fp64, so that distill, audit and relabel get the same values on any machine.
         Features that are all 0 have the cosine 0 with every text.
@@ -50,7 +49,6 @@ class Vocabulary:
         unit_ND = features_ND / np.maximum(norm_N1, _SMALLEST_NORM)
         logits_NK = unit_ND @ self.text_KD.T
         logits_NK *= self.scale
-        logits_NK += self.bias
         logits: NDArray[np.float32] = logits_NK.astype(np.float32)
         return logits
 
@@ -62,9 +60,9 @@ class Vocabulary:
 
 
 def vocabulary_sha256(
-    embeddings_KD: NDArray[np.float32], names: tuple[str, ...], scale: float, bias: float
+    embeddings_KD: NDArray[np.float32], names: tuple[str, ...], scale: float
 ) -> str:
-    """Digest of what decides the logits: embeddings as stored, names in order, scale and bias."""
+    """Digest of what decides the logits: embeddings as stored, names in order, and scale."""
     raw = np.ascontiguousarray(embeddings_KD, "<f4")
     return sha256_of(
         {
@@ -72,6 +70,5 @@ def vocabulary_sha256(
             "dimensions": int(raw.shape[1]),
             "names": list(names),
             "scale": scale,
-            "bias": bias,
         }
     )

@@ -28,9 +28,8 @@ def make_vocabulary(
     names: int = 4,
     seed: int = 0,
     scale: float = 10.0,
-    bias: float | None = None,
     **metadata: Any,
 ) -> Vocabulary:
     texts = metadata_of(tuple(f"class {n}" for n in range(names)), **metadata)
     embeddings_KD = random_embeddings(names, dimensions, seed)
-    return write_vocabulary(path, embeddings_KD, texts, scale=scale, bias=bias)
+    return write_vocabulary(path, embeddings_KD, texts, scale=scale)

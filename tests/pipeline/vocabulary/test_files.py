@@ -38,9 +38,9 @@ def test_a_written_vocabulary_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "my birds.safetensors"
     embeddings_KD = random_embeddings(3, 5)
     texts = metadata_of(NAMES, templates=("a photo of a {}.",), image_weights_sha256="a" * 64)
-    written = write_vocabulary(path, embeddings_KD, texts, scale=100.0, bias=-12.5)
+    written = write_vocabulary(path, embeddings_KD, texts, scale=100.0)
     found = read_vocabulary(path)
-    assert (found.label, found.names, found.scale, found.bias) == ("my-birds", NAMES, 100.0, -12.5)
+    assert (found.label, found.names, found.scale) == ("my-birds", NAMES, 100.0)
     assert found.metadata == texts
     assert found.sha256 == written.sha256
     norms_K = np.linalg.norm(embeddings_KD.astype(np.float64), axis=1)
@@ -48,9 +48,9 @@ def test_a_written_vocabulary_is_read_again(tmp_path: Path) -> None:
     assert np.abs(found.text_KD * norms_K[:, None] - embeddings_KD).max() < 1e-12
 
 
-def test_without_scale_and_bias_logits_are_cosines(tmp_path: Path) -> None:
+def test_without_a_scale_logits_are_cosines(tmp_path: Path) -> None:
     found = read_vocabulary(raw(tmp_path / "v.safetensors", {"text_embeddings_KD": embeddings()}))
-    assert (found.scale, found.bias) == (1.0, 0.0)
+    assert found.scale == 1.0
     own_KK = found.logits(embeddings().numpy())
     assert np.abs(np.diagonal(own_KK) - 1).max() < 1e-6
 
@@ -62,8 +62,8 @@ def test_the_digest_depends_on_what_decides_the_logits_only(tmp_path: Path) -> N
     same = digest("a")
     assert digest("b") == same
     assert digest("c", text_tower="another name") == same
-    others = {digest("d", seed=1), digest("e", scale=9.0), digest("f", bias=1.0)}
-    assert len(others | {same}) == 4
+    others = {digest("d", seed=1), digest("e", scale=9.0)}
+    assert len(others | {same}) == 3
     assert digest("g", names=5) != same
 
 
@@ -77,8 +77,12 @@ def test_the_digest_depends_on_what_decides_the_logits_only(tmp_path: Path) -> N
         (lambda e: {"text_embeddings_KD": e[0]}, "has shape (5,), not (names, dimensions)"),
         (lambda e: {"text_embeddings_KD": e, "more": e.clone()}, "unknown tensor more"),
         (lambda e: {"image": e}, "unknown tensor image"),
-        (lambda e: {"text_embeddings_KD": e, "scale": torch.zeros(())}, "scale must be above 0"),
-        (lambda e: {"text_embeddings_KD": e, "bias": torch.zeros(2)}, "bias has shape (2,)"),
+        (lambda e: {"text_embeddings_KD": e, "scale": torch.zeros(())}, "scale 0 is outside of 0.01 .. 10000"),
+        (
+            lambda e: {"text_embeddings_KD": e, "scale": torch.tensor(3e38)},
+            "scale 3e+38 is outside of",
+        ),
+        (lambda e: {"text_embeddings_KD": e, "scale": torch.ones(2)}, "scale has shape (2,)"),
     ],
 )
 def test_unusable_tensors_are_refused(

@@ -1,4 +1,4 @@
-"""Logits of a vocabulary: scale x cosine + bias."""
+"""Logits of a vocabulary: scale x cosine."""
 
 from __future__ import annotations
 
@@ -18,29 +18,19 @@ from distinit.schemas.errors import VocabularyError
 
 
 def test_logits_are_scaled_cosines(tmp_path: Path) -> None:
-    vocabulary = make_vocabulary(tmp_path / "v.safetensors", 6, scale=50.0, bias=-3.0)
+    vocabulary = make_vocabulary(tmp_path / "v.safetensors", 6, scale=50.0)
     features_ND = 7 * random_embeddings(9, 6, seed=5)
     logits_NK = vocabulary.logits(features_ND)
     text_KD = torch.from_numpy(random_embeddings(4, 6))
     cosine_NK = cosine_similarity(torch.from_numpy(features_ND)[:, None], text_KD[None], dim=2)
     assert logits_NK.shape == (9, 4)
     assert logits_NK.dtype == np.float32
-    assert np.abs(logits_NK - (50 * cosine_NK.numpy() - 3)).max() < 1e-4
+    assert np.abs(logits_NK - 50 * cosine_NK.numpy()).max() < 1e-4
 
 
 def test_features_that_are_all_0_have_the_cosine_0(tmp_path: Path) -> None:
-    vocabulary = make_vocabulary(tmp_path / "v.safetensors", 6, bias=2.0)
-    assert vocabulary.logits(np.zeros((1, 6), np.float32)).tolist() == [[2.0] * 4]
-
-
-def test_a_bias_changes_no_probability(tmp_path: Path) -> None:
-    plain = make_vocabulary(tmp_path / "v.safetensors", 6)
-    shifted = make_vocabulary(tmp_path / "w.safetensors", 6, bias=-12.0)
-    features_ND = random_embeddings(9, 6, seed=5)
-    before, after = (
-        torch.softmax(torch.from_numpy(v.logits(features_ND)), dim=1) for v in (plain, shifted)
-    )
-    assert (before - after).abs().max() < 1e-6
+    vocabulary = make_vocabulary(tmp_path / "v.safetensors", 6)
+    assert vocabulary.logits(np.zeros((1, 6), np.float32)).tolist() == [[0.0] * 4]
 
 
 @given(rows=st.integers(0, 40), values=st.integers(1, 30))
