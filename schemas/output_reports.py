@@ -13,6 +13,7 @@ __all__ = ["FeatureFidelityReport", "FidelityReport", "OutputReport"]
 
 _UNINFORMATIVE = 0.99
 """Warn above this fraction of the highest possible entropy, or of frames with one top class."""
+_LARGE_COSINE_ERROR = 0.01  # 8 degrees; int8 is below 1e-4 (decision 54)
 _WARN_FRACTION = 0.01  # of frames with tied logits
 _MANY_FRAMES = 100
 
@@ -93,6 +94,16 @@ class FeatureFidelityReport(Record):
             f"most {self.max_relative_error:.2g}) and their direction by a cosine error of "
             f"{self.mean_cosine_error:.2g} (at most {self.max_cosine_error:.2g})"
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the encoding, one phrase per reason."""
+        if self.mean_cosine_error <= _LARGE_COSINE_ERROR:
+            return []
+        return [
+            f"its encoding loses the features: a cosine error of {self.mean_cosine_error:.2g} on "
+            "average; use another encoding, such as int8 for very small values"
+        ]
 
     def brief(self) -> str:
         """The most important numbers, on one line."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from distinit.pipeline.extraction.failures import damage_lines, failure_lines
@@ -66,6 +68,14 @@ class ExtractResult(Record):
     frames_done: int = Field(description="frames that this run decoded")
     seconds: float = Field(description="duration of this run")
 
+    def _warnings(self) -> Iterator[tuple[str, list[str]]]:
+        """Teacher and warnings: of uninformative outputs, and of an encoding that loses much."""
+        for name, report in self.answers.items():
+            yield name, report.warnings
+        for name, loss in self.encoding_losses.items():
+            if isinstance(loss, FeatureFidelityReport):
+                yield name, loss.warnings
+
     def summary(self) -> str:
         """Text for the terminal: counts, failures with reasons, paths, and the next command."""
         ok = self.videos - len(self.failed)
@@ -84,8 +94,8 @@ class ExtractResult(Record):
         ]
         lines += [
             f"warning: teacher {one_line(name)}: {one_line(warning)}"
-            for name, report in self.answers.items()
-            for warning in report.warnings
+            for name, warnings in self._warnings()
+            for warning in warnings
         ]
         if self.failed:
             lines += ["", f"{counted(len(self.failed), 'video')} failed, not in the cache:"]

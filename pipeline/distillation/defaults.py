@@ -8,6 +8,7 @@ from distinit.pipeline.distillation.normalization import Normalization, normaliz
 from distinit.schemas.distill import TargetConfig
 from distinit.schemas.errors import CacheCorruptError, CacheError, ConfigError
 from distinit.schemas.losses import DISTRIBUTION_LOSSES, Loss, Normalize
+from distinit.schemas.wording import counted
 
 __all__ = ["with_loss", "with_normalization"]
 
@@ -40,7 +41,8 @@ def with_normalization(
 ) -> Normalization | None:
     """The normalization that ``target`` names: ``recorded`` if it fits, else from the statistics.
 
-    Raises CacheError for a cache without statistics, ConfigError if there are no covariances.
+    Raises CacheError for a cache without statistics, ConfigError if there are no covariances, or if
+    all features are equal.
     """
     if target.normalize == "none" or target.normalize == "auto":
         return None
@@ -59,6 +61,13 @@ def with_normalization(
             expected="statistics with covariances, which are not kept for very many channels",
             found=f"{identity.channels:,} channels",
             remedy="set targets.normalize to standardize",
+        )
+    if not statistics.std_C.any():
+        raise ConfigError(
+            f"all features of teacher {targets.record.id} are equal: they teach nothing",
+            expected="features that differ between frames",
+            found=f"a standard deviation of 0 in each of {counted(identity.channels, 'channel')}",
+            remedy="check the teacher's weights and preprocessing, or remove it from targets",
         )
     return normalization_from(target.normalize, statistics)
 

@@ -223,3 +223,15 @@ def test_a_grid_is_normalized_and_compared_cell_by_cell(stored: Path, tmp_path: 
     one_cell_turned[:, :6] *= -1
     loss, _ = task.loss({"grid": one_cell_turned}, targets)
     assert loss.item() == pytest.approx(2 / 4)  # 2 in one of four cells
+
+
+@pytest.mark.parametrize("normalize", ["phi_s", "standardize"])
+def test_features_that_are_all_equal_are_refused(
+    stored: Path, tmp_path: Path, normalize: str
+) -> None:
+    def equal(video_id: str, teacher: str, frame: int) -> NDArray[np.float32]:
+        return np.full(24, 0.5, np.float32)
+
+    sources.write_cache(tmp_path / "cache", ("small",), target="features", logits_of=equal)
+    with pytest.raises(ConfigError, match="all features of teacher small are equal"):
+        task_of(stored, tmp_path / "cache", [{"teacher": "small", "normalize": normalize}])

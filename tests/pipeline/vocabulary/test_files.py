@@ -77,7 +77,10 @@ def test_the_digest_depends_on_what_decides_the_logits_only(tmp_path: Path) -> N
         (lambda e: {"text_embeddings_KD": e[0]}, "has shape (5,), not (names, dimensions)"),
         (lambda e: {"text_embeddings_KD": e, "more": e.clone()}, "unknown tensor more"),
         (lambda e: {"image": e}, "unknown tensor image"),
-        (lambda e: {"text_embeddings_KD": e, "scale": torch.zeros(())}, "scale 0 is outside of 0.01 .. 10000"),
+        (
+            lambda e: {"text_embeddings_KD": e, "scale": torch.zeros(())},
+            "scale 0 is outside of 0.01 .. 10000",
+        ),
         (
             lambda e: {"text_embeddings_KD": e, "scale": torch.tensor(3e38)},
             "scale 3e+38 is outside of",
