@@ -123,7 +123,7 @@ def _teacher_lines(name: str, record: TeacherRecord) -> list[str]:
         f"{record.encoding}, {record.precision}",
         f"          weights {identity.weights_sha256[:16]}, fingerprint {record.fingerprint[:16]}",
     ]
-    if record.recipe is not None:
+    if record.recipe is not None and record.identity.target == "logits":  # it is about entropies
         lines.append(f"          {record.recipe}")
     encoding_loss, precision_loss = record.losses
     if encoding_loss is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distinit.pipeline.cache.encoding import check_encoding
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.combining.blueprint import Blueprint, Origin, source_record, with_new_ids
 from distinit.pipeline.combining.joining import join
 from distinit.pipeline.combining.source import Source, open_source
@@ -54,6 +55,10 @@ def cache_relabel(
         raise ConfigError(f"unusable --encoding: {error}") from error
     check_out(out, [folder])
     read = [read_vocabulary(path) for path in vocabularies]
+    cache = TargetCache.open(folder, allow_incomplete=True, allow_absent=True)
+    parent = _teacher(cache.teachers, teacher)
+    for vocabulary in read:  # before every byte of the source is verified
+        relabelled_record(parent, vocabulary, encoding)
     source = open_source(folder, progress)
     blueprint = relabelled_blueprint(source, read, teacher, encoding)
     manifest = write_derived(out, [source], blueprint, progress)

@@ -16,6 +16,7 @@ from helpers.videos import make_video
 from distinit.cli import main
 from distinit.pipeline.cache import TargetCache
 from distinit.pipeline.datasets.splits import read_label_list
+from distinit.pipeline.vocabulary.files import read_vocabulary
 
 DOCS = Path(__file__).parents[1] / "docs"
 SMALL = [
@@ -66,6 +67,17 @@ def test_the_plugins_of_the_page_extract_and_distill(
     student = json.loads(Path("RUN/student.json").read_text())
     assert student["student"]["name"] == "plugin:slow_net:slow_net"
     assert student["feature_dim"] == 32
+
+
+def test_the_vocabulary_of_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = code_blocks("vocabularies.md", "python")
+    subprocess.run([sys.executable, "-c", code], check=True)
+    vocabulary = read_vocabulary(tmp_path / "birds.safetensors")
+    assert (vocabulary.names, vocabulary.scale) == (("robin", "wren", "owl"), 100.0)
+    assert vocabulary.text_KD.shape == (3, 512)
 
 
 def test_the_list_writer_of_the_page_writes_a_dataset(tmp_path: Path) -> None:

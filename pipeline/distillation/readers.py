@@ -38,7 +38,7 @@ def open_reader(
     """
     teacher_id = target.teacher
     if teacher_id is None:
-        teacher_id = _only_teacher(cache, target.flipped_teacher)
+        teacher_id = _only_teacher(cache, target)
     stored = cache.targets(teacher_id)
     targets = _with_vocabulary(cache, stored, target, progress)
     recorded = normalizations.get(targets.record.id)
@@ -70,8 +70,13 @@ def _with_vocabulary(
     return VocabularyTargets(cache, targets.record, vocabulary, progress)
 
 
-def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
+def _only_teacher(cache: TargetCache, target: TargetConfig) -> str:
+    """The teacher of a target that names none; with a vocabulary, the one that stores features."""
+    flipped_teacher = target.flipped_teacher
     candidates = [name for name in sorted(cache.teachers) if name != flipped_teacher]
+    if target.vocabulary is not None:
+        features = [n for n in candidates if cache.teachers[n].identity.target == "features"]
+        candidates = features or candidates
     if not candidates:
         raise ConfigError(
             f"the only teacher of the cache, {flipped_teacher}, is the flipped teacher of a target",
@@ -83,10 +88,15 @@ def _only_teacher(cache: TargetCache, flipped_teacher: str | None) -> str:
         raise ConfigError(
             "the cache has several teachers, and a target does not name one",
             expected=f"targets.teacher: one of {', '.join(candidates)}",
-            remedy=f"--set 'targets=[{{teacher: {candidates[0]}}}]', with one entry per teacher to "
-            "learn from",
+            remedy=_naming(candidates[0], target),
         )
     return candidates[0]
+
+
+def _naming(teacher_id: str, target: TargetConfig) -> str:
+    if target.vocabulary is not None:
+        return f"--set targets.0.teacher={teacher_id}"
+    return f"--set 'targets=[{{teacher: {teacher_id}}}]', with one entry per teacher to learn from"
 
 
 def _require_mirror(plain: TeacherRecord, mirrored: TeacherRecord) -> None:

@@ -61,6 +61,13 @@ def read_vocabulary(path: Path) -> Vocabulary:
         message = first["msg"].removeprefix("Value error, ")
         found = f"{place}: {message}" if place else message
         raise _unusable(path, found) from invalid
+    except FileNotFoundError as error:
+        raise VocabularyError(
+            f"the vocabulary {path} cannot be read",
+            expected="a vocabulary file (.safetensors)",
+            found="nothing at that path",
+            remedy="check the path",
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, reason_of(error)) from error
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import sources
 from helpers.vocabularies import make_vocabulary
+from numpy.typing import NDArray
 
 from distinit.pipeline.cache.confidence import confidence_of
 from distinit.pipeline.cache.reader import TargetCache
@@ -145,7 +147,23 @@ def test_unusable_vocabularies_are_refused(stored: Path, tmp_path: Path, birds: 
     make_vocabulary(tmp_path / "wide.safetensors", 8)
     with pytest.raises(VocabularyError, match="does not fit teacher alpha"):
         open_distill_task(config(stored, [{"vocabulary": str(tmp_path / "wide.safetensors")}]))
-    with pytest.raises(VocabularyError, match="is not a usable vocabulary"):
+    with pytest.raises(VocabularyError, match="nothing at that path"):
         open_distill_task(config(stored, [{"vocabulary": str(tmp_path / "none.safetensors")}]))
     with pytest.raises(VocabularyError, match="does not fit teacher alpha"):
         open_distill_task(config(stored, [{"vocabulary": birds}], cache=str(stored / "one")))
+
+
+def test_a_vocabulary_is_for_the_only_teacher_of_features(stored: Path, tmp_path: Path) -> None:
+    def values(video_id: str, teacher: str, frame: int) -> NDArray[np.float32]:
+        count = sources.CLASSES[teacher]
+        return np.cos(np.arange(count) * (frame + 1)).astype(np.float32)
+
+    cache, birds = tmp_path / "cache", tmp_path / "birds.safetensors"
+    teachers = {"alpha": "logits", "small": "features"}
+    sources.write_cache(cache, ("alpha", "small"), targets=teachers, logits_of=values)
+    make_vocabulary(birds, sources.CLASSES["small"])
+    task = open_distill_task(config(stored, [{"vocabulary": str(birds)}], cache=str(cache)))
+    assert [head.name for head in task.heads] == ["small@birds"]
+    sources.write_cache(tmp_path / "two", ("small", "large"), target="features", logits_of=values)
+    with pytest.raises(ConfigError, match=r"--set targets\.0\.teacher=large"):
+        open_distill_task(config(stored, [{"vocabulary": str(birds)}], cache=str(tmp_path / "two")))
