@@ -238,7 +238,7 @@ def test_pictures_are_written(report: tuple[Path, AuditResult]) -> None:
     of_features = [f"pool-{n}.{kind}" for n in ("norms", "spectrum") for kind in ("png", "pdf")]
     assert result.pictures == (*(f"net-{name}" for name in names), *of_features)
     sheet = Image.open(out / "net-most-confident.png").convert("RGB")
-    assert sheet.size == (10 + 2 * 194, 10 + 180)  # half of three videos, one frame each
+    assert sheet.size == (10 + 2 * 194, 10 + 184)  # half of three videos, one frame each
     assert np.abs(np.array(sheet.getpixel((60, 60))) - (200, 0, 0)).max() <= 3
     left_over = {path.name for path in out.iterdir()} - {*result.pictures}
     assert left_over == {"report.html", "audit.json", *result.tables}

@@ -65,7 +65,7 @@ def test_refuses_several_state_dicts_in_one_file(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "w.pth")
     assert raised.value.found == "model, teacher"
     assert raised.value.remedy is not None
-    assert "torch.load(path)['model']" in raised.value.remedy
+    assert 'torch.load(path)["model"]' in raised.value.remedy
 
 
 def test_refuses_names_that_a_prefix_alone_keeps_apart(tmp_path: Path) -> None:
