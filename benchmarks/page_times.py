@@ -35,7 +35,7 @@ def page_times(report: Path) -> PageTimes:
     """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        sys.exit("there is no chromium on this machine: install Debian's package")
+        sys.exit("chromium is not installed: install Debian's package")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})

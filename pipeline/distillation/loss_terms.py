@@ -60,7 +60,7 @@ class LossTerm:
 
 
 def loss_terms(config: DistillConfig, readers: Sequence[TargetReader]) -> tuple[LossTerm, ...]:
-    """One term per teacher, or the only one of a head that learns their mean."""
+    """One term per teacher; a single term if one head learns their mean."""
     if config.combine == "mean":
         return (LossTerm(MEAN_HEAD, readers[0].config, 1.0),)
     return tuple(

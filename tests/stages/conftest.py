@@ -95,7 +95,7 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> SmallDemo:
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        pytest.skip("there is no chromium on this machine: install Debian's package")
+        pytest.skip("chromium is not installed: install Debian's package")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser

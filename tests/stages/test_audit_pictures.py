@@ -22,7 +22,7 @@ HOSTILE_LABEL = "</script><script>alert(2)</script>"
 SHOWN = '<img src=x onerror=alert(1)>"\\u202e\\x1b[2J.mp4'
 LABELS = (HOSTILE_LABEL, "one", "two", "three", "four", "five", "six")
 LOGITS = np.array([4, 3, 2, 1, 0, -1, -2], np.float32)
-"""Of every frame; those of the odd one are a tenth."""
+"""The logits of every frame; ODD_FRAME has a tenth of them."""
 
 
 @pytest.fixture(scope="module")
