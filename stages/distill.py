@@ -11,7 +11,6 @@ from distinit.pipeline.distillation.expectation import (
     write_as_found,
 )
 from distinit.pipeline.distillation.normalization_file import (
-    NORMALIZATION_NAME,
     recorded_normalizations,
     write_normalizations,
 )
@@ -20,7 +19,7 @@ from distinit.pipeline.distillation.task import DistillTask, open_distill_task
 from distinit.pipeline.distillation.thresholds import read_thresholds, write_thresholds
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.records import file_entry
-from distinit.pipeline.students.io import TENSORS_NAME, save_student
+from distinit.pipeline.students.io import NORMALIZATION_NAME, TENSORS_NAME, save_student
 from distinit.pipeline.training.boards import refuse_missing_loggers
 from distinit.pipeline.training.loop import refuse_bf16_on_cpu, train
 from distinit.pipeline.training.run_dir import RunDirectory, open_run

@@ -10,19 +10,17 @@ from pathlib import Path
 
 from distinit.pipeline.distillation.normalization import Normalization
 from distinit.pipeline.storage import atomic_path
+from distinit.pipeline.students.io import NORMALIZATION_NAME
 from distinit.pipeline.tensors import TensorShape, read_shapes, read_tensors, write_tensors
 from distinit.pipeline.training.run_dir import has_begun
 from distinit.schemas.errors import RunMismatchError
 from distinit.schemas.wording import one_line, reason_of, shown
 
 __all__ = [
-    "NORMALIZATION_NAME",
     "read_normalizations",
     "recorded_normalizations",
     "write_normalizations",
 ]
-
-NORMALIZATION_NAME = "normalization.safetensors"
 
 
 def write_normalizations(run_root: Path, by_head: Mapping[str, Normalization]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from distinit.pipeline.distillation.normalization import Normalization
+from distinit.pipeline.distillation.normalization_file import read_normalizations
 from distinit.pipeline.evaluation.clip_batches import student_input
 from distinit.pipeline.students.heads import Student
-from distinit.pipeline.students.io import read_student
-from distinit.schemas.errors import ConfigError
-from distinit.schemas.run import StudentRecord
+from distinit.pipeline.students.io import NORMALIZATION_NAME, read_student, student_path
+from distinit.schemas.errors import CheckpointError, ConfigError
+from distinit.schemas.run import HeadRecord, StudentRecord
 from distinit.schemas.training import ClipConfig
+from distinit.schemas.wording import counted, shown
 
 __all__ = ["TrainedStudent", "load_student"]
 
@@ -31,6 +35,9 @@ class TrainedStudent:
     """In evaluation mode, on the CPU. Clips [B, C, T, H, W] -> {head name: logits [B, outputs]}."""
     record: StudentRecord
     """What ``student.json`` says: the network, its clips, its heads, how it was trained."""
+    normalizations: Mapping[str, Normalization] = field(default_factory=dict)
+    """Head -> how the features that it learnt from were normalized; heads of others are left out.
+    Empty if ``normalization.safetensors`` is missing."""
 
     @property
     def clip(self) -> ClipConfig:
@@ -85,18 +92,49 @@ class TrainedStudent:
         features_BD: Tensor = self.network.backbone(clip_BCTHW)
         return features_BD
 
+    @torch.no_grad()
+    def teacher_outputs(self, clip_BCTHW: Tensor) -> dict[str, Tensor]:
+        """Clips as ``input_of`` gives them -> {head: prediction of its teacher's output, [B, D]}.
+
+        Like what the cache stores: logits, or features whose normalization is undone. fp32, on the
+        CPU. Raises CheckpointError without the ``normalization.safetensors`` that this needs.
+        """
+        outputs = {name: out.float().cpu() for name, out in self.network(clip_BCTHW).items()}
+        for head in self.record.heads:
+            if head.normalize is not None:
+                outputs[head.name] = self._normalization(head).undo(outputs[head.name])
+        return outputs
+
+    def _normalization(self, head: HeadRecord) -> Normalization:
+        found = self.normalizations.get(head.name)
+        if found is None or found.channels * (head.cells or 1) != head.outputs:
+            raise CheckpointError(
+                f"the normalization of head {shown(head.name)} is not known",
+                expected=f"{NORMALIZATION_NAME} next to the student, with "
+                f"{counted(head.outputs // (head.cells or 1), 'channel')} for this head",
+                found="no tensors for it" if found is None else counted(found.channels, "channel"),
+                remedy=f"copy {NORMALIZATION_NAME} from the run folder, and load the student again",
+            )
+        return found
+
 
 def load_student(run: str | Path, *, plugin: str | None = None) -> TrainedStudent:
     """Load the student of a distill or finetune run, or of a ``student.safetensors``.
 
-    ``student.json`` must lie next to the file. ``plugin``: the name of the student plugin that may
-    be imported, ``plugin:module:function``; a plugin that only the run names is never imported.
+    ``student.json`` must lie next to the file; so must ``normalization.safetensors``, if the run
+    has one, for ``teacher_outputs``. ``plugin``: the name of the student plugin that may be
+    imported, ``plugin:module:function``; a plugin that only the run names is never imported.
 
     Raises CheckpointError if a file is missing or damaged, or if the files do not belong together;
+    RunMismatchError if ``normalization.safetensors`` has other tensors than it should;
     ConfigError if the student is a plugin other than ``plugin``.
     """
     network, record = read_student(Path(run), plugin)
-    return TrainedStudent(network.eval(), record)
+    folder = student_path(Path(run)).parent
+    is_normalized = any(head.normalize is not None for head in record.heads)
+    if not is_normalized or not (folder / NORMALIZATION_NAME).is_file():
+        return TrainedStudent(network.eval(), record)
+    return TrainedStudent(network.eval(), record, read_normalizations(folder))
 
 
 def _scaled(pixels_TCHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -29,11 +29,13 @@ from distinit.pipeline.tensors import (
     write_tensors,
 )
 from distinit.schemas.errors import CheckpointError
+from distinit.schemas.manifest import FileEntry
 from distinit.schemas.run import LoadReport, StudentRecord
 from distinit.schemas.training import StudentConfig
 from distinit.schemas.wording import reason_of
 
 __all__ = [
+    "NORMALIZATION_NAME",
     "RECORD_NAME",
     "TENSORS_NAME",
     "load_backbone",
@@ -45,6 +47,8 @@ __all__ = [
 
 TENSORS_NAME = "student.safetensors"
 RECORD_NAME = "student.json"
+NORMALIZATION_NAME = "normalization.safetensors"
+"""How the features were normalized that the heads learnt from; only if some were."""
 BACKBONE = "backbone."
 
 
@@ -69,14 +73,19 @@ def read_student(source: Path, plugin: str | None = None) -> tuple[Student, Stud
     that a hostile record cannot allocate more memory than the file holds. ``plugin``: name of the
     plugin that the user allows to run, if any.
 
-    Raises CheckpointError if a file is missing or damaged, or if the tensors do not match the
-    record; ConfigError if the record names a plugin other than ``plugin``.
+    ``normalization.safetensors`` may be missing: only ``TrainedStudent.teacher_outputs`` needs it.
+
+    Raises CheckpointError if a file is missing, damaged or changed, or if the tensors do not match
+    the record; ConfigError if the record names a plugin other than ``plugin``.
     """
     path = student_path(source)
     record = _read_record(path)
     require_named_plugin(record.student, plugin, path.with_name(RECORD_NAME))
     found = _reading(path, read_shapes)
-    _refuse_damage(path, record)
+    _refuse_damage(path, record.tensors)
+    normalization = path.with_name(NORMALIZATION_NAME)
+    if normalization.is_file():
+        _refuse_damage(normalization, record.normalization)
     heads = {head.name: head.outputs for head in record.heads}
     _refuse_other_heads(path, head_shapes(heads, record.feature_dim), found)
     student = Student(build_student(record.student), heads)
@@ -98,7 +107,7 @@ def load_backbone(student: Student, config: StudentConfig, source: Path) -> Load
     if path.with_name(RECORD_NAME).is_file() and path.name == TENSORS_NAME:
         record = _read_record(path)
         _refuse_other_architecture(path, record.student, config)
-        _refuse_damage(path, record)
+        _refuse_damage(path, record.tensors)
     pickled = None if path.suffix == ".safetensors" else _reading(path, _read_pickled)
     shapes = _reading(path, read_shapes) if pickled is None else _shapes(pickled)
     expected = {k: v for k, v in student.state_dict().items() if k.startswith(BACKBONE)}
@@ -183,9 +192,8 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, TensorShape]:
     return {name: TensorShape.of(tensor) for name, tensor in tensors.items()}
 
 
-def _refuse_damage(path: Path, record: StudentRecord) -> None:
-    """Compare the size and sha256 of the tensor file with the record."""
-    entry = record.tensors
+def _refuse_damage(path: Path, entry: FileEntry | None) -> None:
+    """Compare the size and sha256 of a file with its entry in the record, if it has one."""
     if entry is None:
         return
     size = path.stat().st_size
@@ -196,7 +204,7 @@ def _refuse_damage(path: Path, record: StudentRecord) -> None:
             found=f"{size:,} bytes, with another sha256"
             if size == entry.size
             else f"{size:,} bytes",
-            remedy="copy both files from the run folder again",
+            remedy=f"copy {path.name} and {RECORD_NAME} from the run folder again",
         )
 
 

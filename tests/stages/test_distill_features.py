@@ -13,15 +13,16 @@ from helpers import sources
 from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.distillation.normalization import Normalization
 from distinit.pipeline.distillation.normalization_file import (
-    NORMALIZATION_NAME,
     read_normalizations,
     write_normalizations,
 )
 from distinit.pipeline.distillation.task import open_distill_task
+from distinit.pipeline.inference.student import load_student
 from distinit.pipeline.records import read_record
 from distinit.pipeline.storage import sha256_file
+from distinit.pipeline.students.io import NORMALIZATION_NAME
 from distinit.schemas.distill import DistillConfig
-from distinit.schemas.errors import RunMismatchError
+from distinit.schemas.errors import CheckpointError, RunMismatchError
 from distinit.schemas.run import RunRecord, StudentRecord
 from distinit.stages import distill_inputs
 from distinit.stages.distill import distill
@@ -85,6 +86,12 @@ def test_a_run_records_its_normalization_and_goes_on_with_it(inputs: Path, tmp_p
     assert record.inputs["normalization alpha"] == stored.digest
     assert (record.config["targets"][0]["loss"]) == "cosine+smooth_l1"
 
+    loaded = load_student(run)
+    clip = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected_BC = stored.undo(loaded.network(clip)["alpha"])
+    assert torch.equal(loaded.teacher_outputs(clip)["alpha"], expected_BC)
+
     (run / "result.json").unlink()
     again = Lines()
     distill(config_of(inputs, run), progress=again)
@@ -97,6 +104,8 @@ def test_a_run_records_its_normalization_and_goes_on_with_it(inputs: Path, tmp_p
     with pytest.raises(RunMismatchError) as changed:
         distill(config_of(inputs, run))
     assert "inputs.normalization alpha" in str(changed.value.found)
+    with pytest.raises(CheckpointError, match="is damaged, or belongs to"):
+        load_student(run)
 
 
 def test_without_statistics_features_have_the_cosine_loss(inputs: Path, tmp_path: Path) -> None:

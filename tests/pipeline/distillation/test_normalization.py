@@ -18,11 +18,11 @@ from distinit.pipeline.distillation.normalization import (
     standardization,
 )
 from distinit.pipeline.distillation.normalization_file import (
-    NORMALIZATION_NAME,
     read_normalizations,
     recorded_normalizations,
     write_normalizations,
 )
+from distinit.pipeline.students.io import NORMALIZATION_NAME
 from distinit.schemas.errors import RunMismatchError
 
 

@@ -10,7 +10,11 @@ import pytest
 import torch
 from helpers.students import save_distilled
 
+from distinit.pipeline.distillation.normalization import Normalization
+from distinit.pipeline.distillation.normalization_file import write_normalizations
 from distinit.pipeline.inference.student import TrainedStudent, load_student
+from distinit.pipeline.records import file_entry
+from distinit.pipeline.students.io import NORMALIZATION_NAME, read_student, save_student
 from distinit.schemas.errors import CheckpointError, ConfigError
 
 
@@ -82,3 +86,48 @@ def test_frames_that_are_no_clip_are_refused(student: TrainedStudent, frames: An
 def test_a_folder_without_a_student_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no student at"):
         load_student(tmp_path)
+
+
+def normalized_student(folder: Path, kept: str = "teacher", channels: int = 5) -> TrainedStudent:
+    """A student whose head learnt features that were standardized to mean 2 and scale .5."""
+    save_distilled(folder)
+    network, record = read_student(folder)
+    head = record.heads[0].model_copy(update={"normalize": "standardize"})
+    mean, scale = torch.full((channels,), 2.0), torch.full((channels,), 0.5)
+    write_normalizations(folder, {kept: Normalization(mean, scale)})
+    entry = file_entry(folder / NORMALIZATION_NAME)
+    changes = {"heads": (head,), "normalization": entry}
+    save_student(folder, network, record.model_copy(update=changes))
+    return load_student(folder)
+
+
+def test_teacher_outputs_are_in_the_units_of_the_teacher(
+    tmp_path: Path, student: TrainedStudent
+) -> None:
+    clip = student.input_of(noise(4, 40, 50, 3))
+    with torch.no_grad():
+        plain = student.network(clip)["teacher"]
+    assert torch.equal(student.teacher_outputs(clip)["teacher"], plain)
+    undone = normalized_student(tmp_path / "normalized").teacher_outputs(clip)
+    assert undone.keys() == {"teacher"}
+    assert torch.allclose(undone["teacher"], 2 * plain + 2)
+
+
+def test_a_student_without_its_normalization_predicts_no_features(tmp_path: Path) -> None:
+    others = normalized_student(tmp_path / "others", kept="another")
+    clip = others.input_of(noise(4, 40, 50, 3))
+    with pytest.raises(CheckpointError, match="is not known") as raised:
+        others.teacher_outputs(clip)
+    assert raised.value.found == "no tensors for it"
+    narrow = normalized_student(tmp_path / "narrow", channels=4)
+    with pytest.raises(CheckpointError, match="is not known") as raised:
+        narrow.teacher_outputs(clip)
+    assert raised.value.expected == (
+        "normalization.safetensors next to the student, with 5 channels for this head"
+    )
+    assert raised.value.found == "4 channels"
+    (tmp_path / "narrow" / NORMALIZATION_NAME).unlink()
+    moved = load_student(tmp_path / "narrow")
+    assert moved.features(clip).shape == (1, 128)
+    with pytest.raises(CheckpointError, match="is not known"):
+        moved.teacher_outputs(clip)

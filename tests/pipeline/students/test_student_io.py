@@ -9,8 +9,14 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from distinit.pipeline.records import file_entry
 from distinit.pipeline.students.heads import Student, new_student
-from distinit.pipeline.students.io import load_backbone, read_student, save_student
+from distinit.pipeline.students.io import (
+    NORMALIZATION_NAME,
+    load_backbone,
+    read_student,
+    save_student,
+)
 from distinit.pipeline.students.torchvision_nets import CLASSIFIERS
 from distinit.schemas.errors import CheckpointError
 from distinit.schemas.run import HeadRecord, StudentRecord
@@ -163,3 +169,21 @@ def test_a_flipped_bit_in_the_tensors_is_detected(tmp_path: Path) -> None:
         read_student(tmp_path)
     with pytest.raises(CheckpointError, match="is damaged, or belongs to another"):
         load_backbone(new_student(TINY, {"a": 3}, 0), TINY, tmp_path)
+
+
+def test_a_changed_normalization_is_refused_by_name(tmp_path: Path) -> None:
+    student = save(tmp_path)
+    path = tmp_path / NORMALIZATION_NAME
+    save_file({"imagenet/mean_C": torch.zeros(7), "imagenet/scale_C": torch.ones(7)}, path)
+    _, record = read_student(tmp_path)
+    save_student(tmp_path, student, record.model_copy(update={"normalization": file_entry(path)}))
+    assert read_student(tmp_path)[1].normalization == file_entry(path)
+    save_file({"imagenet/mean_C": torch.zeros(7), "imagenet/scale_C": torch.full((7,), 2.0)}, path)
+    with pytest.raises(CheckpointError, match="is damaged, or belongs to another") as caught:
+        read_student(tmp_path)
+    assert caught.value.problem.startswith(f"{path} ")
+    assert caught.value.remedy == (
+        "copy normalization.safetensors and student.json from the run folder again"
+    )
+    path.unlink()
+    assert read_student(tmp_path)[1].normalization is not None
