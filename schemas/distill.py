@@ -101,7 +101,7 @@ class TargetConfig(Record):
         description="of the vectors of a feature teacher, from their statistics in the cache. "
         "standardize: each channel to mean 0 and variance 1; phi_s: a rotation and one scale, "
         "after which all channels have variance 1. auto: phi_s if loss is auto and the cache has "
-        "statistics, else none",
+        "statistics, else none. Teachers of logits ignore it if the run has features too",
         json_schema_extra={"source": "PHI-S (2410.01680)"},
     )
     smooth_l1_beta: float = Field(

@@ -42,6 +42,8 @@ def open_reader(
     stored = cache.targets(teacher_id)
     targets = _with_vocabulary(cache, stored, target, progress)
     recorded = normalizations.get(targets.record.id)
+    if targets.record.identity.target == "logits" and _learns_features(cache, config):
+        target = target.model_copy(update={"normalize": "auto"})  # it is meant for the features
     target = with_loss(target, targets, recorded)
     if target.pick in {"uniform", "k_random"} and target.k > config.clip.frames:
         raise ConfigError(
@@ -58,6 +60,15 @@ def open_reader(
     as_logits = config.combine == "mean" and gives_logits(target)
     normalization = with_normalization(target, targets, recorded)
     return TargetReader(target, targets, mirrored, as_logits=as_logits, normalization=normalization)
+
+
+def _learns_features(cache: TargetCache, config: DistillConfig) -> bool:
+    """Whether the features of some teacher are learned, not only logits made from them."""
+    learned = [target.teacher for target in config.targets if target.vocabulary is None]
+    return any(
+        name in cache.teachers and cache.teachers[name].identity.target == "features"
+        for name in learned
+    )
 
 
 def _with_vocabulary(
