@@ -76,6 +76,10 @@ class PlanResult(Record):
     teacher_rows_per_second: dict[str, float] = Field(
         description="teacher -> rows per second of one worker"
     )
+    outputs: dict[str, int] = Field(
+        default_factory=dict,
+        description="teacher -> values of a row, and outputs of a student's head for the teacher",
+    )
     hours: dict[int, float] = Field(
         description="workers -> hours, if each worker has a machine like this"
     )
@@ -102,7 +106,8 @@ class PlanResult(Record):
             f"rows         {self.rows}",
             f"frame store  {_size(self.frame_store_bytes)}",
             "",
-            "logits as    " + "   ".join(f"{e} {_size(b)}" for e, b in self.logit_bytes.items()),
+            "targets as   " + "   ".join(f"{e} {_size(b)}" for e, b in self.logit_bytes.items()),
+            *self._heads(),
             "",
             f"one worker   decodes {self.decoded_frames_per_second:,.0f} frames/s",
         ]
@@ -113,6 +118,10 @@ class PlanResult(Record):
         lines += ["", f"workers, each with a machine like this ({one_line(self.machine)}):"]
         lines += [f"{count:>7}      {_duration(hours)}" for count, hours in self.hours.items()]
         return "\n".join(lines)
+
+    def _heads(self) -> list[str]:
+        outputs = [f"{one_line(name)} {count:,}" for name, count in self.outputs.items()]
+        return ["heads        outputs of a student: " + ", ".join(outputs)] if outputs else []
 
 
 def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
@@ -157,7 +166,7 @@ def plan(config: PlanConfig, *, progress: Progress | None = None) -> PlanResult:
         name: _teacher_speed(config, teacher, view_of[name], decoded)
         for name, teacher in by_id.items()
     }
-    result = _result(config, len(found.paths), samples, teachers, speeds)
+    result = _result(config, len(found.paths), samples, by_id, speeds)
     return result.model_copy(
         update={
             "left_out": dict(found.left_out.others),
@@ -183,7 +192,7 @@ def _result(
     config: PlanConfig,
     videos: int,
     samples: Sequence[VideoSample],
-    teachers: Sequence[Teacher],
+    teachers: Mapping[str, Teacher],
     speeds: Mapping[str, float],
 ) -> PlanResult:
     decoded = [sample for sample in samples if sample.decoded_frame_count]
@@ -200,9 +209,10 @@ def _result(
     )
     frames = estimate_total([sample.frame_count for sample in samples], videos)
     rows = estimate_total([sample.row_count for sample in samples], videos)
-    on_gpu = any(not teacher.device.startswith("cpu") for teacher in teachers)
+    on_gpu = any(not teacher.device.startswith("cpu") for teacher in teachers.values())
     speed = Speed(frames_per_second, tuple(speeds.values()), overlap=on_gpu)
-    widths = [TargetWidth(t.identity.classes, t.identity.target == "logits") for t in teachers]
+    identities = [teacher.identity for teacher in teachers.values()]
+    widths = [TargetWidth(one.classes, one.target == "logits") for one in identities]
     return PlanResult(
         videos=videos,
         sampled=len(samples),
@@ -215,6 +225,7 @@ def _result(
         frame_store_bytes=round(frames.expected * jpeg_bytes),
         decoded_frames_per_second=round(frames_per_second, 2),
         teacher_rows_per_second={name: round(rate, 2) for name, rate in speeds.items()},
+        outputs={name: teacher.identity.classes for name, teacher in teachers.items()},
         hours=dict(estimate_hours(frames.expected, rows.expected, speed, config.workers)),
         machine=f"{os.cpu_count()} CPU cores" + (", one GPU" if on_gpu else ""),
     )

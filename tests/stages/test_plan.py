@@ -31,6 +31,8 @@ def test_a_sample_of_all_videos_gives_exact_counts_and_writes_nothing(corpus: Pa
     classes = result.logit_bytes["float16"] // 2 // result.rows.expected
     assert result.logit_bytes["float16"] == result.rows.expected * classes * 2
     assert result.logit_bytes["int8"] == result.rows.expected * (classes + 8)
+    assert result.outputs == {"null": classes}
+    assert f"heads        outputs of a student: null {classes:,}" in result.summary().splitlines()
     assert result.frame_store_bytes > 1000 * GOOD_FRAMES
     assert result.decoded_frames_per_second > 0
     assert result.teacher_rows_per_second["null"] > 0
@@ -52,7 +54,8 @@ def test_the_sample_is_the_same_in_each_run_and_rows_follow_the_sampling(corpus:
     assert results[0].rows == TotalRecord(expected=20, low=20, high=20)
     assert results[0].teacher_rows_per_second == {}
     assert results[0].logit_bytes["float16"] == 20 * 2000
-    assert "float16 40 kB" in results[0].summary()
+    assert "targets as   float16 40 kB" in results[0].summary()
+    assert "heads" not in results[0].summary()
 
 
 def test_a_corpus_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
