@@ -8,22 +8,24 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-# Every file of a result is written under another name and then renamed, so that each rename is a
+# Every file or checkpoint is written under another name and then renamed, so that each rename is a
 # moment at which the files on the disk change.
 CODE = """
 import os, re, signal, sys
 
 number, pattern, moment, *arguments = sys.argv[1:]
-replace = os.replace
 
-def replace_and_die(source, target, **options):
-    is_last = re.fullmatch(pattern, os.path.basename(target)) is not None
-    if not (is_last and moment == "before"):
-        replace(source, target, **options)
-    if is_last:
-        os.kill(os.getpid(), int(number))
+def and_die(rename):
+    def rename_and_die(source, target, **options):
+        is_last = re.fullmatch(pattern, os.path.basename(target)) is not None
+        if not (is_last and moment == "before"):
+            rename(source, target, **options)
+        if is_last:
+            os.kill(os.getpid(), int(number))
 
-os.replace = replace_and_die
+    return rename_and_die
+
+os.replace, os.rename = and_die(os.replace), and_die(os.rename)
 from distinit.cli import main
 main(arguments)
 """

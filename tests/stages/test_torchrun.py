@@ -6,19 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.processes import marked_by
 from helpers.short_distills import extract_null, short_distill
+from helpers.torchrun import MARK, ended, launched, lines_of, written
 
 from distinit.pipeline.training.checkpoint import newest_step
-from distinit.schemas.base import Record
 from distinit.schemas.distill import DistillConfig
 from distinit.schemas.finetune import FinetuneConfig
 from distinit.stages.distill import distill
@@ -34,7 +32,6 @@ assert os.environ["RANK"] == "0"
 from distinit.pipeline.students.tiny import TINY_STUDENTS
 net = TINY_STUDENTS["tiny_r2plus1d_10"]
 """
-MARK = "DISTINIT_TEST_MARK"
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -62,49 +59,6 @@ def without_workers(config: DistillConfig) -> DistillConfig:
 
 def student(out: Path) -> bytes:
     return (out / "student.safetensors").read_bytes()
-
-
-@contextmanager
-def launched(
-    folder: Path, command: str, *arguments: str, processes: int = 2
-) -> Iterator[subprocess.Popen[str]]:
-    """The process of torchrun for ``distinit COMMAND``; stderr of rank R is in ``RANK-R``.
-
-    All processes have ended afterwards.
-    """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += ["--nproc-per-node", str(processes), "--log-dir", str(folder / "logs")]
-    launcher += ["--redirects", "3", "-m", "distinit.cli", command]
-    process = subprocess.Popen(
-        [*launcher, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env=os.environ | {MARK: str(folder)},
-    )
-    try:
-        yield process
-    finally:
-        for pid in marked_by(MARK, str(folder)):
-            os.kill(pid, signal.SIGKILL)
-        process.communicate()
-
-
-def lines_of(folder: Path, rank: int, stream: str = "stderr") -> list[str]:
-    (path,) = (folder / "logs").glob(f"*/attempt_0/{rank}/{stream}.log")
-    return path.read_text().splitlines()
-
-
-def written(config: Record, folder: Path) -> list[str]:
-    file = folder / "config.yaml"
-    file.write_text(config.model_dump_json())  # JSON is YAML
-    return ["--config", str(file)]
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
 
 
 def wait_for_steps(process: subprocess.Popen[str], out: Path, steps: int = 5) -> None:
