@@ -83,6 +83,7 @@ def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResu
         ConfigError: The URL of a cache has credentials, ``config.out`` lies inside a cache or a
             frame store, or a condition of ``config.fail_if`` cannot be used or checked.
         StorageError: The report or the index of the cache cannot be written.
+        LockedError: Another audit with a vocabulary writes to ``config.out``.
     """
     conditions = [parse_condition(text) for text in config.fail_if]
     for address in (config.cache, *config.compare):

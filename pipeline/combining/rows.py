@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,10 @@ from distinit.pipeline.cache.shards import ShardReader
 from distinit.pipeline.cache.tables import column
 from distinit.pipeline.cache.target_rows import TargetRows
 from distinit.pipeline.cache.unit import FrameRows
-from distinit.pipeline.cache.unit_tables import read_confidence, read_frames
+from distinit.pipeline.cache.unit_tables import contradiction, read_confidence, read_frames
 from distinit.pipeline.combining.source import Source
+from distinit.pipeline.storage import sha256_file
+from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.tables import CONFIDENCE_SCHEMA
 
 __all__ = ["RowReader", "equal_bits"]
@@ -27,8 +30,9 @@ _CONFIDENCE = tuple(name for name in CONFIDENCE_SCHEMA.names if name != "row")
 class RowReader:
     """The stored rows of one source. Keeps a few tables in memory and a few shards open.
 
-    Tables are compared with the sha256 in their commit, and chunks of shards with their crc32c.
-    Raises CacheCorruptError.
+    Tables are compared with the sha256 in their commit, and chunks of shards with their crc32c. If
+    the source is not verified, shards are compared with their sha256 too, since the crc32c does not
+    notice a shard that was replaced as a whole. Raises CacheCorruptError.
     """
 
     def __init__(self, source: Source) -> None:
@@ -36,6 +40,7 @@ class RowReader:
         self._capacity = source.state.plan.capacity
         self._tables: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
         self._shards: OrderedDict[tuple[str, str, int], ShardReader] = OrderedDict()
+        self._checked: set[Path] = set()
 
     def extent(self, video_id: str) -> tuple[int, int]:
         """(first row, number of rows) of a video; its rows are consecutive."""
@@ -108,11 +113,24 @@ class RowReader:
         key = (teacher_id, spec.name, unit)
         if key not in self._shards:
             reader = ShardReader(self.source.layout, teacher_id, spec, unit, self._capacity)
+            self._check(reader.path, self.source.state.commits[teacher_id][unit])
             self._shards[key] = reader
             if len(self._shards) > _SHARDS_KEPT:
                 self._shards.popitem(last=False)[1].release()
         self._shards.move_to_end(key)
         return self._shards[key]
+
+    def _check(self, shard: Path, commit: UnitCommit) -> None:
+        """Compare a shard of a source that is not verified with its commit, once."""
+        if self.source.verified or shard in self._checked:
+            return
+        entry = commit.files[self.source.layout.relative(shard)]
+        size_bytes = shard.stat().st_size
+        if size_bytes != entry.size:  # not hashed: a sparse file may be huge
+            raise contradiction(shard, f"{entry.size} bytes", f"{size_bytes} bytes")
+        if (sha256 := sha256_file(shard)) != entry.sha256:
+            raise contradiction(shard, f"sha256 {entry.sha256}", f"sha256 {sha256}")
+        self._checked.add(shard)
 
     def close(self) -> None:
         """Close all files."""

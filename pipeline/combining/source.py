@@ -30,12 +30,14 @@ _PROBLEMS_SHOWN = 5
 class Source:
     """A complete cache, and what its commit records say of each video and teacher.
 
-    ``digest``: its content digest, recomputed from the records.
+    ``digest``: its content digest, recomputed from the records. ``verified``: every byte has been
+    compared with the records; otherwise each file is compared when it is first read.
     """
 
     cache: TargetCache
     state: CacheState
     digest: str
+    verified: bool
 
     @property
     def layout(self) -> CacheLayout:
@@ -101,7 +103,8 @@ class Source:
 def open_source(path: Path, progress: Progress, *, verify: bool = True) -> Source:
     """Open a complete cache to copy from, or only to read it: then without ``verify``.
 
-    Verification reads every byte, as `distinit cache verify` does.
+    Verification reads every byte, as `distinit cache verify` does. Without it, ``RowReader`` checks
+    the files that it reads.
 
     Raises:
         CacheError: It is not a cache, or not complete.
@@ -122,7 +125,7 @@ def open_source(path: Path, progress: Progress, *, verify: bool = True) -> Sourc
     found = cache.checked_digest(state)
     if not state.complete or (digest and digest != found):
         raise _not_intact(cache.layout, path, "records that changed while they were read")
-    return Source(cache, state, found)
+    return Source(cache, state, found, verify)
 
 
 def _verify(layout: CacheLayout, path: Path, progress: Progress) -> str:
