@@ -14,6 +14,7 @@ from distinit.pipeline.video.views import View
 __all__ = ["WorkerTeachers"]
 
 _BATCHES_IN_FLIGHT = 2
+_GPU_BLOCK = 128  # frames; each block is submitted, encoded and written at once
 _BYTES_IN_FLIGHT = 128 << 20
 _NO_LIMIT = 1 << 62
 
@@ -28,10 +29,10 @@ class WorkerTeachers:
         self._teachers = teachers
         self._views, self._view_of = teacher_views(teachers.values())
         batch = max((t.batch_size for t in teachers.values()), default=CPU_BATCH)
-        self.block_frames = min(batch, CPU_BATCH)
+        holds_frames = any(t.holds_frames for t in teachers.values())
+        self.block_frames = min(batch, CPU_BATCH if holds_frames else _GPU_BLOCK)
         ahead = max((t.frames_ahead for t in teachers.values()), default=0)
         self.max_frames = max(ahead, _BATCHES_IN_FLIGHT * self.block_frames)
-        holds_frames = any(t.holds_frames for t in teachers.values())
         self.max_bytes = _BYTES_IN_FLIGHT if holds_frames else _NO_LIMIT
 
     def view_of(self, task: ExtractionTask) -> dict[str, str]:
