@@ -73,7 +73,7 @@ def test_the_vocabulary_of_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = code_blocks("vocabularies.md", "python")
+    (code,) = code_blocks("vocabularies.md", "python")  # that for open_clip: tests/examples
     subprocess.run([sys.executable, "-c", code], check=True)
     vocabulary = read_vocabulary(tmp_path / "birds.safetensors")
     assert (vocabulary.names, vocabulary.scale) == (("robin", "wren", "owl"), 100.0)
