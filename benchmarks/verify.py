@@ -2,11 +2,12 @@
 
     python benchmarks/verify.py
     python benchmarks/verify.py --megabytes 2000 --workers 1,2,4,8 --encoding int8 --json
+    python benchmarks/verify.py --target features
 
 The files are in memory (the page cache): no disk is measured. ``sha256`` hashes the same bytes
 once; the whole check hashes them as files and as values, checks every crc32c, and recomputes the
-confidence of every row. With one thread, seconds are those of the CPU, so that other processes
-matter little; with more, they are those of a clock.
+confidence of every row, or the mean and covariance of features. With one thread, seconds are those
+of the CPU, so that other processes matter little; with more, they are those of a clock.
 """
 
 from __future__ import annotations
@@ -61,17 +62,26 @@ def check(root: Path, workers: int) -> None:
 @click.option(
     "--encoding", type=click.Choice(list(_BYTES_PER_VALUE)), default="float16", show_default=True
 )
+@click.option(
+    "--target", type=click.Choice(["logits", "features"]), default="logits", show_default=True
+)
 @click.option("--workers", type=NUMBERS, default="1,2", show_default=True, help="Threads to try.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    megabytes: int, encoding: str, workers: tuple[int, ...], repeats: int, as_json: bool
+    megabytes: int,
+    encoding: str,
+    target: str,
+    workers: tuple[int, ...],
+    repeats: int,
+    as_json: bool,
 ) -> None:
     rows = int(megabytes * 1e6 / (_CLASSES * _BYTES_PER_VALUE[encoding]))
     with tempfile.TemporaryDirectory(prefix="distinit-verify-") as folder:
         root = Path(folder) / "cache"
         videos = [2048] * max(rows // 2048, 1)
-        write_made_up_cache(root, videos, [made_up_teacher("t", _CLASSES, encoding)], _CAPACITY)
+        teacher = made_up_teacher("t", _CLASSES, encoding, target)
+        write_made_up_cache(root, videos, [teacher], _CAPACITY)
         gigabytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) / 1e9
         hashing = seconds_of(lambda: hash_all(root), repeats, time.process_time)
         rates = {"sha256, 1 thread": gigabytes / hashing}
@@ -82,7 +92,7 @@ def main(
     if as_json:
         click.echo(json.dumps({"gigabytes": gigabytes, "gigabytes_per_second": rates}))
         return
-    click.echo(f"{gigabytes:.2f} GB, {sum(videos)} rows of {_CLASSES} logits as {encoding}")
+    click.echo(f"{gigabytes:.2f} GB, {sum(videos)} rows of {_CLASSES} {target} as {encoding}")
     for name, rate in rates.items():
         click.echo(f"{name:24} {rate:5.2f} GB/s")
 

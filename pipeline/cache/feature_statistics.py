@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from distinit.pipeline.cache.checksums import check_listed
 from distinit.pipeline.cache.feature_moments import FeatureMoments
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.moments_file import MomentsError, read_moments
@@ -59,11 +60,12 @@ def statistics_command(layout: CacheLayout) -> str:
 def read_statistics(layout: CacheLayout, record: TeacherRecord) -> FeatureStatistics:
     """The statistics of a feature teacher of a complete cache.
 
-    In a partial copy, they are those of the whole cache.
+    In a partial copy, they are those of the whole cache. Whether they follow from the rows is not
+    checked here: ``distinit cache verify`` computes them again.
 
     Raises:
         CacheError: The teacher stores logits, the cache lacks statistics, or has no vectors.
-        CacheCorruptError: The file is damaged.
+        CacheCorruptError: The file is damaged, or is not the one on the list of checksums.
     """
     if record.identity.target != "features":
         raise CacheError(
@@ -88,6 +90,7 @@ def read_statistics(layout: CacheLayout, record: TeacherRecord) -> FeatureStatis
             found=reason_of(error) if isinstance(error, OSError) else str(error),
             remedy=again,
         ) from error
+    check_listed(layout, [path])
     if not moments.vectors:
         raise CacheError(
             f"teacher {record.id} has no features in this cache",

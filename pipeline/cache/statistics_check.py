@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distinit.pipeline.cache.feature_moments import FeatureMoments, merged
+from distinit.pipeline.cache.feature_moments import FeatureMoments
 from distinit.pipeline.cache.feature_statistics import statistics_command
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.moments_file import (
@@ -14,11 +14,9 @@ from distinit.pipeline.cache.moments_file import (
     read_moments,
 )
 from distinit.pipeline.cache.state import CacheState
-from distinit.pipeline.cache.statistics_update import unit_moments
 from distinit.pipeline.cache.whole_check import listed_names
-from distinit.pipeline.progress import Progress
 
-__all__ = ["check_statistics", "first_difference", "listed_statistics"]
+__all__ = ["check_statistics", "first_difference", "listed_statistics", "measured_teachers"]
 
 RELATIVE_TOLERANCE = 1e-9
 """Of a standard deviation (means), and of the product of two (covariances). Another machine may
@@ -37,18 +35,27 @@ def listed_statistics(layout: CacheLayout, state: CacheState) -> set[str]:
     return names & listed_names(layout) if names else set()
 
 
-def check_statistics(
-    layout: CacheLayout, state: CacheState, name: str, progress: Progress
-) -> tuple[list[str], list[str]]:
-    """Problems and notes about the statistics of a teacher, computed again from its rows.
+def measured_teachers(layout: CacheLayout, state: CacheState) -> frozenset[str]:
+    """The feature teachers that have statistics, with which their rows can be compared."""
+    return frozenset(
+        name
+        for name, record in state.records.items()
+        if record.identity.target == "features" and layout.statistics(name).is_file()
+    )
 
-    Raises CacheCorruptError for rows that cannot be read.
+
+def check_statistics(
+    layout: CacheLayout, state: CacheState, name: str, recomputed: FeatureMoments | None
+) -> tuple[list[str], list[str]]:
+    """Problems and notes about the statistics of a teacher.
+
+    ``recomputed``: of all its rows; None: it is not among the ``measured_teachers``.
     """
     record, path = state.records[name], layout.statistics(name)
     if record.identity.target != "features":
         return [], []
     file, command = layout.relative(path), f"run `{statistics_command(layout)}`"
-    if not path.is_file():
+    if recomputed is None:
         if file in listed_statistics(layout, state):
             return [], []  # already reported as missing
         return [], [f"teacher {name} has no statistics; {command}, which adds them"]
@@ -56,22 +63,10 @@ def check_statistics(
         stored = read_moments(path, record.identity.channels)
     except MomentsError as error:
         return [f"{file}: {error}; {command}"], []
-    difference = first_difference(stored, _recomputed(layout, state, name, progress))
+    digests = [commit.content_sha256 for _, commit in sorted(state.commits[name].items())]
+    right = StoredMoments(recomputed, len(digests), content_of_units(digests))
+    difference = first_difference(stored, right)
     return [f"{file}: {difference}; {command}"] if difference else [], []
-
-
-def _recomputed(
-    layout: CacheLayout, state: CacheState, name: str, progress: Progress
-) -> StoredMoments:
-    record, commits = state.records[name], state.commits[name]
-    total = FeatureMoments.empty(record.identity.channels)
-    progress.start(f"statistics of {name}", len(commits), "units")
-    for _, commit in sorted(commits.items()):
-        total = merged(total, unit_moments(layout, record, commit, state.plan.capacity))
-        progress.advance()
-    progress.finish()
-    digests = [commits[unit].content_sha256 for unit in sorted(commits)]
-    return StoredMoments(total, len(digests), content_of_units(digests))
 
 
 def first_difference(stored: StoredMoments, recomputed: StoredMoments) -> str:

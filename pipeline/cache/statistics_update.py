@@ -32,7 +32,7 @@ from distinit.schemas.errors import CacheCorruptError
 from distinit.schemas.manifest import UnitCommit
 from distinit.schemas.teacher import TeacherRecord
 
-__all__ = ["unit_moments", "update_statistics"]
+__all__ = ["update_statistics"]
 
 
 def update_statistics(
@@ -83,10 +83,10 @@ def _moments_of_unit(
         kept = read_moments(path, record.identity.channels)
         if kept.content == bytes.fromhex(commit.content_sha256):
             return kept.moments
-    return unit_moments(layout, record, commit, capacity)
+    return _computed(layout, record, commit, capacity)
 
 
-def unit_moments(
+def _computed(
     layout: CacheLayout, record: TeacherRecord, commit: UnitCommit, capacity: int
 ) -> FeatureMoments:
     """The moments of one unit, computed from its stored rows.

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from distinit.pipeline.cache.digest import StoredRows, unit_content_sha256
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
+from distinit.pipeline.cache.feature_moments import FeatureMoments, moments_of_rows
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.parquet_bounds import MAX_TABLE_BYTES
 from distinit.pipeline.cache.plan import PlannedRows
@@ -60,6 +61,7 @@ class UnitFindings:
         damaged_teachers: Teachers whose targets of the unit cannot be used.
         hashed: Path of a file that was read -> sha256.
         videos: The rows of its frames table, by video.
+        moments: Teacher -> moments of its features, if they were asked for.
     """
 
     unit: int
@@ -68,6 +70,7 @@ class UnitFindings:
     damaged_teachers: set[str] = field(default_factory=set)
     hashed: dict[str, str] = field(default_factory=dict)
     videos: list[VideoRows] = field(default_factory=list)
+    moments: dict[str, FeatureMoments] = field(default_factory=dict)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
@@ -89,23 +92,34 @@ def in_one_line(error: DistInitError) -> str:
 
 
 def check_unit(
-    layout: CacheLayout, state: CacheState, unit: int, absent: Collection[str]
+    layout: CacheLayout,
+    state: CacheState,
+    unit: int,
+    absent: Collection[str],
+    measured: Collection[str] = (),
 ) -> UnitFindings:
     """Read every file of a unit once, and check it for all teachers that have committed it.
 
-    ``absent``: files that are known to be missing.
+    ``absent``: files that are known to be missing. ``measured``: feature teachers whose moments
+    are computed.
     """
-    return _UnitCheck(layout, state, unit, absent).run()
+    return _UnitCheck(layout, state, unit, absent, measured).run()
 
 
 class _UnitCheck:
     def __init__(
-        self, layout: CacheLayout, state: CacheState, unit: int, absent: Collection[str]
+        self,
+        layout: CacheLayout,
+        state: CacheState,
+        unit: int,
+        absent: Collection[str],
+        measured: Collection[str],
     ) -> None:
         self._layout = layout
         self._state = state
         self._unit = unit
         self._absent = absent
+        self._measured = measured
         self._found = UnitFindings(unit)
 
     def run(self) -> UnitFindings:
@@ -244,6 +258,11 @@ class _UnitCheck:
                 problems.append(
                     f"{where}: confidence of row {row_N[wrong]} does not follow from its targets"
                 )
+        elif record.id in self._measured:
+            moments = moments_of_rows(record, arrays, used_N)
+            if not np.isfinite(moments.scatter).all():
+                problems.append(f"{where}: features that are not finite")
+            self._found.moments[record.id] = moments
 
 
 def _mapped(path: Path, size_bytes: int) -> mmap.mmap | bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from distinit.pipeline.cache.layout import CacheLayout
@@ -20,6 +21,7 @@ def check_units(
     absent: Collection[str],
     workers: int,
     progress: Progress,
+    measured: Collection[str] = (),
 ) -> Iterator[UnitFindings]:
     """Read all committed units once; yields what was found, in the order of the units.
 
@@ -29,18 +31,37 @@ def check_units(
         absent: Files that are known to be missing or damaged, which are not read.
         workers: Threads, each of which checks one unit at a time.
         progress: Shows the bytes that were read.
+        measured: Feature teachers whose moments are computed.
     """
     size_of = _unit_bytes(state)
-    check = partial(check_unit, layout, state, absent=frozenset(absent))
+    check = partial(
+        check_unit, layout, state, absent=frozenset(absent), measured=frozenset(measured)
+    )
     progress.start("verify", round(sum(size_of.values()) / 1e6, 1), "MB")
     pool = ThreadPoolExecutor(workers, "verify")
     try:
-        for found in pool.map(check, size_of):
+        for found in _in_order(pool, check, size_of, workers):
             yield found
             progress.advance(size_of[found.unit] / 1e6)
     finally:
         pool.shutdown(cancel_futures=True)
     progress.finish()
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    check: Callable[[int], UnitFindings],
+    units: Iterable[int],
+    ahead: int,
+) -> Iterator[UnitFindings]:
+    """What ``check`` returns, with at most ``ahead`` units begun or waiting: moments are large."""
+    pending: deque[Future[UnitFindings]] = deque()
+    for unit in units:
+        pending.append(pool.submit(check, unit))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _unit_bytes(state: CacheState) -> dict[int, int]:

@@ -8,7 +8,7 @@ the content digest is recomputed from the values.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from distinit.pipeline.cache.arrays import metadata_bytes
 from distinit.pipeline.cache.cards import names_of_units, published_names
 from distinit.pipeline.cache.encoding import ArraySpec, array_specs
+from distinit.pipeline.cache.feature_moments import FeatureMoments, merged
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.opening import read_valid_plan
 from distinit.pipeline.cache.plan import UnitPlan
@@ -28,7 +29,11 @@ from distinit.pipeline.cache.records import (
     read_teacher,
 )
 from distinit.pipeline.cache.state import CacheState, committed_units, summary_of
-from distinit.pipeline.cache.statistics_check import check_statistics, listed_statistics
+from distinit.pipeline.cache.statistics_check import (
+    check_statistics,
+    listed_statistics,
+    measured_teachers,
+)
 from distinit.pipeline.cache.tree import Tree, leftovers, list_tree
 from distinit.pipeline.cache.unit_check import UnitFindings, in_one_line
 from distinit.pipeline.cache.unit_checks import check_units
@@ -170,8 +175,11 @@ class _Verification:
         state = self._read_state(manifest, plan, records)
         self._check_files(tree, manifest, state)
         if self.deep:
-            self._check_units(state)
-            self._check_statistics(manifest, state)
+            complete = manifest.complete
+            measured = measured_teachers(self.layout, state) if complete else frozenset[str]()
+            moments = self._check_units(state, measured)
+            if complete:
+                self._check_statistics(state, moments)
         return state, self._check_whole(manifest, state, pinned)
 
     def _check_whole(self, manifest: CacheManifest, state: CacheState, pinned: PlanSummary) -> str:
@@ -317,24 +325,35 @@ class _Verification:
             return ""
         return self._hash(name)
 
-    def _check_units(self, state: CacheState) -> None:
-        """Read all units, several at a time; what is reported does not depend on their order."""
+    def _check_units(
+        self, state: CacheState, measured: Collection[str]
+    ) -> dict[str, FeatureMoments]:
+        """Read all units, several at a time; what is reported does not depend on their order.
+
+        Returns the moments of the features of the ``measured`` teachers.
+        """
+        total = {
+            name: FeatureMoments.empty(state.records[name].identity.channels) for name in measured
+        }
         rows_of_video: dict[str, int] = {}
         last_frame: dict[str, int] = {}
         absent = frozenset(self.damaged)
-        for found in check_units(self.layout, state, absent, self.workers, self.progress):
+        for found in check_units(self.layout, state, absent, self.workers, self.progress, measured):
             self._take(found)
+            for name, moments in found.moments.items():
+                total[name] = merged(total[name], moments)
             self._count_rows(found, state, rows_of_video, last_frame)
         self._note_damaged_units(state)
         if not self.damaged_units:
             self.problems += row_problems(state, rows_of_video)
+        return total
 
-    def _check_statistics(self, manifest: CacheManifest, state: CacheState) -> None:
-        """Compute the statistics of undamaged feature teachers again."""
+    def _check_statistics(self, state: CacheState, total: Mapping[str, FeatureMoments]) -> None:
+        """Compare the statistics of undamaged feature teachers with those of their rows."""
         damaged = {name for name, _ in self.damaged_units}
-        for name in sorted(state.records.keys() - damaged) if manifest.complete else ():
+        for name in sorted(state.records.keys() - damaged):
             with self._collect():
-                problems, notes = check_statistics(self.layout, state, name, self.progress)
+                problems, notes = check_statistics(self.layout, state, name, total.get(name))
                 self.problems += problems
                 self.notes += notes
 

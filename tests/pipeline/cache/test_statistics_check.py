@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from helpers import caches
 from helpers.caches import CORPUS
+from helpers.progress import RecordingProgress
 from safetensors.numpy import load, save
 
 from distinit.pipeline.cache.cards import checksum_lines
 from distinit.pipeline.cache.feature_moments import FeatureMoments, merged, moments_of
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.moments_file import StoredMoments, read_moments, write_moments
+from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.statistics_check import first_difference
 from distinit.pipeline.cache.tree import list_tree
 from distinit.pipeline.cache.verify import verify_cache
+from distinit.schemas.errors import CacheCorruptError
 
 FILE = "teachers/f/statistics.safetensors"
 
@@ -49,8 +52,10 @@ def change(root: Path, changes: Mapping[str, float]) -> None:
 
 
 def test_right_statistics_are_no_problem(root: Path) -> None:
-    report = verify_cache(root)
+    progress = RecordingProgress()
+    report = verify_cache(root, progress=progress)
     assert (report.problems, report.notes) == ((), ())
+    assert [phase for phase, *_ in progress.started] == ["verify"], "in the same pass"
     assert FILE in (root / "manifest-sha256.txt").read_text()
 
 
@@ -69,6 +74,19 @@ def test_a_changed_statistic_is_named_with_the_command(
     (found,) = verify_cache(root).problems
     assert found.startswith(f"{FILE}: {problem}")
     assert found.endswith(f"; run `distinit cache statistics {root}`")
+
+
+def test_only_listed_statistics_are_used(root: Path) -> None:
+    def std() -> float:
+        return float(TargetCache.open(root).targets("f").feature_statistics.std_C[3])
+
+    right, listed = std(), (root / "manifest-sha256.txt").read_bytes()
+    change(root, {"variance": 4})
+    assert std() == 2 * right, "forged together with the list: only verify finds it"
+    (root / "manifest-sha256.txt").write_bytes(listed)
+    with pytest.raises(CacheCorruptError, match="does not match manifest-sha256") as caught:
+        std()
+    assert caught.value.problem.startswith(str(root / FILE))
 
 
 def test_a_difference_within_rounding_is_accepted(root: Path) -> None:
