@@ -39,6 +39,11 @@ class FilterConfig(Record):
         json_schema_extra={"unit": "share", "source": "paper, Fig. 6"},
     )
 
+    @property
+    def can_drop(self) -> bool:
+        """Whether it can drop a clip."""
+        return self.max_entropy_nats is not None or (self.keep_fraction or 1) < 1
+
     @model_validator(mode="after")
     def _one_threshold(self) -> FilterConfig:
         if self.max_entropy_nats is not None and self.keep_fraction is not None:

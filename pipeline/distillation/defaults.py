@@ -26,6 +26,7 @@ def with_loss(
         loss: Loss = "cross_entropy" if target.loss == "auto" else target.loss
         return target.model_copy(update={"loss": loss, "normalize": "none"})
     _refuse_distribution(target, targets.record.id)
+    _refuse_filter(target, targets.record.id)
     normalize: Normalize = "none"
     if target.normalize != "auto":
         normalize = target.normalize
@@ -115,4 +116,16 @@ def _refuse_distribution(target: TargetConfig, teacher_id: str) -> None:
             expected="average logits and temperature 1",
             found=f"average {target.average}, temperature {target.temperature:g}",
             remedy="leave targets.average and targets.temperature out, or choose another teacher",
+        )
+
+
+def _refuse_filter(target: TargetConfig, teacher_id: str) -> None:
+    if target.filter.can_drop:
+        raise ConfigError(
+            f"teacher {teacher_id} stores features, which have no entropy to filter by",
+            expected="filters of teachers of logits only",
+            found="a filter for this teacher",
+            remedy="filter each teacher of logits: --set 'targets=[{teacher: LOGITS, filter: "
+            "{keep_fraction: 0.5}}, {teacher: FEATURES}]'; with combine_filters all, it decides "
+            "for the features too",
         )

@@ -136,8 +136,7 @@ class TargetReader:
             self.committed_U = self.committed_U & mirrored.committed_units
         self._is_whole = bool(self.committed_U.all())
         self._unit_rows = targets.unit_rows
-        fraction = config.filter.keep_fraction
-        self.filters = config.filter.max_entropy_nats is not None or (fraction or 1) < 1
+        self.filters = config.filter.can_drop
         """Whether the filter can drop a clip."""
         self._threshold_nats = config.filter.max_entropy_nats
         if not self.filters:

@@ -209,7 +209,7 @@ def test_features_need_a_regression_loss_and_no_filter(stored: Path) -> None:
     with pytest.raises(ConfigError, match="not a distribution"):
         open_distill_task(config(stored, "features", targets=[{"loss": "kl"}]))
     filtered = [{"loss": "mse", "filter": {"keep_fraction": 0.5}}]
-    with pytest.raises(CacheError, match="no entropy"):
+    with pytest.raises(ConfigError, match="no entropy"):
         open_distill_task(config(stored, "features", targets=filtered))
 
 

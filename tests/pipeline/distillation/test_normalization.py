@@ -158,3 +158,17 @@ def test_a_missing_or_cut_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(RunMismatchError, match="cannot be used"):
         read_normalizations(tmp_path)
+
+
+def test_the_documented_lines_undo_a_normalization(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "distillation.md").read_text()
+    code = page.partition("**Undoing it.**")[2].partition("```python\n")[2].partition("```")[0]
+    values = features(4, 5)
+    found = phi_s(*moments(values))
+    write_normalizations(tmp_path, {"dinov2": found})
+    monkeypatch.chdir(tmp_path)
+    names = {"output_BC": found.apply(torch.from_numpy(values))}
+    exec(code, names)
+    assert torch.allclose(names["features_BC"], torch.from_numpy(values), rtol=1e-4, atol=1e-3)
