@@ -40,12 +40,7 @@ from distinit.pipeline.reports.comparison_plots import (
     figure_reliability,
 )
 from distinit.pipeline.reports.report import render_report
-from distinit.pipeline.storage import (
-    atomic_write_bytes,
-    fsync_dir,
-    remove_dead_partials,
-    storage_errors,
-)
+from distinit.pipeline.storage import atomic_write_bytes, remove_dead_partials
 from distinit.pipeline.transport.secrets import refuse_secrets
 from distinit.schemas.audit import AuditConfig, AuditResult, FailureRow, TeacherAudit
 from distinit.schemas.audit_comparisons import CacheDrift, TeacherPairAudit
@@ -55,6 +50,7 @@ from distinit.schemas.output_reports import OutputReport
 from distinit.schemas.teacher import TeacherRecord
 from distinit.stages.audit_details import pair_pictures, teacher_details
 from distinit.stages.audit_drift import cache_drifts
+from distinit.stages.audit_earlier import remove_earlier_report
 from distinit.stages.audit_figures import (
     sheet_note,
     write_feature_figures,
@@ -69,8 +65,9 @@ __all__ = ["audit"]
 def audit(config: AuditConfig, *, progress: Progress | None = None) -> AuditResult:
     """Write ``report.html``, ``audit.json``, tables and figures to the folder ``config.out``.
 
-    An earlier report.html and audit.json are removed before the first file is written, and the new
-    ones are written last: where they are, the files that they name are of the same audit.
+    The report.html, figures and audit.json of an earlier audit are removed before the first file is
+    written, and the new page and numbers are written last: where they are, the files that they name
+    are of the same audit.
 
     Memory grows with the number of videos, not with the number of frames. Builds the index of the
     cache if this machine does not have it yet.
@@ -103,22 +100,13 @@ def _audit(
     out = Path(config.out)
     remove_dead_partials(out)
     found = _find(cache, store, config, progress)
-    _withdraw(out)
+    remove_earlier_report(out)
     result = _result(found, config, out)
     failed = failed_conditions(conditions, result)
     result = result.model_copy(update={"failed_conditions": failed})
     atomic_write_bytes(out / "report.html", _page(found, result, config).encode())
     write_record(result, out / "audit.json")
     return result
-
-
-def _withdraw(out: Path) -> None:
-    """Remove the page and the numbers of an earlier audit, which name files that will change."""
-    with storage_errors(out):
-        for name in ("report.html", "audit.json"):
-            (out / name).unlink(missing_ok=True)
-        if out.is_dir():
-            fsync_dir(out)
 
 
 @dataclass(frozen=True, slots=True)

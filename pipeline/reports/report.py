@@ -41,9 +41,10 @@ def render_report(
     environment = _environment()
     script = _source(environment, "audit.js")
     clip = _clip(config, result.videos - result.failed_videos)
+    numbers = {teacher.record.id: number for number, teacher in enumerate(result.teachers, 1)}
     charts = {
-        teacher.record.id: density_chart(teacher.confidence, number)
-        for number, teacher in enumerate(result.teachers, 1)
+        teacher.record.id: density_chart(teacher.confidence, numbers[teacher.record.id])
+        for teacher in result.teachers
         if teacher.confidence is not None
     }
     labels = {
@@ -54,6 +55,7 @@ def render_report(
     return environment.get_template("audit.html.j2").render(
         result=result,
         calibrated=bool(labels),
+        numbers=numbers,
         labels=labels,
         charts=charts,
         spectra={

@@ -25,18 +25,20 @@ LABELS = (
     "cat",
     "猫",
 )
+POOL = caches.make_teacher("pool", classes=9, target="features")
+GRID = caches.make_teacher("grid", classes=12, target="features", pool="grid:2")
 HOSTILE = 'a<img src=x onerror=alert(3)>"\u202e\x1b[2J'
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of two teachers, ``alpha`` with hostile labels, and its report."""
+    """A cache of ``alpha`` with hostile labels, ``beta``, and two teachers that store features."""
     root = tmp_path_factory.mktemp("page")
     alpha, beta = caches.TEACHERS
     identity = alpha.identity.model_copy(update={"label_names": LABELS})
     alpha = alpha.model_copy(update={"identity": identity, "fingerprint": identity.fingerprint})
     corpus = caches.Corpus({**caches.CORPUS.frames, HOSTILE: 12}, caches.CORPUS.broken)
-    caches.run_all(root / "cache", corpus, [alpha, beta])
+    caches.run_all(root / "cache", corpus, [alpha, beta, POOL, GRID])
     return root
 
 
@@ -206,11 +208,19 @@ def test_the_confident_half_has_the_classes_of_the_slider_at_its_start(
 
 def test_the_first_screen_links_to_each_teacher(page: Page) -> None:
     links = page.locator(".teachers a")
-    assert links.all_inner_texts() == ["alpha", "beta"]
-    links.nth(1).click()
-    heading = section_of(page, "beta").locator("h2").first
-    heading.wait_for()
-    assert page.evaluate("location.hash") == "#teacher-2"
+    assert links.all_inner_texts() == ["alpha", "beta", "grid", "pool"]
+    for number in (1, 2):
+        links.nth(number).click()
+        section = page.locator(page.evaluate("location.hash"))
+        assert section.locator("h2 code").first.inner_text() == ["beta", "grid"][number - 1]
+
+
+def test_teachers_with_features_are_on_the_first_screen(page: Page, report: AuditResult) -> None:
+    (found,) = (teacher.features for teacher in report.teachers if teacher.record.id == "grid")
+    assert found is not None
+    table = page.locator(".teachers", has_text="Teachers that store features")
+    cells = table.locator("tbody tr").first.locator("td").all_inner_texts()
+    assert cells == [f"{found.norm_median:.4g}", f"{found.effective_rank:.1f} of 3", "0 of 3"]
 
 
 def test_everything_that_takes_the_focus_has_a_name(page: Page) -> None:
@@ -242,8 +252,8 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(
     page.goto(f"file://{root / 'report/report.html'}")
     page.wait_for_selector("html[data-ready=yes]")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    table = page.locator(".scroll:has(.teachers)")
-    assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+    tables = page.locator(".scroll:has(.teachers)").all()
+    assert [t.evaluate("box => box.scrollWidth - box.clientWidth") for t in tables] == [0, 0]
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 28)"}[scheme]
     context.close()
