@@ -17,6 +17,7 @@ from distinit.pipeline.vocabulary.relabelled import (
     only_feature_teacher,
     relabelled_id,
     relabelled_record,
+    require_features,
 )
 from distinit.pipeline.vocabulary.vocabulary import Vocabulary
 from distinit.schemas.combining import DerivedCache
@@ -47,7 +48,8 @@ def cache_relabel(
         CacheCorruptError: The source is damaged.
         CacheError: It is not complete, a logit does not fit, or ``out`` holds something else.
         VocabularyError: A vocabulary is unusable, or does not fit the teacher.
-        ConfigError: An unknown encoding or teacher, or two vocabularies of one name.
+        ConfigError: An unknown encoding or teacher, a teacher that stores logits, or two
+            vocabularies of one name.
     """
     try:
         parse_encoding(encoding)
@@ -103,4 +105,5 @@ def _teacher(records: Mapping[str, TeacherRecord], name: str | None) -> TeacherR
             expected=f"one of {', '.join(sorted(records))}",
             remedy=did_you_mean(name, records) or "see `distinit cache info`",
         )
+    require_features(records[name], list(records.values()))
     return records[name]

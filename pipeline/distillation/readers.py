@@ -13,6 +13,7 @@ from distinit.pipeline.distillation.normalization import Normalization
 from distinit.pipeline.distillation.targets import TargetReader
 from distinit.pipeline.progress import Progress
 from distinit.pipeline.vocabulary.files import read_vocabulary
+from distinit.pipeline.vocabulary.relabelled import require_features
 from distinit.pipeline.vocabulary.targets import VocabularyTargets
 from distinit.schemas.distill import DistillConfig, TargetConfig
 from distinit.schemas.errors import ConfigError
@@ -77,6 +78,7 @@ def _with_vocabulary(
     """``targets``, or the logits that the vocabulary of ``target`` gives to these features."""
     if target.vocabulary is None:
         return targets
+    require_features(targets.record, list(cache.teachers.values()))
     vocabulary = read_vocabulary(Path(target.vocabulary))
     return VocabularyTargets(cache, targets.record, vocabulary, progress)
 

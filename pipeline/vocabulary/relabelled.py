@@ -11,9 +11,16 @@ from distinit.schemas.errors import ConfigError, VocabularyError
 from distinit.schemas.teacher import LOSS_KEYS, TeacherIdentity, TeacherRecord
 from distinit.schemas.vocabulary import Relabelling
 
-__all__ = ["only_feature_teacher", "refuse_misfit", "relabelled_id", "relabelled_record"]
+__all__ = [
+    "only_feature_teacher",
+    "refuse_misfit",
+    "relabelled_id",
+    "relabelled_record",
+    "require_features",
+]
 
 _MAX_ID = 100
+_EXTRACT = "extract features: `distinit extract --target features`"
 
 
 def relabelled_id(teacher_id: str, vocabulary: Vocabulary) -> str:
@@ -80,18 +87,36 @@ def refuse_misfit(record: TeacherRecord, vocabulary: Vocabulary) -> None:
 
 def only_feature_teacher(records: Sequence[TeacherRecord]) -> TeacherRecord:
     """The only teacher with features. Raises ConfigError if there are none or several."""
-    found = [record for record in records if record.identity.target == "features"]
+    found = _with_features(records)
     if len(found) == 1:
         return found[0]
-    names = ", ".join(sorted(record.id for record in found)) or "none"
     raise ConfigError(
         "a vocabulary needs one teacher that stores features",
         expected="a cache with one such teacher, or the teacher's id with --teacher",
-        found=names,
-        remedy="name the teacher"
-        if found
-        else "extract features: `distinit extract --target features`",
+        found=_ids(found),
+        remedy="name the teacher" if found else _EXTRACT,
     )
+
+
+def require_features(record: TeacherRecord, records: Sequence[TeacherRecord]) -> None:
+    """Raise ConfigError if ``record`` stores logits. ``records``: all teachers of its cache."""
+    if record.identity.target == "features":
+        return
+    others = _with_features(records)
+    raise ConfigError(
+        f"a vocabulary needs features, and teacher {record.id} stores logits",
+        expected=f"a teacher that stores features; in this cache: {_ids(others)}",
+        found=record.id,
+        remedy=f"use teacher {_ids(others[:1])}" if others else _EXTRACT,
+    )
+
+
+def _with_features(records: Sequence[TeacherRecord]) -> list[TeacherRecord]:
+    return [record for record in records if record.identity.target == "features"]
+
+
+def _ids(records: Sequence[TeacherRecord]) -> str:
+    return ", ".join(sorted(record.id for record in records)) or "none"
 
 
 def _misfit(

@@ -162,6 +162,27 @@ def test_refusals(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_teacher_of_logits_is_refused_with_the_teachers_that_fit(
+    root: Path, tmp_path: Path
+) -> None:
+    teachers = ("alpha", "beta", "gamma")
+    write_cache(tmp_path / "mixed", teachers, target="features", targets={"beta": "logits"})
+    write_cache(tmp_path / "logits", ("beta",))
+    birds, out = [root / "birds.safetensors"], tmp_path / "out"
+    for cache, fitting, remedy in (
+        ("mixed", "alpha, gamma", "use teacher alpha"),
+        ("logits", "none", "extract features: `distinit extract --target features`"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            cache_relabel(tmp_path / cache, out, birds, teacher="beta", progress=NullProgress())
+        assert str(caught.value).splitlines() == [
+            "a vocabulary needs features, and teacher beta stores logits",
+            f"  expected: a teacher that stores features; in this cache: {fitting}",
+            "  found:    beta",
+            f"  to do:    {remedy}",
+        ]
+
+
 def test_the_commands(root: Path, tmp_path: Path) -> None:
     cache, birds, out = str(root / "cache"), str(root / "birds.safetensors"), str(tmp_path / "out")
     code, text = run_command(

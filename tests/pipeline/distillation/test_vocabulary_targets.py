@@ -149,8 +149,9 @@ def test_unusable_vocabularies_are_refused(stored: Path, tmp_path: Path, birds: 
         open_distill_task(config(stored, [{"vocabulary": str(tmp_path / "wide.safetensors")}]))
     with pytest.raises(VocabularyError, match="nothing at that path"):
         open_distill_task(config(stored, [{"vocabulary": str(tmp_path / "none.safetensors")}]))
-    with pytest.raises(VocabularyError, match="does not fit teacher alpha"):
+    with pytest.raises(ConfigError, match="teacher alpha stores logits") as caught:
         open_distill_task(config(stored, [{"vocabulary": birds}], cache=str(stored / "one")))
+    assert caught.value.remedy == "extract features: `distinit extract --target features`"
 
 
 def test_a_vocabulary_is_for_the_only_teacher_of_features(stored: Path, tmp_path: Path) -> None:

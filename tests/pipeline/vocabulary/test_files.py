@@ -191,3 +191,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match="nothing at that path") as caught:
         read_vocabulary(tmp_path / "birds.safetensors")
     assert "birds.safetensors cannot be read" in str(caught.value)
+
+
+def test_metadata_without_an_image_network_cannot_be_made() -> None:
+    with pytest.raises(ValidationError) as caught:
+        metadata_of(NAMES, image_architecture=None)
+    (problem,) = caught.value.errors()
+    assert problem["msg"] == (
+        "Value error, name the image network: image_architecture or image_weights_sha256"
+    )
