@@ -133,4 +133,6 @@ def _settings_digest(config: DistillConfig) -> str:
     for target in settings["targets"]:
         if target["loss"] == "auto":  # the default of earlier versions, for teachers with a filter
             target["loss"] = "cross_entropy"
+        # A path. The run is refused if the file has another digest.
+        target.pop("vocabulary", None)
     return sha256_of({name: settings[name] for name in ("targets", "clip")})
