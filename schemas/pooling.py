@@ -31,7 +31,8 @@ def pool_cells(pool: str | None) -> int:
 def _known_pool(pool: str) -> str:
     grid = grid_of(pool)
     if re.fullmatch(_PATTERN, pool) is None or (grid is not None and grid > MAX_GRID):
-        guess = did_you_mean(pool[:40], ("cls", "mean", "cls+mean", "grid:4", "head"))
+        known = () if pool.startswith("grid:") else ("cls", "mean", "cls+mean", "grid:4", "head")
+        guess = did_you_mean(pool[:40], known)
         raise ValueError(
             f"pool {shown(pool)} is none of cls, mean, cls+mean, head, "
             f"grid:G (G from 1 to {MAX_GRID})" + (f"; {guess}" if guess else "")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.records import read_manifest
+from distinit.pipeline.cache.records import read_manifest, refuse_no_cache
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.pipeline.transport.secrets import refuse_stated_secrets
@@ -16,7 +16,6 @@ from distinit.schemas.base import Record
 from distinit.schemas.errors import ConfigError
 from distinit.schemas.provenance import Provenance
 from distinit.schemas.wording import one_line
-from distinit.stages.cache_verify import refuse_no_cache
 
 __all__ = ["DescribeConfig", "DescribeResult", "cache_describe"]
 

@@ -135,6 +135,8 @@ def _teacher_lines(name: str, record: TeacherRecord) -> list[str]:
 
 def _kind_of(identity: TeacherIdentity) -> str:
     """The label space of logits, or how features are pooled."""
+    if identity.pool is None and identity.target == "features":
+        return "as the network pools them"
     if identity.pool is None:
         return one_line(identity.label_space)
     cells = f", {identity.cells} cells of {identity.channels}" if identity.cells > 1 else ""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.layout import CacheLayout
+from distinit.pipeline.cache.records import refuse_no_cache
 from distinit.pipeline.cache.signature import locked_for_signing, sign_verified
 from distinit.pipeline.cache.signing_library import import_signing
 from distinit.pipeline.cache.verify import verify_cache
@@ -22,7 +23,6 @@ from distinit.pipeline.signing_keys import (
 )
 from distinit.schemas.base import Record, Sha256
 from distinit.schemas.wording import counted, one_line, shell_line
-from distinit.stages.cache_verify import refuse_no_cache
 
 __all__ = [
     "KeygenResult",

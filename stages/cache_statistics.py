@@ -10,13 +10,12 @@ from pydantic import Field
 from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.feature_statistics import FeatureStatistics, read_statistics
 from distinit.pipeline.cache.layout import CacheLayout
-from distinit.pipeline.cache.records import read_manifest, read_teacher
+from distinit.pipeline.cache.records import read_manifest, read_teacher, refuse_no_cache
 from distinit.pipeline.cache.writer import CacheWriter
 from distinit.pipeline.progress import NullProgress, Progress
 from distinit.schemas.base import Record
 from distinit.schemas.errors import CacheError
 from distinit.schemas.wording import counted, first_names, one_line
-from distinit.stages.cache_verify import refuse_no_cache
 
 __all__ = ["StatisticsResult", "TeacherStatistics", "cache_statistics"]
 

@@ -10,12 +10,13 @@ from pydantic import Field
 from distinit.pipeline.cache.copies import refuse_copy
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.reader import TargetCache
+from distinit.pipeline.cache.records import refuse_no_cache
 from distinit.pipeline.cache.repair import repair_cache
 from distinit.pipeline.cache.verify import VerifyReport, verify_cache
 from distinit.pipeline.cache.verify_copy import verify_copy
 from distinit.pipeline.progress import Progress
 from distinit.schemas.base import Record
-from distinit.schemas.errors import CacheError, ConfigError
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.exit_codes import ExitCode
 from distinit.schemas.wording import counted, first_lines
 from distinit.stages.cache_damage import repair_commands, what_to_do
@@ -26,7 +27,7 @@ from distinit.stages.cache_signature import (
 )
 from distinit.stages.recompute_result import Recomputed, RecomputeRequest
 
-__all__ = ["CacheVerification", "cache_verify", "check_expected", "refuse_no_cache"]
+__all__ = ["CacheVerification", "cache_verify", "check_expected"]
 
 _PROBLEMS_SHOWN = 20
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -175,17 +176,6 @@ def cache_verify(
     signature = None if signed_by is None else signature_outcome(path, signed_by, report.sha256)
     result = _verification(path, report, expect, repair, signature)
     return result if recomputing is None else _with_recomputed(result, recomputing, progress)
-
-
-def refuse_no_cache(path: Path) -> None:
-    """Raise CacheError unless ``path`` is the folder of a cache."""
-    if not (path / "manifest.json").is_file():
-        raise CacheError(
-            f"{path} is not a target cache",
-            expected="a folder with a manifest.json",
-            remedy="give the folder that was written with `distinit extract --cache`",
-            named_input=not (path / "teachers").is_dir(),
-        )
 
 
 def _with_recomputed(

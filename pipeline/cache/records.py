@@ -19,6 +19,7 @@ __all__ = [
     "read_commit",
     "read_manifest",
     "read_teacher",
+    "refuse_no_cache",
 ]
 
 _RESTORE = "restore the file from a copy of the cache; `distinit cache verify` lists all damage"
@@ -56,6 +57,13 @@ def read_manifest(layout: CacheLayout) -> CacheManifest:
     for teacher_id in manifest.teachers:
         layout.teacher(teacher_id)  # refuses ids that are not folder names
     return manifest
+
+
+def refuse_no_cache(root: Path) -> None:
+    """Raise CacheError, as ``read_manifest``, unless ``root`` has a manifest, even a bad one."""
+    layout = CacheLayout(root)
+    if not layout.manifest.is_file():
+        read_manifest(layout)
 
 
 def read_teacher(layout: CacheLayout, teacher_id: str) -> TeacherRecord:

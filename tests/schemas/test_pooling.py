@@ -58,6 +58,13 @@ def test_a_misspelled_pool_is_recognised() -> None:
         TeacherRequest(name="resnet18", target="features", pool="gird:4")
 
 
+@pytest.mark.parametrize("pool", ["grid:0", "grid:99", "grid:x"])
+def test_an_impossible_grid_gets_its_limits_and_no_guess(pool: str) -> None:
+    with pytest.raises(ValidationError, match="G from 1 to 64\\)") as caught:
+        TeacherRequest(name="resnet18", target="features", pool=pool)
+    assert "did you mean" not in str(caught.value)
+
+
 def test_a_pool_needs_features() -> None:
     with pytest.raises(ValidationError, match="pool mean needs target features"):
         TeacherRequest(name="resnet18", pool="mean")

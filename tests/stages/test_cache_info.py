@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from helpers import sources
 from helpers.caches import CORPUS, TEACHERS, run_all
 from helpers.objects import s3_bucket
 from helpers.web import WebFolder, serve
@@ -47,6 +48,17 @@ def test_two_teachers_fit_on_one_screen(cache: Path) -> None:
         "          stored as float16: KL 9.5e-08 nats (at most 1e-06), same top class for 100 %"
     )
     assert lines.count(stored) == 2
+
+
+def test_how_features_are_pooled_is_named(tmp_path: Path) -> None:
+    teachers = ("alpha", "grid", "beta")
+    sources.write_cache(tmp_path, teachers, target="features", targets={"beta": "logits"})
+    lines = cache_info(tmp_path).summary().splitlines()
+    assert [line.strip() for line in lines if "float16, fp32" in line] == [
+        "7 features (as the network pools them), float16, fp32",
+        "24 features (pool grid:2, 4 cells of 6), float16, fp32",
+        "5 logits (test-beta), float16, fp32",
+    ]
 
 
 def test_the_info_of_a_url_is_that_of_the_folder(web: WebFolder, cache: Path) -> None:
