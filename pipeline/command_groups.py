@@ -41,6 +41,7 @@ _KEPT = {
     "cache merge": _DERIVED,
     "cache subset": _DERIVED,
     "cache encode": _DERIVED,
+    "cache relabel": _DERIVED,
     "cache match": f"hashes of finished videos are kept; {_RESUME}",
     "cache pull": f"files that have arrived are kept; {_RESUME}",
     "cache push": f"files that were sent are kept; {_RESUME}",

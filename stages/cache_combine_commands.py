@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -13,12 +13,32 @@ from distinit.pipeline.command_groups import SectionedCommand
 from distinit.pipeline.command_line import examples, show
 from distinit.pipeline.command_options import Command, with_options
 from distinit.pipeline.progress import NullProgress, Progress, choose_progress
+from distinit.schemas.errors import ConfigError
 from distinit.schemas.exit_codes import ExitCode
 
 __all__ = ["COMBINE_COMMANDS"]
 
+
+class _CacheFolder(click.Path):
+    """A folder of a cache. A URL is refused as one: as a path it would lose a slash."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.Path. Raises ConfigError for a URL, which may contain a password."""
+        from distinit.pipeline.transport.remote import is_url
+
+        if isinstance(value, str) and is_url(value):
+            raise ConfigError(
+                "this command reads every byte of a cache, and needs it on a disk",
+                expected="a cache in a folder",
+                found="a URL",
+                remedy="copy the cache with `distinit cache pull` first, and name that folder",
+            )
+        return super().convert(value, param, ctx)
+
+
 _FOLDER = click.Path(path_type=Path)
-_source = click.argument("folder", metavar="CACHE", type=_FOLDER)
+_CACHE = _CacheFolder(path_type=Path)
+_source = click.argument("folder", metavar="CACHE", type=_CACHE)
 _out = click.option(
     "--out", metavar="DIR", type=_FOLDER, required=True, help="Folder of the new cache."
 )
@@ -50,7 +70,7 @@ def _teachers(help_text: str) -> Callable[[Command], Command]:
         "distinit cache merge ours theirs --teacher resnet50 --out both",
     ),
 )
-@click.argument("folders", metavar="CACHE CACHE...", type=_FOLDER, nargs=-1, required=True)
+@click.argument("folders", metavar="CACHE CACHE...", type=_CACHE, nargs=-1, required=True)
 @_out
 @_teachers("Teacher to keep. Repeat the option for several. Default: all.")
 @click.option(
@@ -249,8 +269,8 @@ def cache_relabel(
         "distinit cache diff ours theirs --fail-if-different",
     ),
 )
-@click.argument("folder_a", metavar="A", type=_FOLDER)
-@click.argument("folder_b", metavar="B", type=_FOLDER)
+@click.argument("folder_a", metavar="A", type=_CACHE)
+@click.argument("folder_b", metavar="B", type=_CACHE)
 @_teachers("Teacher to compare: ID, or ID_IN_A:ID_IN_B. Repeatable. Default: all that both have.")
 @click.option(
     "--out", metavar="DIR", type=_FOLDER, help="Folder for tables and plots of the differences."
