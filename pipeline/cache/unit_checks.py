@@ -6,13 +6,18 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from math import prod
 
+from distinit.pipeline.cache.feature_moments import scatter_shape
 from distinit.pipeline.cache.layout import CacheLayout
 from distinit.pipeline.cache.state import CacheState
 from distinit.pipeline.cache.unit_check import UnitFindings, check_unit
 from distinit.pipeline.progress import Progress
 
-__all__ = ["check_units"]
+__all__ = ["check_units", "threads_for"]
+
+_MOMENTS_BYTES = 4 << 30
+_MATRICES = 4  # of each thread: three while it computes, one that waits to be merged
 
 
 def check_units(
@@ -29,11 +34,13 @@ def check_units(
         layout: Paths of the cache.
         state: Its plan and its commit records.
         absent: Files that are known to be missing or damaged, which are not read.
-        workers: Threads, each of which checks one unit at a time.
+        workers: Threads, each of which checks one unit at a time; fewer where moments would take
+            more than 4 GiB.
         progress: Shows the bytes that were read.
         measured: Feature teachers whose moments are computed.
     """
     size_of = _unit_bytes(state)
+    workers = threads_for(workers, [state.records[t].identity.channels for t in measured])
     check = partial(
         check_unit, layout, state, absent=frozenset(absent), measured=frozenset(measured)
     )
@@ -46,6 +53,14 @@ def check_units(
     finally:
         pool.shutdown(cancel_futures=True)
     progress.finish()
+
+
+def threads_for(workers: int, channels: Iterable[int]) -> int:
+    """How many of ``workers`` have memory for moments of teachers with so many ``channels``."""
+    matrix_bytes = sum(8 * prod(scatter_shape(count)) for count in channels)
+    if matrix_bytes == 0:
+        return workers
+    return max(1, min(workers, _MOMENTS_BYTES // (_MATRICES * matrix_bytes)))
 
 
 def _in_order(

@@ -16,7 +16,7 @@ from distinit.pipeline.cache.reader import TargetCache
 from distinit.pipeline.cache.records import read_manifest, read_teacher
 from distinit.pipeline.cache.state import CacheState, read_state
 from distinit.pipeline.cache.unit_check import check_unit
-from distinit.pipeline.cache.unit_checks import check_units
+from distinit.pipeline.cache.unit_checks import check_units, threads_for
 from distinit.pipeline.progress import NullProgress
 from distinit.schemas.errors import CacheCorruptError
 
@@ -68,3 +68,22 @@ def test_features_that_are_not_finite_are_a_problem_of_their_unit(layout: CacheL
     assert found.problems == ["unit-00001 of f: features that are not finite"]
     assert found.damaged_teachers == {"f"}
     assert check_unit(layout, state, 0, (), {"f"}).problems == []
+
+
+@pytest.mark.parametrize(
+    ("workers", "channels", "expected"),
+    [
+        (64, [], 64),
+        (64, [768], 64),
+        (64, [2_048], 32),
+        (64, [4_096], 8),
+        (64, [4_096, 4_096], 4),
+        (4, [4_096], 4),
+        (64, [8_192], 64),  # only variances
+        (2, [4_096] * 10, 1),
+    ],
+)
+def test_threads_are_limited_by_the_memory_of_moments(
+    workers: int, channels: list[int], expected: int
+) -> None:
+    assert threads_for(workers, channels) == expected
