@@ -7,13 +7,15 @@ device and running a batch take a given time, on threads that only sleep. Decodi
 first, with as many videos at a time as a worker decodes; then the device is made twice as fast
 (decode-bound), as fast (balanced) and half as fast (device-bound). ``efficiency`` is the rate of
 the whole extraction, from the first frame to the last commit, divided by that of the slower part.
-Goal: at least .95.
+Goal: at least .95. ``extra CPU`` is the processor time per frame, of Python and ffmpeg, beyond that
+of decoding alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -195,29 +197,58 @@ def extract_all(corpus: Corpus, device_rate: float, decode: DecodeConfig) -> tup
         return totals.frame_count, time.perf_counter() - began
 
 
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """One measurement: rates in frames per second, processor time in microseconds per frame."""
+
+    decode_rate: float
+    whole_rate: float
+    decode_cpu_us: float
+    whole_cpu_us: float
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def lap(corpus: Corpus, speed: float, decode: DecodeConfig) -> Lap:
+    """Decode alone, then extract with a device that is ``speed`` times as fast."""
+    cpu_began, began = processor_seconds(), time.perf_counter()
+    decoded = decode_only(corpus, decode)
+    decode_rate = decoded / (time.perf_counter() - began)
+    cpu_decoded = processor_seconds()
+    frames, seconds = extract_all(corpus, speed * decode_rate, decode)
+    cpu_extracted = processor_seconds()
+    return Lap(
+        decode_rate=decode_rate,
+        whole_rate=frames / seconds,
+        decode_cpu_us=1e6 * (cpu_decoded - cpu_began) / decoded,
+        whole_cpu_us=1e6 * (cpu_extracted - cpu_decoded) / frames,
+    )
+
+
 def measure(footage: Footage, decode: DecodeConfig, repeats: int) -> Iterator[dict[str, object]]:
     """Yield one row per speed of the device; decoding is measured before each lap."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = footage.make(Path(folder))
         extract_all(corpus, FASTEST, decode)  # imports what is imported on first use
         for name, speed in SPEEDS.items():
-            laps: list[tuple[float, float, float]] = []
-            for _ in range(repeats):
-                began = time.perf_counter()
-                decode_rate = decode_only(corpus, decode) / (time.perf_counter() - began)
-                frames, seconds = extract_all(corpus, speed * decode_rate, decode)
-                whole = frames / seconds
-                laps.append((decode_rate, whole, whole / min(decode_rate, speed * decode_rate)))
-            decode_rate, whole, efficiency = (
-                statistics.median(column) for column in zip(*laps, strict=True)
-            )
+            laps = [lap(corpus, speed, decode) for _ in range(repeats)]
             yield {
                 "footage": footage.name,
                 "setting": name,
-                "decode_only": decode_rate,
-                "device": speed * decode_rate,
-                "end_to_end": whole,
-                "efficiency": efficiency,
+                "decode_only": statistics.median(one.decode_rate for one in laps),
+                "device": statistics.median(speed * one.decode_rate for one in laps),
+                "end_to_end": statistics.median(one.whole_rate for one in laps),
+                "efficiency": statistics.median(
+                    one.whole_rate / (min(1, speed) * one.decode_rate) for one in laps
+                ),
+                "decode_cpu_us": statistics.median(one.decode_cpu_us for one in laps),
+                "extra_cpu_us": statistics.median(
+                    one.whole_cpu_us - one.decode_cpu_us for one in laps
+                ),
             }
 
 
@@ -235,7 +266,8 @@ def main(repeats: int, parallel: int, as_json: bool) -> None:
                 click.echo(
                     f"{row['footage']:<26}{row['setting']:<14}decode {row['decode_only']:7.0f}  "
                     f"device {row['device']:7.0f}  end-to-end {row['end_to_end']:7.0f} frames/s  "
-                    f"efficiency {row['efficiency']:.2f} ({met})"
+                    f"efficiency {row['efficiency']:.2f} ({met}), CPU of a frame "
+                    f"{row['decode_cpu_us']:.0f} + {row['extra_cpu_us']:.0f} us"
                 )
     if as_json:
         machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
